@@ -1,0 +1,106 @@
+//! What the database actor takes. Every message has a reply: a status update is durable
+//! (synchronous=FULL) when it is answered `Ok`.
+
+use actix::Message;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::DatabaseError;
+use crate::spec::{SandboxKey, SandboxSpec};
+use crate::state::SandboxState;
+
+/// A sandbox's row number; never used again after a removal.
+pub type SandboxId = i64;
+
+/// A row of `sandboxes`, decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxRow {
+    /// Row number.
+    pub id: SandboxId,
+    /// The specification of the latest start.
+    pub spec: SandboxSpec,
+    /// The state after the latest transition.
+    pub state: SandboxState,
+    /// Number of the latest transition, from 1.
+    pub seq: u64,
+    /// Counts the starts, from 1; 0 before the first.
+    pub generation: u64,
+    /// Starts by the restart policy since the last start by request.
+    pub restarts: u32,
+    /// The driver's name, once one was chosen.
+    pub driver: Option<String>,
+    /// The VMM process, while there is one.
+    pub microvm_pid: Option<u32>,
+    /// The process whose supervisor looks after it.
+    pub supervisor_pid: u32,
+    /// When the row was made.
+    pub created_at: DateTime<Utc>,
+    /// When the latest generation became RUNNING.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the latest generation ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// When the row was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Makes the row of a sandbox (state CREATED), or puts a new specification into the row of one that
+/// is not live. Answers the row.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, DatabaseError>")]
+pub struct UpsertSandbox {
+    /// The specification.
+    pub spec: SandboxSpec,
+    /// The supervisor's process.
+    pub supervisor_pid: u32,
+}
+
+/// One edge of the state machine, made durable. The same (`sandbox`, `seq`) twice is recorded once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct RecordTransition {
+    /// Which sandbox.
+    pub sandbox: SandboxId,
+    /// Its number: the row's `seq` + 1.
+    pub seq: u64,
+    /// Which start.
+    pub generation: u64,
+    /// The event's name.
+    pub event: String,
+    /// The state after it.
+    pub state: SandboxState,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// The VMM process, while there is one.
+    pub microvm_pid: Option<u32>,
+    /// The process whose supervisor looks after it.
+    pub supervisor_pid: u32,
+    /// The driver's name.
+    pub driver: Option<String>,
+    /// Starts by the restart policy since the last start by request.
+    pub restarts: u32,
+}
+
+/// One sandbox by its key; `None` when there is no such row.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<SandboxRow>, DatabaseError>")]
+pub struct GetSandbox(pub SandboxKey);
+
+/// All sandboxes, oldest first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<SandboxRow>, DatabaseError>")]
+pub struct ListSandboxes;
+
+/// The history of one sandbox in order of `seq`.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<RecordTransition>, DatabaseError>")]
+pub struct ListTransitions(pub SandboxId);
+
+/// Removes the row of a sandbox that is not live, with its history.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct RemoveSandbox(pub SandboxId);
+
+/// Answers when everything sent before is durable.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct Flush;

@@ -1,0 +1,251 @@
+//! What a driver promises: [`Driver`] makes a microVM or finds it again, [`Vmm`] is what it hands
+//! back, [`VmmProcess`] is how the monitor acts on it.
+//!
+//! The traits say nothing of QEMU, libkrun or the control protocol: those live above this crate.
+//! A driver never runs work of its own on the caller's arbiter beyond short, non-blocking steps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::spec::{DriverChoice, SandboxSpec};
+use crate::state::{ExitStatus, FailureReason};
+
+/// One of the workload's two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl fmt::Display for OutputStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        })
+    }
+}
+
+/// A failure of a driver, in its own words; `source()` holds the cause.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// No driver of that name, or none works here.
+    #[error("driver {name:?} cannot be used: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        name: String,
+        /// Why not and what to do.
+        reason: String,
+    },
+    /// A step of the start failed.
+    #[error("{step}")]
+    Launch {
+        /// What was being done, for example "starting virtiofsd".
+        step: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The spec wants what this driver cannot do.
+    #[error("driver {driver} cannot do this: {what}")]
+    Unsupported {
+        /// The driver.
+        driver: String,
+        /// What was wanted and what to do instead.
+        what: String,
+    },
+    /// Nothing of the microVM is left: no process, no runtime directory.
+    #[error("nothing is left of the microVM")]
+    Gone,
+    /// The guest can no longer be reached over the control port.
+    #[error("the guest cannot be reached: {0}")]
+    Unreachable(String),
+    /// A signal could not be sent.
+    #[error("sending signal {signal} to the VMM process")]
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl DriverError {
+    /// The message with all its causes, one line.
+    pub fn chain(&self) -> String {
+        error_chain(self)
+    }
+}
+
+/// An error's message followed by its causes, separated by `: `.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// One start of a sandbox: what a driver needs to know.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The checked specification.
+    pub spec: Arc<SandboxSpec>,
+    /// Counts the starts of this sandbox, from 1.
+    pub generation: u64,
+    /// The sandbox's own directory (0700) for FIFOs, sockets and the exit status; the driver makes
+    /// it at launch and [`VmmProcess::release`] removes it.
+    pub runtime_dir: PathBuf,
+    /// Where the VMM's own messages and the guest's console go.
+    pub vmm_log: PathBuf,
+    /// Tag of the state directory, for argv.
+    pub state_id: String,
+}
+
+/// What happened to a microVM, in order. After `VmmExited` nothing more comes. A channel that
+/// closes before is a fault of the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmmEvent {
+    /// The workload was executed.
+    WorkloadStarted,
+    /// The workload could not be executed.
+    WorkloadNotStarted {
+        /// 126 (not executable) or 127 (not found).
+        code: i32,
+        /// What the guest says.
+        message: String,
+    },
+    /// The guest reports the workload's end. It stays up until
+    /// [`VmmProcess::acknowledge_exit`].
+    WorkloadExited {
+        /// Its end.
+        exit: ExitStatus,
+        /// Bytes of stdout that the guest relayed in this generation; `None` if it cannot count.
+        stdout_bytes: Option<u64>,
+        /// Bytes of stderr likewise.
+        stderr_bytes: Option<u64>,
+    },
+    /// Something broke that makes the microVM useless; the VMM should be ended.
+    Faulted(FailureReason),
+    /// The VMM process is gone.
+    VmmExited(ExitStatus),
+}
+
+/// A running microVM as a driver hands it over.
+pub struct Vmm {
+    /// To act on it.
+    pub process: Arc<dyn VmmProcess>,
+    /// The read ends of the workload's output, non-blocking, one per stream.
+    pub outputs: Vec<(OutputStream, OwnedFd)>,
+    /// What happens to it.
+    pub events: mpsc::Receiver<VmmEvent>,
+}
+
+impl fmt::Debug for Vmm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vmm").field("pid", &self.process.pid()).finish_non_exhaustive()
+    }
+}
+
+/// How the monitor, and whoever feeds stdin, act on a microVM. Methods may be called in any order
+/// and after the end; they answer an error then.
+pub trait VmmProcess: Send + Sync {
+    /// The VMM process, where there is one on this host.
+    fn pid(&self) -> Option<u32>;
+
+    /// Sends a signal to the workload, through the guest.
+    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>>;
+
+    /// All output is on file and the end is in the database: the guest may power off.
+    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>>;
+
+    /// Sends a signal to the VMM process itself, never to a bare pid.
+    ///
+    /// # Errors
+    /// [`DriverError::Signal`]; no error when the process is already gone.
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError>;
+
+    /// Passes bytes to the workload's standard input; resolves when they are in the pipe, so that a
+    /// workload that does not read holds up the writer only.
+    fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>>;
+
+    /// Ends the workload's standard input.
+    fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>>;
+
+    /// Everything is read and recorded: lets the waiter end and removes the runtime directory.
+    /// Call it after [`VmmEvent::VmmExited`].
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>>;
+}
+
+/// Makes microVMs.
+pub trait Driver: Send + Sync {
+    /// Its name on the command line and in the database.
+    fn name(&self) -> &'static str;
+
+    /// Makes a microVM; resolves when the VMM process exists. Blocking work is done off the
+    /// calling thread.
+    fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>>;
+
+    /// Finds the microVM of an earlier daemon: its events continue with what is true now, an EXIT
+    /// report or a VMM exit that happened in between included.
+    fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>>;
+}
+
+/// The drivers of this host, and which of them `auto` means.
+#[derive(Clone, Default)]
+pub struct Drivers {
+    by_name: BTreeMap<&'static str, Arc<dyn Driver>>,
+    auto: Option<&'static str>,
+}
+
+impl Drivers {
+    /// Adds a driver; the first one added is what `auto` picks.
+    #[must_use]
+    pub fn with(mut self, driver: Arc<dyn Driver>) -> Self {
+        let name = driver.name();
+        self.auto.get_or_insert(name);
+        self.by_name.insert(name, driver);
+        self
+    }
+
+    /// The driver for a choice.
+    ///
+    /// # Errors
+    /// [`DriverError::Unavailable`] with the names that there are.
+    pub fn select(&self, choice: &DriverChoice) -> Result<Arc<dyn Driver>, DriverError> {
+        let name = match choice {
+            DriverChoice::Auto => self.auto.unwrap_or("auto"),
+            DriverChoice::Named(name) => name.as_str(),
+        };
+        self.by_name.get(name).cloned().ok_or_else(|| DriverError::Unavailable {
+            name: name.to_owned(),
+            reason: match self.by_name.len() {
+                0 => "no driver works on this host; run `sandpen doctor`".to_owned(),
+                _ => format!("there is {}", self.by_name.keys().copied().collect::<Vec<_>>().join(", ")),
+            },
+        })
+    }
+}
+
+impl fmt::Debug for Drivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_name.keys()).finish()
+    }
+}

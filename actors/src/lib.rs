@@ -1,0 +1,27 @@
+//! Supervision, logs and durable status for microVMs, as actix actors.
+//!
+//! No VMM, no HTTP and no command line in here: a [`driver::Driver`] makes the microVMs, and this
+//! crate keeps them running, their output on file and their status in the database.
+//!
+//! | actor | takes | tells |
+//! | --- | --- | --- |
+//! | [`supervisor::Supervisor`] | `StartSandbox StopSandbox KillSandbox RemoveSandbox WaitSandbox OpenChannels Reconcile Shutdown` | |
+//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels` | `StateChanged Down` |
+//! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Reopen Close` | `Appended LogFailed` |
+//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListTransitions RemoveSandbox Flush` | |
+//!
+//! Commands live with their receiver, events with their sender; modules depend downwards only:
+//! supervisor → monitor → {log_writer, database, driver} → {state, spec}.
+
+#[cfg(panic = "abort")]
+compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
+
+pub mod database;
+pub mod driver;
+pub mod log_writer;
+pub mod monitor;
+pub mod spec;
+pub mod state;
+pub mod state_dir;
+pub mod supervisor;
+pub mod waiter;

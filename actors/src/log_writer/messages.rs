@@ -1,0 +1,121 @@
+//! What a log writer takes (commands) and tells (events).
+//!
+//! A *position* counts the bytes of a sandbox's whole log since its first start, over rotations;
+//! a position that is before the oldest kept file has been rotated away.
+
+use std::os::fd::OwnedFd;
+
+use actix::{Message, Recipient};
+use chrono::{DateTime, Utc};
+
+use super::{LogError, LogFollower};
+use crate::driver::OutputStream;
+
+/// Reads `pipe` (the non-blocking read end of a FIFO) into the log from now on.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), LogError>")]
+pub struct AttachStream {
+    /// Which stream comes out of it.
+    pub stream: OutputStream,
+    /// The pipe.
+    pub pipe: OwnedFd,
+}
+
+/// Appends bytes that are already in our memory.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Appended, LogError>")]
+pub struct WriteChunk {
+    /// Which stream they belong to.
+    pub stream: OutputStream,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Resolves when this generation's streams have at least these many bytes on file, or when the
+/// pipes bring nothing for `idle_limit` although bytes are missing.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<StreamTotals, LogError>")]
+pub struct AwaitBytes {
+    /// Wanted bytes of stdout.
+    pub stdout: u64,
+    /// Wanted bytes of stderr.
+    pub stderr: u64,
+    /// How long no progress may last.
+    pub idle_limit: std::time::Duration,
+}
+
+/// Closes and opens the files again (after somebody moved them away).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), LogError>")]
+pub struct Reopen;
+
+/// Reads every pipe until it is empty, writes all out (fdatasync), ends every follower, stops.
+/// With no room on the disk it answers an error after `LogConfig::close_limit`, and the bytes stay
+/// in the pipes.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<StreamTotals, LogError>")]
+pub struct Close;
+
+/// A reader of this log from a position on.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<LogFollower, LogError>")]
+pub struct Follow {
+    /// From where.
+    pub from: FollowFrom,
+}
+
+/// Where a follower begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowFrom {
+    /// The oldest kept byte.
+    Oldest,
+    /// The first byte of the current generation.
+    Generation,
+    /// This position.
+    Position(u64),
+}
+
+/// Who gets events. Replaces nobody; there may be several.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Subscribe {
+    /// For every quantum that was written.
+    pub appended: Option<Recipient<Appended>>,
+    /// For trouble.
+    pub failed: Option<Recipient<LogFailed>>,
+}
+
+/// What the current generation has on file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamTotals {
+    /// Bytes of stdout.
+    pub stdout: u64,
+    /// Bytes of stderr.
+    pub stderr: u64,
+    /// Position after the last byte.
+    pub position: u64,
+}
+
+/// A quantum was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Appended {
+    /// Position of its first byte.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its stream.
+    pub stream: OutputStream,
+    /// When it was written.
+    pub at: DateTime<Utc>,
+}
+
+/// The log cannot be written or rotated now. It is tried again; bytes wait in the pipe meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct LogFailed {
+    /// What failed, with its cause.
+    pub message: String,
+    /// Bytes that are lost for ever (0: they wait in the pipe).
+    pub lost_bytes: u64,
+}

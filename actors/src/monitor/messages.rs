@@ -1,0 +1,77 @@
+//! What a monitor takes (commands) and tells (events).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Addr, Message};
+
+use super::MonitorError;
+use crate::database::{SandboxId, SandboxRow};
+use crate::driver::VmmProcess;
+use crate::log_writer::LogWriter;
+use crate::state::SandboxState;
+
+/// Ends the microVM: SIGTERM to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
+/// Answers as soon as STOPPING is recorded.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), MonitorError>")]
+pub struct Stop {
+    /// How long the workload may take.
+    pub grace: Duration,
+}
+
+/// SIGKILL ends the VMM process at once; any other signal goes to the workload.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), MonitorError>")]
+pub struct Kill {
+    /// The signal's number.
+    pub signal: i32,
+}
+
+/// The monitor's own view.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "SandboxState")]
+pub struct GetState;
+
+/// What others need to act on a live sandbox beside its monitor.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Channels, MonitorError>")]
+pub struct GetChannels;
+
+/// The data paths of a live sandbox: they do not pass through supervisor or monitor.
+#[derive(Clone)]
+pub struct Channels {
+    /// Its log.
+    pub log: Addr<LogWriter>,
+    /// Its stdin; `None` before the VMM process exists.
+    pub process: Option<Arc<dyn VmmProcess>>,
+}
+
+/// A durable state change.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct StateChanged {
+    /// The row after it.
+    pub row: Arc<SandboxRow>,
+}
+
+/// A monitor is gone, in whatever way. The last thing that is heard of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Down {
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// Its generation.
+    pub generation: u64,
+    /// How it ended.
+    pub reason: DownReason,
+}
+
+/// How an actor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownReason {
+    /// Its work was done.
+    Finished,
+    /// It panicked; the microVM may still run.
+    Panicked,
+}

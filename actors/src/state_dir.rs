@@ -1,0 +1,83 @@
+//! Where everything of one state directory lies. Paths are made of checked names only.
+//!
+//! ```text
+//! <state>/                 0700
+//!   sandpen.db             SQLite, WAL (0600)
+//!   daemon.lock            held by the one orchestrator of this directory
+//!   daemon.log             the daemon's own messages
+//!   sandpen.sock           HTTP (0600)
+//!   bin/                   our helper programs, named by content
+//!   cache/                 initramfs files, named by content
+//!   logs/<config>/<name>.log[.N], .log[.N].idx, .vmm.log
+//!   run/<config>/<name>/   FIFOs, sockets, exit status of a live microVM
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::spec::SandboxKey;
+
+/// A state directory by its absolute path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// Takes an absolute path; makes nothing.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The database file.
+    pub fn database(&self) -> PathBuf {
+        self.0.join("sandpen.db")
+    }
+
+    /// The lock of the one orchestrator.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("daemon.lock")
+    }
+
+    /// The daemon's own messages.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.0.join("daemon.log")
+    }
+
+    /// The daemon's HTTP socket.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("sandpen.sock")
+    }
+
+    /// Helper programs of ours.
+    pub fn bin(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
+    /// Files that can be made again.
+    pub fn cache(&self) -> PathBuf {
+        self.0.join("cache")
+    }
+
+    /// The directory of a config's logs.
+    pub fn logs(&self, key: &SandboxKey) -> PathBuf {
+        self.0.join("logs").join(key.config.as_str())
+    }
+
+    /// A sandbox's current log file.
+    pub fn log(&self, key: &SandboxKey) -> PathBuf {
+        self.logs(key).join(format!("{}.log", key.name))
+    }
+
+    /// What the VMM of a sandbox and its guest's console printed.
+    pub fn vmm_log(&self, key: &SandboxKey) -> PathBuf {
+        self.logs(key).join(format!("{}.vmm.log", key.name))
+    }
+
+    /// A live microVM's runtime directory.
+    pub fn runtime(&self, key: &SandboxKey) -> PathBuf {
+        self.0.join("run").join(key.config.as_str()).join(key.name.as_str())
+    }
+}

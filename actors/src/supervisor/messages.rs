@@ -1,0 +1,97 @@
+//! What the supervisor takes. These are the public messages: an application's own actors send them
+//! to `Addr<Supervisor>`.
+
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+
+use super::SupervisorError;
+use crate::database::SandboxRow;
+use crate::monitor::{Channels, StateChanged};
+use crate::spec::{SandboxKey, SandboxSpec};
+
+/// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
+/// not be started, or was faster than the answer): look at the row's state.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, SupervisorError>")]
+pub struct StartSandbox {
+    /// What to start; checked again by the supervisor ([`SandboxSpec::check_values`]).
+    pub spec: SandboxSpec,
+}
+
+/// Ends a sandbox gracefully and answers its row when it has ended. No restart follows.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, SupervisorError>")]
+pub struct StopSandbox {
+    /// Which.
+    pub key: SandboxKey,
+    /// How long the workload may take after SIGTERM.
+    pub grace: Duration,
+}
+
+/// Sends a signal; with SIGKILL answers its row when it has ended, else at once.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, SupervisorError>")]
+pub struct KillSandbox {
+    /// Which.
+    pub key: SandboxKey,
+    /// The signal's number.
+    pub signal: i32,
+}
+
+/// Removes an ended sandbox: row, history, logs. With `force` a live one is killed first.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), SupervisorError>")]
+pub struct RemoveSandbox {
+    /// Which.
+    pub key: SandboxKey,
+    /// Whether a live one is killed first.
+    pub force: bool,
+}
+
+/// Answers the row when the sandbox has ended and no restart is pending.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, SupervisorError>")]
+pub struct WaitSandbox {
+    /// Which.
+    pub key: SandboxKey,
+}
+
+/// The data paths of a live sandbox; `None` when it is not live.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<Channels>, SupervisorError>")]
+pub struct OpenChannels {
+    /// Which.
+    pub key: SandboxKey,
+}
+
+/// Sends every durable state change to `recipient` from now on.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct SubscribeStateChanges {
+    /// Who gets them.
+    pub recipient: Recipient<StateChanged>,
+}
+
+/// Brings rows and processes together: live microVMs are adopted, rows without one are resolved.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<ReconcileReport, SupervisorError>")]
+pub struct Reconcile;
+
+/// What [`Reconcile`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReconcileReport {
+    /// Sandboxes whose microVM goes on.
+    pub adopted: Vec<SandboxKey>,
+    /// Sandboxes whose microVM ended meanwhile.
+    pub resolved: Vec<SandboxKey>,
+}
+
+/// Refuses new work, stops every sandbox with this grace, answers when all have ended.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Shutdown {
+    /// How long workloads may take after SIGTERM; `None` leaves the microVMs running for the next
+    /// orchestrator to adopt.
+    pub grace: Option<Duration>,
+}

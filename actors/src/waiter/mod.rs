@@ -1,0 +1,1 @@
+//! The tiny process that outlives us.
