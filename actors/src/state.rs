@@ -335,3 +335,6 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
         _ => return Err(NoSuchEdge { status: state.status(), event: event.name() }),
     })
 }
+
+#[cfg(test)]
+mod tests;
