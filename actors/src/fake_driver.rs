@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
@@ -65,6 +65,11 @@ impl FakeVmm {
         events.send(event).await.is_ok()
     }
 
+    /// The driver's own task dies: the events end.
+    pub fn hang_up(&self) {
+        *lock(&self.shared.events) = mpsc::channel(1).0;
+    }
+
     /// The workload writes.
     ///
     /// # Errors
@@ -102,9 +107,9 @@ impl FakeDriver {
         *lock(&self.refuse) = words.map(str::to_owned);
     }
 
-    /// Nothing of any microVM is left.
-    pub fn forget_all(&self) {
-        lock(&self.living).clear();
+    /// Nothing of the microVM in this runtime directory is left.
+    pub fn forget(&self, runtime_dir: &Path) {
+        lock(&self.living).remove(runtime_dir);
     }
 
     fn launch_now(&self, launch: Launch) -> Result<Vmm, DriverError> {

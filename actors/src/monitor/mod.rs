@@ -17,8 +17,6 @@ mod actor;
 mod deadlines;
 mod life;
 mod messages;
-#[cfg(test)]
-mod tests;
 
 pub use actor::{Monitor, MonitorConfig, StartMode};
 pub use messages::*;
