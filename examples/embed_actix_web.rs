@@ -17,11 +17,11 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, MessageResult};
 use actix_web::web::{Bytes, Data};
 use actix_web::{App, HttpResponse, HttpServer, Responder, get, post};
+use futures::stream::LocalBoxStream;
 use sandpen::actors::log_writer::LogChunk;
 use sandpen::actors::monitor::StateChanged;
 use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::supervisor::SubscribeStateChanges;
-use futures::stream::LocalBoxStream;
 use sandpen::{Handle, OutputFrom, OutputOptions, Sandpen, SandpenError};
 
 /// An actor of the application: remembers the latest state changes.
@@ -100,7 +100,8 @@ async fn run(service: Data<Service>, script: Bytes) -> impl Responder {
             // Nobody asks for this job again.
             service.sandpen.wait(&key).await.map_err(ServiceError)?;
             service.sandpen.remove(&key, false).await.map_err(ServiceError)?;
-        }) as LocalBoxStream<'static, Result<Bytes, ServiceError>>),
+        })
+            as LocalBoxStream<'static, Result<Bytes, ServiceError>>),
         Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
     }
 }
@@ -116,8 +117,7 @@ async fn serve(rootfs: PathBuf, state_dir: PathBuf, port: u16) -> Result<(), Box
     let changes = Changes::default().start();
     let recipient = changes.clone().recipient();
     sandpen.handle().supervisor().send(SubscribeStateChanges { recipient }).await?;
-    let service =
-        Data::new(Service { sandpen: sandpen.handle(), changes, rootfs, jobs: AtomicU64::new(0) });
+    let service = Data::new(Service { sandpen: sandpen.handle(), changes, rootfs, jobs: AtomicU64::new(0) });
     let server = HttpServer::new(move || App::new().app_data(service.clone()).service(run).service(list_changes))
         .workers(1)
         .bind(("127.0.0.1", port))?;

@@ -116,7 +116,8 @@ impl FakeDriver {
         if let Some(words) = lock(&self.refuse).clone() {
             return Err(DriverError::Launch { step: "making a fake microVM".to_owned(), source: words.into() });
         }
-        let failed = |source: nix::Error| DriverError::Launch { step: "making a pipe".to_owned(), source: source.into() };
+        let failed =
+            |source: nix::Error| DriverError::Launch { step: "making a pipe".to_owned(), source: source.into() };
         let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
         let (stdout, stdout_writer) = pipe().map_err(failed)?;
         let (stderr, stderr_writer) = pipe().map_err(failed)?;
@@ -141,7 +142,8 @@ impl FakeDriver {
 
 impl Shared {
     fn hand_over(self: &Arc<Self>) -> Result<Vmm, DriverError> {
-        let failed = |source: std::io::Error| DriverError::Launch { step: "copying a pipe".to_owned(), source: source.into() };
+        let failed =
+            |source: std::io::Error| DriverError::Launch { step: "copying a pipe".to_owned(), source: source.into() };
         let (sender, events) = mpsc::channel(16);
         *lock(&self.events) = sender;
         let outputs = vec![

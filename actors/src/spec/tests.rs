@@ -62,10 +62,7 @@ fn every_limit_has_its_refusal() {
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     for path in [missing, file] {
-        assert!(matches!(
-            refused(&|s| s.rootfs = Rootfs::Native(path.clone())),
-            SpecError::RootfsUnusable { .. }
-        ));
+        assert!(matches!(refused(&|s| s.rootfs = Rootfs::Native(path.clone())), SpecError::RootfsUnusable { .. }));
     }
 }
 

@@ -5,8 +5,8 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient,
-    ResponseActFuture, WrapFuture as _,
+    Actor, ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, ResponseActFuture,
+    WrapFuture as _,
 };
 use chrono::Utc;
 use futures::future::join_all;
@@ -170,7 +170,13 @@ impl Supervisor {
     }
 
     /// Asks a child to end; resolves with its last row. `ask` is sent to its monitor.
-    fn end_child<M>(&mut self, key: &SandboxKey, grace: std::time::Duration, ask: M, ctx: &mut Context<Self>) -> Answer<SandboxRow>
+    fn end_child<M>(
+        &mut self,
+        key: &SandboxKey,
+        grace: std::time::Duration,
+        ask: M,
+        ctx: &mut Context<Self>,
+    ) -> Answer<SandboxRow>
     where
         M: actix::Message<Result = Result<(), crate::monitor::MonitorError>> + Send + 'static,
         crate::monitor::Monitor: Handler<M>,

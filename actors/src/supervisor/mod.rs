@@ -58,7 +58,9 @@ pub enum SupervisorError {
         status: &'static str,
     },
     /// This process cannot hold more sandboxes.
-    #[error("no room for another sandbox: {live} live ones, and this process may open {limit} files; raise the limit on open files (ulimit -n)")]
+    #[error(
+        "no room for another sandbox: {live} live ones, and this process may open {limit} files; raise the limit on open files (ulimit -n)"
+    )]
     NoRoom {
         /// How many there are.
         live: usize,

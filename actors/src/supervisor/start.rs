@@ -47,9 +47,8 @@ pub(super) async fn reserve_row(
     driver: &'static str,
     supervisor_pid: u32,
 ) -> Result<SandboxRow, SupervisorError> {
-    let spec = tokio::task::spawn_blocking(move || spec.check().map(|()| spec))
-        .await
-        .map_err(|_| SupervisorError::Gone)??;
+    let spec =
+        tokio::task::spawn_blocking(move || spec.check().map(|()| spec)).await.map_err(|_| SupervisorError::Gone)??;
     let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
     row.driver = Some(driver.to_owned());
     row.supervisor_pid = supervisor_pid;
@@ -89,11 +88,15 @@ impl Supervisor {
                 let config = LogConfig::new(log_path, row.spec.log, generation);
                 let lost = LogLost { key: key.clone(), generation };
                 let supervisor = supervisor.clone();
-                host_on(&log_arbiter, move || LogWriter::new(config), move |reason| {
-                    if reason == DownReason::Panicked {
-                        supervisor.do_send(lost);
-                    }
-                })
+                host_on(
+                    &log_arbiter,
+                    move || LogWriter::new(config),
+                    move |reason| {
+                        if reason == DownReason::Panicked {
+                            supervisor.do_send(lost);
+                        }
+                    },
+                )
             }
         };
         let config = MonitorConfig {
