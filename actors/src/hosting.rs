@@ -48,13 +48,13 @@ impl<F: FnOnce(DownReason)> Drop for Obituary<F> {
 /// Messages sent to the returned address before the actor runs are kept.
 pub fn host_on<A, M, F>(arbiter: &ArbiterHandle, make: M, on_down: F) -> Addr<A>
 where
-    A: Actor<Context = Context<A>> + Send,
+    A: Actor<Context = Context<A>>,
     M: FnOnce() -> A + Send + 'static,
     F: FnOnce(DownReason) + Send + 'static,
 {
     let (sender, receiver) = channel::channel(MAILBOX_CAPACITY);
     let mut obituary = Obituary { on_down: Some(on_down), reason: DownReason::Finished };
-    let life = async move {
+    let life = move || async move {
         let outcome = AssertUnwindSafe(async {
             let context = Context::with_receiver(receiver);
             // Boxed outside the poll: a panic in a handler must not drop the actor while unwinding.
@@ -75,7 +75,9 @@ where
         }
         drop(obituary);
     };
-    if !arbiter.spawn(life) {
+    // The task is local to the arbiter: actors need not be `Send`, their messages are.
+    let spawned = arbiter.spawn_fn(move || drop(actix_rt::spawn(life())));
+    if !spawned {
         tracing::warn!(actor = std::any::type_name::<A>(), "the arbiter has ended; the actor was not started");
     }
     Addr::new(sender)

@@ -154,7 +154,8 @@ proptest! {
             let event = &all[choice];
             let Ok(after) = next(&state, event) else { continue };
             if state.is_ended() {
-                prop_assert!(matches!(event, Event::StartRequested | Event::BackoffScheduled { .. }));
+                let started = matches!(event, Event::StartRequested | Event::BackoffScheduled { .. });
+                prop_assert!(started);
             }
             if let (Some(before), Some(now)) = (state.exit(), after.exit()) {
                 prop_assert_eq!(before, now);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
-use crate::log_writer::remove_files;
+use crate::log_writer::{LogError, remove_files};
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, StartMode, StateChanged, Stop};
 use crate::spec::SandboxKey;
 use crate::state::{Event, SandboxState, StopCause};
@@ -159,7 +159,9 @@ impl Supervisor {
             let files = move || {
                 remove_files(&log)?;
                 match std::fs::remove_file(&vmm_log) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        Err(LogError::File { action: "removing", path: vmm_log, source })
+                    }
                     _ => Ok(()),
                 }
             };

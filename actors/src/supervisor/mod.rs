@@ -26,6 +26,7 @@ pub use messages::*;
 
 use crate::database::DatabaseError;
 use crate::driver::DriverError;
+use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
 use crate::spec::{SandboxKey, SpecError};
 
@@ -86,7 +87,7 @@ pub enum SupervisorError {
         key: SandboxKey,
         /// The cause.
         #[source]
-        source: std::io::Error,
+        source: LogError,
     },
     /// An actor that the request needs is gone.
     #[error("an internal part has ended; look into the daemon's log")]

@@ -60,7 +60,7 @@ impl Stage {
         SandboxSpec::new(SandboxName::new(name).unwrap(), rootfs, vec!["/bin/true".into()])
     }
 
-    fn start(&self, spec: SandboxSpec) -> actix::Request<Supervisor, StartSandbox> {
+    fn start(&self, spec: SandboxSpec) -> actix::prelude::Request<Supervisor, StartSandbox> {
         self.supervisor.send(StartSandbox { spec })
     }
 
