@@ -55,14 +55,12 @@ where
     let (sender, receiver) = channel::channel(MAILBOX_CAPACITY);
     let mut obituary = Obituary { on_down: Some(on_down), reason: DownReason::Finished };
     let life = move || async move {
-        let outcome = AssertUnwindSafe(async {
+        let made = catch_unwind(AssertUnwindSafe(|| {
             let context = Context::with_receiver(receiver);
             // Boxed outside the poll: a panic in a handler must not drop the actor while unwinding.
             Box::pin(context.into_future(make()))
-        })
-        .catch_unwind()
-        .await;
-        let panicked = match outcome {
+        }));
+        let panicked = match made {
             Ok(mut actor) => {
                 let ran = AssertUnwindSafe(actor.as_mut()).catch_unwind().await;
                 let dropped = catch_unwind(AssertUnwindSafe(move || drop(actor)));

@@ -214,12 +214,12 @@ where
     row.try_get(name).map_err(sql("decoding a row"))
 }
 
-fn unreadable(sandbox: SandboxId, column: &'static str, detail: impl ToString) -> DatabaseError {
+fn unreadable(sandbox: SandboxId, column: &'static str, detail: &dyn ToString) -> DatabaseError {
     DatabaseError::Unreadable { sandbox, column, detail: detail.to_string() }
 }
 
 fn number<T: TryFrom<i64>>(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<T, DatabaseError> {
-    optional_number(id, row, name)?.ok_or_else(|| unreadable(id, name, "no number"))
+    optional_number(id, row, name)?.ok_or_else(|| unreadable(id, name, &"no number"))
 }
 
 fn optional_number<T: TryFrom<i64>>(
@@ -229,7 +229,7 @@ fn optional_number<T: TryFrom<i64>>(
 ) -> Result<Option<T>, DatabaseError> {
     let number: Option<i64> = column(row, name)?;
     number
-        .map(|number| T::try_from(number).map_err(|_| unreadable(id, name, format!("{number} is out of range"))))
+        .map(|number| T::try_from(number).map_err(|_| unreadable(id, name, &format!("{number} is out of range"))))
         .transpose()
 }
 
@@ -239,11 +239,11 @@ fn json<T: serde::de::DeserializeOwned>(
     name: &'static str,
 ) -> Result<T, DatabaseError> {
     let text: String = column(row, name)?;
-    serde_json::from_str(&text).map_err(|error| unreadable(id, name, error))
+    serde_json::from_str(&text).map_err(|error| unreadable(id, name, &error))
 }
 
 fn time(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<Option<DateTime<Utc>>, DatabaseError> {
     let text: Option<String> = column(row, name)?;
     let parse = |text: String| DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
-    text.map(|text| parse(text).map_err(|error| unreadable(id, name, error))).transpose()
+    text.map(|text| parse(text).map_err(|error| unreadable(id, name, &error))).transpose()
 }

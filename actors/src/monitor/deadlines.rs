@@ -111,7 +111,7 @@ mod tests {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         deadlines.stop_asked(start, Duration::from_secs(10));
-        deadlines.stop_asked(start, Duration::from_secs(60));
+        deadlines.stop_asked(start, Duration::from_mins(1));
         assert_eq!(deadlines.next(), Some(start + Duration::from_secs(10)));
         deadlines.stop_asked(start, Duration::ZERO);
         assert_eq!(deadlines.take_due(start), Some(Due::TerminateVmm));

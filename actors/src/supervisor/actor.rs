@@ -81,7 +81,7 @@ impl Supervisor {
     }
 
     /// Keeps a durable row and tells it.
-    pub(super) fn note_row(&mut self, row: Arc<SandboxRow>) {
+    pub(super) fn note_row(&mut self, row: &Arc<SandboxRow>) {
         if let Some(child) = self.children.get_mut(&row.spec.key) {
             child.row = Some(row.clone());
             if row.state == SandboxState::Running {
@@ -106,7 +106,8 @@ impl Supervisor {
             child.restarts_in_a_row = 0;
         }
         let stop = child.stop.is_some() || self.shutting_down.is_some();
-        let jitter = f64::from(RandomState::new().hash_one(key) as u32) / f64::from(u32::MAX);
+        let jitter =
+            f64::from(u32::try_from(RandomState::new().hash_one(key) >> 32).unwrap_or(0)) / f64::from(u32::MAX);
         let pause = pause_before_restart(row.spec.restart, &row.state, stop, child.restarts_in_a_row, jitter);
         let Some(pause) = pause else {
             child.answer_ended();
@@ -121,7 +122,7 @@ impl Supervisor {
         let key = key.clone();
         ctx.spawn(back_off.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
-                this.note_row(Arc::new(row));
+                this.note_row(&Arc::new(row));
                 this.schedule(&key, pause, ctx);
             }
             Err(error) => {
@@ -211,7 +212,7 @@ impl Supervisor {
         let stop = async move { record(&database, &row, Event::StopRequested(StopCause::Requested)).await };
         ctx.spawn(stop.into_actor(self).map(move |row, this, ctx| {
             match row {
-                Ok(row) => this.note_row(Arc::new(row)),
+                Ok(row) => this.note_row(&Arc::new(row)),
                 Err(error) => tracing::error!(sandbox = %key, %error, "ending a pending restart"),
             }
             this.on_ended(&key, ctx);
@@ -416,10 +417,9 @@ impl Handler<Shutdown> for Supervisor {
             return Box::pin(async move { drop(join_all(ended).await) }.into_actor(self));
         };
         let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, grace, Stop { grace }, ctx)).collect();
-        let all = ends.into_iter().fold(Box::pin(actix::fut::ready(())) as ResponseActFuture<Self, ()>, |all, end| {
+        ends.into_iter().fold(Box::pin(actix::fut::ready(())) as ResponseActFuture<Self, ()>, |all, end| {
             Box::pin(all.then(|(), _, _| end).map(|_, _, _| ()))
-        });
-        all
+        })
     }
 }
 
@@ -427,7 +427,7 @@ impl Handler<StateChanged> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, StateChanged { row }: StateChanged, _: &mut Self::Context) {
-        self.note_row(row);
+        self.note_row(&row);
     }
 }
 

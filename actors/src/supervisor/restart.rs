@@ -8,7 +8,7 @@ use crate::state::{FailureReason, SandboxState};
 /// Pause before the first restart in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A sandbox that ran this long was healthy: its next restart counts as the first again.
 pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 

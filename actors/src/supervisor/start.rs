@@ -82,23 +82,17 @@ impl Supervisor {
         let log_path = self.config.state_dir.log(&key);
         let supervisor = ctx.address();
         let child = self.children.entry(key.clone()).or_default();
-        let log = match child.log.take().filter(actix::Addr::connected) {
-            Some(log) => log,
-            None => {
-                let config = LogConfig::new(log_path, row.spec.log, generation);
-                let lost = LogLost { key: key.clone(), generation };
-                let supervisor = supervisor.clone();
-                host_on(
-                    &log_arbiter,
-                    move || LogWriter::new(config),
-                    move |reason| {
-                        if reason == DownReason::Panicked {
-                            supervisor.do_send(lost);
-                        }
-                    },
-                )
-            }
-        };
+        let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
+            let config = LogConfig::new(log_path, row.spec.log, generation);
+            let lost = LogLost { key: key.clone(), generation };
+            let supervisor = supervisor.clone();
+            let on_down = move |reason| {
+                if reason == DownReason::Panicked {
+                    supervisor.do_send(lost);
+                }
+            };
+            host_on(&log_arbiter, move || LogWriter::new(config), on_down)
+        });
         let config = MonitorConfig {
             row: row.clone(),
             mode,
@@ -119,7 +113,7 @@ impl Supervisor {
         }
         child.log = Some(log);
         child.monitor = Some(monitor);
-        self.note_row(Arc::new(row));
+        self.note_row(&Arc::new(row));
     }
 
     /// A live sandbox lost its monitor or its log writer: find the microVM again.
@@ -135,7 +129,7 @@ impl Supervisor {
             Ok(Ok(Some(row))) if row.state.is_live() && may_go_on => this.adopt(row, ctx),
             Ok(Ok(Some(row))) if row.state.is_live() => this.give_up(row, ctx),
             Ok(Ok(Some(row))) => {
-                this.note_row(Arc::new(row));
+                this.note_row(&Arc::new(row));
                 this.on_ended(&key, ctx);
             }
             other => {
@@ -192,7 +186,7 @@ impl Supervisor {
         };
         ctx.spawn(end.into_actor(self).map(move |row, this, ctx| {
             match row {
-                Ok(row) => this.note_row(Arc::new(row)),
+                Ok(row) => this.note_row(&Arc::new(row)),
                 Err(error) => tracing::error!(sandbox = %key, %error, "giving up a sandbox"),
             }
             this.on_ended(&key, ctx);
@@ -231,7 +225,7 @@ impl Supervisor {
                 SandboxState::Backoff { until } => {
                     self.children.entry(key.clone()).or_default();
                     let pause = (until - Utc::now()).to_std().unwrap_or_default();
-                    self.note_row(Arc::new(row));
+                    self.note_row(&Arc::new(row));
                     self.schedule(&key, pause, ctx);
                     report.adopted.push(key);
                 }

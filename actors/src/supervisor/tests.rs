@@ -103,7 +103,7 @@ impl Stage {
         soon(self.supervisor.send(WaitSandbox { key: key(name) })).await.unwrap().unwrap()
     }
 
-    async fn end(self) {
+    fn end(self) {
         for arbiter in self.arbiters {
             arbiter.stop();
             arbiter.join().unwrap();
@@ -151,7 +151,7 @@ fn a_whole_life_with_output_and_history() {
         let history = stage.database.send(ListTransitions(row.id)).await.unwrap().unwrap();
         let words: Vec<_> = history.iter().map(|step| (step.seq, step.state.status())).collect();
         assert_eq!(words, [(1, "STARTING"), (2, "RUNNING"), (3, "STOPPING"), (4, "STOPPED")]);
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -167,7 +167,7 @@ fn the_exit_is_durable_before_the_guest_may_power_off() {
         assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
         assert_eq!(stage.row("a").await.state.exit(), Some(ExitStatus::Code(7)));
         assert_eq!(std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap(), b"abc");
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -183,7 +183,7 @@ fn a_taken_name_is_refused_and_nothing_is_touched() {
         assert!(matches!(refused, SupervisorError::AlreadyLive { status: "RUNNING", .. }), "{refused}");
         assert_eq!(stage.row("a").await, before);
         drop(vmm);
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -198,7 +198,7 @@ fn two_starts_of_one_name_at_once_give_one_microvm() {
         let answers = [soon(first).await.unwrap().unwrap(), soon(second).await.unwrap().unwrap()];
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
         assert!(stage.arrivals.try_recv().is_err());
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -217,7 +217,7 @@ fn a_launch_that_fails_is_failed_with_the_drivers_words_and_can_be_tried_again()
         assert_eq!(vmm.launch.generation, 2);
         exit(&mut vmm, 0, b"").await;
         stage.wait("a").await;
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -241,7 +241,7 @@ fn stop_asks_the_workload_and_kill_ends_the_vmm() {
         assert!(killed.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
         let row = soon(answer).await.unwrap().unwrap().unwrap();
         assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(9) });
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -258,7 +258,7 @@ fn a_workload_that_ignores_the_stop_is_escalated() {
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
         assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(9) });
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -274,7 +274,7 @@ fn the_time_limit_ends_the_workload_with_its_reason() {
         let row = stage.wait("a").await;
         assert!(matches!(row.state.failure(), Some(FailureReason::TimedOut { .. })), "{row:?}");
         assert_eq!(row.state.exit(), Some(ExitStatus::Code(143)));
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -294,7 +294,7 @@ fn a_vmm_without_report_is_failed_and_a_fault_ends_the_vmm() {
         assert!(broken.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
         let row = stage.wait("broken").await;
         assert_eq!(row.state.failure(), Some(&reason));
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -311,7 +311,7 @@ fn a_workload_that_is_not_found_is_failed_with_127() {
         let row = soon(request).await.unwrap().unwrap().unwrap();
         assert_eq!(row.state.exit(), Some(ExitStatus::Code(127)));
         assert!(matches!(row.state.failure(), Some(FailureReason::WorkloadNotStarted { .. })));
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -332,7 +332,7 @@ fn a_lost_driver_task_is_healed_by_adoption_without_touching_the_microvm() {
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
         assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
         assert_eq!(std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap(), b"before after");
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -348,7 +348,7 @@ fn the_next_orchestrator_adopts_what_lives_and_resolves_what_does_not() {
         let (dir, driver) = (first.dir.clone(), first.driver.clone());
         driver.forget(&gone.launch.runtime_dir);
         let arrivals = std::mem::replace(&mut first.arrivals, mpsc::unbounded_channel().1);
-        first.end().await;
+        first.end();
 
         let second = Stage::on(dir, driver, arrivals).await;
         let report = second.supervisor.send(Reconcile).await.unwrap().unwrap();
@@ -359,7 +359,7 @@ fn the_next_orchestrator_adopts_what_lives_and_resolves_what_does_not() {
         assert_eq!(second.row("lives").await.state, SandboxState::Running);
         exit(&mut lives, 3, b"").await;
         assert_eq!(second.wait("lives").await.state, SandboxState::Stopped { exit: ExitStatus::Code(3) });
-        second.end().await;
+        second.end();
     });
 }
 
@@ -381,7 +381,7 @@ fn a_restart_policy_starts_again_and_a_stop_ends_it() {
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
         assert_eq!((row.restarts, row.state.status()), (1, "STOPPED"));
         assert_eq!(std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap(), b"one two");
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -401,7 +401,7 @@ fn removal_takes_row_and_log_and_refuses_a_live_one() {
         assert!(matches!(missing, SupervisorError::NotFound { .. }));
         let missing = stage.supervisor.send(WaitSandbox { key: key("a") }).await.unwrap().unwrap_err();
         assert!(matches!(missing, SupervisorError::NotFound { .. }));
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -427,7 +427,7 @@ fn a_forced_removal_kills_first_and_remove_on_end_cleans_up() {
         let mut again = stage.running_when_free(stage.spec("b")).await;
         assert_eq!(again.launch.generation, 1);
         exit(&mut again, 0, b"").await;
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -442,7 +442,7 @@ fn no_room_is_refused_before_anything_is_made() {
         let refused = stage.start(stage.spec("one-more")).await.unwrap().unwrap_err();
         assert!(matches!(refused, SupervisorError::NoRoom { live: 74, limit: 1024 }), "{refused}");
         assert!(stage.database.send(GetSandbox(key("one-more"))).await.unwrap().unwrap().is_none());
-        stage.end().await;
+        stage.end();
     });
 }
 
@@ -468,6 +468,6 @@ fn a_subscriber_hears_every_durable_change() {
         for expected in ["STARTING", "RUNNING", "STOPPING", "STOPPED"] {
             assert_eq!(soon(told.recv()).await, Some(expected));
         }
-        stage.end().await;
+        stage.end();
     });
 }
