@@ -160,6 +160,22 @@ impl Sandbox {
     }
 }
 
+impl Sandbox {
+    /// The exit code of `sandpen run` for an ended sandbox: the workload's as a shell would report
+    /// it, 124 for one that was stopped after its time limit before it said so itself (as
+    /// timeout(1) does), 125 for every failure that is not the workload's.
+    pub fn run_code(&self) -> u8 {
+        const TIMED_OUT: u8 = 124;
+        const FAILED: u8 = 125;
+        let workload = self.shell_code().and_then(|code| u8::try_from(code).ok());
+        match self.failure_kind.as_deref() {
+            None | Some("workload_not_started") => workload.unwrap_or(FAILED),
+            Some("timed_out") => workload.unwrap_or(TIMED_OUT),
+            Some(_) => FAILED,
+        }
+    }
+}
+
 /// One recorded transition of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {

@@ -2,7 +2,8 @@
 //! and a command line, with one core.
 
 pub mod api;
-
+pub mod client;
 pub mod daemon;
 pub mod orchestrator;
 pub mod paths;
+pub mod private_dir;

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `sandpen` program: see `cli`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -4,14 +4,14 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::api::{API_VERSION, ErrorDetail, Version};
-use crate::paths::PathsError;
+use crate::private_dir::PrivateDirError;
 
 /// A failure of a client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The state directory cannot be used.
     #[error(transparent)]
-    Paths(#[from] PathsError),
+    StateDir(#[from] PrivateDirError),
     /// Nobody listens on the socket.
     #[error("no daemon runs for {socket:?}")]
     NotRunning {

@@ -25,10 +25,10 @@ use crate::api::{
     API_VERSION, ErrorBody, KillRequest, NAME, Sandbox, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
     Transition, Version,
 };
-use crate::paths;
+use crate::private_dir;
 use connection::{Body, Connection, Reply};
 pub use error::ClientError;
-pub use foreground::{Foreground, Notice, StopLevel};
+pub use foreground::{Foreground, Notice, OpenStdin, StopLevel};
 pub use output::OutputReader;
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
@@ -83,7 +83,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn connect(options: &ClientOptions) -> Result<Self, ClientError> {
-        let dir = paths::prepare_state_dir(&options.state_dir)?;
+        let dir = private_dir::prepare_state_dir(&options.state_dir)?;
         match Self::find(&dir).await {
             Err(error) if error.is_not_running() => match &options.daemon {
                 Some(daemon) => start::start(&dir, daemon).await,
@@ -202,16 +202,14 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn output(&self, key: &SandboxKey, request: OutputRequest) -> Result<OutputReader, ClientError> {
-        let mut query = format!("/output?follow={}", request.follow);
-        match request.from {
-            OutputStart::Oldest => {}
-            OutputStart::Generation => query.push_str("&from=generation"),
-            OutputStart::Position(position) => query.push_str(&format!("&from={position}")),
-            OutputStart::Tail(lines) => query.push_str(&format!("&tail={lines}")),
-        }
-        if let Some(stream) = request.stream {
-            query.push_str(&format!("&stream={stream}"));
-        }
+        let from = match request.from {
+            OutputStart::Oldest => String::new(),
+            OutputStart::Generation => "&from=generation".to_owned(),
+            OutputStart::Position(position) => format!("&from={position}"),
+            OutputStart::Tail(lines) => format!("&tail={lines}"),
+        };
+        let stream = request.stream.map_or_else(String::new, |stream| format!("&stream={stream}"));
+        let query = format!("/output?follow={}{from}{stream}", request.follow);
         Ok(OutputReader::new(self.send(Method::GET, &path(key, &query), Body::Empty).await?))
     }
 

@@ -36,13 +36,13 @@ impl OutputReader {
                     return Err(ClientError::OutputIncomplete(error.unwrap_or_else(unsaid)));
                 }
                 Some(frame) => return Ok(Some(frame)),
-                None => match self.reply.next().await? {
-                    Some(bytes) => self.buffer.extend_from_slice(&bytes),
-                    None => {
+                None => {
+                    let Some(bytes) = self.reply.next().await? else {
                         self.ended = true;
                         return Err(ClientError::OutputCut);
-                    }
-                },
+                    };
+                    self.buffer.extend_from_slice(&bytes);
+                }
             }
         }
     }

@@ -11,25 +11,28 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sandpen_actors::state_dir::StateDir;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Client, ClientError};
 use crate::daemon::Readiness;
 
 /// Longest time for a daemon to adopt what it finds and to serve.
-const START_LIMIT: Duration = Duration::from_secs(120);
-/// Longest time to wait for somebody else's daemon between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const START_LIMIT: Duration = Duration::from_mins(2);
+/// Longest time to wait for somebody else's daemon between two looks, in milliseconds.
+const LOOK_AGAIN_MS: u16 = 500;
 /// A daemon's log of more bytes is put aside before the next start; one old one is kept.
 const LOG_MAX_BYTES: u64 = 8 << 20;
 /// Lines of the daemon's log that an error shows.
@@ -70,8 +73,7 @@ pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Cli
             let reason = format!("{locked}, and serves no requests");
             return Err(ClientError::Start { reason });
         }
-        // Running out of time here only means to look again.
-        let _ = timeout(LOOK_AGAIN, watch.changed()).await;
+        watch.changed().await;
         match Client::find(dir).await {
             Err(error) if error.is_not_running() => {}
             found => return found,
@@ -101,7 +103,7 @@ async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Re
                 return Err(ClientError::StartSystem { action: "reading from", path: command.program.clone(), source });
             }
             Err(_) => {
-                let reason = format!("it is not ready after {} s; see {log_path:?}", START_LIMIT.as_secs());
+                let reason = format!("it is not ready after {} s; see {}", START_LIMIT.as_secs(), log_path.display());
                 return Err(ClientError::Start { reason });
             }
         }
@@ -112,7 +114,7 @@ async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Re
         Ok(Readiness::Failed(error)) => Err(ClientError::Start { reason: error.one_line() }),
         Err(_) => {
             let tail = last_lines(&log_path, log_start).unwrap_or_default();
-            let reason = format!("it ended at once; the end of {log_path:?} says:\n{tail}");
+            let reason = format!("it ended at once; the end of {} says:\n{tail}", log_path.display());
             Err(ClientError::Start { reason })
         }
     }
@@ -141,27 +143,32 @@ fn last_lines(path: &Path, from: u64) -> io::Result<String> {
 
 /// Tells when a file appears or goes in the state directory.
 struct SocketWatch {
-    inotify: AsyncFd<Inotify>,
+    inotify: Arc<Inotify>,
 }
 
 impl SocketWatch {
     fn new(dir: &StateDir) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::StartSystem { action: "watching", path: dir.path().to_owned(), source };
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|e| failed(e.into()))?;
+        let failed = |errno: Errno| ClientError::StartSystem {
+            action: "watching",
+            path: dir.path().to_owned(),
+            source: errno.into(),
+        };
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(failed)?;
         // The socket is renamed to its place.
         let events = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
-        inotify.add_watch(dir.path(), events).map_err(|e| failed(e.into()))?;
-        Ok(Self { inotify: AsyncFd::new(inotify).map_err(failed)? })
+        inotify.add_watch(dir.path(), events).map_err(failed)?;
+        Ok(Self { inotify: Arc::new(inotify) })
     }
 
-    /// Resolves when something changed since the last call.
+    /// Resolves when something changed since the last call, or after [`LOOK_AGAIN_MS`].
     async fn changed(&self) {
-        loop {
-            let Ok(mut ready) = self.inotify.readable().await else { return };
-            match self.inotify.get_ref().read_events() {
-                Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-                _ => return,
-            }
-        }
+        let inotify = Arc::clone(&self.inotify);
+        // A failure of any of this only means to look again at once.
+        let _ = tokio::task::spawn_blocking(move || {
+            let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(LOOK_AGAIN_MS));
+            let _ = inotify.read_events();
+        })
+        .await;
     }
 }

@@ -28,8 +28,8 @@ use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
 use crate::api::{API_VERSION, ErrorDetail, NAME, Version};
-use crate::orchestrator::{Sandpen, StartError};
-use crate::paths::{self, PathsError};
+use crate::orchestrator::{LockError, Sandpen, StartError};
+use crate::private_dir::{self, PrivateDirError};
 
 /// How to run the daemon.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct DaemonOptions {
 pub enum DaemonError {
     /// The state directory cannot be used.
     #[error(transparent)]
-    Paths(#[from] PathsError),
+    StateDir(#[from] PrivateDirError),
     /// The orchestrator could not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -77,7 +77,7 @@ impl DaemonError {
     /// A stable word for [`ErrorDetail::code`].
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Start(StartError::Locked { .. }) => "already_running",
+            Self::Start(StartError::StateDir(LockError::Held { .. })) => "already_running",
             _ => "internal",
         }
     }
@@ -115,7 +115,7 @@ fn prepare(options: &DaemonOptions) -> Result<StateDir, DaemonError> {
             tracing::debug!(%error, "staying in the session");
         }
     }
-    let dir = paths::prepare_state_dir(&options.state_dir)?;
+    let dir = private_dir::prepare_state_dir(&options.state_dir)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // No directory of the caller's stays in use; `dir` is absolute.
     std::env::set_current_dir("/").map_err(DaemonError::system("changing to the directory /"))?;

@@ -49,10 +49,10 @@ fn status_of(code: &str) -> StatusCode {
         "forbidden" => StatusCode::FORBIDDEN,
         "not_found" | "no_such_route" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
-        "already_running" | "not_live" | "no_stdin" => StatusCode::CONFLICT,
+        "already_live" | "not_live" | "no_stdin" => StatusCode::CONFLICT,
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,
-        "unavailable" | "shutting_down" => StatusCode::SERVICE_UNAVAILABLE,
+        "driver_unavailable" | "no_room" | "shutting_down" | "gone" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -82,6 +82,7 @@ pub fn invalid<E: std::fmt::Display>(error: E, _request: &HttpRequest) -> actix_
 }
 
 /// The same for JSON bodies, which may be too large.
+#[expect(clippy::needless_pass_by_value, reason = "actix calls it like this")]
 pub fn invalid_json(error: actix_web::error::JsonPayloadError, _request: &HttpRequest) -> actix_web::Error {
     use actix_web::error::JsonPayloadError as E;
     let code = match &error {

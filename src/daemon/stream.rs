@@ -64,7 +64,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
             match next {
                 Ok(Some(chunk)) => {
                     if let Some(frame) = frame_from(chunk, skip_to) {
-                        yield encoded(&frame);
+                        yield Ok::<_, Infallible>(encoded(&frame));
                     }
                 }
                 Ok(None) => break End { complete: true, error: None },
@@ -74,15 +74,15 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
                 }
             }
         };
-        yield encoded(&Frame::End(end));
+        yield Ok(encoded(&Frame::End(end)));
     };
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).streaming(frames))
 }
 
-fn encoded(frame: &Frame) -> Result<Bytes, Infallible> {
+fn encoded(frame: &Frame) -> Bytes {
     let mut wire = BytesMut::new();
     frame.encode(&mut wire);
-    Ok(wire.freeze())
+    wire.freeze()
 }
 
 /// The frame of a chunk without what lies before `skip_to`; `None` if nothing is left.
@@ -106,7 +106,7 @@ fn frame_from(chunk: LogChunk, skip_to: u64) -> Option<Frame> {
 pub async fn stdin(shared: Data<Shared>, path: KeyPath, mut body: Payload) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let key = key(path)?;
-    let mut writer = shared.handle.stdin(&key).await?;
+    let writer = shared.handle.stdin(&key).await?;
     let mut total = 0_u64;
     loop {
         let chunk = tokio::select! {

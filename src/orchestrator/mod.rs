@@ -8,13 +8,16 @@ use sandpen_actors::state_dir::StateDir;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod lock;
+pub use lock::LockError;
 pub struct Sandpen {
     dir: StateDir,
+    lock: lock::StateLock,
 }
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("held by {pid:?}")]
-    Locked { pid: Option<u32> },
+    #[error(transparent)]
+    StateDir(#[from] LockError),
 }
 #[derive(Debug, thiserror::Error)]
 pub enum SandpenError {
@@ -41,7 +44,8 @@ impl SandpenBuilder {
         self
     }
     pub fn start(self) -> Result<Sandpen, StartError> {
-        Ok(Sandpen { dir: StateDir::new(self.dir) })
+        let dir = StateDir::new(self.dir);
+        Ok(Sandpen { lock: lock::take(&dir)?, dir })
     }
 }
 impl Sandpen {
@@ -52,6 +56,7 @@ impl Sandpen {
         Handle { dir: self.dir.clone() }
     }
     pub async fn shutdown(self, _grace: Option<Duration>) -> Result<(), SandpenError> {
+        drop(self.lock);
         Ok(())
     }
 }
@@ -83,10 +88,10 @@ impl Output {
 }
 pub struct StdinWriter;
 impl StdinWriter {
-    pub async fn write(&mut self, _b: Vec<u8>) -> Result<(), SandpenError> {
+    pub async fn write(&self, _b: Vec<u8>) -> Result<(), SandpenError> {
         Err(SandpenError::Gone)
     }
-    pub async fn close(&mut self) -> Result<(), SandpenError> {
+    pub async fn close(&self) -> Result<(), SandpenError> {
         Ok(())
     }
 }
