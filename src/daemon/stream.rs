@@ -14,7 +14,8 @@ use super::routes::{KeyPath, key};
 use super::shared::Shared;
 use crate::api::frame::{CONTENT_TYPE, End, Frame};
 use crate::api::{ErrorDetail, StdinReply};
-use crate::orchestrator::{LogChunk, OutputFrom, OutputOptions};
+use crate::orchestrator::{OutputFrom, OutputOptions};
+use sandpen_actors::log_writer::LogChunk;
 
 /// Query of `GET …/output`.
 #[derive(Deserialize)]
