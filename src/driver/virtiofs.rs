@@ -14,7 +14,6 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,15 +67,16 @@ enum ShareError {
     Server(String),
 }
 
-/// Runs the subcommand to its end: `arguments` are those after its name. Must be called while the
+/// Runs the subcommand to its end and answers its exit code: `arguments` are those after its name.
+/// Must be called while the
 /// process has one thread.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     match share(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             // Goes to the sandbox's VMM log.
             eprintln!("virtiofsd: {}", sandpen_actors::driver::error_chain(&error));
-            ExitCode::FAILURE
+            1
         }
     }
 }

@@ -174,9 +174,9 @@ impl Handle {
         }
         let channels = self.supervisor.send(OpenChannels { key: key.clone() }).await??;
         let process = channels.and_then(|channels| channels.process);
-        process.map(|process| StdinWriter { process }).ok_or_else(|| {
-            SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into()
-        })
+        process
+            .map(|process| StdinWriter { process })
+            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
     }
 
     /// The supervisor itself, for an application's own actors: send it

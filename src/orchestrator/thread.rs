@@ -92,8 +92,10 @@ async fn make_actors(
         supervisor_pid: std::process::id(),
         open_files_limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
     };
-    let supervisor = host_on(&control_arbiter, move || Supervisor::new(config), |reason| tell_end("supervisor", reason));
-    let report = supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
+    let supervisor =
+        host_on(&control_arbiter, move || Supervisor::new(config), |reason| tell_end("supervisor", reason));
+    let report =
+        supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
     for key in &report.adopted {
         tracing::info!(sandbox = %key, "taken over from an earlier run");
     }
@@ -117,4 +119,3 @@ fn tell_end(actor: &'static str, reason: DownReason) {
         DownReason::Panicked => tracing::error!(actor, "panicked; requests that need it are answered with an error"),
     }
 }
-
