@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use nix::libc::c_int;
+
 /// The entropy could not be handed over.
 #[derive(Debug, thiserror::Error)]
 #[error("seeding the random number generator")]
@@ -14,12 +16,10 @@ pub struct RngError(#[from] io::Error);
 /// `struct rand_pool_info` of linux/random.h with room for our seed.
 #[repr(C)]
 struct PoolInfo {
-    entropy_bits: libc_int,
-    seed_bytes: libc_int,
+    entropy_bits: c_int,
+    seed_bytes: c_int,
     seed: [[u8; 32]; 2],
 }
-
-use nix::libc::c_int as libc_int;
 
 mod ioctl {
     // _IOW('R', 0x03, int[2]) and _IO('R', 0x07) of linux/random.h.
