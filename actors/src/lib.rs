@@ -20,6 +20,8 @@ pub mod database;
 pub mod driver;
 pub mod log_writer;
 pub mod monitor;
+pub mod pidfd;
+pub mod process_identity;
 pub mod spec;
 pub mod state;
 pub mod state_dir;
