@@ -3,5 +3,6 @@
 mod cli;
 
 fn main() -> std::process::ExitCode {
+    sandpen::run_helper_if_asked();
     cli::main()
 }

@@ -1,4 +1,7 @@
-//! Stub until the drivers are merged.
+//! How microVMs are made on this host.
+
+pub mod virtiofs;
+
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 

@@ -1,0 +1,129 @@
+//! The guest kernel on this host: installing it and finding it again.
+//!
+//! ```text
+//! <data>/kernel/lock                   held while installing
+//! <data>/kernel/current                the version that guests boot
+//! <data>/kernel/<version>/manifest.json
+//! <data>/kernel/<version>/vmlinux      unpacked, with its PVH entry point
+//! <data>/kernel/<version>/modules/*.ko unpacked
+//! <data>/kernel/.installing-*/         an install that has not ended; never used
+//! ```
+//!
+//! A version's directory comes into being by one rename, so it is there whole or not at all.
+
+use std::path::{Path, PathBuf};
+
+pub mod compression;
+mod debian;
+pub mod image;
+mod manifest;
+pub mod modules;
+mod store;
+
+pub use debian::DebianError;
+pub use manifest::{InstalledKernel, InstalledModule, Manifest, ManifestError};
+
+/// Where a kernel comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelSource {
+    /// Debian's current cloud kernel, from the package archive that this host is set up for. It is
+    /// downloaded and unpacked, not installed in the system; works as an ordinary user.
+    Debian,
+    /// Files that are there already.
+    Files {
+        /// A bzImage or a `vmlinux`.
+        kernel: PathBuf,
+        /// Its modules: a `/lib/modules/VERSION` directory.
+        modules: PathBuf,
+    },
+}
+
+/// Why a kernel cannot be installed or found.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No kernel has been installed.
+    #[error("no guest kernel is installed in {0:?}; run `sandpen kernel install`")]
+    NotInstalled(PathBuf),
+    /// The installed one is damaged.
+    #[error("the guest kernel in {directory:?} is damaged; run `sandpen kernel install` again")]
+    Damaged {
+        /// Its directory.
+        directory: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: ManifestError,
+    },
+    /// Another machine than x86-64.
+    #[error("guest kernels are supported on x86-64 hosts only, this is {0}")]
+    Architecture(&'static str),
+    /// The package could not be had.
+    #[error(
+        "cannot get Debian's kernel; with a kernel of your own: sandpen kernel install --kernel FILE --modules DIR"
+    )]
+    Debian(#[from] DebianError),
+    /// The kernel image is unusable.
+    #[error("this kernel cannot be used")]
+    Image(#[from] image::ImageError),
+    /// The modules are unusable.
+    #[error("these kernel modules cannot be used")]
+    Modules(#[from] modules::ModulesError),
+    /// A file or directory below the data directory cannot be written.
+    #[error("cannot {action} {path:?}; is there room, and is the directory yours?")]
+    Write {
+        /// "create", "write", "rename", …
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Installs a kernel and makes it the current one. Takes seconds: not for an arbiter thread. A
+/// kernel of the same version is replaced; one that is the same already stays.
+///
+/// # Errors
+/// [`KernelError`]; what was installed before is unchanged then.
+pub fn install(data_dir: &Path, source: &KernelSource) -> Result<InstalledKernel, KernelError> {
+    if std::env::consts::ARCH != "x86_64" {
+        return Err(KernelError::Architecture(std::env::consts::ARCH));
+    }
+    let store = store::Store::lock(data_dir)?;
+    match source {
+        KernelSource::Files { kernel, modules } => {
+            let origin = format!("files {} and {}", kernel.display(), modules.display());
+            install_files(&store, kernel, modules, origin)
+        }
+        KernelSource::Debian => {
+            let work = store.temporary()?;
+            let package = debian::fetch(work.path())?;
+            install_files(&store, &package.kernel, &package.modules, format!("package {}", package.name))
+        }
+    }
+}
+
+fn install_files(
+    store: &store::Store,
+    kernel: &Path,
+    modules: &Path,
+    origin: String,
+) -> Result<InstalledKernel, KernelError> {
+    tracing::info!(?kernel, "unpacking the kernel");
+    let image = image::read(kernel)?;
+    let modules = modules::collect(modules, &image.version)?;
+    let installed = store.install(&image, &modules, origin)?;
+    tracing::info!(version = installed.version(), directory = ?installed.directory(), "kernel installed");
+    Ok(installed)
+}
+
+/// The current kernel, with every file checked to be there in its recorded size.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] or [`KernelError::Damaged`].
+pub fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
+    store::find(data_dir)
+}
+
+#[cfg(test)]
+mod tests;
