@@ -74,12 +74,14 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// Whether another process has the state directory.
+    pub fn is_already_running(&self) -> bool {
+        matches!(self, Self::Start(StartError::StateDir(LockError::Held { .. })))
+    }
+
     /// A stable word for [`ErrorDetail::code`].
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Start(StartError::StateDir(LockError::Held { .. })) => "already_running",
-            _ => "internal",
-        }
+        if self.is_already_running() { "already_running" } else { "internal" }
     }
 
     fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
