@@ -1,3 +1,4 @@
 //! Placeholder.
 
+pub mod driver;
 pub mod kernel;
