@@ -1,4 +1,27 @@
-//! Placeholder.
+//! sandpen runs untrusted code in microVMs and keeps them running: a library to embed, a daemon
+//! and a command line, with one core.
 
+pub mod api;
+pub mod client;
+pub mod daemon;
 pub mod driver;
 pub mod kernel;
+pub mod orchestrator;
+pub mod paths;
+pub mod private_dir;
+
+pub use orchestrator::{
+    Handle, LockError, Output, OutputFrom, OutputOptions, Sandpen, SandpenBuilder, SandpenError, StartError,
+    StdinWriter,
+};
+pub use sandpen_actors as actors;
+
+/// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
+/// nothing. An embedding application calls it first in its `main`, before it makes any thread:
+/// sandpen starts the application's own program again to share root directories with guests.
+pub fn run_helper_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == driver::virtiofs::SUBCOMMAND) {
+        std::process::exit(driver::virtiofs::run(arguments));
+    }
+}

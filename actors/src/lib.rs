@@ -18,10 +18,14 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 
 pub mod database;
 pub mod driver;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake_driver;
+pub mod hosting;
 pub mod log_writer;
 pub mod monitor;
 pub mod spec;
 pub mod state;
 pub mod state_dir;
 pub mod supervisor;
+pub mod transition;
 pub mod waiter;

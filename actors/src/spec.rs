@@ -58,6 +58,9 @@ pub enum SpecError {
     /// An environment entry without a name, or with `=` or NUL in it.
     #[error("environment entry {0:?} is not of the form NAME=VALUE")]
     Env(String),
+    /// Nothing to execute.
+    #[error("the command is empty")]
+    NoCommand,
     /// A NUL byte in an argument, a value or a path.
     #[error("{what} holds a NUL byte, which no program can receive")]
     Nul {
@@ -475,7 +478,7 @@ impl SandboxSpec {
             return Err(SpecError::Log { max_bytes: self.log.max_bytes, keep: self.log.keep });
         }
         if self.command.is_empty() || self.command[0].as_bytes().is_empty() {
-            return Err(SpecError::Nul { what: "an empty command" });
+            return Err(SpecError::NoCommand);
         }
         let has_nul = |text: &ByteString| text.as_bytes().contains(&0);
         if self.command.iter().any(has_nul) {
@@ -506,3 +509,6 @@ impl SandboxSpec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -323,8 +323,7 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
         (S::Stopping { exit: Some(exit), .. }, E::VmmExited(_)) => S::Stopped { exit: *exit },
         (S::Stopping { cause, exit: None }, E::VmmExited(status)) => {
             let exit = match (cause, status) {
-                (StopCause::Killed { signal }, _) => ExitStatus::Signal(*signal),
-                (_, ExitStatus::Signal(signal)) => ExitStatus::Signal(*signal),
+                (StopCause::Killed { signal }, _) | (_, ExitStatus::Signal(signal)) => ExitStatus::Signal(*signal),
                 // QEMU turns SIGTERM into a clean exit; the workload was killed all the same.
                 (_, ExitStatus::Code(_) | ExitStatus::Unknown) => ExitStatus::Signal(9),
             };
@@ -335,3 +334,6 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
         _ => return Err(NoSuchEdge { status: state.status(), event: event.name() }),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,26 @@
-//! The one writer of the SQLite file.
+//! The one writer of the SQLite file: status of every sandbox, and its history.
+//!
+//! ```text
+//!   RecordTransition ─▶ pending ─┐   idle: one statement for all that is pending,
+//!   RecordTransition ─▶ pending ─┼─▶ durable (WAL, synchronous=FULL), then all answers
+//!   Flush            ─▶ pending ─┘   a batch that fails is tried again row by row
+//! ```
+//!
+//! Group commit: while one batch is being written, the next one gathers. A sender that goes away
+//! does not take its update with it.
 
+mod actor;
 mod messages;
+mod queries;
+#[cfg(test)]
+mod tests;
 
+use std::path::PathBuf;
+
+pub use actor::Database;
 pub use messages::*;
 
-/// A failure of the database.
+/// A failure of the database. Nothing of the request was written, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// SQLite or sqlx refused.
@@ -16,12 +32,73 @@ pub enum DatabaseError {
         #[source]
         source: sqlx::Error,
     },
-}
-
-/// The actor.
-#[derive(Debug)]
-pub struct Database;
-
-impl actix::Actor for Database {
-    type Context = actix::Context<Self>;
+    /// The file cannot be made or opened.
+    #[error("the database {path:?} cannot be opened")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The file's directory does not let us make it.
+    #[error("the database {path:?} cannot be made")]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is damaged or something else.
+    #[error(
+        "{path:?} is damaged or not a sandpen database ({detail}); nothing was changed. Move it away to begin anew, or restore a copy"
+    )]
+    Corrupted {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        detail: String,
+    },
+    /// A newer sandpen made the file.
+    #[error(
+        "{path:?} was made by a newer sandpen (schema {version}); nothing was changed. Use that version, or another state directory"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version that this program does not know.
+        version: i64,
+    },
+    /// The schema could not be brought up to date.
+    #[error("bringing the database {path:?} up to date")]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    /// The sandbox's row is not there (any more).
+    #[error("there is no row {sandbox} of a sandbox")]
+    UnknownSandbox {
+        /// The row number.
+        sandbox: SandboxId,
+    },
+    /// The sandbox has not ended.
+    #[error("the sandbox has not ended")]
+    StillLive,
+    /// A column holds what this program cannot read.
+    #[error("row {sandbox} holds an unreadable {column}: {detail}")]
+    Unreadable {
+        /// The row number.
+        sandbox: SandboxId,
+        /// Which column.
+        column: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// The actor ended before it could answer; whether the update is durable is unknown.
+    #[error("the database actor has ended")]
+    Ended,
 }

@@ -1,33 +1,68 @@
-//! One sandbox's log on disk.
+//! One sandbox's log on disk: [`LogWriter`] moves the workload's output from its pipes into files,
+//! rotates them, and lets any number of [`LogFollower`]s read them.
+//!
+//! ```text
+//!                       bytes wait                 a tick brought nothing
+//!   [at rest, in epoll] ──────────▶ [paced: move, sleep 1 ms] ──────────▶ [at rest]
+//!                                     │        ▲      │   ▲
+//!                        a full pipe: │        │ yes  │   │ it works again
+//!                           at once   ▼        │      ▼   │
+//!                               [move, yield] ─┘   [backing off: bytes wait in the pipe]
+//!   Close: every pipe to its end ─▶ written out ─▶ followers end ─▶ stopped
+//! ```
+//!
+//! Bytes go from pipe to file by `splice` at an explicit offset: they never are in our memory, so a
+//! SIGKILL loses and doubles none. The file formats, and what happens when the disk is full or a
+//! rename fails, are in `docs/logs.md`. File work blocks: log writers live on arbiters of their own.
 
+mod actor;
+mod backoff;
+mod close;
+mod error;
+mod follower;
+mod index;
 mod messages;
+mod names;
+mod pump;
+mod registration;
+mod segment;
+mod store;
+mod tail;
+#[cfg(test)]
+mod tests;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use actor::LogWriter;
+pub use error::LogError;
+pub use follower::{LogChunk, LogFollower};
 pub use messages::*;
+pub use names::remove_files;
+pub use tail::position_of_tail;
 
-/// A failure of a log.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// A file operation failed.
-    #[error("{action} {path:?}")]
-    File {
-        /// What was being done.
-        action: &'static str,
-        /// On which file.
-        path: std::path::PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
+use crate::spec::LogLimits;
+
+/// What a [`LogWriter`] needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The current log file; rotated files and indexes lie beside it. Its directory is made if
+    /// it is missing.
+    pub path: PathBuf,
+    /// When it is rotated, and how many rotated files are kept.
+    pub limits: LogLimits,
+    /// Which start of the sandbox writes. The same number as the last writer's goes on with its
+    /// counters; `u64::MAX` is reserved.
+    pub generation: u64,
+    /// How long [`Close`] tries before it answers [`LogError::CloseLimit`].
+    pub close_limit: Duration,
+    /// After how long without a byte the files are closed.
+    pub idle_close: Duration,
 }
 
-/// A reader of a log.
-#[derive(Debug)]
-pub struct LogFollower;
-
-/// The actor.
-#[derive(Debug)]
-pub struct LogWriter;
-
-impl actix::Actor for LogWriter {
-    type Context = actix::Context<Self>;
+impl LogConfig {
+    /// Closes within 10 s, and files after 30 s without a byte.
+    pub fn new(path: PathBuf, limits: LogLimits, generation: u64) -> Self {
+        Self { path, limits, generation, close_limit: Duration::from_secs(10), idle_close: Duration::from_secs(30) }
+    }
 }

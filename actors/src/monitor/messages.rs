@@ -6,9 +6,11 @@ use std::time::Duration;
 use actix::{Addr, Message};
 
 use super::MonitorError;
-use crate::database::{SandboxId, SandboxRow};
+use crate::database::SandboxRow;
 use crate::driver::VmmProcess;
+use crate::hosting::DownReason;
 use crate::log_writer::LogWriter;
+use crate::spec::SandboxKey;
 use crate::state::SandboxState;
 
 /// Ends the microVM: SIGTERM to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
@@ -33,6 +35,11 @@ pub struct Kill {
 #[rtype(result = "SandboxState")]
 pub struct GetState;
 
+/// Lets go of the microVM without touching it; somebody else will adopt it. The monitor ends.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Abandon;
+
 /// What others need to act on a live sandbox beside its monitor.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Channels, MonitorError>")]
@@ -56,22 +63,13 @@ pub struct StateChanged {
 }
 
 /// A monitor is gone, in whatever way. The last thing that is heard of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Down {
     /// Its sandbox.
-    pub sandbox: SandboxId,
+    pub key: SandboxKey,
     /// Its generation.
     pub generation: u64,
     /// How it ended.
     pub reason: DownReason,
-}
-
-/// How an actor ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownReason {
-    /// Its work was done.
-    Finished,
-    /// It panicked; the microVM may still run.
-    Panicked,
 }

@@ -1,13 +1,33 @@
-//! One microVM's monitor.
+//! One microVM's monitor: the only writer of its sandbox's state.
+//!
+//! The actor ([`Monitor`]) takes commands; [`life`] is the microVM's story as one straight piece of
+//! async code that runs inside the actor, so that a panic in it ends the monitor and is noticed:
+//!
+//! ```text
+//!   launch or adopt ─▶ attach output ─▶ ┌ VMM event ┐
+//!                                       │ command   │ one after the other ─▶ VMM gone
+//!                                       └ deadline  ┘                          │
+//!            Down ◀─ runtime directory removed ◀─ final status ◀─ log closed ◀─┘
+//! ```
+//!
+//! Every state change goes through [`crate::state::next`], is durable in the database, and only then
+//! told as [`StateChanged`].
 
+mod actor;
+mod deadlines;
+mod life;
 mod messages;
 
+pub use actor::{Monitor, MonitorConfig, StartMode};
 pub use messages::*;
 
-/// A failure of a monitor.
-#[derive(Debug, thiserror::Error)]
+/// Why a monitor could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum MonitorError {
-    /// The state does not allow it.
-    #[error(transparent)]
-    State(#[from] crate::state::NoSuchEdge),
+    /// The microVM has already ended.
+    #[error("the microVM has already ended")]
+    Ended,
+    /// The driver could not pass it on.
+    #[error("{0}")]
+    Driver(String),
 }

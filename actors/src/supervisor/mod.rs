@@ -1,13 +1,101 @@
-//! The supervisor of all monitors.
+//! The supervisor: makes one monitor and one log writer per live sandbox, hears of their ends, and
+//! applies the restart policy.
+//!
+//! ```text
+//!            StartSandbox, Reconcile            Down (live: interrupted)
+//!   no child ───────────────▶ child: reserved ─▶ with monitor ──┐ adopted by a new monitor
+//!      ▲                                           │   ▲        │
+//!      │                                     Down  │   └────────┘
+//!      │              no restart           (ended) ▼
+//!      └───────────────────────────────── restart policy ──▶ child: BACKOFF ──▶ reserved
+//! ```
+//!
+//! A child's key is taken from the first moment of a start to the last one of its clean-up, so that
+//! two requests for one name can never meet.
 
+mod actor;
+mod child;
 mod messages;
+mod restart;
+mod start;
+#[cfg(test)]
+mod tests;
 
+pub use actor::{Supervisor, SupervisorConfig};
 pub use messages::*;
 
-/// A failure of the supervisor.
+use crate::database::DatabaseError;
+use crate::driver::DriverError;
+use crate::log_writer::LogError;
+use crate::monitor::MonitorError;
+use crate::spec::{SandboxKey, SpecError};
+
+/// Why the supervisor refused or could not finish a request.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// The specification was refused.
+    /// The specification was refused; nothing was changed.
     #[error(transparent)]
-    Spec(#[from] crate::spec::SpecError),
+    Spec(#[from] SpecError),
+    /// The name is taken by a sandbox that has not ended; nothing was changed.
+    #[error("sandbox {key} is already {status}; stop it first or use another name")]
+    AlreadyLive {
+        /// Which.
+        key: SandboxKey,
+        /// Its state's word.
+        status: &'static str,
+    },
+    /// There is no such sandbox.
+    #[error("there is no sandbox {key}; `sandpen ps -a` lists all")]
+    NotFound {
+        /// Which.
+        key: SandboxKey,
+    },
+    /// The sandbox has ended already.
+    #[error("sandbox {key} is not running (it is {status})")]
+    NotLive {
+        /// Which.
+        key: SandboxKey,
+        /// Its state's word.
+        status: &'static str,
+    },
+    /// This process cannot hold more sandboxes.
+    #[error(
+        "no room for another sandbox: {live} live ones, and this process may open {limit} files; raise the limit on open files (ulimit -n)"
+    )]
+    NoRoom {
+        /// How many there are.
+        live: usize,
+        /// The limit on open files.
+        limit: u64,
+    },
+    /// The orchestrator is ending and takes no new work.
+    #[error("sandpen is shutting down and starts nothing new")]
+    ShuttingDown,
+    /// No driver can be used.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The database refused.
+    #[error("the status database could not be used")]
+    Database(#[from] DatabaseError),
+    /// The monitor refused.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// Files of a removed sandbox are still there.
+    #[error("removing the log of sandbox {key}")]
+    RemoveLog {
+        /// Which.
+        key: SandboxKey,
+        /// The cause.
+        #[source]
+        source: LogError,
+    },
+    /// An actor that the request needs is gone.
+    #[error("an internal part has ended; look into the daemon's log")]
+    Gone,
+}
+
+impl From<actix::MailboxError> for SupervisorError {
+    fn from(_: actix::MailboxError) -> Self {
+        Self::Gone
+    }
 }

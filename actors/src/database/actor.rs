@@ -1,0 +1,211 @@
+//! The actor: gathers updates, writes them in batches, answers all.
+
+use std::collections::VecDeque;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseActFuture, WrapFuture as _};
+use sqlx::SqlitePool;
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::oneshot;
+
+use super::{
+    DatabaseError, Flush, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, RemoveSandbox, SandboxRow,
+    UpsertSandbox, queries,
+};
+
+/// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
+/// one commit is shared by all that wait.
+const BATCH: usize = 1000;
+/// How long SQLite waits for another program's lock before it answers that it is busy.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Answer<T> = ResponseActFuture<Database, Result<T, DatabaseError>>;
+
+enum Pending {
+    Update(Box<RecordTransition>, oneshot::Sender<Result<(), DatabaseError>>),
+    Flush(oneshot::Sender<Result<(), DatabaseError>>),
+}
+
+/// The database actor.
+pub struct Database {
+    pool: SqlitePool,
+    pending: VecDeque<Pending>,
+    writing: bool,
+}
+
+impl Database {
+    /// Opens the file, makes it (0600) if missing, checks it and brings its schema up to date. Call
+    /// it on the runtime on which the actor will run.
+    ///
+    /// # Errors
+    /// A damaged, foreign or newer file, or one that cannot be written; the file is not changed then.
+    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
+        // SQLite gives its other files the same mode.
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| DatabaseError::Create { path: path.to_owned(), source })?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        // One connection: this actor is the only writer, and its statements are in order.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool.map_err(|source| refusal(path, source))?;
+        if let Some(detail) = queries::quick_check(&pool).await.map_err(|source| refusal(path, source))? {
+            return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
+        }
+        match sqlx::migrate!("../migrations").run(&pool).await {
+            Ok(()) => Ok(Self { pool, pending: VecDeque::new(), writing: false }),
+            Err(MigrateError::VersionMissing(version)) => Err(DatabaseError::Newer { path: path.to_owned(), version }),
+            Err(MigrateError::Execute(source)) => Err(refusal(path, source)),
+            Err(source) => Err(DatabaseError::Migrate { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Takes what is pending, up to one batch, and writes it; then goes on while there is more.
+    fn write_pending(&mut self, ctx: &mut Context<Self>) {
+        if self.writing || self.pending.is_empty() {
+            return;
+        }
+        self.writing = true;
+        let mut updates = Vec::new();
+        let mut flushes = Vec::new();
+        while updates.len() < BATCH {
+            match self.pending.pop_front() {
+                Some(Pending::Update(update, reply)) => updates.push((*update, reply)),
+                Some(Pending::Flush(reply)) => flushes.push(reply),
+                None => break,
+            }
+        }
+        let pool = self.pool.clone();
+        let write = async move {
+            write_batch(&pool, updates).await;
+            for reply in flushes {
+                let _ = reply.send(Ok(()));
+            }
+        };
+        ctx.spawn(write.into_actor(self).map(|(), this, ctx| {
+            this.writing = false;
+            this.write_pending(ctx);
+        }));
+    }
+
+    fn wait_for(
+        &mut self,
+        pending: impl FnOnce(oneshot::Sender<Result<(), DatabaseError>>) -> Pending,
+        ctx: &mut Context<Self>,
+    ) -> Answer<()> {
+        let (reply, answer) = oneshot::channel();
+        self.pending.push_back(pending(reply));
+        self.write_pending(ctx);
+        Box::pin(async move { answer.await.unwrap_or(Err(DatabaseError::Ended)) }.into_actor(self))
+    }
+
+    fn query<T: 'static, F>(&self, query: impl FnOnce(SqlitePool) -> F) -> Answer<T>
+    where
+        F: Future<Output = Result<T, DatabaseError>> + 'static,
+    {
+        Box::pin(query(self.pool.clone()).into_actor(self))
+    }
+}
+
+/// What an error at opening means for the user.
+fn refusal(path: &Path, source: sqlx::Error) -> DatabaseError {
+    // Result codes of SQLite: SQLITE_CORRUPT is 11, SQLITE_NOTADB 26; the low byte of extended ones.
+    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let primary = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+    match primary {
+        Some(11 | 26) => DatabaseError::Corrupted { path: path.to_owned(), detail: source.to_string() },
+        _ => DatabaseError::Open { path: path.to_owned(), source },
+    }
+}
+
+/// All in one statement; if that fails, each alone, so that a bad one fails alone.
+async fn write_batch(pool: &SqlitePool, updates: Vec<(RecordTransition, oneshot::Sender<Result<(), DatabaseError>>)>) {
+    if updates.is_empty() {
+        return;
+    }
+    let whole = queries::record(pool, updates.iter().map(|(update, _)| update)).await;
+    let alone = whole.is_err() && updates.len() > 1;
+    let mut whole = Some(whole);
+    for (update, reply) in updates {
+        let written = match alone {
+            true => queries::record(pool, [&update]).await,
+            false => whole.take().unwrap_or(Ok(())),
+        };
+        let written = written.map_err(|error| match queries::is_foreign_key_violation(&error) {
+            true => DatabaseError::UnknownSandbox { sandbox: update.sandbox },
+            false => error,
+        });
+        // A sender that went away does not take its update with it.
+        let _ = reply.send(written);
+    }
+}
+
+impl Actor for Database {
+    type Context = Context<Self>;
+}
+
+impl Handler<RecordTransition> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, update: RecordTransition, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(|reply| Pending::Update(Box::new(update), reply), ctx)
+    }
+}
+
+impl Handler<Flush> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(Pending::Flush, ctx)
+    }
+}
+
+impl Handler<UpsertSandbox> for Database {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, upsert: UpsertSandbox, _: &mut Self::Context) -> Self::Result {
+        self.query(|pool| async move { queries::upsert(&pool, upsert).await })
+    }
+}
+
+impl Handler<GetSandbox> for Database {
+    type Result = Answer<Option<SandboxRow>>;
+
+    fn handle(&mut self, GetSandbox(key): GetSandbox, _: &mut Self::Context) -> Self::Result {
+        self.query(|pool| async move { queries::get(&pool, &key).await })
+    }
+}
+
+impl Handler<ListSandboxes> for Database {
+    type Result = Answer<Vec<SandboxRow>>;
+
+    fn handle(&mut self, _: ListSandboxes, _: &mut Self::Context) -> Self::Result {
+        self.query(|pool| async move { queries::list(&pool).await })
+    }
+}
+
+impl Handler<ListTransitions> for Database {
+    type Result = Answer<Vec<RecordTransition>>;
+
+    fn handle(&mut self, ListTransitions(sandbox): ListTransitions, _: &mut Self::Context) -> Self::Result {
+        self.query(move |pool| async move { queries::list_transitions(&pool, sandbox).await })
+    }
+}
+
+impl Handler<RemoveSandbox> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, RemoveSandbox(sandbox): RemoveSandbox, _: &mut Self::Context) -> Self::Result {
+        self.query(move |pool| async move { queries::remove(&pool, sandbox).await })
+    }
+}

@@ -1,0 +1,249 @@
+//! All SQL, and what goes between rows and types.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqlitePool};
+
+use super::{DatabaseError, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
+use crate::spec::SandboxKey;
+use crate::state::{ExitStatus, SandboxState};
+
+fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
+    move |source| DatabaseError::Sql { action, source }
+}
+
+/// RFC 3339 in UTC with microseconds: sorts as text, reads well in the `sqlite3` shell.
+fn time_text(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// `PRAGMA quick_check`: `None` when the file is sound.
+pub(super) async fn quick_check(pool: &SqlitePool) -> Result<Option<String>, sqlx::Error> {
+    let word: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await?;
+    Ok((word != "ok").then_some(word))
+}
+
+pub(super) async fn upsert(pool: &SqlitePool, upsert: UpsertSandbox) -> Result<SandboxRow, DatabaseError> {
+    let UpsertSandbox { spec, supervisor_pid } = upsert;
+    let unreadable =
+        |error: serde_json::Error| DatabaseError::Unreadable { sandbox: 0, column: "spec", detail: error.to_string() };
+    let spec_json = serde_json::to_string(&spec).map_err(unreadable)?;
+    let created = serde_json::to_string(&SandboxState::Created).map_err(unreadable)?;
+    let row = sqlx::query(
+        "INSERT INTO sandboxes (config_file, name, config_last_modified, supervisor_pid, rootfs_paths, state, spec,
+                                created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+         ON CONFLICT (config_file, name) DO UPDATE SET
+             config_last_modified = excluded.config_last_modified, supervisor_pid = excluded.supervisor_pid,
+             rootfs_paths = excluded.rootfs_paths, spec = excluded.spec, updated_at = excluded.updated_at
+         WHERE status NOT IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')
+         RETURNING *",
+    )
+    .bind(spec.key.config.as_str())
+    .bind(spec.key.name.as_str())
+    .bind(spec.config_last_modified.map(time_text))
+    .bind(i64::from(supervisor_pid))
+    .bind(spec.rootfs.to_text())
+    .bind(created)
+    .bind(spec_json)
+    .bind(time_text(Utc::now()))
+    .fetch_optional(pool)
+    .await
+    .map_err(sql("writing the row of a sandbox"))?;
+    decode(&row.ok_or(DatabaseError::StillLive)?)
+}
+
+/// A transition as the batch statement takes it.
+#[derive(Serialize)]
+struct TransitionJson<'a> {
+    sandbox: SandboxId,
+    seq: u64,
+    generation: u64,
+    event: &'a str,
+    status: &'static str,
+    state: Box<RawValue>,
+    exit_code: Option<i32>,
+    exit_signal: Option<i32>,
+    failure_reason: Option<String>,
+    at: String,
+    microvm_pid: Option<u32>,
+    supervisor_pid: u32,
+    driver: Option<&'a str>,
+    restarts: u32,
+}
+
+impl<'a> TransitionJson<'a> {
+    fn of(record: &'a RecordTransition) -> Result<Self, serde_json::Error> {
+        let exit = record.state.exit();
+        Ok(Self {
+            sandbox: record.sandbox,
+            seq: record.seq,
+            generation: record.generation,
+            event: &record.event,
+            status: record.state.status(),
+            state: serde_json::value::to_raw_value(&record.state)?,
+            exit_code: exit.and_then(|exit| if let ExitStatus::Code(code) = exit { Some(code) } else { None }),
+            exit_signal: exit.and_then(|exit| if let ExitStatus::Signal(signal) = exit { Some(signal) } else { None }),
+            failure_reason: record.state.failure().map(ToString::to_string),
+            at: time_text(record.at),
+            microvm_pid: record.microvm_pid,
+            supervisor_pid: record.supervisor_pid,
+            driver: record.driver.as_deref(),
+            restarts: record.restarts,
+        })
+    }
+}
+
+/// Records a whole batch with one statement: one hop to SQLite's thread, one commit. A number that
+/// is there already is left as it is.
+pub(super) async fn record<'a>(
+    pool: &SqlitePool,
+    batch: impl IntoIterator<Item = &'a RecordTransition>,
+) -> Result<(), DatabaseError> {
+    let rows: Result<Vec<_>, _> = batch.into_iter().map(TransitionJson::of).collect();
+    let json = rows.and_then(|rows| serde_json::to_string(&rows)).map_err(|error| DatabaseError::Unreadable {
+        sandbox: 0,
+        column: "state",
+        detail: error.to_string(),
+    })?;
+    sqlx::query(
+        "INSERT INTO transitions (sandbox_id, seq, generation, event, status, state, exit_code, exit_signal,
+                                  failure_reason, at, microvm_pid, supervisor_pid, driver, restarts)
+         SELECT value ->> 'sandbox', value ->> 'seq', value ->> 'generation', value ->> 'event', value ->> 'status',
+                value -> 'state', value ->> 'exit_code', value ->> 'exit_signal', value ->> 'failure_reason',
+                value ->> 'at', value ->> 'microvm_pid', value ->> 'supervisor_pid', value ->> 'driver',
+                value ->> 'restarts'
+         FROM json_each(?1) WHERE true
+         ON CONFLICT (sandbox_id, seq) DO NOTHING",
+    )
+    .bind(json)
+    .execute(pool)
+    .await
+    .map(drop)
+    .map_err(sql("recording state changes"))
+}
+
+/// Whether an error means that the sandbox of a transition is not there.
+pub(super) fn is_foreign_key_violation(error: &DatabaseError) -> bool {
+    matches!(error, DatabaseError::Sql { source: sqlx::Error::Database(cause), .. } if cause.is_foreign_key_violation())
+}
+
+pub(super) async fn get(pool: &SqlitePool, key: &SandboxKey) -> Result<Option<SandboxRow>, DatabaseError> {
+    let row = sqlx::query("SELECT * FROM sandboxes WHERE config_file = ?1 AND name = ?2")
+        .bind(key.config.as_str())
+        .bind(key.name.as_str())
+        .fetch_optional(pool)
+        .await
+        .map_err(sql("reading a sandbox"))?;
+    row.as_ref().map(decode).transpose()
+}
+
+pub(super) async fn list(pool: &SqlitePool) -> Result<Vec<SandboxRow>, DatabaseError> {
+    let rows = sqlx::query("SELECT * FROM sandboxes ORDER BY id").fetch_all(pool).await;
+    rows.map_err(sql("reading all sandboxes"))?.iter().map(decode).collect()
+}
+
+pub(super) async fn list_transitions(
+    pool: &SqlitePool,
+    sandbox: SandboxId,
+) -> Result<Vec<RecordTransition>, DatabaseError> {
+    let rows =
+        sqlx::query("SELECT * FROM transitions WHERE sandbox_id = ?1 ORDER BY seq").bind(sandbox).fetch_all(pool);
+    let rows = rows.await.map_err(sql("reading the history of a sandbox"))?;
+    let decoded = rows.iter().map(|row| {
+        Ok(RecordTransition {
+            sandbox,
+            seq: number(sandbox, row, "seq")?,
+            generation: number(sandbox, row, "generation")?,
+            event: column(row, "event")?,
+            state: json(sandbox, row, "state")?,
+            at: time(sandbox, row, "at")?.unwrap_or_default(),
+            microvm_pid: optional_number(sandbox, row, "microvm_pid")?,
+            supervisor_pid: number(sandbox, row, "supervisor_pid")?,
+            driver: column(row, "driver")?,
+            restarts: number(sandbox, row, "restarts")?,
+        })
+    });
+    decoded.collect()
+}
+
+/// Removes a row that is not live, with its history (by the foreign key).
+pub(super) async fn remove(pool: &SqlitePool, sandbox: SandboxId) -> Result<(), DatabaseError> {
+    let removed = sqlx::query(
+        "DELETE FROM sandboxes WHERE id = ?1 AND status NOT IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')",
+    )
+    .bind(sandbox)
+    .execute(pool)
+    .await
+    .map_err(sql("removing a sandbox"))?;
+    if removed.rows_affected() > 0 {
+        return Ok(());
+    }
+    let exists = sqlx::query("SELECT 1 FROM sandboxes WHERE id = ?1").bind(sandbox).fetch_optional(pool).await;
+    match exists.map_err(sql("removing a sandbox"))? {
+        Some(_) => Err(DatabaseError::StillLive),
+        None => Err(DatabaseError::UnknownSandbox { sandbox }),
+    }
+}
+
+fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
+    let id: SandboxId = column(row, "id")?;
+    Ok(SandboxRow {
+        id,
+        spec: json(id, row, "spec")?,
+        state: json(id, row, "state")?,
+        seq: number(id, row, "seq")?,
+        generation: number(id, row, "generation")?,
+        restarts: number(id, row, "restarts")?,
+        driver: column(row, "driver")?,
+        microvm_pid: optional_number(id, row, "microvm_pid")?,
+        supervisor_pid: number(id, row, "supervisor_pid")?,
+        created_at: time(id, row, "created_at")?.unwrap_or_default(),
+        started_at: time(id, row, "started_at")?,
+        ended_at: time(id, row, "ended_at")?,
+        updated_at: time(id, row, "updated_at")?.unwrap_or_default(),
+    })
+}
+
+fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, DatabaseError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(name).map_err(sql("decoding a row"))
+}
+
+fn unreadable(sandbox: SandboxId, column: &'static str, detail: &dyn ToString) -> DatabaseError {
+    DatabaseError::Unreadable { sandbox, column, detail: detail.to_string() }
+}
+
+fn number<T: TryFrom<i64>>(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<T, DatabaseError> {
+    optional_number(id, row, name)?.ok_or_else(|| unreadable(id, name, &"no number"))
+}
+
+fn optional_number<T: TryFrom<i64>>(
+    id: SandboxId,
+    row: &SqliteRow,
+    name: &'static str,
+) -> Result<Option<T>, DatabaseError> {
+    let number: Option<i64> = column(row, name)?;
+    number
+        .map(|number| T::try_from(number).map_err(|_| unreadable(id, name, &format!("{number} is out of range"))))
+        .transpose()
+}
+
+fn json<T: serde::de::DeserializeOwned>(
+    id: SandboxId,
+    row: &SqliteRow,
+    name: &'static str,
+) -> Result<T, DatabaseError> {
+    let text: String = column(row, name)?;
+    serde_json::from_str(&text).map_err(|error| unreadable(id, name, &error))
+}
+
+fn time(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<Option<DateTime<Utc>>, DatabaseError> {
+    let text: Option<String> = column(row, name)?;
+    let parse = |text: String| DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
+    text.map(|text| parse(text).map_err(|error| unreadable(id, name, &error))).transpose()
+}

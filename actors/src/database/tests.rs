@@ -1,0 +1,311 @@
+//! The database actor with real files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actix::{Actor as _, Addr, System};
+use chrono::Utc;
+use tempfile::TempDir;
+
+use super::*;
+use crate::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::transition::advance;
+
+fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    System::new().block_on(async { test().await });
+}
+
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("db")
+    }
+
+    async fn open(&self) -> Addr<Database> {
+        Database::open(&self.path()).await.unwrap().start()
+    }
+
+    async fn refused(&self) -> DatabaseError {
+        match Database::open(&self.path()).await {
+            Ok(_) => panic!("opened"),
+            Err(error) => error,
+        }
+    }
+}
+
+fn spec(name: &str) -> SandboxSpec {
+    let mut spec =
+        SandboxSpec::new(SandboxName::new(name).unwrap(), Rootfs::Native("/r:x".into()), vec!["/bin/true".into()]);
+    spec.env.push(("A".into(), "b".into()));
+    spec
+}
+
+async fn add(database: &Addr<Database>, name: &str) -> SandboxRow {
+    database.send(UpsertSandbox { spec: spec(name), supervisor_pid: 7 }).await.unwrap().unwrap()
+}
+
+async fn step(database: &Addr<Database>, row: &SandboxRow, event: Event) -> SandboxRow {
+    let (row, record) = advance(row, &event, Utc::now()).unwrap().unwrap();
+    database.send(record).await.unwrap().unwrap();
+    row
+}
+
+/// Microseconds are what the file keeps.
+fn without_times(mut row: SandboxRow) -> SandboxRow {
+    row.created_at = Utc::now();
+    let fixed = row.created_at;
+    row.updated_at = fixed;
+    row.started_at = row.started_at.map(|_| fixed);
+    row.ended_at = row.ended_at.map(|_| fixed);
+    row
+}
+
+#[test]
+fn a_life_is_projected_onto_the_row_and_survives_reopening() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let mut row = add(&database, "a").await;
+        assert_eq!((row.state.clone(), row.seq, row.generation), (SandboxState::Created, 0, 0));
+        for event in [
+            Event::StartRequested,
+            Event::WorkloadStarted,
+            Event::WorkloadExited(ExitStatus::Code(42)),
+            Event::VmmExited(ExitStatus::Code(0)),
+        ] {
+            row = step(&database, &row, event).await;
+            let stored = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
+            let fixed = without_times(row.clone());
+            let mut stored = without_times(stored);
+            (stored.created_at, stored.updated_at) = (fixed.created_at, fixed.updated_at);
+            stored.started_at = stored.started_at.and(fixed.started_at);
+            stored.ended_at = stored.ended_at.and(fixed.ended_at);
+            assert_eq!(stored, fixed);
+        }
+        drop(database);
+        let database = fixture.open().await;
+        let rows = database.send(ListSandboxes).await.unwrap().unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].state, SandboxState::Stopped { exit: ExitStatus::Code(42) });
+        let history = database.send(ListTransitions(rows[0].id)).await.unwrap().unwrap();
+        assert_eq!(history.iter().map(|step| step.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(history[2].state.exit(), Some(ExitStatus::Code(42)));
+        assert_eq!(
+            database.send(GetSandbox(SandboxKey::new(SandboxName::new("b").unwrap()))).await.unwrap().unwrap(),
+            None
+        );
+    });
+}
+
+#[test]
+fn people_can_read_the_columns() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let row = add(&database, "a").await;
+        let row = step(&database, &row, Event::StartRequested).await;
+        step(&database, &row, Event::SpawnFailed(FailureReason::SpawnFailed { message: "no QEMU".into() })).await;
+        let pool = SqlitePoolForTests::open(&fixture.path()).await;
+        let columns = "SELECT config_file || '|' || name || '|' || status || '|' || rootfs_paths || '|' || failure_reason FROM sandboxes";
+        assert_eq!(
+            pool.text(columns).await,
+            "default|a|FAILED|native:/r\\:x|the microVM could not be started: no QEMU"
+        );
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(fixture.path()).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    });
+}
+
+/// A second connection, as the `sqlite3` shell is.
+struct SqlitePoolForTests(sqlx::SqlitePool);
+
+impl SqlitePoolForTests {
+    async fn open(path: &std::path::Path) -> Self {
+        Self(sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap())
+    }
+
+    async fn text(&self, sql: &'static str) -> String {
+        sqlx::query_scalar(sql).fetch_one(&self.0).await.unwrap()
+    }
+
+    async fn execute(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::query(sql).execute(&self.0).await.map(drop)
+    }
+}
+
+#[test]
+fn the_history_is_append_only_and_goes_with_its_sandbox() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let row = add(&database, "a").await;
+        let row = step(&database, &row, Event::StartRequested).await;
+        assert!(matches!(database.send(RemoveSandbox(row.id)).await.unwrap(), Err(DatabaseError::StillLive)));
+        let other = SqlitePoolForTests::open(&fixture.path()).await;
+        for forbidden in ["UPDATE transitions SET event = 'x'", "DELETE FROM transitions"] {
+            assert!(other.execute(forbidden).await.unwrap_err().to_string().contains("append-only"));
+        }
+        let row = step(&database, &row, Event::SpawnFailed(FailureReason::Lost)).await;
+        database.send(RemoveSandbox(row.id)).await.unwrap().unwrap();
+        assert!(database.send(ListTransitions(row.id)).await.unwrap().unwrap().is_empty());
+        assert!(matches!(
+            database.send(RemoveSandbox(row.id)).await.unwrap(),
+            Err(DatabaseError::UnknownSandbox { .. })
+        ));
+        assert!(add(&database, "a").await.id > row.id, "a row number was used again");
+    });
+}
+
+#[test]
+fn the_same_number_twice_is_recorded_once_and_an_old_one_does_not_turn_back_the_row() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let row = add(&database, "a").await;
+        let (starting, first) = advance(&row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        database.send(first.clone()).await.unwrap().unwrap();
+        step(&database, &starting, Event::WorkloadStarted).await;
+        database.send(first).await.unwrap().unwrap();
+        let row = database.send(GetSandbox(row.spec.key)).await.unwrap().unwrap().unwrap();
+        assert_eq!((row.state, row.seq), (SandboxState::Running, 2));
+        assert_eq!(database.send(ListTransitions(row.id)).await.unwrap().unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_new_spec_replaces_an_ended_one_and_no_live_one() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let row = add(&database, "a").await;
+        let row = step(&database, &row, Event::StartRequested).await;
+        let upsert = |memory| {
+            let mut spec = spec("a");
+            spec.resources.memory_mib = memory;
+            UpsertSandbox { spec, supervisor_pid: 8 }
+        };
+        assert!(matches!(database.send(upsert(512)).await.unwrap(), Err(DatabaseError::StillLive)));
+        step(&database, &row, Event::SpawnFailed(FailureReason::Lost)).await;
+        let again = database.send(upsert(512)).await.unwrap().unwrap();
+        assert_eq!((again.id, again.spec.resources.memory_mib, again.supervisor_pid), (row.id, 512, 8));
+        assert_eq!(again.state.status(), "FAILED");
+    });
+}
+
+#[test]
+fn one_bad_update_fails_alone() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let mut answers = Vec::new();
+        let good = add(&database, "a").await;
+        let (_, record) = advance(&good, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        for sandbox in [good.id, 999] {
+            answers.push(database.send(RecordTransition { sandbox, ..record.clone() }));
+        }
+        let answers = futures::future::join_all(answers).await;
+        assert!(answers[0].as_ref().unwrap().is_ok());
+        assert!(matches!(answers[1].as_ref().unwrap(), Err(DatabaseError::UnknownSandbox { sandbox: 999 })));
+    });
+}
+
+#[test]
+fn a_thousand_senders_that_go_away_lose_nothing() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let mut rows = Vec::new();
+        for number in 0..1000 {
+            rows.push(add(&database, &format!("s{number}")).await);
+        }
+        for row in &rows {
+            let (_, record) = advance(row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+            database.do_send(record);
+        }
+        database.send(Flush).await.unwrap().unwrap();
+        let rows = database.send(ListSandboxes).await.unwrap().unwrap();
+        assert_eq!(rows.iter().filter(|row| row.state == SandboxState::Starting).count(), 1000);
+    });
+}
+
+#[test]
+fn another_programs_lock_is_waited_for() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let row = add(&database, "a").await;
+        let other = SqlitePoolForTests::open(&fixture.path()).await;
+        let mut connection = other.0.acquire().await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
+        let (_, record) = advance(&row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        let update = tokio::task::spawn_local(database.send(record));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!update.is_finished());
+        sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
+        update.await.unwrap().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn files_that_are_not_ours_are_refused_and_left_alone() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let garbage = b"this is not a database, whatever its name says".repeat(100);
+        std::fs::write(fixture.path(), &garbage).unwrap();
+        assert!(matches!(fixture.refused().await, DatabaseError::Corrupted { .. }));
+        assert_eq!(std::fs::read(fixture.path()).unwrap(), garbage);
+
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        for number in 0..200 {
+            add(&database, &format!("s{number}")).await;
+        }
+        drop(database);
+        let pool = SqlitePoolForTests::open(&fixture.path()).await;
+        pool.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+        drop(pool);
+        let mut bytes = std::fs::read(fixture.path()).unwrap();
+        // The pages behind the first; the header stays.
+        for byte in bytes.iter_mut().skip(4096).step_by(3) {
+            *byte = 0x5a;
+        }
+        let damaged = tempfile::tempdir().unwrap();
+        let damaged = Fixture { dir: damaged };
+        std::fs::write(damaged.path(), &bytes).unwrap();
+        let refused = damaged.refused().await;
+        assert!(matches!(refused, DatabaseError::Corrupted { .. }), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    run(|| async {
+        let fixture = Fixture::new();
+        drop(fixture.open().await);
+        let pool = SqlitePoolForTests::open(&fixture.path()).await;
+        pool.execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9999, 'the future', true, x'00', 0)",
+        )
+        .await
+        .unwrap();
+        assert!(matches!(fixture.refused().await, DatabaseError::Newer { version: 9999, .. }));
+    });
+}
+
+#[test]
+fn a_missing_directory_is_said() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let refused = Database::open(&fixture.path().join("no/db")).await;
+        assert!(matches!(refused, Err(DatabaseError::Create { .. })));
+    });
+}

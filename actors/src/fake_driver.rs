@@ -1,0 +1,217 @@
+//! A driver without any process, for tests: every microVM is a script in the test's hands.
+//!
+//! The test takes each launched microVM as a [`FakeVmm`], tells its events and sees what was asked
+//! of it. Adoption finds what an earlier monitor let go of.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use nix::fcntl::OFlag;
+use tokio::sync::mpsc;
+
+use crate::driver::{Driver, DriverError, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
+
+/// What the monitor asked of a microVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The microVM was found again.
+    Adopted,
+    /// A signal for the workload.
+    SignalWorkload(i32),
+    /// The guest may power off.
+    AcknowledgeExit,
+    /// A signal for the VMM process.
+    SignalVmm(i32),
+    /// Bytes for the workload.
+    Stdin(Vec<u8>),
+    /// The end of the workload's input.
+    StdinEnd,
+    /// Everything is recorded.
+    Release,
+}
+
+/// A microVM in the test's hands.
+pub struct FakeVmm {
+    /// What it was launched with.
+    pub launch: Launch,
+    /// What is asked of it, in order.
+    pub asked: mpsc::UnboundedReceiver<Asked>,
+    shared: Arc<Shared>,
+    stdout: File,
+    stderr: File,
+}
+
+struct Shared {
+    events: Mutex<mpsc::Sender<VmmEvent>>,
+    asked: mpsc::UnboundedSender<Asked>,
+    outputs: [OwnedFd; 2],
+    pid: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeVmm {
+    /// Tells an event; false when nobody listens.
+    pub async fn tell(&self, event: VmmEvent) -> bool {
+        let events = lock(&self.shared.events).clone();
+        events.send(event).await.is_ok()
+    }
+
+    /// The driver's own task dies: the events end.
+    pub fn hang_up(&self) {
+        *lock(&self.shared.events) = mpsc::channel(1).0;
+    }
+
+    /// The workload writes.
+    ///
+    /// # Errors
+    /// The pipe's.
+    pub fn write(&mut self, stream: OutputStream, bytes: &[u8]) -> std::io::Result<()> {
+        match stream {
+            OutputStream::Stdout => self.stdout.write_all(bytes),
+            OutputStream::Stderr => self.stderr.write_all(bytes),
+        }
+    }
+
+    /// The next thing asked of it.
+    pub async fn next_asked(&mut self) -> Option<Asked> {
+        self.asked.recv().await
+    }
+}
+
+/// The driver; clones share everything.
+#[derive(Clone)]
+pub struct FakeDriver {
+    launched: mpsc::UnboundedSender<FakeVmm>,
+    living: Arc<Mutex<HashMap<PathBuf, Arc<Shared>>>>,
+    refuse: Arc<Mutex<Option<String>>>,
+}
+
+impl FakeDriver {
+    /// The driver and where its microVMs arrive.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<FakeVmm>) {
+        let (launched, arrivals) = mpsc::unbounded_channel();
+        (Self { launched, living: Arc::default(), refuse: Arc::default() }, arrivals)
+    }
+
+    /// From now on launches fail with these words (`None`: they work again).
+    pub fn refuse(&self, words: Option<&str>) {
+        *lock(&self.refuse) = words.map(str::to_owned);
+    }
+
+    /// Nothing of the microVM in this runtime directory is left.
+    pub fn forget(&self, runtime_dir: &Path) {
+        lock(&self.living).remove(runtime_dir);
+    }
+
+    fn launch_now(&self, launch: Launch) -> Result<Vmm, DriverError> {
+        if let Some(words) = lock(&self.refuse).clone() {
+            return Err(DriverError::Launch { step: "making a fake microVM".to_owned(), source: words.into() });
+        }
+        let failed =
+            |source: nix::Error| DriverError::Launch { step: "making a pipe".to_owned(), source: source.into() };
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
+        let (stdout, stdout_writer) = pipe().map_err(failed)?;
+        let (stderr, stderr_writer) = pipe().map_err(failed)?;
+        let (asked, asked_receiver) = mpsc::unbounded_channel();
+        let (events, _) = mpsc::channel(1);
+        let mut living = lock(&self.living);
+        let pid = u32::try_from(living.len()).unwrap_or(0) + 1_000_000;
+        let shared = Arc::new(Shared { events: Mutex::new(events), asked, outputs: [stdout, stderr], pid });
+        let vmm = shared.hand_over()?;
+        living.insert(launch.runtime_dir.clone(), shared.clone());
+        let fake = FakeVmm {
+            launch,
+            asked: asked_receiver,
+            shared,
+            stdout: stdout_writer.into(),
+            stderr: stderr_writer.into(),
+        };
+        let _ = self.launched.send(fake);
+        Ok(vmm)
+    }
+}
+
+impl Shared {
+    fn hand_over(self: &Arc<Self>) -> Result<Vmm, DriverError> {
+        let failed =
+            |source: std::io::Error| DriverError::Launch { step: "copying a pipe".to_owned(), source: source.into() };
+        let (sender, events) = mpsc::channel(16);
+        *lock(&self.events) = sender;
+        let outputs = vec![
+            (OutputStream::Stdout, self.outputs[0].try_clone().map_err(failed)?),
+            (OutputStream::Stderr, self.outputs[1].try_clone().map_err(failed)?),
+        ];
+        Ok(Vmm { process: Arc::new(FakeProcess(self.clone())), outputs, events })
+    }
+}
+
+impl Driver for FakeDriver {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        let made = self.launch_now(launch);
+        async move { made }.boxed()
+    }
+
+    fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        let shared = lock(&self.living).get(&launch.runtime_dir).cloned();
+        async move {
+            let shared = shared.ok_or(DriverError::Gone)?;
+            let vmm = shared.hand_over()?;
+            let _ = shared.asked.send(Asked::Adopted);
+            Ok(vmm)
+        }
+        .boxed()
+    }
+}
+
+struct FakeProcess(Arc<Shared>);
+
+impl FakeProcess {
+    fn ask(&self, asked: Asked) -> BoxFuture<'static, Result<(), DriverError>> {
+        let sent = self.0.asked.send(asked).map_err(|_| DriverError::Gone);
+        async move { sent }.boxed()
+    }
+}
+
+impl VmmProcess for FakeProcess {
+    fn pid(&self) -> Option<u32> {
+        Some(self.0.pid)
+    }
+
+    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
+        self.ask(Asked::SignalWorkload(signal))
+    }
+
+    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        self.ask(Asked::AcknowledgeExit)
+    }
+
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
+        let _ = self.0.asked.send(Asked::SignalVmm(signal));
+        Ok(())
+    }
+
+    fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
+        self.ask(Asked::Stdin(bytes))
+    }
+
+    fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        self.ask(Asked::StdinEnd)
+    }
+
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        self.ask(Asked::Release)
+    }
+}

@@ -1,0 +1,341 @@
+//! The log writer actor: its messages, its pipes, its subscribers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::fut::ActorFutureExt as _;
+use actix::{Actor, AsyncContext as _, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture as _};
+use tokio::sync::watch;
+
+use super::backoff::Backoff;
+use super::close::{Closing, StopWithoutAddress};
+use super::follower::Published;
+use super::pump::{self, GO_ON, Moved, Source, Wait};
+use super::registration::register;
+use super::segment::time_of;
+use super::store::{Note, Store, now_us};
+use super::{
+    Appended, AttachStream, AwaitBytes, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, StreamTotals,
+    Subscribe, WriteChunk,
+};
+use crate::driver::{OutputStream, error_chain};
+
+/// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
+pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
+
+/// Writes one sandbox's log.
+///
+/// It stops after an answered [`Close`](super::Close), and also when its last address is dropped:
+/// then nothing is read any more, and what is in the pipes stays there for the next writer.
+#[derive(Debug)]
+pub struct LogWriter {
+    pub(super) config: LogConfig,
+    pub(super) store: Store,
+    pub(super) sources: BTreeMap<u64, (Source, SpawnHandle)>,
+    next_source: u64,
+    pub(super) published: watch::Sender<Published>,
+    subscribers: Vec<Subscribe>,
+    pub(super) backoff: Backoff,
+    pub(super) trouble: Option<Arc<LogError>>,
+    pub(super) closing: Option<Closing>,
+    idle_timer: bool,
+    last_use: Instant,
+}
+
+impl LogWriter {
+    /// A writer that touches no file before it is started.
+    pub fn new(config: LogConfig) -> Self {
+        Self {
+            store: Store::new(config.clone()),
+            config,
+            sources: BTreeMap::new(),
+            next_source: 0,
+            published: watch::Sender::default(),
+            subscribers: Vec::new(),
+            backoff: Backoff::default(),
+            trouble: None,
+            closing: None,
+            idle_timer: false,
+            last_use: Instant::now(),
+        }
+    }
+
+    /// Waits, then moves the next quantum of a pipe.
+    pub(super) fn pump(&mut self, id: u64, wait: Wait, ctx: &mut Context<Self>) {
+        let Some((source, _)) = self.sources.get(&id) else { return };
+        let waited = pump::wait(Arc::clone(&source.pipe), wait);
+        let spawned = ctx.spawn(waited.into_actor(self).map(move |(), act: &mut Self, ctx| act.turn(id, ctx)));
+        if let Some((_, handle)) = self.sources.get_mut(&id) {
+            *handle = spawned;
+        }
+    }
+
+    fn turn(&mut self, id: u64, ctx: &mut Context<Self>) {
+        if self.closing.is_some() {
+            return;
+        }
+        let wait = match self.quantum(id, ctx) {
+            Ok(Moved::Bytes(n)) if n >= GO_ON => Wait::Yield,
+            Ok(Moved::Bytes(_)) => Wait::Tick,
+            Ok(Moved::Empty) => Wait::Readable,
+            Ok(Moved::Ended) => return,
+            Err(again) => Wait::Until(again),
+        };
+        self.pump(id, wait, ctx);
+    }
+
+    /// Moves at most one quantum from a pipe; on trouble answers when to try again.
+    pub(super) fn quantum(&mut self, id: u64, ctx: &mut Context<Self>) -> Result<Moved, Instant> {
+        let Some((source, _)) = self.sources.get_mut(&id) else { return Ok(Moved::Ended) };
+        let stream = source.stream;
+        let looked = source.look();
+        let moved = match looked {
+            Ok(Moved::Bytes(_)) => match self.backoff.next() {
+                Some(next) if next > Instant::now() => return Err(next),
+                _ => self.move_bytes(id, stream, ctx),
+            },
+            Ok(other) => Ok(other),
+            Err(source) => Err(LogError::Attach { stream, source }),
+        };
+        match moved {
+            Ok(Moved::Ended) => {
+                self.sources.remove(&id);
+                Ok(Moved::Ended)
+            }
+            Ok(moved) => Ok(moved),
+            Err(e) => Err(self.fail(e)),
+        }
+    }
+
+    fn move_bytes(&mut self, id: u64, stream: OutputStream, ctx: &mut Context<Self>) -> Result<Moved, LogError> {
+        let at_us = now_us();
+        let room = self.store.prepare(stream, at_us, 1);
+        self.tell_notes();
+        let room = room?;
+        let Some((source, _)) = self.sources.get_mut(&id) else { return Ok(Moved::Ended) };
+        let moved = source.transfer(&room).map_err(LogError::file("writing", self.store.path()))?;
+        if let Moved::Bytes(n) = moved {
+            self.count(stream, n, at_us, ctx);
+        }
+        Ok(moved)
+    }
+
+    /// Counts and tells bytes that are on file.
+    fn count(&mut self, stream: OutputStream, len: u64, at_us: u64, ctx: &mut Context<Self>) -> Appended {
+        let appended = Appended { offset: self.store.advance(stream, len), len, stream, at: time_of(at_us) };
+        if self.backoff.succeeded() {
+            self.trouble = None;
+            tracing::info!(log = ?self.store.path(), "the log can be written again");
+        }
+        self.publish(false);
+        for subscriber in &self.subscribers {
+            if let Some(recipient) = &subscriber.appended {
+                // A subscriber that does not keep up misses events rather than piling them up.
+                let _ = recipient.try_send(appended);
+            }
+        }
+        self.files_in_use(ctx);
+        appended
+    }
+
+    pub(super) fn publish(&self, ended: bool) {
+        self.published.send_replace(Published { totals: self.store.totals(), ended });
+    }
+
+    /// Notes that the log cannot be written; answers when to try again.
+    fn fail(&mut self, error: LogError) -> Instant {
+        let now = Instant::now();
+        let error = Arc::new(error);
+        if self.backoff.failed(now) {
+            self.tell_failed(&error, 0);
+        }
+        self.trouble = Some(error);
+        self.backoff.next().unwrap_or(now)
+    }
+
+    pub(super) fn tell_failed(&self, error: &LogError, lost_bytes: u64) {
+        let message = error_chain(error);
+        tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
+        self.tell(&LogFailed { message, lost_bytes });
+    }
+
+    fn tell(&self, event: &LogFailed) {
+        for subscriber in &self.subscribers {
+            if let Some(recipient) = &subscriber.failed {
+                recipient.do_send(event.clone());
+            }
+        }
+    }
+
+    fn tell_notes(&mut self) {
+        let log = self.store.path().to_owned();
+        for note in self.store.take_notes() {
+            match note {
+                Note::RotationFailed(e) => {
+                    let message = format!("the log grows beyond its limit: {}", error_chain(&e));
+                    tracing::warn!(?log, error = %error_chain(&e), "the log cannot be rotated; it grows beyond its limit");
+                    self.tell(&LogFailed { message, lost_bytes: 0 });
+                }
+                Note::RotationWorks => tracing::info!(?log, "the log can be rotated again"),
+                Note::Lost(lost_bytes) => {
+                    tracing::warn!(?log, lost_bytes, "the log file lacks bytes that had been written to it");
+                    let message =
+                        format!("{} lacks bytes that had been written to it: was it truncated?", log.display());
+                    self.tell(&LogFailed { message, lost_bytes });
+                }
+            }
+        }
+    }
+
+    /// Closes the files some time after their last use.
+    fn files_in_use(&mut self, ctx: &mut Context<Self>) {
+        self.last_use = Instant::now();
+        if !self.idle_timer && self.store.is_open() {
+            self.idle_timer = true;
+            ctx.run_later(self.config.idle_close, Self::close_if_idle);
+        }
+    }
+
+    fn close_if_idle(&mut self, ctx: &mut Context<Self>) {
+        let left = self.config.idle_close.saturating_sub(self.last_use.elapsed());
+        if left.is_zero() {
+            self.idle_timer = false;
+            if self.closing.is_none() {
+                self.store.close_files();
+            }
+        } else {
+            ctx.run_later(left, Self::close_if_idle);
+        }
+    }
+
+    fn write_chunk(&mut self, chunk: &WriteChunk, ctx: &mut Context<Self>) -> Result<Appended, LogError> {
+        let len = chunk.bytes.len();
+        let max = CHUNK_WRITE_MAX.min(usize::try_from(self.config.limits.max_bytes).unwrap_or(CHUNK_WRITE_MAX));
+        if len > max {
+            return Err(LogError::ChunkTooLarge { len, max });
+        }
+        let at_us = now_us();
+        if len == 0 {
+            let offset = self.store.totals().position;
+            return Ok(Appended { offset, len: 0, stream: chunk.stream, at: time_of(at_us) });
+        }
+        let room = self.store.prepare(chunk.stream, at_us, len as u64);
+        self.tell_notes();
+        let room = room?;
+        if let Err(source) = write_all(&room, &chunk.bytes) {
+            let path = self.store.path().to_owned();
+            let written = Store::take_back(&room);
+            if written == 0 {
+                return Err(LogError::File { action: "writing", path, source });
+            }
+            self.count(chunk.stream, written, at_us, ctx);
+            return Err(LogError::PartlyWritten { written, len, path, source });
+        }
+        Ok(self.count(chunk.stream, len as u64, at_us, ctx))
+    }
+}
+
+fn write_all(room: &super::store::Room, bytes: &[u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(&room.segment.log, bytes, room.offset)
+}
+
+impl Actor for LogWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(StopWithoutAddress);
+        let recovered = self.store.recover();
+        self.tell_notes();
+        if let Err(e) = recovered {
+            self.fail(e);
+        }
+        self.publish(false);
+    }
+}
+
+impl Handler<AttachStream> for LogWriter {
+    type Result = Result<(), LogError>;
+
+    fn handle(&mut self, AttachStream { stream, pipe }: AttachStream, ctx: &mut Self::Context) -> Self::Result {
+        if self.closing.is_some() {
+            return Err(LogError::Closed);
+        }
+        let source = Source::new(stream, Arc::new(pipe));
+        let registered = register(&source.pipe).map_err(|source| LogError::Attach { stream, source })?;
+        let id = self.next_source;
+        self.next_source += 1;
+        self.sources.insert(id, (source, SpawnHandle::default()));
+        self.pump(id, Wait::Registered(registered), ctx);
+        Ok(())
+    }
+}
+
+impl Handler<WriteChunk> for LogWriter {
+    type Result = Result<Appended, LogError>;
+
+    fn handle(&mut self, chunk: WriteChunk, ctx: &mut Self::Context) -> Self::Result {
+        if self.closing.is_some() {
+            return Err(LogError::Closed);
+        }
+        self.write_chunk(&chunk, ctx)
+    }
+}
+
+impl Handler<AwaitBytes> for LogWriter {
+    type Result = ResponseFuture<Result<StreamTotals, LogError>>;
+
+    fn handle(&mut self, wanted: AwaitBytes, _: &mut Self::Context) -> Self::Result {
+        let mut published = self.published.subscribe();
+        // Waits on a channel alone: nothing in it can panic, and it outlives the actor's stop.
+        Box::pin(async move {
+            loop {
+                let Published { totals, ended } = *published.borrow_and_update();
+                if ended || (totals.stdout >= wanted.stdout && totals.stderr >= wanted.stderr) {
+                    return Ok(totals);
+                }
+                match tokio::time::timeout(wanted.idle_limit, published.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(LogError::WriterGone { position: totals.position }),
+                    Err(_) => return Ok(totals),
+                }
+            }
+        })
+    }
+}
+
+impl Handler<Reopen> for LogWriter {
+    type Result = Result<(), LogError>;
+
+    fn handle(&mut self, _: Reopen, ctx: &mut Self::Context) -> Self::Result {
+        if self.closing.is_some() {
+            return Err(LogError::Closed);
+        }
+        let reopened = self.store.reopen(now_us());
+        self.tell_notes();
+        self.files_in_use(ctx);
+        reopened
+    }
+}
+
+impl Handler<Follow> for LogWriter {
+    type Result = Result<LogFollower, LogError>;
+
+    fn handle(&mut self, Follow { from }: Follow, ctx: &mut Self::Context) -> Self::Result {
+        let (queue, position) = self.store.follow(from)?;
+        self.tell_notes();
+        self.files_in_use(ctx);
+        Ok(LogFollower::live(queue, position, self.published.subscribe()))
+    }
+}
+
+impl Handler<Subscribe> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, subscriber: Subscribe, _: &mut Self::Context) {
+        if let (Some(recipient), Some(trouble)) = (&subscriber.failed, &self.trouble) {
+            recipient.do_send(LogFailed { message: error_chain(&**trouble), lost_bytes: 0 });
+        }
+        self.subscribers.push(subscriber);
+    }
+}

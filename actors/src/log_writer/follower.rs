@@ -1,0 +1,255 @@
+//! Reading a log: to its end, or on while it is written.
+//!
+//! A follower owns a queue of segments (open files). The writer pushes a segment when it begins one
+//! and publishes positions; it never waits for a reader. A reader that is far behind still holds the
+//! files it has to read, even when their names were rotated out of existence.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use super::segment::{self, Chain, Cursor, Hold, SEGMENTS_HELD, Segment};
+use super::{FollowFrom, LogError, StreamTotals};
+use crate::driver::OutputStream;
+
+/// A piece of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogChunk {
+    /// Bytes of one stream that were written at one time.
+    Bytes {
+        /// Which stream.
+        stream: OutputStream,
+        /// When they were written.
+        at: DateTime<Utc>,
+        /// Position of the first byte.
+        position: u64,
+        /// 1 to 65,536 bytes.
+        bytes: Vec<u8>,
+    },
+    /// Bytes that are no longer there.
+    Gap {
+        /// Position of the first one.
+        position: u64,
+        /// How many.
+        bytes: u64,
+    },
+}
+
+/// What a writer tells its followers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Published {
+    /// Everything before `totals.position` is on file and in the index.
+    pub totals: StreamTotals,
+    /// Nothing more comes.
+    pub ended: bool,
+}
+
+/// The segments that one follower still has to read, oldest first.
+#[derive(Debug)]
+pub(super) struct Queue(Mutex<VecDeque<Arc<Segment>>>);
+
+impl Queue {
+    /// A queue that begins with these.
+    pub fn new(segments: Vec<Arc<Segment>>) -> Self {
+        Self(Mutex::new(segments.into()))
+    }
+
+    /// Adds the newest; beyond [`SEGMENTS_HELD`] the oldest is dropped, and its reader gets a gap.
+    pub fn push(&self, segment: Arc<Segment>) -> bool {
+        let dropped = {
+            let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.push_back(segment);
+            if queue.len() > SEGMENTS_HELD { queue.pop_front() } else { None }
+        };
+        drop(dropped);
+        true
+    }
+
+    fn pop(&self) -> Option<Arc<Segment>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+#[derive(Debug)]
+enum Source {
+    Live(watch::Receiver<Published>),
+    Files { log: PathBuf, end: u64 },
+}
+
+/// A reader of a log. `Send`, and usable from any tokio runtime.
+#[derive(Debug)]
+pub struct LogFollower {
+    queue: Arc<Queue>,
+    reading: Option<(Arc<Segment>, Cursor)>,
+    position: u64,
+    ready: VecDeque<LogChunk>,
+    source: Source,
+}
+
+enum Step {
+    Read { segment: Arc<Segment>, cursor: Cursor, limit: u64 },
+    GapTo(u64),
+    Wait,
+}
+
+impl LogFollower {
+    /// A follower of a live writer.
+    pub(super) fn live(queue: Arc<Queue>, position: u64, published: watch::Receiver<Published>) -> Self {
+        Self { queue, reading: None, position, ready: VecDeque::new(), source: Source::Live(published) }
+    }
+
+    /// Reads the files of a log that nobody writes any more, up to where they end now. A log without
+    /// any file is empty. Blocks for opening the files.
+    ///
+    /// # Errors
+    /// [`LogError::File`] if a file cannot be opened or read.
+    pub fn of_files(log: &Path, from: FollowFrom) -> Result<Self, LogError> {
+        let start = match from {
+            FollowFrom::Oldest => 0,
+            FollowFrom::Generation => segment::newest_end(log)?.map_or(0, |end| end.generation_start),
+            FollowFrom::Position(position) => position,
+        };
+        let Chain { segments, end } = segment::open_chain(log, start, u64::MAX, Hold::Oldest)?;
+        let end = end.map_or(0, |end| end.position);
+        let position = match (from, segments.first()) {
+            (FollowFrom::Oldest, Some(oldest)) => oldest.header.base,
+            _ => start,
+        };
+        let source = Source::Files { log: log.to_owned(), end };
+        Ok(Self { queue: Arc::new(Queue::new(segments)), reading: None, position, ready: VecDeque::new(), source })
+    }
+
+    /// Position after the last byte that [`LogFollower::next`] answered.
+    pub fn position(&self) -> u64 {
+        match self.ready.front() {
+            Some(LogChunk::Bytes { position, .. } | LogChunk::Gap { position, .. }) => *position,
+            None => self.position,
+        }
+    }
+
+    /// The next piece; `None` at the end: the writer closed the log and all was read, or for files,
+    /// the end of the files. Waits for the writer without polling. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`LogError::File`] if a read fails (it may be tried again), [`LogError::WriterGone`] if the
+    /// writer ended without `Close` and all was read, [`LogError::ReadCutOff`] at a runtime's end.
+    pub async fn next(&mut self) -> Result<Option<LogChunk>, LogError> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Ok(Some(chunk));
+            }
+            let (published, gone) = self.published();
+            match self.step(published.totals.position) {
+                Step::GapTo(to) => {
+                    self.ready.push_back(LogChunk::Gap { position: self.position, bytes: to - self.position });
+                    self.position = to;
+                }
+                Step::Read { segment, cursor, limit } => self.read(segment, cursor, limit).await?,
+                Step::Wait => match &mut self.source {
+                    Source::Files { .. } => {
+                        if !self.find_more()? {
+                            return Ok(None);
+                        }
+                    }
+                    Source::Live(_) if published.ended => {
+                        let end = published.totals.position;
+                        if self.position >= end {
+                            return Ok(None);
+                        }
+                        self.ready.push_back(LogChunk::Gap { position: self.position, bytes: end - self.position });
+                        self.position = end;
+                    }
+                    Source::Live(_) if gone => return Err(LogError::WriterGone { position: self.position }),
+                    // Its error means that the writer is gone, which the next round finds.
+                    Source::Live(receiver) => drop(receiver.changed().await),
+                },
+            }
+        }
+    }
+
+    fn published(&mut self) -> (Published, bool) {
+        match &mut self.source {
+            Source::Live(receiver) => {
+                let gone = receiver.has_changed().is_err();
+                (*receiver.borrow_and_update(), gone)
+            }
+            Source::Files { end, .. } => {
+                let totals = StreamTotals { position: *end, ..StreamTotals::default() };
+                (Published { totals, ended: true }, false)
+            }
+        }
+    }
+
+    /// What to do with everything before `published` on file.
+    fn step(&mut self, published: u64) -> Step {
+        loop {
+            let (segment, cursor) = match &self.reading {
+                Some((segment, cursor)) => (segment, *cursor),
+                None => match self.queue.pop() {
+                    Some(segment) => {
+                        let cursor = segment.cursor();
+                        let (segment, _) = &*self.reading.insert((segment, cursor));
+                        (segment, cursor)
+                    }
+                    None => return Step::Wait,
+                },
+            };
+            if self.position < segment.header.base {
+                return Step::GapTo(segment.header.base);
+            }
+            // In this order: what was published before a seal was looked at is in this file.
+            let sealed = segment.sealed.get().copied();
+            let limit = sealed.unwrap_or(published);
+            if self.position < limit {
+                return Step::Read { segment: Arc::clone(segment), cursor, limit };
+            }
+            if sealed.is_none() {
+                return Step::Wait;
+            }
+            self.reading = None;
+        }
+    }
+
+    async fn read(&mut self, segment: Arc<Segment>, cursor: Cursor, limit: u64) -> Result<(), LogError> {
+        let position = self.position;
+        let read = tokio::task::spawn_blocking(move || {
+            let result = segment.read(cursor, position, limit);
+            (segment, result)
+        });
+        let (segment, result) = read.await.map_err(LogError::ReadCutOff)?;
+        let (chunks, cursor) = result.map_err(|source| LogError::File {
+            action: "reading the log's file that begins at",
+            path: PathBuf::from(format!("position {}", segment.header.base)),
+            source,
+        })?;
+        self.position = chunks.last().map_or(position, LogChunk::end);
+        self.ready = chunks.into();
+        self.reading = Some((segment, cursor));
+        Ok(())
+    }
+
+    /// Opens the next files when there were too many to hold at once.
+    fn find_more(&mut self) -> Result<bool, LogError> {
+        let Source::Files { log, end } = &self.source else { return Ok(false) };
+        if self.position >= *end {
+            return Ok(false);
+        }
+        let Chain { segments, .. } = segment::open_chain(log, self.position, *end, Hold::Oldest)?;
+        let found = !segments.is_empty();
+        self.queue = Arc::new(Queue::new(segments));
+        Ok(found)
+    }
+}
+
+impl LogChunk {
+    /// Position after it.
+    pub fn end(&self) -> u64 {
+        match self {
+            Self::Bytes { position, bytes, .. } => position + bytes.len() as u64,
+            Self::Gap { position, bytes } => position + bytes,
+        }
+    }
+}

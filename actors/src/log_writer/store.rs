@@ -1,0 +1,533 @@
+//! The files that a log writer writes: where the next byte goes, and the state over restarts.
+//!
+//! ```text
+//!            recover                 prepare                 full: rotate
+//!   [new] ───────────▶ [closed] ───────────────▶ [open] ───────────────────▶ [open]
+//!                          ▲                       │
+//!                          └───────────────────────┘
+//!                             idle, Reopen, Close, the file was changed from outside
+//! ```
+//!
+//! No actor and no pipe in here; every call blocks for a few file operations.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use super::backoff::Backoff;
+use super::follower::Queue;
+use super::index::{self, HEADER_LEN, Header, RECORD_LEN, Record, Scan, Walk};
+use super::names::{self, index_name};
+use super::segment::{self, Hold, Segment, header_after, unknown_header};
+use super::{FollowFrom, LogConfig, LogError, StreamTotals};
+use crate::driver::OutputStream;
+
+/// An index may grow to this size before its log is rotated, if that is more than the log's own
+/// limit: a workload that writes single bytes must not fill the disk with index records.
+const INDEX_MAX_LEAST: u64 = 64 << 10;
+
+/// What we know of the current file, open or not.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    base: u64,
+    len: u64,
+    index_len: u64,
+    last: Option<LastChunk>,
+    identity: (u64, u64),
+}
+
+/// The newest chunk record.
+#[derive(Debug, Clone, Copy)]
+struct LastChunk {
+    stream: OutputStream,
+    at_us: u64,
+    /// No byte came after it yet: it may be replaced.
+    empty: bool,
+}
+
+/// The current files while they are open.
+#[derive(Debug)]
+struct Current {
+    segment: Arc<Segment>,
+    index: Arc<File>,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        // A follower may hold the same open file for long: the lock must not stay with it.
+        let _ = self.index.unlock();
+    }
+}
+
+/// Where the next bytes go.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// The file.
+    pub segment: Arc<Segment>,
+    /// The offset in it.
+    pub offset: u64,
+    /// How many bytes fit.
+    pub free: u64,
+}
+
+/// Something to be told that does not stop the log.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// The log grows beyond its limit.
+    RotationFailed(LogError),
+    /// A rotation worked again.
+    RotationWorks,
+    /// Bytes are gone: somebody truncated the file or the machine lost them.
+    Lost(u64),
+}
+
+/// The files of one log, for writing.
+#[derive(Debug)]
+pub(super) struct Store {
+    config: LogConfig,
+    recovered: bool,
+    /// The state after the last byte, in this writer's generation once `marked`.
+    end: Walk,
+    /// Whether the files say that our generation has begun.
+    marked: bool,
+    place: Option<Place>,
+    current: Option<Current>,
+    /// The current segment, which followers may hold while we have closed it.
+    last_segment: Weak<Segment>,
+    rotated: Vec<Weak<Segment>>,
+    followers: Vec<Weak<Queue>>,
+    rotation: Backoff,
+    notes: Vec<Note>,
+}
+
+impl Store {
+    /// Touches no file yet.
+    pub fn new(config: LogConfig) -> Self {
+        Self {
+            config,
+            recovered: false,
+            end: Walk::new(&unknown_header(0)),
+            marked: false,
+            place: None,
+            current: None,
+            last_segment: Weak::new(),
+            rotated: Vec::new(),
+            followers: Vec::new(),
+            rotation: Backoff::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// What this writer's generation has on file.
+    pub fn totals(&self) -> StreamTotals {
+        if self.marked { self.end.totals() } else { StreamTotals { stdout: 0, stderr: 0, position: self.end.position } }
+    }
+
+    /// What happened since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Whether files are open.
+    pub fn is_open(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Closes the files; followers keep theirs.
+    pub fn close_files(&mut self) {
+        self.current = None;
+    }
+
+    /// Opens the files again, by name; makes them if somebody moved them away.
+    pub fn reopen(&mut self, now_us: u64) -> Result<(), LogError> {
+        self.recover()?;
+        self.current = None;
+        if self.place.is_some() { self.ensure_open(now_us) } else { Ok(()) }
+    }
+
+    /// The open files, to be written out to the disk.
+    pub fn files(&mut self) -> Result<Option<Arc<Segment>>, LogError> {
+        self.open_known()?;
+        Ok(self.current.as_ref().map(|current| Arc::clone(&current.segment)))
+    }
+
+    /// Finds out what earlier writers left. Does nothing the second time.
+    pub fn recover(&mut self) -> Result<(), LogError> {
+        if self.recovered {
+            return Ok(());
+        }
+        let log = self.config.path.clone();
+        names::finish_interrupted(&log)?;
+        let log_file = open_existing(&log)?;
+        let index_path = index_name(&log, 0);
+        let index = open_existing(&index_path)?;
+        if let Some(index) = &index {
+            lock(index, &log)?;
+        }
+        let header = match &index {
+            Some(index) => Header::read(index).map_err(LogError::file("reading", &index_path))?,
+            None => None,
+        };
+        let meta = match &log_file {
+            Some(file) => Some(file.metadata().map_err(LogError::file("looking at", &log))?),
+            None => None,
+        };
+        let len = meta.as_ref().map_or(0, fs::Metadata::len);
+        let scan = match (&index, header) {
+            (Some(index), Some(header)) => {
+                Some((header, index::scan(index, &header, len).map_err(LogError::file("reading", &index_path))?))
+            }
+            _ if log_file.is_some() => Some(self.rebuild_index(len)?),
+            _ => None,
+        };
+        match (scan, meta) {
+            (Some((header, Scan { end, index_len, missing })), Some(meta)) => {
+                self.end = end;
+                self.note_lost(missing);
+                let identity = (meta.dev(), meta.ino());
+                // A file that lacks bytes is set aside at the first new one: its gap stays a gap.
+                self.place =
+                    (missing == 0).then_some(Place { base: header.base, len, index_len, last: None, identity });
+            }
+            (Some((_, Scan { end, missing, .. })), None) => {
+                self.end = end;
+                self.note_lost(missing);
+            }
+            (None, _) => self.end = segment::newest_end(&log)?.unwrap_or(self.end),
+        }
+        self.marked = self.end.generation == self.config.generation;
+        self.recovered = true;
+        Ok(())
+    }
+
+    fn note_lost(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.notes.push(Note::Lost(bytes));
+        }
+    }
+
+    /// Makes a new index for a log file whose index is lost: all its bytes count as stdout.
+    fn rebuild_index(&self, len: u64) -> Result<(Header, Scan), LogError> {
+        let log = &self.config.path;
+        let end = segment::newest_end(log)?.unwrap_or_else(|| Walk::new(&unknown_header(0)));
+        let mut before = end;
+        before.position = end.position.saturating_sub(len);
+        before.stdout = end.stdout.saturating_sub(len);
+        let header = header_after(&before, now_us());
+        drop(create_index(log, &header)?);
+        Ok((header, Scan { end, index_len: HEADER_LEN, missing: 0 }))
+    }
+
+    /// Makes room for `need` bytes of `stream` and says where they go. The index knows of them when
+    /// this answers; [`Store::advance`] must follow for what was written.
+    pub fn prepare(&mut self, stream: OutputStream, now_us: u64, need: u64) -> Result<Room, LogError> {
+        self.recover()?;
+        self.ensure_open(now_us)?;
+        let max = self.config.limits.max_bytes.max(1);
+        if self.place.is_some_and(|place| place.is_full(max, need)) && self.rotation.is_ready(Instant::now()) {
+            match names::shift(&self.config.path, self.config.limits.keep) {
+                Ok(()) => {
+                    if self.rotation.succeeded() {
+                        self.notes.push(Note::RotationWorks);
+                    }
+                    self.seal();
+                    self.begin_file(now_us)?;
+                }
+                Err(e) => {
+                    if self.rotation.failed(Instant::now()) {
+                        self.notes.push(Note::RotationFailed(e));
+                    }
+                }
+            }
+        }
+        self.mark()?;
+        self.mark_chunk(stream, now_us)?;
+        let (Some(current), Some(place)) = (&self.current, &self.place) else { return Err(LogError::Closed) };
+        // A file that could not be rotated goes on beyond its limit.
+        let free = if place.len < max { max - place.len } else { u64::MAX };
+        Ok(Room { segment: Arc::clone(&current.segment), offset: place.len, free })
+    }
+
+    /// Counts `bytes` that were written where [`Store::prepare`] said; answers their position.
+    pub fn advance(&mut self, stream: OutputStream, bytes: u64) -> u64 {
+        let position = self.end.position;
+        if let Some(place) = &mut self.place {
+            place.len += bytes;
+            if let Some(last) = &mut place.last {
+                last.empty &= bytes == 0;
+            }
+        }
+        self.end.stream = stream;
+        self.end.advance_to(position + bytes);
+        position
+    }
+
+    /// Has the generation in the index even if it wrote nothing, unless there is no log at all.
+    pub fn mark_generation(&mut self) -> Result<(), LogError> {
+        self.recover()?;
+        self.open_known()?;
+        if self.current.is_some() { self.mark() } else { Ok(()) }
+    }
+
+    fn mark(&mut self) -> Result<(), LogError> {
+        if self.marked {
+            return Ok(());
+        }
+        let generation = self.config.generation;
+        self.write_record(&Record::Generation { position: self.end.position, generation })?;
+        if let Some(place) = &mut self.place {
+            // The record before is not the last one any more: it must not be replaced.
+            place.last = None;
+        }
+        self.end.generation = self.config.generation;
+        self.end.generation_start = self.end.position;
+        self.end.stdout = 0;
+        self.end.stderr = 0;
+        self.marked = true;
+        Ok(())
+    }
+
+    fn mark_chunk(&mut self, stream: OutputStream, at_us: u64) -> Result<(), LogError> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        if let Some(last) = place.last {
+            if last.stream == stream && last.at_us / 1000 == at_us / 1000 {
+                return Ok(());
+            }
+            if last.empty {
+                place.index_len -= RECORD_LEN;
+                place.last = None;
+            }
+        }
+        self.write_record(&Record::Chunk { position: self.end.position, stream, at_us })?;
+        if let Some(place) = &mut self.place {
+            place.last = Some(LastChunk { stream, at_us, empty: true });
+        }
+        Ok(())
+    }
+
+    fn write_record(&mut self, record: &Record) -> Result<(), LogError> {
+        let (Some(current), Some(place)) = (&self.current, &mut self.place) else { return Err(LogError::Closed) };
+        if let Err(e) = current.index.write_all_at(&record.encode(), place.index_len) {
+            // Half a record would be harmless to readers, but it is ours to tidy.
+            let _ = current.index.set_len(place.index_len);
+            return Err(LogError::file("writing", &index_name(&self.config.path, 0))(e));
+        }
+        place.index_len += RECORD_LEN;
+        Ok(())
+    }
+
+    /// Nothing more is added to the current file.
+    fn seal(&mut self) {
+        if let Some(segment) = self.last_segment.upgrade() {
+            let _ = segment.sealed.set(self.end.position);
+            self.rotated.retain(|segment| segment.strong_count() > 0);
+            self.rotated.push(Arc::downgrade(&segment));
+        }
+        self.last_segment = Weak::new();
+        self.current = None;
+        self.place = None;
+    }
+
+    /// Opens the current files, begins them if there are none, and sets aside what was changed from
+    /// outside: truncated, moved away, deleted, written by somebody else.
+    fn ensure_open(&mut self, now_us: u64) -> Result<(), LogError> {
+        self.open_known()?;
+        if self.current.is_some() {
+            return Ok(());
+        }
+        let log = self.config.path.clone();
+        let meta = fs::symlink_metadata(&log);
+        if let (Some(place), Ok(meta)) = (&self.place, &meta)
+            && (meta.dev(), meta.ino()) == place.identity
+        {
+            self.note_lost(place.len.saturating_sub(meta.len()));
+        }
+        match meta {
+            Ok(meta) if !meta.is_file() => return Err(LogError::NotRegular(log)),
+            Ok(meta) if meta.len() == 0 => names::remove(&log)?,
+            Ok(_) => names::shift(&log, self.config.limits.keep)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(LogError::file("looking at", &log)(e)),
+        }
+        self.seal();
+        self.begin_file(now_us)
+    }
+
+    /// Opens the current files if they are as we left them; else nothing is open afterwards.
+    fn open_known(&mut self) -> Result<(), LogError> {
+        let Some(place) = self.place else {
+            self.current = None;
+            return Ok(());
+        };
+        let log = &self.config.path;
+        if let Some(current) = &self.current {
+            let meta = current.segment.log.metadata().map_err(LogError::file("looking at", log))?;
+            if meta.nlink() > 0 && meta.len() == place.len {
+                return Ok(());
+            }
+            self.current = None;
+        }
+        let Some(log_file) = open_existing(log)? else { return Ok(()) };
+        let meta = log_file.metadata().map_err(LogError::file("looking at", log))?;
+        if (meta.dev(), meta.ino()) != place.identity || meta.len() != place.len {
+            return Ok(());
+        }
+        let held = self.last_segment.upgrade();
+        let (segment, index) = if let Some(segment) = held
+            && let Some(index) = segment.index.clone()
+        {
+            lock(&index, log)?;
+            (segment, index)
+        } else {
+            let index_path = index_name(log, 0);
+            let Some(index) = open_existing(&index_path)? else { return Ok(()) };
+            lock(&index, log)?;
+            let read = LogError::file("reading", &index_path);
+            let index_len = index.metadata().map_err(LogError::file("looking at", &index_path))?.len();
+            let header = match Header::read(&index).map_err(read)? {
+                Some(header) if header.base == place.base && index_len >= place.index_len => header,
+                _ => return Ok(()),
+            };
+            let index = Arc::new(index);
+            let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
+            (Arc::new(segment), index)
+        };
+        index.set_len(place.index_len).map_err(LogError::file("shortening", &index_name(log, 0)))?;
+        self.use_segment(segment, index);
+        Ok(())
+    }
+
+    /// Makes new current files; their names are free.
+    fn begin_file(&mut self, now_us: u64) -> Result<(), LogError> {
+        let log = self.config.path.clone();
+        if let Some(directory) = log.parent() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            made.map_err(LogError::file("making the directory", directory))?;
+        }
+        let mut end = self.end;
+        if !self.marked {
+            (end.generation, end.generation_start) = (self.config.generation, end.position);
+            (end.stdout, end.stderr) = (0, 0);
+        }
+        let header = header_after(&end, now_us);
+        let index = Arc::new(create_index(&log, &header)?);
+        let log_file = options().create_new(true).open(&log).map_err(LogError::file("making", &log))?;
+        let meta = log_file.metadata().map_err(LogError::file("looking at", &log))?;
+        self.end = end;
+        self.marked = true;
+        let identity = (meta.dev(), meta.ino());
+        self.place = Some(Place { base: header.base, len: 0, index_len: HEADER_LEN, last: None, identity });
+        let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
+        self.use_segment(Arc::new(segment), index);
+        Ok(())
+    }
+
+    fn use_segment(&mut self, segment: Arc<Segment>, index: Arc<File>) {
+        if !self.last_segment.upgrade().is_some_and(|last| Arc::ptr_eq(&last, &segment)) {
+            self.last_segment = Arc::downgrade(&segment);
+            self.followers.retain(|queue| queue.upgrade().is_some_and(|queue| queue.push(Arc::clone(&segment))));
+        }
+        self.current = Some(Current { segment, index });
+    }
+
+    /// The segments that a new follower begins with, and its position.
+    pub fn follow(&mut self, from: FollowFrom) -> Result<(Arc<Queue>, u64), LogError> {
+        self.recover()?;
+        self.open_known()?;
+        let start = match from {
+            FollowFrom::Oldest => 0,
+            FollowFrom::Generation if self.marked => self.end.generation_start,
+            FollowFrom::Generation => self.end.position,
+            FollowFrom::Position(position) => position,
+        };
+        let log = &self.config.path;
+        let to = match &self.current {
+            Some(current) => current.segment.header.base,
+            None => self.end.position,
+        };
+        let mut segments = Vec::new();
+        if start < to {
+            for segment in segment::open_chain(log, start, to, Hold::Newest)?.segments {
+                let mut known = self.rotated.iter().filter_map(Weak::upgrade);
+                let shared = known.find(|known| {
+                    known.header.base == segment.header.base && known.sealed.get() == segment.sealed.get()
+                });
+                segments.push(shared.unwrap_or_else(|| {
+                    self.rotated.push(Arc::downgrade(&segment));
+                    segment
+                }));
+            }
+        }
+        segments.extend(self.current.as_ref().map(|current| Arc::clone(&current.segment)));
+        let oldest = segments.first().map_or(self.end.position, |segment| segment.header.base);
+        let position = if from == FollowFrom::Oldest { oldest } else { start };
+        let queue = Arc::new(Queue::new(segments));
+        self.followers.retain(|queue| queue.strong_count() > 0);
+        self.followers.push(Arc::downgrade(&queue));
+        Ok((queue, position))
+    }
+
+    /// Takes back bytes after the last counted one; how many stayed if that cannot be done.
+    pub fn take_back(room: &Room) -> u64 {
+        match room.segment.log.set_len(room.offset) {
+            Ok(()) => 0,
+            Err(_) => room.segment.log.metadata().map_or(0, |meta| meta.len().saturating_sub(room.offset)),
+        }
+    }
+
+    /// The current file's name.
+    pub fn path(&self) -> &Path {
+        &self.config.path
+    }
+}
+
+impl Place {
+    fn is_full(&self, max: u64, need: u64) -> bool {
+        self.len > 0 && (self.len.saturating_add(need) > max || self.index_len >= max.max(INDEX_MAX_LEAST))
+    }
+}
+
+/// The time for records.
+pub(super) fn now_us() -> u64 {
+    u64::try_from(chrono::Utc::now().timestamp_micros()).unwrap_or(0)
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+    options
+}
+
+/// Opens a file for writing; `None` if there is none.
+fn open_existing(path: &Path) -> Result<Option<File>, LogError> {
+    let file = match options().open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(LogError::NotRegular(path.to_owned())),
+        Err(e) => return Err(LogError::file("opening", path)(e)),
+    };
+    let meta = file.metadata().map_err(LogError::file("looking at", path))?;
+    if meta.is_file() { Ok(Some(file)) } else { Err(LogError::NotRegular(PathBuf::from(path))) }
+}
+
+/// Makes the current file's index anew. An old one is unlinked, not emptied: readers may hold it.
+fn create_index(log: &Path, header: &Header) -> Result<File, LogError> {
+    let path = index_name(log, 0);
+    names::remove(&path)?;
+    let index = options().create_new(true).open(&path).map_err(LogError::file("making", &path))?;
+    lock(&index, log)?;
+    index.write_all_at(&header.encode(), 0).map_err(LogError::file("writing", &path))?;
+    Ok(index)
+}
+
+/// One writer at a time: the lock is on the current index.
+fn lock(index: &File, log: &Path) -> Result<(), LogError> {
+    match index.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(LogError::Busy(log.to_owned())),
+        Err(TryLockError::Error(e)) => Err(LogError::file("locking", log)(e)),
+    }
+}

@@ -1,0 +1,130 @@
+//! The actor around [`Life`]: hands commands to it, one at a time, and ends with it.
+
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Recipient,
+    ResponseActFuture, WrapFuture as _,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::life::{Command, Life};
+use super::{Abandon, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
+use crate::database::{Database, SandboxRow};
+use crate::driver::{Driver, Launch, VmmProcess};
+use crate::log_writer::LogWriter;
+use crate::state::SandboxState;
+
+/// Commands waiting for the life to take them; senders wait beyond that.
+const COMMAND_QUEUE: usize = 16;
+
+/// Whether the microVM is made or found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartMode {
+    /// Made. The row is STARTING.
+    Launch,
+    /// Found again; its state may have changed while nobody watched. The row is live.
+    Adopt,
+}
+
+/// What a monitor needs.
+pub struct MonitorConfig {
+    /// The sandbox's row, live.
+    pub row: SandboxRow,
+    /// Make or find.
+    pub mode: StartMode,
+    /// The driver.
+    pub driver: Arc<dyn Driver>,
+    /// What the driver is told.
+    pub launch: Launch,
+    /// The sandbox's log.
+    pub log: Addr<LogWriter>,
+    /// The database.
+    pub database: Addr<Database>,
+    /// Who hears of every durable state change.
+    pub events: Recipient<StateChanged>,
+}
+
+/// The monitor of one microVM.
+pub struct Monitor {
+    life: Option<Life>,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<SandboxState>,
+    process: watch::Receiver<Option<Arc<dyn VmmProcess>>>,
+    log: Addr<LogWriter>,
+}
+
+impl Monitor {
+    /// A monitor that begins when it is started as an actor.
+    pub fn new(config: MonitorConfig) -> Self {
+        let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
+        let (state_sender, state) = watch::channel(config.row.state.clone());
+        let (process_sender, process) = watch::channel(None);
+        let log = config.log.clone();
+        Self { life: Some(Life::new(config, inbox, state_sender, process_sender)), commands, state, process, log }
+    }
+
+    fn pass_on<T: 'static>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> ResponseActFuture<Self, Result<T, MonitorError>> {
+        let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        let commands = self.commands.clone();
+        let passed = async move {
+            commands.send(command).await.map_err(|_| MonitorError::Ended)?;
+            answer.await.map_err(|_| MonitorError::Ended)
+        };
+        Box::pin(passed.into_actor(self))
+    }
+}
+
+impl Actor for Monitor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(life) = self.life.take() {
+            ctx.spawn(life.run().into_actor(self).map(|(), _, ctx| ctx.stop()));
+        }
+    }
+}
+
+impl Handler<Stop> for Monitor {
+    type Result = ResponseActFuture<Self, Result<(), MonitorError>>;
+
+    fn handle(&mut self, Stop { grace }: Stop, _: &mut Self::Context) -> Self::Result {
+        Box::pin(self.pass_on(|reply| Command::Stop { grace, reply }).map(|answer, _, _| answer?))
+    }
+}
+
+impl Handler<Kill> for Monitor {
+    type Result = ResponseActFuture<Self, Result<(), MonitorError>>;
+
+    fn handle(&mut self, Kill { signal }: Kill, _: &mut Self::Context) -> Self::Result {
+        Box::pin(self.pass_on(|reply| Command::Kill { signal, reply }).map(|answer, _, _| answer?))
+    }
+}
+
+impl Handler<Abandon> for Monitor {
+    type Result = ();
+
+    fn handle(&mut self, _: Abandon, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Handler<GetState> for Monitor {
+    type Result = actix::MessageResult<GetState>;
+
+    fn handle(&mut self, _: GetState, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(self.state.borrow().clone())
+    }
+}
+
+impl Handler<GetChannels> for Monitor {
+    type Result = Result<Channels, MonitorError>;
+
+    fn handle(&mut self, _: GetChannels, _: &mut Self::Context) -> Self::Result {
+        Ok(Channels { log: self.log.clone(), process: self.process.borrow().clone() })
+    }
+}

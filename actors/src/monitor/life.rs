@@ -1,0 +1,367 @@
+//! The story of one microVM, told in order: made or found, watched, drained, recorded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::MailboxError;
+use chrono::Utc;
+use futures::future::{BoxFuture, OptionFuture};
+use nix::libc::{SIGKILL, SIGTERM};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::deadlines::{Deadlines, Due};
+use super::{MonitorConfig, MonitorError, StartMode, StateChanged};
+use crate::database::DatabaseError;
+use crate::driver::{DriverError, Vmm, VmmEvent, VmmProcess};
+use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause};
+use crate::transition::advance;
+
+/// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
+/// QEMU's or libkrun's hands then, which takes microseconds; seconds mean that the guest lied.
+const MISSING_BYTES_LIMIT: Duration = Duration::from_secs(10);
+/// How long passing a message to the guest may take before the VMM is told instead.
+const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
+/// Grace of a workload that reached its time limit.
+const TIME_LIMIT_GRACE: Duration = Duration::from_secs(10);
+/// Pauses between tries while the database or the log cannot be written.
+const RETRY_PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+
+/// A command with the place for its answer.
+pub(super) enum Command {
+    Stop { grace: Duration, reply: oneshot::Sender<Result<(), MonitorError>> },
+    Kill { signal: i32, reply: oneshot::Sender<Result<(), MonitorError>> },
+}
+
+/// An actor that this story cannot go on without has ended; the supervisor starts it again and finds
+/// the microVM by adoption.
+struct Interrupted;
+
+impl From<MailboxError> for Interrupted {
+    fn from(_: MailboxError) -> Self {
+        Self
+    }
+}
+
+/// The guest's report of the workload's end.
+#[derive(Clone, Copy)]
+struct ExitReport {
+    exit: ExitStatus,
+    stdout: u64,
+    stderr: u64,
+}
+
+type Draining = BoxFuture<'static, Result<Result<StreamTotals, LogError>, MailboxError>>;
+
+pub(super) struct Life {
+    config: MonitorConfig,
+    commands: mpsc::Receiver<Command>,
+    state: watch::Sender<SandboxState>,
+    process: watch::Sender<Option<Arc<dyn VmmProcess>>>,
+    deadlines: Deadlines,
+    report: Option<ExitReport>,
+    draining: Option<Draining>,
+}
+
+impl Life {
+    pub(super) fn new(
+        config: MonitorConfig,
+        commands: mpsc::Receiver<Command>,
+        state: watch::Sender<SandboxState>,
+        process: watch::Sender<Option<Arc<dyn VmmProcess>>>,
+    ) -> Self {
+        Self { config, commands, state, process, deadlines: Deadlines::default(), report: None, draining: None }
+    }
+
+    /// From the first step to the last; returns early when an actor it needs is gone.
+    pub(super) async fn run(mut self) {
+        let sandbox = self.config.row.spec.key.to_string();
+        if matches!(self.tell().await, Err(Interrupted)) {
+            tracing::warn!(%sandbox, "the monitor lost its log writer or the database and ends");
+        }
+    }
+
+    async fn tell(&mut self) -> Result<(), Interrupted> {
+        let made = match self.config.mode {
+            StartMode::Launch => self.config.driver.launch(self.config.launch.clone()).await,
+            StartMode::Adopt => self.config.driver.adopt(self.config.launch.clone()).await,
+        };
+        let vmm = match made {
+            Ok(vmm) => vmm,
+            Err(error) => return self.end_without_vmm(&error).await,
+        };
+        let Vmm { process, outputs, mut events } = vmm;
+        self.config.row.microvm_pid = process.pid();
+        self.process.send_replace(Some(process.clone()));
+        for (stream, pipe) in outputs {
+            if let Err(error) = self.config.log.send(AttachStream { stream, pipe }).await? {
+                let message = crate::driver::error_chain(&error);
+                self.apply(Event::Faulted(FailureReason::Internal { message })).await?;
+                self.signal_vmm(&*process, SIGKILL);
+            }
+        }
+        self.resume_deadlines();
+        let status = self.watch(&*process, &mut events).await?;
+        self.finish(&*process, status).await
+    }
+
+    /// Nothing to watch: the start failed, or nothing is left of an earlier microVM.
+    async fn end_without_vmm(&mut self, error: &DriverError) -> Result<(), Interrupted> {
+        match (self.config.mode, error) {
+            (StartMode::Launch, error) => {
+                let reason = FailureReason::SpawnFailed { message: error.chain() };
+                self.close_log().await?;
+                self.apply(Event::SpawnFailed(reason)).await
+            }
+            (StartMode::Adopt, error) => {
+                let reason = match error {
+                    DriverError::Gone => FailureReason::Lost,
+                    error => FailureReason::Internal { message: error.chain() },
+                };
+                self.close_log().await?;
+                self.apply(Event::Faulted(reason)).await?;
+                self.apply(Event::VmmExited(ExitStatus::Unknown)).await
+            }
+        }
+    }
+
+    /// Handles one thing after the other until the VMM process is gone.
+    async fn watch(
+        &mut self,
+        process: &dyn VmmProcess,
+        events: &mut mpsc::Receiver<VmmEvent>,
+    ) -> Result<ExitStatus, Interrupted> {
+        loop {
+            let due = self.deadlines.next();
+            let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
+            let draining = OptionFuture::from(self.draining.as_mut());
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(VmmEvent::VmmExited(status)) => return Ok(status),
+                    Some(event) => self.on_event(process, event).await?,
+                    // The driver's own task is gone: start over by adoption.
+                    None => return Err(Interrupted),
+                },
+                Some(command) = self.commands.recv() => self.on_command(process, command).await?,
+                Some(totals) = draining => {
+                    self.draining = None;
+                    self.on_drained(process, totals?).await?;
+                }
+                Some(()) = timer => self.on_due(process).await?,
+            }
+        }
+    }
+
+    async fn on_event(&mut self, process: &dyn VmmProcess, event: VmmEvent) -> Result<(), Interrupted> {
+        match event {
+            VmmEvent::WorkloadStarted => {
+                if self.config.row.state == SandboxState::Starting {
+                    self.apply(Event::WorkloadStarted).await?;
+                    self.resume_deadlines();
+                }
+            }
+            VmmEvent::WorkloadNotStarted { code, message } => {
+                self.apply(Event::WorkloadNotStarted { code, message }).await?;
+                self.acknowledge(process).await;
+            }
+            VmmEvent::WorkloadExited { exit, stdout_bytes, stderr_bytes } => {
+                let (stdout, stderr) = (stdout_bytes.unwrap_or(0), stderr_bytes.unwrap_or(0));
+                self.report = Some(ExitReport { exit, stdout, stderr });
+                self.deadlines.workload_ended();
+                let wanted = AwaitBytes { stdout, stderr, idle_limit: MISSING_BYTES_LIMIT };
+                self.draining = Some(Box::pin(self.config.log.send(wanted)));
+            }
+            VmmEvent::Faulted(reason) => {
+                self.apply(Event::Faulted(reason)).await?;
+                self.signal_vmm(process, SIGKILL);
+            }
+            VmmEvent::VmmExited(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The workload's last byte is on file: its end is made durable, then the guest may power off.
+    async fn on_drained(
+        &mut self,
+        process: &dyn VmmProcess,
+        totals: Result<StreamTotals, LogError>,
+    ) -> Result<(), Interrupted> {
+        let Some(report) = self.report else { return Ok(()) };
+        match totals {
+            Ok(totals) if totals.stdout < report.stdout || totals.stderr < report.stderr => tracing::warn!(
+                sandbox = %self.config.row.spec.key,
+                reported_stdout = report.stdout,
+                reported_stderr = report.stderr,
+                ?totals,
+                "the guest reported more output than ever arrived"
+            ),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(sandbox = %self.config.row.spec.key, %error, "waiting for the last output failed");
+            }
+        }
+        self.record_exit().await?;
+        self.acknowledge(process).await;
+        Ok(())
+    }
+
+    async fn record_exit(&mut self) -> Result<(), Interrupted> {
+        if let Some(ExitReport { exit, .. }) = self.report
+            && self.config.row.state.exit().is_none()
+        {
+            // A report can be the first sign of life after an adoption.
+            if self.config.row.state == SandboxState::Starting {
+                self.apply(Event::WorkloadStarted).await?;
+            }
+            self.apply(Event::WorkloadExited(exit)).await?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, process: &dyn VmmProcess) {
+        let acknowledged = tokio::time::timeout(GUEST_CALL_LIMIT, process.acknowledge_exit()).await;
+        if !matches!(acknowledged, Ok(Ok(()))) {
+            self.signal_vmm(process, SIGTERM);
+        }
+        self.deadlines.exit_acknowledged(Instant::now());
+    }
+
+    async fn on_command(&mut self, process: &dyn VmmProcess, command: Command) -> Result<(), Interrupted> {
+        match command {
+            Command::Stop { grace, reply } => {
+                self.apply(Event::StopRequested(StopCause::Requested)).await?;
+                if self.report.is_none() {
+                    self.ask_workload_to_end(process, grace).await;
+                }
+                let _ = reply.send(Ok(()));
+            }
+            Command::Kill { signal: SIGKILL, reply } => {
+                self.apply(Event::StopRequested(StopCause::Killed { signal: SIGKILL })).await?;
+                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
+                let killed = process.signal_vmm(SIGKILL);
+                let _ = reply.send(killed.map_err(|error| MonitorError::Driver(error.chain())));
+            }
+            Command::Kill { signal, reply } => {
+                let answer = match tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(signal)).await {
+                    Ok(answer) => answer.map_err(|error| MonitorError::Driver(error.chain())),
+                    Err(_) => Err(MonitorError::Driver("the guest does not answer".to_owned())),
+                };
+                let _ = reply.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_workload_to_end(&mut self, process: &dyn VmmProcess, grace: Duration) {
+        self.deadlines.stop_asked(Instant::now(), grace);
+        let asked = tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(SIGTERM)).await;
+        if !matches!(asked, Ok(Ok(()))) {
+            // A guest that cannot be asked gets no grace.
+            self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
+        }
+    }
+
+    async fn on_due(&mut self, process: &dyn VmmProcess) -> Result<(), Interrupted> {
+        match self.deadlines.take_due(Instant::now()) {
+            Some(Due::TimeLimit) => {
+                let limit = self.config.row.spec.timeout.unwrap_or_default();
+                self.apply(Event::Faulted(FailureReason::TimedOut { limit })).await?;
+                self.ask_workload_to_end(process, TIME_LIMIT_GRACE).await;
+            }
+            Some(Due::TerminateVmm) => self.signal_vmm(process, SIGTERM),
+            Some(Due::KillVmm) => self.signal_vmm(process, SIGKILL),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The VMM is gone: the pipes' rest goes on file, then the end becomes visible.
+    async fn finish(&mut self, process: &dyn VmmProcess, status: ExitStatus) -> Result<(), Interrupted> {
+        self.close_log().await?;
+        self.record_exit().await?;
+        self.apply(Event::VmmExited(status)).await?;
+        if let Err(error) = process.release().await {
+            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "cleaning up after the microVM");
+        }
+        Ok(())
+    }
+
+    /// Tries until it works: with a full disk the bytes wait in the pipes, which the waiter holds.
+    async fn close_log(&mut self) -> Result<(), Interrupted> {
+        let mut pauses = RETRY_PAUSES.into_iter();
+        let mut pause = RETRY_PAUSES[0];
+        while let Err(error) = self.config.log.send(Close).await? {
+            tracing::warn!(sandbox = %self.config.row.spec.key, %error, "the log cannot be completed yet");
+            pause = pauses.next().unwrap_or(pause);
+            self.pause_answering(pause).await;
+        }
+        Ok(())
+    }
+
+    /// Waits, but leaves no command without an answer.
+    async fn pause_answering(&mut self, pause: Duration) {
+        let end = tokio::time::sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                Some(Command::Stop { reply, .. } | Command::Kill { reply, .. }) = self.commands.recv() => {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+        }
+    }
+
+    fn signal_vmm(&self, process: &dyn VmmProcess, signal: i32) {
+        if let Err(error) = process.signal_vmm(signal) {
+            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "the VMM process was not signalled");
+        }
+    }
+
+    /// Deadlines from the row, so that they hold over an adoption too.
+    fn resume_deadlines(&mut self) {
+        let row = &self.config.row;
+        if row.state != SandboxState::Running {
+            if matches!(row.state, SandboxState::Stopping { exit: None, .. }) {
+                self.deadlines.stop_asked(Instant::now(), TIME_LIMIT_GRACE);
+            }
+            return;
+        }
+        if let (Some(limit), Some(started)) = (row.spec.timeout, row.started_at) {
+            let ran = (Utc::now() - started).to_std().unwrap_or_default();
+            if let Some(at) = Instant::now().checked_add(limit.saturating_sub(ran)) {
+                self.deadlines.limit_run_time(at);
+            }
+        }
+    }
+
+    /// One edge: decided, durable, told. An event without an edge changes nothing.
+    async fn apply(&mut self, event: Event) -> Result<(), Interrupted> {
+        let (row, record) = match advance(&self.config.row, &event, Utc::now()) {
+            Ok(Some(step)) => step,
+            Ok(None) => return Ok(()),
+            Err(no_edge) => {
+                tracing::warn!(sandbox = %self.config.row.spec.key, %no_edge, "event ignored");
+                return Ok(());
+            }
+        };
+        let mut pauses = RETRY_PAUSES.into_iter();
+        let mut pause = RETRY_PAUSES[0];
+        while let Err(error) = self.config.database.send(record.clone()).await? {
+            if let DatabaseError::UnknownSandbox { .. } = error {
+                tracing::error!(sandbox = %row.spec.key, %error, "the row was removed while its microVM lived");
+                break;
+            }
+            let error = crate::driver::error_chain(&error);
+            tracing::warn!(sandbox = %row.spec.key, error, "the state change is not durable yet");
+            pause = pauses.next().unwrap_or(pause);
+            self.pause_answering(pause).await;
+        }
+        tracing::info!(sandbox = %row.spec.key, from = self.config.row.state.status(), to = row.state.status(), event = event.name());
+        self.config.row = row;
+        self.state.send_replace(self.config.row.state.clone());
+        self.config.events.do_send(StateChanged { row: Arc::new(self.config.row.clone()) });
+        Ok(())
+    }
+}

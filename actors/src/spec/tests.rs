@@ -1,0 +1,99 @@
+//! Names, texts and limits, good and hostile.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn spec_in(dir: &Path) -> SandboxSpec {
+    SandboxSpec::new(SandboxName::new("a").unwrap(), Rootfs::Native(dir.to_owned()), vec!["/bin/true".into()])
+}
+
+#[test]
+fn names_are_safe_file_names() {
+    for good in ["a", "A9", "web-1", "x_y.z", &"a".repeat(63)] {
+        assert!(SandboxName::new(good).is_ok(), "{good}");
+    }
+    for bad in ["", ".", "..", ".a", "-a", "_a", "a/b", "../a", "a..b", "a b", "a\0", "a\n", "ä", &"a".repeat(64)] {
+        assert!(SandboxName::new(bad).is_err(), "{bad:?}");
+        assert!(ConfigName::new(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_name_from_json_is_checked_too() {
+    assert!(serde_json::from_str::<SandboxName>("\"ok\"").is_ok());
+    assert!(serde_json::from_str::<SandboxName>("\"../etc\"").is_err());
+}
+
+#[test]
+fn bytes_that_are_not_text_survive_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec_in(dir.path());
+    let odd = ByteString::from(OsString::from_vec(vec![0xff, b'a', 0xfe]));
+    spec.env.push(("KEY".into(), odd.clone()));
+    spec.command.push(odd);
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<SandboxSpec>(&json).unwrap(), spec);
+}
+
+#[test]
+fn every_limit_has_its_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = spec_in(dir.path());
+    assert_eq!(base.check(), Ok(()));
+    let refused = |change: &dyn Fn(&mut SandboxSpec)| {
+        let mut spec = base.clone();
+        change(&mut spec);
+        spec.check().unwrap_err()
+    };
+    assert!(matches!(refused(&|s| s.resources.memory_mib = 16), SpecError::Memory { mib: 16, .. }));
+    assert!(matches!(refused(&|s| s.resources.cpus = 0), SpecError::Cpus(0)));
+    assert!(matches!(refused(&|s| s.command.clear()), SpecError::NoCommand));
+    assert!(matches!(refused(&|s| s.command[0] = "a\0b".into()), SpecError::Nul { .. }));
+    assert!(matches!(refused(&|s| s.env.push(("".into(), "x".into()))), SpecError::Env(_)));
+    assert!(matches!(refused(&|s| s.env.push(("A=B".into(), "x".into()))), SpecError::Env(_)));
+    assert!(matches!(refused(&|s| s.env.push(("A".into(), "\0".into()))), SpecError::Nul { .. }));
+    assert!(matches!(refused(&|s| s.workdir = Some("tmp".into())), SpecError::Workdir(_)));
+    assert!(matches!(refused(&|s| s.log.max_bytes = 1), SpecError::Log { .. }));
+    let long = "x".repeat(WORKLOAD_MAX_BYTES);
+    assert!(matches!(refused(&|s| s.command.push(long.as_str().into())), SpecError::TooLarge { .. }));
+    assert!(matches!(refused(&|s| s.rootfs = Rootfs::Native("rel".into())), SpecError::RootfsRelative(_)));
+    let missing = dir.path().join("missing");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for path in [missing, file] {
+        assert!(matches!(refused(&|s| s.rootfs = Rootfs::Native(path.clone())), SpecError::RootfsUnusable { .. }));
+    }
+}
+
+#[test]
+fn an_env_value_never_shows_in_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec_in(dir.path());
+    spec.env.push(("TOKEN".into(), "s3cret\0".into()));
+    assert!(!spec.check().unwrap_err().to_string().contains("s3cret"));
+}
+
+#[test]
+fn rootfs_texts() {
+    for text in ["", "native", "native:", "other:/a", "native:/a:/b", "overlayfs:", "overlayfs:/a:", "native:/a\\"] {
+        assert!(Rootfs::from_text(text).is_err(), "{text:?}");
+    }
+    let odd = Rootfs::Overlayfs(vec!["/a:b".into(), "/c\\".into()]);
+    assert_eq!(odd.to_text(), "overlayfs:/a\\:b:/c\\\\");
+}
+
+proptest! {
+    #[test]
+    fn rootfs_text_is_unambiguous(paths in proptest::collection::vec("/[a-z:\\\\]{1,12}", 1..4), native: bool) {
+        let mut paths: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
+        let rootfs = if native { Rootfs::Native(paths.remove(0)) } else { Rootfs::Overlayfs(paths) };
+        prop_assert_eq!(Rootfs::from_text(&rootfs.to_text()).unwrap(), rootfs);
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in ".*") {
+        let _ = Rootfs::from_text(&text);
+        let _ = SandboxName::new(text);
+    }
+}

@@ -1,0 +1,91 @@
+//! What the supervisor knows of one sandbox that has not ended.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Addr, SpawnHandle};
+use tokio::sync::oneshot;
+
+use crate::database::SandboxRow;
+use crate::log_writer::LogWriter;
+use crate::monitor::Monitor;
+
+/// A monitor may be lost this often within [`INTENSITY_WINDOW`]; once more, and its sandbox is FAILED.
+const INTENSITY_LIMIT: usize = 5;
+/// See [`INTENSITY_LIMIT`].
+const INTENSITY_WINDOW: Duration = Duration::from_secs(30);
+
+/// Whoever waits for a row.
+pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;
+
+/// A sandbox that is being started, live, in BACKOFF or being cleaned up.
+#[derive(Default)]
+pub(super) struct Child {
+    /// The latest durable row; `None` while the first one is being written.
+    pub(super) row: Option<Arc<SandboxRow>>,
+    pub(super) monitor: Option<Addr<Monitor>>,
+    pub(super) log: Option<Addr<LogWriter>>,
+    /// Waiting for RUNNING or the end.
+    pub(super) until_started: Vec<RowSender>,
+    /// Waiting for the end without a restart.
+    pub(super) until_ended: Vec<RowSender>,
+    /// A stop was asked for, with this grace: no restart follows.
+    pub(super) stop: Option<Duration>,
+    /// The timer of the next attempt, in BACKOFF.
+    pub(super) next_attempt: Option<SpawnHandle>,
+    /// Restarts since the last healthy run.
+    pub(super) restarts_in_a_row: u32,
+    lost_monitors: VecDeque<Instant>,
+}
+
+impl Child {
+    /// The state's word, for messages.
+    pub(super) fn status(&self) -> &'static str {
+        self.row.as_ref().map_or("STARTING", |row| row.state.status())
+    }
+
+    /// Answers those who wait for RUNNING or the end.
+    pub(super) fn answer_started(&mut self) {
+        if let Some(row) = &self.row {
+            for sender in self.until_started.drain(..) {
+                let _ = sender.send(row.clone());
+            }
+        }
+    }
+
+    /// Answers everybody.
+    pub(super) fn answer_ended(&mut self) {
+        self.answer_started();
+        if let Some(row) = &self.row {
+            for sender in self.until_ended.drain(..) {
+                let _ = sender.send(row.clone());
+            }
+        }
+    }
+
+    /// Counts a lost monitor; false when that was once too often.
+    pub(super) fn may_lose_monitor(&mut self, now: Instant) -> bool {
+        while self.lost_monitors.front().is_some_and(|at| now.duration_since(*at) > INTENSITY_WINDOW) {
+            self.lost_monitors.pop_front();
+        }
+        self.lost_monitors.push_back(now);
+        self.lost_monitors.len() <= INTENSITY_LIMIT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_count_within_the_window_only() {
+        let mut child = Child::default();
+        let start = Instant::now();
+        for _ in 0..INTENSITY_LIMIT {
+            assert!(child.may_lose_monitor(start));
+        }
+        assert!(!child.may_lose_monitor(start));
+        assert!(child.may_lose_monitor(start + INTENSITY_WINDOW + Duration::from_secs(1)));
+    }
+}

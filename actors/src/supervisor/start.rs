@@ -1,0 +1,278 @@
+//! How a child comes to its monitor: started, started again, adopted, given up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use chrono::Utc;
+use nix::libc::SIGKILL;
+
+use super::actor::Supervisor;
+use super::{ReconcileReport, SupervisorError};
+use crate::database::{Database, GetSandbox, ListSandboxes, SandboxRow, UpsertSandbox};
+use crate::driver::{Driver, DriverError, Launch, VmmEvent};
+use crate::hosting::{DownReason, host_on};
+use crate::log_writer::{LogConfig, LogWriter};
+use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, Stop};
+use crate::spec::{SandboxKey, SandboxSpec};
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::transition::advance;
+
+/// How long an orphaned VMM may take to end after SIGKILL.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Pause before a restart that could not be recorded is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Applies one edge to a row that has no monitor and makes it durable.
+pub(super) async fn record(
+    database: &actix::Addr<Database>,
+    row: &SandboxRow,
+    event: Event,
+) -> Result<SandboxRow, SupervisorError> {
+    match advance(row, &event, Utc::now()) {
+        Ok(Some((row, record))) => {
+            database.send(record).await??;
+            Ok(row)
+        }
+        Ok(None) => Ok(row.clone()),
+        Err(_) => Err(SupervisorError::AlreadyLive { key: row.spec.key.clone(), status: row.state.status() }),
+    }
+}
+
+/// The row of a sandbox that is about to be started, durable and STARTING.
+pub(super) async fn reserve_row(
+    database: actix::Addr<Database>,
+    spec: SandboxSpec,
+    driver: &'static str,
+    supervisor_pid: u32,
+) -> Result<SandboxRow, SupervisorError> {
+    let spec =
+        tokio::task::spawn_blocking(move || spec.check().map(|()| spec)).await.map_err(|_| SupervisorError::Gone)??;
+    let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
+    row.driver = Some(driver.to_owned());
+    row.supervisor_pid = supervisor_pid;
+    record(&database, &row, Event::StartRequested).await
+}
+
+impl Supervisor {
+    fn launch_of(&self, row: &SandboxRow) -> Launch {
+        let key = &row.spec.key;
+        Launch {
+            spec: Arc::new(row.spec.clone()),
+            generation: row.generation,
+            runtime_dir: self.config.state_dir.runtime(key),
+            vmm_log: self.config.state_dir.vmm_log(key),
+            state_id: self.config.state_id.clone(),
+        }
+    }
+
+    /// Gives a live row its log writer and its monitor.
+    pub(super) fn host_child(
+        &mut self,
+        row: SandboxRow,
+        driver: Arc<dyn Driver>,
+        mode: StartMode,
+        ctx: &mut Context<Self>,
+    ) {
+        let key = row.spec.key.clone();
+        let generation = row.generation;
+        let launch = self.launch_of(&row);
+        let log_arbiter = self.log_arbiter(&key);
+        let log_path = self.config.state_dir.log(&key);
+        let supervisor = ctx.address();
+        let child = self.children.entry(key.clone()).or_default();
+        let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
+            let config = LogConfig::new(log_path, row.spec.log, generation);
+            let lost = LogLost { key: key.clone(), generation };
+            let supervisor = supervisor.clone();
+            let on_down = move |reason| {
+                if reason == DownReason::Panicked {
+                    supervisor.do_send(lost);
+                }
+            };
+            host_on(&log_arbiter, move || LogWriter::new(config), on_down)
+        });
+        let config = MonitorConfig {
+            row: row.clone(),
+            mode,
+            driver,
+            launch,
+            log: log.clone(),
+            database: self.config.database.clone(),
+            events: supervisor.clone().recipient(),
+        };
+        let down_key = key.clone();
+        let monitor = host_on(
+            &self.config.control_arbiter,
+            move || Monitor::new(config),
+            move |reason| supervisor.do_send(Down { key: down_key, generation, reason }),
+        );
+        if let Some(grace) = child.stop {
+            monitor.do_send(Stop { grace });
+        }
+        child.log = Some(log);
+        child.monitor = Some(monitor);
+        self.note_row(&Arc::new(row));
+    }
+
+    /// A live sandbox lost its monitor or its log writer: find the microVM again.
+    pub(super) fn adopt_again(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        let may_go_on = child.may_lose_monitor(Instant::now());
+        let database = self.config.database.clone();
+        let wanted = key.clone();
+        let key = key.clone();
+        // What was told last can be older than what is durable.
+        let read = async move { database.send(GetSandbox(wanted)).await };
+        ctx.spawn(read.into_actor(self).map(move |row, this, ctx| match row {
+            Ok(Ok(Some(row))) if row.state.is_live() && may_go_on => this.adopt(row, ctx),
+            Ok(Ok(Some(row))) if row.state.is_live() => this.give_up(row, ctx),
+            Ok(Ok(Some(row))) => {
+                this.note_row(&Arc::new(row));
+                this.on_ended(&key, ctx);
+            }
+            other => {
+                tracing::error!(sandbox = %key, ?other, "the row of a live sandbox cannot be read; it is left alone until the next start");
+                this.children.remove(&key);
+            }
+        }));
+    }
+
+    /// Looks for the microVM of a live row.
+    pub(super) fn adopt(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
+        row.supervisor_pid = self.config.supervisor_pid;
+        match self.driver_of(&row) {
+            Ok(driver) => self.host_child(row, driver, StartMode::Adopt, ctx),
+            Err(error) => {
+                tracing::error!(sandbox = %row.spec.key, error = %error.chain(), "a live sandbox's driver is not there");
+                self.give_up(row, ctx);
+            }
+        }
+    }
+
+    fn driver_of(&self, row: &SandboxRow) -> Result<Arc<dyn Driver>, DriverError> {
+        let choice = row.driver.clone().map_or(crate::spec::DriverChoice::Auto, crate::spec::DriverChoice::Named);
+        self.config.drivers.select(&choice)
+    }
+
+    /// Ends a microVM whose monitor failed too often; its sandbox is FAILED.
+    fn give_up(&mut self, row: SandboxRow, ctx: &mut Context<Self>) {
+        let key = row.spec.key.clone();
+        let driver = self.driver_of(&row);
+        let launch = self.launch_of(&row);
+        let database = self.config.database.clone();
+        let end = async move {
+            if let Ok(driver) = driver
+                && let Ok(mut vmm) = driver.adopt(launch).await
+            {
+                if let Err(error) = vmm.process.signal_vmm(SIGKILL) {
+                    tracing::error!(error = %error.chain(), "a microVM that is given up could not be killed");
+                }
+                let gone = async {
+                    while let Some(event) = vmm.events.recv().await {
+                        if matches!(event, VmmEvent::VmmExited(_)) {
+                            break;
+                        }
+                    }
+                };
+                if tokio::time::timeout(GIVE_UP_LIMIT, gone).await.is_ok() {
+                    let _ = vmm.process.release().await;
+                }
+            }
+            let message = "its monitor failed too often".to_owned();
+            let row = record(&database, &row, Event::Faulted(FailureReason::Internal { message })).await?;
+            record(&database, &row, Event::VmmExited(ExitStatus::Unknown)).await
+        };
+        ctx.spawn(end.into_actor(self).map(move |row, this, ctx| {
+            match row {
+                Ok(row) => this.note_row(&Arc::new(row)),
+                Err(error) => tracing::error!(sandbox = %key, %error, "giving up a sandbox"),
+            }
+            this.on_ended(&key, ctx);
+        }));
+    }
+
+    /// Starts a sandbox in BACKOFF again.
+    pub(super) fn start_again(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
+        let Some(row) = self.children.get(key).and_then(|child| child.row.clone()) else { return };
+        let driver = self.driver_of(&row);
+        let database = self.config.database.clone();
+        let key = key.clone();
+        let start = async move {
+            let driver = driver?;
+            let row = record(&database, &row, Event::StartRequested).await?;
+            Ok::<_, SupervisorError>((row, driver))
+        };
+        ctx.spawn(start.into_actor(self).map(move |started, this, ctx| match started {
+            Ok((row, driver)) => this.host_child(row, driver, StartMode::Launch, ctx),
+            Err(error) => {
+                tracing::warn!(sandbox = %key, error = crate::driver::error_chain(&error), "a restart has to wait");
+                this.schedule(&key, RETRY_PAUSE, ctx);
+            }
+        }));
+    }
+
+    /// Finds every row that an earlier orchestrator left live or in BACKOFF.
+    pub(super) fn reconcile(&mut self, rows: Vec<SandboxRow>, ctx: &mut Context<Self>) -> ReconcileReport {
+        let mut report = ReconcileReport::default();
+        for row in rows {
+            let key = row.spec.key.clone();
+            if self.children.contains_key(&key) {
+                continue;
+            }
+            match row.state {
+                SandboxState::Backoff { until } => {
+                    self.children.entry(key.clone()).or_default();
+                    let pause = (until - Utc::now()).to_std().unwrap_or_default();
+                    self.note_row(&Arc::new(row));
+                    self.schedule(&key, pause, ctx);
+                    report.adopted.push(key);
+                }
+                _ if row.state.is_live() => {
+                    self.adopt(row, ctx);
+                    report.adopted.push(key);
+                }
+                _ => {}
+            }
+        }
+        report
+    }
+
+    pub(super) fn schedule(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
+        let again = key.clone();
+        let handle = ctx.run_later(pause, move |this, ctx| this.start_again(&again, ctx));
+        if let Some(child) = self.children.get_mut(key) {
+            child.next_attempt = Some(handle);
+        }
+    }
+}
+
+/// A log writer panicked.
+#[derive(Debug, Clone, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct LogLost {
+    key: SandboxKey,
+    generation: u64,
+}
+
+impl actix::Handler<LogLost> for Supervisor {
+    type Result = ();
+
+    /// One way back for every loss: the monitor lets go, and a new pair adopts the microVM.
+    fn handle(&mut self, LogLost { key, generation }: LogLost, _: &mut Self::Context) {
+        if let Some(child) = self.children.get_mut(&key)
+            && child.row.as_ref().is_some_and(|row| row.generation == generation)
+        {
+            child.log = None;
+            if let Some(monitor) = &child.monitor {
+                monitor.do_send(Abandon);
+            }
+        }
+    }
+}
+
+/// All rows, for [`Supervisor::reconcile`].
+pub(super) async fn list(database: actix::Addr<Database>) -> Result<Vec<SandboxRow>, SupervisorError> {
+    Ok(database.send(ListSandboxes).await??)
+}

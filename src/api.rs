@@ -1,0 +1,338 @@
+//! The JSON of the HTTP API, shared by server and client. Described for users in
+//! `docs/http-api.md`; field names and codes are stable within one [`API_VERSION`].
+
+pub mod frame;
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use sandpen_actors::database::{RecordTransition, SandboxRow};
+use sandpen_actors::spec::{ByteString, DriverChoice, RestartPolicy};
+use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
+use sandpen_actors::state_dir::StateDir;
+use serde::{Deserialize, Serialize};
+
+/// The version of everything in here; a client refuses a daemon of another one.
+pub const API_VERSION: u32 = 1;
+
+/// What [`Version::name`] says, so that a stranger on the socket is noticed.
+pub const NAME: &str = "sandpen";
+
+/// Largest JSON body in bytes: a full workload (1 MiB) with every byte escaped, and some room.
+pub const BODY_MAX_BYTES: usize = 8 << 20;
+
+/// Grace in milliseconds where a request names none.
+pub const GRACE_DEFAULT_MS: u64 = 10_000;
+
+/// Answer of `GET /v1/version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// [`NAME`].
+    pub name: String,
+    /// The daemon's version.
+    pub version: String,
+    /// [`API_VERSION`].
+    pub api: u32,
+    /// The daemon's process.
+    pub pid: u32,
+    /// Its state directory.
+    pub state_dir: PathBuf,
+}
+
+/// A sandbox as users see it. Environment values are left out on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Its name.
+    pub name: String,
+    /// The config it belongs to; `default` where none is used.
+    pub config_file: String,
+    /// `CREATED STARTING RUNNING STOPPING STOPPED FAILED BACKOFF`.
+    pub state: String,
+    /// The driver's name, once one was chosen.
+    pub driver: Option<String>,
+    /// The VMM process, while there is one.
+    pub microvm_pid: Option<u32>,
+    /// The workload's exit code; null while it runs or when a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The signal that ended the workload.
+    pub exit_signal: Option<i32>,
+    /// Why it is FAILED, one line.
+    pub failure: Option<String>,
+    /// The same as a word, for programs: `spawn_failed workload_not_started vmm_lost
+    /// companion_lost boot_timed_out timed_out protocol_broken lost internal`.
+    pub failure_kind: Option<String>,
+    /// Starts by the restart policy since the last start by request.
+    pub restarts: u32,
+    /// Starts in all.
+    pub generation: u64,
+    /// When it was first made.
+    pub created_at: DateTime<Utc>,
+    /// When its workload last started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When its workload last ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// When a restart is due (BACKOFF).
+    pub restart_at: Option<DateTime<Utc>>,
+    /// `native:PATH` or `overlayfs:LOWER:LOWER`.
+    pub rootfs: String,
+    /// Program and arguments.
+    pub command: Vec<ByteString>,
+    /// Names of the environment entries.
+    pub env_names: Vec<ByteString>,
+    /// Working directory in the guest.
+    pub workdir: Option<ByteString>,
+    /// The driver asked for: `auto` or a name.
+    pub driver_wanted: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Longest run time in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// What happens after the end.
+    pub restart: RestartPolicy,
+    /// Whether the workload has a standard input.
+    pub stdin: bool,
+    /// Whether it is removed when it has ended.
+    pub remove_on_end: bool,
+    /// The current log file.
+    pub log: PathBuf,
+    /// What the VMM and the guest's console printed.
+    pub vmm_log: PathBuf,
+}
+
+impl Sandbox {
+    /// The view of a row.
+    pub fn new(row: &SandboxRow, dir: &StateDir) -> Self {
+        let spec = &row.spec;
+        let (exit_code, exit_signal) = exit_fields(row.state.exit());
+        Self {
+            name: spec.key.name.to_string(),
+            config_file: spec.key.config.to_string(),
+            state: row.state.status().to_owned(),
+            driver: row.driver.clone(),
+            microvm_pid: row.microvm_pid,
+            exit_code,
+            exit_signal,
+            failure: row.state.failure().map(ToString::to_string),
+            failure_kind: row.state.failure().map(|reason| failure_kind(reason).to_owned()),
+            restarts: row.restarts,
+            generation: row.generation,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            restart_at: match row.state {
+                SandboxState::Backoff { until } => Some(until),
+                _ => None,
+            },
+            rootfs: spec.rootfs.to_text(),
+            command: spec.command.clone(),
+            env_names: spec.env.iter().map(|(name, _)| name.clone()).collect(),
+            workdir: spec.workdir.clone(),
+            driver_wanted: match &spec.driver {
+                DriverChoice::Auto => "auto".to_owned(),
+                DriverChoice::Named(name) => name.clone(),
+            },
+            cpus: spec.resources.cpus,
+            memory_mib: spec.resources.memory_mib,
+            timeout_ms: spec.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            restart: spec.restart,
+            stdin: spec.stdin,
+            remove_on_end: spec.remove_on_end,
+            log: dir.log(&spec.key),
+            vmm_log: dir.vmm_log(&spec.key),
+        }
+    }
+
+    /// Whether nothing more happens without a new request.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state.as_str(), "STOPPED" | "FAILED")
+    }
+
+    /// Whether it should be listed as active: everything but ended and never started.
+    pub fn is_active(&self) -> bool {
+        !self.is_ended() && self.state != "CREATED"
+    }
+
+    /// What a shell would report of the workload; `None` while nothing is known.
+    pub fn shell_code(&self) -> Option<i32> {
+        self.exit_code.or(self.exit_signal.map(|signal| 128 + signal))
+    }
+}
+
+impl Sandbox {
+    /// The exit code of `sandpen run` for an ended sandbox: the workload's as a shell would report
+    /// it, 124 for one that was stopped after its time limit before it said so itself (as
+    /// timeout(1) does), 125 for every failure that is not the workload's.
+    pub fn run_code(&self) -> u8 {
+        const TIMED_OUT: u8 = 124;
+        const FAILED: u8 = 125;
+        let workload = self.shell_code().and_then(|code| u8::try_from(code).ok());
+        match self.failure_kind.as_deref() {
+            None | Some("workload_not_started") => workload.unwrap_or(FAILED),
+            Some("timed_out") => workload.unwrap_or(TIMED_OUT),
+            Some(_) => FAILED,
+        }
+    }
+}
+
+/// One recorded transition of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// Which start, from 1.
+    pub generation: u64,
+    /// What happened.
+    pub event: String,
+    /// The state after it.
+    pub state: String,
+    /// The workload's exit code, where known.
+    pub exit_code: Option<i32>,
+    /// The signal that ended the workload, where known.
+    pub exit_signal: Option<i32>,
+    /// Why it failed or is failing.
+    pub failure: Option<String>,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// The VMM process, while there was one.
+    pub microvm_pid: Option<u32>,
+    /// The driver.
+    pub driver: Option<String>,
+}
+
+impl From<&RecordTransition> for Transition {
+    fn from(record: &RecordTransition) -> Self {
+        let (exit_code, exit_signal) = exit_fields(record.state.exit());
+        Self {
+            seq: record.seq,
+            generation: record.generation,
+            event: record.event.clone(),
+            state: record.state.status().to_owned(),
+            exit_code,
+            exit_signal,
+            failure: record.state.failure().map(ToString::to_string),
+            at: record.at,
+            microvm_pid: record.microvm_pid,
+            driver: record.driver.clone(),
+        }
+    }
+}
+
+fn exit_fields(exit: Option<ExitStatus>) -> (Option<i32>, Option<i32>) {
+    match exit {
+        Some(ExitStatus::Code(code)) => (Some(code), None),
+        Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
+        Some(ExitStatus::Unknown) | None => (None, None),
+    }
+}
+
+fn failure_kind(reason: &FailureReason) -> &'static str {
+    match reason {
+        FailureReason::SpawnFailed { .. } => "spawn_failed",
+        FailureReason::WorkloadNotStarted { .. } => "workload_not_started",
+        FailureReason::VmmLost { .. } => "vmm_lost",
+        FailureReason::CompanionLost { .. } => "companion_lost",
+        FailureReason::BootTimedOut { .. } => "boot_timed_out",
+        FailureReason::TimedOut { .. } => "timed_out",
+        FailureReason::ProtocolBroken { .. } => "protocol_broken",
+        FailureReason::Lost => "lost",
+        FailureReason::Internal { .. } => "internal",
+    }
+}
+
+fn grace_default() -> u64 {
+    GRACE_DEFAULT_MS
+}
+
+/// Body of `POST …/stop`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// How long the workload may take after SIGTERM, in milliseconds.
+    #[serde(default = "grace_default")]
+    pub grace_ms: u64,
+}
+
+/// Body of `POST …/kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillRequest {
+    /// The signal's number, 1 to 64; 9 ends the VMM process itself.
+    pub signal: i32,
+}
+
+/// Body of `POST /v1/shutdown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownRequest {
+    /// Whether sandboxes are stopped; otherwise they run on for the next daemon.
+    #[serde(default)]
+    pub stop_sandboxes: bool,
+    /// How long workloads may take after SIGTERM, in milliseconds.
+    #[serde(default = "grace_default")]
+    pub grace_ms: u64,
+}
+
+/// Answer of `POST /v1/shutdown`, when the state directory is free again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownReply {
+    /// The daemon's process, which ends now.
+    pub pid: u32,
+}
+
+/// Answer of `POST …/stdin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StdinReply {
+    /// Bytes that were passed on before stdin was closed.
+    pub bytes: u64,
+}
+
+/// Body of every answer with a status of 400 and above.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// A failure on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// A stable word, for programs.
+    pub code: String,
+    /// One line, for people.
+    pub message: String,
+    /// The causes, outermost first, without `message` itself.
+    #[serde(default)]
+    pub chain: Vec<String>,
+}
+
+impl ErrorDetail {
+    /// The detail of an error value with its causes.
+    pub fn new(code: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut chain = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            chain.push(cause.to_string());
+            source = cause.source();
+        }
+        Self { code: code.to_owned(), message: error.to_string(), chain }
+    }
+
+    /// A detail without causes.
+    pub fn message(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), chain: Vec::new() }
+    }
+
+    /// Message and causes in one line.
+    pub fn one_line(&self) -> String {
+        let mut text = self.message.clone();
+        for cause in &self.chain {
+            if !text.ends_with(cause.as_str()) {
+                text.push_str(": ");
+                text.push_str(cause);
+            }
+        }
+        text
+    }
+}

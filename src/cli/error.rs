@@ -1,0 +1,72 @@
+//! What a subcommand can fail with.
+
+use std::io;
+use std::path::PathBuf;
+
+use sandpen::client::ClientError;
+use sandpen::daemon::DaemonError;
+use sandpen_actors::spec::SpecError;
+
+/// A failure that ends the program.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The daemon refused or cannot be reached.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The daemon could not start.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The sandbox cannot be as it was asked for.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A rootfs that could be anything.
+    #[error("rootfs {0:?} must be a directory that starts with \".\" or \"/\", for example ./rootfs")]
+    RootfsForm(PathBuf),
+    /// A rootfs that is not there.
+    #[error("rootfs {path:?} cannot be used")]
+    Rootfs {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A rootfs that JSON cannot carry.
+    #[error("rootfs {0:?} is not UTF-8; rename it or give a symbolic link to it")]
+    RootfsText(PathBuf),
+    /// Both ways to name a config.
+    #[error("give the config either as --config {option} or in the name {name:?}")]
+    TwoConfigs {
+        /// With the option.
+        option: String,
+        /// With the name.
+        name: String,
+    },
+    /// Standard output is broken.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// No runtime.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] io::Error),
+    /// No signals.
+    #[error("cannot take signals")]
+    Signals(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// There is no current directory.
+    #[error("cannot tell the current directory")]
+    CurrentDir(#[source] io::Error),
+    /// Our own path is unknown.
+    #[error("cannot tell the path of this program, which is the daemon as well")]
+    OwnProgram(#[source] io::Error),
+    /// The sandbox goes on without us.
+    #[error("sandbox {name} is out of sight and may go on; see `sandpen logs -f {name}` and `sandpen stop {name}`")]
+    OutOfSight {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+}

@@ -1,0 +1,60 @@
+//! `sandpen logs`.
+
+use clap::ValueEnum;
+use sandpen::client::{OutputRequest, OutputStart};
+use sandpen_actors::driver::OutputStream;
+
+use super::args::NameArg;
+use super::{CliError, Global, print};
+
+/// Show what a sandbox has written
+///
+/// Its stdout goes to stdout and its stderr to stderr, byte for byte.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sandpen logs --tail 20 web          the last 20 lines
+  sandpen logs -f -t web              with times, until it ends
+  sandpen logs --stream stderr web    errors only")]
+pub struct Args {
+    /// Wait for more until the sandbox has ended
+    #[arg(short, long)]
+    follow: bool,
+    /// Put the time (UTC) before each line
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    tail: Option<usize>,
+    /// Only one stream
+    #[arg(long)]
+    stream: Option<StreamArg>,
+    #[command(flatten)]
+    name: NameArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StreamArg {
+    Stdout,
+    Stderr,
+}
+
+pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let key = args.name.key()?;
+    let request = OutputRequest {
+        from: args.tail.map_or(OutputStart::Oldest, OutputStart::Tail),
+        follow: args.follow,
+        stream: args.stream.map(|stream| match stream {
+            StreamArg::Stdout => OutputStream::Stdout,
+            StreamArg::Stderr => OutputStream::Stderr,
+        }),
+    };
+    let mut output = global.connect().await?.output(&key, request).await?;
+    let mut printer = print::Output::new(args.timestamps);
+    while let Some(frame) = output.next().await? {
+        if !printer.frame(&frame)? {
+            break;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,178 @@
+//! The command line. One file per subcommand, which only reads its arguments and calls the client;
+//! `print` is the only one that writes to the terminal.
+
+mod args;
+mod completion;
+mod daemon;
+mod error;
+mod inspect;
+mod kill;
+mod logs;
+mod names;
+mod print;
+mod ps;
+mod rm;
+mod run;
+mod shutdown;
+mod signals;
+mod stdin;
+mod stop;
+mod wait;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use sandpen::client::{Client, ClientOptions, DaemonCommand};
+use sandpen::paths;
+
+use error::CliError;
+
+/// Exit code for failures of `run` itself, apart from the workload's.
+const RUN_FAILED: u8 = 125;
+/// Exit code for other failures.
+const FAILED: u8 = 1;
+/// Exit code for a command line that cannot be read.
+const USAGE: u8 = 2;
+
+/// Runs untrusted code in microVMs and keeps them running.
+///
+/// A sandbox is what you name and configure; it runs in a microVM of its own, with its own kernel.
+/// A daemon in the background looks after all of them; it is started when it is needed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sandpen",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  sandpen doctor                                  what works on this host, and what to do
+  sandpen run ./rootfs -- echo hello              run a command and see its output
+  sandpen run -d -n web ./rootfs -- ./server      run it in the background
+  sandpen logs -f web                             follow its output
+  sandpen stop web && sandpen rm web              end it and remove it"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Where status, logs and the daemon's socket lie [default: $XDG_STATE_HOME/sandpen, else
+    /// ~/.local/state/sandpen]
+    #[arg(long, global = true, value_name = "DIR", env = "SANDPEN_STATE_DIR", hide_env_values = true)]
+    state_dir: Option<PathBuf>,
+    /// Where guest kernels lie [default: $XDG_DATA_HOME/sandpen, else ~/.local/share/sandpen]
+    #[arg(long, global = true, value_name = "DIR", env = "SANDPEN_DATA_DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+    /// Show all causes of an error
+    #[arg(long, global = true)]
+    debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Ps(ps::Args),
+    Inspect(inspect::Args),
+    Logs(logs::Args),
+    Wait(wait::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Rm(rm::Args),
+    Daemon(daemon::Args),
+    Shutdown(shutdown::Args),
+    Completion(completion::Args),
+}
+
+impl Global {
+    fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(paths::default_state_dir)
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(paths::default_data_dir)
+    }
+
+    /// How to find the daemon, and to start one if there is none.
+    fn client_options(&self) -> Result<ClientOptions, CliError> {
+        let absolute = |path: &Path| std::path::absolute(path).map_err(CliError::CurrentDir);
+        let (state_dir, data_dir) = (absolute(&self.state_dir())?, absolute(&self.data_dir())?);
+        let args: [OsString; 6] = [
+            "daemon".into(),
+            "--background".into(),
+            "--state-dir".into(),
+            state_dir.clone().into(),
+            "--data-dir".into(),
+            data_dir.into(),
+        ];
+        let program = std::env::current_exe().map_err(CliError::OwnProgram)?;
+        Ok(ClientOptions { state_dir, daemon: Some(DaemonCommand { program, args: args.into() }) })
+    }
+
+    async fn connect(&self) -> Result<Client, CliError> {
+        Ok(Client::connect(&self.client_options()?).await?)
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let failed = if matches!(cli.command, Command::Run(_)) { RUN_FAILED } else { FAILED };
+    match dispatch(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print::error(&error, cli.global.debug);
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<u8, CliError> {
+    let global = &cli.global;
+    match &cli.command {
+        // These need no client, hence no runtime of ours.
+        Command::Daemon(args) => return daemon::execute(global, args),
+        Command::Completion(args) => return completion::execute(args),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let result = runtime.block_on(async {
+        match &cli.command {
+            Command::Run(args) => run::execute(global, args).await,
+            Command::Ps(args) => ps::execute(global, args).await,
+            Command::Inspect(args) => inspect::execute(global, args).await,
+            Command::Logs(args) => logs::execute(global, args).await,
+            Command::Wait(args) => wait::execute(global, args).await,
+            Command::Stop(args) => stop::execute(global, args).await,
+            Command::Kill(args) => kill::execute(global, args).await,
+            Command::Rm(args) => rm::execute(global, args).await,
+            Command::Shutdown(args) => shutdown::execute(global, args).await,
+            Command::Daemon(_) | Command::Completion(_) => Ok(0),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints what clap has to say: help on stdout, refusals on stderr.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A terminal that is gone reads neither.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    // The exit codes of `run` are the workload's, so its own refusals need one apart.
+    let seen = Cli::command().ignore_errors(true).try_get_matches();
+    let is_run = seen.is_ok_and(|seen| seen.subcommand_name() == Some("run"));
+    ExitCode::from(if is_run { RUN_FAILED } else { USAGE })
+}

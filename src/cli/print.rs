@@ -1,0 +1,240 @@
+//! Everything that the command line writes: tables, JSON, messages. Output of sandboxes is in
+//! `stream`.
+//!
+//! Text that a guest or another process made is shown with its control characters escaped: it must
+//! not speak to the terminal. (A sandbox's own output is passed on as it is, byte for byte.)
+
+mod stream;
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use chrono::{DateTime, Utc};
+use sandpen::api::{ErrorDetail, Sandbox, Transition};
+use sandpen::client::ClientError;
+use sandpen_actors::driver::error_chain;
+use sandpen_actors::spec::{ByteString, SandboxKey};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use super::CliError;
+use super::args::short_name;
+pub use stream::{Foreground, Output};
+
+/// Environment variable with the daemon's log filter.
+const LOG_FILTER: &str = "SANDPEN_LOG";
+/// Most characters of a command in the table.
+const COMMAND_CHARS: usize = 40;
+
+/// Text without control characters but line feeds.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// A message on stderr. There is nobody to tell when that is closed.
+fn message(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "sandpen: {}", plain(text));
+}
+
+/// A message that is no error; the exit code that goes with it.
+pub fn note(text: &str) -> u8 {
+    message(text);
+    0
+}
+
+/// A failure: in one line, or with `debug` each cause on its own.
+pub fn error(error: &CliError, debug: bool) {
+    if !debug {
+        return message(&error_chain(error));
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let _ = write!(text, "\n  caused by: {cause}");
+        source = cause.source();
+    }
+    if let CliError::Client(ClientError::Api { status, error }) = error {
+        let ErrorDetail { code, message, chain } = error;
+        text = format!("{message}\n  code: {code} (HTTP status {status})");
+        for cause in chain {
+            let _ = write!(text, "\n  caused by: {cause}");
+        }
+    }
+    message(&text);
+}
+
+/// Bytes on stdout. A reader that has seen enough is no failure.
+pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(0),
+    }
+}
+
+/// A value as JSON, for programs and people.
+pub fn json(value: &impl Serialize) -> Result<u8, CliError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| CliError::Output(e.into()))?;
+    text.push(b'\n');
+    bytes(&text)
+}
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    #[serde(flatten)]
+    sandbox: &'a Sandbox,
+    history: &'a [Transition],
+}
+
+/// A sandbox with its history.
+pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliError> {
+    json(&Inspected { sandbox, history })
+}
+
+/// A sandbox that was started in the background: its name, and why it failed if it did already.
+pub fn detached(sandbox: &Sandbox) -> Result<u8, CliError> {
+    if sandbox.state == "FAILED" {
+        return Ok(ended(sandbox));
+    }
+    bytes(format!("{}\n", short_name(&sandbox.config_file, &sandbox.name)).as_bytes())
+}
+
+/// The end of a sandbox in the foreground: says what is not the workload's doing, answers the exit
+/// code.
+pub fn ended(sandbox: &Sandbox) -> u8 {
+    let name = short_name(&sandbox.config_file, &sandbox.name);
+    match &sandbox.failure {
+        Some(failure) => message(&format!("sandbox {name}: {failure}")),
+        None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
+        None => {}
+    }
+    sandbox.run_code()
+}
+
+/// The exit code of an ended sandbox on stdout.
+pub fn exit_code(sandbox: &Sandbox) -> Result<u8, CliError> {
+    if let Some(code) = sandbox.shell_code() {
+        return bytes(format!("{code}\n").as_bytes());
+    }
+    ended(sandbox);
+    Ok(super::FAILED)
+}
+
+/// The result of one action on each of several sandboxes: names that worked on stdout, errors on
+/// stderr.
+pub fn each<T>(keys: &[SandboxKey], results: Vec<Result<T, ClientError>>, debug: bool) -> Result<u8, CliError> {
+    let mut code = 0;
+    for (key, result) in keys.iter().zip(results) {
+        match result {
+            Ok(_) => {
+                bytes(format!("{}\n", short_name(key.config.as_str(), key.name.as_str())).as_bytes())?;
+            }
+            Err(failure) => {
+                error(&failure.into(), debug);
+                code = super::FAILED;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Sandboxes as a table.
+pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
+    let heading = ["NAME", "STATE", "EXIT", "DRIVER", "PID", "RESTARTS", "CREATED", "COMMAND"].map(str::to_owned);
+    let now = Utc::now();
+    let rows = sandboxes.iter().map(|sandbox| {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        [
+            short_name(&sandbox.config_file, &sandbox.name),
+            sandbox.state.clone(),
+            or_dash(sandbox.shell_code().map(|code| code.to_string())),
+            or_dash(sandbox.driver.as_deref().map(plain)),
+            or_dash(sandbox.microvm_pid.map(|pid| pid.to_string())),
+            sandbox.restarts.to_string(),
+            age(now, sandbox.created_at),
+            command(&sandbox.command),
+        ]
+    });
+    bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
+}
+
+/// Rows with their columns aligned, two spaces between them.
+fn aligned<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<_> = rows.collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let line: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// How long ago, in its largest unit.
+fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
+    // A clock that was set back makes it negative.
+    let seconds = (now - then).num_seconds().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s ago"),
+        60..3600 => format!("{}m ago", seconds / 60),
+        3600..86400 => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / 86400),
+    }
+}
+
+fn command(parts: &[ByteString]) -> String {
+    let parts: Vec<_> =
+        parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes()).escape_debug().to_string()).collect();
+    let text = parts.join(" ");
+    if text.chars().count() <= COMMAND_CHARS {
+        return text;
+    }
+    text.chars().take(COMMAND_CHARS - 1).chain(['…']).collect()
+}
+
+/// Sends the daemon's own messages to stderr.
+pub fn start_tracing() {
+    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    // Fails only if there is one already, which then does the same.
+    let _ = subscriber.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_words_cannot_speak_to_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a\\u{1b}[2Jb\\r\nc");
+        assert_eq!(command(&[ByteString::from("a\u{1b}]0;x\u{7}"), ByteString::from("b")]), "a\\u{1b}]0;x\\u{7} b");
+    }
+
+    #[test]
+    fn columns_are_aligned_and_long_commands_cut() {
+        let rows = [["A", "LONG"], ["BB", "x"]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(rows.into_iter()), "A   LONG\nBB  x\n");
+        assert_eq!(command(&[ByteString::from("x".repeat(99))]).chars().count(), COMMAND_CHARS);
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now = Utc::now();
+        let ago = |seconds| age(now, now - chrono::Duration::seconds(seconds));
+        assert_eq!(
+            [ago(-5), ago(59), ago(60), ago(7200), ago(90_000)],
+            ["0s ago", "59s ago", "1m ago", "2h ago", "1d ago"]
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! `sandpen run`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sandpen::client::{Client, Foreground, OpenStdin};
+use sandpen_actors::spec::{ByteString, DriverChoice, LogLimits, Resources, Rootfs, SandboxKey, SandboxSpec};
+
+use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, short_name};
+use super::{CliError, Global, names, print, signals, stdin};
+
+/// Grace of the first Ctrl-C.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Run a command in a new sandbox
+///
+/// In the foreground, the command's output comes byte for byte, stdout and stderr apart, and the
+/// exit code is the command's: 128 + N when signal N ended it, 126 or 127 when it could not be
+/// executed, 125 when sandpen itself failed. Ctrl-C stops the sandbox, a second one kills it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sandpen run ./rootfs -- sh -c 'echo hello; exit 3'
+  sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
+  echo data | sandpen run -i --rm ./rootfs -- wc -c
+  sandpen run --timeout 30s ./rootfs -- ./untrusted")]
+pub struct Args {
+    /// Name of the sandbox: NAME or CONFIG/NAME [default: a readable random one]
+    #[arg(short, long)]
+    name: Option<String>,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Run in the background and print the name
+    #[arg(short, long, conflicts_with = "interactive")]
+    detach: bool,
+    /// Remove the sandbox and its log when it has ended
+    #[arg(long)]
+    rm: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    interactive: bool,
+    /// What makes the microVM: auto, qemu
+    #[arg(long, value_name = "DRIVER", default_value = "auto")]
+    driver: String,
+    /// Virtual CPUs, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// Memory, with its unit
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = mebibytes)]
+    memory: u32,
+    /// Longest time the command may run, with its unit
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Environment of the command; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = EnvParser)]
+    env: Vec<EnvEntry>,
+    /// Working directory in the sandbox, absolute [default: /]
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<OsString>,
+    /// Size after which a log file is rotated, with its unit
+    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
+    log_max_size: u64,
+    /// Rotated log files that are kept
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    log_keep: u32,
+    /// Directory that is the sandbox's root; starts with "." or "/"
+    rootfs: OsString,
+    /// The command and its arguments [default: /bin/sh]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Args {
+    fn key(&self) -> Result<SandboxKey, CliError> {
+        match &self.name {
+            Some(name) => self.config.key(name),
+            None => self.config.key(names::random()?.as_str()),
+        }
+    }
+
+    /// The directory by its real path, so that a link that is turned later changes nothing for a
+    /// restart.
+    fn rootfs(&self) -> Result<Rootfs, CliError> {
+        let path = PathBuf::from(&self.rootfs);
+        if !matches!(self.rootfs.as_bytes().first(), Some(b'.' | b'/')) {
+            return Err(CliError::RootfsForm(path));
+        }
+        let real = path.canonicalize().map_err(|source| CliError::Rootfs { path, source })?;
+        if real.to_str().is_none() {
+            return Err(CliError::RootfsText(real));
+        }
+        Ok(Rootfs::Native(real))
+    }
+
+    fn spec(&self) -> Result<SandboxSpec, CliError> {
+        let command = match self.command.as_slice() {
+            [] => vec![ByteString::from("/bin/sh")],
+            command => command.iter().map(ByteString::from).collect(),
+        };
+        let mut spec = SandboxSpec {
+            key: self.key()?,
+            driver: match self.driver.as_str() {
+                "auto" => DriverChoice::Auto,
+                name => DriverChoice::Named(name.to_owned()),
+            },
+            resources: Resources { cpus: self.cpus, memory_mib: self.memory },
+            env: self.env.iter().map(|entry| (entry.name.clone(), entry.value.clone())).collect(),
+            workdir: self.workdir.as_ref().map(ByteString::from),
+            stdin: self.interactive,
+            timeout: self.timeout,
+            log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep },
+            // In the foreground we remove it, after its last byte and its exit code are here.
+            remove_on_end: self.rm && self.detach,
+            ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
+        };
+        spec.config_last_modified = None;
+        // What can be refused is refused before a daemon is started for it.
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let spec = args.spec()?;
+    if args.detach {
+        let client = global.connect().await?;
+        let sandbox = client.start_sandbox(&spec).await?;
+        return print::detached(&sandbox);
+    }
+    foreground(global, args, &spec).await
+}
+
+async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<u8, CliError> {
+    let options = global.client_options()?;
+    let client = Client::connect(&options).await?;
+    let name = short_name(spec.key.config.as_str(), spec.key.name.as_str());
+    let mut signals = signals::channel()?;
+    let printer = print::Foreground::start(&name).map_err(CliError::Thread)?;
+    let run = Foreground {
+        client: &client,
+        options: &options,
+        spec,
+        grace: GRACE,
+        stdin: args.interactive.then(|| Box::new(stdin::open) as OpenStdin),
+        signals: &mut signals,
+        notices: printer.notices(),
+    };
+    let result = run.run().await;
+    printer.finish(&mut signals).await;
+    let code = match result {
+        Ok(sandbox) => print::ended(&sandbox),
+        Err(source) if source.is_cut() || source.code() == Some("shutting_down") => {
+            return Err(CliError::OutOfSight { name, source });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if args.rm {
+        remove(&client, &spec.key).await?;
+    }
+    Ok(code)
+}
+
+async fn remove(client: &Client, key: &SandboxKey) -> Result<(), CliError> {
+    match client.remove(key, false).await {
+        // Somebody else was quicker.
+        Err(error) if error.code() == Some("not_found") => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,16 @@
+//! `sandpen wait`.
+
+use super::args::NameArg;
+use super::{CliError, Global, print};
+
+/// Wait until a sandbox has ended and print its exit code
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    name: NameArg,
+}
+
+pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let sandbox = global.connect().await?.wait(&args.name.key()?).await?;
+    print::exit_code(&sandbox)
+}

@@ -1,0 +1,288 @@
+//! The client of the daemon, which starts one where there is none.
+//!
+//! Every request is one HTTP/1.1 connection whose peer is checked first: connecting to a unix
+//! socket costs microseconds, and nothing has to be kept alive or pooled.
+
+mod connection;
+mod error;
+mod foreground;
+mod output;
+mod start;
+mod stdin;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use sandpen_actors::driver::OutputStream;
+use sandpen_actors::spec::{SandboxKey, SandboxSpec};
+use sandpen_actors::state_dir::StateDir;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{
+    API_VERSION, ErrorBody, KillRequest, NAME, Sandbox, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
+    Transition, Version,
+};
+use crate::private_dir;
+use connection::{Body, Connection, Reply};
+pub use error::ClientError;
+pub use foreground::{Foreground, Notice, OpenStdin, StopLevel};
+pub use output::OutputReader;
+pub use start::DaemonCommand;
+pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
+
+/// How long a daemon may take to say its version before it counts as something else.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the daemon is, and how to start it.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// What starts a daemon where none runs; `None` never starts one.
+    pub daemon: Option<DaemonCommand>,
+}
+
+/// Which output to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputRequest {
+    /// From where.
+    pub from: OutputStart,
+    /// Whether to wait for more until the sandbox has ended.
+    pub follow: bool,
+    /// Only this stream.
+    pub stream: Option<OutputStream>,
+}
+
+/// Where an output stream begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OutputStart {
+    /// The oldest byte on file.
+    #[default]
+    Oldest,
+    /// The first byte of the current generation.
+    Generation,
+    /// This position in the whole log.
+    Position(u64),
+    /// The last lines.
+    Tail(usize),
+}
+
+/// A daemon that was found, or started, and checked.
+#[derive(Debug, Clone)]
+pub struct Client {
+    dir: Arc<StateDir>,
+    version: Arc<Version>,
+}
+
+impl Client {
+    /// Finds the daemon of a state directory or starts it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn connect(options: &ClientOptions) -> Result<Self, ClientError> {
+        let dir = private_dir::prepare_state_dir(&options.state_dir)?;
+        match Self::find(&dir).await {
+            Err(error) if error.is_not_running() => match &options.daemon {
+                Some(daemon) => start::start(&dir, daemon).await,
+                None => Err(error),
+            },
+            found => found,
+        }
+    }
+
+    /// Finds a daemon that already runs.
+    async fn find(dir: &StateDir) -> Result<Self, ClientError> {
+        let request = async {
+            let connection = Connection::open(dir).await?;
+            let reply = connection.send(Method::GET, "/v1/version", Body::Empty).await?;
+            reply.collect().await
+        };
+        let socket = dir.socket();
+        let foreign = |reason: String| ClientError::Foreign { socket: socket.clone(), reason };
+        let (status, body) = match tokio::time::timeout(VERSION_TIMEOUT, request).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(ClientError::Http { source, .. })) => return Err(foreign(source.to_string())),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(foreign(format!("it says nothing for {} s", VERSION_TIMEOUT.as_secs()))),
+        };
+        if status != StatusCode::OK {
+            if let Ok(ErrorBody { error }) = serde_json::from_slice(&body) {
+                return Err(ClientError::Api { status: status.as_u16(), error });
+            }
+            return Err(foreign(format!("it answers status {}", status.as_u16())));
+        }
+        let version: Version = serde_json::from_slice(&body).map_err(|_| foreign("its answer is not ours".into()))?;
+        if version.name != NAME {
+            return Err(foreign("it has another name".to_owned()));
+        }
+        Ok(Self { dir: Arc::new(dir.clone()), version: Arc::new(version) })
+    }
+
+    /// What the daemon says of itself.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> &StateDir {
+        &self.dir
+    }
+
+    /// Starts a sandbox; answers when it is RUNNING or has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn start_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox, ClientError> {
+        self.call(Method::POST, "/v1/sandboxes", Some(spec)).await
+    }
+
+    /// All sandboxes, oldest first; without `all` the active ones only.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list(&self, all: bool) -> Result<Vec<Sandbox>, ClientError> {
+        self.get(&format!("/v1/sandboxes?all={all}")).await
+    }
+
+    /// One sandbox.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn inspect(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
+        self.get(&path(key, "")).await
+    }
+
+    /// Everything that happened to a sandbox, oldest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, ClientError> {
+        self.get(&path(key, "/history")).await
+    }
+
+    /// Answers when the sandbox has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn wait(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
+        self.get(&path(key, "/wait")).await
+    }
+
+    /// Ends a sandbox gracefully; answers when it has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<Sandbox, ClientError> {
+        let body = StopRequest { grace_ms: milliseconds(grace) };
+        self.call(Method::POST, &path(key, "/stop"), Some(&body)).await
+    }
+
+    /// Sends a signal; with SIGKILL answers when the sandbox has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn kill(&self, key: &SandboxKey, signal: i32) -> Result<Sandbox, ClientError> {
+        self.call(Method::POST, &path(key, "/kill"), Some(&KillRequest { signal })).await
+    }
+
+    /// Removes an ended sandbox; with `force` a live one is killed first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove(&self, key: &SandboxKey, force: bool) -> Result<(), ClientError> {
+        let reply = self.send(Method::DELETE, &path(key, &format!("?force={force}")), Body::Empty).await?;
+        reply.collect().await.map(drop)
+    }
+
+    /// Reads a sandbox's output.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn output(&self, key: &SandboxKey, request: OutputRequest) -> Result<OutputReader, ClientError> {
+        let from = match request.from {
+            OutputStart::Oldest => String::new(),
+            OutputStart::Generation => "&from=generation".to_owned(),
+            OutputStart::Position(position) => format!("&from={position}"),
+            OutputStart::Tail(lines) => format!("&tail={lines}"),
+        };
+        let stream = request.stream.map_or_else(String::new, |stream| format!("&stream={stream}"));
+        let query = format!("/output?follow={}{from}{stream}", request.follow);
+        Ok(OutputReader::new(self.send(Method::GET, &path(key, &query), Body::Empty).await?))
+    }
+
+    /// Passes what comes out of `input` to a sandbox's stdin, then closes it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn stdin(&self, key: &SandboxKey, input: StdinReceiver) -> Result<StdinReply, ClientError> {
+        let reply = self.send(Method::POST, &path(key, "/stdin"), Body::Stream(input)).await?;
+        self.decode(reply).await
+    }
+
+    /// Ends the daemon; answers when the state directory is free. With a grace the sandboxes are
+    /// stopped, else they run on for the next daemon.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn shutdown(&self, stop_sandboxes: Option<Duration>) -> Result<ShutdownReply, ClientError> {
+        let body = ShutdownRequest {
+            stop_sandboxes: stop_sandboxes.is_some(),
+            grace_ms: milliseconds(stop_sandboxes.unwrap_or_default()),
+        };
+        // Also for a daemon of another version: it is how one gets rid of it.
+        let reply = self.send_unchecked(Method::POST, "/v1/shutdown", Body::json(&body)?).await?;
+        self.decode(reply).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        self.call::<(), T>(Method::GET, target, None).await
+    }
+
+    async fn call<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&B>,
+    ) -> Result<T, ClientError> {
+        let body = body.map_or(Ok(Body::Empty), Body::json)?;
+        let reply = self.send(method, target, body).await?;
+        self.decode(reply).await
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, ClientError> {
+        let (_, body) = reply.collect().await?;
+        serde_json::from_slice(&body).map_err(|source| ClientError::Json { socket: self.dir.socket(), source })
+    }
+
+    async fn send(&self, method: Method, target: &str, body: Body) -> Result<Reply, ClientError> {
+        if self.version.api != API_VERSION {
+            return Err(ClientError::OtherVersion { version: Box::new((*self.version).clone()) });
+        }
+        self.send_unchecked(method, target, body).await
+    }
+
+    /// Sends a request and turns an answer of 400 and above into an error.
+    async fn send_unchecked(&self, method: Method, target: &str, body: Body) -> Result<Reply, ClientError> {
+        let reply = Connection::open(&self.dir).await?.send(method, target, body).await?;
+        if reply.status().is_success() {
+            return Ok(reply);
+        }
+        let (status, body) = reply.collect().await?;
+        match serde_json::from_slice(&body) {
+            Ok(ErrorBody { error }) => Err(ClientError::Api { status: status.as_u16(), error }),
+            Err(source) => Err(ClientError::Json { socket: self.dir.socket(), source }),
+        }
+    }
+}
+
+/// A sandbox's path with `rest`. Names need no escaping: their type allows safe characters only.
+fn path(key: &SandboxKey, rest: &str) -> String {
+    format!("/v1/sandboxes/{}/{}{rest}", key.config, key.name)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

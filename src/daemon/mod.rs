@@ -1,0 +1,227 @@
+//! The daemon: the orchestrator of one state directory, served over HTTP on a unix socket.
+//!
+//! ```text
+//!   lock (by the orchestrator) ─▶ adopt ─▶ socket published ─▶ ready told ─▶ serving
+//!     serving ─ SIGTERM, SIGINT, SIGHUP or POST /v1/shutdown ─▶ socket removed, new work refused
+//!       ─▶ sandboxes stopped or left ─▶ streams and waits ended ─▶ server stopped
+//! ```
+
+mod drivers;
+mod ready;
+mod reject;
+mod routes;
+mod server;
+mod shared;
+mod socket;
+mod stream;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actix_web::web::Data;
+use sandpen_actors::state_dir::StateDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use ready::Readiness;
+use shared::{Shared, ShutdownOrder};
+pub use socket::SocketError;
+
+use crate::api::{API_VERSION, ErrorDetail, NAME, Version};
+use crate::orchestrator::{LockError, Sandpen, StartError};
+use crate::private_dir::{self, PrivateDirError};
+
+/// How to run the daemon.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// Where everything of it lies.
+    pub state_dir: PathBuf,
+    /// Where guest kernels lie.
+    pub data_dir: PathBuf,
+    /// Leave the caller's session, and tell readiness on standard output ([`Readiness`]).
+    pub background: bool,
+    /// What a signal does to the sandboxes: stops them with this grace, or leaves them running.
+    pub stop_sandboxes: Option<Duration>,
+}
+
+/// Why the daemon could not start or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] PrivateDirError),
+    /// The orchestrator could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The socket could not be made.
+    #[error("cannot make the daemon's socket")]
+    Socket(#[from] SocketError),
+    /// The system refused a step.
+    #[error("{action}")]
+    System {
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The HTTP server ended although nobody asked.
+    #[error("the HTTP server ended by itself")]
+    ServerEnded,
+    /// The orchestrator could not end in order.
+    #[error("the shutdown was not clean: {}", .0.one_line())]
+    Shutdown(ErrorDetail),
+}
+
+impl DaemonError {
+    /// A stable word for [`ErrorDetail::code`].
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Start(StartError::StateDir(LockError::Held { .. })) => "already_running",
+            _ => "internal",
+        }
+    }
+
+    fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { action, source }
+    }
+}
+
+/// Runs the daemon until it is told to end. Blocks; call it from a thread without a runtime.
+///
+/// # Errors
+/// See [`DaemonError`]. With [`DaemonOptions::background`] a failure to start has been told to the
+/// parent as well.
+pub fn run(options: &DaemonOptions) -> Result<(), DaemonError> {
+    let started = prepare(options).and_then(|dir| start(options, &dir));
+    let (sandpen, published, listener) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            if options.background {
+                // A parent that is gone reads nothing; the log has the error as well.
+                let _ = Readiness::Failed(ErrorDetail::new(error.code(), &error)).tell();
+            }
+            return Err(error);
+        }
+    };
+    actix_web::rt::System::new().block_on(serve(options, sandpen, published, listener))
+}
+
+fn prepare(options: &DaemonOptions) -> Result<StateDir, DaemonError> {
+    if options.background {
+        // Fails only for a leader of a process group, which then is as far from the terminal as
+        // its parent wanted it.
+        if let Err(error) = nix::unistd::setsid() {
+            tracing::debug!(%error, "staying in the session");
+        }
+    }
+    let dir = private_dir::prepare_state_dir(&options.state_dir)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // No directory of the caller's stays in use; `dir` is absolute.
+    std::env::set_current_dir("/").map_err(DaemonError::system("changing to the directory /"))?;
+    raise_open_files_limit();
+    Ok(dir)
+}
+
+/// Every sandbox takes a handful of descriptors; the usual soft limit of 1024 is for select(2).
+fn raise_open_files_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
+
+fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
+    let drivers = drivers::detect(dir, &options.data_dir);
+    let sandpen = Sandpen::builder().state_dir(dir.path()).drivers(drivers).start()?;
+    let (published, listener) = socket::Published::new(dir)?;
+    Ok((sandpen, published, listener))
+}
+
+async fn serve(
+    options: &DaemonOptions,
+    sandpen: Sandpen,
+    published: socket::Published,
+    listener: std::os::unix::net::UnixListener,
+) -> Result<(), DaemonError> {
+    let handle = sandpen.handle();
+    let dir = handle.state_dir().path().to_owned();
+    let pid = std::process::id();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let version = Version { name: NAME.to_owned(), version, api: API_VERSION, pid, state_dir: dir.clone() };
+    let (shared, mut orders) = Shared::new(handle, version);
+    let shared = Data::new(shared);
+
+    let mut signals = Signals::new().map_err(DaemonError::system("taking signals"))?;
+    let server = server::serve(listener, shared.clone()).map_err(DaemonError::system("starting the HTTP server"))?;
+    let server_handle = server.handle();
+    let mut server = actix_web::rt::spawn(server);
+    tracing::info!(pid, state_dir = ?dir, "serving");
+    if options.background
+        && let Err(error) = (Readiness::Serving { pid }).tell()
+    {
+        tracing::debug!(%error, "nobody waits for our readiness");
+    }
+
+    let (order, failed) = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "ending");
+            (ShutdownOrder { grace: options.stop_sandboxes, done: tokio::sync::oneshot::channel().0 }, None)
+        }
+        order = orders.recv() => match order {
+            Some(order) => { tracing::info!("ending on request"); (order, None) }
+            None => (ShutdownOrder { grace: None, done: tokio::sync::oneshot::channel().0 }, Some(DaemonError::ServerEnded)),
+        },
+        result = &mut server => {
+            tracing::error!(?result, "the HTTP server ended by itself");
+            (ShutdownOrder { grace: None, done: tokio::sync::oneshot::channel().0 }, Some(DaemonError::ServerEnded))
+        }
+    };
+
+    shared.refuse_new_work();
+    // While we still hold the lock: later it could be another daemon's.
+    published.remove();
+    if order.grace.is_none() {
+        shared.ending.cancel();
+    }
+    let result = sandpen.shutdown(order.grace).await.map_err(|error| ErrorDetail::new(error.code(), &error));
+    shared.ending.cancel();
+    // Whoever asked may have gone away.
+    let _ = order.done.send(result.clone());
+    server_handle.stop(true).await;
+    tracing::info!("ended");
+    match failed {
+        Some(error) => Err(error),
+        None => result.map_err(DaemonError::Shutdown),
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one's name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Failures as HTTP answers: `{"error":{"code","message","chain"}}` with a fitting status.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+
+use crate::api::{ErrorBody, ErrorDetail};
+use crate::orchestrator::SandpenError;
+
+/// A refusal or failure of a request.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .detail.one_line())]
+pub struct Rejection {
+    status: StatusCode,
+    detail: ErrorDetail,
+}
+
+impl Rejection {
+    /// A refusal with a code of [`status_of`].
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self::from_detail(ErrorDetail::message(code, message))
+    }
+
+    /// The same with the causes of `error`.
+    pub fn from_error(code: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::from_detail(ErrorDetail::new(code, error))
+    }
+
+    /// A failure that already has its form.
+    pub fn from_detail(detail: ErrorDetail) -> Self {
+        Self { status: status_of(&detail.code), detail }
+    }
+
+    /// No sandbox of that key.
+    pub fn not_found(key: &sandpen_actors::spec::SandboxKey) -> Self {
+        Self::new("not_found", format!("there is no sandbox {key}"))
+    }
+
+    /// The daemon ends and takes no new work.
+    pub fn shutting_down() -> Self {
+        Self::new("shutting_down", "the daemon is shutting down; try again in a moment")
+    }
+}
+
+/// The status that goes with a code. Codes of the layers below that are unknown here are ours to
+/// fix, hence 500.
+fn status_of(code: &str) -> StatusCode {
+    match code {
+        "invalid_request" | "invalid_name" | "invalid_spec" => StatusCode::BAD_REQUEST,
+        "forbidden" => StatusCode::FORBIDDEN,
+        "not_found" | "no_such_route" => StatusCode::NOT_FOUND,
+        "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "already_live" | "not_live" | "no_stdin" => StatusCode::CONFLICT,
+        "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,
+        "driver_unavailable" | "no_room" | "shutting_down" | "gone" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl ResponseError for Rejection {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        if self.status.is_server_error() {
+            tracing::warn!(code = self.detail.code, error = self.detail.one_line(), "a request failed");
+        }
+        HttpResponse::build(self.status).json(ErrorBody { error: self.detail.clone() })
+    }
+}
+
+impl From<SandpenError> for Rejection {
+    fn from(error: SandpenError) -> Self {
+        Self::from_error(error.code(), &error)
+    }
+}
+
+/// For actix's own refusals of bodies, queries and paths.
+pub fn invalid<E: std::fmt::Display>(error: E, _request: &HttpRequest) -> actix_web::Error {
+    Rejection::new("invalid_request", error.to_string()).into()
+}
+
+/// The same for JSON bodies, which may be too large.
+#[expect(clippy::needless_pass_by_value, reason = "actix calls it like this")]
+pub fn invalid_json(error: actix_web::error::JsonPayloadError, _request: &HttpRequest) -> actix_web::Error {
+    use actix_web::error::JsonPayloadError as E;
+    let code = match &error {
+        E::Overflow { .. } | E::OverflowKnownLength { .. } => "too_large",
+        _ => "invalid_request",
+    };
+    // serde's own words already say line and column.
+    let message = match &error {
+        E::Deserialize(cause) => format!("the body is not what is expected here: {cause}"),
+        E::ContentType => "send the body with Content-Type: application/json".to_owned(),
+        other => other.to_string(),
+    };
+    Rejection::new(code, message).into()
+}
+
+/// Answers what no route takes.
+pub async fn no_such_route() -> Result<HttpResponse, Rejection> {
+    Err(Rejection::new("no_such_route", "there is no such path in this API; see docs/http-api.md"))
+}
+
+/// Answers a known path with another method.
+pub async fn method_not_allowed() -> Result<HttpResponse, Rejection> {
+    Err(Rejection::new("method_not_allowed", "this path does not take that method; see docs/http-api.md"))
+}

@@ -1,0 +1,169 @@
+//! The routes of the HTTP API, see `docs/http-api.md`. A handler checks what came in and calls the
+//! orchestrator's handle; nothing else is decided here.
+//!
+//! Whatever changes something runs as a task of its own, which is awaited: a client that goes away
+//! in the middle leaves no half-done request behind.
+
+use std::time::Duration;
+
+use actix_web::web::{self, Data, Json, Path, Query};
+use actix_web::{HttpResponse, Resource};
+use sandpen_actors::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
+use serde::{Deserialize, Deserializer};
+
+use super::reject::{self, Rejection};
+use super::shared::Shared;
+use super::stream;
+use crate::api::{BODY_MAX_BYTES, KillRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition};
+use crate::orchestrator::SandpenError;
+
+/// Longest grace that is accepted: a day, in milliseconds.
+const GRACE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Two path segments, percent-decoded.
+pub(super) type KeyPath = Path<(String, String)>;
+
+/// Adds all routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    let resource =
+        |path: &str| -> Resource { web::resource(path).default_service(web::to(reject::method_not_allowed)) };
+    let sandbox = |rest: &str| resource(&format!("/v1/sandboxes/{{config}}/{{name}}{rest}"));
+    config
+        .app_data(web::JsonConfig::default().limit(BODY_MAX_BYTES).error_handler(reject::invalid_json))
+        .app_data(web::QueryConfig::default().error_handler(reject::invalid))
+        .app_data(web::PathConfig::default().error_handler(reject::invalid))
+        .service(resource("/v1/version").route(web::get().to(version)))
+        .service(resource("/v1/shutdown").route(web::post().to(shutdown)))
+        .service(resource("/v1/sandboxes").route(web::get().to(list)).route(web::post().to(start)))
+        .service(sandbox("").route(web::get().to(get)).route(web::delete().to(remove)))
+        .service(sandbox("/wait").route(web::get().to(wait)))
+        .service(sandbox("/history").route(web::get().to(history)))
+        .service(sandbox("/output").route(web::get().to(stream::output)))
+        .service(sandbox("/stdin").route(web::post().to(stream::stdin)))
+        .service(sandbox("/stop").route(web::post().to(stop)))
+        .service(sandbox("/kill").route(web::post().to(kill)))
+        .default_service(web::to(reject::no_such_route));
+}
+
+/// The key that a path names.
+pub(super) fn key(path: KeyPath) -> Result<SandboxKey, Rejection> {
+    let (config, name) = path.into_inner();
+    let refused = |e: sandpen_actors::spec::SpecError| Rejection::from_error("invalid_name", &e);
+    Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
+}
+
+/// Runs `work` to its end even if the client goes away meanwhile.
+async fn finish<T: 'static>(work: impl Future<Output = Result<T, SandpenError>> + 'static) -> Result<T, Rejection> {
+    match actix_web::rt::spawn(work).await {
+        Ok(result) => result.map_err(Rejection::from),
+        Err(_) => Err(Rejection::new("internal", "the request's task panicked; the daemon's log says more")),
+    }
+}
+
+/// Reads `?flag`, `?flag=true` and the like.
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" | "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        other => Err(serde::de::Error::custom(format!("{other:?} is neither true nor false"))),
+    }
+}
+
+fn grace(milliseconds: u64) -> Result<Duration, Rejection> {
+    if milliseconds > GRACE_MAX_MS {
+        let message = format!("grace_ms is {milliseconds}; at most {GRACE_MAX_MS} (a day) is accepted");
+        return Err(Rejection::new("invalid_request", message));
+    }
+    Ok(Duration::from_millis(milliseconds))
+}
+
+fn view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
+    Sandbox::new(row, shared.handle.state_dir())
+}
+
+async fn version(shared: Data<Shared>) -> HttpResponse {
+    HttpResponse::Ok().json(&shared.version)
+}
+
+async fn start(shared: Data<Shared>, spec: Json<SandboxSpec>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let spec = spec.into_inner();
+    let spec = web::block(move || spec.check().map(|()| spec))
+        .await
+        .map_err(|e| Rejection::from_error("internal", &e))?
+        .map_err(|e| Rejection::from_error("invalid_spec", &e))?;
+    let handle = shared.handle.clone();
+    let row = finish(async move { handle.start_sandbox(spec).await }).await?;
+    Ok(HttpResponse::Created().json(view(&shared, &row)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    #[serde(default, deserialize_with = "flag")]
+    all: bool,
+}
+
+async fn list(shared: Data<Shared>, query: Query<ListQuery>) -> Result<HttpResponse, Rejection> {
+    let rows = shared.handle.list().await?;
+    let views = rows.iter().map(|row| view(&shared, row)).filter(|sandbox| query.all || sandbox.is_active());
+    Ok(HttpResponse::Ok().json(views.collect::<Vec<_>>()))
+}
+
+async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
+    let key = key(path)?;
+    let row = shared.handle.get(&key).await?.ok_or_else(|| Rejection::not_found(&key))?;
+    Ok(HttpResponse::Ok().json(view(&shared, &row)))
+}
+
+async fn history(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
+    let key = key(path)?;
+    let records = shared.handle.history(&key).await?;
+    Ok(HttpResponse::Ok().json(records.iter().map(Transition::from).collect::<Vec<_>>()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    #[serde(default, deserialize_with = "flag")]
+    force: bool,
+}
+
+async fn remove(shared: Data<Shared>, path: KeyPath, query: Query<RemoveQuery>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let (key, force, handle) = (key(path)?, query.force, shared.handle.clone());
+    finish(async move { handle.remove(&key, force).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
+    let key = key(path)?;
+    tokio::select! {
+        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(view(&shared, &row?))),
+        () = shared.ending.cancelled() => Err(Rejection::shutting_down()),
+    }
+}
+
+async fn stop(shared: Data<Shared>, path: KeyPath, body: Json<StopRequest>) -> Result<HttpResponse, Rejection> {
+    let (key, grace, handle) = (key(path)?, grace(body.grace_ms)?, shared.handle.clone());
+    let row = finish(async move { handle.stop(&key, grace).await }).await?;
+    Ok(HttpResponse::Ok().json(view(&shared, &row)))
+}
+
+async fn kill(shared: Data<Shared>, path: KeyPath, body: Json<KillRequest>) -> Result<HttpResponse, Rejection> {
+    let (key, signal, handle) = (key(path)?, body.signal, shared.handle.clone());
+    // 64 is SIGRTMAX of Linux on every architecture that we run on; 0 would only ask whether the
+    // workload is there.
+    if !(1..=64).contains(&signal) {
+        return Err(Rejection::new("invalid_request", format!("signal {signal} does not exist; use 1 to 64")));
+    }
+    let row = finish(async move { handle.kill(&key, signal).await }).await?;
+    Ok(HttpResponse::Ok().json(view(&shared, &row)))
+}
+
+async fn shutdown(shared: Data<Shared>, body: Json<ShutdownRequest>) -> Result<HttpResponse, Rejection> {
+    let grace = if body.stop_sandboxes { Some(grace(body.grace_ms)?) } else { None };
+    shared.shut_down(grace).await?;
+    // The connection ends with the daemon; a client must not keep it for another request.
+    Ok(HttpResponse::Ok().force_close().json(ShutdownReply { pid: shared.version.pid }))
+}

@@ -1,0 +1,159 @@
+//! The process that shares a root directory with a guest: the virtiofsd library behind a hidden
+//! subcommand of this program, so that it works the same as root and as an ordinary user and nothing
+//! beside QEMU has to be installed.
+//!
+//! ```text
+//!   listening socket on fd 0 ─▶ namespaces, root := the shared directory ─▶ seccomp ─▶
+//!   capabilities dropped ─▶ one connection (QEMU) served ─▶ it ends: exit 0
+//! ```
+//!
+//! As an ordinary user it enters a user namespace in which the guest's root is that user. As root
+//! the guest's owners are the host's, and device nodes cannot be made.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use capng::{Action, Set, Type};
+use nix::unistd::{Gid, Uid};
+use vhost::vhost_user::{Error as VhostUserError, Listener};
+use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
+use virtiofsd::idmap::{GidMap, UidMap};
+use virtiofsd::limits::setup_rlimit_nofile;
+use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
+use virtiofsd::sandbox::{Sandbox, SandboxMode};
+use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
+use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+/// The hidden subcommand's name.
+pub const SUBCOMMAND: &str = "__virtiofsd";
+
+/// Open files that the server itself needs beside the guest's: memory slots and the like, as the
+/// virtiofsd program reserves them (its `INTERNAL_FD_RESERVE`, 609, and one for its thread).
+const FILES_BESIDE: u64 = 610;
+
+/// How long the guest may believe what it saw; the host may change files too.
+const CACHE_TIME: Duration = Duration::from_secs(1);
+
+/// What passing a root's file operations on needs; not MKNOD, so that no device node of the guest's
+/// making is on the host.
+const ROOT_CAPABILITIES: [&str; 7] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
+
+/// Why a directory cannot be shared.
+#[derive(Debug, thiserror::Error)]
+enum ShareError {
+    #[error("usage: {SUBCOMMAND} --shared-dir DIR, with a listening unix socket as standard input")]
+    Usage,
+    #[error("the path {0:?} is not UTF-8, which virtiofsd needs")]
+    NotUtf8(PathBuf),
+    #[error("the socket on standard input")]
+    Socket(#[source] std::io::Error),
+    #[error("the limit of open files: {0}")]
+    OpenFiles(String),
+    #[error("entering the namespaces of the shared directory: {0}; as an ordinary user this needs user namespaces (sandpen doctor)")]
+    Namespaces(virtiofsd::sandbox::Error),
+    #[error("restricting system calls: {0}")]
+    Seccomp(virtiofsd::seccomp::Error),
+    #[error("dropping capabilities: {0}")]
+    Capabilities(capng::Error),
+    #[error("opening the shared directory")]
+    SharedDirectory(#[source] std::io::Error),
+    #[error("the vhost-user server: {0}")]
+    Server(String),
+}
+
+/// Runs the subcommand to its end and answers its exit code: `arguments` are those after its name.
+/// Must be called while the
+/// process has one thread.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
+    match share(arguments) {
+        Ok(()) => 0,
+        Err(error) => {
+            // Goes to the sandbox's VMM log.
+            eprintln!("virtiofsd: {}", sandpen_actors::driver::error_chain(&error));
+            1
+        }
+    }
+}
+
+fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
+    let (Some(option), Some(dir), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        return Err(ShareError::Usage);
+    };
+    if option != "--shared-dir" {
+        return Err(ShareError::Usage);
+    }
+    let dir = dir.into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
+    if !Path::new(&dir).is_dir() {
+        return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
+    }
+    let limit = setup_rlimit_nofile(None).map_err(ShareError::OpenFiles)?;
+    let guest_fd_limit = limit.checked_sub(FILES_BESIDE).ok_or_else(|| {
+        ShareError::OpenFiles(format!("{limit} is too low, at least {FILES_BESIDE} and some are needed"))
+    })?;
+    let as_root = Uid::effective().is_root();
+    let (uid_map, gid_map) = if as_root { (vec![], vec![]) } else { (vec![uid_map()], vec![gid_map()]) };
+    let mut sandbox = Sandbox::new(dir, SandboxMode::Namespace, uid_map, gid_map);
+    // From here on only the shared directory is there.
+    let listener = sandbox.enter(take_listener()?).map_err(ShareError::Namespaces)?;
+    let config = Config {
+        entry_timeout: CACHE_TIME,
+        attr_timeout: CACHE_TIME,
+        cache_policy: CachePolicy::Auto,
+        root_dir: sandbox.get_root_dir(),
+        proc_sfd_rawfd: sandbox.get_proc_self_fd(),
+        proc_mountinfo_rawfd: sandbox.get_mountinfo_fd(),
+        announce_submounts: true,
+        readdirplus: true,
+        guest_fd_limit,
+        ..Config::default()
+    };
+    enable_seccomp(SeccompAction::Kill, false).map_err(ShareError::Seccomp)?;
+    if as_root {
+        drop_capabilities().map_err(ShareError::Capabilities)?;
+    }
+    serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
+}
+
+/// The guest's root is this user.
+fn uid_map() -> UidMap {
+    UidMap { inside_uid: 0, outside_uid: Uid::effective().as_raw(), count: 1 }
+}
+
+fn gid_map() -> GidMap {
+    GidMap { inside_gid: 0, outside_gid: Gid::effective().as_raw(), count: 1 }
+}
+
+/// The waiter made the socket before anything was started, so that QEMU can connect at once.
+fn take_listener() -> Result<Listener, ShareError> {
+    let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().map_err(ShareError::Socket)?;
+    let null = std::fs::File::open("/dev/null").map_err(ShareError::Socket)?;
+    // A second listener left open would let a second connection wait for ever.
+    nix::unistd::dup2_stdin(null).map_err(|errno| ShareError::Socket(errno.into()))?;
+    Ok(Listener::from(UnixListener::from(socket)))
+}
+
+fn drop_capabilities() -> Result<(), capng::Error> {
+    capng::clear(Set::BOTH);
+    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, ROOT_CAPABILITIES.to_vec())?;
+    capng::apply(Set::BOTH)
+}
+
+fn serve(file_system: PassthroughFs, mut listener: Listener) -> Result<(), ShareError> {
+    let server_error = |error: &dyn std::fmt::Debug| ShareError::Server(format!("{error:?}"));
+    let backend = VhostUserFsBackendBuilder::default().build(file_system).map_err(|error| server_error(&error))?;
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let mut daemon = VhostUserDaemon::new("virtiofs".to_owned(), Arc::new(backend), memory)
+        .map_err(|error| server_error(&error))?;
+    daemon.start(&mut listener).map_err(|error| server_error(&error))?;
+    match daemon.wait() {
+        // QEMU ended: so do we.
+        Ok(()) | Err(BackendError::HandleRequest(VhostUserError::Disconnected)) => Ok(()),
+        Err(error) => Err(server_error(&error)),
+    }
+}

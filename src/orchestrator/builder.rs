@@ -1,0 +1,132 @@
+//! Building, starting and ending an orchestrator.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use sandpen_actors::database::{DatabaseError, Flush};
+use sandpen_actors::driver::Drivers;
+use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::supervisor::{Shutdown, SupervisorError};
+
+use super::handle::{Handle, SandpenError};
+use super::lock::{self, LockError, StateLock};
+use super::thread;
+
+/// Why an orchestrator did not start; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used, or another orchestrator has it.
+    #[error(transparent)]
+    StateDir(#[from] LockError),
+    /// The database cannot be used.
+    #[error("the status database could not be opened")]
+    Database(#[from] DatabaseError),
+    /// Sandboxes of an earlier orchestrator could not be looked at.
+    #[error("the sandboxes of an earlier run could not be taken over")]
+    Reconcile(#[source] SupervisorError),
+    /// No thread could be made.
+    #[error("starting the orchestrator's thread")]
+    Thread(#[source] std::io::Error),
+    /// The thread ended before it was ready; its panic message is on stderr.
+    #[error("the orchestrator's thread ended before it was ready")]
+    ThreadEnded,
+}
+
+/// Settings of an orchestrator.
+#[derive(Debug, Default)]
+pub struct SandpenBuilder {
+    state_dir: Option<PathBuf>,
+    drivers: Option<Drivers>,
+}
+
+impl SandpenBuilder {
+    /// Where status, logs and runtime files lie; absolute. Made if missing, for this user only.
+    /// Default: see [`crate::paths::default_state_dir`].
+    #[must_use]
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
+        self
+    }
+
+    /// The drivers. Default: all that work on this host.
+    #[must_use]
+    pub fn drivers(mut self, drivers: Drivers) -> Self {
+        self.drivers = Some(drivers);
+        self
+    }
+
+    /// Takes the state directory, opens the database, takes over the microVMs of an earlier run and
+    /// answers when all of this is done. Blocks for some milliseconds; from an async function call it
+    /// through your runtime's `spawn_blocking` if that matters.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was changed then.
+    pub fn start(self) -> Result<Sandpen, StartError> {
+        let state_dir = StateDir::new(self.state_dir.unwrap_or_else(crate::paths::default_state_dir));
+        let lock = lock::take(&state_dir)?;
+        let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir));
+        let started = thread::start(state_dir.clone(), drivers)?;
+        let handle = Handle::new(started.supervisor, started.database, state_dir);
+        Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
+    }
+}
+
+/// A running orchestrator. Dropping it lets go of the microVMs without ending them, as
+/// `shutdown(None)` does, but without waiting.
+#[derive(Debug)]
+pub struct Sandpen {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    lock: Option<StateLock>,
+}
+
+impl Sandpen {
+    /// An orchestrator to be set up.
+    pub fn builder() -> SandpenBuilder {
+        SandpenBuilder::default()
+    }
+
+    /// To use it, from any thread and runtime.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends the orchestrator: refuses new work, stops every sandbox (SIGTERM to the workloads, after
+    /// `grace` SIGTERM and SIGKILL to the VMMs), drains every log, flushes the database, joins its
+    /// threads. With `None` the microVMs go on and the next orchestrator of this state directory
+    /// adopts them.
+    ///
+    /// # Errors
+    /// [`SandpenError`] when a part of it had ended already; all threads are joined even then.
+    pub async fn shutdown(mut self, grace: Option<Duration>) -> Result<(), SandpenError> {
+        let ended = self.handle.supervisor().send(Shutdown { grace }).await.map_err(|_| SandpenError::Gone);
+        let flushed = match self.handle.database().send(Flush).await {
+            Ok(flushed) => flushed.map_err(SandpenError::from),
+            Err(_) => Err(SandpenError::Gone),
+        };
+        let (joined, joining) = oneshot::channel();
+        let stop = self.stop.take();
+        let thread = self.thread.take();
+        let lock = self.lock.take();
+        // A thread of its own: joining blocks, and the caller may be on any runtime.
+        let joiner = std::thread::Builder::new().name("sandpen-join".to_owned()).spawn(move || {
+            drop(stop);
+            let ended = thread.is_none_or(|thread| thread.join().is_ok());
+            drop(lock);
+            let _ = joined.send(ended);
+        });
+        match joiner {
+            Ok(_) => {
+                if joining.await != Ok(true) {
+                    return Err(SandpenError::Gone);
+                }
+            }
+            Err(_) => return Err(SandpenError::Gone),
+        }
+        ended?;
+        flushed
+    }
+}

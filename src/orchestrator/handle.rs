@@ -1,0 +1,228 @@
+//! How everybody uses an orchestrator: `Clone + Send + Sync`, from any runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Addr, MailboxError};
+use sandpen_actors::database::{
+    Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
+};
+use sandpen_actors::driver::{DriverError, VmmProcess};
+use sandpen_actors::log_writer::LogError;
+use sandpen_actors::spec::{SandboxKey, SandboxSpec};
+use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::supervisor::{
+    KillSandbox, OpenChannels, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+};
+
+use super::output::{Output, OutputOptions};
+
+/// Why a request to an orchestrator was not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum SandpenError {
+    /// The supervisor refused.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// The database failed.
+    #[error("the status database could not be used")]
+    Database(#[from] DatabaseError),
+    /// The log could not be read.
+    #[error("the log could not be read")]
+    Log(#[from] LogError),
+    /// The microVM could not be reached.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The sandbox was made without a standard input.
+    #[error("sandbox {0} has no standard input; start it with -i")]
+    NoStdin(SandboxKey),
+    /// The orchestrator has ended.
+    #[error("the orchestrator has ended")]
+    Gone,
+}
+
+impl From<MailboxError> for SandpenError {
+    fn from(_: MailboxError) -> Self {
+        Self::Gone
+    }
+}
+
+impl SandpenError {
+    /// A stable word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Supervisor(error) => match error {
+                SupervisorError::Spec(_) => "invalid_spec",
+                SupervisorError::AlreadyLive { .. } => "already_live",
+                SupervisorError::NotFound { .. } => "not_found",
+                SupervisorError::NotLive { .. } => "not_live",
+                SupervisorError::NoRoom { .. } => "no_room",
+                SupervisorError::ShuttingDown => "shutting_down",
+                SupervisorError::Driver(DriverError::Unavailable { .. }) => "driver_unavailable",
+                SupervisorError::Driver(DriverError::Unsupported { .. }) => "unsupported",
+                SupervisorError::Driver(_) | SupervisorError::Monitor(_) => "guest_unreachable",
+                SupervisorError::Database(_) | SupervisorError::RemoveLog { .. } | SupervisorError::Gone => "internal",
+            },
+            Self::NoStdin(_) => "no_stdin",
+            Self::Driver(_) => "guest_unreachable",
+            Self::Database(_) | Self::Log(_) => "internal",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// The way to an orchestrator.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    supervisor: Addr<Supervisor>,
+    database: Addr<Database>,
+    state_dir: Arc<StateDir>,
+}
+
+impl Handle {
+    pub(super) fn new(supervisor: Addr<Supervisor>, database: Addr<Database>, state_dir: StateDir) -> Self {
+        Self { supervisor, database, state_dir: Arc::new(state_dir) }
+    }
+
+    /// Starts a sandbox, new or ended; resolves when it is RUNNING or has ended: look at the row's
+    /// state.
+    ///
+    /// # Errors
+    /// Refusals of the specification, a live sandbox of that name, a driver that cannot be used.
+    pub async fn start_sandbox(&self, spec: SandboxSpec) -> Result<SandboxRow, SandpenError> {
+        Ok(self.supervisor.send(StartSandbox { spec }).await??)
+    }
+
+    /// One sandbox.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn get(&self, key: &SandboxKey) -> Result<Option<SandboxRow>, SandpenError> {
+        Ok(self.database.send(GetSandbox(key.clone())).await??)
+    }
+
+    /// All sandboxes, oldest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn list(&self) -> Result<Vec<SandboxRow>, SandpenError> {
+        Ok(self.database.send(ListSandboxes).await??)
+    }
+
+    /// Everything that happened to a sandbox.
+    ///
+    /// # Errors
+    /// `NotFound`, or the database's.
+    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<RecordTransition>, SandpenError> {
+        let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
+        Ok(self.database.send(ListTransitions(row.id)).await??)
+    }
+
+    /// Ends a sandbox gracefully; resolves when it has ended.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotLive`.
+    pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<SandboxRow, SandpenError> {
+        Ok(self.supervisor.send(StopSandbox { key: key.clone(), grace }).await??)
+    }
+
+    /// Sends a signal; SIGKILL ends the microVM and resolves when it has ended.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotLive`, a guest that does not answer.
+    pub async fn kill(&self, key: &SandboxKey, signal: i32) -> Result<SandboxRow, SandpenError> {
+        Ok(self.supervisor.send(KillSandbox { key: key.clone(), signal }).await??)
+    }
+
+    /// Resolves when the sandbox has ended and no restart is pending.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn wait(&self, key: &SandboxKey) -> Result<SandboxRow, SandpenError> {
+        Ok(self.supervisor.send(WaitSandbox { key: key.clone() }).await??)
+    }
+
+    /// Removes an ended sandbox with its log; a live one with `force`.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyLive`.
+    pub async fn remove(&self, key: &SandboxKey, force: bool) -> Result<(), SandpenError> {
+        Ok(self.supervisor.send(RemoveSandbox { key: key.clone(), force }).await??)
+    }
+
+    /// The sandbox's output, from its log: a reader that stalls holds up nobody and misses nothing.
+    /// Call it, and read it, on a tokio runtime (actix is one).
+    ///
+    /// # Errors
+    /// `NotFound`, or the log's.
+    pub async fn output(&self, key: &SandboxKey, options: OutputOptions) -> Result<Output, SandpenError> {
+        let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
+        let channels = match options.follow {
+            true => self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??,
+            false => None,
+        };
+        Output::open(self.state_dir.log(&row.spec.key), channels.map(|channels| channels.log), options).await
+    }
+
+    /// The standard input of a live sandbox that was started with one.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotLive`, [`SandpenError::NoStdin`].
+    pub async fn stdin(&self, key: &SandboxKey) -> Result<StdinWriter, SandpenError> {
+        let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
+        if !row.spec.stdin {
+            return Err(SandpenError::NoStdin(row.spec.key));
+        }
+        let channels = self.supervisor.send(OpenChannels { key: key.clone() }).await??;
+        let process = channels.and_then(|channels| channels.process);
+        process
+            .map(|process| StdinWriter { process })
+            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
+    }
+
+    /// The supervisor itself, for an application's own actors: send it
+    /// [`StartSandbox`] and the other messages, and
+    /// [`SubscribeStateChanges`](sandpen_actors::supervisor::SubscribeStateChanges).
+    pub fn supervisor(&self) -> Addr<Supervisor> {
+        self.supervisor.clone()
+    }
+
+    pub(super) fn database(&self) -> &Addr<Database> {
+        &self.database
+    }
+
+    /// Where everything lies.
+    pub fn state_dir(&self) -> &StateDir {
+        &self.state_dir
+    }
+}
+
+/// A workload's standard input.
+#[derive(Clone)]
+pub struct StdinWriter {
+    process: Arc<dyn VmmProcess>,
+}
+
+impl StdinWriter {
+    /// Passes bytes on; resolves when they are on their way, so that a workload that does not read
+    /// holds up its writer only.
+    ///
+    /// # Errors
+    /// The microVM has ended or cannot be reached.
+    pub async fn write(&self, bytes: Vec<u8>) -> Result<(), SandpenError> {
+        Ok(self.process.write_stdin(bytes).await?)
+    }
+
+    /// Ends the input.
+    ///
+    /// # Errors
+    /// As [`StdinWriter::write`].
+    pub async fn close(&self) -> Result<(), SandpenError> {
+        Ok(self.process.close_stdin().await?)
+    }
+}
+
+impl std::fmt::Debug for StdinWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StdinWriter").field("pid", &self.process.pid()).finish()
+    }
+}

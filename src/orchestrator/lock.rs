@@ -1,0 +1,101 @@
+//! One orchestrator per state directory: the directory itself, and the lock in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use sandpen_actors::state_dir::StateDir;
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The path is not absolute.
+    #[error("state directory {0:?} is not an absolute path")]
+    Relative(PathBuf),
+    /// It cannot be made or written.
+    #[error("state directory {path:?} cannot be used; choose another with --state-dir or SANDPEN_STATE_DIR")]
+    Unusable {
+        /// Where it failed.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another orchestrator has it.
+    #[error("state directory {path:?} is in use by process {holder}; there is one daemon per state directory")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// The other process's id as it wrote it, or `?`.
+        holder: String,
+    },
+}
+
+/// The held lock; released when dropped, also when the process dies.
+#[derive(Debug)]
+pub(super) struct StateLock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+/// Makes the directory (0700) and takes its lock.
+pub(super) fn take(state_dir: &StateDir) -> Result<StateLock, LockError> {
+    let path = state_dir.path();
+    if !path.is_absolute() {
+        return Err(LockError::Relative(path.to_owned()));
+    }
+    let unusable = |source| LockError::Unusable { path: path.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+    // One that was there before may be open to others; what lies in it is private.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
+    let lock = state_dir.lock();
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock);
+    let file = file.map_err(|source| LockError::Unusable { path: lock.clone(), source })?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut held) => {
+            // For people and for the message below; nothing trusts it.
+            let written = held
+                .set_len(0)
+                .and_then(|()| held.seek(std::io::SeekFrom::Start(0)).map(drop))
+                .and_then(|()| writeln!(held, "{}", std::process::id()));
+            written.map_err(|source| LockError::Unusable { path: lock, source })?;
+            Ok(StateLock(held))
+        }
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut holder = String::new();
+            let holder = match file.read_to_string(&mut holder) {
+                Ok(_) if !holder.trim().is_empty() => holder.trim().to_owned(),
+                _ => "?".to_owned(),
+            };
+            Err(LockError::Held { path: path.to_owned(), holder })
+        }
+        Err((_, errno)) => Err(LockError::Unusable { path: lock, source: errno.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_one_is_told_who_holds_it_and_the_directory_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let state_dir = StateDir::new(path.clone());
+        let held = take(&state_dir).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let refused = take(&state_dir).unwrap_err().to_string();
+        assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        drop(held);
+        take(&state_dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_its_place_and_a_relative_path_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(take(&StateDir::new(file)), Err(LockError::Unusable { .. })));
+        assert!(matches!(take(&StateDir::new("x".into())), Err(LockError::Relative(_))));
+    }
+}

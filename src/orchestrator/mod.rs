@@ -1,0 +1,23 @@
+//! The library's front door: [`Sandpen`] owns the thread on which the actors live, [`Handle`] is how
+//! any thread and any runtime uses them.
+//!
+//! ```text
+//!   Sandpen::builder()…start() ── lock ── thread: System ┬ control arbiter: supervisor, monitors
+//!                                                       ├ database arbiter
+//!                                                       └ log arbiters
+//!   shutdown(grace): refuse new ─ stop all ─ flush ─ stop arbiters ─ join thread ─ unlock
+//! ```
+//!
+//! The actors never share a thread with the application: a busy handler of the application cannot
+//! hold up a sandbox, and ending the application's own actix System does not end ours.
+
+mod builder;
+mod handle;
+mod lock;
+mod output;
+mod thread;
+
+pub use builder::{Sandpen, SandpenBuilder, StartError};
+pub use handle::{Handle, SandpenError, StdinWriter};
+pub use lock::LockError;
+pub use output::{Output, OutputFrom, OutputOptions};

@@ -1,0 +1,121 @@
+//! The orchestrator's own thread: an actix System with one arbiter for control, one for the database
+//! and some for logs, so that a flood of one kind cannot hold up another.
+
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use actix::{Addr, Arbiter, System};
+use futures::channel::oneshot;
+use nix::sys::resource::{Resource, getrlimit};
+use sandpen_actors::database::{Database, DatabaseError};
+use sandpen_actors::driver::Drivers;
+use sandpen_actors::hosting::{DownReason, host_on};
+use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::supervisor::{Reconcile, Supervisor, SupervisorConfig};
+
+use super::builder::StartError;
+
+/// Threads for log writers. Moving bytes is the kernel's work; two keep a slow disk of one log from
+/// holding up all others.
+const LOG_ARBITERS: usize = 2;
+
+/// A running thread.
+pub(super) struct Started {
+    pub(super) supervisor: Addr<Supervisor>,
+    pub(super) database: Addr<Database>,
+    pub(super) stop: oneshot::Sender<()>,
+    pub(super) thread: JoinHandle<()>,
+}
+
+type Ready = Result<(Addr<Supervisor>, Addr<Database>), StartError>;
+
+/// Starts the thread and waits until its actors are ready.
+pub(super) fn start(state_dir: StateDir, drivers: Drivers) -> Result<Started, StartError> {
+    let (ready, is_ready) = mpsc::sync_channel::<Ready>(1);
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("sandpen".to_owned())
+        .spawn(move || {
+            let system = System::new();
+            system.block_on(run(state_dir, drivers, &ready, stopped));
+        })
+        .map_err(StartError::Thread)?;
+    match is_ready.recv() {
+        Ok(Ok((supervisor, database))) => Ok(Started { supervisor, database, stop, thread }),
+        Ok(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(mpsc::RecvError) => {
+            let _ = thread.join();
+            Err(StartError::ThreadEnded)
+        }
+    }
+}
+
+/// Lives until `stopped` resolves: `shutdown`, or the owner was dropped.
+async fn run(state_dir: StateDir, drivers: Drivers, ready: &mpsc::SyncSender<Ready>, stopped: oneshot::Receiver<()>) {
+    let database_arbiter = Arbiter::new();
+    let log_arbiters: Vec<Arbiter> = (0..LOG_ARBITERS).map(|_| Arbiter::new()).collect();
+    match make_actors(&state_dir, drivers, &database_arbiter, &log_arbiters).await {
+        Ok(actors) => {
+            let _ = ready.send(Ok(actors));
+            let _ = stopped.await;
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+    for arbiter in log_arbiters.into_iter().chain([database_arbiter]) {
+        arbiter.stop();
+        if arbiter.join().is_err() {
+            tracing::error!("an arbiter's thread panicked");
+        }
+    }
+}
+
+async fn make_actors(
+    state_dir: &StateDir,
+    drivers: Drivers,
+    database_arbiter: &Arbiter,
+    log_arbiters: &[Arbiter],
+) -> Ready {
+    let database = open_database(state_dir, database_arbiter).await?;
+    let control_arbiter = Arbiter::current();
+    let config = SupervisorConfig {
+        state_dir: state_dir.clone(),
+        state_id: crate::paths::state_id(state_dir),
+        drivers,
+        database: database.clone(),
+        control_arbiter: control_arbiter.clone(),
+        log_arbiters: log_arbiters.iter().map(Arbiter::handle).collect(),
+        supervisor_pid: std::process::id(),
+        open_files_limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
+    };
+    let supervisor =
+        host_on(&control_arbiter, move || Supervisor::new(config), |reason| tell_end("supervisor", reason));
+    let report =
+        supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
+    for key in &report.adopted {
+        tracing::info!(sandbox = %key, "taken over from an earlier run");
+    }
+    Ok((supervisor, database))
+}
+
+/// sqlx needs its runtime: the database is opened on the arbiter it will live on.
+async fn open_database(state_dir: &StateDir, arbiter: &Arbiter) -> Result<Addr<Database>, StartError> {
+    let (opened, opening) = oneshot::channel::<Result<Database, DatabaseError>>();
+    let path = state_dir.database();
+    arbiter.spawn(async move {
+        let _ = opened.send(Database::open(&path).await);
+    });
+    let database = opening.await.map_err(|_| StartError::ThreadEnded)??;
+    Ok(host_on(&arbiter.handle(), move || database, |reason| tell_end("database", reason)))
+}
+
+fn tell_end(actor: &'static str, reason: DownReason) {
+    match reason {
+        DownReason::Finished => tracing::debug!(actor, "ended"),
+        DownReason::Panicked => tracing::error!(actor, "panicked; requests that need it are answered with an error"),
+    }
+}
