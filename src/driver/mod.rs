@@ -1,10 +1,13 @@
-//! How microVMs are made on this host.
+//! How microVMs are made on this host: what all drivers share, and the drivers.
 
+pub mod control;
+mod guest;
 pub mod initramfs;
 pub mod qemu_args;
 pub mod tsc;
 pub mod virtiofs;
 
+pub use guest::guest_binary;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
