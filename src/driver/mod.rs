@@ -2,6 +2,7 @@
 
 pub mod control;
 mod guest;
+pub mod host;
 pub mod initramfs;
 pub mod qemu_args;
 pub mod tsc;
