@@ -40,7 +40,7 @@ impl Setup {
         let state = tempfile::tempdir()?;
         let kernel = kernel::find(&paths::default_data_dir())?;
         let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), &kernel)?;
-        let accelerator = host::accelerator();
+        let accelerator = host::acceleration().accelerator;
         let args = QemuArgs {
             tag: "bench".into(),
             accelerator,
@@ -53,7 +53,7 @@ impl Setup {
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),
             rootfs: std::fs::canonicalize(required("ROOTFS")?)?,
-            qemu: host::find_qemu()?,
+            qemu: host::find_qemu()?.path,
             argv: args.to_argv(),
             state,
         })

@@ -6,7 +6,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use serde::{Deserialize, Serialize};
 
-use crate::driver::host::{self, Kvm};
+use crate::driver::host::{self, QEMU_PACKAGE};
+use crate::driver::qemu_args::Accelerator;
 use crate::kernel;
 
 /// How a check ended.
@@ -62,32 +63,29 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     checks.extend(namespaces());
     checks.extend([state_directory(state_dir), open_files(), pipes()]);
     let works = checks.iter().all(|check| check.status != CheckStatus::Fail);
-    let reason = match (works, host::kvm()) {
-        (true, Kvm::Usable) => "QEMU with KVM works on this host",
-        (true, _) => "QEMU works on this host, with emulation (TCG)",
-        (false, _) => "no driver works until what failed above is mended",
+    let reason = if works {
+        format!("QEMU works on this host, with {}", host::acceleration().accelerator)
+    } else {
+        "no driver works until what failed above is mended".to_owned()
     };
-    Report { checks, auto: works.then(|| "qemu".to_owned()), reason: reason.to_owned() }
+    Report { checks, auto: works.then(|| "qemu".to_owned()), reason }
 }
 
 fn qemu() -> Check {
-    let found = host::find_qemu().and_then(|path| host::qemu_version(&path).map(|version| (path, version)));
-    match found {
-        Ok((path, (major, minor))) => {
-            Check::new("qemu", CheckStatus::Ok, format!("{} version {major}.{minor}", path.display()))
-        }
-        Err(error) => Check::new("qemu", CheckStatus::Fail, error.to_string()).advise("apt-get install qemu-system-x86"),
+    match host::find_qemu() {
+        Ok(qemu) => Check::new("qemu", CheckStatus::Ok, format!("{} version {}", qemu.path.display(), qemu.version)),
+        Err(error) => Check::new("qemu", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
+            .advise(format!("apt-get install {QEMU_PACKAGE}")),
     }
 }
 
 fn accelerator() -> Check {
-    let slow = |detail: &str| Check::new("kvm", CheckStatus::Warn, format!("{detail}; guests are emulated (TCG)"));
-    match host::kvm() {
-        Kvm::Usable => Check::new("kvm", CheckStatus::Ok, "/dev/kvm opens and the processor has vmx or svm"),
-        Kvm::NoDevice => slow("there is no /dev/kvm").advise("for speed: enable virtualization, or nested virtualization"),
-        Kvm::NoAccess => slow("/dev/kvm may not be opened by this user").advise("join the group kvm: usermod -aG kvm USER"),
-        Kvm::NoExtensions => slow("/dev/kvm opens, but the processor shows neither vmx nor svm"),
-    }
+    let acceleration = host::acceleration();
+    let status = match acceleration.accelerator {
+        Accelerator::Kvm => CheckStatus::Ok,
+        Accelerator::Tcg => CheckStatus::Warn,
+    };
+    Check::new("kvm", status, acceleration.reason)
 }
 
 fn guest_kernel(data_dir: &Path) -> Check {
