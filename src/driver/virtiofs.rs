@@ -41,8 +41,7 @@ const CACHE_TIME: Duration = Duration::from_secs(1);
 
 /// What passing a root's file operations on needs; not MKNOD, so that no device node of the guest's
 /// making is on the host.
-const ROOT_CAPABILITIES: [&str; 7] =
-    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
+const ROOT_CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +54,9 @@ enum ShareError {
     Socket(#[source] std::io::Error),
     #[error("the limit of open files: {0}")]
     OpenFiles(String),
-    #[error("entering the namespaces of the shared directory: {0}; as an ordinary user this needs user namespaces (sandpen doctor)")]
+    #[error(
+        "entering the namespaces of the shared directory: {0}; as an ordinary user this needs user namespaces (sandpen doctor)"
+    )]
     Namespaces(virtiofsd::sandbox::Error),
     #[error("restricting system calls: {0}")]
     Seccomp(virtiofsd::seccomp::Error),
@@ -148,8 +149,8 @@ fn serve(file_system: PassthroughFs, mut listener: Listener) -> Result<(), Share
     let server_error = |error: &dyn std::fmt::Debug| ShareError::Server(format!("{error:?}"));
     let backend = VhostUserFsBackendBuilder::default().build(file_system).map_err(|error| server_error(&error))?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = VhostUserDaemon::new("virtiofs".to_owned(), Arc::new(backend), memory)
-        .map_err(|error| server_error(&error))?;
+    let mut daemon =
+        VhostUserDaemon::new("virtiofs".to_owned(), Arc::new(backend), memory).map_err(|error| server_error(&error))?;
     daemon.start(&mut listener).map_err(|error| server_error(&error))?;
     match daemon.wait() {
         // QEMU ended: so do we.
