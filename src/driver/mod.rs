@@ -1,7 +1,10 @@
-//! How microVMs are made on this host.
+//! How microVMs are made: what all drivers share, and the drivers.
 
+pub mod control;
+mod guest;
 pub mod virtiofs;
 
+pub use guest::guest_binary;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 

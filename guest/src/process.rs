@@ -1,0 +1,193 @@
+//! Makes, signals and reaps processes.
+#![allow(unsafe_code)] // fork and what must happen between it and execve; wait statuses and signals that nix cannot name
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use sandpen_guest::protocol::WorkloadEnd;
+
+/// Everything for one `execve`, ready before the fork.
+#[derive(Debug)]
+pub struct Program {
+    /// Paths to try in order, as `execvp` does.
+    pub candidates: Vec<CString>,
+    /// Arguments, the program's name first.
+    pub args: Vec<CString>,
+    /// `NAME=VALUE` each.
+    pub env: Vec<CString>,
+    /// Working directory.
+    pub workdir: CString,
+}
+
+/// Where a child failed before it became the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// New session and standard streams.
+    Setup,
+    /// Changing into the working directory.
+    Workdir,
+    /// Executing; every candidate was tried.
+    Exec,
+}
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// No child could be made.
+    #[error("making a process")]
+    Fork(#[source] io::Error),
+    /// The child could not become the program.
+    #[error("{step:?}: {errno}")]
+    Child {
+        /// Where.
+        step: Step,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+/// Runs `program` in a session of its own with these standard streams and nothing else open. Gives
+/// the process after it was executed.
+pub fn spawn(program: &Program, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, SpawnError> {
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let args = pointers(&program.args);
+    let env = pointers(&program.env);
+    let (verdict, child_verdict) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
+    let stdio = stdio.map(|fd| fd.as_raw_fd());
+
+    // SAFETY: everything the child needs was allocated above; until `execve` it only makes
+    // async-signal-safe calls and never returns from `become_program`.
+    match unsafe { fork() }.map_err(|errno| SpawnError::Fork(errno.into()))? {
+        ForkResult::Child => {
+            let (step, errno) = become_program(program, &args, &env, stdio);
+            tell_verdict(child_verdict.as_raw_fd(), step, errno);
+            // SAFETY: ends the process without running anything of the parent's.
+            unsafe { libc::_exit(127) }
+        }
+        ForkResult::Parent { child } => {
+            drop(child_verdict);
+            match read_verdict(verdict) {
+                None => Ok(child),
+                Some((step, errno)) => {
+                    // SAFETY: our own child, not yet reaped; no status wanted.
+                    unsafe { libc::waitpid(child.as_raw(), ptr::null_mut(), 0) };
+                    Err(SpawnError::Child { step, errno })
+                }
+            }
+        }
+    }
+}
+
+/// In the child. Comes back only with a failure.
+fn become_program(
+    program: &Program,
+    args: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+    stdio: [RawFd; 3],
+) -> (Step, Errno) {
+    if let Err(errno) = set_up_child(stdio) {
+        return (Step::Setup, errno);
+    }
+    if let Err(errno) = change_dir(&program.workdir) {
+        return (Step::Workdir, errno);
+    }
+    let mut result = Errno::ENOENT;
+    for candidate in &program.candidates {
+        // SAFETY: a NUL-terminated path and two NULL-terminated arrays of NUL-terminated strings, all
+        // alive; it comes back only when it failed.
+        unsafe { libc::execve(candidate.as_ptr(), args.as_ptr(), env.as_ptr()) };
+        match Errno::last() {
+            // As execvp: go on, but remember that there was one that may not be executed.
+            Errno::EACCES => result = Errno::EACCES,
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV | Errno::ESTALE | Errno::ETIMEDOUT => {}
+            errno => return (Step::Exec, errno),
+        }
+    }
+    (Step::Exec, result)
+}
+
+fn set_up_child(stdio: [RawFd; 3]) -> Result<(), Errno> {
+    // SAFETY: plain system calls on our own process; `empty` is a valid signal set.
+    unsafe {
+        Errno::result(libc::setsid())?;
+        for (target, fd) in (0..).zip(stdio) {
+            // The parent's descriptors are above 2 (Rust's runtime sees to it), so none is
+            // overwritten before its turn and close-on-exec is always cleared.
+            Errno::result(libc::dup2(fd, target))?;
+        }
+        // All of ours are close-on-exec; this also holds for one that somebody forgot. Kernels
+        // before 5.11 do not know it.
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut empty = std::mem::zeroed();
+        libc::sigemptyset(&raw mut empty);
+        Errno::result(libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()))?;
+        libc::umask(0o022);
+    }
+    Ok(())
+}
+
+fn change_dir(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: a NUL-terminated path.
+    Errno::result(unsafe { libc::chdir(path.as_ptr()) }).map(drop)
+}
+
+fn tell_verdict(fd: RawFd, step: Step, errno: Errno) {
+    let [a, b, c, d] = (errno as i32).to_ne_bytes();
+    let verdict = [step as u8, a, b, c, d];
+    // SAFETY: `verdict` is alive and 5 bytes long. A failure cannot be told to anybody.
+    unsafe { libc::write(fd, verdict.as_ptr().cast(), verdict.len()) };
+}
+
+/// `None`: the pipe was closed by a successful `execve`.
+fn read_verdict(pipe: OwnedFd) -> Option<(Step, Errno)> {
+    let mut verdict = [0; 5];
+    File::from(pipe).read_exact(&mut verdict).ok()?;
+    let [step, errno @ ..] = verdict;
+    let step = [Step::Setup, Step::Workdir, Step::Exec].into_iter().find(|s| *s as u8 == step)?;
+    Some((step, Errno::from_raw(i32::from_ne_bytes(errno))))
+}
+
+/// Reaps one ended child; `None` when there is none now.
+pub fn reap() -> Option<(Pid, WorkloadEnd)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is alive; nix's wrapper fails on real-time signals after reaping.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            return None;
+        }
+        let small = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+        if libc::WIFEXITED(status) {
+            return Some((Pid::from_raw(pid), WorkloadEnd::Code(small(libc::WEXITSTATUS(status)))));
+        }
+        if libc::WIFSIGNALED(status) {
+            return Some((Pid::from_raw(pid), WorkloadEnd::Signal(small(libc::WTERMSIG(status)))));
+        }
+    }
+}
+
+/// Sends a signal to the process group of `leader`, which must not be reaped yet.
+pub fn signal_group(leader: Pid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no memory involved. nix's wrapper does not know real-time signals.
+    Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop)
+}
+
+/// Kills every process of the machine but PID 1; outside of a machine (in tests), only the process
+/// group of `leader`.
+pub fn kill_all(leader: Pid) {
+    let target = if std::process::id() == 1 { -1 } else { -leader.as_raw() };
+    // SAFETY: no memory involved; -1 is only used by PID 1, which the kernel leaves out.
+    unsafe { libc::kill(target, libc::SIGKILL) };
+}

@@ -1,0 +1,220 @@
+//! What host and guest tell each other.
+//!
+//! Variants are encoded by their position: add new ones at the end only, and raise
+//! [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION) when an old one changes.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+/// Bytes of any content, owned; `Bytes::from(vec)` makes them.
+pub use serde_bytes::ByteBuf as Bytes;
+
+use super::frame::Message;
+use super::{ATOMIC_FRAME, HEADER_LEN};
+
+/// Host → guest on the control port. Every frame but `Start` fits [`ATOMIC_FRAME`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostMessage {
+    /// Everything the guest needs to make the workload run. Once, after `Ready`.
+    Start(Box<Start>),
+    /// Asks for a [`GuestMessage::Status`] with the same number.
+    Query {
+        /// Tells this answer from earlier ones.
+        nonce: u64,
+    },
+    /// Sends a signal (1 to 64) to the workload's process group. One that ends a process by default
+    /// and comes before the workload runs makes the guest never run it.
+    Signal(i32),
+    /// The end is recorded and all output on file: power off.
+    AcknowledgeExit,
+}
+
+impl Message for HostMessage {
+    const KIND: u8 = 1;
+    // Command, environment and workdir of at most 1 MiB (`WORKLOAD_MAX_BYTES` of the spec), at most
+    // 1/128 of it for lengths, and room for the rest.
+    const MAX_PAYLOAD: usize = (1 << 20) + (64 << 10);
+}
+
+/// How to make the workload run. Environment values may be secrets: `Debug` shows none.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Program and arguments; a program without a slash is looked up in the workload's `PATH`.
+    pub command: Vec<Bytes>,
+    /// The whole environment. Only `PATH` and `HOME` have defaults, where it does not name them.
+    pub env: Vec<(Bytes, Bytes)>,
+    /// Working directory in the guest; `/` if `None`.
+    pub workdir: Option<Bytes>,
+    /// Name of the machine, at most 64 bytes (the kernel's limit).
+    pub hostname: String,
+    /// Whether the stdin port feeds the workload; if not, it reads from `/dev/null`.
+    pub stdin: bool,
+    /// Where `/` comes from.
+    pub rootfs: RootfsSource,
+    /// The host's wall clock: time since 1970-01-01 00:00 UTC.
+    pub wall_clock: Duration,
+    /// 512 bits from the host's random number generator, for the guest's; never used twice.
+    pub entropy: [[u8; 32]; 2],
+    /// How the guest ends its machine.
+    pub power_off: PowerOff,
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start")
+            .field("program", &self.command.first().map(|program| String::from_utf8_lossy(program)))
+            .field("arguments", &self.command.len().saturating_sub(1))
+            .field("env", &self.env.len())
+            .field("rootfs", &self.rootfs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the guest's `/` comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootfsSource {
+    /// A directory of the host, mounted read-write by virtiofs.
+    Virtiofs {
+        /// The device's tag, usually [`ROOTFS_TAG`](super::ROOTFS_TAG).
+        tag: String,
+    },
+    /// What is `/` already, as libkrun arranges it.
+    Current,
+}
+
+/// How a guest ends its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PowerOff {
+    /// By a reset, which the VMM takes for the end (QEMU with `-no-reboot`; its `microvm` machine has
+    /// no power button). Also what a guest does that was never told.
+    #[default]
+    Reset,
+    /// By switching the machine off.
+    Off,
+}
+
+/// Guest → host on the control port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestMessage {
+    /// The guest is up and waits for [`HostMessage::Start`].
+    Ready {
+        /// Its [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION).
+        version: u8,
+    },
+    /// The workload was executed.
+    Started,
+    /// The workload could not be executed. The guest waits for [`HostMessage::AcknowledgeExit`].
+    NotStarted(StartFailure),
+    /// The workload ended and all of its output is in the ports. The guest waits for
+    /// [`HostMessage::AcknowledgeExit`].
+    Exit(ExitReport),
+    /// The answer to [`HostMessage::Query`].
+    Status {
+        /// The number from the query.
+        nonce: u64,
+        /// What is true now.
+        state: GuestState,
+    },
+    /// The guest itself failed after the workload was started; it powers off soon.
+    Faulted {
+        /// What failed, with its cause.
+        message: String,
+    },
+}
+
+impl Message for GuestMessage {
+    const KIND: u8 = 2;
+    const MAX_PAYLOAD: usize = (64 << 10) - HEADER_LEN;
+}
+
+/// How far a guest is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestState {
+    /// No [`HostMessage::Start`] has come.
+    AwaitingStart,
+    /// The workload runs.
+    Running,
+    /// As in [`GuestMessage::NotStarted`].
+    NotStarted(StartFailure),
+    /// As in [`GuestMessage::Exit`].
+    Ended(ExitReport),
+}
+
+/// Why a workload could not be executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// In one number.
+    pub code: StartFailureCode,
+    /// In words, for users; at most [`MESSAGE_MAX`] bytes.
+    pub message: String,
+}
+
+impl StartFailure {
+    /// A failure whose message is cut to [`MESSAGE_MAX`] bytes.
+    pub fn new(code: StartFailureCode, message: impl Into<String>) -> Self {
+        Self { code, message: cut_message(message.into()) }
+    }
+}
+
+/// The exit code that shells use for a command that did not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartFailureCode {
+    /// 126: found but not executable, or the guest could not prepare for it.
+    NotExecutable,
+    /// 127: not found.
+    NotFound,
+}
+
+impl StartFailureCode {
+    /// 126 or 127.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::NotExecutable => 126,
+            Self::NotFound => 127,
+        }
+    }
+}
+
+/// A workload's end, and how much it wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReport {
+    /// How it ended.
+    pub end: WorkloadEnd,
+    /// Bytes written to the stdout port since the start.
+    pub stdout_bytes: u64,
+    /// Bytes written to the stderr port since the start.
+    pub stderr_bytes: u64,
+}
+
+/// How a workload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkloadEnd {
+    /// It returned this code.
+    Code(u8),
+    /// This signal ended it, 1 to 64.
+    Signal(u8),
+}
+
+/// Host → guest on the stdin port. Every frame fits [`ATOMIC_FRAME`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StdinMessage {
+    /// Bytes for the workload's standard input, at most [`STDIN_CHUNK`](super::STDIN_CHUNK).
+    Bytes(Bytes),
+    /// No more bytes will come.
+    End,
+}
+
+impl Message for StdinMessage {
+    const KIND: u8 = 3;
+    const MAX_PAYLOAD: usize = ATOMIC_FRAME - HEADER_LEN;
+}
+
+/// Most bytes of a message for users in a guest's frame.
+pub const MESSAGE_MAX: usize = 4096;
+
+/// Cuts `message` to at most [`MESSAGE_MAX`] bytes, between characters.
+pub fn cut_message(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(MESSAGE_MAX));
+    message
+}

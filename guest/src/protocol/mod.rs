@@ -1,0 +1,56 @@
+//! The control protocol between a host and the PID 1 of its guest.
+//!
+//! Two virtio ports carry frames (see [`frame`]); two more carry the workload's bare output:
+//!
+//! | port | host → guest | guest → host |
+//! | --- | --- | --- |
+//! | [`CONTROL_PORT`] | [`HostMessage`] | [`GuestMessage`] |
+//! | [`STDIN_PORT`] | [`StdinMessage`] | |
+//! | [`STDOUT_PORT`], [`STDERR_PORT`] | | the workload's bytes |
+//!
+//! ```text
+//!   guest                               host
+//!     │ ───────────── Ready ─────────────▶ │
+//!     │ ◀──────────── Start ────────────── │
+//!     │ ──── Started  or  NotStarted ────▶ │
+//!     │ ◀──────────── Signal ───────────── │  any number
+//!     │ ───────────── Exit ──────────────▶ │  (after Started only)
+//!     │ ◀──────── AcknowledgeExit ──────── │  all output is on file, the end is recorded
+//!     ╵ powers off                         ╵
+//! ```
+//!
+//! A host that lost its memory (a restarted daemon) skips to the next whole frame and sends
+//! [`HostMessage::Query`]; the [`GuestMessage::Status`] that answers it repeats everything that
+//! counts, so a lost `Exit` is not lost.
+//!
+//! Each side treats what it reads by its own trust: the guest believes the host; the host believes
+//! nothing, bounds everything and ends a guest that breaks the order above.
+
+pub mod frame;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+pub use frame::{FrameError, FrameReader, Garbage, HEADER_LEN, Message, encode};
+pub use messages::*;
+
+/// Version of messages and framing. Every frame carries it, and [`GuestMessage::Ready`] names it:
+/// host and guest must have the same, since both are built from one tree.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// Name of the virtio port that carries [`HostMessage`] and [`GuestMessage`].
+pub const CONTROL_PORT: &str = "org.sandpen.control";
+/// Name of the virtio port that carries [`StdinMessage`].
+pub const STDIN_PORT: &str = "org.sandpen.stdin";
+/// Name of the virtio port that carries the workload's standard output.
+pub const STDOUT_PORT: &str = "org.sandpen.stdout";
+/// Name of the virtio port that carries the workload's standard error.
+pub const STDERR_PORT: &str = "org.sandpen.stderr";
+/// virtiofs tag of a root directory.
+pub const ROOTFS_TAG: &str = "sandpen-root";
+
+/// Largest frame, header included, that is written in one piece on a pipe (`PIPE_BUF` of Linux):
+/// every host → guest frame but [`HostMessage::Start`].
+pub const ATOMIC_FRAME: usize = 4096;
+/// Most bytes in one [`StdinMessage::Bytes`], so that its frame stays within [`ATOMIC_FRAME`].
+pub const STDIN_CHUNK: usize = 4000;

@@ -1,0 +1,155 @@
+//! Makes the workload's `/`: mounts the root directory, moves into it, and mounts there what a
+//! program on Linux expects to find.
+//!
+//! Mount points are used as they are and made only where they are missing. Everything after the
+//! move is looked up inside the new root, so that a symbolic link in it leads nowhere else.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
+use nix::unistd::{chdir, chroot};
+use sandpen_guest::protocol::RootfsSource;
+
+use crate::log::log;
+
+/// Where the root is mounted before the move; in the initramfs.
+const STAGING: &str = "/newroot";
+
+/// Why there is no root.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    /// A mount was refused.
+    #[error("mounting {what} on {target}")]
+    Mount {
+        /// What was mounted.
+        what: String,
+        /// Where.
+        target: &'static str,
+        /// The cause.
+        #[source]
+        source: Errno,
+    },
+    /// A step of the move failed.
+    #[error("moving into the root directory ({step})")]
+    Move {
+        /// Which.
+        step: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A device node could not be made.
+    #[error("making {path}")]
+    Node {
+        /// Its path.
+        path: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes `source` the root of this process and of all it starts.
+pub fn enter(source: &RootfsSource) -> Result<(), RootfsError> {
+    // Modes below are meant as they are written; the workload gets 022.
+    let inherited = umask(Mode::empty());
+    let entered = enter_with_open_mask(source);
+    umask(inherited);
+    entered
+}
+
+fn enter_with_open_mask(source: &RootfsSource) -> Result<(), RootfsError> {
+    if let RootfsSource::Virtiofs { tag } = source {
+        mount_virtiofs(tag)?;
+        move_into_staging()?;
+    }
+    mount_system_directories()
+}
+
+fn mount_virtiofs(tag: &str) -> Result<(), RootfsError> {
+    match fs::create_dir(STAGING) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(RootfsError::Move { step: "making its mount point", source: error });
+        }
+        _ => {}
+    }
+    mount(Some(tag), STAGING, Some("virtiofs"), MsFlags::empty(), None::<&str>).map_err(|source| RootfsError::Mount {
+        what: format!("the shared root directory (virtiofs tag {tag:?})"),
+        target: "/",
+        source,
+    })
+}
+
+/// `pivot_root` does not work on an initramfs: the root is mounted over it, as `switch_root` does.
+fn move_into_staging() -> Result<(), RootfsError> {
+    let failed = |step| move |errno: Errno| RootfsError::Move { step, source: errno.into() };
+    chdir(STAGING).map_err(failed("entering it"))?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(failed("moving the mount"))?;
+    chroot(".").map_err(failed("changing the root"))?;
+    chdir("/").map_err(failed("entering the new root"))
+}
+
+const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+fn mount_system_directories() -> Result<(), RootfsError> {
+    mount_on("proc", "/proc", PLAIN, "")?;
+    mount_on("sysfs", "/sys", PLAIN, "")?;
+    if mount_on("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=755,size=64k")? {
+        fill_dev()?;
+    }
+    // A root that has a /tmp keeps what is in it.
+    if fs::metadata("/tmp").is_err() {
+        mount_on("tmpfs", "/tmp", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
+    }
+    Ok(())
+}
+
+/// Mounts a kernel file system. A mount point that is missing and cannot be made is left out, with
+/// a message on the console: a lone static program on a read-only root runs without any of them.
+fn mount_on(kind: &str, target: &'static str, flags: MsFlags, options: &str) -> Result<bool, RootfsError> {
+    if !fs::metadata(target).is_ok_and(|meta| meta.is_dir())
+        && let Err(error) = fs::create_dir(target)
+    {
+        log!("the root directory has no {target} and it cannot be made ({error}): going on without {kind}");
+        return Ok(false);
+    }
+    match mount(Some(kind), target, Some(kind), flags, Some(options)) {
+        // Busy: the very same thing is mounted there already.
+        Ok(()) | Err(Errno::EBUSY) => Ok(true),
+        Err(source) => Err(RootfsError::Mount { what: kind.to_owned(), target, source }),
+    }
+}
+
+/// What every program may use and nothing else: no port, no disk. Numbers: admin-guide/devices.txt
+/// of the kernel.
+fn fill_dev() -> Result<(), RootfsError> {
+    let node_error = |path: &str| {
+        let path = path.to_owned();
+        move |source: io::Error| RootfsError::Node { path, source }
+    };
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        let path = format!("/dev/{name}");
+        mknod(path.as_str(), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))
+            .map_err(io::Error::from)
+            .map_err(node_error(&path))?;
+    }
+    for (path, target) in [
+        ("/dev/ptmx", "pts/ptmx"),
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        symlink(target, path).map_err(node_error(path))?;
+    }
+    let terminals = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount_on("devpts", "/dev/pts", terminals, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    mount_on("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
+    Ok(())
+}

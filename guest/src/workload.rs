@@ -1,0 +1,168 @@
+//! From a [`Start`] message to a running process: where the program is looked up, what its
+//! environment is, and what a user is told when it cannot be executed.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, pipe2};
+use sandpen_guest::protocol::{Start, StartFailure, StartFailureCode};
+
+use crate::process::{Program, SpawnError, Step, spawn};
+
+/// The workload's `PATH` where its environment names none.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The workload's `HOME` where its environment names none.
+const DEFAULT_HOME: &str = "/root";
+
+/// A running workload with our ends of its standard streams, non-blocking.
+#[derive(Debug)]
+pub struct Workload {
+    /// Leader of its session and process group.
+    pub pid: Pid,
+    /// `None` when it reads from `/dev/null`.
+    pub stdin: Option<OwnedFd>,
+    /// Its standard output.
+    pub stdout: OwnedFd,
+    /// Its standard error.
+    pub stderr: OwnedFd,
+}
+
+/// Executes the workload; `null` is an open `/dev/null` (the root may have none).
+pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
+    let program = program(start)?;
+    let pipe_failed = |errno: Errno| not_executable(format!("making pipes for the workload: {errno}"));
+    let (child_stdin, stdin) = if start.stdin {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
+        (Some(read), Some(unblocked(write).map_err(pipe_failed)?))
+    } else {
+        (None, None)
+    };
+    let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
+    let (stderr, child_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
+    let stdio = [child_stdin.as_ref().unwrap_or(null).as_fd(), child_stdout.as_fd(), child_stderr.as_fd()];
+    let pid = spawn(&program, stdio).map_err(|error| explain(&error, start, &program))?;
+    Ok(Workload {
+        pid,
+        stdin,
+        stdout: unblocked(stdout).map_err(pipe_failed)?,
+        stderr: unblocked(stderr).map_err(pipe_failed)?,
+    })
+}
+
+/// Opens `/dev/null` for workloads without standard input.
+pub fn open_null() -> Result<OwnedFd, Errno> {
+    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Makes our end of a pipe non-blocking; the workload's end is another description and stays as it
+/// is.
+fn unblocked(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(fd)
+}
+
+fn not_executable(message: String) -> StartFailure {
+    StartFailure::new(StartFailureCode::NotExecutable, message)
+}
+
+fn program(start: &Start) -> Result<Program, StartFailure> {
+    let text = |bytes: Vec<u8>| {
+        CString::new(bytes).map_err(|_| not_executable("a NUL byte in command, environment or workdir".to_owned()))
+    };
+    let name = match start.command.first() {
+        Some(name) if !name.is_empty() => name.as_slice(),
+        _ => return Err(not_executable("the command is empty".to_owned())),
+    };
+    let mut env = Vec::with_capacity(start.env.len() + 2);
+    for (name, value) in &start.env {
+        env.push(text([name.as_slice(), b"=", value].concat())?);
+    }
+    let value_of = |wanted: &str| start.env.iter().rev().find(|(name, _)| name.as_slice() == wanted.as_bytes());
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", DEFAULT_HOME)] {
+        if value_of(name).is_none() {
+            env.push(text(format!("{name}={value}").into_bytes())?);
+        }
+    }
+    let path = value_of("PATH").map_or(DEFAULT_PATH.as_bytes(), |(_, value)| value.as_slice());
+    Ok(Program {
+        candidates: candidates(name, path).into_iter().map(text).collect::<Result<_, _>>()?,
+        args: start.command.iter().map(|arg| text(arg.to_vec())).collect::<Result<_, _>>()?,
+        env,
+        workdir: text(start.workdir.as_ref().map_or_else(|| b"/".to_vec(), |dir| dir.to_vec()))?,
+    })
+}
+
+/// The paths that `execvp` would try: the name itself if it has a slash, else in each directory of
+/// `path`, where an empty one is the working directory.
+fn candidates(name: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
+    if name.contains(&b'/') {
+        return vec![name.to_vec()];
+    }
+    path.split(|byte| *byte == b':')
+        .map(|dir| match dir {
+            [] => [b"./", name].concat(),
+            dir => [dir, b"/", name].concat(),
+        })
+        .collect()
+}
+
+/// The shell's code and words for users.
+fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFailure {
+    let name = start.command.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
+    let (step, errno) = match error {
+        SpawnError::Fork(source) => return not_executable(format!("{error}: {source}")),
+        SpawnError::Child { step, errno } => (*step, *errno),
+    };
+    match (step, errno) {
+        (Step::Setup, errno) => not_executable(format!("setting up the workload's process: {}", errno.desc())),
+        (Step::Workdir, Errno::ENOENT) => not_executable(format!(
+            "the working directory {} does not exist in the rootfs",
+            program.workdir.to_string_lossy()
+        )),
+        (Step::Workdir, errno) => not_executable(format!(
+            "changing into the working directory {}: {}",
+            program.workdir.to_string_lossy(),
+            errno.desc()
+        )),
+        (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
+            let message = match existing(program) {
+                Some(path) => format!(
+                    "{path}: exists, but the interpreter or dynamic loader that it names does not exist in the rootfs"
+                ),
+                None if name.contains('/') => format!("{name}: no such file in the rootfs"),
+                None => format!("{name}: not found in the workload's PATH"),
+            };
+            StartFailure::new(StartFailureCode::NotFound, message)
+        }
+        (Step::Exec, Errno::EACCES) => {
+            let path = existing(program).unwrap_or_else(|| name.into_owned());
+            let is_dir = Path::new(&path).is_dir();
+            let why = if is_dir { "is a directory" } else { "permission denied: is it executable (chmod +x)?" };
+            not_executable(format!("{path}: {why}"))
+        }
+        (Step::Exec, Errno::ENOEXEC) => {
+            let path = existing(program).unwrap_or_else(|| name.into_owned());
+            not_executable(format!(
+                "{path}: not a program for this machine: another architecture, or a script without a #! line"
+            ))
+        }
+        (Step::Exec, Errno::E2BIG) => not_executable(format!("{name}: arguments and environment are too large")),
+        (Step::Exec, errno) => not_executable(format!("{name}: {}", errno.desc())),
+    }
+}
+
+/// The first candidate that exists, seen from the workload's working directory.
+fn existing(program: &Program) -> Option<String> {
+    let workdir = Path::new(std::ffi::OsStr::from_bytes(program.workdir.as_bytes()));
+    program
+        .candidates
+        .iter()
+        .map(|path| workdir.join(std::ffi::OsStr::from_bytes(path.as_bytes())))
+        .find(|path| path.exists())
+        .map(|path| path.to_string_lossy().into_owned())
+}
