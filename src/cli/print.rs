@@ -8,6 +8,7 @@ mod stream;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use sandpen::api::{ErrorDetail, Sandbox, Transition};
@@ -80,6 +81,11 @@ pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
         _ => Ok(0),
     }
+}
+
+/// An installed guest kernel.
+pub fn kernel(version: &str, directory: &Path) -> Result<u8, CliError> {
+    bytes(format!("kernel {} is installed in {}\n", plain(version), directory.display()).as_bytes())
 }
 
 /// A value as JSON, for programs and people.
