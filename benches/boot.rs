@@ -19,8 +19,8 @@ use nix::sys::stat::Mode;
 use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, VIRTIOFS_SOCKET};
 use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
 use sandpen::{kernel, paths};
-use sandpen_guest::protocol::frame::{FrameReader, Garbage, encode};
-use sandpen_guest::protocol::messages::{GuestMessage, HostMessage, PowerOff, RootfsSource, Start};
+use sandpen_guest::protocol::{FrameReader, Garbage, encode};
+use sandpen_guest::protocol::{GuestMessage, HostMessage, PowerOff, RootfsSource, Start};
 use sandpen_guest::protocol::ROOTFS_TAG;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -46,7 +46,7 @@ impl Setup {
             accelerator,
             cpus: 1,
             memory_mib: 256,
-            tsc_khz: if accelerator == Accelerator::Tcg { tsc::host_khz() } else { None },
+            tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
             kernel: kernel.vmlinux(),
             initramfs,
         };
