@@ -19,9 +19,9 @@ use nix::sys::stat::Mode;
 use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, VIRTIOFS_SOCKET};
 use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
 use sandpen::{kernel, paths};
+use sandpen_guest::protocol::ROOTFS_TAG;
 use sandpen_guest::protocol::{FrameReader, Garbage, encode};
 use sandpen_guest::protocol::{GuestMessage, HostMessage, PowerOff, RootfsSource, Start};
-use sandpen_guest::protocol::ROOTFS_TAG;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

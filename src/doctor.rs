@@ -139,7 +139,9 @@ fn open_files() -> Check {
             Check::new("open-files", CheckStatus::Warn, format!("at most {hard} for one process"))
                 .advise("raise the hard limit (ulimit -Hn, LimitNOFILE=) to run many sandboxes")
         }
-        Ok((_, hard)) => Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", hard / 12)),
+        Ok((_, hard)) => {
+            Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", hard / 12))
+        }
         Err(errno) => Check::new("open-files", CheckStatus::Warn, format!("the limit cannot be read: {errno}")),
     }
 }

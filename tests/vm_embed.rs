@@ -58,7 +58,10 @@ fn a_request_runs_in_a_microvm_and_streams_its_output() {
         });
         for (job, answer) in jobs.into_iter().zip(answers) {
             let text = answer.join().unwrap();
-            assert!(text.contains(&format!("{job}\n")) && text.contains("error\n") && text.contains("end\n"), "{text:?}");
+            assert!(
+                text.contains(&format!("{job}\n")) && text.contains("error\n") && text.contains("end\n"),
+                "{text:?}"
+            );
         }
     });
     let changes = service.request("GET", "/changes", "");
