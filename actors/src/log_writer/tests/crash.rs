@@ -9,8 +9,8 @@ use super::*;
 
 const DIR: &str = "SANDPEN_TEST_CRASH_DIR";
 const ROUNDS: u64 = 25;
-const OUT: usize = 24_000_000;
-const ERR: usize = 3_000_000;
+const OUT: usize = 16_000_000;
+const ERR: usize = 2_000_000;
 
 fn limits() -> Place {
     // Small files: many of the kills hit a rotation.

@@ -55,7 +55,7 @@ fn bytes_wait_in_the_pipe_until_there_is_room() {
         let stuck = ask(&writer, AwaitBytes { stdout: 200_000, stderr: 0, idle_limit: Duration::from_millis(300) });
         let stuck = stuck.await.unwrap().stdout;
         assert!(stuck < 100_000, "{stuck} bytes do not fit");
-        let refused = write(&writer, OutputStream::Stderr, &[b'x'; 30_000]).await;
+        let refused = write(&writer, OutputStream::Stderr, &pattern(9, 30_000)).await;
         assert!(matches!(refused, Err(LogError::File { .. })), "{refused:?}");
         fs::remove_file(ballast_file).unwrap();
         let totals = ask(&writer, AwaitBytes { stdout: 200_000, stderr: 0, idle_limit: DEADLINE }).await.unwrap();

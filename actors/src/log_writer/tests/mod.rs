@@ -22,7 +22,7 @@ use crate::driver::OutputStream;
 use crate::spec::LogLimits;
 
 /// Nothing here takes nearly as long, even on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A log in a directory of its own.
 struct Place {

@@ -97,6 +97,32 @@ fn files_open_at_the_first_byte_and_close_when_idle() {
 }
 
 #[test]
+fn a_pipe_is_spliced_and_grown_when_it_is_hot() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let place = Place::new(1 << 20, 2);
+    let mut store = store::Store::new(place.config(1));
+    let (read, mut pipe) = std::io::pipe().unwrap();
+    let mut source = pump::Source::new(OutputStream::Stdout, std::sync::Arc::new(read.into()));
+    assert_eq!(source.look().unwrap(), pump::Moved::Empty);
+    std::io::Write::write_all(&mut pipe, &pattern(1, 65_536)).unwrap();
+    let room = store.prepare(OutputStream::Stdout, 1, 1).unwrap();
+    assert_eq!(source.transfer(&room).unwrap(), pump::Moved::Bytes(65_536));
+    store.advance(OutputStream::Stdout, 65_536);
+    assert!(source.copied.is_none());
+    // An ordinary user may have used up the quota for large pipes.
+    assert!(nix::unistd::geteuid().as_raw() != 0 || fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).unwrap() == 256 << 10);
+    drop(pipe);
+    assert_eq!(source.look().unwrap(), pump::Moved::Ended);
+}
+
+#[test]
+fn writers_and_followers_can_change_threads() {
+    fn assert_send<T: Send>() {}
+    assert_send::<LogWriter>();
+    assert_send::<LogFollower>();
+}
+
+#[test]
 fn a_socket_is_copied() {
     run(async {
         let place = Place::new(8192, 50);

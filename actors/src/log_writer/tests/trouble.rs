@@ -17,14 +17,14 @@ impl Actor for Events {
 impl Handler<LogFailed> for Events {
     type Result = ();
     fn handle(&mut self, event: LogFailed, _: &mut Self::Context) {
-        self.0.send(event).unwrap();
+        let _ = self.0.send(event);
     }
 }
 
 impl Handler<Appended> for Events {
     type Result = ();
     fn handle(&mut self, event: Appended, _: &mut Self::Context) {
-        self.1.send(event).unwrap();
+        let _ = self.1.send(event);
     }
 }
 
