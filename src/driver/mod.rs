@@ -1,7 +1,11 @@
-//! How microVMs are made: what all drivers share, and the drivers.
+//! How microVMs are made on this host: what all drivers share, and the drivers.
 
 pub mod control;
 mod guest;
+pub mod host;
+pub mod initramfs;
+pub mod qemu_args;
+pub mod tsc;
 pub mod virtiofs;
 
 pub use guest::guest_binary;

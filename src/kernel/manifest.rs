@@ -62,6 +62,11 @@ impl FileRecord {
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self { size: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
     }
+
+    /// Whether `bytes` are this file's.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        *self == Self::of(bytes)
+    }
 }
 
 /// Bytes in lower-case hex.

@@ -21,7 +21,8 @@ pub mod modules;
 mod store;
 
 pub use debian::DebianError;
-pub use manifest::{InstalledKernel, InstalledModule, Manifest, ManifestError};
+pub(crate) use manifest::hex;
+pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError};
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,4 +127,4 @@ pub fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,17 +6,22 @@ use super::image::tests::tiny_vmlinux;
 use super::modules::tests::{VERSION, write_tree};
 use super::*;
 
-struct Fixture {
+/// A hand-made kernel with modules, and a data directory.
+pub(crate) struct Fixture {
     directory: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let fixture = Self { directory: tempfile::tempdir().unwrap() };
         fs::create_dir(fixture.modules()).unwrap();
         write_tree(&fixture.modules());
         fs::write(fixture.kernel(), tiny_vmlinux(62, Some((b"Xen", 18)))).unwrap();
         fixture
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     fn kernel(&self) -> PathBuf {
@@ -31,7 +36,7 @@ impl Fixture {
         self.directory.path().join("data")
     }
 
-    fn install(&self) -> Result<InstalledKernel, KernelError> {
+    pub(crate) fn install(&self) -> Result<InstalledKernel, KernelError> {
         install(&self.data(), &KernelSource::Files { kernel: self.kernel(), modules: self.modules() })
     }
 

@@ -148,19 +148,15 @@ impl LogWriter {
         let now = Instant::now();
         let error = Arc::new(error);
         if self.backoff.failed(now) {
-            self.tell_failed(&error, 0);
+            let message = error_chain(&*error);
+            tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
+            self.tell(&LogFailed { message, lost_bytes: 0 });
         }
         self.trouble = Some(error);
         self.backoff.next().unwrap_or(now)
     }
 
-    pub(super) fn tell_failed(&self, error: &LogError, lost_bytes: u64) {
-        let message = error_chain(error);
-        tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
-        self.tell(&LogFailed { message, lost_bytes });
-    }
-
-    fn tell(&self, event: &LogFailed) {
+    pub(super) fn tell(&self, event: &LogFailed) {
         for subscriber in &self.subscribers {
             if let Some(recipient) = &subscriber.failed {
                 recipient.do_send(event.clone());

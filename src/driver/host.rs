@@ -1,0 +1,226 @@
+//! What this host has for microVMs: QEMU, and what executes the guest's code.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use super::qemu_args::Accelerator;
+
+/// The program.
+pub const QEMU_PROGRAM: &str = "qemu-system-x86_64";
+/// The package it is in, on Debian and its derivatives.
+pub const QEMU_PACKAGE: &str = "qemu-system-x86";
+/// The oldest version that was tried.
+pub const QEMU_MIN: QemuVersion = QemuVersion { major: 7, minor: 2 };
+
+/// Why QEMU cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum QemuError {
+    /// The guests' architecture is another one.
+    #[error("microVMs are supported on x86-64 hosts only, this is {0}")]
+    Architecture(&'static str),
+    /// It is not in the search path.
+    #[error("{QEMU_PROGRAM} was not found in PATH; install the package {QEMU_PACKAGE} (Debian and its derivatives)")]
+    NotFound,
+    /// It cannot be executed.
+    #[error("cannot run {path:?}")]
+    Run {
+        /// The program.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not say its version.
+    #[error("{path:?} does not work: `--version` says {said:?}")]
+    Broken {
+        /// The program.
+        path: PathBuf,
+        /// What it said.
+        said: String,
+    },
+    /// It is too old.
+    #[error("{path:?} is version {version}, {QEMU_MIN} is the least; install a newer package {QEMU_PACKAGE}")]
+    TooOld {
+        /// The program.
+        path: PathBuf,
+        /// Its version.
+        version: QemuVersion,
+    },
+}
+
+/// A version of QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QemuVersion {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+}
+
+impl std::fmt::Display for QemuVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// A QEMU that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qemu {
+    /// The program, absolute.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: QemuVersion,
+}
+
+/// Finds QEMU in `PATH`. Runs it once for its version, again only when the file changed. Blocking.
+///
+/// # Errors
+/// [`QemuError`].
+pub fn find_qemu() -> Result<Qemu, QemuError> {
+    if std::env::consts::ARCH != "x86_64" {
+        return Err(QemuError::Architecture(std::env::consts::ARCH));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        // A relative entry would mean another program in each directory.
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(QEMU_PROGRAM))
+        .find(|program| is_executable(program))
+        .ok_or(QemuError::NotFound)?;
+    open_qemu(program)
+}
+
+/// [`find_qemu`] for a given program.
+///
+/// # Errors
+/// [`QemuError`].
+pub fn open_qemu(path: PathBuf) -> Result<Qemu, QemuError> {
+    type Identity = (u64, u64, i64, i64);
+    static KNOWN: Mutex<Option<(Identity, Qemu)>> = Mutex::new(None);
+    let meta = std::fs::metadata(&path).map_err(|source| QemuError::Run { path: path.clone(), source })?;
+    let identity = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
+    let mut known = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((of, qemu)) = &*known
+        && *of == identity
+        && qemu.path == path
+    {
+        return Ok(qemu.clone());
+    }
+    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
+    let output = output.map_err(|source| QemuError::Run { path: path.clone(), source })?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let Some(version) = parse_version(&said) else {
+        let said = if said.trim().is_empty() { String::from_utf8_lossy(&output.stderr).into_owned() } else { said };
+        return Err(QemuError::Broken { path, said: said.chars().take(200).collect() });
+    };
+    if version < QEMU_MIN {
+        return Err(QemuError::TooOld { path, version });
+    }
+    let qemu = Qemu { path, version };
+    *known = Some((identity, qemu.clone()));
+    Ok(qemu)
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The version in `QEMU emulator version 7.2.22 (Debian …)`.
+fn parse_version(said: &str) -> Option<QemuVersion> {
+    let numbers = said.lines().next()?.strip_prefix("QEMU emulator version ")?;
+    let mut numbers = numbers.split(|c: char| !c.is_ascii_digit());
+    let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    Some(QemuVersion { major, minor })
+}
+
+/// What executes guests on this host, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acceleration {
+    /// What.
+    pub accelerator: Accelerator,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// KVM where it runs Linux guests, else emulation. Blocking, for microseconds.
+pub fn acceleration() -> Acceleration {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
+    let mut cpuinfo = String::new();
+    // The flags of the first processor are within the first kilobytes.
+    let _ = File::open("/proc/cpuinfo").and_then(|file| file.take(64 << 10).read_to_string(&mut cpuinfo));
+    decide(device, &cpuinfo, std::env::consts::ARCH)
+}
+
+fn decide(device: std::io::Result<()>, cpuinfo: &str, architecture: &str) -> Acceleration {
+    let tcg = |reason: String| Acceleration { accelerator: Accelerator::Tcg, reason };
+    if let Err(error) = device {
+        return match error.kind() {
+            std::io::ErrorKind::NotFound => tcg("there is no /dev/kvm, so guests are emulated (slower)".to_owned()),
+            std::io::ErrorKind::PermissionDenied => {
+                tcg("/dev/kvm may not be opened, so guests are emulated (slower); add the user to the group kvm"
+                    .to_owned())
+            }
+            _ => tcg(format!("/dev/kvm cannot be opened ({error}), so guests are emulated (slower)")),
+        };
+    }
+    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    if architecture == "aarch64" || flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
+        return Acceleration { accelerator: Accelerator::Kvm, reason: "/dev/kvm opens".to_owned() };
+    }
+    // Such a KVM emulates: it runs small programs, but no stock Linux.
+    tcg("/dev/kvm opens, but the processor shows neither vmx nor svm, so guests are emulated (slower)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        for (said, version) in [
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright", Some((7, 2))),
+            ("QEMU emulator version 10.0.0", Some((10, 0))),
+            ("QEMU emulator version 9", None),
+            ("bash: qemu: not found", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_version(said).map(|version| (version.major, version.minor)), version, "{said}");
+        }
+        assert!(QemuVersion { major: 10, minor: 0 } > QEMU_MIN && QemuVersion { major: 7, minor: 1 } < QEMU_MIN);
+    }
+
+    #[test]
+    fn kvm_needs_a_processor_that_runs_linux_in_it() {
+        let cpu = "processor\t: 0\nflags\t\t: fpu vme svm sse\n";
+        let plain = "processor\t: 0\nflags\t\t: fpu vme svm_lock sse\n";
+        assert_eq!(decide(Ok(()), cpu, "x86_64").accelerator, Accelerator::Kvm);
+        assert_eq!(decide(Ok(()), plain, "x86_64").accelerator, Accelerator::Tcg);
+        assert_eq!(decide(Ok(()), "", "aarch64").accelerator, Accelerator::Kvm);
+        let denied = decide(Err(std::io::ErrorKind::PermissionDenied.into()), cpu, "x86_64");
+        assert!(denied.accelerator == Accelerator::Tcg && denied.reason.contains("group kvm"));
+        assert_eq!(decide(Err(std::io::ErrorKind::NotFound.into()), cpu, "x86_64").accelerator, Accelerator::Tcg);
+    }
+
+    #[test]
+    fn programs_that_are_not_qemu_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        let nothing = open_qemu(directory.path().join("nothing"));
+        assert!(matches!(nothing, Err(QemuError::Run { .. })));
+        let broken = script("broken", "#!/bin/sh\necho no library >&2; exit 127\n");
+        assert!(matches!(open_qemu(broken), Err(QemuError::Broken { said, .. }) if said.contains("no library")));
+        let old = script("old", "#!/bin/sh\necho QEMU emulator version 6.1.1\n");
+        assert!(matches!(open_qemu(old), Err(QemuError::TooOld { .. })));
+        let new = script("new", "#!/bin/sh\necho QEMU emulator version 8.0.2\n");
+        assert_eq!(open_qemu(new).unwrap().version, QemuVersion { major: 8, minor: 0 });
+    }
+}

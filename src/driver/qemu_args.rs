@@ -1,0 +1,205 @@
+//! QEMU's command line, as a pure function.
+//!
+//! Nothing of the user's is in it but checked names and numbers: command, environment and workdir
+//! reach the guest through the control port. Paths of sockets and FIFOs are relative to the
+//! sandbox's runtime directory, which is QEMU's working directory.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use sandpen_guest::protocol::{CONTROL_PORT, ROOTFS_TAG, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
+
+/// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
+pub const PORTS: [(&str, &str); 4] =
+    [("control", CONTROL_PORT), ("stdin", STDIN_PORT), ("stdout", STDOUT_PORT), ("stderr", STDERR_PORT)];
+
+/// virtiofsd's socket in the runtime directory.
+pub const VIRTIOFS_SOCKET: &str = "virtiofs.sock";
+
+/// What executes the guest's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// The processor, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's emulation.
+    Tcg,
+}
+
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG",
+        })
+    }
+}
+
+/// All that the command line depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuArgs {
+    /// Shown by `ps`; anything but letters, digits and `_ . - /` is left out.
+    pub tag: String,
+    /// What executes the guest's code.
+    pub accelerator: Accelerator,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Rate of the host's time stamp counter; used under TCG.
+    pub tsc_khz: Option<u32>,
+    /// The unpacked kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+}
+
+impl QemuArgs {
+    /// The arguments after the program's name.
+    pub fn to_argv(&self) -> Vec<OsString> {
+        let mut argv = Argv(Vec::new());
+        let tag: String =
+            self.tag.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/')).collect();
+        argv.pair("-name", format!("sandpen/{tag}"));
+        argv.flag("-no-user-config");
+        argv.flag("-nodefaults");
+        // A reset of the guest is its end, a panic as well (kernel parameter panic=-1).
+        argv.flag("-no-reboot");
+        argv.pair("-display", "none");
+        argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        argv.pair("-M", "microvm,memory-backend=mem");
+        match self.accelerator {
+            Accelerator::Kvm => {
+                argv.pair("-accel", "kvm");
+                argv.pair("-cpu", "host");
+            }
+            Accelerator::Tcg => {
+                argv.pair("-accel", "tcg,thread=multi");
+                argv.pair("-cpu", "qemu64");
+            }
+        }
+        argv.pair("-smp", self.cpus.to_string());
+        argv.pair("-m", format!("{}M", self.memory_mib));
+        // virtiofsd maps the guest's memory, so it has to be shared.
+        argv.pair("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", self.memory_mib));
+        argv.pair("-kernel", &self.kernel);
+        argv.pair("-initrd", &self.initramfs);
+        argv.pair("-append", self.kernel_parameters());
+        argv.pair("-global", "virtio-mmio.force-legacy=false");
+        // An open file description of its own: QEMU makes it non-blocking, and its own messages on
+        // stderr, often the same pipe, must not be lost for that.
+        argv.pair("-chardev", "file,id=console,path=/dev/fd/1,append=on");
+        argv.pair("-serial", "chardev:console");
+        argv.pair("-chardev", format!("socket,id=rootfs,path={VIRTIOFS_SOCKET}"));
+        argv.pair("-device", format!("vhost-user-fs-device,chardev=rootfs,tag={ROOTFS_TAG},queue-size=1024"));
+        argv.pair("-device", "virtio-serial-device,id=ports");
+        for (number, (fifo, port)) in (1..).zip(PORTS) {
+            // `pipe` opens both FIFOs O_RDWR: a reader may come and go without a byte being lost.
+            argv.pair("-chardev", format!("pipe,id={fifo},path={fifo}"));
+            argv.pair("-device", format!("virtserialport,bus=ports.0,nr={number},chardev={fifo},name={port}"));
+        }
+        argv.0
+    }
+
+    fn kernel_parameters(&self) -> String {
+        let mut parameters = "console=ttyS0 reboot=t panic=-1 quiet mitigations=off".to_owned();
+        if let (Accelerator::Tcg, Some(khz)) = (self.accelerator, self.tsc_khz) {
+            let _ = write!(parameters, " tsc_early_khz={khz}"); // a String takes everything
+        }
+        parameters
+    }
+}
+
+struct Argv(Vec<OsString>);
+
+impl Argv {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn pair(&mut self, flag: &str, value: impl Into<OsString>) {
+        self.0.extend([flag.into(), value.into()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(accelerator: Accelerator) -> QemuArgs {
+        QemuArgs {
+            tag: "4f1c/default/web/1".into(),
+            accelerator,
+            cpus: 2,
+            memory_mib: 256,
+            tsc_khz: Some(2_596_131),
+            kernel: "/data/kernel/6.1.0-56-cloud-amd64/vmlinux".into(),
+            initramfs: "/state/cache/initramfs-ab.cpio".into(),
+        }
+    }
+
+    fn text(args: &QemuArgs) -> String {
+        let argv = args.to_argv();
+        let mut text = String::new();
+        for arg in argv {
+            let arg = arg.into_string().unwrap();
+            text.push_str(if arg.starts_with('-') { "\n" } else { " " });
+            text.push_str(&arg);
+        }
+        text
+    }
+
+    #[test]
+    fn under_emulation() {
+        insta::assert_snapshot!(text(&args(Accelerator::Tcg)), @r"
+        -name sandpen/4f1c/default/web/1
+        -no-user-config
+        -nodefaults
+        -no-reboot
+        -display none
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -M microvm,memory-backend=mem
+        -accel tcg,thread=multi
+        -cpu qemu64
+        -smp 2
+        -m 256M
+        -object memory-backend-memfd,id=mem,size=256M,share=on
+        -kernel /data/kernel/6.1.0-56-cloud-amd64/vmlinux
+        -initrd /state/cache/initramfs-ab.cpio
+        -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off tsc_early_khz=2596131
+        -global virtio-mmio.force-legacy=false
+        -chardev file,id=console,path=/dev/fd/1,append=on
+        -serial chardev:console
+        -chardev socket,id=rootfs,path=virtiofs.sock
+        -device vhost-user-fs-device,chardev=rootfs,tag=sandpen-root,queue-size=1024
+        -device virtio-serial-device,id=ports
+        -chardev pipe,id=control,path=control
+        -device virtserialport,bus=ports.0,nr=1,chardev=control,name=org.sandpen.control
+        -chardev pipe,id=stdin,path=stdin
+        -device virtserialport,bus=ports.0,nr=2,chardev=stdin,name=org.sandpen.stdin
+        -chardev pipe,id=stdout,path=stdout
+        -device virtserialport,bus=ports.0,nr=3,chardev=stdout,name=org.sandpen.stdout
+        -chardev pipe,id=stderr,path=stderr
+        -device virtserialport,bus=ports.0,nr=4,chardev=stderr,name=org.sandpen.stderr
+        ");
+    }
+
+    #[test]
+    fn with_kvm() {
+        let (kvm, tcg) = (text(&args(Accelerator::Kvm)), text(&args(Accelerator::Tcg)));
+        let differing: Vec<_> = kvm.lines().filter(|line| !tcg.lines().any(|other| other == *line)).collect();
+        insta::assert_snapshot!(differing.join("\n"), @r"
+        -accel kvm
+        -cpu host
+        -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off
+        ");
+    }
+
+    #[test]
+    fn a_tag_cannot_add_options() {
+        let mut args = args(Accelerator::Tcg);
+        args.tag = "a,debug-threads=on x".into();
+        assert!(text(&args).contains("\n-name sandpen/adebug-threadsonx\n"));
+    }
+}
