@@ -23,6 +23,8 @@ pub mod fake_driver;
 pub mod hosting;
 pub mod log_writer;
 pub mod monitor;
+pub mod pidfd;
+pub mod process_identity;
 pub mod spec;
 pub mod state;
 pub mod state_dir;

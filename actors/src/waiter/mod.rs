@@ -1,1 +1,124 @@
-//! The tiny process that outlives us.
+//! The tiny process between the orchestrator and a sandbox's VMM, which outlives us.
+//!
+//! Every VMM is the child of a *waiter*: a small static program ([`WaitedVmm::launch`] installs and
+//! starts it) that holds the sandbox's FIFOs open, starts the VMM and its companions, records how
+//! the VMM ended, and stays until it is released. So an orchestrator can die at any moment: output
+//! waits in the pipes, the exit status on disk, and the next one finds both
+//! ([`WaitedVmm::adopt`]).
+//!
+//! ```text
+//!             launch                     VMM ended            release
+//!   (nothing) ──────▶ all processes run ──────────▶ recorded ────────▶ (nothing)
+//!       │                  │      ▲                   │   ▲
+//!       │ failed:          └──────┘ adopt             └───┘ adopt
+//!       ▼ nothing is left
+//! ```
+//!
+//! In the runtime directory (0700), beside the drivers' own files:
+//!
+//! | name | what |
+//! | --- | --- |
+//! | `waiter.err` | locked by the waiter as long as it lives; its last words if something is wrong |
+//! | `processes` | boot id, pids and start times, written before the launch resolves |
+//! | `exit` | how and when the VMM ended, written before the VMM is reaped |
+//! | `ended` | FIFO that reads as ended once `exit` is durable or the waiter is gone |
+//! | `commands` | FIFO: `release`, `close FIFO` |
+
+mod fifo;
+mod install;
+mod runtime_dir;
+mod waited;
+#[allow(dead_code)] // the other half is the waiter program's
+mod wire;
+
+#[cfg(test)]
+#[allow(dead_code)] // built by `build.rs` as a program; here for the linter's eyes
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use fifo::{open_fifo_read, open_fifo_write};
+pub use runtime_dir::prepare_runtime_dir;
+pub use waited::{WaitedEnd, WaitedVmm};
+pub use wire::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
+
+/// A failure of the waiter or on the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum WaiterError {
+    /// Neither a process nor a record is left; a leftover directory was removed.
+    #[error("nothing is left of the microVM: no process, no record of its end")]
+    Gone,
+    /// The runtime directory is in use.
+    #[error("the microVM of {dir:?} still runs; stop it first")]
+    Live {
+        /// The runtime directory.
+        dir: PathBuf,
+    },
+    /// The specification makes no sense.
+    #[error("the waiter cannot run this: {0}")]
+    Invalid(String),
+    /// A program could not be executed.
+    #[error("starting {role} ({program:?})")]
+    Start {
+        /// The process's role.
+        role: String,
+        /// Its program.
+        program: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The waiter could not do one of its own steps.
+    #[error("the waiter failed at {step} {subject:?}")]
+    Step {
+        /// What it was doing.
+        step: &'static str,
+        /// With what.
+        subject: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The waiter ended without saying why.
+    #[error("the waiter ended before all processes ran ({status}); its last words: {words:?}")]
+    Broken {
+        /// How it ended.
+        status: String,
+        /// What it wrote to `waiter.err`.
+        words: String,
+    },
+    /// A record in the runtime directory is damaged.
+    #[error(
+        "the record {path:?} is damaged, so it cannot be told what runs there; end what runs and remove the directory"
+    )]
+    Record {
+        /// The record.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("{action} {path:?}")]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A process could not be watched or signalled.
+    #[error("watching process {role}")]
+    Process {
+        /// Its role.
+        role: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The asynchronous runtime is being shut down.
+    #[error("the runtime is shutting down")]
+    RuntimeGone,
+}

@@ -1,0 +1,62 @@
+//! Watching and signalling a process by a descriptor that can never come to mean another one.
+#![allow(unsafe_code)] // tokio's safe constructor of `AsyncFd` is deprecated
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::process_identity::ProcessIdentity;
+
+/// Opens the process if it is still the one that is meant; `None` when it is gone.
+///
+/// # Errors
+/// What `pidfd_open` (Linux 5.3 or later) or `/proc` said.
+pub fn open(identity: &ProcessIdentity) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = i32::try_from(identity.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // In this order: what holds now, with the descriptor open, holds for the descriptor.
+    Ok(identity.holds()?.then_some(pidfd))
+}
+
+/// Sends a signal; no error when the process is already gone.
+///
+/// # Errors
+/// `InvalidInput` for a number that is none of the classic signals (1 to 31); what the kernel said.
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let signal = Signal::from_named_raw(signal)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{signal} is no signal number")))?;
+    match pidfd_send_signal(pidfd, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the process has ended (it may still be a zombie).
+///
+/// # Errors
+/// What `poll` said.
+pub fn has_ended(pidfd: impl AsFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    Ok(nix::poll::poll(&mut polled, PollTimeout::ZERO)? > 0)
+}
+
+/// Resolves when the process has ended (it may still be a zombie).
+///
+/// # Errors
+/// No descriptor left, or no tokio runtime with I/O.
+pub async fn ended(pidfd: impl AsFd) -> io::Result<()> {
+    // A descriptor of its own: two waits on one descriptor cannot both be registered.
+    let own: OwnedFd = pidfd.as_fd().try_clone_to_owned()?;
+    // SAFETY: an `OwnedFd` answers the same open descriptor as long as it lives, and the `AsyncFd`
+    // owns it to its end.
+    let own = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
+    own.readable().await.map(|_| ())
+}

@@ -1,0 +1,160 @@
+//! A sandbox's runtime directory: whose it is, what is recorded in it, and how it goes away.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use super::WaiterError;
+use super::wire::{EXIT_FILE, ExitRecord, LOCK_FILE, PROCESSES_FILE, ProcessesRecord};
+use crate::pidfd;
+use crate::process_identity::ProcessIdentity;
+
+/// Most bytes that are read of a record; real ones are far smaller.
+const RECORD_MAX: u64 = 64 << 10;
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WaiterError {
+    let path = path.to_owned();
+    move |source| WaiterError::File { action, path, source }
+}
+
+/// Makes the directory (0700) or, if it is left over, empties it; for drivers that put files into
+/// it before [`super::WaitedVmm::launch`]. Blocks on the disk.
+///
+/// # Errors
+/// [`WaiterError::Live`] while something runs in it.
+pub fn prepare_runtime_dir(dir: &Path) -> Result<(), WaiterError> {
+    let _lock = claim(dir)?;
+    clear(dir)
+}
+
+/// Makes the directory and locks it; the lock goes with the file, also to a child that inherits it.
+/// A stale one (an earlier waiter's records are in it) is emptied.
+pub(super) fn claim(dir: &Path) -> Result<File, WaiterError> {
+    loop {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("making", dir))?;
+        let meta = fs::symlink_metadata(dir).map_err(failed("looking at", dir))?;
+        if !meta.is_dir() {
+            return Err(failed("making", dir)(io::ErrorKind::NotADirectory.into()));
+        }
+        if meta.permissions().mode() & 0o777 != 0o700 {
+            fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("protecting", dir))?;
+        }
+        let path = dir.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+        let lock = match options.open(&path) {
+            // A waiter that went away with its directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock.map_err(failed("opening", &path))?,
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(WaiterError::Live { dir: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(failed("locking", &path)(error)),
+        }
+        let ours = lock.metadata().map_err(failed("looking at", &path))?;
+        match fs::symlink_metadata(&path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {}
+            // Removed between open and lock, by a waiter that left nothing.
+            _ => continue,
+        }
+        if let Some(record) = read_processes(dir)? {
+            if !living(&record)?.is_empty() {
+                return Err(WaiterError::Live { dir: dir.to_owned() });
+            }
+            clear(dir)?;
+        }
+        lock.set_len(0).map_err(failed("emptying", &path))?;
+        return Ok(lock);
+    }
+}
+
+/// Whether a waiter holds the directory, be it one that has recorded nothing yet.
+pub(super) fn is_held(dir: &Path) -> Result<bool, WaiterError> {
+    let path = dir.join(LOCK_FILE);
+    let lock = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed("opening", &path)(error)),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(failed("locking", &path)(error)),
+    }
+}
+
+fn clear(dir: &Path) -> Result<(), WaiterError> {
+    for entry in fs::read_dir(dir).map_err(failed("reading", dir))? {
+        let entry = entry.map_err(failed("reading", dir))?;
+        let path = entry.path();
+        if entry.file_name() == LOCK_FILE {
+            continue;
+        }
+        let is_dir = entry.file_type().map_err(failed("looking at", &path))?.is_dir();
+        if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(failed("removing", &path))?;
+    }
+    Ok(())
+}
+
+/// Removes the directory with everything in it; fine if it is gone.
+pub(super) fn remove(dir: &Path) -> Result<(), WaiterError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("removing", dir)),
+    }
+}
+
+fn read_record(path: &Path) -> Result<Option<String>, WaiterError> {
+    let mut options = OpenOptions::new();
+    // Whatever lies there, opening it neither waits nor leads elsewhere.
+    options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed("opening", path))?,
+    };
+    let mut text = String::new();
+    file.take(RECORD_MAX).read_to_string(&mut text).map_err(failed("reading", path))?;
+    Ok(Some(text))
+}
+
+/// The `processes` record, if it was written.
+pub(super) fn read_processes(dir: &Path) -> Result<Option<ProcessesRecord>, WaiterError> {
+    let path = dir.join(PROCESSES_FILE);
+    match read_record(&path)? {
+        None => Ok(None),
+        Some(text) => ProcessesRecord::from_text(&text).map(Some).ok_or(WaiterError::Record { path }),
+    }
+}
+
+/// The `exit` record, if it was written.
+pub(super) fn read_exit(dir: &Path) -> Result<Option<ExitRecord>, WaiterError> {
+    let path = dir.join(EXIT_FILE);
+    match read_record(&path)? {
+        None => Ok(None),
+        Some(text) => ExitRecord::from_text(&text).map(Some).ok_or(WaiterError::Record { path }),
+    }
+}
+
+/// The recorded processes with their identities.
+pub(super) fn identities(record: &ProcessesRecord) -> impl Iterator<Item = (&str, ProcessIdentity)> {
+    record.processes.iter().map(|(role, pid, start_time)| {
+        let identity = ProcessIdentity { boot_id: record.boot_id.clone(), pid: *pid, start_time: *start_time };
+        (role.as_str(), identity)
+    })
+}
+
+/// Pidfds of those that still run; a zombie does not.
+pub(super) fn living(record: &ProcessesRecord) -> Result<Vec<OwnedFd>, WaiterError> {
+    let mut living = Vec::new();
+    for (role, identity) in identities(record) {
+        let opened = pidfd::open(&identity).and_then(|pidfd| {
+            let Some(pidfd) = pidfd else { return Ok(None) };
+            Ok((!pidfd::has_ended(&pidfd)?).then_some(pidfd))
+        });
+        living.extend(opened.map_err(|source| WaiterError::Process { role: role.to_owned(), source })?);
+    }
+    Ok(living)
+}
