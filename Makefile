@@ -38,7 +38,7 @@ deny:           ## Licences, sources and duplicates of dependencies
 	cargo deny --all-features check bans licenses sources
 
 bench-boot: kernel rootfs ## First workload byte through sandpen against bare QEMU, in one run
-	@SANDPEN="$(SANDPEN)" benches/boot $(ROOTFS)
+	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench boot
 
 clean:          ## Removes everything that was built
 	cargo clean

@@ -52,18 +52,6 @@ impl Handler<GetChanges> for Changes {
     }
 }
 
-/// What the stream of a job's output can end with.
-#[derive(Debug)]
-struct ServiceError(SandpenError);
-
-impl std::fmt::Display for ServiceError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl actix_web::ResponseError for ServiceError {}
-
 struct Service {
     sandpen: Handle,
     changes: actix::Addr<Changes>,
@@ -92,16 +80,16 @@ async fn run(service: Data<Service>, script: Bytes) -> impl Responder {
     let options = OutputOptions { from: OutputFrom::Generation, follow: true, stream: None };
     match service.sandpen.output(&key, options).await {
         Ok(mut output) => HttpResponse::Ok().streaming(Box::pin(async_stream::try_stream! {
-            while let Some(chunk) = output.next().await.map_err(ServiceError)? {
+            while let Some(chunk) = output.next().await? {
                 if let LogChunk::Bytes { bytes, .. } = chunk {
                     yield Bytes::from(bytes);
                 }
             }
             // Nobody asks for this job again.
-            service.sandpen.wait(&key).await.map_err(ServiceError)?;
-            service.sandpen.remove(&key, false).await.map_err(ServiceError)?;
+            service.sandpen.wait(&key).await?;
+            service.sandpen.remove(&key, false).await?;
         })
-            as LocalBoxStream<'static, Result<Bytes, ServiceError>>),
+            as LocalBoxStream<'static, Result<Bytes, SandpenError>>),
         Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
     }
 }

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod client;
 pub mod daemon;
+pub mod doctor;
 pub mod driver;
 pub mod kernel;
 pub mod orchestrator;

@@ -3,6 +3,7 @@
 mod cli;
 
 fn main() -> std::process::ExitCode {
+    // The daemon starts this program again for its helpers; they need a process without threads.
     sandpen::run_helper_if_asked();
     cli::main()
 }

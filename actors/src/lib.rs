@@ -24,6 +24,8 @@ pub mod hosting;
 pub mod log_writer;
 pub mod monitor;
 pub mod pidfd;
+#[cfg(feature = "testing")]
+pub mod process_driver;
 pub mod process_identity;
 pub mod spec;
 pub mod state;

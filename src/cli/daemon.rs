@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandpen::daemon::{self, DaemonOptions};
 
-use super::{CliError, Global, print};
+use super::{CliError, FAILED, Global, print};
 
 /// Run the daemon in the foreground
 ///
@@ -38,6 +38,9 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
     };
-    daemon::run(&options)?;
-    Ok(0)
+    match daemon::run(&options) {
+        // Several clients started one at once; the parent was told, and the log stays readable.
+        Err(error) if args.background && error.is_already_running() => Ok(FAILED),
+        result => result.map(|()| 0).map_err(CliError::from),
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sandpen::client::ClientError;
 use sandpen::daemon::DaemonError;
+use sandpen::kernel::KernelError;
 use sandpen_actors::spec::SpecError;
 
 /// A failure that ends the program.
@@ -16,6 +17,9 @@ pub enum CliError {
     /// The daemon could not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The guest kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The sandbox cannot be as it was asked for.
     #[error(transparent)]
     Spec(#[from] SpecError),

@@ -6,6 +6,7 @@ mod completion;
 mod daemon;
 mod error;
 mod inspect;
+mod kernel;
 mod kill;
 mod logs;
 mod names;
@@ -86,6 +87,7 @@ enum Command {
     Stop(stop::Args),
     Kill(kill::Args),
     Rm(rm::Args),
+    Kernel(kernel::Args),
     Daemon(daemon::Args),
     Shutdown(shutdown::Args),
     Completion(completion::Args),
@@ -143,6 +145,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
         // These need no client, hence no runtime of ours.
         Command::Daemon(args) => return daemon::execute(global, args),
         Command::Completion(args) => return completion::execute(args),
+        Command::Kernel(args) => return kernel::execute(global, args),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
@@ -157,7 +160,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
-            Command::Daemon(_) | Command::Completion(_) => Ok(0),
+            Command::Daemon(_) | Command::Completion(_) | Command::Kernel(_) => Ok(0),
         }
     });
     runtime.shutdown_background();

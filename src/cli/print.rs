@@ -8,6 +8,7 @@ mod stream;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use sandpen::api::{ErrorDetail, Sandbox, Transition};
@@ -23,6 +24,8 @@ pub use stream::{Foreground, Output};
 
 /// Environment variable with the daemon's log filter.
 const LOG_FILTER: &str = "SANDPEN_LOG";
+/// Its default: actix_server tells of each of its threads at level info.
+const DEFAULT_FILTER: &str = "info,actix_server=warn";
 /// Most characters of a command in the table.
 const COMMAND_CHARS: usize = 40;
 
@@ -78,6 +81,11 @@ pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
         _ => Ok(0),
     }
+}
+
+/// An installed guest kernel.
+pub fn kernel(version: &str, directory: &Path) -> Result<u8, CliError> {
+    bytes(format!("kernel {} is installed in {}\n", plain(version), directory.display()).as_bytes())
 }
 
 /// A value as JSON, for programs and people.
@@ -204,7 +212,7 @@ fn command(parts: &[ByteString]) -> String {
 
 /// Sends the daemon's own messages to stderr.
 pub fn start_tracing() {
-    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // Fails only if there is one already, which then does the same.

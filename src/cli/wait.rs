@@ -11,6 +11,7 @@ pub struct Args {
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    let sandbox = global.connect().await?.wait(&args.name.key()?).await?;
+    let key = args.name.key()?;
+    let sandbox = global.connect().await?.wait(&key).await?;
     print::exit_code(&sandbox)
 }

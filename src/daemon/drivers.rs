@@ -1,11 +1,11 @@
-//! Which drivers this host has.
-
-use std::path::Path;
+//! Which drivers this daemon offers.
 
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
-/// Every driver that can be used here, the preferred one first.
-pub fn detect(_dir: &StateDir, _data_dir: &Path) -> Drivers {
-    Drivers::default()
+use crate::driver;
+
+/// Every driver that works on this host, the preferred one first.
+pub fn offer(dir: &StateDir) -> Drivers {
+    driver::detect(dir)
 }

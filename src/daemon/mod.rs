@@ -74,12 +74,14 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// Whether another process has the state directory.
+    pub fn is_already_running(&self) -> bool {
+        matches!(self, Self::Start(StartError::StateDir(LockError::Held { .. })))
+    }
+
     /// A stable word for [`ErrorDetail::code`].
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Start(StartError::StateDir(LockError::Held { .. })) => "already_running",
-            _ => "internal",
-        }
+        if self.is_already_running() { "already_running" } else { "internal" }
     }
 
     fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
@@ -136,7 +138,7 @@ fn raise_open_files_limit() {
 type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
-    let drivers = drivers::detect(dir, &options.data_dir);
+    let drivers = drivers::offer(dir);
     let sandpen = Sandpen::builder().state_dir(dir.path()).drivers(drivers).start()?;
     let (published, listener) = socket::Published::new(dir)?;
     Ok((sandpen, published, listener))

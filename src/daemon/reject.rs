@@ -3,6 +3,8 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
+use sandpen_actors::supervisor::SupervisorError;
+
 use crate::api::{ErrorBody, ErrorDetail};
 use crate::orchestrator::SandpenError;
 
@@ -32,7 +34,7 @@ impl Rejection {
 
     /// No sandbox of that key.
     pub fn not_found(key: &sandpen_actors::spec::SandboxKey) -> Self {
-        Self::new("not_found", format!("there is no sandbox {key}"))
+        SandpenError::from(SupervisorError::NotFound { key: key.clone() }).into()
     }
 
     /// The daemon ends and takes no new work.

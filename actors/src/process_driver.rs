@@ -1,0 +1,193 @@
+//! A driver whose "microVM" is a host process, for tests: no isolation at all.
+//!
+//! Everything else is as with a real VMM: a waiter holds the FIFOs and records the exit, an
+//! orchestrator that died is followed by one that adopts. There is no guest, so the process's end is
+//! the workload's; the "VMM" counts as gone when that was acknowledged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe::Sender;
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use crate::driver::{Driver, DriverError, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
+use crate::spec::Rootfs;
+use crate::state::ExitStatus;
+use crate::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write};
+
+/// The driver's name.
+pub const NAME: &str = "process";
+
+const OUTPUTS: [(OutputStream, &str); 2] = [(OutputStream::Stdout, "stdout.out"), (OutputStream::Stderr, "stderr.out")];
+const STDIN: &str = "stdin.in";
+/// The VMM log of a process holds only what the waiter says.
+const VMM_LOG_LIMIT: u64 = 64 << 10;
+
+/// Runs the command of a specification on the host, in its root directory.
+#[derive(Debug, Clone)]
+pub struct ProcessDriver {
+    bin_dir: PathBuf,
+}
+
+impl ProcessDriver {
+    /// A driver that installs the waiter in `bin_dir`.
+    pub fn new(bin_dir: PathBuf) -> Self {
+        Self { bin_dir }
+    }
+}
+
+fn launch_error(step: &str, source: impl std::error::Error + Send + Sync + 'static) -> DriverError {
+    DriverError::Launch { step: step.to_owned(), source: Box::new(source) }
+}
+
+fn waiter_spec(launch: &Launch) -> WaiterSpec {
+    let spec = &launch.spec;
+    let root = match &spec.rootfs {
+        Rootfs::Native(path) => path.clone(),
+        Rootfs::Overlayfs(paths) => paths.first().cloned().unwrap_or_default(),
+    };
+    // The waiter's working directory is the runtime directory; `env -C` is the way to another one.
+    let directory = spec.workdir.as_ref().map_or(root, |dir| PathBuf::from(dir.as_os_str()));
+    let mut args = vec!["-C".into(), directory.into_os_string()];
+    args.extend(spec.command.iter().map(|part| part.as_os_str().to_owned()));
+    let mut env = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
+    env.extend(spec.env.iter().map(|(name, value)| (name.as_os_str().to_owned(), value.as_os_str().to_owned())));
+    let stdin = if spec.stdin { StdioSpec::Fifo(STDIN.into()) } else { StdioSpec::Null };
+    WaiterSpec {
+        tags: vec![launch.state_id.clone(), spec.key.to_string(), launch.generation.to_string()],
+        fifos: OUTPUTS.iter().map(|(_, name)| *name).chain(spec.stdin.then_some(STDIN)).map(str::to_owned).collect(),
+        processes: vec![ProcessSpec {
+            role: "vmm".into(),
+            program: "/usr/bin/env".into(),
+            args,
+            env,
+            clear_env: true,
+            stdin,
+            stdout: StdioSpec::Fifo(OUTPUTS[0].1.into()),
+            stderr: StdioSpec::Fifo(OUTPUTS[1].1.into()),
+        }],
+        vmm_log: launch.vmm_log.clone(),
+        vmm_log_limit: VMM_LOG_LIMIT,
+    }
+}
+
+/// What launch and adoption have in common: pipes opened, events told.
+fn hand_over(waited: WaitedVmm, runtime_dir: &Path, stdin: bool) -> Result<Vmm, DriverError> {
+    let open = |step: &'static str| move |error: std::io::Error| launch_error(step, error);
+    let mut outputs = Vec::new();
+    for (stream, name) in OUTPUTS {
+        outputs.push((stream, open_fifo_read(&runtime_dir.join(name)).map_err(open("opening an output"))?));
+    }
+    let stdin = match stdin {
+        // Nobody reads any more when the process has ended.
+        true => open_fifo_write(&runtime_dir.join(STDIN)).ok().and_then(|fifo| Sender::from_owned_fd(fifo).ok()),
+        false => None,
+    };
+    let acknowledged = Arc::new(Notify::new());
+    let process = ProcessHandle {
+        waited: waited.clone(),
+        acknowledged: acknowledged.clone(),
+        stdin: Arc::new(Mutex::new(stdin)),
+    };
+    let (sender, events) = mpsc::channel(4);
+    // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
+    drop(tokio::task::spawn_local(async move {
+        let tell = async {
+            let _ = sender.send(VmmEvent::WorkloadStarted).await;
+            let exit = waited.ended().await.status;
+            // A command that cannot be executed ends with `env`'s 126 or 127, which are the shells'.
+            let event = VmmEvent::WorkloadExited { exit, stdout_bytes: None, stderr_bytes: None };
+            let _ = sender.send(event).await;
+            acknowledged.notified().await;
+            let _ = sender.send(VmmEvent::VmmExited(ExitStatus::Code(0))).await;
+        };
+        tokio::select! {
+            () = tell => {}
+            () = sender.closed() => {}
+        }
+    }));
+    Ok(Vmm { process: Arc::new(process), outputs, events })
+}
+
+impl Driver for ProcessDriver {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        let bin_dir = self.bin_dir.clone();
+        async move {
+            let waited = WaitedVmm::launch(&launch.runtime_dir, &bin_dir, waiter_spec(&launch)).await;
+            let waited = waited.map_err(|error| launch_error("starting a process", error))?;
+            hand_over(waited, &launch.runtime_dir, launch.spec.stdin)
+        }
+        .boxed()
+    }
+
+    fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        async move {
+            match WaitedVmm::adopt(&launch.runtime_dir).await {
+                Ok(waited) => hand_over(waited, &launch.runtime_dir, launch.spec.stdin),
+                Err(WaiterError::Gone) => Err(DriverError::Gone),
+                Err(error) => Err(launch_error("finding a process again", error)),
+            }
+        }
+        .boxed()
+    }
+}
+
+struct ProcessHandle {
+    waited: WaitedVmm,
+    acknowledged: Arc<Notify>,
+    stdin: Arc<Mutex<Option<Sender>>>,
+}
+
+impl VmmProcess for ProcessHandle {
+    fn pid(&self) -> Option<u32> {
+        Some(self.waited.pid())
+    }
+
+    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
+        let sent = self.signal_vmm(signal);
+        async move { sent }.boxed()
+    }
+
+    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        self.acknowledged.notify_one();
+        async { Ok(()) }.boxed()
+    }
+
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
+        self.waited.signal(signal).map_err(|source| DriverError::Signal { signal, source })
+    }
+
+    fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let stdin = self.stdin.clone();
+        async move {
+            match stdin.lock().await.as_mut() {
+                Some(stdin) => {
+                    stdin.write_all(&bytes).await.map_err(|error| DriverError::Unreachable(error.to_string()))
+                }
+                None => Err(DriverError::Unreachable("its standard input is closed".to_owned())),
+            }
+        }
+        .boxed()
+    }
+
+    fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let (stdin, waited) = (self.stdin.clone(), self.waited.clone());
+        async move {
+            stdin.lock().await.take();
+            waited.close_fifo(STDIN).await.map_err(|error| DriverError::Unreachable(error.to_string()))
+        }
+        .boxed()
+    }
+
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let waited = self.waited.clone();
+        async move { waited.release().await.map_err(|error| launch_error("ending the waiter", error)) }.boxed()
+    }
+}

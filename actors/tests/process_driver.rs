@@ -1,0 +1,126 @@
+//! All actors with real processes under real waiters, and a second set of actors that takes over.
+#![cfg(feature = "testing")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Addr, Arbiter, System};
+use sandpen_actors::database::{Database, SandboxRow};
+use sandpen_actors::driver::Drivers;
+use sandpen_actors::hosting::host_on;
+use sandpen_actors::process_driver::ProcessDriver;
+use sandpen_actors::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_actors::state::{ExitStatus, SandboxState};
+use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::supervisor::{
+    KillSandbox, OpenChannels, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig,
+    WaitSandbox,
+};
+
+async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
+    let state_dir = StateDir::new(dir.to_owned());
+    let database = Database::open(&state_dir.database()).await.unwrap();
+    let database = host_on(&Arbiter::current(), move || database, |_| {});
+    let config = SupervisorConfig {
+        drivers: Drivers::default().with(Arc::new(ProcessDriver::new(state_dir.bin()))),
+        state_dir,
+        state_id: "test".into(),
+        database,
+        control_arbiter: Arbiter::current(),
+        log_arbiters: vec![log_arbiter.handle()],
+        supervisor_pid: std::process::id(),
+        open_files_limit: 1024,
+    };
+    host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {})
+}
+
+fn spec(dir: &Path, name: &str, script: &str) -> SandboxSpec {
+    let command: Vec<ByteString> = vec!["sh".into(), "-c".into(), script.into()];
+    SandboxSpec::new(SandboxName::new(name).unwrap(), Rootfs::Native(dir.to_owned()), command)
+}
+
+fn key(name: &str) -> SandboxKey {
+    SandboxKey::new(SandboxName::new(name).unwrap())
+}
+
+async fn start(supervisor: &Addr<Supervisor>, spec: SandboxSpec) -> SandboxRow {
+    supervisor.send(StartSandbox { spec }).await.unwrap().unwrap()
+}
+
+async fn wait(supervisor: &Addr<Supervisor>, name: &str) -> SandboxRow {
+    let ended = supervisor.send(WaitSandbox { key: key(name) });
+    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("it ends").unwrap().unwrap()
+}
+
+fn log(dir: &Path, name: &str) -> String {
+    String::from_utf8(std::fs::read(dir.join(format!("logs/default/{name}.log"))).unwrap()).unwrap()
+}
+
+fn nothing_runs(dir: &Path) -> bool {
+    std::fs::read_dir(dir.join("run/default")).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+#[test]
+fn output_exit_stdin_and_kill() {
+    System::new().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let arbiter = Arbiter::new();
+        let supervisor = supervisor(dir.path(), &arbiter).await;
+        start(&supervisor, spec(dir.path(), "a", "echo out; echo err >&2; exit 42")).await;
+        assert_eq!(wait(&supervisor, "a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(42) });
+        let text = log(dir.path(), "a");
+        assert!(text == "out\nerr\n" || text == "err\nout\n", "{text:?}");
+
+        let mut reads = spec(dir.path(), "reads", "cat; echo end");
+        reads.stdin = true;
+        start(&supervisor, reads).await;
+        let channels = supervisor.send(OpenChannels { key: key("reads") }).await.unwrap().unwrap().unwrap();
+        let process = channels.process.unwrap();
+        process.write_stdin(b"hello ".to_vec()).await.unwrap();
+        process.close_stdin().await.unwrap();
+        assert_eq!(wait(&supervisor, "reads").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        assert_eq!(log(dir.path(), "reads"), "hello end\n");
+
+        start(&supervisor, spec(dir.path(), "killed", "exec sleep 1000")).await;
+        let row = supervisor.send(KillSandbox { key: key("killed"), signal: 9 }).await.unwrap().unwrap();
+        assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(9) });
+        assert!(nothing_runs(dir.path()));
+        arbiter.stop();
+        arbiter.join().unwrap();
+    });
+}
+
+#[test]
+fn the_next_supervisor_goes_on_without_a_gap() {
+    System::new().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = 20_000;
+        let script = format!("seq 1 {lines}; sleep 0.3; seq 1 {lines}; exit 7");
+        let pid = {
+            let arbiter = Arbiter::new();
+            let first = supervisor(dir.path(), &arbiter).await;
+            let pid = start(&first, spec(dir.path(), "counts", &script)).await.microvm_pid;
+            start(&first, spec(dir.path(), "stays", "exec sleep 1000")).await;
+            first.send(Shutdown { grace: None }).await.unwrap();
+            arbiter.stop();
+            arbiter.join().unwrap();
+            pid
+        };
+        let arbiter = Arbiter::new();
+        let second = supervisor(dir.path(), &arbiter).await;
+        let report = second.send(Reconcile).await.unwrap().unwrap();
+        assert_eq!(report.adopted.len(), 2);
+        let row = wait(&second, "counts").await;
+        assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Code(7) });
+        assert!(pid.is_some());
+        let once: String = (1..=lines).map(|line| format!("{line}\n")).collect();
+        assert_eq!(log(dir.path(), "counts"), once.repeat(2));
+        let stop = StopSandbox { key: key("stays"), grace: Duration::from_secs(10) };
+        let row = second.send(stop).await.unwrap().unwrap();
+        assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(15) });
+        assert!(nothing_runs(dir.path()));
+        arbiter.stop();
+        arbiter.join().unwrap();
+    });
+}

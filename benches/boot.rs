@@ -1,0 +1,185 @@
+//! Time from the command to the workload's first byte: `sandpen run` against the bare QEMU command
+//! with the same kernel, initramfs and root directory, in turn, in one run.
+//!
+//! `make bench-boot`, or `cargo bench --bench boot`. Environment: `SANDPEN` (the binary to measure),
+//! `ROOTFS` (with `/bin/echo`), `RUNS` (pairs; 9 by default). Prints a table and, with `JSON=FILE`,
+//! writes all figures there.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::stat::Mode;
+use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, VIRTIOFS_SOCKET};
+use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
+use sandpen::{kernel, paths};
+use sandpen_guest::protocol::ROOTFS_TAG;
+use sandpen_guest::protocol::{FrameReader, Garbage, encode};
+use sandpen_guest::protocol::{GuestMessage, HostMessage, PowerOff, RootfsSource, Start};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What both sides use.
+struct Setup {
+    sandpen: PathBuf,
+    rootfs: PathBuf,
+    qemu: PathBuf,
+    argv: Vec<OsString>,
+    state: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new() -> Result<Self> {
+        let required = |name: &str| std::env::var_os(name).ok_or(format!("set {name}; `make bench-boot` does"));
+        let state = tempfile::tempdir()?;
+        let kernel = kernel::find(&paths::default_data_dir())?;
+        let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), &kernel)?;
+        let accelerator = host::acceleration().accelerator;
+        let args = QemuArgs {
+            tag: "bench".into(),
+            accelerator,
+            cpus: 1,
+            memory_mib: 256,
+            tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
+            kernel: kernel.vmlinux(),
+            initramfs,
+        };
+        Ok(Self {
+            sandpen: required("SANDPEN")?.into(),
+            rootfs: std::fs::canonicalize(required("ROOTFS")?)?,
+            qemu: host::find_qemu()?.path,
+            argv: args.to_argv(),
+            state,
+        })
+    }
+
+    /// `sandpen run`, with a daemon that runs already.
+    fn through_sandpen(&self) -> Result<Duration> {
+        let begun = Instant::now();
+        let mut child = Command::new(&self.sandpen)
+            .env("SANDPEN_STATE_DIR", self.state.path().join("state"))
+            .args(["run", "--rm"])
+            .arg(&self.rootfs)
+            .args(["--", "/bin/echo", "x"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut byte = [0];
+        child.stdout.take().ok_or("no stdout")?.read_exact(&mut byte)?;
+        let elapsed = begun.elapsed();
+        if !child.wait()?.success() {
+            return Err("sandpen run failed".into());
+        }
+        Ok(elapsed)
+    }
+
+    /// QEMU and virtiofsd by hand, with the least that makes the same guest run the same command.
+    fn bare(&self) -> Result<Duration> {
+        let dir = tempfile::tempdir()?;
+        let begun = Instant::now();
+        for (name, _) in PORTS {
+            for end in ["in", "out"] {
+                nix::unistd::mkfifo(&dir.path().join(format!("{name}.{end}")), Mode::S_IRWXU)?;
+            }
+        }
+        let listener = UnixListener::bind(dir.path().join(VIRTIOFS_SOCKET))?;
+        let mut virtiofsd = Command::new(&self.sandpen)
+            .arg(virtiofs::SUBCOMMAND)
+            .arg("--shared-dir")
+            .arg(&self.rootfs)
+            .current_dir(dir.path())
+            .stdin(OwnedFd::from(listener))
+            .spawn()?;
+        let log = File::create(dir.path().join("log"))?;
+        let mut qemu = Command::new(&self.qemu)
+            .args(&self.argv)
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let elapsed = converse(dir.path()).map(|()| begun.elapsed());
+        end(&mut qemu)?;
+        end(&mut virtiofsd)?;
+        elapsed
+    }
+}
+
+fn end(child: &mut Child) -> Result<()> {
+    // Gone already is as good.
+    let _ = child.kill();
+    child.wait()?;
+    Ok(())
+}
+
+/// Gives the guest its orders; returns at the workload's first byte.
+fn converse(dir: &Path) -> Result<()> {
+    let open = |name: &str| OpenOptions::new().read(true).write(true).open(dir.join(name));
+    let (mut answers, mut orders, mut stdout) = (open("control.out")?, open("control.in")?, open("stdout.out")?);
+    let mut frames = FrameReader::<GuestMessage>::new(Garbage::Refuse);
+    let mut buffer = [0; 4096];
+    while frames.next()?.is_none() {
+        let count = answers.read(&mut buffer)?;
+        frames.push(&buffer[..count]);
+    }
+    let start = Start {
+        command: ["/bin/echo", "x"].map(|word| word.as_bytes().to_vec().into()).to_vec(),
+        env: Vec::new(),
+        workdir: None,
+        hostname: "bench".into(),
+        stdin: false,
+        rootfs: RootfsSource::Virtiofs { tag: ROOTFS_TAG.into() },
+        wall_clock: SystemTime::now().duration_since(UNIX_EPOCH)?,
+        entropy: [[7; 32]; 2],
+        power_off: PowerOff::Reset,
+    };
+    orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
+    stdout.read_exact(&mut [0])?;
+    Ok(())
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn main() -> Result<()> {
+    // `cargo test --benches` builds and runs this, too: without its environment it only says so.
+    if std::env::var_os("SANDPEN").is_none() {
+        println!("bench boot: skipped, SANDPEN is not set (use `make bench-boot`)");
+        return Ok(());
+    }
+    let runs: usize = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(9);
+    let setup = Setup::new()?;
+    // One of each that does not count: caches are warm for both then.
+    setup.bare()?;
+    setup.through_sandpen()?;
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        bare.push(setup.bare()?);
+        ours.push(setup.through_sandpen()?);
+        println!("pair {run}: bare {:.3} s, sandpen {:.3} s", bare[run - 1].as_secs_f64(), ours[run - 1].as_secs_f64());
+    }
+    let mut ratios: Vec<f64> = ours.iter().zip(&bare).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    if let Some(path) = std::env::var_os("JSON") {
+        let seconds = |times: &[Duration]| times.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
+        let figures = serde_json::json!({ "bare_s": seconds(&bare), "sandpen_s": seconds(&ours), "ratios": ratios });
+        std::fs::write(path, figures.to_string())?;
+    }
+    println!("\nfirst workload byte, {runs} pairs   median s");
+    println!("bare QEMU command              {:>8.3}", median(&mut bare).as_secs_f64());
+    println!("sandpen run                    {:>8.3}", median(&mut ours).as_secs_f64());
+    println!("ratio, median of the pairs     {:>8.3}", ratios[runs / 2]);
+    let shutdown = Command::new(&setup.sandpen)
+        .env("SANDPEN_STATE_DIR", setup.state.path().join("state"))
+        .args(["shutdown", "--stop-sandboxes"])
+        .status()?;
+    if shutdown.success() { Ok(()) } else { Err("sandpen shutdown failed".into()) }
+}

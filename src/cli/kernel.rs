@@ -1,0 +1,48 @@
+//! `sandpen kernel`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use sandpen::kernel::{self, KernelSource};
+
+use super::{CliError, Global, print};
+
+/// Install the kernel that guests run
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Install(Install),
+}
+
+/// Install a guest kernel for this user
+///
+/// Without options, Debian's current cloud kernel is downloaded and unpacked, from the package
+/// archive that this host is set up for; nothing is installed in the system and no root is needed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sandpen kernel install
+  sandpen kernel install --kernel /boot/vmlinuz-$(uname -r) --modules /lib/modules/$(uname -r)")]
+struct Install {
+    /// A kernel of your own: a bzImage or an uncompressed vmlinux
+    #[arg(long, value_name = "FILE", requires = "modules")]
+    kernel: Option<PathBuf>,
+    /// Its modules: a /lib/modules/VERSION directory
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    modules: Option<PathBuf>,
+}
+
+pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let Action::Install(install) = &args.action;
+    let source = match (&install.kernel, &install.modules) {
+        (Some(kernel), Some(modules)) => KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() },
+        _ => KernelSource::Debian,
+    };
+    let installed = kernel::install(&global.data_dir(), &source)?;
+    print::kernel(installed.version(), installed.directory())
+}

@@ -1,0 +1,191 @@
+//! `sandpen doctor`: looks at everything a microVM needs on this host, and says what to do.
+
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, Uid, access};
+use serde::{Deserialize, Serialize};
+
+use crate::driver::host::{self, QEMU_PACKAGE};
+use crate::driver::qemu_args::Accelerator;
+use crate::kernel;
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckStatus {
+    /// As it should be.
+    Ok,
+    /// Works, but not as well as it could.
+    Warn,
+    /// Nothing can be run like this.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// A short, stable name.
+    pub name: String,
+    /// How it is.
+    pub status: CheckStatus,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it, where there is something to do.
+    pub advice: Option<String>,
+}
+
+impl Check {
+    fn new(name: &str, status: CheckStatus, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), status, detail: detail.into(), advice: None }
+    }
+
+    fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+/// All checks, and what they mean together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// In a sensible order to mend them.
+    pub checks: Vec<Check>,
+    /// The driver that `auto` picks; `None` when none works.
+    pub auto: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Looks at this host. Blocks: runs QEMU once to ask its version.
+pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
+    let mut checks = vec![qemu(), accelerator(), guest_kernel(data_dir)];
+    checks.extend(namespaces());
+    checks.extend([state_directory(state_dir), open_files(), pipes()]);
+    let works = checks.iter().all(|check| check.status != CheckStatus::Fail);
+    let reason = if works {
+        format!("QEMU works on this host, with {}", host::acceleration().accelerator)
+    } else {
+        "no driver works until what failed above is mended".to_owned()
+    };
+    Report { checks, auto: works.then(|| "qemu".to_owned()), reason }
+}
+
+fn qemu() -> Check {
+    match host::find_qemu() {
+        Ok(qemu) => Check::new("qemu", CheckStatus::Ok, format!("{} version {}", qemu.path.display(), qemu.version)),
+        Err(error) => Check::new("qemu", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
+            .advise(format!("apt-get install {QEMU_PACKAGE}")),
+    }
+}
+
+fn accelerator() -> Check {
+    let acceleration = host::acceleration();
+    let status = match acceleration.accelerator {
+        Accelerator::Kvm => CheckStatus::Ok,
+        Accelerator::Tcg => CheckStatus::Warn,
+    };
+    Check::new("kvm", status, acceleration.reason)
+}
+
+fn guest_kernel(data_dir: &Path) -> Check {
+    match kernel::find(data_dir) {
+        Ok(kernel) => Check::new("kernel", CheckStatus::Ok, format!("{} in {}", kernel.version(), data_dir.display())),
+        Err(error) => Check::new("kernel", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
+            .advise("sandpen kernel install"),
+    }
+}
+
+/// Root directories are shared from namespaces; an ordinary user needs user namespaces for that.
+fn namespaces() -> Option<Check> {
+    if Uid::effective().is_root() {
+        return None;
+    }
+    let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let forbidden = [
+        ("/proc/sys/user/max_user_namespaces", number("/proc/sys/user/max_user_namespaces") == Some(0)),
+        ("/proc/sys/kernel/unprivileged_userns_clone", number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0)),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1),
+        ),
+    ];
+    Some(match forbidden.into_iter().find(|(_, forbidden)| *forbidden) {
+        None => Check::new("user-namespaces", CheckStatus::Ok, "allowed"),
+        Some((setting, _)) => {
+            Check::new("user-namespaces", CheckStatus::Fail, format!("{setting} forbids them to ordinary users"))
+                .advise("allow them with sysctl, or run sandpen as root")
+        }
+    })
+}
+
+fn state_directory(state_dir: &Path) -> Check {
+    // The directory itself may be made later: what counts is the nearest one that is there.
+    let there = state_dir.ancestors().find(|dir| dir.exists()).unwrap_or(state_dir);
+    let name = state_dir.display();
+    if there.is_dir() && access(there, AccessFlags::W_OK | AccessFlags::X_OK).is_ok() {
+        Check::new("state-dir", CheckStatus::Ok, format!("{name} is writable"))
+    } else {
+        Check::new("state-dir", CheckStatus::Fail, format!("{name} cannot be written ({})", there.display()))
+            .advise("choose another with --state-dir or SANDPEN_STATE_DIR")
+    }
+}
+
+fn open_files() -> Check {
+    /// Below this, fewer than 80 sandboxes run at once.
+    const FEW: u64 = 1024;
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, hard)) if hard <= FEW => {
+            Check::new("open-files", CheckStatus::Warn, format!("at most {hard} for one process"))
+                .advise("raise the hard limit (ulimit -Hn, LimitNOFILE=) to run many sandboxes")
+        }
+        Ok((_, hard)) => {
+            Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", hard / 12))
+        }
+        Err(errno) => Check::new("open-files", CheckStatus::Warn, format!("the limit cannot be read: {errno}")),
+    }
+}
+
+fn pipes() -> Check {
+    const SOFT: &str = "/proc/sys/fs/pipe-user-pages-soft";
+    let pages = std::fs::read_to_string(SOFT).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match pages {
+        // 16 pages a pipe, about four busy pipes a sandbox.
+        Some(pages) if pages > 0 && !Uid::effective().is_root() => Check::new(
+            "pipes",
+            CheckStatus::Ok,
+            format!("{} full-size pipes for an ordinary user; smaller ones, which are slower, beyond that", pages / 16),
+        ),
+        _ => Check::new("pipes", CheckStatus::Ok, "not limited"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_a_kernel_is_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = examine(&dir.path().join("state/deep"), &dir.path().join("data"));
+        let check = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap();
+        assert_eq!(check("kernel").status, CheckStatus::Fail);
+        assert_eq!(check("kernel").advice.as_deref(), Some("sandpen kernel install"));
+        assert_eq!(check("state-dir").status, CheckStatus::Ok);
+        assert_eq!(report.auto, None);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_state_directory_fails() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(state_directory(file.path()).status, CheckStatus::Fail);
+        assert_eq!(state_directory(&file.path().join("below")).status, CheckStatus::Fail);
+    }
+
+    #[test]
+    fn reports_survive_json() {
+        let report = examine(Path::new("/nowhere/state"), Path::new("/nowhere/data"));
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    }
+}

@@ -1,0 +1,220 @@
+//! The daemon's life through the command line: automatic start, one per state directory, strangers
+//! and damage in the state directory.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Home, explain, finish, until};
+
+fn make_state(home: &Home) {
+    fs::DirBuilder::new().mode(0o700).create(home.state()).unwrap();
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+fn gone(pid: u32) -> bool {
+    !std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn the_first_command_starts_it_and_shutdown_ends_it() {
+    let home = Home::new();
+    assert_eq!(home.ok(&["ps", "--json"]), "[]\n");
+    let pid = home.daemon_pid();
+    let mode = |name: &str| fs::metadata(home.state().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!([mode(""), mode("sandpen.sock"), mode("daemon.log"), mode("sandpen.db")], [0o700, 0o600, 0o600, 0o600]);
+    // It left our session, directory and pipes.
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session: u32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert_eq!(session, pid);
+    home.ok(&["shutdown"]);
+    assert!(!home.state().join("sandpen.sock").exists());
+    until("it is gone", || gone(pid));
+    let again = home.run(&["shutdown"]);
+    assert!(
+        again.status.success() && String::from_utf8_lossy(&again.stderr).contains("no daemon"),
+        "{}",
+        explain(&again)
+    );
+}
+
+#[test]
+fn many_clients_at_once_start_one_daemon() {
+    let home = Home::new();
+    let children: Vec<_> = (0..8)
+        .map(|_| home.sandpen(&["ps", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    for child in children {
+        let output = finish(child);
+        assert_eq!(output.stdout, b"[]\n", "{}", explain(&output));
+        assert!(output.status.success(), "{}", explain(&output));
+    }
+    let daemons = home.processes();
+    assert_eq!(daemons.len(), 1, "{daemons:?}");
+}
+
+#[test]
+fn a_second_one_says_who_is_there() {
+    let home = Home::new();
+    home.ok(&["ps"]);
+    let pid = home.daemon_pid();
+    let error = home.fails(&["daemon"]);
+    assert!(error.contains(&format!("process {pid}")), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    home.ok(&["ps"]);
+    assert_eq!(home.daemon_pid(), pid);
+}
+
+#[test]
+fn a_killed_one_is_replaced_by_the_next_command() {
+    let home = Home::new();
+    home.ok(&["ps"]);
+    let first = home.daemon_pid();
+    send(first, Signal::SIGKILL);
+    until("it is gone", || gone(first));
+    assert!(home.state().join("sandpen.sock").exists());
+    assert_eq!(home.ok(&["ps", "--json"]), "[]\n");
+    assert_ne!(home.daemon_pid(), first);
+}
+
+#[test]
+fn signals_end_it_in_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let home = Home::new();
+        let mut daemon = home.sandpen(&["daemon"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines();
+        assert!(log.any(|line| line.unwrap().contains("serving")));
+        home.ok(&["ps"]);
+        send(daemon.id(), signal);
+        let left: Vec<_> = log.map(Result::unwrap).collect();
+        assert!(daemon.wait().unwrap().success(), "{signal}: {left:?}");
+        assert!(!home.state().join("sandpen.sock").exists());
+    }
+}
+
+#[test]
+fn a_stranger_on_the_socket_is_noticed() {
+    for (answer, word) in [
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..], "not ours"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 76\r\n\r\n{\"name\":\"other\",\"version\":\"1\",\"api\":1,\"pid\":1,\"state_dir\":\"/\",\"padding\":0000}", "not ours"),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "404"),
+        (b"SSH-2.0-OpenSSH\r\n", "sandpen.sock"),
+        (b"", "sandpen.sock"),
+    ] {
+        let home = Home::new();
+        make_state(&home);
+        let listener = UnixListener::bind(home.state().join("sandpen.sock")).unwrap();
+        let stranger = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let _ = stream.write_all(answer);
+        });
+        let output = home.run(&["run", home.path().to_str().unwrap(), "--", "true"]);
+        stranger.join().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{}", explain(&output));
+        assert!(error.contains("sandpen.sock") && error.contains("--state-dir") && error.contains(word), "{error}");
+        assert!(home.processes().is_empty());
+    }
+}
+
+#[test]
+fn another_api_version_is_said_and_can_be_shut_down() {
+    let home = Home::new();
+    make_state(&home);
+    let listener = UnixListener::bind(home.state().join("sandpen.sock")).unwrap();
+    let body = r#"{"name":"sandpen","version":"9.9.9","api":99,"pid":1,"state_dir":"/"}"#;
+    let stranger = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    });
+    let error = home.fails(&["ps"]);
+    stranger.join().unwrap();
+    assert!(error.contains("9.9.9") && error.contains("sandpen shutdown"), "{error}");
+}
+
+#[test]
+fn a_stale_socket_or_a_file_in_its_place_is_replaced() {
+    for file in [true, false] {
+        let home = Home::new();
+        make_state(&home);
+        let path = home.state().join("sandpen.sock");
+        if file {
+            fs::write(&path, "x").unwrap();
+        } else {
+            drop(UnixListener::bind(&path).unwrap());
+        }
+        assert_eq!(home.ok(&["ps", "--json"]), "[]\n");
+    }
+}
+
+#[test]
+fn a_directory_in_the_sockets_place_is_said() {
+    let home = Home::new();
+    make_state(&home);
+    fs::create_dir(home.state().join("sandpen.sock")).unwrap();
+    let error = home.fails(&["ps"]);
+    assert!(error.contains("sandpen.sock"), "{error}");
+    assert!(home.processes().is_empty());
+}
+
+#[test]
+fn a_damaged_database_is_said_and_left_as_it_is() {
+    let home = Home::new();
+    make_state(&home);
+    let garbage = b"this is not a database, but somebody's only copy of something\n".repeat(100);
+    fs::write(home.state().join("sandpen.db"), &garbage).unwrap();
+    let error = home.fails(&["ps"]);
+    assert!(error.contains("database"), "{error}");
+    assert!(error.lines().count() <= 2, "{error}");
+    assert_eq!(fs::read(home.state().join("sandpen.db")).unwrap(), garbage);
+    assert!(home.processes().is_empty());
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_one_is_said() {
+    let home = Home::new();
+    let file = home.path().join("file");
+    fs::write(&file, "x").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = home.fails(&["--state-dir", path.to_str().unwrap(), "ps"]);
+        assert!(error.contains("not a directory") && error.contains("--state-dir"), "{error}");
+    }
+    let error = home.fails(&["--state-dir", "/proc/no/such", "ps"]);
+    assert!(error.contains("/proc/no/such") && error.contains("--state-dir"), "{error}");
+
+    let long = home.path().join("x".repeat(120));
+    let error = home.fails(&["--state-dir", long.to_str().unwrap(), "ps"]);
+    assert!(error.contains("shorter --state-dir"), "{error}");
+    assert!(!long.exists());
+
+    let open = home.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    for command in ["ps", "daemon"] {
+        let error = home.fails(&["--state-dir", open.to_str().unwrap(), command]);
+        assert!(error.contains("open to other users"), "{error}");
+    }
+    assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
+}
+
+#[test]
+fn a_relative_state_directory_means_the_callers() {
+    let home = Home::new();
+    let mut command = home.sandpen(&["ps", "--json"]);
+    command.env("SANDPEN_STATE_DIR", "state").current_dir(home.path());
+    let output = support::output(command);
+    assert_eq!(output.stdout, b"[]\n", "{}", explain(&output));
+    assert!(home.state().join("sandpen.sock").exists());
+}
