@@ -32,10 +32,10 @@ impl Guest {
             if let Some(message) = self.reader.next().unwrap() {
                 return message;
             }
-            let mut chunk = [0; 4096];
+            let mut chunk = [0; 1000];
             let len = self.control_in.read(&mut chunk).unwrap();
             assert_ne!(len, 0, "the host is gone");
-            self.reader.push(&chunk[..len]);
+            assert_eq!(self.reader.push(&chunk[..len]), len);
         }
     }
 
@@ -204,8 +204,9 @@ async fn standard_input_waits_for_the_workload_and_comes_whole() {
                 Some(StdinMessage::End) => return received,
                 None => {
                     let mut chunk = [0; 1000];
-                    let len = guest.stdin_in.read(&mut chunk).unwrap();
-                    reader.push(&chunk[..len]);
+                    let room = FrameReader::<StdinMessage>::CAPACITY - reader.buffered();
+                    let len = guest.stdin_in.read(&mut chunk[..room.min(1000)]).unwrap();
+                    assert_eq!(reader.push(&chunk[..len]), len);
                 }
             }
         }
