@@ -9,10 +9,12 @@ pub mod tsc;
 pub mod virtiofs;
 
 pub use guest::guest_binary;
+use std::path::Path;
+
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
 /// Every driver that works on this host.
-pub fn detect(_state_dir: &StateDir) -> Drivers {
+pub fn detect(_state_dir: &StateDir, _data_dir: &Path) -> Drivers {
     Drivers::default()
 }

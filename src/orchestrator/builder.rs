@@ -66,7 +66,8 @@ impl SandpenBuilder {
     pub fn start(self) -> Result<Sandpen, StartError> {
         let state_dir = StateDir::new(self.state_dir.unwrap_or_else(crate::paths::default_state_dir));
         let lock = lock::take(&state_dir)?;
-        let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir));
+        let detect = || crate::driver::detect(&state_dir, &crate::paths::default_data_dir());
+        let drivers = self.drivers.unwrap_or_else(detect);
         let started = thread::start(state_dir.clone(), drivers)?;
         let handle = Handle::new(started.supervisor, started.database, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
