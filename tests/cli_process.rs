@@ -1,6 +1,12 @@
 //! The command line with real workloads, but without microVMs: the `process` driver runs host
 //! commands. Quick, hence thorough about streams, signals, exit codes and the daemon's end.
 #![cfg(feature = "testing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::duration_suboptimal_units,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 
