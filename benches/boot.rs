@@ -126,7 +126,9 @@ fn converse(dir: &Path) -> Result<()> {
     let mut buffer = [0; 4096];
     while frames.next()?.is_none() {
         let count = answers.read(&mut buffer)?;
-        frames.push(&buffer[..count]);
+        if frames.push(&buffer[..count]) < count {
+            return Err("the guest floods its control port".into());
+        }
     }
     let start = Start {
         command: ["/bin/echo", "x"].map(|word| word.as_bytes().to_vec().into()).to_vec(),
