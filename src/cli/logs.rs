@@ -9,7 +9,7 @@ use super::{CliError, Global, print};
 
 /// Show what a sandbox has written
 ///
-/// Its stdout goes to stdout and its stderr to stderr, byte for byte.
+/// In the order in which it arrived, byte for byte, all on standard output.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,7 +50,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         }),
     };
     let mut output = global.connect().await?.output(&key, request).await?;
-    let mut printer = print::Output::new(args.timestamps);
+    let mut printer = print::Output::of_log(args.timestamps);
     while let Some(frame) = output.next().await? {
         if !printer.frame(&frame)? {
             break;

@@ -19,14 +19,22 @@ const NOTICES: usize = 8;
 /// Writes frames to stdout and stderr.
 pub struct Output {
     timestamps: bool,
+    /// Everything goes to stdout.
+    together: bool,
     /// Whether the next byte of stdout and of stderr begins a line.
     at_line_start: [bool; 2],
 }
 
 impl Output {
-    /// With or without the time before each line.
-    pub fn new(timestamps: bool) -> Self {
-        Self { timestamps, at_line_start: [true; 2] }
+    /// Each stream to its own.
+    pub fn of_run() -> Self {
+        Self { timestamps: false, together: false, at_line_start: [true; 2] }
+    }
+
+    /// Both on stdout, so that a log can be searched and paged; with or without the time before
+    /// each line.
+    pub fn of_log(timestamps: bool) -> Self {
+        Self { timestamps, together: true, at_line_start: [true; 2] }
     }
 
     /// Writes one frame; false when nobody reads any more.
@@ -42,6 +50,7 @@ impl Output {
         match frame {
             Frame::Bytes { stream, at, bytes, .. } => match stream {
                 OutputStream::Stdout => self.bytes(&mut io::stdout().lock(), 0, *at, bytes),
+                OutputStream::Stderr if self.together => self.bytes(&mut io::stdout().lock(), 1, *at, bytes),
                 OutputStream::Stderr => self.bytes(&mut io::stderr().lock(), 1, *at, bytes),
             },
             Frame::Gap { bytes, .. } => {
@@ -80,7 +89,7 @@ impl Foreground {
     pub fn start(name: &str) -> io::Result<Self> {
         let (notices, mut receiver) = mpsc::channel(NOTICES);
         let (tell_done, done) = oneshot::channel();
-        let mut writer = Writer { name: name.to_owned(), output: Output::new(false), closed: [false; 2] };
+        let mut writer = Writer { name: name.to_owned(), output: Output::of_run(), closed: [false; 2] };
         std::thread::Builder::new().name("print".to_owned()).spawn(move || {
             while let Some(notice) = receiver.blocking_recv() {
                 writer.notice(notice);
