@@ -1,0 +1,28 @@
+/*
+ * The functions of libkrun's C API that sandpen calls, for the crate krun-sys, which makes Rust
+ * declarations of them. As in libkrun 1.19's own libkrun.h, but without standard headers: those
+ * belong to a C compiler that need not be installed.
+ */
+#ifndef SANDPEN_LIBKRUN_H
+#define SANDPEN_LIBKRUN_H
+
+int krun_init_log(int target_fd, unsigned int level, unsigned int style, unsigned int options);
+int krun_create_ctx(void);
+int krun_set_vm_config(unsigned int ctx_id, unsigned char num_vcpus, unsigned int ram_mib);
+int krun_set_root(unsigned int ctx_id, const char *root_path);
+int krun_fs_add_overlay_file(unsigned int ctx_id, const char *fs_tag, const char *path,
+                             const unsigned char *data, unsigned long data_len, unsigned int mode,
+                             _Bool one_shot);
+int krun_set_kernel(unsigned int ctx_id, const char *kernel_path, unsigned int kernel_format,
+                    const char *initramfs, const char *cmdline);
+int krun_disable_implicit_init(unsigned int ctx_id);
+int krun_disable_implicit_console(unsigned int ctx_id);
+int krun_disable_implicit_vsock(unsigned int ctx_id);
+int krun_add_virtio_console_default(unsigned int ctx_id, int input_fd, int output_fd, int err_fd);
+int krun_add_virtio_console_multiport(unsigned int ctx_id);
+int krun_add_console_port_inout(unsigned int ctx_id, unsigned int console_id, const char *name,
+                                int input_fd, int output_fd);
+int krun_add_serial_console_default(unsigned int ctx_id, int input_fd, int output_fd);
+int krun_start_enter(unsigned int ctx_id);
+
+#endif
