@@ -7,8 +7,12 @@
 //!   capabilities dropped ─▶ one connection (QEMU) served ─▶ it ends: exit 0
 //! ```
 //!
-//! As an ordinary user it enters a user namespace in which the guest's root is that user. As root
-//! the guest's owners are the host's, and device nodes cannot be made.
+//! As an ordinary user it enters a user namespace in which the guest's root is that user; other
+//! owners do not exist there, and giving a file to one fails. Each file that the guest's kernel
+//! remembers is an open file here, so a guest sees at most as many as the limit of open files allows.
+//!
+//! As root the guest's owners are the host's, device nodes can neither be made nor opened, and files
+//! are remembered by handle: there may be any number.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -18,12 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capng::{Action, Set, Type};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
 use virtiofsd::idmap::{GidMap, UidMap};
-use virtiofsd::limits::setup_rlimit_nofile;
-use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
+use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
@@ -41,7 +47,19 @@ const CACHE_TIME: Duration = Duration::from_secs(1);
 
 /// What passing a root's file operations on needs; not MKNOD, so that no device node of the guest's
 /// making is on the host.
-const ROOT_CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
+const ROOT_CAPABILITIES: [&str; 8] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH", // opening by handle
+    "FOWNER",
+    "FSETID",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+];
+
+/// Most open files that are asked for, as the virtiofsd program does.
+const OPEN_FILES_MAX: u64 = 1_000_000;
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +70,12 @@ enum ShareError {
     NotUtf8(PathBuf),
     #[error("the socket on standard input")]
     Socket(#[source] std::io::Error),
-    #[error("the limit of open files: {0}")]
-    OpenFiles(String),
+    #[error("the limit of open files")]
+    OpenFiles(#[source] nix::errno::Errno),
+    #[error("at most {0} open files are allowed, {FILES_BESIDE} and some for the guest are needed (ulimit -Hn)")]
+    TooFewOpenFiles(u64),
+    #[error("mounting the shared directory without device nodes and setuid programs")]
+    Mount(#[source] nix::errno::Errno),
     #[error(
         "entering the namespaces of the shared directory: {0}; as an ordinary user this needs user namespaces (sandpen doctor)"
     )]
@@ -72,10 +94,12 @@ enum ShareError {
 /// Must be called while the
 /// process has one thread.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
+    // The library's own warnings go where ours do, to the sandbox's VMM log.
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time();
+    let _ = log.with_max_level(tracing::Level::WARN).try_init();
     match share(arguments) {
         Ok(()) => 0,
         Err(error) => {
-            // Goes to the sandbox's VMM log.
             eprintln!("virtiofsd: {}", sandpen_actors::driver::error_chain(&error));
             1
         }
@@ -93,12 +117,13 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
     if !Path::new(&dir).is_dir() {
         return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
     }
-    let limit = setup_rlimit_nofile(None).map_err(ShareError::OpenFiles)?;
-    let guest_fd_limit = limit.checked_sub(FILES_BESIDE).ok_or_else(|| {
-        ShareError::OpenFiles(format!("{limit} is too low, at least {FILES_BESIDE} and some are needed"))
-    })?;
+    let limit = raise_open_files()?;
+    let guest_fd_limit = limit.checked_sub(FILES_BESIDE).ok_or(ShareError::TooFewOpenFiles(limit))?;
     let as_root = Uid::effective().is_root();
     let (uid_map, gid_map) = if as_root { (vec![], vec![]) } else { (vec![uid_map()], vec![gid_map()]) };
+    if as_root {
+        mount_without_devices(&dir).map_err(ShareError::Mount)?;
+    }
     let mut sandbox = Sandbox::new(dir, SandboxMode::Namespace, uid_map, gid_map);
     // From here on only the shared directory is there.
     let listener = sandbox.enter(take_listener()?).map_err(ShareError::Namespaces)?;
@@ -110,6 +135,8 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
         proc_sfd_rawfd: sandbox.get_proc_self_fd(),
         proc_mountinfo_rawfd: sandbox.get_mountinfo_fd(),
         announce_submounts: true,
+        // The kernel opens by handle for the host's root only.
+        inode_file_handles: if as_root { InodeFileHandlesMode::Prefer } else { InodeFileHandlesMode::Never },
         readdirplus: true,
         guest_fd_limit,
         ..Config::default()
@@ -119,6 +146,39 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
         drop_capabilities().map_err(ShareError::Capabilities)?;
     }
     serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
+}
+
+/// The limit after raising it as far as an ordinary user may.
+fn raise_open_files() -> Result<u64, ShareError> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(ShareError::OpenFiles)?;
+    let wanted = hard.min(OPEN_FILES_MAX).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_err(ShareError::OpenFiles)?;
+    Ok(wanted)
+}
+
+/// Mounts the directory over itself, for this process only. What is mounted below it keeps its own
+/// flags.
+fn mount_without_devices(dir: &str) -> Result<(), nix::errno::Errno> {
+    const NOTHING: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)?;
+    mount(Some(dir), dir, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | kept_flags(dir)?;
+    mount(NOTHING, dir, NOTHING, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, NOTHING)
+}
+
+/// Flags of the mount that `dir` is on, which a remount would clear.
+fn kept_flags(dir: &str) -> Result<MsFlags, nix::errno::Errno> {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let found = statvfs(dir)?.flags();
+    let pairs = [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    Ok(pairs.iter().filter(|(flag, _)| found.contains(*flag)).map(|(_, flag)| *flag).collect())
 }
 
 /// The guest's root is this user.

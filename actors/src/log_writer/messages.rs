@@ -11,7 +11,8 @@ use chrono::{DateTime, Utc};
 use super::{LogError, LogFollower};
 use crate::driver::OutputStream;
 
-/// Reads `pipe` (the read end of a FIFO) into the log from now on, until its last writer is gone.
+/// Reads `pipe` (the read end of a FIFO) into the log from now on, until its last writer is gone;
+/// instead of the one that was attached for this stream before.
 ///
 /// Fails with [`LogError::Attach`] if the pipe cannot be watched, and once [`Close`] was sent.
 #[derive(Debug, Message)]
@@ -35,8 +36,8 @@ pub struct WriteChunk {
 }
 
 /// Resolves when this generation's streams have at least these many bytes on file, or when the
-/// pipes bring nothing for `idle_limit` although bytes are missing (or the disk takes nothing): the
-/// answer says what is there.
+/// pipes bring nothing for `idle_limit` although bytes are missing: the answer says what is there.
+/// Bytes that wait for room on the disk are waited for without limit.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<StreamTotals, LogError>")]
 pub struct AwaitBytes {
