@@ -9,7 +9,8 @@ use super::{CliError, Global, print};
 
 /// Show what a sandbox has written
 ///
-/// Its stdout goes to stdout and its stderr to stderr, byte for byte.
+/// Its stdout goes to stdout and its stderr to stderr, byte for byte; with --stream, the chosen one
+/// goes to stdout.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,7 +27,7 @@ pub struct Args {
     /// Only the last N lines
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
-    /// Only one stream
+    /// Only one stream, on stdout
     #[arg(long)]
     stream: Option<StreamArg>,
     #[command(flatten)]
@@ -50,7 +51,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         }),
     };
     let mut output = global.connect().await?.output(&key, request).await?;
-    let mut printer = print::Output::new(args.timestamps);
+    let mut printer = print::Output::new(args.timestamps, args.stream.is_some());
     while let Some(frame) = output.next().await? {
         if !printer.frame(&frame)? {
             break;

@@ -19,14 +19,16 @@ const NOTICES: usize = 8;
 /// Writes frames to stdout and stderr.
 pub struct Output {
     timestamps: bool,
+    /// Whether stderr goes to stdout as well.
+    one_stream: bool,
     /// Whether the next byte of stdout and of stderr begins a line.
     at_line_start: [bool; 2],
 }
 
 impl Output {
-    /// With or without the time before each line.
-    pub fn new(timestamps: bool) -> Self {
-        Self { timestamps, at_line_start: [true; 2] }
+    /// With or without the time before each line; with `one_stream` all to stdout.
+    pub fn new(timestamps: bool, one_stream: bool) -> Self {
+        Self { timestamps, one_stream, at_line_start: [true; 2] }
     }
 
     /// Writes one frame; false when nobody reads any more.
@@ -41,8 +43,8 @@ impl Output {
     fn write(&mut self, frame: &Frame) -> io::Result<()> {
         match frame {
             Frame::Bytes { stream, at, bytes, .. } => match stream {
-                OutputStream::Stdout => self.bytes(&mut io::stdout().lock(), 0, *at, bytes),
-                OutputStream::Stderr => self.bytes(&mut io::stderr().lock(), 1, *at, bytes),
+                OutputStream::Stderr if !self.one_stream => self.bytes(&mut io::stderr().lock(), 1, *at, bytes),
+                _ => self.bytes(&mut io::stdout().lock(), 0, *at, bytes),
             },
             Frame::Gap { bytes, .. } => {
                 message(&format!("{bytes} bytes are no longer on file, the log was rotated"));
@@ -80,7 +82,7 @@ impl Foreground {
     pub fn start(name: &str) -> io::Result<Self> {
         let (notices, mut receiver) = mpsc::channel(NOTICES);
         let (tell_done, done) = oneshot::channel();
-        let mut writer = Writer { name: name.to_owned(), output: Output::new(false), closed: [false; 2] };
+        let mut writer = Writer { name: name.to_owned(), output: Output::new(false, false), closed: [false; 2] };
         std::thread::Builder::new().name("print".to_owned()).spawn(move || {
             while let Some(notice) = receiver.blocking_recv() {
                 writer.notice(notice);
