@@ -138,7 +138,7 @@ fn raise_open_files_limit() {
 type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
-    let drivers = drivers::offer(dir);
+    let drivers = drivers::offer(dir, &options.data_dir);
     let sandpen = Sandpen::builder().state_dir(dir.path()).drivers(drivers).start()?;
     let (published, listener) = socket::Published::new(dir)?;
     Ok((sandpen, published, listener))

@@ -38,6 +38,7 @@ pub enum StartError {
 #[derive(Debug, Default)]
 pub struct SandpenBuilder {
     state_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
     drivers: Option<Drivers>,
 }
 
@@ -47,6 +48,14 @@ impl SandpenBuilder {
     #[must_use]
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(path.into());
+        self
+    }
+
+    /// Where `sandpen kernel install` put the guest kernel; absolute. Default: see
+    /// [`crate::paths::default_data_dir`]. Not used when [`SandpenBuilder::drivers`] are given.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
         self
     }
 
@@ -66,7 +75,10 @@ impl SandpenBuilder {
     pub fn start(self) -> Result<Sandpen, StartError> {
         let state_dir = StateDir::new(self.state_dir.unwrap_or_else(crate::paths::default_state_dir));
         let lock = lock::take(&state_dir)?;
-        let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir));
+        let drivers = self.drivers.unwrap_or_else(|| {
+            let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
+            crate::driver::detect(&state_dir, &data_dir)
+        });
         let started = thread::start(state_dir.clone(), drivers)?;
         let handle = Handle::new(started.supervisor, started.database, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })

@@ -132,6 +132,14 @@ impl WaitedVmm {
         self.0.pid
     }
 
+    /// Whether the VMM process is gone, so that [`WaitedVmm::ended`] is about to resolve.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        self.0.vmm.as_ref().map_or(Ok(true), pidfd::has_ended)
+    }
+
     /// Sends a signal to the VMM process; no error when it is already gone.
     ///
     /// # Errors
