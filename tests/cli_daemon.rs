@@ -1,5 +1,11 @@
 //! The daemon's life through the command line: automatic start, one per state directory, strangers
 //! and damage in the state directory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::duration_suboptimal_units,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

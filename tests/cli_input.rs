@@ -1,5 +1,11 @@
 //! Command lines that are wrong are refused in a line or two that say what to do, before anything
 //! is started; help texts are as reviewed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::duration_suboptimal_units,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 
@@ -144,10 +150,37 @@ fn a_closed_stdout_is_no_panic() {
 }
 
 #[test]
+fn the_doctor_reports_without_a_daemon() {
+    let home = Home::new();
+    let text = home.run(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&text.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|check| ["ok", "warn", "fail"].contains(&check["status"].as_str().unwrap())));
+    assert_eq!(text.status.code(), Some(i32::from(report["auto"].is_null())), "{}", explain(&text));
+    let table = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    assert!(table.contains("driver: ") && table.lines().count() == checks.len() + 2, "{table}");
+    assert!(!home.state().exists());
+}
+
+#[test]
 fn help_texts() {
     let home = Home::new();
-    let commands =
-        ["", "run", "ps", "inspect", "logs", "wait", "stop", "kill", "rm", "daemon", "shutdown", "completion"];
+    let commands = [
+        "",
+        "run",
+        "ps",
+        "inspect",
+        "logs",
+        "wait",
+        "stop",
+        "kill",
+        "rm",
+        "doctor",
+        "kernel",
+        "daemon",
+        "shutdown",
+        "completion",
+    ];
     for command in commands {
         let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let name = if command.is_empty() { "sandpen" } else { command };

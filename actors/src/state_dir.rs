@@ -8,7 +8,7 @@
 //!   sandpen.sock           HTTP (0600)
 //!   bin/                   our helper programs, named by content
 //!   cache/                 initramfs files, named by content
-//!   logs/<config>/<name>.log[.N], .log[.N].idx, .vmm.log
+//!   logs/<config>/<name>.log[.N], .log[.N].idx, .vmm
 //!   run/<config>/<name>/   FIFOs, sockets, exit status of a live microVM
 //! ```
 
@@ -71,9 +71,10 @@ impl StateDir {
         self.logs(key).join(format!("{}.log", key.name))
     }
 
-    /// What the VMM of a sandbox and its guest's console printed.
+    /// What the VMM of a sandbox and its guest's console printed. No name of a sandbox can make a
+    /// log of this name: those end with `.log` and more.
     pub fn vmm_log(&self, key: &SandboxKey) -> PathBuf {
-        self.logs(key).join(format!("{}.vmm.log", key.name))
+        self.logs(key).join(format!("{}.vmm", key.name))
     }
 
     /// A live microVM's runtime directory.

@@ -103,13 +103,14 @@ impl StdinFeed {
                 }
                 Ok(Some(StdinMessage::End)) => self.end(),
                 Ok(None) => {
-                    // Less than a largest frame is buffered now, so there is room for this.
+                    // No more is read than the reader takes; it has room, or there were a message.
                     let mut chunk = [0; 4096];
                     let room = FrameReader::<StdinMessage>::CAPACITY - self.reader.buffered();
                     match read(&self.port, &mut chunk[..room.min(4096)]) {
                         Ok(0) | Err(Errno::EAGAIN) => return Ok(false),
                         Ok(len) => {
-                            self.reader.push(&chunk[..len]);
+                            let taken = self.reader.push(&chunk[..len]);
+                            debug_assert_eq!(taken, len);
                         }
                         Err(Errno::EINTR) => {}
                         Err(errno) => return Err(errno),

@@ -64,6 +64,9 @@ pub enum CliError {
     /// Our own path is unknown.
     #[error("cannot tell the path of this program, which is the daemon as well")]
     OwnProgram(#[source] io::Error),
+    /// A user who does not want to wait for a kill.
+    #[error("sandbox {0} has not ended yet; see `sandpen inspect {0}`")]
+    GivenUp(String),
     /// The sandbox goes on without us.
     #[error("sandbox {name} is out of sight and may go on; see `sandpen logs -f {name}` and `sandpen stop {name}`")]
     OutOfSight {

@@ -4,6 +4,7 @@
 mod args;
 mod completion;
 mod daemon;
+mod doctor;
 mod error;
 mod inspect;
 mod kernel;
@@ -87,6 +88,7 @@ enum Command {
     Stop(stop::Args),
     Kill(kill::Args),
     Rm(rm::Args),
+    Doctor(doctor::Args),
     Kernel(kernel::Args),
     Daemon(daemon::Args),
     Shutdown(shutdown::Args),
@@ -145,6 +147,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
         // These need no client, hence no runtime of ours.
         Command::Daemon(args) => return daemon::execute(global, args),
         Command::Completion(args) => return completion::execute(args),
+        Command::Doctor(args) => return doctor::execute(global, args),
         Command::Kernel(args) => return kernel::execute(global, args),
         _ => {}
     }
@@ -160,7 +163,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
-            Command::Daemon(_) | Command::Completion(_) | Command::Kernel(_) => Ok(0),
+            Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),
         }
     });
     runtime.shutdown_background();

@@ -13,6 +13,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use sandpen::api::{ErrorDetail, Sandbox, Transition};
 use sandpen::client::ClientError;
+use sandpen::doctor::{CheckStatus, Report};
 use sandpen_actors::driver::error_chain;
 use sandpen_actors::spec::{ByteString, SandboxKey};
 use serde::Serialize;
@@ -81,6 +82,21 @@ pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
         _ => Ok(0),
     }
+}
+
+/// What the doctor found.
+pub fn report(report: &Report) -> Result<u8, CliError> {
+    let rows = report.checks.iter().map(|check| {
+        let status = match check.status {
+            CheckStatus::Ok => "ok",
+            CheckStatus::Warn => "warn",
+            CheckStatus::Fail => "FAIL",
+        };
+        let advice = check.advice.as_ref().map_or_else(String::new, |advice| format!(" (do: {advice})"));
+        [status.to_owned(), plain(&check.name), plain(&format!("{}{advice}", check.detail))]
+    });
+    let driver = report.auto.as_deref().unwrap_or("none");
+    bytes(format!("{}\ndriver: {driver}; {}\n", aligned(rows), plain(&report.reason)).as_bytes())
 }
 
 /// An installed guest kernel.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandpen::client::{Client, Foreground, OpenStdin};
+use sandpen::client::{Client, Foreground, ForegroundEnd, OpenStdin};
 use sandpen_actors::spec::{ByteString, DriverChoice, LogLimits, Resources, Rootfs, SandboxKey, SandboxSpec};
 
 use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, short_name};
@@ -148,14 +148,20 @@ async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<
         notices: printer.notices(),
     };
     let result = run.run().await;
-    printer.finish(&mut signals).await;
-    let code = match result {
-        Ok(sandbox) => print::ended(&sandbox),
-        Err(source) if source.is_cut() || source.code() == Some("shutting_down") => {
-            return Err(CliError::OutOfSight { name, source });
+    let sandbox = match result {
+        Ok(ForegroundEnd::Ended(sandbox)) => {
+            printer.finish(&mut signals).await;
+            sandbox
         }
-        Err(error) => return Err(error.into()),
+        Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => sandbox,
+        Ok(ForegroundEnd::GivenUp(_)) => return Err(CliError::GivenUp(name)),
+        Err(source) => {
+            printer.finish(&mut signals).await;
+            let out_of_sight = source.is_cut() || source.code() == Some("shutting_down");
+            return Err(if out_of_sight { CliError::OutOfSight { name, source } } else { source.into() });
+        }
     };
+    let code = print::ended(&sandbox);
     if args.rm {
         remove(&client, &spec.key).await?;
     }

@@ -3,7 +3,8 @@
 //! ```text
 //!   starting ─▶ output read from the generation's first byte ─▶ ended: its final state asked for
 //!                 └ cut by the daemon's death ─▶ a new daemon, on from the last position ─┘
-//!   at any time: 1st signal ─▶ stop with a grace, 2nd ─▶ kill
+//!   at any time: 1st signal ─▶ stop with a grace, 2nd ─▶ kill, 3rd, or 2nd with nothing left to
+//!   kill ─▶ the rest of the output is given up (its reader takes nothing)
 //! ```
 
 use std::convert::Infallible;
@@ -20,6 +21,8 @@ use crate::api::frame::Frame;
 
 /// Daemons in a row that may die without one byte of progress.
 const RECONNECTS: u32 = 3;
+/// How long a broken stdin may be the sign of the workload's end, before it is news of its own.
+const STDIN_PATIENCE: Duration = Duration::from_secs(2);
 /// SIGKILL.
 const KILL: i32 = 9;
 
@@ -47,6 +50,15 @@ pub enum Notice {
     Reconnected,
 }
 
+/// How it ended.
+#[derive(Debug)]
+pub enum ForegroundEnd {
+    /// It ended and all output was passed on.
+    Ended(Sandbox),
+    /// Signals said not to wait for it any longer; what it is now.
+    GivenUp(Sandbox),
+}
+
 /// Makes a sandbox's input once the workload runs: not one byte is read before.
 pub type OpenStdin = Box<dyn FnOnce() -> StdinReceiver>;
 
@@ -69,11 +81,11 @@ pub struct Foreground<'a> {
 }
 
 impl Foreground<'_> {
-    /// Runs it to its end. Answers what it was in the end.
+    /// Runs it to its end.
     ///
     /// # Errors
     /// The start was refused, or the sandbox got lost from sight; it may run on then.
-    pub async fn run(self) -> Result<Sandbox, ClientError> {
+    pub async fn run(self) -> Result<ForegroundEnd, ClientError> {
         let Self { client, options, spec, grace, stdin, signals, notices } = self;
         let key = &spec.key;
         let (started, is_started) = watch::channel(false);
@@ -91,20 +103,31 @@ impl Foreground<'_> {
         let mut level = None;
         loop {
             tokio::select! {
-                result = &mut work => return result,
+                result = &mut work => return result.map(ForegroundEnd::Ended),
                 Some(()) = signals.recv() => {
                     let next = match level {
                         None => StopLevel::Stop,
                         Some(StopLevel::Stop) => StopLevel::Kill,
-                        Some(StopLevel::Kill) => continue,
+                        Some(StopLevel::Kill) => return client.inspect(key).await.map(ForegroundEnd::GivenUp),
                     };
                     level = Some(next);
                     stops.push(stop(client, key, next, grace, is_started.clone(), notices.clone()));
                 }
-                Some(()) = stops.next(), if !stops.is_empty() => {}
+                Some(stopped) = stops.next(), if !stops.is_empty() => match stopped {
+                    Stopped::Told => {}
+                    Stopped::NothingToKill => return client.inspect(key).await.map(ForegroundEnd::GivenUp),
+                }
             }
         }
     }
+}
+
+/// What came of a stop.
+enum Stopped {
+    /// It works, or notices say why not.
+    Told,
+    /// It had ended before the kill: what is waited for is the reader of the output.
+    NothingToKill,
 }
 
 /// Stops the sandbox, also while it is still being started.
@@ -115,7 +138,7 @@ async fn stop(
     grace: Duration,
     mut is_started: watch::Receiver<bool>,
     notices: mpsc::Sender<Notice>,
-) {
+) -> Stopped {
     let send = || async {
         match level {
             StopLevel::Stop => client.stop(key, grace).await,
@@ -135,11 +158,22 @@ async fn stop(
             result => result,
         }
     };
-    let (_, result) = tokio::join!(notices.send(Notice::Stopping(level)), stopping);
-    if let Err(error) = result
-        && !is_refused(&error)
-    {
-        let _ = notices.send(Notice::StopFailed(error)).await;
+    let mut notice = std::pin::pin!(notices.send(Notice::Stopping(level)));
+    let mut stopping = std::pin::pin!(stopping);
+    let result = tokio::select! {
+        result = &mut stopping => result,
+        _ = &mut notice => stopping.await,
+    };
+    match result {
+        Ok(_) => Stopped::Told,
+        Err(error) if is_refused(&error) => match level {
+            StopLevel::Stop => Stopped::Told,
+            StopLevel::Kill => Stopped::NothingToKill,
+        },
+        Err(error) => {
+            let _ = notices.send(Notice::StopFailed(error)).await;
+            Stopped::Told
+        }
     }
 }
 
@@ -158,11 +192,10 @@ async fn feed(
     if let Some(open) = stdin
         && let Err(error) = client.stdin(key, open()).await
     {
-        // A workload may end before it has read all; that is its right and no news.
-        let running = client.inspect(key).await.is_ok_and(|sandbox| sandbox.state == "RUNNING");
-        if running {
-            let _ = notices.send(Notice::StdinLost(error)).await;
-        }
+        // A workload may end before it has read all; that is its right and no news. Its end, which
+        // ends this future, follows closely then.
+        tokio::time::sleep(STDIN_PATIENCE).await;
+        let _ = notices.send(Notice::StdinLost(error)).await;
     }
     std::future::pending().await
 }
@@ -179,11 +212,10 @@ async fn follow(
     let mut failures = 0;
     loop {
         let before = position;
-        let result = async {
-            pump(client, key, &mut position, notices).await?;
-            if started.is_ended() { Ok(started.clone()) } else { client.wait(key).await }
-        };
-        match result.await {
+        let ended = async { if started.is_ended() { Ok(started.clone()) } else { client.wait(key).await } };
+        // Both at once: a daemon that stops its sandboxes and ends answers those who ask already.
+        let result = tokio::try_join!(pump(client, key, &mut position, notices), ended);
+        match result.map(|((), sandbox)| sandbox) {
             Err(error) if error.is_cut() => {
                 failures = if position == before { failures + 1 } else { 1 };
                 if failures > RECONNECTS {

@@ -28,7 +28,7 @@ use crate::api::{
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
 pub use error::ClientError;
-pub use foreground::{Foreground, Notice, OpenStdin, StopLevel};
+pub use foreground::{Foreground, ForegroundEnd, Notice, OpenStdin, StopLevel};
 pub use output::OutputReader;
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};

@@ -9,5 +9,19 @@ use crate::driver;
 
 /// Every driver that works on this host, the preferred one first.
 pub fn offer(dir: &StateDir, data_dir: &Path) -> Drivers {
-    driver::detect(dir, data_dir)
+    with_process_driver(driver::detect(dir, data_dir), dir)
+}
+
+/// Host commands instead of microVMs, asked for by name, in test builds.
+#[cfg(feature = "testing")]
+fn with_process_driver(drivers: Drivers, dir: &StateDir) -> Drivers {
+    use std::sync::Arc;
+
+    use sandpen_actors::process_driver::ProcessDriver;
+    drivers.with(Arc::new(ProcessDriver::new(dir.bin())))
+}
+
+#[cfg(not(feature = "testing"))]
+fn with_process_driver(drivers: Drivers, _dir: &StateDir) -> Drivers {
+    drivers
 }

@@ -31,6 +31,9 @@ use crate::api::{API_VERSION, ErrorDetail, NAME, Version};
 use crate::orchestrator::{LockError, Sandpen, StartError};
 use crate::private_dir::{self, PrivateDirError};
 
+/// How long readers may take for the rest of an ended sandbox's output when the daemon ends.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
 /// How to run the daemon.
 #[derive(Debug, Clone)]
 pub struct DaemonOptions {
@@ -191,10 +194,17 @@ async fn serve(
         shared.ending.cancel();
     }
     let result = sandpen.shutdown(order.grace).await.map_err(|error| ErrorDetail::new(error.code(), &error));
-    shared.ending.cancel();
     // Whoever asked may have gone away.
     let _ = order.done.send(result.clone());
-    server_handle.stop(true).await;
+    // Readers of ended sandboxes get the rest of the output, unless they are too slow.
+    let mut stopped = std::pin::pin!(server_handle.stop(true));
+    tokio::select! {
+        () = &mut stopped => {}
+        () = tokio::time::sleep(DRAIN_LIMIT) => {
+            shared.ending.cancel();
+            stopped.await;
+        }
+    }
     tracing::info!("ended");
     match failed {
         Some(error) => Err(error),

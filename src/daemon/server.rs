@@ -18,8 +18,9 @@ use super::shared::Shared;
 /// Threads that serve requests. All of them only wait for others, so two are plenty; the second is
 /// there for one that is busy encoding output.
 const WORKERS: usize = 2;
-/// Seconds that requests have to end once the server stops.
-const SHUTDOWN_SECONDS: u64 = 2;
+/// Seconds that requests have to end once the server stops; more than the daemon's own limit for
+/// readers, which ends them in order.
+const SHUTDOWN_SECONDS: u64 = 8;
 
 /// The user at the other end of a connection.
 #[derive(Clone, Copy)]

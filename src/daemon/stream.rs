@@ -57,7 +57,8 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
         let end = loop {
             let next = tokio::select! {
                 next = output.next() => next,
-                () = shared.ending.cancelled() => {
+                // What is on file already is read to its end all the same.
+                () = shared.ending.cancelled(), if options.follow => {
                     let error = ErrorDetail::message("shutting_down", "the daemon is shutting down; the sandbox runs on");
                     break End { complete: false, error: Some(error) };
                 }

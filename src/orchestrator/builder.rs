@@ -51,8 +51,7 @@ impl SandpenBuilder {
         self
     }
 
-    /// Where `sandpen kernel install` put the guest kernel; absolute. Default: see
-    /// [`crate::paths::default_data_dir`]. Not used when [`SandpenBuilder::drivers`] are given.
+    /// Where guest kernels are installed. Default: see [`crate::paths::default_data_dir`].
     #[must_use]
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
@@ -75,10 +74,8 @@ impl SandpenBuilder {
     pub fn start(self) -> Result<Sandpen, StartError> {
         let state_dir = StateDir::new(self.state_dir.unwrap_or_else(crate::paths::default_state_dir));
         let lock = lock::take(&state_dir)?;
-        let drivers = self.drivers.unwrap_or_else(|| {
-            let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
-            crate::driver::detect(&state_dir, &data_dir)
-        });
+        let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
+        let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir, &data_dir));
         let started = thread::start(state_dir.clone(), drivers)?;
         let handle = Handle::new(started.supervisor, started.database, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })

@@ -140,7 +140,8 @@ impl LogWriter {
     }
 
     pub(super) fn publish(&self, ended: bool) {
-        self.published.send_replace(Published { totals: self.store.totals(), ended });
+        let stuck = self.trouble.is_some();
+        self.published.send_replace(Published { totals: self.store.totals(), ended, stuck });
     }
 
     /// Notes that the log cannot be written; answers when to try again.
@@ -148,19 +149,16 @@ impl LogWriter {
         let now = Instant::now();
         let error = Arc::new(error);
         if self.backoff.failed(now) {
-            self.tell_failed(&error, 0);
+            let message = error_chain(&*error);
+            tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
+            self.tell(&LogFailed { message, lost_bytes: 0 });
         }
         self.trouble = Some(error);
+        self.publish(false);
         self.backoff.next().unwrap_or(now)
     }
 
-    pub(super) fn tell_failed(&self, error: &LogError, lost_bytes: u64) {
-        let message = error_chain(error);
-        tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
-        self.tell(&LogFailed { message, lost_bytes });
-    }
-
-    fn tell(&self, event: &LogFailed) {
+    pub(super) fn tell(&self, event: &LogFailed) {
         for subscriber in &self.subscribers {
             if let Some(recipient) = &subscriber.failed {
                 recipient.do_send(event.clone());
@@ -263,6 +261,13 @@ impl Handler<AttachStream> for LogWriter {
         }
         let source = Source::new(stream, Arc::new(pipe));
         let registered = register(&source.pipe).map_err(|source| LogError::Attach { stream, source })?;
+        // Whoever attaches a stream again (a new monitor) has opened the same pipe anew.
+        self.sources.retain(|_, (known, handle)| {
+            if known.stream == stream {
+                ctx.cancel_future(*handle);
+            }
+            known.stream != stream
+        });
         let id = self.next_source;
         self.next_source += 1;
         self.sources.insert(id, (source, SpawnHandle::default()));
@@ -290,11 +295,16 @@ impl Handler<AwaitBytes> for LogWriter {
         // Waits on a channel alone: nothing in it can panic, and it outlives the actor's stop.
         Box::pin(async move {
             loop {
-                let Published { totals, ended } = *published.borrow_and_update();
+                let Published { totals, ended, stuck } = *published.borrow_and_update();
                 if ended || (totals.stdout >= wanted.stdout && totals.stderr >= wanted.stderr) {
                     return Ok(totals);
                 }
-                match tokio::time::timeout(wanted.idle_limit, published.changed()).await {
+                // A full disk is no silence: the bytes are there and have to wait.
+                let changed = match stuck {
+                    true => Ok(published.changed().await),
+                    false => tokio::time::timeout(wanted.idle_limit, published.changed()).await,
+                };
+                match changed {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(LogError::WriterGone { position: totals.position }),
                     Err(_) => return Ok(totals),

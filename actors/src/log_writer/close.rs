@@ -14,7 +14,8 @@ use super::actor::LogWriter;
 use super::names::log_name;
 use super::pump::{Moved, Wait};
 use super::segment::Segment;
-use super::{Close, LogError, StreamTotals};
+use super::{Close, LogError, LogFailed, StreamTotals};
+use crate::driver::error_chain;
 
 /// Who waits for the end, and for how long it is tried.
 #[derive(Debug)]
@@ -124,7 +125,9 @@ impl LogWriter {
     /// Ends followers, answers, stops.
     fn end(&mut self, result: Result<(), LogError>, ctx: &mut Context<Self>) {
         if let Err(e) = &result {
-            self.tell_failed(e, 0);
+            let message = error_chain(e);
+            tracing::warn!(log = ?self.config.path, error = %message, "the closed log may not survive a power failure");
+            self.tell(&LogFailed { message, lost_bytes: 0 });
         }
         self.publish(true);
         self.store.close_files();

@@ -45,6 +45,8 @@ pub(super) struct Published {
     pub totals: StreamTotals,
     /// Nothing more comes.
     pub ended: bool,
+    /// Bytes wait in a pipe for the log to become writable again.
+    pub stuck: bool,
 }
 
 /// The segments that one follower still has to read, oldest first.
@@ -178,7 +180,7 @@ impl LogFollower {
             }
             Source::Files { end, .. } => {
                 let totals = StreamTotals { position: *end, ..StreamTotals::default() };
-                (Published { totals, ended: true }, false)
+                (Published { totals, ended: true, stuck: false }, false)
             }
         }
     }

@@ -22,6 +22,9 @@ const RECORD_BYTES: usize = 24;
 /// The generation of bytes whose index was lost: no sandbox reaches it by counting.
 pub(super) const UNKNOWN_GENERATION: u64 = u64::MAX;
 
+/// No position is beyond this (4 EiB): sums of a position and a length never overflow.
+const POSITION_MAX: u64 = 1 << 62;
+
 const MAGIC: [u8; 8] = *b"sandpidx";
 const VERSION: u16 = 1;
 const RECORD_LEN_CODE: u8 = 24;
@@ -105,7 +108,7 @@ impl Record {
         if bytes.len() != RECORD_BYTES || number_u32(bytes, 4)? != checksum(&bytes[..4], &bytes[8..]) {
             return None;
         }
-        let position = number(bytes, 8)?;
+        let position = number(bytes, 8).filter(|position| *position <= POSITION_MAX)?;
         let value = number(bytes, 16)?;
         match (bytes[0], bytes[1]) {
             (KIND_CHUNK, 0) => Some(Self::Chunk { position, stream: OutputStream::Stdout, at_us: value }),
@@ -143,7 +146,7 @@ impl Header {
             return None;
         }
         Some(Self {
-            base: number(bytes, 16)?,
+            base: number(bytes, 16).filter(|base| *base <= POSITION_MAX)?,
             generation: number(bytes, 24)?,
             generation_start: number(bytes, 32)?,
             stdout: number(bytes, 40)?,

@@ -11,7 +11,10 @@ use chrono::{DateTime, Utc};
 use super::{LogError, LogFollower};
 use crate::driver::OutputStream;
 
-/// Reads `pipe` (the non-blocking read end of a FIFO) into the log from now on.
+/// Reads `pipe` (the read end of a FIFO) into the log from now on, until its last writer is gone;
+/// instead of the one that was attached for this stream before.
+///
+/// Fails with [`LogError::Attach`] if the pipe cannot be watched, and once [`Close`] was sent.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), LogError>")]
 pub struct AttachStream {
@@ -21,7 +24,8 @@ pub struct AttachStream {
     pub pipe: OwnedFd,
 }
 
-/// Appends bytes that are already in our memory.
+/// Appends bytes that are already in our memory: all of them in one file, or an error and none (but
+/// see [`LogError::PartlyWritten`]). At most 1 MiB, and at most one log file's limit.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Appended, LogError>")]
 pub struct WriteChunk {
@@ -32,7 +36,8 @@ pub struct WriteChunk {
 }
 
 /// Resolves when this generation's streams have at least these many bytes on file, or when the
-/// pipes bring nothing for `idle_limit` although bytes are missing.
+/// pipes bring nothing for `idle_limit` although bytes are missing: the answer says what is there.
+/// Bytes that wait for room on the disk are waited for without limit.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<StreamTotals, LogError>")]
 pub struct AwaitBytes {
@@ -44,14 +49,17 @@ pub struct AwaitBytes {
     pub idle_limit: std::time::Duration,
 }
 
-/// Closes and opens the files again (after somebody moved them away).
+/// Closes the files and opens them again by name, new ones if somebody moved them away.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), LogError>")]
 pub struct Reopen;
 
 /// Reads every pipe until it is empty, writes all out (fdatasync), ends every follower, stops.
-/// With no room on the disk it answers an error after `LogConfig::close_limit`, and the bytes stay
-/// in the pipes.
+///
+/// With no room on the disk it answers [`LogError::CloseLimit`] after `LogConfig::close_limit`: then
+/// the writer goes on as before, and `Close` may be sent again; if its last address is dropped
+/// instead, it stops and the bytes stay in the pipes. With [`LogError::NotWrittenOut`] it stops:
+/// all is on file, but perhaps not on the disk.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<StreamTotals, LogError>")]
 pub struct Close;
@@ -79,9 +87,9 @@ pub enum FollowFrom {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Subscribe {
-    /// For every quantum that was written.
+    /// For every quantum that was written; missed while the recipient's mailbox is full.
     pub appended: Option<Recipient<Appended>>,
-    /// For trouble.
+    /// For trouble; once when it starts, and at once if there is some now.
     pub failed: Option<Recipient<LogFailed>>,
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Source {
     pub pipe: Arc<OwnedFd>,
     grown: bool,
     /// `Some` once `splice` was refused: what was read and could not be written yet.
-    copied: Option<Vec<u8>>,
+    pub copied: Option<Vec<u8>>,
 }
 
 /// What one quantum did.

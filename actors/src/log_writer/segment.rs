@@ -72,6 +72,7 @@ impl Segment {
         let end = position + bytes.len() as u64;
         let mut chunks = Vec::new();
         let mut at = position;
+        let mut done = 0;
         let mut records = VecDeque::new();
         while at < end {
             // An index that cannot be read any more does not keep the bytes from the reader.
@@ -91,12 +92,14 @@ impl Segment {
                     }
                 }
             };
-            let rest = bytes.split_off(usize::try_from(next - at).map_or(bytes.len(), |len| len.min(bytes.len())));
+            let rest = &bytes[done..];
+            let len = usize::try_from(next - at).map_or(rest.len(), |len| len.min(rest.len()));
+            done += len;
             chunks.push(LogChunk::Bytes {
                 stream: cursor.walk.stream,
                 at: time_of(cursor.walk.at_us),
                 position: at,
-                bytes: std::mem::replace(&mut bytes, rest),
+                bytes: rest[..len].to_vec(),
             });
             at = next;
         }

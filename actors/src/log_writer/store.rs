@@ -10,16 +10,17 @@
 //!
 //! No actor and no pipe in here; every call blocks for a few file operations.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use super::backoff::Backoff;
+use super::files::{create_index, lock, open_existing, options};
 use super::follower::Queue;
-use super::index::{self, HEADER_LEN, Header, RECORD_LEN, Record, Scan, Walk};
+use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
 use super::names::{self, index_name};
 use super::segment::{self, Hold, Segment, header_after, unknown_header};
 use super::{FollowFrom, LogConfig, LogError, StreamTotals};
@@ -31,17 +32,17 @@ const INDEX_MAX_LEAST: u64 = 64 << 10;
 
 /// What we know of the current file, open or not.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    base: u64,
-    len: u64,
-    index_len: u64,
-    last: Option<LastChunk>,
-    identity: (u64, u64),
+pub(super) struct Place {
+    pub(super) base: u64,
+    pub(super) len: u64,
+    pub(super) index_len: u64,
+    pub(super) last: Option<LastChunk>,
+    pub(super) identity: (u64, u64),
 }
 
 /// The newest chunk record.
 #[derive(Debug, Clone, Copy)]
-struct LastChunk {
+pub(super) struct LastChunk {
     stream: OutputStream,
     at_us: u64,
     /// No byte came after it yet: it may be replaced.
@@ -50,7 +51,7 @@ struct LastChunk {
 
 /// The current files while they are open.
 #[derive(Debug)]
-struct Current {
+pub(super) struct Current {
     segment: Arc<Segment>,
     index: Arc<File>,
 }
@@ -87,20 +88,20 @@ pub(super) enum Note {
 /// The files of one log, for writing.
 #[derive(Debug)]
 pub(super) struct Store {
-    config: LogConfig,
-    recovered: bool,
+    pub(super) config: LogConfig,
+    pub(super) recovered: bool,
     /// The state after the last byte, in this writer's generation once `marked`.
-    end: Walk,
+    pub(super) end: Walk,
     /// Whether the files say that our generation has begun.
-    marked: bool,
-    place: Option<Place>,
-    current: Option<Current>,
+    pub(super) marked: bool,
+    pub(super) place: Option<Place>,
+    pub(super) current: Option<Current>,
     /// The current segment, which followers may hold while we have closed it.
-    last_segment: Weak<Segment>,
-    rotated: Vec<Weak<Segment>>,
-    followers: Vec<Weak<Queue>>,
-    rotation: Backoff,
-    notes: Vec<Note>,
+    pub(super) last_segment: Weak<Segment>,
+    pub(super) rotated: Vec<Weak<Segment>>,
+    pub(super) followers: Vec<Weak<Queue>>,
+    pub(super) rotation: Backoff,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Store {
@@ -154,71 +155,10 @@ impl Store {
         Ok(self.current.as_ref().map(|current| Arc::clone(&current.segment)))
     }
 
-    /// Finds out what earlier writers left. Does nothing the second time.
-    pub fn recover(&mut self) -> Result<(), LogError> {
-        if self.recovered {
-            return Ok(());
-        }
-        let log = self.config.path.clone();
-        names::finish_interrupted(&log)?;
-        let log_file = open_existing(&log)?;
-        let index_path = index_name(&log, 0);
-        let index = open_existing(&index_path)?;
-        if let Some(index) = &index {
-            lock(index, &log)?;
-        }
-        let header = match &index {
-            Some(index) => Header::read(index).map_err(LogError::file("reading", &index_path))?,
-            None => None,
-        };
-        let meta = match &log_file {
-            Some(file) => Some(file.metadata().map_err(LogError::file("looking at", &log))?),
-            None => None,
-        };
-        let len = meta.as_ref().map_or(0, fs::Metadata::len);
-        let scan = match (&index, header) {
-            (Some(index), Some(header)) => {
-                Some((header, index::scan(index, &header, len).map_err(LogError::file("reading", &index_path))?))
-            }
-            _ if log_file.is_some() => Some(self.rebuild_index(len)?),
-            _ => None,
-        };
-        match (scan, meta) {
-            (Some((header, Scan { end, index_len, missing })), Some(meta)) => {
-                self.end = end;
-                self.note_lost(missing);
-                let identity = (meta.dev(), meta.ino());
-                // A file that lacks bytes is set aside at the first new one: its gap stays a gap.
-                self.place =
-                    (missing == 0).then_some(Place { base: header.base, len, index_len, last: None, identity });
-            }
-            (Some((_, Scan { end, missing, .. })), None) => {
-                self.end = end;
-                self.note_lost(missing);
-            }
-            (None, _) => self.end = segment::newest_end(&log)?.unwrap_or(self.end),
-        }
-        self.marked = self.end.generation == self.config.generation;
-        self.recovered = true;
-        Ok(())
-    }
-
-    fn note_lost(&mut self, bytes: u64) {
+    pub(super) fn note_lost(&mut self, bytes: u64) {
         if bytes > 0 {
             self.notes.push(Note::Lost(bytes));
         }
-    }
-
-    /// Makes a new index for a log file whose index is lost: all its bytes count as stdout.
-    fn rebuild_index(&self, len: u64) -> Result<(Header, Scan), LogError> {
-        let log = &self.config.path;
-        let end = segment::newest_end(log)?.unwrap_or_else(|| Walk::new(&unknown_header(0)));
-        let mut before = end;
-        before.position = end.position.saturating_sub(len);
-        before.stdout = end.stdout.saturating_sub(len);
-        let header = header_after(&before, now_us());
-        drop(create_index(log, &header)?);
-        Ok((header, Scan { end, index_len: HEADER_LEN, missing: 0 }))
     }
 
     /// Makes room for `need` bytes of `stream` and says where they go. The index knows of them when
@@ -493,41 +433,4 @@ impl Place {
 /// The time for records.
 pub(super) fn now_us() -> u64 {
     u64::try_from(chrono::Utc::now().timestamp_micros()).unwrap_or(0)
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
-    options
-}
-
-/// Opens a file for writing; `None` if there is none.
-fn open_existing(path: &Path) -> Result<Option<File>, LogError> {
-    let file = match options().open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(LogError::NotRegular(path.to_owned())),
-        Err(e) => return Err(LogError::file("opening", path)(e)),
-    };
-    let meta = file.metadata().map_err(LogError::file("looking at", path))?;
-    if meta.is_file() { Ok(Some(file)) } else { Err(LogError::NotRegular(PathBuf::from(path))) }
-}
-
-/// Makes the current file's index anew. An old one is unlinked, not emptied: readers may hold it.
-fn create_index(log: &Path, header: &Header) -> Result<File, LogError> {
-    let path = index_name(log, 0);
-    names::remove(&path)?;
-    let index = options().create_new(true).open(&path).map_err(LogError::file("making", &path))?;
-    lock(&index, log)?;
-    index.write_all_at(&header.encode(), 0).map_err(LogError::file("writing", &path))?;
-    Ok(index)
-}
-
-/// One writer at a time: the lock is on the current index.
-fn lock(index: &File, log: &Path) -> Result<(), LogError> {
-    match index.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(LogError::Busy(log.to_owned())),
-        Err(TryLockError::Error(e)) => Err(LogError::file("locking", log)(e)),
-    }
 }

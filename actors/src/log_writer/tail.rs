@@ -49,7 +49,9 @@ struct LineCounter {
 impl LineCounter {
     /// Goes through one segment backwards; the position after the line end that is one too many.
     fn search(&mut self, segment: &Segment, stream: Option<OutputStream>) -> std::io::Result<Option<u64>> {
-        let end = segment.sealed.get().copied().unwrap_or(segment.header.base);
+        // Not further than there are bytes: what is missing holds no lines.
+        let sealed = segment.sealed.get().copied().unwrap_or(segment.header.base);
+        let end = sealed.min(segment.header.base + segment.log.metadata()?.len());
         let mut extents = extents(segment, end, stream)?;
         let mut buffer = vec![0; CHUNK_MAX];
         while let Some((from, mut to)) = extents.pop() {

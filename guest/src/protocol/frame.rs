@@ -161,6 +161,7 @@ impl<M: Message> FrameReader<M> {
 
     /// Takes bytes from the front of `bytes` and says how many: all, unless
     /// [`FrameReader::CAPACITY`] is reached.
+    #[must_use = "the rest of the bytes must be pushed later"]
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         if self.start > 0 {
             self.buffer.drain(..self.start);

@@ -149,7 +149,7 @@ proptest! {
         let at = at.index(frame.len());
         frame[at] ^= 1_u8 << bit;
         let mut reader = FrameReader::<GuestMessage>::new(Garbage::Refuse);
-        reader.push(&frame);
+        let _ = reader.push(&frame);
         prop_assert!(!matches!(reader.next(), Ok(Some(_))));
     }
 }
@@ -178,7 +178,7 @@ fn a_reader_that_joined_late_refuses_later_garbage() {
 #[test]
 fn a_late_reader_gives_up() {
     let mut reader = FrameReader::<GuestMessage>::new(Garbage::SkipFirst(100));
-    reader.push(&[0; 200]);
+    let _ = reader.push(&[0; 200]);
     assert_eq!(reader.next(), Err(FrameError::NoFrame { skipped: 200 }));
 }
 
@@ -190,7 +190,7 @@ fn another_version_is_named() {
     frame[10..14].copy_from_slice(&crc.to_le_bytes());
     for mode in [Garbage::Refuse, Garbage::Skip] {
         let mut reader = FrameReader::<GuestMessage>::new(mode);
-        reader.push(&frame);
+        let _ = reader.push(&frame);
         assert_eq!(reader.next(), Err(FrameError::Version { theirs: 9 }));
     }
     let text = FrameError::Version { theirs: 9 }.to_string();
@@ -200,7 +200,7 @@ fn another_version_is_named() {
 #[test]
 fn a_frame_of_another_port_is_refused() {
     let mut reader = FrameReader::<GuestMessage>::new(Garbage::Refuse);
-    reader.push(&encode(&HostMessage::AcknowledgeExit).unwrap());
+    let _ = reader.push(&encode(&HostMessage::AcknowledgeExit).unwrap());
     assert_eq!(reader.next(), Err(FrameError::Kind { kind: 1, expected: 2 }));
 }
 
@@ -209,7 +209,7 @@ fn an_announced_giant_is_refused_at_once() {
     let mut header = encode(&GuestMessage::Started).unwrap();
     header[6..10].copy_from_slice(&u32::MAX.to_le_bytes());
     let mut reader = FrameReader::<GuestMessage>::new(Garbage::Refuse);
-    reader.push(&header[..HEADER_LEN]);
+    let _ = reader.push(&header[..HEADER_LEN]);
     assert!(matches!(reader.next(), Err(FrameError::TooLong { .. })));
 }
 

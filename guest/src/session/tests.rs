@@ -88,7 +88,7 @@ impl Host {
             let mut chunk = [0; 4096];
             let len = self.control.read(&mut chunk).expect("the guest answers in time");
             assert_ne!(len, 0, "the guest closed its port");
-            self.reader.push(&chunk[..len]);
+            assert_eq!(self.reader.push(&chunk[..len]), len);
         }
     }
 

@@ -1,0 +1,26 @@
+//! `sandpen doctor`.
+
+use sandpen::doctor;
+
+use super::{CliError, FAILED, Global, print};
+
+/// Say what works on this host and what to do about the rest
+///
+/// The exit code is 1 when no microVM can be run. The JSON of --json has `checks`, each with `name`,
+/// `status` (ok, warn or fail), `detail` and `advice`, the driver that `auto` picks, and the `reason`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let report = doctor::examine(&global.state_dir(), &global.data_dir());
+    if args.json {
+        print::json(&report)?;
+    } else {
+        print::report(&report)?;
+    }
+    Ok(if report.auto.is_some() { 0 } else { FAILED })
+}

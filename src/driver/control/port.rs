@@ -1,0 +1,54 @@
+//! Non-blocking FIFOs for tasks.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::net::unix::pipe;
+use tokio::sync::Mutex;
+
+/// The read end of a FIFO.
+#[derive(Debug)]
+pub(super) struct ReadPort(pipe::Receiver);
+
+impl ReadPort {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        pipe::Receiver::from_owned_fd(fd).map(Self)
+    }
+
+    /// Waits for bytes; 0 when no writer is left. Takes nothing when it is dropped while waiting.
+    pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.0.readable().await?;
+            match self.0.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// The write end of a FIFO, for one frame at a time.
+#[derive(Debug)]
+pub(super) struct WritePort(Mutex<pipe::Sender>);
+
+impl WritePort {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        pipe::Sender::from_owned_fd(fd).map(|pipe| Self(Mutex::new(pipe)))
+    }
+
+    /// Writes `frame`. One of at most `PIPE_BUF` bytes is written whole or, when this is dropped
+    /// while it waits for room, not at all.
+    pub(super) async fn write(&self, frame: &[u8]) -> io::Result<()> {
+        let pipe = self.0.lock().await;
+        let mut rest = frame;
+        while !rest.is_empty() {
+            pipe.writable().await?;
+            match pipe.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
