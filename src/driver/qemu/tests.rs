@@ -206,6 +206,37 @@ async fn an_exit_report_survives_both_ends() {
     assert!(matches!(host.driver().adopt(launch).await, Err(DriverError::Gone)));
 }
 
+/// As root: any number of files under a low limit of open ones, and no device nodes.
+#[tokio::test]
+async fn a_root_directory_may_hold_many_files_but_no_new_device_nodes() {
+    let Some(mut host) = Host::real() else { return };
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: an ordinary user's guest sees as many files as may be open");
+        return;
+    }
+    let script = host.directory.path().join("helper");
+    let text = format!("#!/bin/sh\nulimit -n 1000\nexec {} \"$@\"\n", helper().display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    host.config.helper = Some(script);
+    let many = host.directory.path().join("rootfs/many");
+    std::fs::create_dir(&many).unwrap();
+    for number in 0..1500 {
+        std::fs::write(many.join(number.to_string()), "").unwrap();
+    }
+    let count = "ls -l /many | wc -l; mknod /tmp/node c 1 3 && echo made; echo end > /tmp/end; cat /tmp/end";
+    let script = format!("/bin/busybox --install -s /bin; export PATH=/bin; {count}");
+    let mut vmm = host.driver().launch(host.shell(&script)).await.unwrap();
+    assert_eq!(next(&mut vmm).await, VmmEvent::WorkloadStarted, "{}", host.vmm_log());
+    let exited = next(&mut vmm).await;
+    assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), .. }), "{exited:?}");
+    assert_eq!(read_output(&mut vmm, OutputStream::Stdout, 9).await, b"1501\nend\n");
+    vmm.process.acknowledge_exit().await.unwrap();
+    assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
+    vmm.process.release().await.unwrap();
+    assert!(!host.directory.path().join("rootfs/tmp/node").exists());
+}
+
 #[tokio::test]
 async fn what_is_missing_is_said_with_what_to_do() {
     let nowhere = tempfile::tempdir().unwrap();
