@@ -10,6 +10,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Our header for krun-sys names nothing to link (see .cargo/config.toml).
+    if env::var_os("CARGO_FEATURE_KRUN").is_some() && env::var_os("CARGO_FEATURE_KRUN_BUNDLED").is_none() {
+        println!("cargo:rustc-link-lib=krun");
+    }
     for path in ["build.rs", "guest/src", "guest/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={path}");
     }

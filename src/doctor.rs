@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use serde::{Deserialize, Serialize};
 
-use crate::driver::host::{self, QEMU_PACKAGE};
+use crate::driver::host::{self, KrunUnusable, QEMU_PACKAGE};
 use crate::driver::qemu_args::Accelerator;
 use crate::kernel;
 
@@ -59,16 +59,37 @@ pub struct Report {
 
 /// Looks at this host. Blocks: runs QEMU once to ask its version.
 pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
-    let mut checks = vec![qemu(), accelerator(), guest_kernel(data_dir)];
-    checks.extend(namespaces());
-    checks.extend([state_directory(state_dir), open_files(), pipes()]);
-    let works = checks.iter().all(|check| check.status != CheckStatus::Fail);
-    let reason = if works {
-        format!("QEMU works on this host, with {}", host::acceleration().accelerator)
+    let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
+    for_qemu.extend(namespaces());
+    let for_krun = krun(data_dir);
+    let for_all = [state_directory(state_dir), open_files(), pipes()];
+    let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
+    let (auto, reason) = if !works(&for_all) {
+        (None, "no driver works until what failed above is mended".to_owned())
+    } else if for_krun.status == CheckStatus::Ok {
+        (Some("krun"), "libkrun works on this host".to_owned())
+    } else if works(&for_qemu) {
+        (Some("qemu"), format!("QEMU works on this host, with {}", host::acceleration().accelerator))
     } else {
-        "no driver works until what failed above is mended".to_owned()
+        (None, "no driver works until what failed above is mended".to_owned())
     };
-    Report { checks, auto: works.then(|| "qemu".to_owned()), reason }
+    let checks = for_qemu.into_iter().chain([for_krun]).chain(for_all).collect();
+    Report { checks, auto: auto.map(str::to_owned), reason }
+}
+
+/// Never a failure: QEMU does the same, only slower.
+fn krun(data_dir: &Path) -> Check {
+    match host::krun(data_dir) {
+        Ok(firmware) => Check::new("krun", CheckStatus::Ok, format!("libkrun with {}", firmware.display())),
+        Err(error) => {
+            let detail = sandpen_actors::driver::error_chain(&error);
+            let check = Check::new("krun", CheckStatus::Warn, detail);
+            match error {
+                KrunUnusable::Firmware(_) => check.advise("sandpen kernel install --krunfw"),
+                KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => check,
+            }
+        }
+    }
 }
 
 fn qemu() -> Check {

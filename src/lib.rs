@@ -19,10 +19,16 @@ pub use sandpen_actors as actors;
 
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
 /// nothing. An embedding application calls it first in its `main`, before it makes any thread:
-/// sandpen starts the application's own program again to share root directories with guests.
+/// sandpen starts the application's own program again to share root directories with guests, and to
+/// become a microVM of libkrun.
 pub fn run_helper_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == driver::virtiofs::SUBCOMMAND) {
+    let Some(first) = arguments.next() else { return };
+    if first == driver::virtiofs::SUBCOMMAND {
         std::process::exit(driver::virtiofs::run(arguments));
+    }
+    #[cfg(feature = "krun")]
+    if first == driver::krun::helper::SUBCOMMAND {
+        std::process::exit(driver::krun::helper::run());
     }
 }

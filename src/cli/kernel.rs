@@ -27,6 +27,7 @@ enum Action {
 #[command(after_help = "\
 Examples:
   sandpen kernel install
+  sandpen kernel install --krunfw
   sandpen kernel install --kernel /boot/vmlinuz-$(uname -r) --modules /lib/modules/$(uname -r)")]
 struct Install {
     /// A kernel of your own: a bzImage or an uncompressed vmlinux
@@ -35,10 +36,19 @@ struct Install {
     /// Its modules: a /lib/modules/VERSION directory
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
+    /// The kernel of the krun driver instead: libkrunfw.so.5, from the PyPI package microsandbox if no
+    /// file is given
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "kernel")]
+    #[expect(clippy::option_option, reason = "an option whose value is optional")]
+    krunfw: Option<Option<PathBuf>>,
 }
 
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let Action::Install(install) = &args.action;
+    if let Some(file) = &install.krunfw {
+        let path = kernel::krunfw::install(&global.data_dir(), file.as_deref())?;
+        return print::krunfw(&path);
+    }
     let source = match (&install.kernel, &install.modules) {
         (Some(kernel), Some(modules)) => KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() },
         _ => KernelSource::Debian,

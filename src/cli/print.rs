@@ -105,6 +105,11 @@ pub fn kernel(version: &str, directory: &Path) -> Result<u8, CliError> {
     bytes(format!("kernel {} is installed in {}\n", plain(version), directory.display()).as_bytes())
 }
 
+/// An installed libkrunfw.
+pub fn krunfw(path: &Path) -> Result<u8, CliError> {
+    bytes(format!("{} is installed\n", path.display()).as_bytes())
+}
+
 /// A value as JSON, for programs and people.
 pub fn json(value: &impl Serialize) -> Result<u8, CliError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| CliError::Output(e.into()))?;

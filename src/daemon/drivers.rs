@@ -9,7 +9,19 @@ use crate::driver;
 
 /// Every driver that works on this host, the preferred one first.
 pub fn offer(dir: &StateDir, data_dir: &Path) -> Drivers {
-    with_process_driver(driver::detect(dir, data_dir), dir)
+    let drivers = driver::detect(dir, data_dir);
+    #[cfg(all(feature = "testing", feature = "krun"))]
+    let drivers = with_bare_krun(drivers, dir, data_dir);
+    with_process_driver(drivers, dir)
+}
+
+/// Bare-metal programs instead of Linux, asked for by name, in test builds.
+#[cfg(all(feature = "testing", feature = "krun"))]
+fn with_bare_krun(drivers: Drivers, dir: &StateDir, data_dir: &Path) -> Drivers {
+    use std::sync::Arc;
+
+    use driver::krun::{KrunConfig, KrunDriver};
+    drivers.with(Arc::new(KrunDriver::bare(KrunConfig::new(dir.clone(), data_dir))))
 }
 
 /// Host commands instead of microVMs, asked for by name, in test builds.

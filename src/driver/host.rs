@@ -155,6 +155,36 @@ pub fn acceleration() -> Acceleration {
     decide(device, &cpuinfo, std::env::consts::ARCH)
 }
 
+/// Why libkrun cannot run Linux here.
+#[derive(Debug, thiserror::Error)]
+pub enum KrunUnusable {
+    /// It is left out of this build.
+    #[error("this sandpen was built without libkrun (feature krun)")]
+    LeftOut,
+    /// KVM runs no Linux.
+    #[error("libkrun needs KVM: {0}")]
+    Kvm(String),
+    /// There is no guest kernel for it.
+    #[error(transparent)]
+    Firmware(#[from] crate::kernel::krunfw::KrunfwError),
+}
+
+/// Whether libkrun runs Linux on this host: its libkrunfw, or what is missing. Blocking, for
+/// milliseconds.
+///
+/// # Errors
+/// [`KrunUnusable`].
+pub fn krun(data_dir: &Path) -> Result<PathBuf, KrunUnusable> {
+    if cfg!(not(feature = "krun")) {
+        return Err(KrunUnusable::LeftOut);
+    }
+    let acceleration = acceleration();
+    if acceleration.accelerator != Accelerator::Kvm {
+        return Err(KrunUnusable::Kvm(acceleration.reason));
+    }
+    Ok(crate::kernel::krunfw::find(None, data_dir)?)
+}
+
 fn decide(device: std::io::Result<()>, cpuinfo: &str, architecture: &str) -> Acceleration {
     let tcg = |reason: String| Acceleration { accelerator: Accelerator::Tcg, reason };
     if let Err(error) = device {

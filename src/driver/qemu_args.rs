@@ -8,11 +8,9 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use sandpen_guest::protocol::{CONTROL_PORT, ROOTFS_TAG, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
+use sandpen_guest::protocol::ROOTFS_TAG;
 
-/// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
-pub const PORTS: [(&str, &str); 4] =
-    [("control", CONTROL_PORT), ("stdin", STDIN_PORT), ("stdout", STDOUT_PORT), ("stderr", STDERR_PORT)];
+use super::waited::PORTS;
 
 /// virtiofsd's socket in the runtime directory.
 pub const VIRTIOFS_SOCKET: &str = "virtiofs.sock";

@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/kernel/lock                   held while installing
 //! <data>/kernel/current                the version that guests boot
+//! <data>/kernel/libkrunfw.so.5         the one that libkrun's guests boot (see [`krunfw`])
 //! <data>/kernel/<version>/manifest.json
 //! <data>/kernel/<version>/vmlinux      unpacked, with its PVH entry point
 //! <data>/kernel/<version>/modules/*.ko unpacked
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub mod compression;
 mod debian;
 pub mod image;
+pub mod krunfw;
 mod manifest;
 pub mod modules;
 mod store;
@@ -68,6 +70,12 @@ pub enum KernelError {
     /// The modules are unusable.
     #[error("these kernel modules cannot be used")]
     Modules(#[from] modules::ModulesError),
+    /// libkrunfw is unusable.
+    #[error("this libkrunfw cannot be used")]
+    Krunfw(#[from] krunfw::KrunfwError),
+    /// libkrunfw could not be had.
+    #[error("cannot get libkrunfw; with one of your own: sandpen kernel install --krunfw=FILE")]
+    Wheel(#[from] krunfw::WheelError),
     /// A file or directory below the data directory cannot be written.
     #[error("cannot {action} {path:?}; is there room, and is the directory yours?")]
     Write {

@@ -117,7 +117,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), KernelError> {
     write().map_err(failed("write", path))
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), KernelError> {
+/// Writes a file whole or not at all.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), KernelError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let write = || {
         let mut file = tempfile::Builder::new()

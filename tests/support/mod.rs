@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its share")]
 
+pub mod guests;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;

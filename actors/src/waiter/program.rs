@@ -244,6 +244,7 @@ impl Waiter {
                     Some(listener) => OwnedFd::from(listener.try_clone()?).into(),
                     None => Stdio::null(),
                 },
+                StdioSpec::Data(bytes) => sys::memory_file(bytes)?.into(),
             })
         };
         let boot_id = process_identity::boot_id().map_err(failed(Stage::Record, "boot id"))?;

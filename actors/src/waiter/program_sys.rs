@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_char, c_int, c_long, c_short, c_uint, c_ulong};
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -11,6 +12,12 @@ compile_error!("the waiter knows the system call ABI of Linux on x86_64 and aarc
 
 const SYS_PIDFD_OPEN: c_long = 434;
 const SYS_CLOSE_RANGE: c_long = 436;
+const SYS_MEMFD_CREATE: c_long = if cfg!(target_arch = "aarch64") { 279 } else { 319 };
+const MFD_CLOEXEC: c_uint = 1;
+const MFD_ALLOW_SEALING: c_uint = 2;
+const F_ADD_SEALS: c_int = 1033;
+/// `F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE`.
+const ALL_SEALS: c_int = 0xf;
 const EINTR: i32 = 4;
 const SIGPIPE: c_int = 13;
 pub(super) const SIGKILL: c_int = 9;
@@ -50,6 +57,7 @@ unsafe extern "C" {
     safe fn kill(pid: c_int, signal: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn syscall(number: c_long, ...) -> c_long;
+    fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn mkfifo(path: *const c_char, mode: c_uint) -> c_int;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn waitid(id_type: c_int, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
@@ -91,6 +99,26 @@ pub(super) fn make_fifo(path: &str) -> io::Result<()> {
     let path = CString::new(path)?;
     // SAFETY: `path` is a NUL-terminated string that lives through the call.
     if unsafe { mkfifo(path.as_ptr(), 0o600) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A file in memory with this content, at its beginning, that nobody can change.
+pub(super) fn memory_file(content: &[u8]) -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated constant; no other memory is touched.
+    let fd = unsafe { syscall(SYS_MEMFD_CREATE, c"sandpen".as_ptr(), MFD_CLOEXEC | MFD_ALLOW_SEALING) };
+    let fd = match c_int::try_from(fd) {
+        // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+        Ok(fd) if fd >= 0 => unsafe { OwnedFd::from_raw_fd(fd) },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    let mut file = File::from(fd);
+    file.write_all(content)?;
+    file.rewind()?;
+    // SAFETY: a live descriptor and an integer; no memory is touched.
+    if unsafe { fcntl(file.as_raw_fd(), F_ADD_SEALS, ALL_SEALS) } == 0 {
+        Ok(file)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A descriptor that becomes readable when the child ends.

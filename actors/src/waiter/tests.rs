@@ -259,6 +259,20 @@ async fn a_listener_is_bound_before_anybody_connects() {
 }
 
 #[tokio::test]
+async fn given_data_is_read_to_its_end_and_is_in_no_command_line() {
+    let home = Home::new();
+    let mut data = b"secret\n".to_vec();
+    data.resize(1 << 20, b'x');
+    let mut cat = shell("vmm", "wc -c; (echo more > /proc/self/fd/0) 2>/dev/null && echo changed");
+    cat.stdin = StdioSpec::Data(data);
+    assert!(!format!("{:?}", cat.stdin).contains("115"), "no bytes are shown");
+    let vmm = home.launch(vec![cat]).await.unwrap();
+    within(vmm.ended()).await;
+    assert_eq!(home.read_now("stdout.out").trim(), (1 << 20).to_string());
+    vmm.release().await.unwrap();
+}
+
+#[tokio::test]
 async fn input_ends_when_it_is_closed_and_not_before() {
     let home = Home::new();
     let mut cat = shell("vmm", "cat; echo end");

@@ -349,6 +349,8 @@ fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
                 StdioSpec::Null => {}
                 StdioSpec::VmmLog if output => {}
                 StdioSpec::VmmLog => return invalid(format!("{role} would read the VMM log")),
+                StdioSpec::Data(_) if !output => {}
+                StdioSpec::Data(_) => return invalid(format!("{role} would write to given data")),
                 StdioSpec::Fifo(name) if spec.fifos.contains(name) => {}
                 StdioSpec::Fifo(name) => return invalid(format!("{role} uses FIFO {name:?}, which nobody makes")),
                 StdioSpec::Listener(name) => {

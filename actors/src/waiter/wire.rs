@@ -94,7 +94,7 @@ impl fmt::Debug for ProcessSpec {
 }
 
 /// What a standard descriptor of a process is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StdioSpec {
     /// `/dev/null`.
     Null,
@@ -106,6 +106,22 @@ pub enum StdioSpec {
     /// A Unix socket of this name in the runtime directory, which the waiter binds and listens on
     /// before it starts any process.
     Listener(String),
+    /// These bytes, then the end (input only): what must not stand in a command line or in an
+    /// environment. `Debug` hides them. A sealed file in memory, so a process that dies early or
+    /// reads late holds up nobody.
+    Data(Vec<u8>),
+}
+
+impl fmt::Debug for StdioSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("Null"),
+            Self::VmmLog => f.write_str("VmmLog"),
+            Self::Fifo(name) => f.debug_tuple("Fifo").field(name).finish(),
+            Self::Listener(name) => f.debug_tuple("Listener").field(name).finish(),
+            Self::Data(bytes) => f.debug_tuple("Data").field(&bytes.len()).finish(),
+        }
+    }
 }
 
 /// Which of the waiter's steps failed.
@@ -181,14 +197,15 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 }
 
 fn put_stdio(out: &mut Vec<u8>, stdio: &StdioSpec) {
-    let (kind, name) = match stdio {
-        StdioSpec::Null => ("null", ""),
-        StdioSpec::VmmLog => ("log", ""),
-        StdioSpec::Fifo(name) => ("fifo", name.as_str()),
-        StdioSpec::Listener(name) => ("listener", name.as_str()),
+    let (kind, content): (_, &[u8]) = match stdio {
+        StdioSpec::Null => ("null", b""),
+        StdioSpec::VmmLog => ("log", b""),
+        StdioSpec::Fifo(name) => ("fifo", name.as_bytes()),
+        StdioSpec::Listener(name) => ("listener", name.as_bytes()),
+        StdioSpec::Data(bytes) => ("data", bytes),
     };
     put(out, kind.as_bytes());
-    put(out, name.as_bytes());
+    put(out, content);
 }
 
 /// The specification as the waiter reads it; `None` when it is too large. The tags go another way.
@@ -261,12 +278,14 @@ impl<'a> Reader<'a> {
 
     fn stdio(&mut self) -> Option<StdioSpec> {
         let kind = self.bytes()?;
-        let name = self.text()?;
-        match (kind, name.is_empty()) {
+        let content = self.bytes()?;
+        let name = || String::from_utf8(content.to_vec()).ok();
+        match (kind, content.is_empty()) {
             (b"null", true) => Some(StdioSpec::Null),
             (b"log", true) => Some(StdioSpec::VmmLog),
-            (b"fifo", false) => Some(StdioSpec::Fifo(name)),
-            (b"listener", false) => Some(StdioSpec::Listener(name)),
+            (b"fifo", false) => name().map(StdioSpec::Fifo),
+            (b"listener", false) => name().map(StdioSpec::Listener),
+            (b"data", _) => Some(StdioSpec::Data(content.to_vec())),
             _ => None,
         }
     }

@@ -1,35 +1,20 @@
 //! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs and
 //! the processes' command lines. Blocking.
 
-use std::ffi::OsString;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
 use std::time::Duration;
 
 use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::spec::Rootfs;
-use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
-use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource, Start};
+use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
+use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
 
-use super::{QemuConfig, failed};
+use super::QemuConfig;
 use crate::driver::control::start_message;
-use crate::driver::qemu_args::{Accelerator, PORTS, QemuArgs, VIRTIOFS_SOCKET};
-use crate::driver::{guest_binary, host, initramfs, tsc, virtiofs};
+use crate::driver::qemu_args::{Accelerator, QemuArgs, VIRTIOFS_SOCKET};
+use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
+use crate::driver::{guest_binary, host, initramfs, shared_root, tsc, virtiofs};
 
 /// The role of the process that shares the root directory.
 pub(super) const VIRTIOFS_ROLE: &str = "virtiofsd";
-/// Most bytes of the VMM's own messages and the guest's console: a guest can write there without end.
-const VMM_LOG_LIMIT: u64 = 1 << 20;
-/// Variables of our environment that QEMU and virtiofsd get; others may be secrets, and QEMU is what
-/// a guest attacks first.
-const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
-
-/// All that a launch needs.
-pub(super) struct Prepared {
-    pub(super) waiter: WaiterSpec,
-    pub(super) start: Box<Start>,
-    pub(super) boot_limit: Duration,
-}
 
 /// How long a guest may take to report itself.
 pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
@@ -41,7 +26,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 }
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
-    let shared = shared_directory(&launch.spec.rootfs)?;
+    let shared = shared_root::find(&launch.spec.rootfs, super::NAME)?;
     let qemu = match &config.qemu {
         Some(path) => host::open_qemu(path.clone()),
         None => host::find_qemu(),
@@ -77,7 +62,7 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let vmm = process(VMM_ROLE, &qemu.path, args.to_argv(), StdioSpec::Null);
     let waiter = WaiterSpec {
         tags: vec![tag],
-        fifos: PORTS.iter().flat_map(|(name, _)| [format!("{name}.in"), format!("{name}.out")]).collect(),
+        fifos: fifos(),
         processes: vec![companion, vmm],
         vmm_log: launch.vmm_log.clone(),
         vmm_log_limit: VMM_LOG_LIMIT,
@@ -86,51 +71,4 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config) })
-}
-
-fn process(role: &str, program: &Path, args: Vec<OsString>, stdin: StdioSpec) -> ProcessSpec {
-    let env = INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
-    ProcessSpec {
-        role: role.to_owned(),
-        program: program.to_owned(),
-        args,
-        env: env.collect(),
-        clear_env: true,
-        stdin,
-        stdout: StdioSpec::VmmLog,
-        stderr: StdioSpec::VmmLog,
-    }
-}
-
-/// The directory that becomes the guest's root.
-fn shared_directory(rootfs: &Rootfs) -> Result<String, DriverError> {
-    let unsupported = |what: &str| DriverError::Unsupported { driver: super::NAME.to_owned(), what: what.to_owned() };
-    let path = match rootfs {
-        Rootfs::Native(path) => path,
-        Rootfs::Overlayfs(_) => {
-            return Err(unsupported("an overlayfs rootfs; use native: with one directory"));
-        }
-    };
-    warn_if_exposed(path);
-    // The virtiofsd library takes text.
-    path.to_str().map(str::to_owned).ok_or_else(|| unsupported("a rootfs whose path is not UTF-8; rename it"))
-}
-
-/// The guest of a root's sandbox can make setuid programs: others on this host must not get there.
-fn warn_if_exposed(path: &Path) {
-    if !nix::unistd::Uid::effective().is_root() {
-        return;
-    }
-    let reachable = path.ancestors().all(|directory| {
-        std::fs::metadata(directory).is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o011 != 0)
-    });
-    let no_suid =
-        nix::sys::statvfs::statvfs(path).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
-    if reachable && !no_suid {
-        tracing::warn!(
-            rootfs = ?path,
-            "other users can reach this directory, and its guest can make setuid-root programs in it; \
-             put it below a directory of mode 0700 or on a file system mounted nosuid,nodev"
-        );
-    }
 }

@@ -6,11 +6,14 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
+use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags};
-use sandpen_actors::driver::VmmEvent;
+use sandpen_actors::driver::{OutputStream, VmmEvent};
 use sandpen_actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen_actors::state::{ExitStatus, FailureReason};
+use sandpen_actors::waiter::{WaitedVmm, open_fifo_read};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;

@@ -17,6 +17,7 @@ fn stdio() -> impl Strategy<Value = StdioSpec> {
         Just(StdioSpec::VmmLog),
         "[a-z.]{1,20}".prop_map(StdioSpec::Fifo),
         "[a-z.]{1,20}".prop_map(StdioSpec::Listener),
+        any::<Vec<u8>>().prop_map(StdioSpec::Data),
     ]
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 /// The FIFO that the guest's messages come through.
 pub(super) const CONTROL_OUT: &str = "control.out";
 
-/// How long the rest of the control pipe may take to be read once QEMU is gone. It is at hand; only
+/// How long the rest of the control pipe may take to be read once the VMM is gone. It is at hand; only
 /// a session that waits for a dead guest takes longer.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 

@@ -1,0 +1,116 @@
+//! MicroVMs of libkrun: the VMM is a library, in a process of its own for each microVM.
+//!
+//! ```text
+//!   launch ──▶ prepare ──▶ waiter starts `sandpen __krun`, its specification on standard input
+//!                              │ opens the FIFOs, loads libkrunfw (the guest kernel)
+//!                              ▼
+//!                          becomes the microVM; our PID 1 in it speaks over virtio ports
+//! ```
+//!
+//! libkrun shares the root directory itself, so there is no second process. Nothing of the user's is
+//! on the kernel's command line: everything comes over the control port, as with QEMU.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
+use sandpen_actors::state_dir::StateDir;
+
+use super::waited;
+
+pub mod helper;
+mod prepare;
+#[cfg(test)]
+mod tests;
+mod vm_spec;
+
+/// The driver's name.
+pub const NAME: &str = "krun";
+/// The name of the driver for bare-metal programs in the place of Linux ([`KrunDriver::bare`]).
+pub const BARE_NAME: &str = "krun-bare";
+/// How long a guest may take until its workload runs.
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
+
+/// Where a [`KrunDriver`] finds and puts things.
+#[derive(Debug, Clone)]
+pub struct KrunConfig {
+    /// Where libkrunfw is installed (`sandpen kernel install --krunfw`).
+    pub data_dir: PathBuf,
+    /// Where the waiter program is kept.
+    pub state_dir: StateDir,
+    /// The program that becomes the microVM when it is called with [`helper::SUBCOMMAND`]: `sandpen`,
+    /// or one that calls [`run_helper_if_asked`](crate::run_helper_if_asked) first. `None` for this
+    /// process's own.
+    pub helper: Option<PathBuf>,
+    /// libkrunfw; `None` to look for it.
+    pub firmware: Option<PathBuf>,
+    /// How long a guest may take until its workload runs; `None` for a minute.
+    pub boot_limit: Option<Duration>,
+}
+
+impl KrunConfig {
+    /// Everything by default but the directories.
+    pub fn new(state_dir: StateDir, data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), state_dir, helper: None, firmware: None, boot_limit: None }
+    }
+
+    fn boot_limit(&self) -> Duration {
+        self.boot_limit.unwrap_or(BOOT_LIMIT)
+    }
+}
+
+/// What runs in the microVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Payload {
+    Linux,
+    /// The workload's first word is a host's ELF file, which is loaded as the kernel.
+    Bare,
+}
+
+/// The driver.
+#[derive(Debug, Clone)]
+pub struct KrunDriver {
+    config: Arc<KrunConfig>,
+    payload: Payload,
+}
+
+impl KrunDriver {
+    /// A driver; what is missing on this host shows at a launch, with what to do about it.
+    pub fn new(config: KrunConfig) -> Self {
+        Self { config: Arc::new(config), payload: Payload::Linux }
+    }
+
+    /// A driver that runs bare-metal programs: the first word of the command is an ELF file on the
+    /// host, loaded in the place of Linux, which has to speak the control protocol as our PID 1 does.
+    /// For tests: everything else is as with Linux, and it works on hosts whose KVM boots no Linux.
+    pub fn bare(config: KrunConfig) -> Self {
+        Self { config: Arc::new(config), payload: Payload::Bare }
+    }
+}
+
+impl Driver for KrunDriver {
+    fn name(&self) -> &'static str {
+        match self.payload {
+            Payload::Linux => NAME,
+            Payload::Bare => BARE_NAME,
+        }
+    }
+
+    fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        let (config, payload) = (self.config.clone(), self.payload);
+        async move {
+            let (runtime_dir, bin_dir) = (launch.runtime_dir.clone(), config.state_dir.bin());
+            let prepared = waited::blocking(move || prepare::prepare(&config, payload, &launch)).await?;
+            waited::launch(runtime_dir, &bin_dir, prepared, "starting the process of the microVM").await
+        }
+        .boxed()
+    }
+
+    fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        let config = self.config.clone();
+        waited::adopt(launch.runtime_dir, move || config.boot_limit()).boxed()
+    }
+}

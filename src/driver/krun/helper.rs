@@ -1,0 +1,110 @@
+//! The process that becomes a microVM, behind a hidden subcommand of this program.
+//!
+//! ```text
+//!   specification from fd 0 ─▶ fd 0 := /dev/null ─▶ no new privileges ─▶ FIFOs opened ─▶
+//!   libkrunfw loaded ─▶ libkrun configured ─▶ enter: ends with the machine
+//! ```
+//!
+//! It runs in the sandbox's runtime directory, under the waiter; standard output and error are the
+//! VMM log. Its exit code says nothing: libkrun ends with 0 after a guest's triple fault too.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use super::vm_spec::{Boot, MAX_BYTES, VmSpec};
+use crate::driver::guest_binary;
+use crate::driver::krun_ffi::{self, Context, KrunError, Port};
+use crate::driver::waited::PORTS;
+
+/// The hidden subcommand's name. A word for people who look at the process list may follow it.
+pub const SUBCOMMAND: &str = "__krun";
+
+/// Why there is no microVM.
+#[derive(Debug, thiserror::Error)]
+enum HelperError {
+    #[error("reading the specification from standard input, which only sandpen itself writes")]
+    Spec(#[source] std::io::Error),
+    #[error("the specification on standard input cannot be understood")]
+    Malformed(#[from] serde_json::Error),
+    #[error("giving up privileges")]
+    Privileges(#[source] nix::errno::Errno),
+    #[error("opening {path:?}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("/dev/kvm cannot be opened; see `sandpen doctor`")]
+    Kvm(#[source] std::io::Error),
+    #[error("libkrun")]
+    Krun(#[from] KrunError),
+}
+
+/// Runs the subcommand to the end of its microVM; answers an exit code only if there is none. Must
+/// be called while the process has one thread.
+pub fn run() -> i32 {
+    match become_microvm() {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("krun: {}", sandpen_actors::driver::error_chain(&error));
+            1
+        }
+    }
+}
+
+fn become_microvm() -> Result<Infallible, HelperError> {
+    let spec = read_spec()?;
+    nix::sys::prctl::set_no_new_privs().map_err(HelperError::Privileges)?;
+    // libkrun would panic, which says little to people.
+    open("/dev/kvm", true).map_err(|error| match error {
+        HelperError::Open { source, .. } => HelperError::Kvm(source),
+        other => other,
+    })?;
+    krun_ffi::init_log()?;
+    if let Boot::Linux { firmware, .. } = &spec.boot {
+        // Before the context is made, which looks for it.
+        krun_ffi::load_firmware(firmware)?;
+    }
+    let mut context = Context::new()?;
+    context.set_machine(spec.cpus, spec.memory_mib)?;
+    match &spec.boot {
+        Boot::Linux { root, .. } => context.set_root(root, guest_binary())?,
+        Boot::Bare { image } => {
+            context.set_elf_kernel(image)?;
+            let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+            let path = PathBuf::from("standard error");
+            context.add_serial_output(stderr.map_err(|source| HelperError::Open { path, source })?)?;
+        }
+    }
+    context.add_log_console()?;
+    let mut ports = Vec::new();
+    for (fifo, name) in PORTS {
+        let (input, output) = match fifo {
+            "control" => (true, true),
+            "stdin" => (true, false),
+            _ => (false, true),
+        };
+        // For reading and writing: the guest waits on a full pipe while nobody reads, and input never
+        // ends, so that libkrun does not close the port; its end is a message.
+        let end = |wanted: bool, end: &str| wanted.then(|| open(&format!("{fifo}.{end}"), true)).transpose();
+        ports.push(Port { name, input: end(input, "in")?, output: end(output, "out")? });
+    }
+    context.add_ports(ports)?;
+    Ok(context.enter()?)
+}
+
+fn read_spec() -> Result<VmSpec, HelperError> {
+    let mut json = Vec::new();
+    std::io::stdin().lock().take(MAX_BYTES).read_to_end(&mut json).map_err(HelperError::Spec)?;
+    let null = open("/dev/null", false)?;
+    nix::unistd::dup2_stdin(null).map_err(|errno| HelperError::Spec(errno.into()))?;
+    Ok(serde_json::from_slice(&json)?)
+}
+
+fn open(path: &str, write: bool) -> Result<OwnedFd, HelperError> {
+    let opened: std::io::Result<File> = OpenOptions::new().read(true).write(write).open(path);
+    opened.map(OwnedFd::from).map_err(|source| HelperError::Open { path: path.into(), source })
+}

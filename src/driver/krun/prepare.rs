@@ -1,0 +1,66 @@
+//! What is looked up before a microVM can be started: whether this host runs it, libkrunfw, and the
+//! specification for its process. Blocking.
+
+use std::path::{Path, PathBuf};
+
+use sandpen_actors::driver::{DriverError, Launch};
+use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
+use sandpen_guest::protocol::{PowerOff, RootfsSource};
+
+use super::vm_spec::{Boot, VmSpec};
+use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
+use crate::driver::control::start_message;
+use crate::driver::qemu_args::Accelerator;
+use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
+use crate::driver::{host, shared_root};
+use crate::kernel::krunfw;
+
+pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) -> Result<Prepared, DriverError> {
+    let resources = launch.spec.resources;
+    let boot = match payload {
+        Payload::Linux => linux(config, launch)?,
+        Payload::Bare => bare(launch)?,
+    };
+    let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
+    let spec = VmSpec { cpus, memory_mib: resources.memory_mib, boot };
+    let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
+    let program = match &config.helper {
+        Some(helper) => helper.clone(),
+        None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
+    };
+    let tag = format!("{}/{}/{}", launch.state_id, launch.spec.key, launch.generation);
+    let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), tag.clone().into()], StdioSpec::Data(spec));
+    let waiter = WaiterSpec {
+        tags: vec![tag],
+        fifos: fifos(),
+        processes: vec![vmm],
+        vmm_log: launch.vmm_log.clone(),
+        vmm_log_limit: VMM_LOG_LIMIT,
+    };
+    // libkrun's machine ends by a reset; it knows no power button.
+    let start = start_message(&launch.spec, RootfsSource::Current, PowerOff::Reset)
+        .map_err(|source| failed("getting random bytes for the guest", source))?;
+    Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit() })
+}
+
+fn linux(config: &KrunConfig, launch: &Launch) -> Result<Boot, DriverError> {
+    let root = shared_root::find(&launch.spec.rootfs, NAME)?;
+    let acceleration = host::acceleration();
+    if acceleration.accelerator != Accelerator::Kvm {
+        let reason = format!("libkrun needs KVM: {}; use --driver qemu", acceleration.reason);
+        return Err(DriverError::Unavailable { name: NAME.to_owned(), reason });
+    }
+    let firmware = krunfw::find(config.firmware.as_deref(), &config.data_dir)
+        .map_err(|source| failed("looking for the guest kernel", source))?;
+    Ok(Boot::Linux { firmware, root })
+}
+
+fn bare(launch: &Launch) -> Result<Boot, DriverError> {
+    let program = launch.spec.command.first().map(|program| Path::new(program.as_os_str()));
+    let image = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
+    let image = image.ok_or_else(|| DriverError::Unsupported {
+        driver: BARE_NAME.to_owned(),
+        what: "the command must begin with the absolute path of an ELF file on this host".to_owned(),
+    })?;
+    Ok(Boot::Bare { image })
+}

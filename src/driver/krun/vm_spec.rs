@@ -1,0 +1,58 @@
+//! What the driver tells the process that becomes the microVM, as JSON on its standard input.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of an encoded specification: a handful of numbers and two paths.
+pub(super) const MAX_BYTES: u64 = 64 << 10;
+
+/// One microVM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VmSpec {
+    /// Virtual CPUs.
+    pub(super) cpus: u8,
+    /// Memory in MiB.
+    pub(super) memory_mib: u32,
+    /// What runs in it.
+    pub(super) boot: Boot,
+}
+
+/// What runs in a microVM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Boot {
+    /// Linux with our PID 1.
+    Linux {
+        /// libkrunfw, absolute.
+        firmware: PathBuf,
+        /// The host directory that becomes `/`, absolute.
+        root: String,
+    },
+    /// A bare-metal program, which writes its messages for people to the first serial port.
+    Bare {
+        /// An ELF file of the host, absolute.
+        image: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_was_written_and_nothing_else_is() {
+        let boot = Boot::Linux { firmware: "/a b/\"c".into(), root: "/r\n\\".into() };
+        let spec = VmSpec { cpus: 2, memory_mib: 256, boot };
+        let json = serde_json::to_vec(&spec).unwrap();
+        assert_eq!(serde_json::from_slice::<VmSpec>(&json).unwrap(), spec);
+        for end in 0..json.len() {
+            assert!(serde_json::from_slice::<VmSpec>(&json[..end]).is_err());
+        }
+        assert!(
+            serde_json::from_str::<VmSpec>(r#"{"cpus":1,"memory_mib":96,"boot":{"bare":{"image":"/a","x":1}}}"#)
+                .is_err()
+        );
+    }
+}

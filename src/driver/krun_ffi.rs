@@ -1,0 +1,241 @@
+//! libkrun's C API behind safe functions; the only unsafe code of the driver.
+//!
+//! Every function names the call that failed and translates its negative errno. libkrun is meant for
+//! one microVM per process, which [`Context::enter`] turns the process into.
+#![allow(unsafe_code)]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+// Its symbols are what krun-sys declares.
+#[cfg(feature = "krun-bundled")]
+extern crate krun as _;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// The tag of the root file system that libkrun's kernel mounts (`krun_set_root`).
+const ROOT_TAG: &CStr = c"/dev/root";
+/// What libkrun's kernel parameters name as PID 1.
+const INIT_PATH: &CStr = c"/init.krun";
+/// `KRUN_LOG_LEVEL_WARN`, `KRUN_LOG_STYLE_NEVER`, `KRUN_LOG_OPTION_NO_ENV` and
+/// `KRUN_KERNEL_FORMAT_ELF` of libkrun.h.
+const LOG_LEVEL_WARN: u32 = 2;
+const LOG_STYLE_NEVER: u32 = 2;
+const LOG_OPTION_NO_ENV: u32 = 1;
+const KERNEL_FORMAT_ELF: u32 = 1;
+
+/// Why libkrun did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum KrunError {
+    /// A call failed.
+    #[error("{call} failed")]
+    Call {
+        /// Its name in libkrun.h.
+        call: &'static str,
+        /// What it answered.
+        #[source]
+        source: Errno,
+    },
+    /// A text that C cannot take.
+    #[error("{what} has a NUL byte")]
+    Nul {
+        /// Which.
+        what: &'static str,
+    },
+    /// The library with the guest kernel cannot be loaded.
+    #[error("loading the guest kernel: {0}")]
+    Firmware(String),
+}
+
+/// The number that a call answered, or its failure.
+fn check(call: &'static str, answer: i32) -> Result<u32, KrunError> {
+    u32::try_from(answer).map_err(|_| KrunError::Call { call, source: Errno::from_raw(answer.saturating_neg()) })
+}
+
+fn text(what: &'static str, text: &[u8]) -> Result<CString, KrunError> {
+    CString::new(text).map_err(|_| KrunError::Nul { what })
+}
+
+/// Loads libkrunfw, the library that the guest kernel is in, from `path`. libkrun itself asks for it
+/// by its soname only, and gets the one that is loaded already.
+///
+/// # Errors
+/// [`KrunError::Firmware`] with what the dynamic loader says.
+pub fn load_firmware(path: &Path) -> Result<(), KrunError> {
+    let path = text("the path of libkrunfw", path.as_os_str().as_bytes())?;
+    // SAFETY: `path` is a NUL-terminated string that lives through the call. The library's
+    // initialisers run; which library that is, is the choice of the user whose process this is.
+    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+    if !library.is_null() {
+        // Never closed: the guest's memory is made of it.
+        return Ok(());
+    }
+    // SAFETY: no other thread runs the dynamic loader here, so the message stays as it is until it
+    // is copied.
+    let message = unsafe {
+        let message = libc::dlerror();
+        if message.is_null() { None } else { Some(CStr::from_ptr(message).to_string_lossy().into_owned()) }
+    };
+    Err(KrunError::Firmware(message.unwrap_or_else(|| "the dynamic loader gives no reason".to_owned())))
+}
+
+/// Sends libkrun's warnings and the guest's console to standard error, whatever the environment
+/// says. Call it once: libkrun panics at a second logger.
+///
+/// # Errors
+/// [`KrunError::Call`].
+pub fn init_log() -> Result<(), KrunError> {
+    // SAFETY: takes integers; standard error is not given away by its number.
+    let answer =
+        unsafe { krun_sys::krun_init_log(libc::STDERR_FILENO, LOG_LEVEL_WARN, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV) };
+    check("krun_init_log", answer).map(drop)
+}
+
+/// A virtio port of the guest.
+#[derive(Debug)]
+pub struct Port<'a> {
+    /// Its name inside the guest.
+    pub name: &'a str,
+    /// What the guest reads, on an open file description that nobody else uses: libkrun makes it
+    /// non-blocking.
+    pub input: Option<OwnedFd>,
+    /// What the guest writes to, likewise.
+    pub output: Option<OwnedFd>,
+}
+
+/// The configuration of this process's microVM.
+#[derive(Debug)]
+pub struct Context {
+    id: u32,
+    /// Descriptors that libkrun knows by number.
+    held: Vec<OwnedFd>,
+}
+
+impl Context {
+    /// An empty configuration, without libkrun's own init, console and network.
+    ///
+    /// # Errors
+    /// [`KrunError::Call`].
+    pub fn new() -> Result<Self, KrunError> {
+        // SAFETY: takes nothing.
+        let id = check("krun_create_ctx", unsafe { krun_sys::krun_create_ctx() })?;
+        // SAFETY: these take the number of a live context.
+        let answers = unsafe {
+            [
+                ("krun_disable_implicit_init", krun_sys::krun_disable_implicit_init(id)),
+                ("krun_disable_implicit_console", krun_sys::krun_disable_implicit_console(id)),
+                // Without it the guest's sockets would be the host's (TSI).
+                ("krun_disable_implicit_vsock", krun_sys::krun_disable_implicit_vsock(id)),
+            ]
+        };
+        for (call, answer) in answers {
+            check(call, answer)?;
+        }
+        Ok(Self { id, held: Vec::new() })
+    }
+
+    /// Sets the number of virtual CPUs and the memory in MiB.
+    ///
+    /// # Errors
+    /// [`KrunError::Call`].
+    pub fn set_machine(&mut self, cpus: u8, memory_mib: u32) -> Result<(), KrunError> {
+        // SAFETY: takes integers.
+        check("krun_set_vm_config", unsafe { krun_sys::krun_set_vm_config(self.id, cpus, memory_mib) }).map(drop)
+    }
+
+    /// Shares a host directory as the guest's root and puts `init` into it as PID 1, visible to the
+    /// guest only.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn set_root(&mut self, directory: &str, init: &'static [u8]) -> Result<(), KrunError> {
+        let directory = text("the path of the root directory", directory.as_bytes())?;
+        // SAFETY: a NUL-terminated string that lives through the call, which copies it.
+        check("krun_set_root", unsafe { krun_sys::krun_set_root(self.id, directory.as_ptr()) })?;
+        // SAFETY: NUL-terminated constants; pointer and length are of one slice that lives, unchanged,
+        // as long as the process, as the call demands.
+        let answer = unsafe {
+            krun_sys::krun_fs_add_overlay_file(
+                self.id,
+                ROOT_TAG.as_ptr(),
+                INIT_PATH.as_ptr(),
+                init.as_ptr(),
+                init.len() as libc::c_ulong,
+                0o755,
+                false,
+            )
+        };
+        check("krun_fs_add_overlay_file", answer).map(drop)
+    }
+
+    /// Boots this ELF file instead of the kernel of libkrunfw.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn set_elf_kernel(&mut self, image: &Path) -> Result<(), KrunError> {
+        let image = text("the path of the kernel", image.as_os_str().as_bytes())?;
+        // SAFETY: a NUL-terminated string that lives through the call, which copies it; initramfs and
+        // parameters may be NULL.
+        let answer = unsafe {
+            krun_sys::krun_set_kernel(self.id, image.as_ptr(), KERNEL_FORMAT_ELF, std::ptr::null(), std::ptr::null())
+        };
+        check("krun_set_kernel", answer).map(drop)
+    }
+
+    /// Adds the console of the guest's kernel, whose lines go to libkrun's log.
+    ///
+    /// # Errors
+    /// [`KrunError::Call`].
+    pub fn add_log_console(&mut self) -> Result<(), KrunError> {
+        // SAFETY: takes integers; -1 is no descriptor.
+        let answer = unsafe { krun_sys::krun_add_virtio_console_default(self.id, -1, -1, -1) };
+        check("krun_add_virtio_console_default", answer).map(drop)
+    }
+
+    /// Adds a device with these ports.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn add_ports(&mut self, ports: Vec<Port<'_>>) -> Result<(), KrunError> {
+        // SAFETY: takes the number of a live context.
+        let answer = unsafe { krun_sys::krun_add_virtio_console_multiport(self.id) };
+        let console = check("krun_add_virtio_console_multiport", answer)?;
+        for port in ports {
+            let name = text("the name of a port", port.name.as_bytes())?;
+            let number = |fd: &Option<OwnedFd>| fd.as_ref().map_or(-1, |fd| fd.as_raw_fd());
+            let (input, output) = (number(&port.input), number(&port.output));
+            // SAFETY: a NUL-terminated string that lives through the call, which copies it. libkrun
+            // duplicates the descriptors when it starts; until then `held` keeps them open.
+            let answer =
+                unsafe { krun_sys::krun_add_console_port_inout(self.id, console, name.as_ptr(), input, output) };
+            check("krun_add_console_port_inout", answer)?;
+            self.held.extend([port.input, port.output].into_iter().flatten());
+        }
+        Ok(())
+    }
+
+    /// Adds a serial port that only writes, to a blocking description (others drop bytes).
+    ///
+    /// # Errors
+    /// [`KrunError::Call`].
+    pub fn add_serial_output(&mut self, output: OwnedFd) -> Result<(), KrunError> {
+        // SAFETY: takes integers. libkrun owns the descriptor from here on, so it is given away.
+        let answer = unsafe { krun_sys::krun_add_serial_console_default(self.id, -1, output.into_raw_fd()) };
+        check("krun_add_serial_console_default", answer).map(drop)
+    }
+
+    /// Becomes the microVM: the process ends with it, and no destructor runs.
+    ///
+    /// # Errors
+    /// [`KrunError::Call`] when the microVM cannot be made.
+    pub fn enter(self) -> Result<Infallible, KrunError> {
+        // SAFETY: takes the number of a live context; what it points to (descriptors, the init
+        // program) is held by `self` and by the process until it ends.
+        let answer = unsafe { krun_sys::krun_start_enter(self.id) };
+        Err(KrunError::Call { call: "krun_start_enter", source: Errno::from_raw(answer.saturating_neg()) })
+    }
+}

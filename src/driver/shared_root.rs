@@ -1,0 +1,40 @@
+//! The host directory that becomes a guest's root, and what to warn of.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use sandpen_actors::driver::DriverError;
+use sandpen_actors::spec::Rootfs;
+
+/// The directory that becomes the guest's root.
+pub(super) fn find(rootfs: &Rootfs, driver: &str) -> Result<String, DriverError> {
+    let unsupported = |what: &str| DriverError::Unsupported { driver: driver.to_owned(), what: what.to_owned() };
+    let path = match rootfs {
+        Rootfs::Native(path) => path,
+        Rootfs::Overlayfs(_) => {
+            return Err(unsupported("an overlayfs rootfs; use native: with one directory"));
+        }
+    };
+    warn_if_exposed(path);
+    // Both virtiofsd and libkrun take text.
+    path.to_str().map(str::to_owned).ok_or_else(|| unsupported("a rootfs whose path is not UTF-8; rename it"))
+}
+
+/// The guest of a root's sandbox can make setuid programs: others on this host must not get there.
+fn warn_if_exposed(path: &Path) {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let reachable = path.ancestors().all(|directory| {
+        std::fs::metadata(directory).is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o011 != 0)
+    });
+    let no_suid =
+        nix::sys::statvfs::statvfs(path).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
+    if reachable && !no_suid {
+        tracing::warn!(
+            rootfs = ?path,
+            "other users can reach this directory, and its guest can make setuid-root programs in it; \
+             put it below a directory of mode 0700 or on a file system mounted nosuid,nodev"
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! MicroVMs under a waiter with our PID 1 inside, whatever their VMM is: what is the same for all
+//! drivers once they know what to start.
+//!
+//! ```text
+//!   launch ──▶ waiter starts the processes ──▶ session with the guest ─────┐ events, merged
+//!   adopt ──▶ waiter found ──▶ the VMM lives: session that asks ───────────┤ by one task
+//!                         └──▶ the VMM is gone: the pipes' last words ─────┤
+//!                                                                          ▼
+//!                      … [Faulted(CompanionLost)] VmmExited, always last
+//! ```
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use nix::libc::SIGKILL;
+use sandpen_actors::driver::{DriverError, OutputStream, Vmm, VmmProcess};
+use sandpen_actors::waiter::{
+    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
+};
+use sandpen_guest::protocol::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start};
+use tokio::sync::mpsc;
+
+use super::control::{self, ControlFifos, GuestSession, SessionMode};
+
+mod last_words;
+mod watch;
+
+/// Events that may wait for the monitor: more than one microVM ever has.
+const EVENTS: usize = 8;
+/// Most bytes of the VMM's own messages and the guest's console: a guest can write there without end.
+pub(super) const VMM_LOG_LIMIT: u64 = 1 << 20;
+/// Variables of our environment that a VMM and its companions get; others may be secrets, and a VMM
+/// is what a guest attacks first.
+const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
+
+/// What a driver wants to be started.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The processes.
+    pub(super) waiter: WaiterSpec,
+    /// For the guest.
+    pub(super) start: Box<Start>,
+    /// How long the guest may take until its workload runs.
+    pub(super) boot_limit: Duration,
+}
+
+/// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
+pub(super) const PORTS: [(&str, &str); 4] =
+    [("control", CONTROL_PORT), ("stdin", STDIN_PORT), ("stdout", STDOUT_PORT), ("stderr", STDERR_PORT)];
+
+/// Names of all FIFOs.
+pub(super) fn fifos() -> Vec<String> {
+    PORTS.iter().flat_map(|(name, _)| [format!("{name}.in"), format!("{name}.out")]).collect()
+}
+
+/// A process whose output goes to the VMM log.
+pub(super) fn process(role: &str, program: &Path, args: Vec<OsString>, stdin: StdioSpec) -> ProcessSpec {
+    let env = INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
+    ProcessSpec {
+        role: role.to_owned(),
+        program: program.to_owned(),
+        args,
+        env: env.collect(),
+        clear_env: true,
+        stdin,
+        stdout: StdioSpec::VmmLog,
+        stderr: StdioSpec::VmmLog,
+    }
+}
+
+/// An error of the step `step`.
+pub(super) fn failed(step: &str, source: impl std::error::Error + Send + Sync + 'static) -> DriverError {
+    DriverError::Launch { step: step.to_owned(), source: Box::new(source) }
+}
+
+/// Runs what may wait for the disk off the calling thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
+) -> Result<T, DriverError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed("preparing the microVM", error)))
+}
+
+/// Starts a microVM and begins to watch it. `step` names that for people, for example "starting QEMU".
+pub(super) async fn launch(
+    runtime_dir: PathBuf,
+    bin_dir: &Path,
+    prepared: Prepared,
+    step: &str,
+) -> Result<Vmm, DriverError> {
+    let waited =
+        WaitedVmm::launch(&runtime_dir, bin_dir, prepared.waiter).await.map_err(|error| failed(step, error))?;
+    let begun = begin(&waited, runtime_dir, SessionMode::Launch(prepared.start), prepared.boot_limit).await;
+    if begun.is_err() {
+        // Nobody will watch it: nothing of it may stay.
+        let _ = waited.signal(SIGKILL);
+        if let Err(error) = waited.release().await {
+            tracing::warn!(%error, "clearing up after a microVM that could not be started");
+        }
+    }
+    begun
+}
+
+/// Finds the microVM of an earlier daemon: it runs, or ended in the meantime. `boot_limit` is asked
+/// when it runs; blocking.
+pub(super) async fn adopt(
+    runtime_dir: PathBuf,
+    boot_limit: impl FnOnce() -> Duration + Send + 'static,
+) -> Result<Vmm, DriverError> {
+    let waited = match WaitedVmm::adopt(&runtime_dir).await {
+        Ok(waited) => waited,
+        Err(WaiterError::Gone) => return Err(DriverError::Gone),
+        Err(error) => return Err(failed("finding the microVM again", error)),
+    };
+    if waited.has_ended().map_err(|error| failed("looking at the VMM process", error))? {
+        return ended(waited, runtime_dir).await;
+    }
+    let boot_limit = blocking(move || Ok(boot_limit())).await?;
+    begin(&waited, runtime_dir, SessionMode::Adopt, boot_limit).await
+}
+
+/// Opens the pipes of a running microVM and begins to watch it.
+async fn begin(
+    waited: &WaitedVmm,
+    runtime_dir: PathBuf,
+    mode: SessionMode,
+    boot_limit: Duration,
+) -> Result<Vmm, DriverError> {
+    let opened = blocking(move || Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?)));
+    let (outputs, fifos) = opened.await?;
+    let (session, listen, told) =
+        control::open(fifos, mode, boot_limit).map_err(|error| failed("watching the control port", error))?;
+    let (sender, events) = mpsc::channel(EVENTS);
+    // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
+    drop(tokio::spawn(watch::watch(waited.clone(), listen, told, sender)));
+    let process = Process { waited: waited.clone(), session: Some(session) };
+    Ok(Vmm { process: Arc::new(process), outputs, events })
+}
+
+/// A microVM that ended while no daemon was there: what it left, and its end.
+async fn ended(waited: WaitedVmm, runtime_dir: PathBuf) -> Result<Vmm, DriverError> {
+    let end = waited.ended().await;
+    let (outputs, last_word) = blocking(move || {
+        let outputs = open_outputs(&runtime_dir)?;
+        let control = open(&runtime_dir, "control.out", open_fifo_read)?;
+        Ok((outputs, last_words::read(control)))
+    })
+    .await?;
+    let (sender, events) = mpsc::channel(EVENTS);
+    for event in last_word.into_iter().chain(watch::events_of(&end)) {
+        // There is room for all, and the receiver is in our hand.
+        let _ = sender.try_send(event);
+    }
+    Ok(Vmm { process: Arc::new(Process { waited, session: None }), outputs, events })
+}
+
+type Opener = fn(&Path) -> std::io::Result<std::os::fd::OwnedFd>;
+
+fn open(runtime_dir: &Path, name: &str, opener: Opener) -> Result<std::os::fd::OwnedFd, DriverError> {
+    opener(&runtime_dir.join(name)).map_err(|error| failed(&format!("opening the pipe {name}"), error))
+}
+
+fn open_outputs(runtime_dir: &Path) -> Result<Vec<(OutputStream, std::os::fd::OwnedFd)>, DriverError> {
+    [(OutputStream::Stdout, "stdout.out"), (OutputStream::Stderr, "stderr.out")]
+        .into_iter()
+        .map(|(stream, name)| Ok((stream, open(runtime_dir, name, open_fifo_read)?)))
+        .collect()
+}
+
+fn open_control(runtime_dir: &Path) -> Result<ControlFifos, DriverError> {
+    Ok(ControlFifos {
+        control_out: open(runtime_dir, watch::CONTROL_OUT, open_fifo_read)?,
+        control_in: open(runtime_dir, "control.in", open_fifo_write)?,
+        stdin_in: open(runtime_dir, "stdin.in", open_fifo_write)?,
+    })
+}
+
+/// Acts on a microVM.
+struct Process {
+    waited: WaitedVmm,
+    /// `None` when the VMM was gone already.
+    session: Option<GuestSession>,
+}
+
+impl Process {
+    fn session(&self) -> Result<GuestSession, DriverError> {
+        self.session.clone().ok_or_else(|| DriverError::Unreachable("its VMM process has ended".to_owned()))
+    }
+}
+
+impl VmmProcess for Process {
+    fn pid(&self) -> Option<u32> {
+        Some(self.waited.pid())
+    }
+
+    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
+        let session = self.session();
+        async move { session?.signal(signal).await }.boxed()
+    }
+
+    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let session = self.session();
+        async move { session?.acknowledge_exit().await }.boxed()
+    }
+
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
+        self.waited.signal(signal).map_err(|source| DriverError::Signal { signal, source })
+    }
+
+    fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let session = self.session();
+        async move { session?.write_stdin(&bytes).await }.boxed()
+    }
+
+    fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let session = self.session();
+        async move { session?.close_stdin().await }.boxed()
+    }
+
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let waited = self.waited.clone();
+        async move { waited.release().await.map_err(|error| failed("clearing up after the microVM", error)) }.boxed()
+    }
+}

@@ -1,0 +1,145 @@
+//! Real microVMs of libkrun, with bare-metal guests in the place of Linux: the driver, the waiter, the
+//! helper process, the ports, the control protocol and the log are as with Linux, and this works on
+//! every host where /dev/kvm opens. Linux itself is in `vm_krun_nested.rs`.
+
+#![cfg(all(feature = "testing", feature = "krun"))]
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Home, explain, feed, finish, guests, output, until};
+
+/// `sandpen run` with a guest.
+fn run(home: &Home, args: &[&str], guest: &str) -> Command {
+    let image = guests::build(home.path(), guest);
+    let rootfs = home.path().to_str().unwrap();
+    let mut command = home.sandpen(&["run", "--driver", "krun-bare", "--memory", "96M"]);
+    command.args(args).args([rootfs, "--", image.to_str().unwrap()]);
+    command
+}
+
+fn vmm_log(home: &Home, name: &str) -> String {
+    let path = home.state().join(format!("logs/default/{name}.vmm"));
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// The process that is the microVM.
+fn vmm(home: &Home) -> Pid {
+    let processes = home.processes();
+    let vmm = processes.iter().find(|(_, line)| line.contains("__krun")).unwrap_or_else(|| panic!("{processes:?}"));
+    Pid::from_raw(i32::try_from(vmm.0).unwrap())
+}
+
+#[test]
+fn streams_exit_code_row_and_vmm_log_agree() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    let output = output(run(&home, &["-n", "a", "-e", "TOKEN=s3cret-value"], "print"));
+    assert_eq!(output.stdout, b"out\n", "{}\n{}", explain(&output), vmm_log(&home, "a"));
+    assert_eq!(output.stderr, b"err\n");
+    assert_eq!(output.status.code(), Some(42));
+    let row = home.inspect("a");
+    assert_eq!((&row["state"], &row["exit_code"]), (&"STOPPED".into(), &42.into()));
+    assert_eq!(row["driver"], "krun-bare");
+    assert!(vmm_log(&home, "a").contains("hello from the guest"));
+    assert!(!home.state().join("run/default/a").exists());
+    assert!(home.processes().iter().all(|(_, line)| !line.contains("krun") && !line.contains("waiter")));
+}
+
+#[test]
+fn a_crash_is_failed_although_the_vmm_ends_with_code_0() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    let output = output(run(&home, &["-n", "a"], "crash"));
+    assert_eq!(output.stdout, b"before\n", "{}\n{}", explain(&output), vmm_log(&home, "a"));
+    assert!(!output.status.success());
+    assert_eq!(home.inspect("a")["state"], "FAILED");
+}
+
+#[test]
+fn a_killed_vmm_is_failed_and_a_halted_one_is_ended_by_kill() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    assert!(output(run(&home, &["-d", "-n", "a"], "idle")).status.success());
+    until("it runs", || home.ok(&["logs", "a"]) == "idle\n");
+    kill(vmm(&home), Signal::SIGKILL).unwrap();
+    until("its end is seen", || home.inspect("a")["state"] == "FAILED");
+
+    assert!(output(run(&home, &["-d", "-n", "b"], "idle")).status.success());
+    until("it runs", || home.ok(&["logs", "b"]) == "idle\n");
+    let started = std::time::Instant::now();
+    home.run(&["stop", "--time", "1", "b"]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(30));
+    until("its end is seen", || !matches!(home.inspect("b")["state"].as_str(), Some("RUNNING" | "STOPPING")));
+    assert!(home.processes().iter().all(|(_, line)| !line.contains("__krun")));
+}
+
+#[test]
+fn a_flood_arrives_whole_while_daemons_are_killed() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    let mut command = run(&home, &["-d", "-n", "a", "--log-max-size", "256M"], "flood");
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{}", explain(&output));
+    let log = home.state().join("logs/default/a.log");
+    for part in 1..4 {
+        let enough = part * (8 << 20);
+        until("more of the flood", || fs::metadata(&log).is_ok_and(|meta| meta.len() >= enough));
+        kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
+        until("a new daemon", || home.run(&["inspect", "a"]).status.success());
+    }
+    until("its end", || home.inspect("a")["state"] == "STOPPED");
+    assert_eq!(home.inspect("a")["exit_code"], 0);
+    let bytes = fs::read(&log).unwrap();
+    assert_eq!(bytes.len(), 64 << 20);
+    for (number, word) in bytes.chunks_exact(8).enumerate() {
+        let (block, index) = (number / 4096, number % 4096);
+        assert_eq!(u64::from_le_bytes(word.try_into().unwrap()), (block << 32 | index) as u64);
+    }
+}
+
+#[test]
+fn stdin_passes_through_to_its_end() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    let input: Vec<u8> = (0..30_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut child = run(&home, &["-i"], "echo")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    feed(&mut child, &input);
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == input, "{} bytes came back of {}", output.stdout.len(), input.len());
+}
+
+#[test]
+fn linux_is_refused_where_kvm_runs_none() {
+    let home = Home::new();
+    let doctor: serde_json::Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
+    let checks = doctor["checks"].as_array().unwrap();
+    let krun = checks.iter().find(|check| check["name"] == "krun").unwrap();
+    if krun["status"] == "ok" {
+        return;
+    }
+    assert_ne!(doctor["auto"], "krun");
+    let rootfs = home.rootfs();
+    let message = home.fails(&["run", "--driver", "krun", &rootfs, "--", "true"]);
+    assert!(message.contains("KVM") || message.contains("kernel install"), "{message}");
+}
