@@ -16,7 +16,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -71,6 +71,16 @@ fn numbered(lines: usize) -> String {
     (1..=lines).map(|i| format!("line {i}\n")).collect()
 }
 
+/// Says where output differs.
+fn assert_same(seen: &[u8], expected: &str, round: u64) {
+    let seen = String::from_utf8_lossy(seen);
+    if let Some(at) = seen.lines().zip(expected.lines()).position(|(seen, expected)| seen != expected) {
+        let near: Vec<_> = seen.lines().skip(at.saturating_sub(2)).take(5).collect();
+        panic!("round {round}: differs at line {at}: {near:?}");
+    }
+    assert_eq!(seen.len(), expected.len(), "round {round}");
+}
+
 fn send(pid: u32, signal: Signal) {
     // It may be gone already; who it was is certain: nobody else reaps it meanwhile.
     let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
@@ -100,10 +110,21 @@ fn row(home: &Home, name: &str) -> Option<Value> {
 
 /// Nothing is left but the daemon, logs and rows.
 fn assert_clean(home: &Home) {
-    until("all runtime directories are gone", || {
-        let run: PathBuf = home.state().join("run/default");
-        fs::read_dir(run).map_or(true, |mut entries| entries.next().is_none())
-    });
+    let end = Instant::now() + Duration::from_secs(30);
+    let run: PathBuf = home.state().join("run/default");
+    while fs::read_dir(&run).is_ok_and(|mut entries| entries.next().is_some()) {
+        if Instant::now() > end {
+            let files = output(Command::new("ls")).stdout;
+            let log = fs::read_to_string(home.state().join("daemon.log")).unwrap();
+            let processes = home.processes();
+            panic!(
+                "{:?}\n{processes:?}\n{log}\n{}",
+                fs::read_dir(run).unwrap().flatten().collect::<Vec<_>>(),
+                files.len()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     until("only the daemon is left", || {
         home.processes().iter().all(|(_, line)| line.contains(" daemon ")) && home.processes().len() <= 1
     });
@@ -113,7 +134,7 @@ fn assert_clean(home: &Home) {
 fn a_daemon_killed_at_any_moment_loses_and_doubles_nothing() {
     let home = Home::new();
     let mut dice = Dice::new();
-    for round in 0..8 {
+    for round in 0..8_u64 {
         let name = format!("r{round}");
         let client = spawn(run(&home, &name, &["-d"], &flood()));
         for _ in 0..=dice.below(3) {
@@ -136,7 +157,7 @@ fn a_daemon_killed_at_any_moment_loses_and_doubles_nothing() {
         } else {
             assert_eq!(code.stdout, b"42\n", "round {round}: {} {found}", explain(&code));
             let log = home.ok(&["logs", &name]);
-            assert!(log == numbered(LINES), "round {round}: {} bytes, {} lines", log.len(), log.lines().count());
+            assert_same(log.as_bytes(), &numbered(LINES), round);
         }
         assert_clean(&home);
     }
@@ -146,7 +167,7 @@ fn a_daemon_killed_at_any_moment_loses_and_doubles_nothing() {
 fn a_foreground_client_over_deaths_of_the_daemon_shows_everything_once() {
     let home = Home::new();
     let mut dice = Dice::new();
-    for round in 0..4 {
+    for round in 0..4_u64 {
         let go = home.path().join(format!("go{round}"));
         let script = format!("echo ready; while [ ! -e '{}' ]; do sleep 0.01; done; {}", go.display(), flood());
         let name = format!("f{round}");
@@ -154,11 +175,17 @@ fn a_foreground_client_over_deaths_of_the_daemon_shows_everything_once() {
         let mut ready = [0; 6];
         client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
         fs::write(go, "").unwrap();
-        dice.pause(300);
+        if round % 2 == 0 {
+            dice.pause(300);
+        } else {
+            // Nobody reads: what is under way to the client's stdout is stuck when the daemon dies.
+            until("more is on file than the pipe holds", || home.log(&name).len() > 150_000);
+        }
         kill_daemon(&home);
         let result = finish(client);
         assert_eq!(result.status.code(), Some(42), "round {round}: {}", explain(&result));
-        assert!(result.stdout == numbered(LINES).as_bytes(), "round {round}: {} bytes", result.stdout.len());
+        assert_same(home.ok(&["logs", &name]).as_bytes(), &format!("ready\n{}", numbered(LINES)), round);
+        assert_same(&result.stdout, &numbered(LINES), round);
         assert_eq!(home.ok(&["logs", &name]).len(), "ready\n".len() + result.stdout.len());
         assert_clean(&home);
     }
@@ -168,7 +195,7 @@ fn a_foreground_client_over_deaths_of_the_daemon_shows_everything_once() {
 fn a_daemon_killed_while_it_stops_a_sandbox_has_it_stopped_by_the_next() {
     let home = Home::new();
     let mut dice = Dice::new();
-    for round in 0..4 {
+    for round in 0..4_u64 {
         let name = format!("a{round}");
         let script = "trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.02; done";
         let mut client = spawn(run(&home, &name, &[], script));
@@ -194,7 +221,7 @@ fn a_daemon_killed_while_it_stops_a_sandbox_has_it_stopped_by_the_next() {
 fn a_killed_waiter_fails_its_sandbox_and_takes_the_workload_along() {
     let home = Home::new();
     let mut dice = Dice::new();
-    for round in 0..4 {
+    for round in 0..4_u64 {
         let name = format!("a{round}");
         let mut client = spawn(run(
             &home,
@@ -269,17 +296,23 @@ fn stop_kill_and_removal_meet_a_start_at_any_moment() {
         let name = format!("s{round}");
         let client = spawn(run(&home, &name, &[], "exec sleep 1000"));
         dice.pause(40);
-        let (args, code) = match dice.below(3) {
-            0 => (vec!["stop", &name], 143),
-            1 => (vec!["kill", &name], 137),
-            _ => (vec!["rm", "-f", &name], 137),
+        let args = match dice.below(3) {
+            0 => vec!["stop", &name],
+            1 => vec!["kill", &name],
+            _ => vec!["rm", "-f", &name],
         };
-        until("it is known", || home.run(&args).status.success());
+        let mut tries = Vec::new();
+        until("it is known", || {
+            tries.push(String::from_utf8_lossy(&home.run(&args).stderr).into_owned());
+            assert!(tries.len() < 100, "{tries:?}");
+            tries.last().is_some_and(String::is_empty)
+        });
         let result = finish(client);
         let seen = result.status.code();
-        // A stop before the workload runs is a kill. One that is removed is gone for its client.
+        // Before the workload runs, a stop may kill and a kill may terminate. What is removed is gone
+        // for its client.
         let removed = args[0] == "rm" && seen == Some(125);
-        assert!(seen == Some(code) || seen == Some(137) || removed, "{args:?}: {}", explain(&result));
+        assert!(removed || matches!(seen, Some(137 | 143)), "{args:?}: {}", explain(&result));
         assert_clean(&home);
     }
 }
