@@ -46,7 +46,17 @@ fn stop_asks_first_and_leaves_nothing_but_log_and_row() {
 fn a_workload_that_ignores_term_is_ended_after_the_grace() {
     let home = Home::new();
     let rootfs = home.rootfs();
-    home.ok(&["run", "-d", "-n", "a", &rootfs, "--", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]);
+    home.ok(&[
+        "run",
+        "-d",
+        "-n",
+        "a",
+        &rootfs,
+        "--",
+        "sh",
+        "-c",
+        "trap '' TERM; echo ready; while :; do sleep 1; done",
+    ]);
     until("the trap is set", || home.ok(&["logs", "a"]).contains("ready"));
     let begun = Instant::now();
     home.ok(&["stop", "-t", "1", "a"]);
