@@ -57,19 +57,27 @@ pub enum PrivateDirError {
     },
 }
 
-/// Makes the state directory where it is missing (0700) and refuses one that is not safe, instead
-/// of changing it: with `--state-dir /tmp` a chmod would hit everybody.
+/// [`prepare`] for a daemon's directory, in which a socket has to fit.
 ///
 /// # Errors
 /// See [`PrivateDirError`].
 pub fn prepare_state_dir(path: &Path) -> Result<StateDir, PrivateDirError> {
     let failed = |source| PrivateDirError::Io { path: path.to_owned(), source };
-    let path = std::path::absolute(path).map_err(failed)?;
-    let dir = StateDir::new(path.clone());
-    let socket = dir.socket();
+    let socket = StateDir::new(std::path::absolute(path).map_err(failed)?).socket();
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
         return Err(PrivateDirError::SocketPath { path: socket });
     }
+    prepare(path)
+}
+
+/// Makes the state directory where it is missing (0700) and refuses one that is not safe, instead
+/// of changing it: with `--state-dir /tmp` a chmod would hit everybody.
+///
+/// # Errors
+/// See [`PrivateDirError`].
+pub fn prepare(path: &Path) -> Result<StateDir, PrivateDirError> {
+    let failed = |source| PrivateDirError::Io { path: path.to_owned(), source };
+    let path = std::path::absolute(path).map_err(failed)?;
     match std::fs::metadata(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
@@ -91,7 +99,7 @@ pub fn prepare_state_dir(path: &Path) -> Result<StateDir, PrivateDirError> {
     if mode & 0o077 != 0 {
         return Err(PrivateDirError::Open { path, mode });
     }
-    Ok(dir)
+    Ok(StateDir::new(path))
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ mod support;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -120,12 +122,21 @@ fn a_stranger_on_the_socket_is_noticed() {
         let home = Home::new();
         make_state(&home);
         let listener = UnixListener::bind(home.state().join("sandpen.sock")).unwrap();
-        let stranger = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.read(&mut [0; 1024]).unwrap();
-            let _ = stream.write_all(answer);
+        let done = Arc::new(AtomicBool::new(false));
+        let stranger = std::thread::spawn({
+            let done = Arc::clone(&done);
+            move || {
+                while let Ok((mut stream, _)) = listener.accept()
+                    && !done.load(Ordering::SeqCst)
+                {
+                    let _ = stream.read(&mut [0; 1024]).unwrap();
+                    let _ = stream.write_all(answer);
+                }
+            }
         });
         let output = home.run(&["run", home.path().to_str().unwrap(), "--", "true"]);
+        done.store(true, Ordering::SeqCst);
+        UnixStream::connect(home.state().join("sandpen.sock")).unwrap();
         stranger.join().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{}", explain(&output));

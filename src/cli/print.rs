@@ -92,7 +92,8 @@ pub fn report(report: &Report) -> Result<u8, CliError> {
             CheckStatus::Warn => "warn",
             CheckStatus::Fail => "FAIL",
         };
-        let advice = check.advice.as_ref().map_or_else(String::new, |advice| format!(" (do: {advice})"));
+        let advice = check.advice.as_ref().filter(|advice| !check.detail.contains(advice.as_str()));
+        let advice = advice.map_or_else(String::new, |advice| format!(" (do: {advice})"));
         [status.to_owned(), plain(&check.name), plain(&format!("{}{advice}", check.detail))]
     });
     let driver = report.auto.as_deref().unwrap_or("none");

@@ -36,6 +36,11 @@ pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
 /// How long a daemon may take to say its version before it counts as something else.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a connection that breaks without an answer is tried.
+const LOOKS: u32 = 4;
+/// Pause before the next try.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Where the daemon is, and how to start it.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -95,6 +100,22 @@ impl Client {
 
     /// Finds a daemon that already runs.
     async fn find(dir: &StateDir) -> Result<Self, ClientError> {
+        let mut attempt = 1;
+        loop {
+            match Self::look(dir).await {
+                // The socket of a daemon that is dying still takes connections, for a moment.
+                Err(ClientError::Http { source, .. }) if !source.is_parse() && attempt < LOOKS => attempt += 1,
+                Err(ClientError::Http { socket, source }) => {
+                    return Err(ClientError::Foreign { socket, reason: source.to_string() });
+                }
+                found => return found,
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// Looks once whether a daemon answers.
+    async fn look(dir: &StateDir) -> Result<Self, ClientError> {
         let request = async {
             let connection = Connection::open(dir).await?;
             let reply = connection.send(Method::GET, "/v1/version", Body::Empty).await?;
@@ -103,9 +124,7 @@ impl Client {
         let socket = dir.socket();
         let foreign = |reason: String| ClientError::Foreign { socket: socket.clone(), reason };
         let (status, body) = match tokio::time::timeout(VERSION_TIMEOUT, request).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(ClientError::Http { source, .. })) => return Err(foreign(source.to_string())),
-            Ok(Err(error)) => return Err(error),
+            Ok(reply) => reply?,
             Err(_) => return Err(foreign(format!("it says nothing for {} s", VERSION_TIMEOUT.as_secs()))),
         };
         if status != StatusCode::OK {
