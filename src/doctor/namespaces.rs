@@ -35,10 +35,10 @@ pub(super) fn try_out() -> io::Result<()> {
 /// The steps of virtiofsd that are forbidden somewhere. Some hosts allow the first and leave the
 /// namespace without rights, which shows at the second.
 fn attempt() -> Result<(), Errno> {
+    const NOTHING: Option<&str> = None;
     let namespaces =
         CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET;
     unshare(namespaces)?;
-    const NOTHING: Option<&str> = None;
     mount(NOTHING, c"/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)
 }
 
