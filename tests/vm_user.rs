@@ -1,5 +1,6 @@
 //! Real microVMs of an ordinary user: run by root, these tests become another user (and say so when
 //! this host does not let that user make namespaces); run by an ordinary user they just run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A state directory with its daemon, both gone at the end.
 pub struct Home {
@@ -177,7 +177,9 @@ fn own(dir: &Path, user: u32) {
 
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{from:?}: {error}; run `sandpen kernel install`")) {
+    for entry in
+        fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}; run `sandpen kernel install`", from.display()))
+    {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
