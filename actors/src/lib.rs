@@ -16,6 +16,9 @@
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
 
+#[cfg(all(feature = "testing", not(debug_assertions)))]
+compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
+
 pub mod database;
 pub mod driver;
 #[cfg(any(test, feature = "testing"))]
