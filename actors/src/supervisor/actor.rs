@@ -110,7 +110,6 @@ impl Supervisor {
             f64::from(u32::try_from(RandomState::new().hash_one(key) >> 32).unwrap_or(0)) / f64::from(u32::MAX);
         let pause = pause_before_restart(row.spec.restart, &row.state, stop, child.restarts_in_a_row, jitter);
         let Some(pause) = pause else {
-            child.answer_ended();
             self.forget(key, &row, ctx);
             return;
         };
@@ -135,20 +134,27 @@ impl Supervisor {
         }));
     }
 
-    /// The last step of a child; with `remove_on_end` its row and log go too.
+    /// The last step of a child; with `remove_on_end` its row and log go too. Whoever waited for the
+    /// end is answered when the name is free.
     fn forget(&mut self, key: &SandboxKey, row: &SandboxRow, ctx: &mut Context<Self>) {
         if !row.spec.remove_on_end {
-            self.children.remove(key);
+            self.answer_and_drop(key);
             return;
         }
         let removal = self.remove_everything(row);
         let key = key.clone();
         ctx.spawn(removal.into_actor(self).map(move |removed, this, _| {
-            this.children.remove(&key);
             if let Err(error) = removed {
                 tracing::warn!(sandbox = %key, error = crate::driver::error_chain(&error), "removing an ended sandbox");
             }
+            this.answer_and_drop(&key);
         }));
+    }
+
+    fn answer_and_drop(&mut self, key: &SandboxKey) {
+        if let Some(mut child) = self.children.remove(key) {
+            child.answer_ended();
+        }
     }
 
     /// Log first: a row without files can be removed again, files without a row are found by nobody.
