@@ -24,7 +24,9 @@ fn read(path: &str) -> String {
 fn pages() -> Vec<String> {
     let docs = fs::read_dir(root().join("docs")).unwrap();
     let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-    docs.filter(|path| path.ends_with(".md")).chain(["README.md".to_owned()]).collect()
+    docs.filter(|path| Path::new(path).extension().is_some_and(|extension| extension == "md"))
+        .chain(["README.md".to_owned()])
+        .collect()
 }
 
 /// The part of a page from its heading to the next one.

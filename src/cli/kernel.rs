@@ -47,12 +47,11 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     {
         return print::kernel(installed.version(), installed.directory());
     }
-    let source = match (&install.kernel, &install.modules) {
-        (Some(kernel), Some(modules)) => KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() },
-        _ => {
-            print::note("fetching Debian's cloud kernel from the package archive, up to a minute …");
-            KernelSource::Debian
-        }
+    let source = if let (Some(kernel), Some(modules)) = (&install.kernel, &install.modules) {
+        KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() }
+    } else {
+        print::note("fetching Debian's cloud kernel from the package archive, up to a minute …");
+        KernelSource::Debian
     };
     let installed = kernel::install(&global.data_dir(), &source)?;
     print::kernel(installed.version(), installed.directory())
