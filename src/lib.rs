@@ -26,3 +26,8 @@ pub fn run_helper_if_asked() {
         std::process::exit(driver::virtiofs::run(arguments));
     }
 }
+
+/// The README's example is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

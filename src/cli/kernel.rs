@@ -29,6 +29,9 @@ Examples:
   sandpen kernel install
   sandpen kernel install --kernel /boot/vmlinuz-$(uname -r) --modules /lib/modules/$(uname -r)")]
 struct Install {
+    /// Do nothing when an undamaged one is installed already
+    #[arg(long, conflicts_with = "kernel")]
+    if_missing: bool,
     /// A kernel of your own: a bzImage or an uncompressed vmlinux
     #[arg(long, value_name = "FILE", requires = "modules")]
     kernel: Option<PathBuf>,
@@ -39,9 +42,16 @@ struct Install {
 
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let Action::Install(install) = &args.action;
-    let source = match (&install.kernel, &install.modules) {
-        (Some(kernel), Some(modules)) => KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() },
-        _ => KernelSource::Debian,
+    if install.if_missing
+        && let Ok(installed) = kernel::find(&global.data_dir())
+    {
+        return print::kernel(installed.version(), installed.directory());
+    }
+    let source = if let (Some(kernel), Some(modules)) = (&install.kernel, &install.modules) {
+        KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() }
+    } else {
+        print::note("fetching Debian's cloud kernel from the package archive, up to a minute …");
+        KernelSource::Debian
     };
     let installed = kernel::install(&global.data_dir(), &source)?;
     print::kernel(installed.version(), installed.directory())

@@ -248,9 +248,8 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
 }
 
 fn command(parts: &[ByteString]) -> String {
-    let parts: Vec<_> =
-        parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes()).escape_debug().to_string()).collect();
-    let text = parts.join(" ");
+    let parts: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes())).collect();
+    let text = plain(&parts.join(" ")).replace('\n', "\\n");
     if text.chars().count() <= COMMAND_CHARS {
         return text;
     }
