@@ -3,29 +3,17 @@
 STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
-RUN     := SANDPEN_STATE_DIR=$(STATE) $(SANDPEN)
 
-.PHONY: help demo test unit lint deny bench-boot packages build kernel rootfs clean
+.PHONY: help demo test lint deny bench-boot packages build kernel rootfs clean
 
 help:           ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+		printf '  make %-11s %s\n' "$$name" "$$what"; done
 
-packages:       ## Installs the Debian packages that are missing (as root, or with sudo)
-	@scripts/install-packages
-
-build: packages ## Builds target/release/sandpen
-	cargo build --release --locked
-
-kernel: build   ## Installs the guest kernel for this user, without root
-	@$(SANDPEN) kernel install
-
-rootfs:         ## Makes a small busybox root directory
-	@scripts/make-rootfs $(ROOTFS)
-
-demo: kernel rootfs ## Builds everything and runs a workload in a microVM
+demo: kernel rootfs ## Installs what is missing, builds, and runs a workload in a microVM
 	@SANDPEN="$(SANDPEN)" SANDPEN_STATE_DIR="$(STATE)" scripts/demo $(ROOTFS)
 
-test: packages  ## Runs all tests, real microVMs included
+test: packages  ## Installs what is missing and runs all tests, real microVMs included
 	@scripts/test
 
 lint:           ## rustfmt and clippy
@@ -33,12 +21,24 @@ lint:           ## rustfmt and clippy
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
-deny:           ## Licences, sources and duplicates of dependencies
+deny:           ## Licences, sources and bans of dependencies
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --all-features check bans licenses sources
 
 bench-boot: kernel rootfs ## First workload byte through sandpen against bare QEMU, in one run
 	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench boot
+
+packages:       ## Installs the Debian packages that are missing (as root, or with sudo)
+	@scripts/install-packages
+
+build: packages ## Builds target/release/sandpen
+	cargo build --release --locked
+
+kernel: build   ## Installs a guest kernel for this user where none is, without root
+	@$(SANDPEN) kernel install --if-missing
+
+rootfs: packages ## Makes a small busybox root directory
+	@scripts/make-rootfs $(ROOTFS)
 
 clean:          ## Removes everything that was built
 	cargo clean

@@ -32,3 +32,8 @@ pub fn run_helper_if_asked() {
         std::process::exit(driver::krun::helper::run());
     }
 }
+
+/// The README's example is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

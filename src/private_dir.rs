@@ -1,7 +1,7 @@
 //! Whether a state directory is safe to use: whoever can write to it can pass for our daemon.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::state_dir::StateDir;
@@ -81,6 +81,8 @@ pub fn prepare(path: &Path) -> Result<StateDir, PrivateDirError> {
     match std::fs::metadata(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
+            // An odd umask may have taken bits that we need ourselves.
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
         }
         Ok(meta) if !meta.is_dir() => return Err(PrivateDirError::NotADirectory(path)),
         Ok(_) => {}
@@ -102,8 +104,6 @@ pub fn prepare(path: &Path) -> Result<StateDir, PrivateDirError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -194,6 +194,17 @@ fn rm_removes_in_the_foreground_and_in_the_background() {
 }
 
 #[test]
+fn a_sandbox_that_removes_itself_can_be_removed_by_force() {
+    let home = Home::new();
+    for end in [&["rm", "-f", "a"][..], &["kill", "a"], &["stop", "-t", "0", "a"]] {
+        output(run(&home, &["-d", "--rm", "-n", "a"], "exec sleep 1000"));
+        assert_eq!(home.ok(end), "a\n");
+        // The name is free at once.
+        assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+    }
+}
+
+#[test]
 fn several_names_are_done_each_and_errors_told() {
     let home = Home::new();
     for name in ["a", "b"] {

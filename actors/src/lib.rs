@@ -5,9 +5,9 @@
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
-//! | [`supervisor::Supervisor`] | `StartSandbox StopSandbox KillSandbox RemoveSandbox WaitSandbox OpenChannels Reconcile Shutdown` | |
-//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels` | `StateChanged Down` |
-//! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Reopen Close` | `Appended LogFailed` |
+//! | [`supervisor::Supervisor`] | `StartSandbox StopSandbox KillSandbox RemoveSandbox WaitSandbox OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
+//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels Abandon` | `StateChanged Down` |
+//! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
 //! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListTransitions RemoveSandbox Flush` | |
 //!
 //! Commands live with their receiver, events with their sender; modules depend downwards only:
@@ -15,6 +15,9 @@
 
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
+
+#[cfg(all(feature = "testing", not(debug_assertions)))]
+compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod database;
 pub mod driver;

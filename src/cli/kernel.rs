@@ -30,6 +30,9 @@ Examples:
   sandpen kernel install --krunfw
   sandpen kernel install --kernel /boot/vmlinuz-$(uname -r) --modules /lib/modules/$(uname -r)")]
 struct Install {
+    /// Do nothing when an undamaged one is installed already
+    #[arg(long, conflicts_with = "kernel")]
+    if_missing: bool,
     /// A kernel of your own: a bzImage or an uncompressed vmlinux
     #[arg(long, value_name = "FILE", requires = "modules")]
     kernel: Option<PathBuf>,
@@ -46,12 +49,26 @@ struct Install {
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let Action::Install(install) = &args.action;
     if let Some(file) = &install.krunfw {
+        let kept = install.if_missing && file.is_none();
+        if kept && let Some(path) = kernel::krunfw::installed(&global.data_dir()) {
+            return print::krunfw(&path);
+        }
+        if file.is_none() {
+            print::note("fetching libkrunfw, the kernel of libkrun, from PyPI, up to a minute …");
+        }
         let path = kernel::krunfw::install(&global.data_dir(), file.as_deref())?;
         return print::krunfw(&path);
     }
-    let source = match (&install.kernel, &install.modules) {
-        (Some(kernel), Some(modules)) => KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() },
-        _ => KernelSource::Debian,
+    if install.if_missing
+        && let Ok(installed) = kernel::find(&global.data_dir())
+    {
+        return print::kernel(installed.version(), installed.directory());
+    }
+    let source = if let (Some(kernel), Some(modules)) = (&install.kernel, &install.modules) {
+        KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() }
+    } else {
+        print::note("fetching Debian's cloud kernel from the package archive, up to a minute …");
+        KernelSource::Debian
     };
     let installed = kernel::install(&global.data_dir(), &source)?;
     print::kernel(installed.version(), installed.directory())

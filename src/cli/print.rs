@@ -7,7 +7,7 @@
 mod stream;
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -142,11 +142,41 @@ pub fn detached(sandbox: &Sandbox) -> Result<u8, CliError> {
 pub fn ended(sandbox: &Sandbox) -> u8 {
     let name = short_name(&sandbox.config_file, &sandbox.name);
     match &sandbox.failure {
-        Some(failure) => message(&format!("sandbox {name}: {failure}")),
+        Some(failure) => {
+            message(&format!("sandbox {name}: {failure}"));
+            if matches!(sandbox.failure_kind.as_deref(), Some("vmm_lost" | "companion_lost" | "boot_timed_out")) {
+                last_words(&sandbox.vmm_log);
+            }
+        }
         None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
         None => {}
     }
     sandbox.run_code()
+}
+
+/// The end of what the VMM and the guest's console said, on stderr.
+fn last_words(log: &Path) {
+    const LINES: usize = 3;
+    const LINE_CHARS: usize = 300;
+    const END_BYTES: u64 = 4096;
+    let read_end = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let len = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(len.saturating_sub(END_BYTES)))?;
+        let mut end = Vec::new();
+        file.take(END_BYTES).read_to_end(&mut end)?;
+        Ok(end)
+    };
+    // Without it the message before is all that is known.
+    let Ok(end) = read_end() else { return };
+    for line in last_lines(&String::from_utf8_lossy(&end), LINES) {
+        message(&format!("  {}", line.chars().take(LINE_CHARS).collect::<String>()));
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> Vec<&str> {
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
 }
 
 /// The exit code of an ended sandbox on stdout.
@@ -223,9 +253,8 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
 }
 
 fn command(parts: &[ByteString]) -> String {
-    let parts: Vec<_> =
-        parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes()).escape_debug().to_string()).collect();
-    let text = parts.join(" ");
+    let parts: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes())).collect();
+    let text = plain(&parts.join(" ")).replace('\n', "\\n");
     if text.chars().count() <= COMMAND_CHARS {
         return text;
     }
@@ -249,6 +278,13 @@ mod tests {
     fn a_guests_words_cannot_speak_to_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a\\u{1b}[2Jb\\r\nc");
         assert_eq!(command(&[ByteString::from("a\u{1b}]0;x\u{7}"), ByteString::from("b")]), "a\\u{1b}]0;x\\u{7} b");
+    }
+
+    #[test]
+    fn the_last_lines_are_those_with_words() {
+        assert_eq!(last_lines("a\nb\n\nc\n  \n", 2), ["b", "c"]);
+        assert_eq!(last_lines("a", 2), ["a"]);
+        assert!(last_lines("", 2).is_empty());
     }
 
     #[test]

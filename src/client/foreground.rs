@@ -238,13 +238,16 @@ async fn pump(
     let from = position.map_or(OutputStart::Generation, OutputStart::Position);
     let mut output = client.output(key, OutputRequest { from, follow: true, stream: None }).await?;
     while let Some(frame) = output.next().await? {
-        *position = match &frame {
+        let after = match &frame {
             Frame::Bytes { position, bytes, .. } => Some(position.saturating_add(bytes.len() as u64)),
             Frame::Gap { position, bytes } => Some(position.saturating_add(*bytes)),
             Frame::End(_) => *position,
         };
         // Nobody listens any more: the caller is going away, and this future with it.
         let _ = notices.send(Notice::Output(frame)).await;
+        // Not before: this future may be dropped while a slow reader holds up the frame, which has
+        // to come again then.
+        *position = after;
     }
     Ok(())
 }

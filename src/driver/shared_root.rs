@@ -1,10 +1,23 @@
 //! The host directory that becomes a guest's root, and what to warn of.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use sandpen_actors::driver::DriverError;
 use sandpen_actors::spec::Rootfs;
+
+use super::waited::failed;
+
+/// Why the root directory cannot be shared.
+#[derive(Debug, thiserror::Error)]
+#[error("the root directory {path:?} cannot be used by this user; it must be readable and not locked away")]
+struct RootfsError {
+    path: PathBuf,
+    #[source]
+    source: Errno,
+}
 
 /// The directory that becomes the guest's root.
 pub(super) fn find(rootfs: &Rootfs, driver: &str) -> Result<String, DriverError> {
@@ -15,6 +28,9 @@ pub(super) fn find(rootfs: &Rootfs, driver: &str) -> Result<String, DriverError>
             return Err(unsupported("an overlayfs rootfs; use native: with one directory"));
         }
     };
+    // Here with words of our own: a VMM or virtiofsd would only be found dead.
+    access(path, AccessFlags::R_OK | AccessFlags::X_OK)
+        .map_err(|source| failed("sharing the root directory", RootfsError { path: path.clone(), source }))?;
     warn_if_exposed(path);
     // Both virtiofsd and libkrun take text.
     path.to_str().map(str::to_owned).ok_or_else(|| unsupported("a rootfs whose path is not UTF-8; rename it"))

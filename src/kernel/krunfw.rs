@@ -85,9 +85,14 @@ pub enum WheelError {
     Content,
 }
 
-/// The installed one's path.
-fn installed(data_dir: &Path) -> PathBuf {
+/// Where it is installed.
+fn place(data_dir: &Path) -> PathBuf {
     data_dir.join("kernel").join(SONAME)
+}
+
+/// The installed one, if it is undamaged as far as its headers say. Blocking.
+pub fn installed(data_dir: &Path) -> Option<PathBuf> {
+    Some(place(data_dir)).filter(|path| check(path).is_ok())
 }
 
 /// Finds libkrunfw: `explicit`, else what [`ENV`] names, else the installed one, else the system's.
@@ -106,7 +111,7 @@ fn search(named: Option<PathBuf>, data_dir: &Path, system: &[&Path]) -> Result<P
         check(&path)?;
         return Ok(path);
     }
-    let own = installed(data_dir);
+    let own = place(data_dir);
     if own.symlink_metadata().is_ok() {
         check(&own)?;
         return Ok(own);
@@ -163,7 +168,7 @@ pub fn install(data_dir: &Path, file: Option<&Path>) -> Result<PathBuf, KernelEr
     };
     check(&source)?;
     let bytes = fs::read(&source).map_err(|error| KrunfwError::Read { path: source, source: error })?;
-    let target = installed(data_dir);
+    let target = place(data_dir);
     store::write_whole(&target, &bytes)?;
     check(&target)?;
     tracing::info!(path = ?target, "libkrunfw installed");
@@ -241,7 +246,7 @@ mod tests {
     fn a_damaged_installed_one_is_not_passed_over() {
         let data = tempfile::tempdir().unwrap();
         fs::create_dir(data.path().join("kernel")).unwrap();
-        fs::write(installed(data.path()), "damaged").unwrap();
+        fs::write(place(data.path()), "damaged").unwrap();
         assert!(matches!(search(None, data.path(), &[Path::new("/usr/lib")]), Err(KrunfwError::Wrong { .. })));
     }
 
@@ -250,6 +255,6 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let own = std::env::current_exe().unwrap();
         assert!(install(data.path(), Some(&own)).is_err());
-        assert!(!installed(data.path()).exists());
+        assert!(!place(data.path()).exists());
     }
 }

@@ -10,15 +10,17 @@ use object::{Object as _, ObjectSection as _};
 
 use super::compression::{self, CompressionError};
 
-/// Modules that guests use: the virtio transport, ports and shared directories, and what disk
-/// images as rootfs need. The second field says whether a kernel without it is of no use.
-pub const WANTED: [(&str, bool); 6] = [
+/// Modules that guests use: the virtio transport, ports and shared directories, what disk images as
+/// rootfs need, and KVM for microVMs inside of guests. The second field says whether a kernel without it is of no use.
+pub const WANTED: [(&str, bool); 8] = [
     ("virtio_mmio", true),
     ("virtio_console", true),
     ("virtiofs", true),
     ("virtio_blk", false),
     ("overlay", false),
     ("erofs", false),
+    ("kvm_amd", false),
+    ("kvm_intel", false),
 ];
 
 /// Deepest directory level that is searched; a distribution's tree has 8.

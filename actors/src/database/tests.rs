@@ -302,6 +302,22 @@ fn a_newer_schema_is_refused() {
 }
 
 #[test]
+fn a_row_that_cannot_be_read_hides_no_other() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        add(&database, "a").await;
+        let bad = add(&database, "b").await;
+        let other = SqlitePoolForTests::open(&fixture.path()).await;
+        other.execute("UPDATE sandboxes SET state = '{}' WHERE name = 'b'").await.unwrap();
+        let rows = database.send(ListSandboxes).await.unwrap().unwrap();
+        assert_eq!(rows.iter().map(|row| row.spec.key.name.as_str()).collect::<Vec<_>>(), ["a"]);
+        let refused = database.send(GetSandbox(bad.spec.key)).await.unwrap();
+        assert!(matches!(refused, Err(DatabaseError::Unreadable { column: "state", .. })));
+    });
+}
+
+#[test]
 fn a_missing_directory_is_said() {
     run(|| async {
         let fixture = Fixture::new();

@@ -1,5 +1,9 @@
 //! Names, texts and limits, good and hostile.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
 use proptest::prelude::*;
 
 use super::*;

@@ -15,6 +15,7 @@
 
 mod actor;
 mod child;
+mod handlers;
 mod messages;
 mod restart;
 mod start;

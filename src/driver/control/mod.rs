@@ -147,7 +147,7 @@ fn unreachable(reason: impl std::fmt::Display) -> DriverError {
 }
 
 impl GuestSession {
-    /// Sends a signal to the workload's process group. Before the workload runs, one that would end
+    /// Sends a signal to the workload's main process. Before the workload runs, one that would end
     /// it makes the guest report it as not started.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
 use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
@@ -10,11 +11,25 @@ use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
 use super::QemuConfig;
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::{Accelerator, QemuArgs, VIRTIOFS_SOCKET};
+use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{guest_binary, host, initramfs, shared_root, tsc, virtiofs};
+use crate::driver::{guest_binary, host, initramfs, shared_root, tsc};
 
 /// The role of the process that shares the root directory.
 pub(super) const VIRTIOFS_ROLE: &str = "virtiofsd";
+
+/// Why the processes could only fail.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    /// virtiofsd would not start.
+    #[error(
+        "at most {limit} open files are allowed, {OPEN_FILES_MIN} are needed; raise the hard limit (ulimit -Hn, LimitNOFILE=)"
+    )]
+    OpenFiles {
+        /// The hard limit.
+        limit: u64,
+    },
+}
 
 /// How long a guest may take to report itself.
 pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
@@ -27,6 +42,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
     let shared = shared_root::find(&launch.spec.rootfs, super::NAME)?;
+    check_open_files().map_err(|source| failed("sharing the root directory", source))?;
     let qemu = match &config.qemu {
         Some(path) => host::open_qemu(path.clone()),
         None => host::find_qemu(),
@@ -71,4 +87,12 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config) })
+}
+
+/// A limit that cannot be read is virtiofsd's to complain about.
+fn check_open_files() -> Result<(), HostError> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, limit)) if limit < OPEN_FILES_MIN => Err(HostError::OpenFiles { limit }),
+        _ => Ok(()),
+    }
 }

@@ -1,0 +1,76 @@
+//! Why a specification is refused.
+
+use std::path::PathBuf;
+
+/// Why a piece of a specification was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A sandbox or config name that is not a safe file name.
+    #[error(
+        "{what} name {name:?} is not allowed: use 1 to 63 of A-Z a-z 0-9 _ . -, starting with a letter or digit, without \"..\""
+    )]
+    Name {
+        /// "sandbox" or "config".
+        what: &'static str,
+        /// The refused name.
+        name: String,
+    },
+    /// A stored rootfs text that is neither `native:PATH` nor `overlayfs:A:B`.
+    #[error("rootfs {0:?} is not of the form native:PATH or overlayfs:LOWER:LOWER")]
+    RootfsText(String),
+    /// The rootfs is not an absolute path.
+    #[error("rootfs {0:?} is not an absolute path")]
+    RootfsRelative(PathBuf),
+    /// The rootfs does not exist or cannot be read.
+    #[error("rootfs {path:?} cannot be used: {reason}")]
+    RootfsUnusable {
+        /// The path as given.
+        path: PathBuf,
+        /// "no such directory", "not a directory" or the system's words.
+        reason: String,
+    },
+    /// Memory outside what a guest boots with.
+    #[error("memory of {mib} MiB is outside {min} to {max} MiB: below that the guest kernel does not boot")]
+    Memory {
+        /// The refused amount.
+        mib: u32,
+        /// The least amount accepted.
+        min: u32,
+        /// The largest amount accepted.
+        max: u32,
+    },
+    /// A number of virtual CPUs that no machine type takes.
+    #[error("{0} cpus: use 1 to 64")]
+    Cpus(u32),
+    /// An environment entry without a name, or with `=` or NUL in it.
+    #[error("environment entry {0:?} is not of the form NAME=VALUE")]
+    Env(String),
+    /// Nothing to execute.
+    #[error("the command is empty")]
+    NoCommand,
+    /// A NUL byte in an argument, a value or a path.
+    #[error("{what} holds a NUL byte, which no program can receive")]
+    Nul {
+        /// Which part.
+        what: &'static str,
+    },
+    /// A working directory that is not absolute.
+    #[error("working directory {0:?} is not an absolute path in the guest")]
+    Workdir(String),
+    /// The command, environment and workdir together are too large for one message.
+    #[error("command and environment are {bytes} bytes together; at most {max} fit")]
+    TooLarge {
+        /// What was asked for.
+        bytes: usize,
+        /// The most that is accepted.
+        max: usize,
+    },
+    /// Log limits that cannot hold anything.
+    #[error("log files of {max_bytes} bytes, {keep} kept: use at least 4096 bytes and 1 file")]
+    Log {
+        /// Size at which a log is rotated.
+        max_bytes: u64,
+        /// Files kept.
+        keep: u32,
+    },
+}

@@ -1,0 +1,110 @@
+//! Names that are safe file names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::SpecError;
+
+fn check_name(what: &'static str, name: &str) -> Result<(), SpecError> {
+    let mut bytes = name.bytes();
+    let starts_well = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let goes_on_well = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if starts_well && goes_on_well && name.len() <= 63 && !name.contains("..") {
+        Ok(())
+    } else {
+        Err(SpecError::Name { what, name: name.to_owned() })
+    }
+}
+
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            /// Checks and takes `name`.
+            ///
+            /// # Errors
+            /// [`SpecError::Name`] unless it matches `[A-Za-z0-9][A-Za-z0-9_.-]{0,62}` without `..`.
+            pub fn new(name: impl Into<String>) -> Result<Self, SpecError> {
+                let name = name.into();
+                check_name($what, &name)?;
+                Ok(Self(name))
+            }
+
+            /// The name as text; safe as one path component.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = SpecError;
+            fn try_from(name: String) -> Result<Self, SpecError> {
+                Self::new(name)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = SpecError;
+            fn from_str(name: &str) -> Result<Self, SpecError> {
+                Self::new(name)
+            }
+        }
+    };
+}
+
+checked_name!(
+    /// A sandbox's name: unique within its config, safe as a file name.
+    SandboxName,
+    "sandbox"
+);
+checked_name!(
+    /// The project file a sandbox belongs to, as a safe name; `default` where none is used.
+    ConfigName,
+    "config"
+);
+
+impl Default for ConfigName {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+/// What identifies a sandbox in one state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SandboxKey {
+    /// The project file's name.
+    pub config: ConfigName,
+    /// The sandbox's name.
+    pub name: SandboxName,
+}
+
+impl SandboxKey {
+    /// A key in the `default` config.
+    pub fn new(name: SandboxName) -> Self {
+        Self { config: ConfigName::default(), name }
+    }
+}
+
+impl fmt::Display for SandboxKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.config, self.name)
+    }
+}

@@ -1,0 +1,219 @@
+//! One handler per message: requests in, ends heard.
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Handler, ResponseActFuture, WrapFuture as _};
+use futures::future::join_all;
+use nix::libc::SIGKILL;
+use tokio::sync::oneshot;
+
+use super::actor::{Answer, Supervisor};
+use super::child::Child;
+use super::start::{list, reserve_row};
+use super::{
+    KillSandbox, OpenChannels, Reconcile, ReconcileReport, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
+    SubscribeStateChanges, SupervisorError, WaitSandbox,
+};
+use crate::database::{GetSandbox, SandboxRow};
+use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, StartMode, StateChanged, Stop};
+use crate::spec::SandboxKey;
+impl Handler<StartSandbox> for Supervisor {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, StartSandbox { spec }: StartSandbox, _: &mut Self::Context) -> Self::Result {
+        let key = spec.key.clone();
+        if self.shutting_down.is_some() {
+            return self.refuse(SupervisorError::ShuttingDown);
+        }
+        if let Err(error) = spec.check_values() {
+            return self.refuse(error.into());
+        }
+        if let Some(child) = self.children.get(&key) {
+            return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
+        }
+        let driver = match self.check_room().and_then(|()| Ok(self.config.drivers.select(&spec.driver)?)) {
+            Ok(driver) => driver,
+            Err(error) => return self.refuse(error),
+        };
+        let mut child = Child::default();
+        let (sender, started) = oneshot::channel();
+        child.until_started.push(sender);
+        self.children.insert(key.clone(), child);
+        let row = reserve_row(self.config.database.clone(), spec, driver.name(), self.config.supervisor_pid);
+        let hosted = row.into_actor(self).map(move |row, this, ctx| match row {
+            Ok(row) => {
+                this.host_child(row, driver, StartMode::Launch, ctx);
+                Ok(started)
+            }
+            Err(error) => {
+                this.children.remove(&key);
+                Err(error)
+            }
+        });
+        Box::pin(hosted.then(|started, this, _| {
+            let row = async move { started?.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
+            row.into_actor(this)
+        }))
+    }
+}
+
+impl Handler<StopSandbox> for Supervisor {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, StopSandbox { key, grace }: StopSandbox, ctx: &mut Self::Context) -> Self::Result {
+        self.end_child(&key, grace, Stop { grace }, ctx)
+    }
+}
+
+impl Handler<KillSandbox> for Supervisor {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, KillSandbox { key, signal }: KillSandbox, ctx: &mut Self::Context) -> Self::Result {
+        if signal == SIGKILL {
+            return self.end_child(&key, std::time::Duration::ZERO, Kill { signal }, ctx);
+        }
+        let Some(child) = self.children.get(&key) else { return self.not_live(&key) };
+        let (Some(monitor), Some(row)) = (child.monitor.clone(), child.row.clone()) else { return self.not_live(&key) };
+        let sent = async move {
+            monitor.send(Kill { signal }).await??;
+            Ok((*row).clone())
+        };
+        Box::pin(sent.into_actor(self))
+    }
+}
+
+impl Handler<RemoveSandbox> for Supervisor {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, RemoveSandbox { key, force }: RemoveSandbox, ctx: &mut Self::Context) -> Self::Result {
+        if let Some(child) = self.children.get(&key) {
+            if !force {
+                return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
+            }
+            let again = ctx.address();
+            let killed = self.end_child(&key, std::time::Duration::ZERO, Kill { signal: SIGKILL }, ctx);
+            return Box::pin(killed.then(move |killed, this, _| {
+                let removed = async move {
+                    killed?;
+                    match again.send(RemoveSandbox { key, force: false }).await? {
+                        // `remove_on_end` was faster.
+                        Err(SupervisorError::NotFound { .. }) => Ok(()),
+                        removed => removed,
+                    }
+                };
+                removed.into_actor(this)
+            }));
+        }
+        // The name stays taken until the last file is gone.
+        self.children.insert(key.clone(), Child::default());
+        let row = self.config.database.send(GetSandbox(key.clone()));
+        let missing = key.clone();
+        let found = async move { row.await??.ok_or(SupervisorError::NotFound { key: missing }) };
+        let removed = found.into_actor(self).then(|row, this, _| {
+            let removal = row.map(|row| this.remove_everything(&row));
+            async move { removal?.await }.into_actor(this)
+        });
+        Box::pin(removed.map(move |removed, this, _| {
+            this.children.remove(&key);
+            removed
+        }))
+    }
+}
+
+impl Handler<WaitSandbox> for Supervisor {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, WaitSandbox { key }: WaitSandbox, _: &mut Self::Context) -> Self::Result {
+        if let Some(child) = self.children.get_mut(&key) {
+            let (sender, ended) = oneshot::channel();
+            child.until_ended.push(sender);
+            let row = async move { ended.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
+            return Box::pin(row.into_actor(self));
+        }
+        let row = self.config.database.send(GetSandbox(key.clone()));
+        Box::pin(async move { row.await??.ok_or(SupervisorError::NotFound { key }) }.into_actor(self))
+    }
+}
+
+impl Handler<OpenChannels> for Supervisor {
+    type Result = Answer<Option<Channels>>;
+
+    fn handle(&mut self, OpenChannels { key }: OpenChannels, _: &mut Self::Context) -> Self::Result {
+        let monitor = self.children.get(&key).and_then(|child| child.monitor.clone());
+        let channels = async move {
+            let Some(monitor) = monitor else { return Ok(None) };
+            // A monitor that has just ended is the same as none.
+            Ok(monitor.send(GetChannels).await.ok().and_then(Result::ok))
+        };
+        Box::pin(channels.into_actor(self))
+    }
+}
+
+impl Handler<SubscribeStateChanges> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, SubscribeStateChanges { recipient }: SubscribeStateChanges, _: &mut Self::Context) {
+        self.subscribers.push(recipient);
+    }
+}
+
+impl Handler<Reconcile> for Supervisor {
+    type Result = Answer<ReconcileReport>;
+
+    fn handle(&mut self, _: Reconcile, _: &mut Self::Context) -> Self::Result {
+        let rows = list(self.config.database.clone()).into_actor(self);
+        Box::pin(rows.map(|rows, this, ctx| Ok(this.reconcile(rows?, ctx))))
+    }
+}
+
+impl Handler<Shutdown> for Supervisor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, shutdown: Shutdown, ctx: &mut Self::Context) -> Self::Result {
+        self.shutting_down = Some(shutdown);
+        let keys: Vec<SandboxKey> = self.children.keys().cloned().collect();
+        let Some(grace) = shutdown.grace else {
+            let mut ended = Vec::new();
+            for key in keys {
+                let Some(child) = self.children.get_mut(&key) else { continue };
+                if let Some(monitor) = &child.monitor {
+                    monitor.do_send(Abandon);
+                    let (sender, receiver) = oneshot::channel();
+                    child.until_ended.push(sender);
+                    ended.push(receiver);
+                }
+            }
+            return Box::pin(async move { drop(join_all(ended).await) }.into_actor(self));
+        };
+        let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, grace, Stop { grace }, ctx)).collect();
+        ends.into_iter().fold(Box::pin(actix::fut::ready(())) as ResponseActFuture<Self, ()>, |all, end| {
+            Box::pin(all.then(|(), _, _| end).map(|_, _, _| ()))
+        })
+    }
+}
+
+impl Handler<StateChanged> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, StateChanged { row }: StateChanged, _: &mut Self::Context) {
+        self.note_row(&row);
+    }
+}
+
+impl Handler<Down> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Down { key, generation, reason }: Down, ctx: &mut Self::Context) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(row) = child.row.clone().filter(|row| row.generation == generation) else { return };
+        child.monitor = None;
+        let leaving = self.shutting_down.is_some_and(|shutdown| shutdown.grace.is_none());
+        if !row.state.is_live() {
+            self.on_ended(&key, ctx);
+        } else if leaving {
+            // Answers those who wait for this end of ours; the microVM goes on.
+            self.children.remove(&key);
+        } else {
+            tracing::warn!(sandbox = %key, ?reason, "a monitor was lost; its microVM is adopted by a new one");
+            self.adopt_again(&key, ctx);
+        }
+    }
+}

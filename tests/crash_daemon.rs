@@ -1,0 +1,361 @@
+//! Sudden deaths at random moments: of the daemon, the waiter, the workload, the client. After each,
+//! logs are gap-free and not doubled, exit codes true, and nothing is left. The `process` driver makes
+//! it quick. `SANDPEN_TEST_SEED` repeats a run.
+#![cfg(feature = "testing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::duration_suboptimal_units,
+    reason = "a test that cannot go on fails"
+)]
+
+mod support;
+
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use support::{Home, explain, finish, output, until};
+
+/// Lines of a flood. Some 0.2 s of a shell's work.
+const LINES: usize = 20_000;
+
+/// Random numbers that a seed repeats (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let seed = std::env::var("SANDPEN_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        println!("SANDPEN_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+
+    /// A random moment: what is random about these tests, not a wait for something.
+    fn pause(&mut self, limit_ms: u64) {
+        std::thread::sleep(Duration::from_micros(self.below(limit_ms * 1000)));
+    }
+}
+
+/// `sandpen run OPTIONS -n NAME ROOTFS -- sh -c SCRIPT` on the host.
+fn run(home: &Home, name: &str, options: &[&str], script: &str) -> Command {
+    let mut command = home.sandpen(&["run", "--driver", "process", "-n", name]);
+    command.args(options).arg(home.path()).args(["--", "/bin/sh", "-c", script]);
+    command
+}
+
+fn spawn(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Numbered lines, then exit code 42.
+fn flood() -> String {
+    format!("i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; done; exit 42")
+}
+
+fn numbered(lines: usize) -> String {
+    (1..=lines).map(|i| format!("line {i}\n")).collect()
+}
+
+/// Says where output differs.
+fn assert_same(seen: &[u8], expected: &str, round: u64) {
+    let seen = String::from_utf8_lossy(seen);
+    if let Some(at) = seen.lines().zip(expected.lines()).position(|(seen, expected)| seen != expected) {
+        let near: Vec<_> = seen.lines().skip(at.saturating_sub(2)).take(5).collect();
+        panic!("round {round}: differs at line {at}: {near:?}");
+    }
+    assert_eq!(seen.len(), expected.len(), "round {round}");
+}
+
+fn send(pid: u32, signal: Signal) {
+    // It may be gone already; who it was is certain: nobody else reaps it meanwhile.
+    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+}
+
+fn kill_daemon(home: &Home) {
+    let Ok(text) = fs::read_to_string(home.state().join("daemon.lock")) else { return };
+    let Ok(pid) = text.trim().parse::<u32>() else { return };
+    // A lock file can be older than its daemon's successor: only a daemon of this home is meant.
+    if home.processes().iter().any(|(found, line)| *found == pid && line.contains(" daemon ")) {
+        send(pid, Signal::SIGKILL);
+    }
+}
+
+/// The waiter of a sandbox and its workload, by their runtime directory and parent.
+fn waiter(home: &Home, name: &str) -> u32 {
+    let dir = home.state().join("run/default").join(name);
+    let processes = home.processes();
+    let found = processes.iter().find(|(pid, _)| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir));
+    found.unwrap_or_else(|| panic!("no waiter of {name} among {processes:?}")).0
+}
+
+fn row(home: &Home, name: &str) -> Option<Value> {
+    let list: Value = serde_json::from_str(&home.ok(&["ps", "-a", "--json"])).unwrap();
+    list.as_array().unwrap().iter().find(|row| row["name"] == name).cloned()
+}
+
+/// Nothing is left but the daemon, logs and rows.
+fn assert_clean(home: &Home) {
+    let end = Instant::now() + Duration::from_secs(30);
+    let run: PathBuf = home.state().join("run/default");
+    while fs::read_dir(&run).is_ok_and(|mut entries| entries.next().is_some()) {
+        if Instant::now() > end {
+            let files = output(Command::new("ls")).stdout;
+            let log = fs::read_to_string(home.state().join("daemon.log")).unwrap();
+            let processes = home.processes();
+            panic!(
+                "{:?}\n{processes:?}\n{log}\n{}",
+                fs::read_dir(run).unwrap().flatten().collect::<Vec<_>>(),
+                files.len()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    until("only the daemon is left", || {
+        home.processes().iter().all(|(_, line)| line.contains(" daemon ")) && home.processes().len() <= 1
+    });
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_loses_and_doubles_nothing() {
+    let home = Home::new();
+    let mut dice = Dice::new();
+    for round in 0..8_u64 {
+        let name = format!("r{round}");
+        let client = spawn(run(&home, &name, &["-d"], &flood()));
+        for _ in 0..=dice.below(3) {
+            dice.pause(200);
+            kill_daemon(&home);
+            home.ok(&["ps"]);
+        }
+        let result = finish(client);
+        let Some(found) = row(&home, &name) else {
+            assert!(!result.status.success(), "round {round}: no row, but: {}", explain(&result));
+            continue;
+        };
+        let code = home.run(&["wait", &name]);
+        let found = row(&home, &name).unwrap_or(found);
+        if found["state"] == "FAILED" {
+            // The daemon died before the waiter had its specification: nothing ever ran.
+            assert!(home.ok(&["logs", &name]).is_empty(), "round {round}: {found}");
+            assert_eq!(found["failure_kind"], "lost", "round {round}: {found}");
+            assert!(!result.status.success(), "round {round}: {}", explain(&result));
+        } else {
+            assert_eq!(code.stdout, b"42\n", "round {round}: {} {found}", explain(&code));
+            let log = home.ok(&["logs", &name]);
+            assert_same(log.as_bytes(), &numbered(LINES), round);
+        }
+        assert_clean(&home);
+    }
+}
+
+#[test]
+fn a_foreground_client_over_deaths_of_the_daemon_shows_everything_once() {
+    let home = Home::new();
+    let mut dice = Dice::new();
+    for round in 0..4_u64 {
+        let go = home.path().join(format!("go{round}"));
+        let script = format!("echo ready; while [ ! -e '{}' ]; do sleep 0.01; done; {}", go.display(), flood());
+        let name = format!("f{round}");
+        let mut client = spawn(run(&home, &name, &["-i"], &script));
+        let mut ready = [0; 6];
+        client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        fs::write(go, "").unwrap();
+        if round % 2 == 0 {
+            dice.pause(300);
+        } else {
+            // Nobody reads: what is under way to the client's stdout is stuck when the daemon dies.
+            until("more is on file than the pipe holds", || home.log(&name).len() > 150_000);
+        }
+        kill_daemon(&home);
+        let result = finish(client);
+        assert_eq!(result.status.code(), Some(42), "round {round}: {}", explain(&result));
+        assert_same(home.ok(&["logs", &name]).as_bytes(), &format!("ready\n{}", numbered(LINES)), round);
+        assert_same(&result.stdout, &numbered(LINES), round);
+        assert_eq!(home.ok(&["logs", &name]).len(), "ready\n".len() + result.stdout.len());
+        assert_clean(&home);
+    }
+}
+
+#[test]
+fn a_daemon_killed_while_it_stops_a_sandbox_has_it_stopped_by_the_next() {
+    let home = Home::new();
+    let mut dice = Dice::new();
+    for round in 0..4_u64 {
+        let name = format!("a{round}");
+        let script = "trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.02; done";
+        let mut client = spawn(run(&home, &name, &[], script));
+        let mut ready = [0; 6];
+        client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        let stop = spawn(home.sandpen(&["stop", &name]));
+        dice.pause(60);
+        kill_daemon(&home);
+        finish(stop);
+        // The stop may have died with the daemon before it was durable.
+        let again = home.run(&["stop", &name]);
+        let found = home.inspect(&name);
+        assert_eq!(found["state"], "STOPPED", "round {round}: {} {found}", explain(&again));
+        assert_eq!(found["exit_code"], 5, "round {round}: {found}");
+        let result = finish(client);
+        assert_eq!(result.status.code(), Some(5), "round {round}: {}", explain(&result));
+        assert_eq!(home.ok(&["logs", &name]), "ready\nasked\n", "round {round}");
+        assert_clean(&home);
+    }
+}
+
+#[test]
+fn a_killed_waiter_fails_its_sandbox_and_takes_the_workload_along() {
+    let home = Home::new();
+    let mut dice = Dice::new();
+    for round in 0..4_u64 {
+        let name = format!("a{round}");
+        let mut client = spawn(run(
+            &home,
+            &name,
+            &[],
+            &format!("echo ready; {}; exec sleep 1000", flood().replace("; exit 42", "")),
+        ));
+        let mut ready = [0; 6];
+        client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        dice.pause(300);
+        send(waiter(&home, &name), Signal::SIGKILL);
+        // Killed alone it ends nothing; the workload lives until it is told to end.
+        let killed = home.run(&["kill", &name]);
+        let result = finish(client);
+        let found = home.inspect(&name);
+        let state = found["state"].as_str().unwrap();
+        assert!(["STOPPED", "FAILED"].contains(&state), "round {round}: {} {found}", explain(&killed));
+        assert_ne!(result.status.code(), Some(0), "round {round}: {}", explain(&result));
+        let log = home.ok(&["logs", &name]);
+        let whole = format!("ready\n{}", numbered(LINES));
+        assert!(whole.starts_with(&log), "round {round}: {} bytes", log.len());
+        assert!(log.as_bytes().ends_with(&result.stdout), "round {round}");
+        assert_clean(&home);
+    }
+}
+
+#[test]
+fn a_waiter_killed_while_no_daemon_lives_is_no_riddle_for_the_next() {
+    let home = Home::new();
+    output(run(&home, "a", &["-d"], "echo ready; exec sleep 1000"));
+    output(run(&home, "b", &["-d"], "echo ready; exec sleep 1000"));
+    let waiter = waiter(&home, "a");
+    kill_daemon(&home);
+    send(waiter, Signal::SIGKILL);
+    until("it is gone", || !Path::new(&format!("/proc/{waiter}")).exists());
+    assert_eq!(home.inspect("b")["state"], "RUNNING");
+    home.run(&["kill", "a"]);
+    let found = home.inspect("a");
+    assert!(["STOPPED", "FAILED"].contains(&found["state"].as_str().unwrap()), "{found}");
+    home.ok(&["kill", "b"]);
+    assert_clean(&home);
+}
+
+#[test]
+fn clients_killed_at_any_moment_leave_a_sandbox_that_can_be_ended() {
+    let home = Home::new();
+    home.ok(&["ps"]);
+    let mut dice = Dice::new();
+    for round in 0..8 {
+        let name = format!("c{round}");
+        let mut command = run(&home, &name, &["-i"], "while :; do echo x; sleep 0.01; done");
+        command.stdin(Stdio::piped());
+        let mut client = spawn(command);
+        dice.pause(100);
+        client.kill().unwrap();
+        client.wait().unwrap();
+        // The request may still be under way: forced removal ends it whatever it has become.
+        until("it is gone for good", || {
+            home.run(&["rm", "-f", &name]);
+            row(&home, &name).is_none()
+        });
+        assert_clean(&home);
+    }
+}
+
+#[test]
+fn stop_kill_and_removal_meet_a_start_at_any_moment() {
+    let home = Home::new();
+    home.ok(&["ps"]);
+    let mut dice = Dice::new();
+    for round in 0..12 {
+        let name = format!("s{round}");
+        let client = spawn(run(&home, &name, &[], "exec sleep 1000"));
+        dice.pause(40);
+        let args = match dice.below(3) {
+            0 => vec!["stop", &name],
+            1 => vec!["kill", &name],
+            _ => vec!["rm", "-f", &name],
+        };
+        let mut tries = Vec::new();
+        until("it is known", || {
+            tries.push(String::from_utf8_lossy(&home.run(&args).stderr).into_owned());
+            assert!(tries.len() < 100, "{tries:?}");
+            tries.last().is_some_and(String::is_empty)
+        });
+        let result = finish(client);
+        let seen = result.status.code();
+        // Before the workload runs, a stop may kill and a kill may terminate. What is removed is gone
+        // for its client.
+        let removed = args[0] == "rm" && seen == Some(125);
+        assert!(removed || matches!(seen, Some(137 | 143)), "{args:?}: {}", explain(&result));
+        assert_clean(&home);
+    }
+}
+
+#[test]
+fn two_hundred_runs_leave_the_daemon_as_it_was() {
+    let home = Home::new();
+    let look = || {
+        let pid = home.daemon_pid();
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+        (files, threads, kib)
+    };
+    let one = |i: usize| {
+        let result = output(run(&home, "a", &[], &format!("echo {i}")));
+        assert_eq!(result.stdout, format!("{i}\n").as_bytes(), "{}", explain(&result));
+    };
+    (0..50).for_each(one);
+    let before = look();
+    (0..150).for_each(one);
+    let mut after = look();
+    until("connections are closed", || {
+        after = look();
+        after.0 <= before.0 + 2
+    });
+    println!("{before:?} {after:?}");
+    assert!(after.1 <= before.1 + 8, "threads: {before:?} {after:?}");
+    assert!(after.2 < before.2 + (8 << 10), "memory: {before:?} {after:?}");
+}
+
+#[test]
+fn fifty_sandboxes_at_once() {
+    let home = Home::new();
+    let names: Vec<_> = (0..50).map(|i| format!("n{i}")).collect();
+    let clients: Vec<_> =
+        names.iter().map(|name| spawn(run(&home, name, &[], &format!("echo {name}; sleep 1; exit 7")))).collect();
+    for (client, name) in clients.into_iter().zip(&names) {
+        let result = finish(client);
+        assert_eq!(result.status.code(), Some(7), "{name}: {}", explain(&result));
+        assert_eq!(result.stdout, format!("{name}\n").as_bytes(), "{}", explain(&result));
+    }
+    assert_clean(&home);
+}

@@ -1,0 +1,265 @@
+//! What the documentation lists, compared with the code that decides it: a table that has grown old
+//! fails here.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sandpen::actors::spec::{SandboxKey, SandboxName};
+use sandpen::actors::state_dir::StateDir;
+
+type Words = BTreeSet<String>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every page for users, by its path.
+fn pages() -> Vec<String> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
+    docs.filter(|path| Path::new(path).extension().is_some_and(|extension| extension == "md"))
+        .chain(["README.md".to_owned()])
+        .collect()
+}
+
+/// The part of a page from its heading to the next one.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
+    rest.split("\n#").next().unwrap()
+}
+
+/// The cells of a text's table rows, without headings.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let rows = text.lines().filter_map(|line| line.trim_start_matches("//! ").strip_prefix("| "));
+    let cells = rows.map(|row| row.trim_end_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>());
+    let mut cells: Vec<_> = cells.collect();
+    if let Some(line) = cells.iter().position(|cells| cells[0].starts_with("---")) {
+        cells.drain(..=line);
+    }
+    cells
+}
+
+/// What stands in backticks, split at spaces.
+fn code_words(text: &str) -> Words {
+    text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+/// The names that follow `before` and end at a character that no name has.
+fn names_after(text: &str, before: &str) -> Words {
+    let names = text.split(before).skip(1);
+    names.map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect()).collect()
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Commands and events of an actor, from its sources: a command is a message of its own module that
+/// it handles, an event one that it does not.
+fn messages(actor: &str, module: &str) -> (Words, Words) {
+    let source = read(&format!("actors/src/{module}/messages.rs"));
+    let messages: Words = source
+        .split("#[rtype(")
+        .skip(1)
+        .map(|rest| rest.split_once("pub struct ").unwrap().1)
+        .map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect())
+        .collect();
+    let mut handled = Words::new();
+    for file in rust_files(&root().join("actors/src").join(module)) {
+        let text = fs::read_to_string(file).unwrap();
+        for line in text.lines().filter(|line| line.ends_with(&format!("> for {actor} {{"))) {
+            handled.extend(names_after(line, "Handler<"));
+        }
+    }
+    messages.into_iter().partition(|message| handled.contains(message))
+}
+
+#[test]
+fn actors_and_their_messages() {
+    let actors =
+        [("Supervisor", "supervisor"), ("Monitor", "monitor"), ("LogWriter", "log_writer"), ("Database", "database")];
+    for page in ["docs/architecture.md", "actors/src/lib.rs"] {
+        let text = read(page);
+        let table: BTreeMap<String, (Words, Words)> = rows(&text)
+            .into_iter()
+            .filter(|cells| cells.len() == 3)
+            .map(|cells| {
+                let name = cells[0].split('`').nth(1).unwrap().rsplit("::").next().unwrap().to_owned();
+                (name, (code_words(cells[1]), code_words(cells[2])))
+            })
+            .collect();
+        for (actor, module) in actors {
+            assert_eq!(table.get(actor), Some(&messages(actor, module)), "{page}: {actor}");
+        }
+        assert_eq!(table.len(), actors.len(), "{page}");
+    }
+}
+
+#[test]
+fn http_routes() {
+    let source = read("src/daemon/routes.rs");
+    let mut code = Words::new();
+    for line in source.lines().filter(|line| line.contains(".service(")) {
+        let path = line.split('"').nth(1).unwrap();
+        let path =
+            if line.contains("(sandbox(") { format!("/v1/sandboxes/{{config}}/{{name}}{path}") } else { path.into() };
+        for method in names_after(line, "web::") {
+            if ["get", "post", "put", "delete"].contains(&method.as_str()) {
+                code.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    let page = read("docs/http-api.md");
+    let table = rows(section(&page, "## Routes"));
+    let documented: Words = table
+        .iter()
+        .map(|cells| cells[0].trim_matches('`').replace("…/{name}", "/v1/sandboxes/{config}/{name}"))
+        .collect();
+    assert!(code.len() > 8, "{code:?}");
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn http_error_codes() {
+    let mut code: Words = Words::new();
+    let status = read("src/daemon/reject.rs");
+    let (_, status) = status.split_once("fn status_of").unwrap();
+    let status = status.split("\n}").next().unwrap();
+    let handle = read("src/orchestrator/handle.rs");
+    let (_, handle) = handle.split_once("pub fn code(").unwrap();
+    let handle = handle.split("\n    }\n").next().unwrap();
+    for text in [status, handle] {
+        code.extend(text.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    let page = read("docs/http-api.md");
+    let table = rows(section(&page, "## Errors"));
+    let documented: Words = table.iter().flat_map(|cells| code_words(cells[1])).collect();
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn the_fields_of_a_sandbox() {
+    let source = read("src/api.rs");
+    let (_, fields) = source.split_once("pub struct Sandbox {").unwrap();
+    let fields = names_after(fields.split("\n}").next().unwrap(), "    pub ");
+    let page = read("docs/http-api.md");
+    let table = rows(section(&page, "### A sandbox"));
+    let documented: Words = table.iter().flat_map(|cells| code_words(&cells[0].replace(',', " "))).collect();
+    assert_eq!(documented, fields);
+    let kinds = source.split_once("fn failure_kind").unwrap().1.split("\n}").next().unwrap();
+    let kinds: Words = kinds.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    let row = table.iter().find(|cells| cells[0].contains("failure_kind")).unwrap();
+    assert_eq!(code_words(row[1]), kinds);
+}
+
+#[test]
+fn the_state_directory() {
+    let dir = StateDir::new("/state".into());
+    let key = SandboxKey::new(SandboxName::new("NAME").unwrap());
+    let page = read("docs/operations.md");
+    let documented: Words = rows(section(&page, "## Files on disk"))
+        .iter()
+        .map(|cells| cells[0].trim_matches('`').trim_end_matches('/').to_owned())
+        .collect();
+    let code: Words = [
+        dir.database(),
+        dir.lock(),
+        dir.daemon_log(),
+        dir.socket(),
+        dir.bin(),
+        dir.cache(),
+        dir.log(&key),
+        dir.vmm_log(&key),
+        dir.runtime(&key),
+    ]
+    .iter()
+    .map(|path| path.strip_prefix("/state").unwrap().to_str().unwrap())
+    .map(|path| path.replace("default", "<config>").replace("NAME", "<name>"))
+    .collect();
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn what_the_doctor_looks_at() {
+    let source = read("src/doctor.rs");
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let page = read("docs/operations.md");
+    let table = rows(section(&page, "## What `sandpen doctor` looks at"));
+    let documented: Words = table.iter().flat_map(|cells| code_words(cells[0])).collect();
+    // Some calls break the line before the name.
+    let dense: String = source.split_whitespace().collect();
+    assert_eq!(documented, names_after(&dense, "Check::new(\""));
+}
+
+#[test]
+fn frames_of_the_control_protocol() {
+    let source = read("guest/src/protocol/messages.rs");
+    let page = read("docs/drivers.md");
+    let documented: Words = rows(section(&page, "## Control protocol"))
+        .iter()
+        .filter(|cells| cells.len() == 2 && cells[0].starts_with('`'))
+        .flat_map(|cells| code_words(cells[0]))
+        .collect();
+    let mut code = Words::new();
+    for messages in ["HostMessage", "GuestMessage", "StdinMessage"] {
+        let (_, variants) = source.split_once(&format!("pub enum {messages} {{\n")).unwrap();
+        let variants = variants.split("\n}").next().unwrap().lines();
+        // Variants are indented once, their fields twice.
+        let variants = variants
+            .filter_map(|line| line.strip_prefix("    "))
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+        code.extend(variants.map(|line| line.chars().take_while(char::is_ascii_alphanumeric).collect::<String>()));
+    }
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn commands_in_the_pages_are_there() {
+    let help = Command::new(env!("CARGO_BIN_EXE_sandpen")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let commands = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
+    let mut known: Words = commands.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    known.insert("__virtiofsd".to_owned());
+    for page in pages() {
+        let text = read(&page);
+        // `sandpen WORD` in backticks, after a prompt, or in a unit file.
+        for before in ["`sandpen ", "$ sandpen ", "/bin/sandpen "] {
+            for command in names_after(&text, before) {
+                assert!(
+                    command.is_empty() || command.starts_with('-') || known.contains(&command),
+                    "{page}: {command}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for page in pages() {
+        let text = read(&page);
+        let dir = root().join(&page).parent().unwrap().to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !target.contains("://") && !target.starts_with('#') {
+                let file = target.split('#').next().unwrap();
+                assert!(dir.join(file).exists(), "{page} links to {target}, which is not there");
+            }
+        }
+    }
+}

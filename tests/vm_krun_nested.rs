@@ -1,0 +1,176 @@
+//! Linux under libkrun, on every host: QEMU emulates a processor with SVM, KVM runs inside of that
+//! guest, and sandpen in it makes microVMs of libkrun. Both sides are this build.
+//!
+//! Needs `sandpen kernel install` (with the KVM modules) and `sandpen kernel install --krunfw`;
+//! without, it says so and passes, unless `SANDPEN_REQUIRE_KRUNFW` is set.
+
+#![cfg(feature = "krun")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Home, explain, make_rootfs, output};
+
+/// A line before each scenario's output, so that they are told apart.
+const SCRIPT: &str = r#"
+set -e
+for module in irqbypass kvm kvm_amd; do insmod /modules/$module.ko; done
+[ -e /dev/kvm ] || mknod /dev/kvm c 10 232
+mount -t tmpfs none /root
+cp -r /inner /root/inner
+mkdir /root/bare /root/bare/bin
+cp /inner/bin/busybox /root/bare/bin/busybox
+export SANDPEN_STATE_DIR=/root/state SANDPEN_KRUNFW=/libkrunfw.so.5 HOME=/root
+set +e
+
+echo "== doctor"
+sandpen doctor --json | grep '"auto"'
+
+echo "== streams"
+sandpen run -n a /root/inner -- sh -c 'echo out; echo err >&2; echo made > /made; exit 42' 2>/root/err
+echo "code $?; $(cat /root/err); $(cat /root/inner/made); $(ls /root/inner)"
+sandpen inspect a | grep -E '"(state|driver|exit_code)"' | head -3
+
+echo "== secrets"
+sandpen run -e 'TOKEN=s3cret" init=/bad' -w '/tmp' /root/inner -- sh -c 'pwd; echo "$TOKEN"; cat /proc/cmdline; ls /sys/class/net'
+
+echo "== stdin"
+head -c 100000 /bin/busybox > /root/data
+sandpen run -i /root/inner -- cat < /root/data | cmp - /root/data && echo same
+
+echo "== bare root"
+sandpen run /root/bare -- /bin/busybox echo no directories needed
+echo "code $?"
+
+echo "== not found"
+sandpen run /root/inner -- nope 2>/dev/null
+echo "code $?"
+
+echo "== stop"
+sandpen run -d -n s /root/inner -- sh -c 'trap "echo asked; exit 5" TERM; echo ready; while :; do sleep 1; done'
+for i in $(seq 100); do sandpen logs s | grep -q ready && break; sleep 1; done
+sandpen stop s >/dev/null
+sandpen logs s
+sandpen inspect s | grep '"exit_code"' | head -1
+
+echo "== adopted"
+sandpen run -d -n d /root/inner -- sh -c 'for i in $(seq 60); do echo $i; sleep 0.1; done; exit 3' >/dev/null
+sleep 2
+kill -9 $(cat /root/state/daemon.lock)
+echo "code $(sandpen wait d) $(sandpen logs d | md5sum)"
+seq 60 | md5sum
+
+echo "== panic"
+sandpen run -n p /root/inner -- sh -c 'echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 100' 2>/dev/null
+sandpen inspect p | grep '"state"' | head -1
+
+sandpen shutdown --stop-sandboxes
+echo "== end $(ls /root/state/run/default | wc -l)"
+"#;
+
+fn skipped(reason: &str) {
+    assert!(std::env::var_os("SANDPEN_REQUIRE_KRUNFW").is_none(), "{reason}");
+    eprintln!("skipped: {reason}");
+}
+
+fn data_dir() -> PathBuf {
+    std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, PathBuf::from)
+}
+
+/// A root directory with this build of sandpen, its libraries, the KVM modules and libkrunfw.
+fn outer_root(dir: &Path, modules: &Path, firmware: &Path) {
+    make_rootfs(dir);
+    make_rootfs(&dir.join("inner"));
+    let program = env!("CARGO_BIN_EXE_sandpen");
+    let place = dir.join("bin/sandpen");
+    if fs::hard_link(program, &place).is_err() {
+        fs::copy(program, &place).unwrap();
+    }
+    let libraries = Command::new("ldd").arg(program).output().unwrap();
+    for word in String::from_utf8(libraries.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+        let target = dir.join(word.trim_start_matches('/'));
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(word, target).unwrap();
+    }
+    fs::create_dir(dir.join("modules")).unwrap();
+    for module in ["irqbypass", "kvm", "kvm_amd"] {
+        let name = format!("{module}.ko");
+        fs::copy(modules.join(&name), dir.join("modules").join(&name)).unwrap();
+    }
+    fs::copy(firmware, dir.join("libkrunfw.so.5")).unwrap();
+    fs::write(dir.join("script"), SCRIPT).unwrap();
+}
+
+/// QEMU whose emulated processor has SVM; it comes first in `PATH`.
+fn qemu_with_svm(dir: &Path) -> std::ffi::OsString {
+    fs::create_dir(dir).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let real = std::env::split_paths(&path).map(|dir| dir.join("qemu-system-x86_64")).find(|path| path.exists());
+    let real = real.expect("qemu-system-x86_64 (`make test` installs it)");
+    let script = format!(
+        "#!/bin/sh\nfor a; do shift; [ \"$a\" = qemu64 ] && a=EPYC,+svm,+npt; set -- \"$@\" \"$a\"; done\nexec {} \"$@\"\n",
+        real.display()
+    );
+    let wrapper = dir.join("qemu-system-x86_64");
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    std::env::join_paths(std::iter::once(dir.to_owned()).chain(std::env::split_paths(&path))).unwrap()
+}
+
+/// What the script printed below a heading.
+fn scenario<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let begin = format!("== {heading}\n");
+    let section = text.split_once(&begin).unwrap_or_else(|| panic!("no {heading:?} in {text}")).1;
+    section.split("== ").next().unwrap().lines().collect()
+}
+
+#[test]
+fn linux_runs_in_microvms_of_libkrun() {
+    if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
+        return skipped("with KVM, QEMU's processor is the host's");
+    }
+    let firmware = match sandpen::kernel::krunfw::find(None, &data_dir()) {
+        Ok(firmware) => firmware,
+        Err(error) => return skipped(&error.to_string()),
+    };
+    let kernel = sandpen::kernel::find(&data_dir()).unwrap();
+    let modules = kernel.directory().join("modules");
+    if !modules.join("kvm_amd.ko").exists() {
+        return skipped("the installed kernel has no KVM modules; run `sandpen kernel install` again");
+    }
+    let home = Home::new();
+    let root = home.path().join("outer");
+    outer_root(&root, &modules, &firmware);
+    let mut command = home.sandpen(&["run", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
+    command.args([root.to_str().unwrap(), "--", "sh", "/script"]).env("PATH", qemu_with_svm(&home.path().join("wrap")));
+    let output = output(command);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", explain(&output));
+    eprintln!("{text}");
+
+    assert_eq!(scenario(&text, "doctor"), [r#"  "auto": "krun","#]);
+    let streams = scenario(&text, "streams");
+    assert_eq!(streams[0], "out");
+    let (line, files) = streams[1].split_once("made; ").unwrap();
+    assert_eq!(line, "code 42; err; ");
+    assert!(!files.contains("init.krun"), "{files}");
+    assert!(text.contains(r#""driver": "krun""#) && text.contains(r#""state": "STOPPED""#));
+    let secrets = scenario(&text, "secrets");
+    assert_eq!(secrets[..2], ["/tmp", "s3cret\" init=/bad"]);
+    assert!(!secrets[2].contains("s3cret") && !secrets[2].contains("bad"), "{}", secrets[2]);
+    assert_eq!(secrets[3..], ["lo"], "no network");
+    assert_eq!(scenario(&text, "stdin"), ["same"]);
+    assert_eq!(scenario(&text, "bare root"), ["no directories needed", "code 0"]);
+    assert_eq!(scenario(&text, "not found"), ["code 127"]);
+    let stop = scenario(&text, "stop");
+    assert_eq!(stop[..2], ["ready", "asked"]);
+    assert!(stop[2].contains("\"exit_code\": 5"), "{stop:?}");
+    let adopted = scenario(&text, "adopted");
+    assert_eq!(adopted[0], format!("code 3 {}", adopted[1]));
+    assert!(scenario(&text, "panic")[0].contains("FAILED"));
+    assert!(text.contains("== end 0"));
+}
