@@ -1,8 +1,7 @@
 //! Real microVMs of libkrun, with bare-metal guests in the place of Linux: the driver, the waiter, the
 //! helper process, the ports, the control protocol and the log are as with Linux, and this works on
 //! every host where /dev/kvm opens. Linux itself is in `vm_krun_nested.rs`.
-
-#![cfg(all(feature = "testing", feature = "krun"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

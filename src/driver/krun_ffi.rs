@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -206,7 +206,7 @@ impl Context {
         let console = check("krun_add_virtio_console_multiport", answer)?;
         for port in ports {
             let name = text("the name of a port", port.name.as_bytes())?;
-            let number = |fd: &Option<OwnedFd>| fd.as_ref().map_or(-1, |fd| fd.as_raw_fd());
+            let number = |fd: &Option<OwnedFd>| fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
             let (input, output) = (number(&port.input), number(&port.output));
             // SAFETY: a NUL-terminated string that lives through the call, which copies it. libkrun
             // duplicates the descriptors when it starts; until then `held` keeps them open.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use sandpen_guest::protocol::ROOTFS_TAG;
 
-use super::waited::PORTS;
+pub use super::waited::PORTS;
 
 /// virtiofsd's socket in the runtime directory.
 pub const VIRTIOFS_SOCKET: &str = "virtiofs.sock";

@@ -49,7 +49,7 @@ pub(super) struct Prepared {
 }
 
 /// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
-pub(super) const PORTS: [(&str, &str); 4] =
+pub const PORTS: [(&str, &str); 4] =
     [("control", CONTROL_PORT), ("stdin", STDIN_PORT), ("stdout", STDOUT_PORT), ("stderr", STDERR_PORT)];
 
 /// Names of all FIFOs.
