@@ -136,11 +136,22 @@ pub fn detached(sandbox: &Sandbox) -> Result<u8, CliError> {
 pub fn ended(sandbox: &Sandbox) -> u8 {
     let name = short_name(&sandbox.config_file, &sandbox.name);
     match &sandbox.failure {
-        Some(failure) => message(&format!("sandbox {name}: {failure}")),
+        Some(failure) => {
+            message(&format!("sandbox {name}: {failure}"));
+            console_hint(sandbox);
+        }
         None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
         None => {}
     }
     sandbox.run_code()
+}
+
+/// Where to read on when the machine, not the workload, failed.
+fn console_hint(sandbox: &Sandbox) {
+    let of_machine = ["boot_timed_out", "vmm_lost", "companion_lost", "protocol_broken"];
+    if sandbox.failure_kind.as_deref().is_some_and(|kind| of_machine.contains(&kind)) && sandbox.vmm_log.exists() {
+        message(&format!("the guest's console and the VMM's messages are in {}", sandbox.vmm_log.display()));
+    }
 }
 
 /// The exit code of an ended sandbox on stdout.

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::child::Child;
 use super::restart::{HEALTHY_AFTER, pause_before_restart};
 use super::start::{list, record, reserve_row};
+use super::sweep::sweep;
 use super::{
     KillSandbox, OpenChannels, Reconcile, ReconcileReport, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
     SubscribeStateChanges, SupervisorError, WaitSandbox,
@@ -136,7 +137,7 @@ impl Supervisor {
 
     /// The last step of a child; with `remove_on_end` its row and log go too. Whoever waited for the
     /// end is answered when the name is free.
-    fn forget(&mut self, key: &SandboxKey, row: &SandboxRow, ctx: &mut Context<Self>) {
+    pub(super) fn forget(&mut self, key: &SandboxKey, row: &SandboxRow, ctx: &mut Context<Self>) {
         if !row.spec.remove_on_end {
             self.answer_and_drop(key);
             return;
@@ -190,7 +191,9 @@ impl Supervisor {
         M: actix::Message<Result = Result<(), crate::monitor::MonitorError>> + Send + 'static,
         crate::monitor::Monitor: Handler<M>,
     {
-        let Some(child) = self.children.get_mut(key) else { return self.not_live(key) };
+        let Some(child) = self.children.get_mut(key).filter(|child| !child.removing) else {
+            return self.not_live(key);
+        };
         child.stop = Some(grace);
         let (sender, ended) = oneshot::channel();
         child.until_ended.push(sender);
@@ -324,7 +327,7 @@ impl Handler<RemoveSandbox> for Supervisor {
 
     fn handle(&mut self, RemoveSandbox { key, force }: RemoveSandbox, ctx: &mut Self::Context) -> Self::Result {
         if let Some(child) = self.children.get(&key) {
-            if !force {
+            if !force || child.removing {
                 return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
             }
             let again = ctx.address();
@@ -342,7 +345,7 @@ impl Handler<RemoveSandbox> for Supervisor {
             }));
         }
         // The name stays taken until the last file is gone.
-        self.children.insert(key.clone(), Child::default());
+        self.children.insert(key.clone(), Child::in_removal());
         let row = self.config.database.send(GetSandbox(key.clone()));
         let missing = key.clone();
         let found = async move { row.await??.ok_or(SupervisorError::NotFound { key: missing }) };
@@ -361,7 +364,7 @@ impl Handler<WaitSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
     fn handle(&mut self, WaitSandbox { key }: WaitSandbox, _: &mut Self::Context) -> Self::Result {
-        if let Some(child) = self.children.get_mut(&key) {
+        if let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) {
             let (sender, ended) = oneshot::channel();
             child.until_ended.push(sender);
             let row = async move { ended.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
@@ -398,8 +401,13 @@ impl Handler<Reconcile> for Supervisor {
     type Result = Answer<ReconcileReport>;
 
     fn handle(&mut self, _: Reconcile, _: &mut Self::Context) -> Self::Result {
-        let rows = list(self.config.database.clone()).into_actor(self);
-        Box::pin(rows.map(|rows, this, ctx| Ok(this.reconcile(rows?, ctx))))
+        let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
+        let rows = async move {
+            let rows = list(database).await?;
+            sweep(&dir, &rows).await;
+            Ok::<_, SupervisorError>(rows)
+        };
+        Box::pin(rows.into_actor(self).map(|rows, this, ctx| Ok(this.reconcile(rows?, ctx))))
     }
 }
 

@@ -18,6 +18,7 @@ mod child;
 mod messages;
 mod restart;
 mod start;
+mod sweep;
 #[cfg(test)]
 mod tests;
 

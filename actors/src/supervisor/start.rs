@@ -8,6 +8,7 @@ use chrono::Utc;
 use nix::libc::SIGKILL;
 
 use super::actor::Supervisor;
+use super::child::Child;
 use super::{ReconcileReport, SupervisorError};
 use crate::database::{Database, GetSandbox, ListSandboxes, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
@@ -232,6 +233,11 @@ impl Supervisor {
                 _ if row.state.is_live() => {
                     self.adopt(row, ctx);
                     report.adopted.push(key);
+                }
+                // Its orchestrator died before it came to that.
+                _ if row.spec.remove_on_end => {
+                    self.children.insert(key.clone(), Child::in_removal());
+                    self.forget(&key, &row, ctx);
                 }
                 _ => {}
             }
