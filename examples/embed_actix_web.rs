@@ -72,7 +72,7 @@ async fn run(service: Data<Service>, script: Bytes) -> impl Responder {
     };
     let rootfs = Rootfs::Native(service.rootfs.clone());
     let mut spec = SandboxSpec::new(name, rootfs, vec!["/bin/sh".into(), "-c".into(), script.into()]);
-    spec.timeout = Some(Duration::from_secs(60));
+    spec.timeout = Some(Duration::from_mins(1));
     let key = spec.key.clone();
     if let Err(error) = service.sandpen.start_sandbox(spec).await {
         return HttpResponse::ServiceUnavailable().body(error.to_string());

@@ -1,5 +1,7 @@
 //! `sandpen doctor`: looks at everything a microVM needs on this host, and says what to do.
 
+mod namespaces;
+
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -8,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::host::{self, QEMU_PACKAGE};
 use crate::driver::qemu_args::Accelerator;
-use crate::kernel;
+use crate::driver::virtiofs::OPEN_FILES_MIN;
+use crate::kernel::{self, KernelError};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,13 +63,13 @@ pub struct Report {
 /// Looks at this host. Blocks: runs QEMU once to ask its version.
 pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     let mut checks = vec![qemu(), accelerator(), guest_kernel(data_dir)];
-    checks.extend(namespaces());
+    checks.extend(user_namespaces());
     checks.extend([state_directory(state_dir), open_files(), pipes()]);
     let works = checks.iter().all(|check| check.status != CheckStatus::Fail);
     let reason = if works {
         format!("QEMU works on this host, with {}", host::acceleration().accelerator)
     } else {
-        "no driver works until what failed above is mended".to_owned()
+        "no microVM can run until what failed above is mended".to_owned()
     };
     Report { checks, auto: works.then(|| "qemu".to_owned()), reason }
 }
@@ -91,31 +94,35 @@ fn accelerator() -> Check {
 fn guest_kernel(data_dir: &Path) -> Check {
     match kernel::find(data_dir) {
         Ok(kernel) => Check::new("kernel", CheckStatus::Ok, format!("{} in {}", kernel.version(), data_dir.display())),
+        Err(KernelError::NotInstalled(directory)) => {
+            Check::new("kernel", CheckStatus::Fail, format!("none is installed in {}", directory.display()))
+                .advise("sandpen kernel install")
+        }
         Err(error) => Check::new("kernel", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
             .advise("sandpen kernel install"),
     }
 }
 
 /// Root directories are shared from namespaces; an ordinary user needs user namespaces for that.
-fn namespaces() -> Option<Check> {
+fn user_namespaces() -> Option<Check> {
     if Uid::effective().is_root() {
         return None;
     }
+    let Err(error) = namespaces::try_out() else {
+        return Some(Check::new("user-namespaces", CheckStatus::Ok, "work"));
+    };
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let forbidden = [
-        ("/proc/sys/user/max_user_namespaces", number("/proc/sys/user/max_user_namespaces") == Some(0)),
-        ("/proc/sys/kernel/unprivileged_userns_clone", number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0)),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1),
-        ),
+    let settings = [
+        ("/proc/sys/user/max_user_namespaces", 0),
+        ("/proc/sys/kernel/unprivileged_userns_clone", 0),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 1),
     ];
-    Some(match forbidden.into_iter().find(|(_, forbidden)| *forbidden) {
-        None => Check::new("user-namespaces", CheckStatus::Ok, "allowed"),
-        Some((setting, _)) => {
-            Check::new("user-namespaces", CheckStatus::Fail, format!("{setting} forbids them to ordinary users"))
-                .advise("allow them with sysctl, or run sandpen as root")
-        }
+    let check = |detail| Check::new("user-namespaces", CheckStatus::Fail, detail);
+    Some(match settings.into_iter().find(|(path, forbids)| number(path) == Some(*forbids)) {
+        Some((path, _)) => check(format!("{path} forbids them to ordinary users"))
+            .advise("allow them with sysctl, or run sandpen as root"),
+        None => check(format!("cannot be made: {error}"))
+            .advise("a container or security module forbids them; allow them there, or run sandpen as root"),
     })
 }
 
@@ -135,6 +142,10 @@ fn open_files() -> Check {
     /// Below this, fewer than 80 sandboxes run at once.
     const FEW: u64 = 1024;
     match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, hard)) if hard < OPEN_FILES_MIN => {
+            Check::new("open-files", CheckStatus::Fail, format!("at most {hard}, {OPEN_FILES_MIN} are needed"))
+                .advise("raise the hard limit (ulimit -Hn, LimitNOFILE=)")
+        }
         Ok((_, hard)) if hard <= FEW => {
             Check::new("open-files", CheckStatus::Warn, format!("at most {hard} for one process"))
                 .advise("raise the hard limit (ulimit -Hn, LimitNOFILE=) to run many sandboxes")

@@ -1,7 +1,7 @@
 //! Whether a state directory is safe to use: whoever can write to it can pass for our daemon.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::AccessFlags;
@@ -67,22 +67,32 @@ pub enum PrivateDirError {
     },
 }
 
-/// Makes the state directory where it is missing (0700) and refuses one that is not safe, instead
-/// of changing it: with `--state-dir /tmp` a chmod would hit everybody.
+/// [`prepare`] for a daemon's directory, in which a socket has to fit.
 ///
 /// # Errors
 /// See [`PrivateDirError`].
 pub fn prepare_state_dir(path: &Path) -> Result<StateDir, PrivateDirError> {
     let failed = |source| PrivateDirError::Io { path: path.to_owned(), source };
-    let path = std::path::absolute(path).map_err(failed)?;
-    let dir = StateDir::new(path.clone());
-    let socket = dir.socket();
+    let socket = StateDir::new(std::path::absolute(path).map_err(failed)?).socket();
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
         return Err(PrivateDirError::SocketPath { path: socket });
     }
+    prepare(path)
+}
+
+/// Makes the state directory where it is missing (0700) and refuses one that is not safe, instead
+/// of changing it: with `--state-dir /tmp` a chmod would hit everybody.
+///
+/// # Errors
+/// See [`PrivateDirError`].
+pub fn prepare(path: &Path) -> Result<StateDir, PrivateDirError> {
+    let failed = |source| PrivateDirError::Io { path: path.to_owned(), source };
+    let path = std::path::absolute(path).map_err(failed)?;
     match std::fs::metadata(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
+            // An odd umask may have taken bits that we need ourselves.
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
         }
         Ok(meta) if !meta.is_dir() => return Err(PrivateDirError::NotADirectory(path)),
         Ok(_) => {}
@@ -103,13 +113,11 @@ pub fn prepare_state_dir(path: &Path) -> Result<StateDir, PrivateDirError> {
     if let Err(errno) = nix::unistd::eaccess(&path, AccessFlags::W_OK | AccessFlags::X_OK) {
         return Err(PrivateDirError::NotWritable { path, source: errno.into() });
     }
-    Ok(dir)
+    Ok(StateDir::new(path))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -229,7 +229,9 @@ fn logs_choose_streams_lines_and_times() {
     assert!(result.status.success(), "{}", explain(&result));
     assert_eq!(home.ok(&["logs", "--stream", "stdout", "a"]), "o1\no2\no3");
     let errors = home.run(&["logs", "--stream", "stderr", "a"]);
-    assert_eq!((errors.stdout.as_slice(), errors.stderr.as_slice()), (&b""[..], &b"e1\n"[..]));
+    assert_eq!((errors.stdout.as_slice(), errors.stderr.as_slice()), (&b"e1\n"[..], &b""[..]));
+    let both = home.run(&["logs", "a"]);
+    assert_eq!((both.stdout.as_slice(), both.stderr.as_slice()), (&b"o1\ne1\no2\no3"[..], &b""[..]));
     assert_eq!(home.ok(&["logs", "--stream", "stdout", "--tail", "2", "a"]), "o2\no3");
     assert_eq!(home.ok(&["logs", "--tail", "0", "a"]), "");
     let timed = home.ok(&["logs", "-t", "--stream", "stdout", "a"]);

@@ -1,4 +1,5 @@
 //! The example service: sandpen inside an actix-web application, with a real microVM per request.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The life of real microVMs: stop, kill, time limit, names, removal, and our own death.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

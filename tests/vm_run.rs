@@ -1,4 +1,5 @@
 //! `sandpen run` with real microVMs: streams, exit codes, stdin, environment, files.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

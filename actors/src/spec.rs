@@ -378,8 +378,8 @@ impl Default for LogLimits {
     }
 }
 
-/// Everything that is needed to start a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything that is needed to start a sandbox. `Debug` shows the names of the environment only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// Name and config.
     pub key: SandboxKey,
@@ -417,6 +417,21 @@ pub struct SandboxSpec {
     /// When the project file was last changed; `None` where none is used.
     #[serde(default)]
     pub config_last_modified: Option<DateTime<Utc>>,
+}
+
+impl fmt::Debug for SandboxSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SandboxSpec")
+            .field("key", &self.key)
+            .field("rootfs", &self.rootfs)
+            .field("driver", &self.driver)
+            .field("resources", &self.resources)
+            .field("command", &self.command)
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SandboxSpec {

@@ -312,9 +312,9 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
         (S::Stopping { cause: StopCause::Requested, exit }, E::StopRequested(cause @ StopCause::Killed { .. })) => {
             stopping(cause, *exit)
         }
-        // A guest that was told to stop before it executed the workload.
-        (S::Stopping { cause, exit: None }, E::WorkloadNotStarted { code, .. }) => {
-            stopping(cause, Some(ExitStatus::Code(*code)))
+        // A guest that was told to stop before it executed the workload: as if SIGTERM had ended it.
+        (S::Stopping { cause, exit: None }, E::WorkloadNotStarted { .. }) => {
+            stopping(cause, Some(ExitStatus::Signal(15)))
         }
         (S::Stopping { .. }, E::WorkloadStarted | E::StopRequested(_) | E::Faulted(_)) => state.clone(),
         (S::Stopping { cause: StopCause::Faulted { reason }, exit }, E::VmmExited(_)) => {

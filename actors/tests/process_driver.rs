@@ -1,4 +1,5 @@
 //! All actors with real processes under real waiters, and a second set of actors that takes over.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "testing")]
 
 use std::path::Path;

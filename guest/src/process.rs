@@ -178,10 +178,11 @@ pub fn reap() -> Option<(Pid, WorkloadEnd)> {
     }
 }
 
-/// Sends a signal to the process group of `leader`, which must not be reaped yet.
-pub fn signal_group(leader: Pid, signal: i32) -> Result<(), Errno> {
+/// Sends a signal to a process that must not be reaped yet. To it alone: how it treats its children
+/// is its business, as it is for a service manager's main process.
+pub fn signal(process: Pid, signal: i32) -> Result<(), Errno> {
     // SAFETY: no memory involved. nix's wrapper does not know real-time signals.
-    Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop)
+    Errno::result(unsafe { libc::kill(process.as_raw(), signal) }).map(drop)
 }
 
 /// Kills every process of the machine but PID 1; outside of a machine (in tests), only the process

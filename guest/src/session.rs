@@ -157,7 +157,7 @@ impl Session {
             HostMessage::Signal(signal) => match self.state {
                 State::AwaitingStart if is_deadly(signal) => self.fail(ended_early(signal))?,
                 State::Running { pid, end: None } => {
-                    if let Err(error) = process::signal_group(pid, signal) {
+                    if let Err(error) = process::signal(pid, signal) {
                         log!("sending signal {signal} to the workload: {error}");
                     }
                 }

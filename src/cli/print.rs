@@ -7,7 +7,7 @@
 mod stream;
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -92,7 +92,8 @@ pub fn report(report: &Report) -> Result<u8, CliError> {
             CheckStatus::Warn => "warn",
             CheckStatus::Fail => "FAIL",
         };
-        let advice = check.advice.as_ref().map_or_else(String::new, |advice| format!(" (do: {advice})"));
+        let advice = check.advice.as_ref().filter(|advice| !check.detail.contains(advice.as_str()));
+        let advice = advice.map_or_else(String::new, |advice| format!(" (do: {advice})"));
         [status.to_owned(), plain(&check.name), plain(&format!("{}{advice}", check.detail))]
     });
     let driver = report.auto.as_deref().unwrap_or("none");
@@ -138,7 +139,9 @@ pub fn ended(sandbox: &Sandbox) -> u8 {
     match &sandbox.failure {
         Some(failure) => {
             message(&format!("sandbox {name}: {failure}"));
-            console_hint(sandbox);
+            if matches!(sandbox.failure_kind.as_deref(), Some("vmm_lost" | "companion_lost" | "boot_timed_out")) {
+                last_words(&sandbox.vmm_log);
+            }
         }
         None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
         None => {}
@@ -146,12 +149,29 @@ pub fn ended(sandbox: &Sandbox) -> u8 {
     sandbox.run_code()
 }
 
-/// Where to read on when the machine, not the workload, failed.
-fn console_hint(sandbox: &Sandbox) {
-    let of_machine = ["boot_timed_out", "vmm_lost", "companion_lost", "protocol_broken"];
-    if sandbox.failure_kind.as_deref().is_some_and(|kind| of_machine.contains(&kind)) && sandbox.vmm_log.exists() {
-        message(&format!("the guest's console and the VMM's messages are in {}", sandbox.vmm_log.display()));
+/// The end of what the VMM and the guest's console said, on stderr.
+fn last_words(log: &Path) {
+    const LINES: usize = 3;
+    const LINE_CHARS: usize = 300;
+    const END_BYTES: u64 = 4096;
+    let read_end = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let len = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(len.saturating_sub(END_BYTES)))?;
+        let mut end = Vec::new();
+        file.take(END_BYTES).read_to_end(&mut end)?;
+        Ok(end)
+    };
+    // Without it the message before is all that is known.
+    let Ok(end) = read_end() else { return };
+    for line in last_lines(&String::from_utf8_lossy(&end), LINES) {
+        message(&format!("  {}", line.chars().take(LINE_CHARS).collect::<String>()));
     }
+}
+
+fn last_lines(text: &str, count: usize) -> Vec<&str> {
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
 }
 
 /// The exit code of an ended sandbox on stdout.
@@ -254,6 +274,13 @@ mod tests {
     fn a_guests_words_cannot_speak_to_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a\\u{1b}[2Jb\\r\nc");
         assert_eq!(command(&[ByteString::from("a\u{1b}]0;x\u{7}"), ByteString::from("b")]), "a\\u{1b}]0;x\\u{7} b");
+    }
+
+    #[test]
+    fn the_last_lines_are_those_with_words() {
+        assert_eq!(last_lines("a\nb\n\nc\n  \n", 2), ["b", "c"]);
+        assert_eq!(last_lines("a", 2), ["a"]);
+        assert!(last_lines("", 2).is_empty());
     }
 
     #[test]

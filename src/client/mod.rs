@@ -36,10 +36,10 @@ pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
 /// How long a daemon may take to say its version before it counts as something else.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a connection may break before an answer: that of a daemon that is just dying does.
-const VERSION_TRIES: u32 = 3;
-/// Pause before the next try: a killed process has closed its files by then.
-const VERSION_PAUSE: Duration = Duration::from_millis(50);
+/// How often a connection that breaks without an answer is tried.
+const LOOKS: u32 = 4;
+/// Pause before the next try.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the daemon is, and how to start it.
 #[derive(Debug, Clone)]
@@ -100,22 +100,31 @@ impl Client {
 
     /// Finds a daemon that already runs.
     async fn find(dir: &StateDir) -> Result<Self, ClientError> {
-        let request = async {
-            let mut tries = 1;
-            loop {
-                match ask_version(dir).await {
-                    Err(ClientError::Http { source, .. }) if !source.is_parse() && tries < VERSION_TRIES => tries += 1,
-                    answer => return answer,
+        let mut attempt = 1;
+        loop {
+            match Self::look(dir).await {
+                // The socket of a daemon that is dying still takes connections, for a moment.
+                Err(ClientError::Http { source, .. }) if !source.is_parse() && attempt < LOOKS => attempt += 1,
+                Err(ClientError::Http { socket, source }) => {
+                    return Err(ClientError::Foreign { socket, reason: source.to_string() });
                 }
-                tokio::time::sleep(VERSION_PAUSE).await;
+                found => return found,
             }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// Looks once whether a daemon answers.
+    async fn look(dir: &StateDir) -> Result<Self, ClientError> {
+        let request = async {
+            let connection = Connection::open(dir).await?;
+            let reply = connection.send(Method::GET, "/v1/version", Body::Empty).await?;
+            reply.collect().await
         };
         let socket = dir.socket();
         let foreign = |reason: String| ClientError::Foreign { socket: socket.clone(), reason };
         let (status, body) = match tokio::time::timeout(VERSION_TIMEOUT, request).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(ClientError::Http { source, .. })) => return Err(foreign(http_reason(&source))),
-            Ok(Err(error)) => return Err(error),
+            Ok(reply) => reply?,
             Err(_) => return Err(foreign(format!("it says nothing for {} s", VERSION_TIMEOUT.as_secs()))),
         };
         if status != StatusCode::OK {
@@ -286,17 +295,6 @@ impl Client {
             Err(source) => Err(ClientError::Json { socket: self.dir.socket(), source }),
         }
     }
-}
-
-/// What a stranger did, in words that need no knowledge of HTTP libraries.
-fn http_reason(error: &hyper::Error) -> String {
-    if error.is_parse() { format!("it does not speak HTTP ({error})") } else { "it closes the connection".to_owned() }
-}
-
-async fn ask_version(dir: &StateDir) -> Result<(StatusCode, bytes::Bytes), ClientError> {
-    let connection = Connection::open(dir).await?;
-    let reply = connection.send(Method::GET, "/v1/version", Body::Empty).await?;
-    reply.collect().await
 }
 
 /// A sandbox's path with `rest`. Names need no escaping: their type allows safe characters only.

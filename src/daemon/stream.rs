@@ -29,29 +29,29 @@ pub struct OutputQuery {
 }
 
 impl OutputQuery {
-    /// What to ask of the orchestrator, and before which position nothing is sent.
-    fn options(&self) -> Result<(OutputOptions, u64), Rejection> {
+    /// What to ask of the orchestrator.
+    fn options(&self) -> Result<OutputOptions, Rejection> {
         let invalid = |message: String| Rejection::new("invalid_request", message);
-        let (from, skip_to) = match (self.from.as_deref(), self.tail) {
+        let from = match (self.from.as_deref(), self.tail) {
             (Some(_), Some(_)) => return Err(invalid("from and tail exclude each other".to_owned())),
-            (None, Some(lines)) => (OutputFrom::Tail(lines), 0),
-            (None | Some("oldest"), None) => (OutputFrom::Oldest, 0),
-            (Some("generation"), None) => (OutputFrom::Generation, 0),
+            (None, Some(lines)) => OutputFrom::Tail(lines),
+            (None | Some("oldest"), None) => OutputFrom::Oldest,
+            (Some("generation"), None) => OutputFrom::Generation,
             (Some(position), None) => match position.parse() {
-                Ok(position) => (OutputFrom::Oldest, position),
+                Ok(position) => OutputFrom::Position(position),
                 Err(_) => {
                     return Err(invalid(format!("from={position:?} is not oldest, generation or a position")));
                 }
             },
         };
-        Ok((OutputOptions { from, follow: self.follow, stream: self.stream }, skip_to))
+        Ok(OutputOptions { from, follow: self.follow, stream: self.stream })
     }
 }
 
 /// `GET …/output`.
 pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuery>) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
-    let (options, skip_to) = query.options()?;
+    let options = query.options()?;
     let mut output = shared.handle.output(&key, options).await?;
     let frames = async_stream::stream! {
         let end = loop {
@@ -65,9 +65,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
             };
             match next {
                 Ok(Some(chunk)) => {
-                    if let Some(frame) = frame_from(chunk, skip_to) {
-                        yield Ok::<_, Infallible>(encoded(&frame));
-                    }
+                    yield Ok::<_, Infallible>(encoded(&frame_from(chunk)));
                 }
                 Ok(None) => break End { complete: true, error: None },
                 Err(error) => {
@@ -87,19 +85,12 @@ fn encoded(frame: &Frame) -> Bytes {
     wire.freeze()
 }
 
-/// The frame of a chunk without what lies before `skip_to`; `None` if nothing is left.
-fn frame_from(chunk: LogChunk, skip_to: u64) -> Option<Frame> {
-    let skipped = |position: u64, len: u64| skip_to.saturating_sub(position).min(len);
+fn frame_from(chunk: LogChunk) -> Frame {
     match chunk {
         LogChunk::Bytes { stream, at, position, bytes } => {
-            let skip = skipped(position, bytes.len() as u64);
-            let bytes = Bytes::from(bytes).slice(usize::try_from(skip).unwrap_or(usize::MAX)..);
-            (!bytes.is_empty()).then_some(Frame::Bytes { stream, at, position: position + skip, bytes })
+            Frame::Bytes { stream, at, position, bytes: Bytes::from(bytes) }
         }
-        LogChunk::Gap { position, bytes } => {
-            let skip = skipped(position, bytes);
-            (bytes > skip).then_some(Frame::Gap { position: position + skip, bytes: bytes - skip })
-        }
+        LogChunk::Gap { position, bytes } => Frame::Gap { position, bytes },
     }
 }
 
@@ -134,27 +125,7 @@ pub async fn stdin(shared: Data<Shared>, path: KeyPath, mut body: Payload) -> Re
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-
     use super::*;
-
-    fn chunk(position: u64, bytes: &[u8]) -> LogChunk {
-        LogChunk::Bytes { stream: OutputStream::Stdout, at: DateTime::UNIX_EPOCH, position, bytes: bytes.to_vec() }
-    }
-
-    #[test]
-    fn what_was_seen_already_is_skipped() {
-        assert!(frame_from(chunk(0, b"abc"), 3).is_none());
-        let Some(Frame::Bytes { position, bytes, .. }) = frame_from(chunk(0, b"abc"), 2) else { panic!() };
-        assert_eq!((position, bytes.as_ref()), (2, b"c".as_slice()));
-        let Some(Frame::Bytes { position, bytes, .. }) = frame_from(chunk(9, b"abc"), 2) else { panic!() };
-        assert_eq!((position, bytes.as_ref()), (9, b"abc".as_slice()));
-        assert!(frame_from(LogChunk::Gap { position: 0, bytes: 5 }, u64::MAX).is_none());
-        let Some(Frame::Gap { position, bytes }) = frame_from(LogChunk::Gap { position: 1, bytes: 5 }, 4) else {
-            panic!()
-        };
-        assert_eq!((position, bytes), (4, 2));
-    }
 
     #[test]
     fn queries_that_contradict_themselves_are_refused() {
@@ -165,7 +136,7 @@ mod tests {
         assert!(query("form=oldest").is_err());
         assert!(query("stream=stdin").is_err());
         assert!(query("follow=maybe").is_err());
-        let (options, skip) = query("from=17&follow").unwrap().options().unwrap();
-        assert!(options.follow && skip == 17);
+        let options = query("from=17&follow").unwrap().options().unwrap();
+        assert!(options.follow && options.from == OutputFrom::Position(17));
     }
 }

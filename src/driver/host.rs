@@ -156,23 +156,30 @@ pub fn acceleration() -> Acceleration {
 }
 
 fn decide(device: std::io::Result<()>, cpuinfo: &str, architecture: &str) -> Acceleration {
-    let tcg = |reason: String| Acceleration { accelerator: Accelerator::Tcg, reason };
-    if let Err(error) = device {
-        return match error.kind() {
-            std::io::ErrorKind::NotFound => tcg("there is no /dev/kvm, so guests are emulated (slower)".to_owned()),
-            std::io::ErrorKind::PermissionDenied => {
-                tcg("/dev/kvm may not be opened, so guests are emulated (slower); add the user to the group kvm"
-                    .to_owned())
-            }
-            _ => tcg(format!("/dev/kvm cannot be opened ({error}), so guests are emulated (slower)")),
-        };
-    }
+    let tcg = |reason: String| Acceleration {
+        accelerator: Accelerator::Tcg,
+        reason: format!("{reason}: guests are emulated (slower)"),
+    };
     let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
-    if architecture == "aarch64" || flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
+    let can_virtualize =
+        architecture == "aarch64" || flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    if let Err(error) = device {
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no /dev/kvm".to_owned(),
+            // Then it would not help to be allowed to.
+            _ if !can_virtualize => "the processor shows neither vmx nor svm".to_owned(),
+            std::io::ErrorKind::PermissionDenied => {
+                "this user may not open /dev/kvm; its group may (often named kvm)".to_owned()
+            }
+            _ => format!("/dev/kvm cannot be opened ({error})"),
+        };
+        return tcg(reason);
+    }
+    if can_virtualize {
         return Acceleration { accelerator: Accelerator::Kvm, reason: "/dev/kvm opens".to_owned() };
     }
     // Such a KVM emulates: it runs small programs, but no stock Linux.
-    tcg("/dev/kvm opens, but the processor shows neither vmx nor svm, so guests are emulated (slower)".to_owned())
+    tcg("/dev/kvm opens, but the processor shows neither vmx nor svm".to_owned())
 }
 
 #[cfg(test)]
@@ -201,7 +208,7 @@ mod tests {
         assert_eq!(decide(Ok(()), plain, "x86_64").accelerator, Accelerator::Tcg);
         assert_eq!(decide(Ok(()), "", "aarch64").accelerator, Accelerator::Kvm);
         let denied = decide(Err(std::io::ErrorKind::PermissionDenied.into()), cpu, "x86_64");
-        assert!(denied.accelerator == Accelerator::Tcg && denied.reason.contains("group kvm"));
+        assert!(denied.accelerator == Accelerator::Tcg && denied.reason.contains("kvm)"));
         assert_eq!(decide(Err(std::io::ErrorKind::NotFound.into()), cpu, "x86_64").accelerator, Accelerator::Tcg);
     }
 

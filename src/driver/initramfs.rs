@@ -91,7 +91,7 @@ fn module_path(name: &str) -> String {
 }
 
 fn module_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(|name| format!("/{}\n", module_path(name))).collect()
+    names.fold(String::new(), |list, name| list + "/" + &module_path(name) + "\n")
 }
 
 fn archive(guest: &[u8], modules: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {

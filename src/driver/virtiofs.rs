@@ -42,6 +42,9 @@ pub const SUBCOMMAND: &str = "__virtiofsd";
 /// virtiofsd program reserves them (its `INTERNAL_FD_RESERVE`, 609, and one for its thread).
 const FILES_BESIDE: u64 = 610;
 
+/// Least hard limit of open files with which a directory can be shared: a few dozen for the guest.
+pub const OPEN_FILES_MIN: u64 = FILES_BESIDE + 64;
+
 /// How long the guest may believe what it saw; the host may change files too.
 const CACHE_TIME: Duration = Duration::from_secs(1);
 
@@ -72,7 +75,7 @@ enum ShareError {
     Socket(#[source] std::io::Error),
     #[error("the limit of open files")]
     OpenFiles(#[source] nix::errno::Errno),
-    #[error("at most {0} open files are allowed, {FILES_BESIDE} and some for the guest are needed (ulimit -Hn)")]
+    #[error("at most {0} open files are allowed, {OPEN_FILES_MIN} are needed (ulimit -Hn)")]
     TooFewOpenFiles(u64),
     #[error("mounting the shared directory without device nodes and setuid programs")]
     Mount(#[source] nix::errno::Errno),
@@ -91,8 +94,7 @@ enum ShareError {
 }
 
 /// Runs the subcommand to its end and answers its exit code: `arguments` are those after its name.
-/// Must be called while the
-/// process has one thread.
+/// Must be called while the process has one thread.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     // The library's own warnings go where ours do, to the sandbox's VMM log.
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time();
@@ -118,7 +120,10 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
         return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
     }
     let limit = raise_open_files()?;
-    let guest_fd_limit = limit.checked_sub(FILES_BESIDE).ok_or(ShareError::TooFewOpenFiles(limit))?;
+    if limit < OPEN_FILES_MIN {
+        return Err(ShareError::TooFewOpenFiles(limit));
+    }
+    let guest_fd_limit = limit - FILES_BESIDE;
     let as_root = Uid::effective().is_root();
     let (uid_map, gid_map) = if as_root { (vec![], vec![]) } else { (vec![uid_map()], vec![gid_map()]) };
     if as_root {

@@ -32,7 +32,7 @@ impl Fixture {
         self.directory.path().join(VERSION)
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 

@@ -156,11 +156,8 @@ impl Handle {
     /// `NotFound`, or the log's.
     pub async fn output(&self, key: &SandboxKey, options: OutputOptions) -> Result<Output, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        let channels = match options.follow {
-            true => self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??,
-            false => None,
-        };
-        Output::open(self.state_dir.log(&row.spec.key), channels.map(|channels| channels.log), options).await
+        let key = row.spec.key;
+        Output::open(self.state_dir.log(&key), self.supervisor.clone(), key, options).await
     }
 
     /// The standard input of a live sandbox that was started with one.

@@ -1,13 +1,15 @@
 //! One orchestrator per state directory: the directory itself, and the lock in it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sandpen_actors::state_dir::StateDir;
+
+use crate::private_dir::{self, PrivateDirError};
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +17,10 @@ pub enum LockError {
     /// The path is not absolute.
     #[error("state directory {0:?} is not an absolute path")]
     Relative(PathBuf),
-    /// It cannot be made or written.
+    /// It is not safe to use, or cannot be made.
+    #[error(transparent)]
+    NotPrivate(#[from] PrivateDirError),
+    /// Its lock cannot be written.
     #[error("state directory {path:?} cannot be used; choose another with --state-dir or SANDPEN_STATE_DIR")]
     Unusable {
         /// Where it failed.
@@ -38,16 +43,13 @@ pub enum LockError {
 #[derive(Debug)]
 pub(super) struct StateLock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
 
-/// Makes the directory (0700) and takes its lock.
+/// Makes the directory (0700) where it is missing, and takes its lock.
 pub(super) fn take(state_dir: &StateDir) -> Result<StateLock, LockError> {
     let path = state_dir.path();
     if !path.is_absolute() {
         return Err(LockError::Relative(path.to_owned()));
     }
-    let unusable = |source| LockError::Unusable { path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-    // One that was there before may be open to others; what lies in it is private.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
+    private_dir::prepare(path)?;
     let lock = state_dir.lock();
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock);
     let file = file.map_err(|source| LockError::Unusable { path: lock.clone(), source })?;
@@ -75,6 +77,9 @@ pub(super) fn take(state_dir: &StateDir) -> Result<StateLock, LockError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -95,7 +100,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(take(&StateDir::new(file)), Err(LockError::Unusable { .. })));
+        assert!(matches!(take(&StateDir::new(file)), Err(LockError::NotPrivate(_))));
         assert!(matches!(take(&StateDir::new("x".into())), Err(LockError::Relative(_))));
     }
 }

@@ -1,10 +1,12 @@
 //! A sandbox's output as a stream of chunks, read from its log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use actix::Addr;
 use sandpen_actors::driver::OutputStream;
-use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogFollower, LogWriter, position_of_tail};
+use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
+use sandpen_actors::spec::SandboxKey;
+use sandpen_actors::supervisor::{OpenChannels, Supervisor};
 
 use super::handle::SandpenError;
 
@@ -18,6 +20,8 @@ pub enum OutputFrom {
     Generation,
     /// This many lines before the end.
     Tail(usize),
+    /// At this position in the whole log.
+    Position(u64),
 }
 
 /// What of the output is wanted.
@@ -36,31 +40,31 @@ pub struct OutputOptions {
 pub struct Output {
     follower: LogFollower,
     stream: Option<OutputStream>,
+    log: PathBuf,
+    /// Where a live sandbox's log writer is found; `None` for files alone.
+    live: Option<(Addr<Supervisor>, SandboxKey)>,
 }
 
 impl Output {
     pub(super) async fn open(
         log: PathBuf,
-        writer: Option<Addr<LogWriter>>,
+        supervisor: Addr<Supervisor>,
+        key: SandboxKey,
         options: OutputOptions,
     ) -> Result<Self, SandpenError> {
         let stream = options.stream;
         let from = match options.from {
             OutputFrom::Oldest => FollowFrom::Oldest,
             OutputFrom::Generation => FollowFrom::Generation,
+            OutputFrom::Position(position) => FollowFrom::Position(position),
             OutputFrom::Tail(lines) => {
                 let log = log.clone();
                 let position = tokio::task::spawn_blocking(move || position_of_tail(&log, lines, stream)).await;
                 FollowFrom::Position(position.map_err(|_| SandpenError::Gone)??)
             }
         };
-        if let Some(writer) = writer
-            && let Ok(follower) = writer.send(Follow { from }).await
-        {
-            return Ok(Self { follower: follower?, stream });
-        }
-        let follower = tokio::task::spawn_blocking(move || LogFollower::of_files(&log, from)).await;
-        Ok(Self { follower: follower.map_err(|_| SandpenError::Gone)??, stream })
+        let live = options.follow.then_some((supervisor, key));
+        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live })
     }
 
     /// The next chunk; `None` at the end. Gaps are told whatever stream is wanted.
@@ -69,10 +73,32 @@ impl Output {
     /// The log cannot be read.
     pub async fn next(&mut self) -> Result<Option<LogChunk>, SandpenError> {
         loop {
-            match self.follower.next().await? {
-                Some(LogChunk::Bytes { stream, .. }) if self.stream.is_some_and(|wanted| wanted != stream) => {}
-                chunk => return Ok(chunk),
+            match self.follower.next().await {
+                Ok(Some(LogChunk::Bytes { stream, .. })) if self.stream.is_some_and(|wanted| wanted != stream) => {}
+                Ok(chunk) => return Ok(chunk),
+                // A new log writer has taken over, or the sandbox has ended meanwhile.
+                Err(LogError::WriterGone { position }) => {
+                    self.follower = follow(&self.log, self.live.as_ref(), FollowFrom::Position(position)).await?;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+/// The live log's follower, or one of its files where no writer is (any more).
+async fn follow(
+    log: &Path,
+    live: Option<&(Addr<Supervisor>, SandboxKey)>,
+    from: FollowFrom,
+) -> Result<LogFollower, SandpenError> {
+    if let Some((supervisor, key)) = live
+        && let Some(channels) = supervisor.send(OpenChannels { key: key.clone() }).await??
+        && let Ok(follower) = channels.log.send(Follow { from }).await
+    {
+        return Ok(follower?);
+    }
+    let log = log.to_owned();
+    let follower = tokio::task::spawn_blocking(move || LogFollower::of_files(&log, from)).await;
+    Ok(follower.map_err(|_| SandpenError::Gone)??)
 }

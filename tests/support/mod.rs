@@ -5,22 +5,56 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A state directory with its daemon, both gone at the end.
 pub struct Home {
     dir: tempfile::TempDir,
+    /// Everything runs as this user, who is not root.
+    user: Option<u32>,
 }
+
+/// A user that no package makes; it needs no entry in /etc/passwd.
+const ORDINARY_USER: u32 = 61_617;
 
 impl Home {
     pub fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("sandpen-test-").tempdir().unwrap() }
+        Self { dir: tempfile::Builder::new().prefix("sandpen-test-").tempdir().unwrap(), user: None }
+    }
+
+    /// A home in which an ordinary user runs everything: who runs the tests, or, where that is root,
+    /// a made-up user with copies of the binary and of the guest kernel that it can read.
+    pub fn of_ordinary_user() -> Self {
+        let mut home = Self::new();
+        if !nix::unistd::Uid::effective().is_root() {
+            return home;
+        }
+        home.user = Some(ORDINARY_USER);
+        let base = home.path();
+        fs::set_permissions(base, fs::Permissions::from_mode(0o711)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_sandpen"), base.join("sandpen")).unwrap();
+        let data_dir = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
+        copy_dir(&data_dir.join("kernel"), &base.join("data/kernel"));
+        fs::create_dir(base.join("home")).unwrap();
+        own(&base.join("home"), ORDINARY_USER);
+        home
+    }
+
+    /// The user id that everything runs as.
+    pub fn uid(&self) -> u32 {
+        self.user.unwrap_or_else(|| nix::unistd::Uid::effective().as_raw())
+    }
+
+    /// Where the user may make files.
+    fn own_dir(&self) -> PathBuf {
+        if self.user.is_some() { self.path().join("home") } else { self.path().to_owned() }
     }
 
     pub fn path(&self) -> &Path {
@@ -28,12 +62,23 @@ impl Home {
     }
 
     pub fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.own_dir().join("state")
     }
 
     /// The built binary with this home's state directory.
     pub fn sandpen(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
+        let mut command = match self.user {
+            None => Command::new(env!("CARGO_BIN_EXE_sandpen")),
+            Some(user) => {
+                let mut command = Command::new(self.path().join("sandpen"));
+                let home = self.own_dir();
+                // Without supplementary groups, as std documents for a caller that is root.
+                command.uid(user).gid(user).current_dir(&home).env("HOME", home);
+                command.env("SANDPEN_DATA_DIR", self.path().join("data"));
+                command.env_remove("XDG_STATE_HOME").env_remove("XDG_DATA_HOME");
+                command
+            }
+        };
         command.args(args).env("SANDPEN_STATE_DIR", self.state()).stdin(Stdio::null());
         command
     }
@@ -63,9 +108,12 @@ impl Home {
 
     /// A small root directory with busybox, made for this test alone.
     pub fn rootfs(&self) -> String {
-        let dir = self.dir.path().join("rootfs");
+        let dir = self.own_dir().join("rootfs");
         if !dir.exists() {
             make_rootfs(&dir);
+            if let Some(user) = self.user {
+                own(&dir, user);
+            }
         }
         dir.to_str().unwrap().to_owned()
     }
@@ -113,6 +161,31 @@ impl Drop for Home {
         }
         if !std::thread::panicking() {
             assert!(left.is_empty(), "left behind: {left:?}");
+        }
+    }
+}
+
+/// Gives a directory and all below it to a user, links themselves included.
+fn own(dir: &Path, user: u32) {
+    std::os::unix::fs::lchown(dir, Some(user), Some(user)).unwrap();
+    if fs::symlink_metadata(dir).unwrap().is_dir() {
+        for entry in fs::read_dir(dir).unwrap() {
+            own(&entry.unwrap().path(), user);
+        }
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in
+        fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}; run `sandpen kernel install`", from.display()))
+    {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
         }
     }
 }

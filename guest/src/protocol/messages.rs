@@ -23,7 +23,7 @@ pub enum HostMessage {
         /// Tells this answer from earlier ones.
         nonce: u64,
     },
-    /// Sends a signal (1 to 64) to the workload's process group. One that ends a process by default
+    /// Sends a signal (1 to 64) to the workload's main process. One that ends a process by default
     /// and comes before the workload runs makes the guest never run it.
     Signal(i32),
     /// The end is recorded and all output on file: power off.

@@ -20,11 +20,10 @@ pub(super) fn read(control: OwnedFd) -> Option<VmmEvent> {
     let mut chunk = [0; 4096];
     while bytes.len() < PIPE_MAX {
         match pipe.read(&mut chunk) {
-            // No writer is left, or one (the waiter) that writes nothing.
-            Ok(0) => break,
+            Ok(len @ 1..) => bytes.extend_from_slice(&chunk[..len]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
-            Ok(len) => bytes.extend_from_slice(&chunk[..len]),
+            // No writer is left, or one (the waiter) that writes nothing.
+            Ok(_) | Err(_) => break,
         }
     }
     parse(&bytes)

@@ -3,9 +3,12 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, access};
 use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::spec::Rootfs;
 use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
@@ -14,7 +17,8 @@ use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource, Start};
 use super::{QemuConfig, failed};
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::{Accelerator, PORTS, QemuArgs, VIRTIOFS_SOCKET};
-use crate::driver::{guest_binary, host, initramfs, tsc, virtiofs};
+use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
+use crate::driver::{guest_binary, host, initramfs, tsc};
 
 /// The role of the process that shares the root directory.
 pub(super) const VIRTIOFS_ROLE: &str = "virtiofsd";
@@ -23,6 +27,28 @@ const VMM_LOG_LIMIT: u64 = 1 << 20;
 /// Variables of our environment that QEMU and virtiofsd get; others may be secrets, and QEMU is what
 /// a guest attacks first.
 const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
+
+/// Why the processes could only fail.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    /// The root directory cannot be shared.
+    #[error("the root directory {path:?} cannot be used by this user; it must be readable and not locked away")]
+    Rootfs {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Errno,
+    },
+    /// virtiofsd would not start.
+    #[error(
+        "at most {limit} open files are allowed, {OPEN_FILES_MIN} are needed; raise the hard limit (ulimit -Hn, LimitNOFILE=)"
+    )]
+    OpenFiles {
+        /// The hard limit.
+        limit: u64,
+    },
+}
 
 /// All that a launch needs.
 pub(super) struct Prepared {
@@ -42,6 +68,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
     let shared = shared_directory(&launch.spec.rootfs)?;
+    check_open_files().map_err(|source| failed("sharing the root directory", source))?;
     let qemu = match &config.qemu {
         Some(path) => host::open_qemu(path.clone()),
         None => host::find_qemu(),
@@ -111,9 +138,20 @@ fn shared_directory(rootfs: &Rootfs) -> Result<String, DriverError> {
             return Err(unsupported("an overlayfs rootfs; use native: with one directory"));
         }
     };
+    // Here with words of our own: virtiofsd and QEMU would only be found dead.
+    access(path, AccessFlags::R_OK | AccessFlags::X_OK)
+        .map_err(|source| failed("sharing the root directory", HostError::Rootfs { path: path.clone(), source }))?;
     warn_if_exposed(path);
     // The virtiofsd library takes text.
     path.to_str().map(str::to_owned).ok_or_else(|| unsupported("a rootfs whose path is not UTF-8; rename it"))
+}
+
+/// A limit that cannot be read is virtiofsd's to complain about.
+fn check_open_files() -> Result<(), HostError> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, limit)) if limit < OPEN_FILES_MIN => Err(HostError::OpenFiles { limit }),
+        _ => Ok(()),
+    }
 }
 
 /// The guest of a root's sandbox can make setuid programs: others on this host must not get there.
