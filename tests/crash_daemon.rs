@@ -142,6 +142,7 @@ fn a_daemon_killed_at_any_moment_loses_and_doubles_nothing() {
             assert!(!result.status.success(), "round {round}: no row, but: {}", explain(&result));
             continue;
         };
+        assert_ne!(found["state"], "CREATED", "round {round}: a start that was never answered left its row");
         let code = home.run(&["wait", &name]);
         let found = row(&home, &name).unwrap_or(found);
         if found["state"] == "FAILED" {

@@ -99,10 +99,11 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let arbiter = Arbiter::new();
         let first = supervisor(dir.path(), &arbiter).await;
-        let mut removes_itself = spec(dir.path(), "removes-itself", "true");
-        removes_itself.remove_on_end = true;
         start(&first, spec(dir.path(), "ended", "true")).await;
         wait(&first, "ended").await;
+        let mut removes_itself = spec(dir.path(), "removes-itself", "echo x");
+        start(&first, removes_itself.clone()).await;
+        wait(&first, "removes-itself").await;
         first.send(Shutdown { grace: None }).await.unwrap();
 
         // As if it had died after the last state was durable, before the clean-up: with the waiter
@@ -131,7 +132,11 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         std::fs::create_dir(state_dir.runtime(&key("empty"))).unwrap();
         let database = Database::open(&state_dir.database()).await.unwrap();
         let database = host_on(&Arbiter::current(), move || database, |_| {});
-        database.send(UpsertSandbox { spec: removes_itself, supervisor_pid: 1 }).await.unwrap().unwrap();
+        removes_itself.remove_on_end = true;
+        let row = database.send(UpsertSandbox { spec: removes_itself, supervisor_pid: 1 }).await.unwrap().unwrap();
+        assert!(row.state.is_ended());
+        let half_made = spec(dir.path(), "half-made", "true");
+        database.send(UpsertSandbox { spec: half_made, supervisor_pid: 1 }).await.unwrap().unwrap();
 
         let second = supervisor(dir.path(), &arbiter).await;
         let report = second.send(Reconcile).await.unwrap().unwrap();
@@ -142,12 +147,9 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         }
         start(&second, spec(dir.path(), "ended", "exit 3")).await;
         assert_eq!(wait(&second, "ended").await.state, SandboxState::Stopped { exit: ExitStatus::Code(3) });
-        let gone = async {
-            while database.send(GetSandbox(key("removes-itself"))).await.unwrap().unwrap().is_some() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it is removed");
+        assert_eq!(database.send(GetSandbox(key("half-made"))).await.unwrap().unwrap(), None);
+        assert_eq!(database.send(GetSandbox(key("removes-itself"))).await.unwrap().unwrap(), None);
+        assert!(!dir.path().join("logs/default/removes-itself.log").exists());
         arbiter.stop();
         arbiter.join().unwrap();
     });

@@ -15,11 +15,10 @@ use tokio::sync::oneshot;
 
 use super::child::Child;
 use super::restart::{HEALTHY_AFTER, pause_before_restart};
-use super::start::{list, record, reserve_row};
-use super::sweep::sweep;
+use super::start::{record, reserve_row};
 use super::{
-    KillSandbox, OpenChannels, Reconcile, ReconcileReport, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
-    SubscribeStateChanges, SupervisorError, WaitSandbox,
+    KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox, SubscribeStateChanges,
+    SupervisorError, WaitSandbox,
 };
 use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
@@ -35,7 +34,7 @@ const FILES_PER_SANDBOX: u64 = 12;
 /// Open files of everything else in this process.
 const FILES_BESIDE: u64 = 128;
 
-type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
+pub(super) type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
 
 /// What the supervisor needs.
 pub struct SupervisorConfig {
@@ -137,7 +136,7 @@ impl Supervisor {
 
     /// The last step of a child; with `remove_on_end` its row and log go too. Whoever waited for the
     /// end is answered when the name is free.
-    pub(super) fn forget(&mut self, key: &SandboxKey, row: &SandboxRow, ctx: &mut Context<Self>) {
+    fn forget(&mut self, key: &SandboxKey, row: &SandboxRow, ctx: &mut Context<Self>) {
         if !row.spec.remove_on_end {
             self.answer_and_drop(key);
             return;
@@ -159,7 +158,10 @@ impl Supervisor {
     }
 
     /// Log first: a row without files can be removed again, files without a row are found by nobody.
-    fn remove_everything(&self, row: &SandboxRow) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
+    pub(super) fn remove_everything(
+        &self,
+        row: &SandboxRow,
+    ) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
         let database = self.config.database.clone();
         let (id, key) = (row.id, row.spec.key.clone());
         let (log, vmm_log) = (self.config.state_dir.log(&key), self.config.state_dir.vmm_log(&key));
@@ -394,20 +396,6 @@ impl Handler<SubscribeStateChanges> for Supervisor {
 
     fn handle(&mut self, SubscribeStateChanges { recipient }: SubscribeStateChanges, _: &mut Self::Context) {
         self.subscribers.push(recipient);
-    }
-}
-
-impl Handler<Reconcile> for Supervisor {
-    type Result = Answer<ReconcileReport>;
-
-    fn handle(&mut self, _: Reconcile, _: &mut Self::Context) -> Self::Result {
-        let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
-        let rows = async move {
-            let rows = list(database).await?;
-            sweep(&dir, &rows).await;
-            Ok::<_, SupervisorError>(rows)
-        };
-        Box::pin(rows.into_actor(self).map(|rows, this, ctx| Ok(this.reconcile(rows?, ctx))))
     }
 }
 

@@ -16,9 +16,9 @@
 mod actor;
 mod child;
 mod messages;
+mod reconcile;
 mod restart;
 mod start;
-mod sweep;
 #[cfg(test)]
 mod tests;
 
