@@ -1,6 +1,11 @@
 //! `sandpen logs` over rotations, on binary data, from the end, and by several readers at once.
 #![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 
@@ -58,12 +63,10 @@ fn the_tail_of_any_output_is_the_end_of_the_whole() {
             let file = home.path().join(format!("{name}-{part}"));
             fs::write(&file, bytes).unwrap();
             let stream = if below(3) == 0 { ">&2" } else { "" };
-            script += &format!("cat '{}' {stream}; ", file.display());
-            if below(2) == 0 {
-                script += "sleep 0.01; ";
-            }
+            let pause = if below(2) == 0 { "sleep 0.01;" } else { "" };
+            script = format!("{script} cat '{}' {stream}; {pause}", file.display());
         }
-        let result = output(run(&home, &name, &["--log-max-size", "4K", "--log-keep", "3"], &(script + ":")));
+        let result = output(run(&home, &name, &["--log-max-size", "4K", "--log-keep", "3"], &format!("{script} :")));
         assert!(result.status.success(), "{}", explain(&result));
         for stream in [&[][..], &["--stream", "stdout"], &["--stream", "stderr"]] {
             let all = logs(&home, &[stream, &[&name]].concat());
