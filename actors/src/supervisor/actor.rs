@@ -188,7 +188,9 @@ impl Supervisor {
         M: actix::Message<Result = Result<(), crate::monitor::MonitorError>> + Send + 'static,
         crate::monitor::Monitor: Handler<M>,
     {
-        let Some(child) = self.children.get_mut(key) else { return self.not_live(key) };
+        let Some(child) = self.children.get_mut(key).filter(|child| !child.removing) else {
+            return self.not_live(key);
+        };
         child.stop = Some(grace);
         let (sender, ended) = oneshot::channel();
         child.until_ended.push(sender);
