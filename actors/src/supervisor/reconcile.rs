@@ -15,7 +15,7 @@ use futures::future::join_all;
 
 use super::actor::{Answer, Supervisor};
 use super::{Reconcile, ReconcileReport, SupervisorError};
-use crate::database::{Database, ListSandboxes, SandboxRow};
+use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
 use crate::state::SandboxState;
 use crate::state_dir::StateDir;
@@ -32,13 +32,17 @@ impl Handler<Reconcile> for Supervisor {
 
     fn handle(&mut self, _: Reconcile, _: &mut Self::Context) -> Self::Result {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
+        // Only before the first start: later, what has no row yet may just be in the making.
+        let first = !std::mem::replace(&mut self.reconciled, true) && self.children.is_empty();
         let rows = async move {
-            let rows = list(database).await?;
-            sweep(&dir, &rows).await;
-            Ok::<_, SupervisorError>(rows)
+            if first {
+                let live = database.send(ListLiveKeys).await??;
+                sweep(&dir, live.into_iter().collect()).await;
+            }
+            Ok::<_, SupervisorError>(database.send(ListSandboxes).await??)
         };
-        let removed = rows.into_actor(self).then(|rows, this, _| {
-            let parted = rows.map(|rows| rows.into_iter().partition::<Vec<_>, _>(is_to_go));
+        let removed = rows.into_actor(self).then(move |rows, this, _| {
+            let parted = rows.map(|rows| rows.into_iter().partition::<Vec<_>, _>(|row| first && is_to_go(row)));
             let parted = parted.map(|(to_go, rows)| {
                 let removals: Vec<_> = to_go.iter().map(|row| this.remove_everything(row)).collect();
                 (removals, rows)
@@ -84,16 +88,9 @@ impl Supervisor {
     }
 }
 
-/// All rows, for [`Supervisor::reconcile`].
-async fn list(database: actix::Addr<Database>) -> Result<Vec<SandboxRow>, SupervisorError> {
-    Ok(database.send(ListSandboxes).await??)
-}
-
 /// Ends and removes everything below the runtime directories that belongs to no live sandbox.
 /// Before any start: a leftover waiter would refuse one of its name.
-async fn sweep(dir: &StateDir, rows: &[SandboxRow]) {
-    let live: HashSet<SandboxKey> =
-        rows.iter().filter(|row| row.state.is_live()).map(|row| row.spec.key.clone()).collect();
+async fn sweep(dir: &StateDir, live: HashSet<SandboxKey>) {
     let root = dir.runtime_root();
     let found = tokio::task::spawn_blocking(move || runtime_dirs(&root)).await;
     let leftovers: Vec<SandboxKey> = found.into_iter().flatten().filter(|key| !live.contains(key)).collect();
