@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::AccessFlags;
 use sandpen_actors::state_dir::StateDir;
 
 /// Longest path of a unix socket in bytes: `sun_path` of unix(7) has 108, the last is a NUL.
@@ -35,6 +36,15 @@ pub enum PrivateDirError {
         owner: u32,
         /// Our user id.
         user: u32,
+    },
+    /// It cannot be written to.
+    #[error("the state directory {path:?} is not writable; make it so or choose another one with --state-dir")]
+    NotWritable {
+        /// Which directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
     },
     /// Others may look into it or write to it.
     #[error(
@@ -98,6 +108,10 @@ pub fn prepare(path: &Path) -> Result<StateDir, PrivateDirError> {
     let mode = meta.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(PrivateDirError::Open { path, mode });
+    }
+    // Not before the first write: a read-only file system or lacking permissions are said at once.
+    if let Err(errno) = nix::unistd::eaccess(&path, AccessFlags::W_OK | AccessFlags::X_OK) {
+        return Err(PrivateDirError::NotWritable { path, source: errno.into() });
     }
     Ok(StateDir::new(path))
 }

@@ -13,6 +13,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -196,6 +197,72 @@ fn a_damaged_database_is_said_and_left_as_it_is() {
     assert!(error.contains("database"), "{error}");
     assert!(error.lines().count() <= 2, "{error}");
     assert_eq!(fs::read(home.state().join("sandpen.db")).unwrap(), garbage);
+    assert!(home.processes().is_empty());
+}
+
+/// Not a test of its own: needs to be somebody whom permissions hold.
+#[test]
+#[ignore = "run by a_state_directory_that_cannot_be_written_is_said as another user"]
+fn without_permission() {
+    let dir = std::env::var("SANDPEN_TEST_DIR").unwrap();
+    let state = format!("{dir}/state");
+    fs::DirBuilder::new().mode(0o700).create(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o500)).unwrap();
+    for (path, word) in [(state.clone(), "not writable"), (format!("{state}/below"), "Permission denied")] {
+        let output = support::output({
+            let mut command = std::process::Command::new(format!("{dir}/sandpen"));
+            command.args(["--state-dir", &path, "ps"]).stdin(Stdio::null());
+            command
+        });
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{}", explain(&output));
+        assert!(error.contains(word) && error.contains(&path) && error.contains("--state-dir"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    fs::remove_dir(&state).unwrap();
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_said() {
+    const NOBODY: u32 = 65534;
+    let home = Home::new();
+    let (program, binary) = (home.path().join("test"), home.path().join("sandpen"));
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_sandpen"), &binary).unwrap();
+    let mut command = std::process::Command::new(&program);
+    command.args(["--ignored", "--exact", "without_permission"]).env("SANDPEN_TEST_DIR", home.path()).current_dir("/");
+    if nix::unistd::geteuid().is_root() {
+        for path in [home.path(), &program, &binary] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        command.uid(NOBODY);
+    }
+    let output = support::output(command);
+    assert!(output.status.success(), "{}", explain(&output));
+}
+
+#[test]
+fn a_newer_database_is_said_and_left_as_it_is() {
+    let home = Home::new();
+    home.ok(&["ps"]);
+    home.ok(&["shutdown"]);
+    let path = home.state().join("sandpen.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     VALUES (99990101000000, 'from the future', 1, x'00', 1)";
+        sqlx::query(newer).execute(&mut connection).await.unwrap();
+        sqlx::Connection::close(connection).await.unwrap();
+    });
+    let before = fs::read(&path).unwrap();
+    let error = home.fails(&["ps"]);
+    assert!(error.contains("newer sandpen") && error.contains(path.to_str().unwrap()), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(fs::read(&path).unwrap() == before);
     assert!(home.processes().is_empty());
 }
 

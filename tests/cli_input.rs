@@ -163,6 +163,55 @@ fn the_doctor_reports_without_a_daemon() {
 }
 
 #[test]
+fn what_is_no_kernel_is_refused_and_nothing_installed() {
+    let home = Home::new();
+    let data = home.path().join("data");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = home.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut cut = vec![0; 4096];
+    cut[0x1f1] = 4; // setup sectors
+    cut[0x202..0x206].copy_from_slice(b"HdrS");
+    cut[0x206..0x208].copy_from_slice(&0x020f_u16.to_le_bytes());
+    cut[0x248..0x24c].copy_from_slice(&100_u32.to_le_bytes()); // payload_offset
+    cut[0x24c..0x250].copy_from_slice(&9_000_000_u32.to_le_bytes()); // payload_length
+    let fifo = home.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let sh = std::fs::canonicalize("/bin/sh").unwrap();
+    for (kernel, word) in [
+        (sh.to_str().unwrap(), "is not a Linux kernel"),
+        (&file("text", b"hello"), "is not a Linux kernel"),
+        (&file("cut", &cut), "is cut off"),
+        ("/dev/zero", "is not a Linux kernel"),
+        (fifo.to_str().unwrap(), "is not a Linux kernel"),
+        ("/no/such", "No such file"),
+        ("/", "directory"),
+    ] {
+        let args = ["--data-dir", data.to_str().unwrap(), "kernel", "install", "--kernel", kernel, "--modules", "/"];
+        let error = home.fails(&args);
+        assert!(error.contains(word) && error.contains(kernel), "{kernel}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(!data.join("kernel/current").exists());
+    }
+    let error = home.fails(&["kernel", "install", "--kernel", "/no/such"]);
+    assert!(error.contains("--modules"), "{error}");
+}
+
+#[test]
+fn a_missing_kernel_is_said_with_the_command_that_helps() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let data = home.path().join("data");
+    let output = home.run(&["--data-dir", data.to_str().unwrap(), "run", "--driver", "qemu", &rootfs, "--", "true"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{}", explain(&output));
+    assert!(error.contains("sandpen kernel install") && error.contains(data.to_str().unwrap()), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
 fn help_texts() {
     let home = Home::new();
     let commands = [

@@ -77,8 +77,13 @@ impl StateDir {
         self.logs(key).join(format!("{}.vmm", key.name))
     }
 
+    /// The directory of all runtime directories.
+    pub fn runtime_root(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
     /// A live microVM's runtime directory.
     pub fn runtime(&self, key: &SandboxKey) -> PathBuf {
-        self.0.join("run").join(key.config.as_str()).join(key.name.as_str())
+        self.runtime_root().join(key.config.as_str()).join(key.name.as_str())
     }
 }

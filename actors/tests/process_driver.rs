@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, System};
-use sandpen_actors::database::{Database, SandboxRow};
+use sandpen_actors::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::hosting::host_on;
 use sandpen_actors::process_driver::ProcessDriver;
@@ -18,6 +18,7 @@ use sandpen_actors::supervisor::{
     KillSandbox, OpenChannels, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig,
     WaitSandbox,
 };
+use sandpen_actors::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterSpec};
 
 async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
     let state_dir = StateDir::new(dir.to_owned());
@@ -87,6 +88,68 @@ fn output_exit_stdin_and_kill() {
         let row = supervisor.send(KillSandbox { key: key("killed"), signal: 9 }).await.unwrap().unwrap();
         assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(9) });
         assert!(nothing_runs(dir.path()));
+        arbiter.stop();
+        arbiter.join().unwrap();
+    });
+}
+
+#[test]
+fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
+    System::new().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let arbiter = Arbiter::new();
+        let first = supervisor(dir.path(), &arbiter).await;
+        start(&first, spec(dir.path(), "ended", "true")).await;
+        wait(&first, "ended").await;
+        let mut removes_itself = spec(dir.path(), "removes-itself", "echo x");
+        start(&first, removes_itself.clone()).await;
+        wait(&first, "removes-itself").await;
+        first.send(Shutdown { grace: None }).await.unwrap();
+
+        // As if it had died after the last state was durable, before the clean-up: with the waiter
+        // still there, with a live process, with nothing but the directory.
+        let state_dir = StateDir::new(dir.path().to_owned());
+        let mut left = Vec::new();
+        for (name, script) in [("ended", "true"), ("unknown", "exec sleep 1000")] {
+            let waiter = WaiterSpec {
+                tags: vec![],
+                fifos: vec![],
+                processes: vec![ProcessSpec {
+                    role: "vmm".into(),
+                    program: "/bin/sh".into(),
+                    args: vec!["-c".into(), script.into()],
+                    env: vec![],
+                    clear_env: true,
+                    stdin: StdioSpec::Null,
+                    stdout: StdioSpec::Null,
+                    stderr: StdioSpec::Null,
+                }],
+                vmm_log: dir.path().join("vmm.log"),
+                vmm_log_limit: 4096,
+            };
+            left.push(WaitedVmm::launch(&state_dir.runtime(&key(name)), &state_dir.bin(), waiter).await.unwrap());
+        }
+        std::fs::create_dir(state_dir.runtime(&key("empty"))).unwrap();
+        let database = Database::open(&state_dir.database()).await.unwrap();
+        let database = host_on(&Arbiter::current(), move || database, |_| {});
+        removes_itself.remove_on_end = true;
+        let row = database.send(UpsertSandbox { spec: removes_itself, supervisor_pid: 1 }).await.unwrap().unwrap();
+        assert!(row.state.is_ended());
+        let half_made = spec(dir.path(), "half-made", "true");
+        database.send(UpsertSandbox { spec: half_made, supervisor_pid: 1 }).await.unwrap().unwrap();
+
+        let second = supervisor(dir.path(), &arbiter).await;
+        let report = second.send(Reconcile).await.unwrap().unwrap();
+        assert_eq!(report.adopted, []);
+        assert!(nothing_runs(dir.path()));
+        for vmm in left {
+            assert!(vmm.has_ended().unwrap());
+        }
+        start(&second, spec(dir.path(), "ended", "exit 3")).await;
+        assert_eq!(wait(&second, "ended").await.state, SandboxState::Stopped { exit: ExitStatus::Code(3) });
+        assert_eq!(database.send(GetSandbox(key("half-made"))).await.unwrap().unwrap(), None);
+        assert_eq!(database.send(GetSandbox(key("removes-itself"))).await.unwrap().unwrap(), None);
+        assert!(!dir.path().join("logs/default/removes-itself.log").exists());
         arbiter.stop();
         arbiter.join().unwrap();
     });

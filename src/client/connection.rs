@@ -53,9 +53,9 @@ impl Connection {
         let stream = match UnixStream::connect(&socket).await {
             Ok(stream) => stream,
             Err(source) => {
-                // Refused: a socket without a listener, or a plain file.
+                // Refused: a socket without a listener, or a plain file. Reset: its listener died just now.
                 return Err(match source.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
                         ClientError::NotRunning { socket, source }
                     }
                     _ => ClientError::Connect { socket, source },

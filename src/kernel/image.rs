@@ -5,6 +5,9 @@
 //! `payload_length`, protocol 2.08 and later). Booting the ELF file saves the guest the unpacking,
 //! which under emulation is a second.
 
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use object::elf::{EM_X86_64, FileHeader64, NoteType, PT_LOAD, PT_NOTE};
@@ -16,6 +19,9 @@ use super::compression::{self, Compression, CompressionError};
 /// ELF note of the 32-bit entry point (`XEN_ELFNOTE_PHYS32_ENTRY`, Linux `include/xen/interface/elfnote.h`).
 const PVH_NOTE_NAME: &[u8] = b"Xen";
 const PVH_NOTE_TYPE: NoteType = NoteType(18);
+
+/// Largest file that is read: a `vmlinux` with all its debug information has less than 1 GiB.
+const FILE_MAX_BYTES: u64 = 2 << 30;
 
 const HINT: &str = "give the bzImage or vmlinux of an x86-64 Linux kernel, for example /boot/vmlinuz-VERSION";
 
@@ -109,7 +115,17 @@ pub struct Image {
 /// # Errors
 /// [`ImageError`]: every way in which the file is not a kernel that boots here.
 pub fn read(path: &Path) -> Result<Image, ImageError> {
-    let bytes = std::fs::read(path).map_err(|source| ImageError::Read { path: path.to_owned(), source })?;
+    let failed = |source| ImageError::Read { path: path.to_owned(), source };
+    // Never waits, as a FIFO would.
+    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    // A device has no end, and reading a directory says better itself what is wrong.
+    if (!meta.is_file() && !meta.is_dir()) || meta.len() > FILE_MAX_BYTES {
+        return Err(ImageError::NotAKernel { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     unpack(bytes, path)
 }
 
@@ -128,9 +144,14 @@ pub fn unpack(bytes: Vec<u8>, path: &Path) -> Result<Image, ImageError> {
     } else {
         return Err(not_a_kernel());
     };
-    check_elf(&vmlinux, path)?;
-    let version = version_of(&vmlinux).ok_or_else(|| ImageError::NoVersion { path: path.to_owned() })?;
-    Ok(Image { vmlinux, version })
+    let has_pvh_note = check_elf(&vmlinux, path)?;
+    match (version_of(&vmlinux), has_pvh_note) {
+        (Some(version), true) => Ok(Image { vmlinux, version }),
+        (Some(_), false) => Err(ImageError::NoPvhNote { path: path.to_owned() }),
+        (None, true) => Err(ImageError::NoVersion { path: path.to_owned() }),
+        // Any program is an ELF file for this machine.
+        (None, false) => Err(not_a_kernel()),
+    }
 }
 
 fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, ImageError> {
@@ -156,7 +177,8 @@ fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, ImageError> {
         .map_err(|source| ImageError::Unpack { path: path.to_owned(), source })
 }
 
-fn check_elf(vmlinux: &[u8], path: &Path) -> Result<(), ImageError> {
+/// Whether it has a PVH entry point, if it can be a kernel at all.
+fn check_elf(vmlinux: &[u8], path: &Path) -> Result<bool, ImageError> {
     let not_a_kernel = || ImageError::NotAKernel { path: path.to_owned() };
     let architecture = |found: String| ImageError::Architecture { path: path.to_owned(), found };
     match FileKind::parse(vmlinux) {
@@ -190,7 +212,7 @@ fn check_elf(vmlinux: &[u8], path: &Path) -> Result<(), ImageError> {
     if !segments.iter().any(|segment| segment.p_type(endian) == PT_LOAD) {
         return Err(not_a_kernel());
     }
-    if pvh { Ok(()) } else { Err(ImageError::NoPvhNote { path: path.to_owned() }) }
+    Ok(pvh)
 }
 
 /// The version in the kernel's banner, `Linux version VERSION (builder) …`.

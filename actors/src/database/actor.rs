@@ -12,9 +12,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use tokio::sync::oneshot;
 
 use super::{
-    DatabaseError, Flush, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, RemoveSandbox, SandboxRow,
-    UpsertSandbox, queries,
+    DatabaseError, Flush, GetSandbox, ListLiveKeys, ListSandboxes, ListTransitions, RecordTransition, RemoveSandbox,
+    SandboxRow, UpsertSandbox, queries,
 };
+use crate::spec::SandboxKey;
 
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
 /// one commit is shared by all that wait.
@@ -191,6 +192,14 @@ impl Handler<ListSandboxes> for Database {
 
     fn handle(&mut self, _: ListSandboxes, _: &mut Self::Context) -> Self::Result {
         self.query(|pool| async move { queries::list(&pool).await })
+    }
+}
+
+impl Handler<ListLiveKeys> for Database {
+    type Result = Answer<Vec<SandboxKey>>;
+
+    fn handle(&mut self, _: ListLiveKeys, _: &mut Self::Context) -> Self::Result {
+        self.query(|pool| async move { queries::list_live_keys(&pool).await })
     }
 }
 

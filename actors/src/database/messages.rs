@@ -90,6 +90,11 @@ pub struct GetSandbox(pub SandboxKey);
 #[rtype(result = "Result<Vec<SandboxRow>, DatabaseError>")]
 pub struct ListSandboxes;
 
+/// The keys of all rows that are live or in BACKOFF, those that cannot be read otherwise included.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<SandboxKey>, DatabaseError>")]
+pub struct ListLiveKeys;
+
 /// The history of one sandbox in order of `seq`.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<RecordTransition>, DatabaseError>")]

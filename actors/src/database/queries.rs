@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqlitePool};
 
 use super::{DatabaseError, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
-use crate::spec::SandboxKey;
+use crate::spec::{ConfigName, SandboxKey, SandboxName};
 use crate::state::{ExitStatus, SandboxState};
 
 fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
@@ -151,6 +151,24 @@ pub(super) async fn list(pool: &SqlitePool) -> Result<Vec<SandboxRow>, DatabaseE
         }
     }
     Ok(readable)
+}
+
+/// From the columns alone. A key that is not one has no runtime directory either.
+pub(super) async fn list_live_keys(pool: &SqlitePool) -> Result<Vec<SandboxKey>, DatabaseError> {
+    let rows = sqlx::query(
+        "SELECT config_file, name FROM sandboxes WHERE status IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(sql("reading the live sandboxes"))?;
+    let mut keys = Vec::new();
+    for row in &rows {
+        let (config, name): (String, String) = (column(row, "config_file")?, column(row, "name")?);
+        if let (Ok(config), Ok(name)) = (ConfigName::new(config), SandboxName::new(name)) {
+            keys.push(SandboxKey { config, name });
+        }
+    }
+    Ok(keys)
 }
 
 pub(super) async fn list_transitions(

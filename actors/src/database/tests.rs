@@ -314,6 +314,10 @@ fn a_row_that_cannot_be_read_hides_no_other() {
         assert_eq!(rows.iter().map(|row| row.spec.key.name.as_str()).collect::<Vec<_>>(), ["a"]);
         let refused = database.send(GetSandbox(bad.spec.key)).await.unwrap();
         assert!(matches!(refused, Err(DatabaseError::Unreadable { column: "state", .. })));
+        // Nor is its microVM taken for nobody's.
+        other.execute("UPDATE sandboxes SET status = 'RUNNING' WHERE name = 'b'").await.unwrap();
+        let live = database.send(ListLiveKeys).await.unwrap().unwrap();
+        assert_eq!(live, [SandboxKey::new(SandboxName::new("b").unwrap())]);
     });
 }
 

@@ -57,12 +57,14 @@ pub struct Supervisor {
     pub(super) children: HashMap<SandboxKey, Child>,
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
+    /// Whether a [`super::Reconcile`] has begun.
+    pub(super) reconciled: bool,
 }
 
 impl Supervisor {
     /// A supervisor without children; send [`Reconcile`] first.
     pub fn new(config: SupervisorConfig) -> Self {
-        Self { config, children: HashMap::new(), subscribers: Vec::new(), shutting_down: None }
+        Self { config, children: HashMap::new(), subscribers: Vec::new(), shutting_down: None, reconciled: false }
     }
 
     /// One sandbox's log always runs on the same thread.
@@ -188,7 +190,9 @@ impl Supervisor {
         M: actix::Message<Result = Result<(), crate::monitor::MonitorError>> + Send + 'static,
         crate::monitor::Monitor: Handler<M>,
     {
-        let Some(child) = self.children.get_mut(key) else { return self.not_live(key) };
+        let Some(child) = self.children.get_mut(key).filter(|child| !child.removing) else {
+            return self.not_live(key);
+        };
         child.stop = Some(grace);
         let (sender, ended) = oneshot::channel();
         child.until_ended.push(sender);

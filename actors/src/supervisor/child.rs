@@ -34,14 +34,24 @@ pub(super) struct Child {
     pub(super) stop: Option<Duration>,
     /// The timer of the next attempt, in BACKOFF.
     pub(super) next_attempt: Option<SpawnHandle>,
+    /// Not a live sandbox: its files are being removed.
+    pub(super) removing: bool,
     /// Restarts since the last healthy run.
     pub(super) restarts_in_a_row: u32,
     lost_monitors: VecDeque<Instant>,
 }
 
 impl Child {
+    /// The place of a sandbox whose files are being removed.
+    pub(super) fn in_removal() -> Self {
+        Self { removing: true, ..Self::default() }
+    }
+
     /// The state's word, for messages.
     pub(super) fn status(&self) -> &'static str {
+        if self.removing {
+            return "being removed";
+        }
         self.row.as_ref().map_or("STARTING", |row| row.state.status())
     }
 

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
-use super::start::{list, reserve_row};
+use super::start::reserve_row;
 use super::{
-    KillSandbox, OpenChannels, Reconcile, ReconcileReport, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
-    SubscribeStateChanges, SupervisorError, WaitSandbox,
+    KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox, SubscribeStateChanges,
+    SupervisorError, WaitSandbox,
 };
 use crate::database::{GetSandbox, SandboxRow};
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, StartMode, StateChanged, Stop};
@@ -85,7 +85,7 @@ impl Handler<RemoveSandbox> for Supervisor {
 
     fn handle(&mut self, RemoveSandbox { key, force }: RemoveSandbox, ctx: &mut Self::Context) -> Self::Result {
         if let Some(child) = self.children.get(&key) {
-            if !force {
+            if !force || child.removing {
                 return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
             }
             let again = ctx.address();
@@ -103,7 +103,7 @@ impl Handler<RemoveSandbox> for Supervisor {
             }));
         }
         // The name stays taken until the last file is gone.
-        self.children.insert(key.clone(), Child::default());
+        self.children.insert(key.clone(), Child::in_removal());
         let row = self.config.database.send(GetSandbox(key.clone()));
         let missing = key.clone();
         let found = async move { row.await??.ok_or(SupervisorError::NotFound { key: missing }) };
@@ -122,7 +122,7 @@ impl Handler<WaitSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
     fn handle(&mut self, WaitSandbox { key }: WaitSandbox, _: &mut Self::Context) -> Self::Result {
-        if let Some(child) = self.children.get_mut(&key) {
+        if let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) {
             let (sender, ended) = oneshot::channel();
             child.until_ended.push(sender);
             let row = async move { ended.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
@@ -152,15 +152,6 @@ impl Handler<SubscribeStateChanges> for Supervisor {
 
     fn handle(&mut self, SubscribeStateChanges { recipient }: SubscribeStateChanges, _: &mut Self::Context) {
         self.subscribers.push(recipient);
-    }
-}
-
-impl Handler<Reconcile> for Supervisor {
-    type Result = Answer<ReconcileReport>;
-
-    fn handle(&mut self, _: Reconcile, _: &mut Self::Context) -> Self::Result {
-        let rows = list(self.config.database.clone()).into_actor(self);
-        Box::pin(rows.map(|rows, this, ctx| Ok(this.reconcile(rows?, ctx))))
     }
 }
 

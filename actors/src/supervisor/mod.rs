@@ -17,6 +17,7 @@ mod actor;
 mod child;
 mod handlers;
 mod messages;
+mod reconcile;
 mod restart;
 mod start;
 #[cfg(test)]

@@ -7,15 +7,15 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use chrono::Utc;
 use nix::libc::SIGKILL;
 
+use super::SupervisorError;
 use super::actor::Supervisor;
-use super::{ReconcileReport, SupervisorError};
-use crate::database::{Database, GetSandbox, ListSandboxes, SandboxRow, UpsertSandbox};
+use crate::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::hosting::{DownReason, host_on};
 use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, Stop};
 use crate::spec::{SandboxKey, SandboxSpec};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::state::{Event, ExitStatus, FailureReason};
 use crate::transition::advance;
 
 /// How long an orphaned VMM may take to end after SIGKILL.
@@ -213,32 +213,6 @@ impl Supervisor {
         }));
     }
 
-    /// Finds every row that an earlier orchestrator left live or in BACKOFF.
-    pub(super) fn reconcile(&mut self, rows: Vec<SandboxRow>, ctx: &mut Context<Self>) -> ReconcileReport {
-        let mut report = ReconcileReport::default();
-        for row in rows {
-            let key = row.spec.key.clone();
-            if self.children.contains_key(&key) {
-                continue;
-            }
-            match row.state {
-                SandboxState::Backoff { until } => {
-                    self.children.entry(key.clone()).or_default();
-                    let pause = (until - Utc::now()).to_std().unwrap_or_default();
-                    self.note_row(&Arc::new(row));
-                    self.schedule(&key, pause, ctx);
-                    report.adopted.push(key);
-                }
-                _ if row.state.is_live() => {
-                    self.adopt(row, ctx);
-                    report.adopted.push(key);
-                }
-                _ => {}
-            }
-        }
-        report
-    }
-
     pub(super) fn schedule(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
         let again = key.clone();
         let handle = ctx.run_later(pause, move |this, ctx| this.start_again(&again, ctx));
@@ -270,9 +244,4 @@ impl actix::Handler<LogLost> for Supervisor {
             }
         }
     }
-}
-
-/// All rows, for [`Supervisor::reconcile`].
-pub(super) async fn list(database: actix::Addr<Database>) -> Result<Vec<SandboxRow>, SupervisorError> {
-    Ok(database.send(ListSandboxes).await??)
 }

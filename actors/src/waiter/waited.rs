@@ -127,6 +127,18 @@ impl WaitedVmm {
         }
     }
 
+    /// Ends whatever is left in this directory, of no use to anybody any more, and removes it.
+    ///
+    /// # Errors
+    /// What could not be told, ended or removed.
+    pub async fn clear_away(runtime_dir: &Path) -> Result<(), WaiterError> {
+        match Self::adopt(runtime_dir).await {
+            Ok(left) => left.release().await,
+            Err(WaiterError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The VMM process.
     pub fn pid(&self) -> u32 {
         self.0.pid
