@@ -12,7 +12,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Home, explain, make_rootfs, output};
+use support::{Home, explain, make_rootfs, output_within};
+
+/// A dozen boots in an emulated machine: about one minute alone, more beside other tests.
+const LIMIT: std::time::Duration = std::time::Duration::from_mins(8);
 
 /// A line before each scenario's output, so that they are told apart.
 const SCRIPT: &str = r#"
@@ -146,7 +149,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     outer_root(&root, &modules, &firmware);
     let mut command = home.sandpen(&["run", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
     command.args([root.to_str().unwrap(), "--", "sh", "/script"]).env("PATH", qemu_with_svm(&home.path().join("wrap")));
-    let output = output(command);
+    let output = output_within(LIMIT, command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", explain(&output));
     eprintln!("{text}");

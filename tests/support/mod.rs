@@ -206,17 +206,26 @@ pub fn make_rootfs(dir: &Path) {
 }
 
 /// Runs a command to its end, at most until the deadline.
-pub fn output(mut command: Command) -> Output {
+pub fn output(command: Command) -> Output {
+    output_within(DEADLINE, command)
+}
+
+/// Runs a command to its end; kills it after `limit`.
+pub fn output_within(limit: Duration, mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    finish(command.spawn().unwrap())
+    finish_within(limit, command.spawn().unwrap())
 }
 
 /// Waits for a child with its output; kills it at the deadline.
 pub fn finish(child: Child) -> Output {
+    finish_within(DEADLINE, child)
+}
+
+fn finish_within(limit: Duration, child: Child) -> Output {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (done, watch) = std::sync::mpsc::channel::<()>();
     let guard = std::thread::spawn(move || {
-        if watch.recv_timeout(DEADLINE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if watch.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
     });
