@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
-pub const DEADLINE: Duration = Duration::from_mins(2);
+pub const DEADLINE: Duration = Duration::from_mins(4);
 
 /// A state directory with its daemon, both gone at the end.
 pub struct Home {
