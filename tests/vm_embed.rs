@@ -70,7 +70,7 @@ fn a_request_runs_in_a_microvm_and_streams_its_output() {
 
     kill(Pid::from_raw(i32::try_from(service.child.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(service.child.wait().unwrap().success());
-    assert!(home.processes().is_empty(), "{:?}", home.processes());
+    support::until("nothing runs", || home.processes().is_empty());
     let run = home.state().join("run/default");
     assert!(!run.exists() || std::fs::read_dir(run).unwrap().next().is_none());
 }
