@@ -4,17 +4,20 @@ STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
 
-.PHONY: help demo test lint deny bench-boot packages build kernel rootfs clean
+.PHONY: help demo test test-system-libkrun lint deny bench-boot packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
-		printf '  make %-11s %s\n' "$$name" "$$what"; done
+		printf '  make %-20s %s\n' "$$name" "$$what"; done
 
 demo: kernel rootfs ## Installs what is missing, builds, and runs a workload in a microVM
 	@SANDPEN="$(SANDPEN)" SANDPEN_STATE_DIR="$(STATE)" scripts/demo $(ROOTFS)
 
 test: packages  ## Installs what is missing and runs all tests, real microVMs included
 	@scripts/test
+
+test-system-libkrun: packages ## Builds against a system libkrun, made from its crate, and tests that
+	@scripts/test-system-libkrun
 
 lint:           ## rustfmt and clippy
 	cargo fmt --all --check
