@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{RecordTransition, SandboxRow};
-use sandpen_actors::spec::{ByteString, DriverChoice, RestartPolicy};
+use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, RestartPolicy};
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,10 @@ pub struct Sandbox {
     pub log: PathBuf,
     /// What the VMM and the guest's console printed.
     pub vmm_log: PathBuf,
+    /// How it is connected.
+    pub network: Network,
+    /// Ports of the guest that the host listens for.
+    pub ports: Vec<PublishedPort>,
 }
 
 impl Sandbox {
@@ -141,6 +145,8 @@ impl Sandbox {
             remove_on_end: spec.remove_on_end,
             log: dir.log(&spec.key),
             vmm_log: dir.vmm_log(&spec.key),
+            network: spec.network,
+            ports: spec.ports.clone(),
         }
     }
 

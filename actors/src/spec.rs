@@ -6,6 +6,7 @@
 mod bytes;
 mod error;
 mod names;
+mod network;
 mod rootfs;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use bytes::ByteString;
 pub use error::SpecError;
 pub use names::{ConfigName, SandboxKey, SandboxName};
+pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use rootfs::Rootfs;
 
 /// Which driver makes the microVM.
@@ -125,6 +127,12 @@ pub struct SandboxSpec {
     /// When the project file was last changed; `None` where none is used.
     #[serde(default)]
     pub config_last_modified: Option<DateTime<Utc>>,
+    /// How it is connected.
+    #[serde(default)]
+    pub network: Network,
+    /// Ports of the guest that the host listens for, at most [`PORTS_MAX`].
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -159,6 +167,8 @@ impl SandboxSpec {
             log: LogLimits::default(),
             remove_on_end: false,
             config_last_modified: None,
+            network: Network::default(),
+            ports: Vec::new(),
         }
     }
 
@@ -229,6 +239,7 @@ impl SandboxSpec {
         if bytes > WORKLOAD_MAX_BYTES {
             return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
+        network::check(self.network, &self.ports)?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ pub mod initramfs;
 pub mod krun;
 #[cfg(feature = "krun")]
 mod krun_ffi;
+mod network;
 pub mod qemu;
 pub mod qemu_args;
 mod shared_root;

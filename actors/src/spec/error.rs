@@ -73,4 +73,18 @@ pub enum SpecError {
         /// Files kept.
         keep: u32,
     },
+    /// A published port that cannot be read.
+    #[error(
+        "published port {0:?} is not of the form [ADDR:]HOST:GUEST with ports from 1 to 65535 (HOST 0 for a free one) and an IPv4 address, for example 8080:80 or 0.0.0.0:8080:80"
+    )]
+    PortText(String),
+    /// More ports than one sandbox may publish.
+    #[error("{0} published ports; at most 64 are accepted")]
+    TooManyPorts(usize),
+    /// Published ports, but no network to reach them by.
+    #[error("ports are published, but the network is none; choose another, for example on")]
+    PortsWithoutNetwork,
+    /// One port of the host for two.
+    #[error("port {0} of the host is published twice")]
+    PortTwice(u16),
 }

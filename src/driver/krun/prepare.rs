@@ -12,10 +12,11 @@ use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{host, shared_root};
+use crate::driver::{host, network, shared_root};
 use crate::kernel::krunfw;
 
 pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) -> Result<Prepared, DriverError> {
+    network::check(&launch.spec, NAME)?;
     let resources = launch.spec.resources;
     let boot = match payload {
         Payload::Linux => linux(config, launch)?,

@@ -13,7 +13,7 @@ use crate::driver::control::start_message;
 use crate::driver::qemu_args::{Accelerator, QemuArgs, VIRTIOFS_SOCKET};
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{guest_binary, host, initramfs, shared_root, tsc};
+use crate::driver::{guest_binary, host, initramfs, network, shared_root, tsc};
 
 /// The role of the process that shares the root directory.
 pub(super) const VIRTIOFS_ROLE: &str = "virtiofsd";
@@ -41,6 +41,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 }
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
+    network::check(&launch.spec, super::NAME)?;
     let shared = shared_root::find(&launch.spec.rootfs, super::NAME)?;
     check_open_files().map_err(|source| failed("sharing the root directory", source))?;
     let qemu = match &config.qemu {
