@@ -13,7 +13,7 @@ pub mod private_dir;
 
 pub use orchestrator::{
     Handle, LockError, Output, OutputFrom, OutputOptions, Sandpen, SandpenBuilder, SandpenError, StartError,
-    StdinWriter,
+    StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
 

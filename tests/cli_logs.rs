@@ -10,7 +10,7 @@
 mod support;
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 
 use support::{Home, explain, finish, output, until};
@@ -145,4 +145,40 @@ fn who_stops_reading_holds_up_nobody() {
     stalled.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
     assert!(finish(stalled).status.success());
     assert!(rest == logs(&home, &["a"]), "{} bytes", rest.len());
+}
+
+#[test]
+fn the_vmm_log_is_shown_byte_for_byte_and_followed_to_the_end() {
+    let home = Home::new();
+    let gate = home.path().join("gate");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.01; done", gate.display());
+    assert!(output(run(&home, "a", &["-d"], &script)).status.success());
+    assert!(logs(&home, &["--vmm", "a"]).is_empty());
+    // The test's drivers have nothing to say there: this is what a VMM would.
+    let mut file = fs::OpenOptions::new().append(true).open(home.state().join("logs/default/a.vmm")).unwrap();
+    file.write_all(b"one\n\0\xff\x1b[2J\ntwo\n").unwrap();
+    assert_eq!(logs(&home, &["--vmm", "a"]), b"one\n\0\xff\x1b[2J\ntwo\n");
+    let mut follower = spawn(home.sandpen(&["logs", "--vmm", "-f", "--tail", "1", "a"]));
+    let mut seen = [0; 4];
+    follower.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"two\n");
+    file.write_all(b"three").unwrap();
+    let mut seen = [0; 5];
+    follower.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"three");
+    let mut reader = spawn(home.sandpen(&["logs", "--vmm", "-f", "a"]));
+    drop(reader.stdout.take());
+    assert!(finish(reader).status.success(), "a reader that has seen enough is no failure");
+    fs::write(gate, "").unwrap();
+    let result = finish(follower);
+    assert!(result.status.success() && result.stdout.is_empty(), "{}", explain(&result));
+    // Of an ended one too, and to follow it ends at once.
+    assert_eq!(logs(&home, &["--vmm", "-f", "--tail", "1", "a"]), b"three");
+
+    let error = home.fails(&["logs", "--vmm", "nobody"]);
+    assert!(error.contains("nobody"), "{error}");
+    for other in ["-t", "--stream=stdout"] {
+        let error = home.fails(&["logs", "--vmm", other, "a"]);
+        assert!(error.contains("cannot be used with"), "{error}");
+    }
 }

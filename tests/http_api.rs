@@ -97,6 +97,7 @@ fn names_are_checked_before_anything_else() {
         ("GET", "/wait", ""),
         ("GET", "/history", ""),
         ("GET", "/output", ""),
+        ("GET", "/vmm-log", ""),
         ("POST", "/stdin", ""),
         ("POST", "/stop", "{}"),
         ("POST", "/kill", r#"{"signal":9}"#),

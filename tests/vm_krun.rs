@@ -22,8 +22,9 @@ fn run(home: &Home, args: &[&str], guest: &str) -> Command {
 }
 
 fn vmm_log(home: &Home, name: &str) -> String {
-    let path = home.state().join(format!("logs/default/{name}.vmm"));
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    let log = home.run(&["logs", "--vmm", name]);
+    assert_eq!(log.status.code(), Some(0), "{}", explain(&log));
+    String::from_utf8_lossy(&log.stdout).into_owned()
 }
 
 /// The process that is the microVM.
@@ -60,6 +61,7 @@ fn a_crash_is_failed_although_the_vmm_ends_with_code_0() {
     let output = output(run(&home, &["-n", "a"], "crash"));
     assert_eq!(output.stdout, b"before\n", "{}\n{}", explain(&output), vmm_log(&home, "a"));
     assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sandpen logs --vmm a"), "{}", explain(&output));
     assert_eq!(home.inspect("a")["state"], "FAILED");
 }
 

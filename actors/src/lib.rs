@@ -35,4 +35,5 @@ pub mod state;
 pub mod state_dir;
 pub mod supervisor;
 pub mod transition;
+pub mod vmm_log;
 pub mod waiter;

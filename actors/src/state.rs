@@ -86,7 +86,7 @@ pub enum FailureReason {
     },
     /// The VMM process ended without an EXIT report from the guest.
     #[error(
-        "the VMM process ended by itself ({status}) without an exit report from the guest; its own output: sandpen inspect, field vmm_log"
+        "the VMM process ended by itself ({status}) without an exit report from the guest; its own output: `sandpen logs --vmm`"
     )]
     VmmLost {
         /// How the VMM process ended; never taken for the workload's.

@@ -15,7 +15,8 @@ use super::{CliError, Global, print};
 Examples:
   sandpen logs --tail 20 web          the last 20 lines
   sandpen logs -f -t web              with times, until it ends
-  sandpen logs --stream stderr web    errors only")]
+  sandpen logs --stream stderr web    errors only
+  sandpen logs --vmm web              what the microVM's process and the guest's console said")]
 pub struct Args {
     /// Wait for more until the sandbox has ended
     #[arg(short, long)]
@@ -29,6 +30,9 @@ pub struct Args {
     /// Only one stream
     #[arg(long)]
     stream: Option<StreamArg>,
+    /// What the VMM and the guest's console printed since the last start, instead of the output
+    #[arg(long, conflicts_with_all = ["timestamps", "stream"])]
+    vmm: bool,
     #[command(flatten)]
     name: NameArg,
 }
@@ -41,6 +45,15 @@ enum StreamArg {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
+    if args.vmm {
+        let mut log = global.connect().await?.vmm_log(&key, args.tail, args.follow).await?;
+        while let Some(bytes) = log.next().await? {
+            if !print::bytes_wanted(&bytes)? {
+                break;
+            }
+        }
+        return Ok(0);
+    }
     let request = OutputRequest {
         from: args.tail.map_or(OutputStart::Oldest, OutputStart::Tail),
         follow: args.follow,

@@ -77,10 +77,16 @@ pub fn error(error: &CliError, debug: bool) {
 
 /// Bytes on stdout. A reader that has seen enough is no failure.
 pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
+    bytes_wanted(bytes).map(|_| 0)
+}
+
+/// Bytes on stdout; false when nobody reads any more.
+pub fn bytes_wanted(bytes: &[u8]) -> Result<bool, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
-        _ => Ok(0),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::Output(error)),
     }
 }
 
@@ -132,20 +138,23 @@ pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliErr
 /// A sandbox that was started in the background: its name, and why it failed if it did already.
 pub fn detached(sandbox: &Sandbox) -> Result<u8, CliError> {
     if sandbox.state == "FAILED" {
-        return Ok(ended(sandbox));
+        return Ok(ended(sandbox, !sandbox.remove_on_end));
     }
     bytes(format!("{}\n", short_name(&sandbox.config_file, &sandbox.name)).as_bytes())
 }
 
 /// The end of a sandbox in the foreground: says what is not the workload's doing, answers the exit
-/// code.
-pub fn ended(sandbox: &Sandbox) -> u8 {
+/// code. `kept`: its logs stay.
+pub fn ended(sandbox: &Sandbox, kept: bool) -> u8 {
     let name = short_name(&sandbox.config_file, &sandbox.name);
     match &sandbox.failure {
         Some(failure) => {
             message(&format!("sandbox {name}: {failure}"));
             if matches!(sandbox.failure_kind.as_deref(), Some("vmm_lost" | "companion_lost" | "boot_timed_out")) {
                 last_words(&sandbox.vmm_log);
+                if kept {
+                    message(&format!("all that its microVM said: sandpen logs --vmm {name}"));
+                }
             }
         }
         None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
@@ -184,7 +193,7 @@ pub fn exit_code(sandbox: &Sandbox) -> Result<u8, CliError> {
     if let Some(code) = sandbox.shell_code() {
         return bytes(format!("{code}\n").as_bytes());
     }
-    ended(sandbox);
+    ended(sandbox, !sandbox.remove_on_end);
     Ok(super::FAILED)
 }
 

@@ -161,7 +161,7 @@ async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<
             return Err(if out_of_sight { CliError::OutOfSight { name, source } } else { source.into() });
         }
     };
-    let code = print::ended(&sandbox);
+    let code = print::ended(&sandbox, !args.rm);
     if args.rm {
         remove(&client, &spec.key).await?;
     }

@@ -9,6 +9,7 @@ mod foreground;
 mod output;
 mod start;
 mod stdin;
+mod vmm_log;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use foreground::{Foreground, ForegroundEnd, Notice, OpenStdin, StopLevel};
 pub use output::OutputReader;
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
+pub use vmm_log::VmmLogReader;
 
 /// How long a daemon may take to say its version before it counts as something else.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -230,6 +232,22 @@ impl Client {
         let stream = request.stream.map_or_else(String::new, |stream| format!("&stream={stream}"));
         let query = format!("/output?follow={}{from}{stream}", request.follow);
         Ok(OutputReader::new(self.send(Method::GET, &path(key, &query), Body::Empty).await?))
+    }
+
+    /// Reads what a sandbox's VMM and its guest's console printed: all of it or the last `tail` lines,
+    /// with `follow` until the sandbox has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn vmm_log(
+        &self,
+        key: &SandboxKey,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> Result<VmmLogReader, ClientError> {
+        let tail = tail.map_or_else(String::new, |lines| format!("&tail={lines}"));
+        let query = format!("/vmm-log?follow={follow}{tail}");
+        Ok(VmmLogReader::new(self.send(Method::GET, &path(key, &query), Body::Empty).await?))
     }
 
     /// Passes what comes out of `input` to a sandbox's stdin, then closes it.

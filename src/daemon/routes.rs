@@ -39,6 +39,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/wait").route(web::get().to(wait)))
         .service(sandbox("/history").route(web::get().to(history)))
         .service(sandbox("/output").route(web::get().to(stream::output)))
+        .service(sandbox("/vmm-log").route(web::get().to(stream::vmm_log)))
         .service(sandbox("/stdin").route(web::post().to(stream::stdin)))
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))

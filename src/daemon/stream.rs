@@ -1,6 +1,7 @@
-//! The two streaming routes: output out, stdin in. Neither holds more than one chunk.
+//! The streaming routes: output and VMM log out, stdin in. None holds more than one chunk.
 
 use std::convert::Infallible;
+use std::io;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Payload, Query};
@@ -14,7 +15,7 @@ use super::routes::{KeyPath, key};
 use super::shared::Shared;
 use crate::api::frame::{CONTENT_TYPE, End, Frame};
 use crate::api::{ErrorDetail, StdinReply};
-use crate::orchestrator::{OutputFrom, OutputOptions};
+use crate::orchestrator::{OutputFrom, OutputOptions, VmmLogOptions};
 use sandpen_actors::log_writer::LogChunk;
 
 /// Query of `GET …/output`.
@@ -79,6 +80,47 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).streaming(frames))
 }
 
+/// Query of `GET …/vmm-log`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmmLogQuery {
+    tail: Option<usize>,
+    #[serde(default, deserialize_with = "super::routes::flag")]
+    follow: bool,
+}
+
+/// `GET …/vmm-log`: bare bytes. An answer that is not complete breaks off.
+pub async fn vmm_log(
+    shared: Data<Shared>,
+    path: KeyPath,
+    query: Query<VmmLogQuery>,
+) -> Result<HttpResponse, Rejection> {
+    let key = key(path)?;
+    let options = VmmLogOptions { tail: query.tail, follow: query.follow };
+    let mut log = shared.handle.vmm_log(&key, options).await?;
+    let chunks = async_stream::stream! {
+        loop {
+            let next = tokio::select! {
+                next = log.next() => next,
+                () = shared.ending.cancelled(), if options.follow => {
+                    yield Err(io::Error::other("the daemon is shutting down"));
+                    break;
+                }
+            };
+            match next {
+                Ok(Some(bytes)) => yield Ok(Bytes::from(bytes)),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(sandbox = %key, code = error.code(), %error, "a VMM log could not be sent whole");
+                    yield Err(io::Error::other(error));
+                    break;
+                }
+            }
+        }
+    };
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").streaming(chunks))
+}
+
 fn encoded(frame: &Frame) -> Bytes {
     let mut wire = BytesMut::new();
     frame.encode(&mut wire);
@@ -136,6 +178,8 @@ mod tests {
         assert!(query("form=oldest").is_err());
         assert!(query("stream=stdin").is_err());
         assert!(query("follow=maybe").is_err());
+        assert!(Query::<VmmLogQuery>::from_query("stream=stdout").is_err());
+        assert!(Query::<VmmLogQuery>::from_query("tail=-1").is_err());
         let options = query("from=17&follow").unwrap().options().unwrap();
         assert!(options.follow && options.from == OutputFrom::Position(17));
     }

@@ -7,9 +7,8 @@ use sandpen_actors::spec::{Network, SandboxSpec};
 pub(super) fn check(spec: &SandboxSpec, driver: &str) -> Result<(), DriverError> {
     match spec.network {
         Network::None => Ok(()),
-        other => Err(DriverError::Unsupported {
-            driver: driver.to_owned(),
-            what: format!("the network {other}; use none"),
-        }),
+        other => {
+            Err(DriverError::Unsupported { driver: driver.to_owned(), what: format!("the network {other}; use none") })
+        }
     }
 }

@@ -16,6 +16,7 @@ use sandpen_actors::supervisor::{
 };
 
 use super::output::{Output, OutputOptions};
+use super::vmm_log::{VmmLog, VmmLogOptions};
 
 /// Why a request to an orchestrator was not fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum SandpenError {
     /// The log could not be read.
     #[error("the log could not be read")]
     Log(#[from] LogError),
+    /// The VMM log could not be read.
+    #[error("the VMM log could not be read")]
+    VmmLog(#[source] std::io::Error),
     /// The microVM could not be reached.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -64,7 +68,7 @@ impl SandpenError {
             },
             Self::NoStdin(_) => "no_stdin",
             Self::Driver(_) => "guest_unreachable",
-            Self::Database(_) | Self::Log(_) => "internal",
+            Self::Database(_) | Self::Log(_) | Self::VmmLog(_) => "internal",
             Self::Gone => "gone",
         }
     }
@@ -158,6 +162,17 @@ impl Handle {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         let key = row.spec.key;
         Output::open(self.state_dir.log(&key), self.supervisor.clone(), key, options).await
+    }
+
+    /// What the sandbox's VMM and its guest's console printed since its last start. Call it, and
+    /// read it, on a tokio runtime (actix is one).
+    ///
+    /// # Errors
+    /// `NotFound`, or the log's.
+    pub async fn vmm_log(&self, key: &SandboxKey, options: VmmLogOptions) -> Result<VmmLog, SandpenError> {
+        let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
+        let key = row.spec.key;
+        VmmLog::open(self.state_dir.vmm_log(&key), self.supervisor.clone(), key, options).await
     }
 
     /// The standard input of a live sandbox that was started with one.

@@ -16,8 +16,10 @@ mod handle;
 mod lock;
 mod output;
 mod thread;
+mod vmm_log;
 
 pub use builder::{Sandpen, SandpenBuilder, StartError};
 pub use handle::{Handle, SandpenError, StdinWriter};
 pub use lock::LockError;
 pub use output::{Output, OutputFrom, OutputOptions};
+pub use vmm_log::{VmmLog, VmmLogOptions};

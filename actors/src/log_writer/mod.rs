@@ -26,7 +26,7 @@ mod messages;
 mod names;
 mod pump;
 mod recover;
-mod registration;
+pub(crate) mod registration;
 mod segment;
 mod store;
 mod tail;

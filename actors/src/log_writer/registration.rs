@@ -1,4 +1,4 @@
-//! The one unsafe step of the log: registering a pipe with epoll.
+//! The one unsafe step of the logs: registering a pipe, or the like, with epoll.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,13 +9,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A pipe that is registered with epoll for as long as this lives.
-pub(super) type Registration = AsyncFd<Arc<OwnedFd>>;
+pub(crate) type Registration = AsyncFd<Arc<OwnedFd>>;
 
 /// Registers the read end of a pipe. Must be called on a tokio runtime's thread.
 ///
 /// # Errors
 /// The system's, for example EPERM for a regular file, which is always readable.
-pub(super) fn register(pipe: &Arc<OwnedFd>) -> io::Result<Registration> {
+pub(crate) fn register(pipe: &Arc<OwnedFd>) -> io::Result<Registration> {
     // SAFETY: an `OwnedFd` is a valid, open descriptor that it closes when it is dropped. Behind an
     // `Arc` nobody can take it out, replace it or close it while the `AsyncFd` holds its clone, so
     // the same number means the same open file for the whole life of the `AsyncFd`.

@@ -1,0 +1,25 @@
+//! Reads a VMM log as it comes.
+
+use bytes::Bytes;
+
+use super::ClientError;
+use super::connection::Reply;
+
+/// A VMM log, piece by piece.
+pub struct VmmLogReader {
+    reply: Reply,
+}
+
+impl VmmLogReader {
+    pub(super) fn new(reply: Reply) -> Self {
+        Self { reply }
+    }
+
+    /// The next bytes; `None` when everything has come. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`ClientError::Http`] where the daemon broke off before.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.reply.next().await
+    }
+}
