@@ -25,6 +25,7 @@ mod rng;
 mod rootfs;
 mod session;
 mod stdin;
+mod terminal;
 mod workload;
 
 use std::process::ExitCode;

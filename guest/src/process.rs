@@ -24,6 +24,8 @@ pub struct Program {
     pub env: Vec<CString>,
     /// Working directory.
     pub workdir: CString,
+    /// Whether standard input is a terminal that becomes the controlling one.
+    pub controls_terminal: bool,
 }
 
 /// Where a child failed before it became the program.
@@ -94,7 +96,7 @@ fn become_program(
     env: &[*const libc::c_char],
     stdio: [RawFd; 3],
 ) -> (Step, Errno) {
-    if let Err(errno) = set_up_child(stdio) {
+    if let Err(errno) = set_up_child(stdio, program.controls_terminal) {
         return (Step::Setup, errno);
     }
     if let Err(errno) = change_dir(&program.workdir) {
@@ -115,7 +117,7 @@ fn become_program(
     (Step::Exec, result)
 }
 
-fn set_up_child(stdio: [RawFd; 3]) -> Result<(), Errno> {
+fn set_up_child(stdio: [RawFd; 3], controls_terminal: bool) -> Result<(), Errno> {
     // SAFETY: plain system calls on our own process; `empty` is a valid signal set.
     unsafe {
         Errno::result(libc::setsid())?;
@@ -123,6 +125,9 @@ fn set_up_child(stdio: [RawFd; 3]) -> Result<(), Errno> {
             // The parent's descriptors are above 2 (Rust's runtime sees to it), so none is
             // overwritten before its turn and close-on-exec is always cleared.
             Errno::result(libc::dup2(fd, target))?;
+        }
+        if controls_terminal {
+            Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
         }
         // All of ours are close-on-exec; this also holds for one that somebody forgot. Kernels
         // before 5.11 do not know it.

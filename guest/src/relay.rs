@@ -1,4 +1,4 @@
-//! Carries one of the workload's output streams from its pipe into its port, and counts.
+//! Carries one of the workload's output streams from its pipe or terminal into its port, and counts.
 //!
 //! ```text
 //!   reading ──chunk──▶ writing ──all written──▶ reading      (waits on the pipe, then on the port)
@@ -39,7 +39,7 @@ impl Relay {
         Self { port, source: None, chunk: Box::new([0; CHUNK]), pending: 0..0, written: 0 }
     }
 
-    /// Begins to read from the non-blocking pipe `source`.
+    /// Begins to read from the non-blocking pipe or terminal `source`.
     pub fn attach(&mut self, source: OwnedFd) {
         self.source = Some(source);
     }
@@ -91,7 +91,8 @@ impl Relay {
             }
             let Some(source) = &self.source else { break };
             match read(source, &mut self.chunk[..]) {
-                Ok(0) => {
+                // A terminal says EIO when nobody has it open any more.
+                Ok(0) | Err(Errno::EIO) => {
                     self.source = None;
                     return Ok(true);
                 }

@@ -21,7 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
     ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, Start, StartFailure,
-    StartFailureCode, WorkloadEnd,
+    StartFailureCode, TerminalSize, WorkloadEnd,
 };
 
 use crate::control::{Control, ControlError};
@@ -29,6 +29,7 @@ use crate::log::log;
 use crate::ports::{PortError, Ports};
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
+use crate::terminal::Terminal;
 use crate::{PrepareError, error_chain, process, workload};
 
 #[cfg(test)]
@@ -92,6 +93,10 @@ pub struct Session {
     prepare: Prepare,
     state: State,
     power_off: PowerOff,
+    /// The workload's, while its main process runs.
+    terminal: Option<Terminal>,
+    /// A size that came before the terminal.
+    early_size: Option<TerminalSize>,
     /// While draining: when the silence is over.
     quiet_until: Option<Instant>,
     /// A port without a host says so at once whenever it is polled: none is before this.
@@ -126,6 +131,8 @@ impl Session {
             prepare,
             state: State::AwaitingStart,
             power_off: PowerOff::default(),
+            terminal: None,
+            early_size: None,
             quiet_until: None,
             hostless_until: None,
         })
@@ -148,7 +155,7 @@ impl Session {
     /// Says whether it was the last message.
     fn handle(&mut self, message: HostMessage) -> Result<bool, SessionError> {
         match message {
-            HostMessage::Start(start) if matches!(self.state, State::AwaitingStart) => self.begin(&start)?,
+            HostMessage::Start(start) if matches!(self.state, State::AwaitingStart) => self.begin(start)?,
             HostMessage::Start(_) => log!("a second Start is ignored"),
             HostMessage::Query { nonce } => {
                 let state = self.status();
@@ -167,6 +174,7 @@ impl Session {
                 State::NotStarted(_) | State::Ended(_) => return Ok(true),
                 State::AwaitingStart | State::Running { .. } => log!("an acknowledgement before the end is ignored"),
             },
+            HostMessage::Resize(size) => self.resize(size),
         }
         Ok(false)
     }
@@ -180,9 +188,21 @@ impl Session {
         }
     }
 
-    fn begin(&mut self, start: &Start) -> Result<(), SessionError> {
+    fn resize(&mut self, size: TerminalSize) {
+        match &self.terminal {
+            Some(terminal) => {
+                if let Err(error) = terminal.resize(size) {
+                    log!("resizing the workload's terminal: {error}");
+                }
+            }
+            None => self.early_size = Some(size),
+        }
+    }
+
+    fn begin(&mut self, mut start: Box<Start>) -> Result<(), SessionError> {
         self.power_off = start.power_off;
-        if let Err(error) = (self.prepare)(start) {
+        start.terminal = start.terminal.map(|size| self.early_size.unwrap_or(size));
+        if let Err(error) = (self.prepare)(&start) {
             let message = format!("preparing the guest: {}", error_chain(&error));
             return self.fail(StartFailure::new(StartFailureCode::NotExecutable, message));
         }
@@ -195,15 +215,19 @@ impl Session {
         if let Some(signal) = deadly {
             return self.fail(ended_early(signal));
         }
-        let workload = match workload::start(start, &self.null) {
+        let workload = match workload::start(&start, &self.null) {
             Ok(workload) => workload,
             Err(failure) => return self.fail(failure),
         };
         self.stdout.attach(workload.stdout);
-        self.stderr.attach(workload.stderr);
-        if let (Some(pipe), Some(port)) = (workload.stdin, self.stdin_port.take()) {
-            self.stdin = Some(StdinFeed::new(port, pipe));
+        if let Some(stderr) = workload.stderr {
+            self.stderr.attach(stderr);
         }
+        if let (Some(stdin), Some(port)) = (workload.stdin, self.stdin_port.take()) {
+            let new = if workload.terminal.is_some() { StdinFeed::of_terminal } else { StdinFeed::new };
+            self.stdin = Some(new(port, stdin));
+        }
+        self.terminal = workload.terminal;
         self.state = State::Running { pid: workload.pid, end: None };
         Ok(self.control.send(&GuestMessage::Started)?)
     }
@@ -251,7 +275,7 @@ impl Session {
                 Source::Stderr => progress |= self.stderr.carry().map_err(stream("standard error"))?,
                 Source::StdinPort | Source::StdinPipe => {
                     let Some(feed) = &mut self.stdin else { continue };
-                    if source == Source::StdinPipe && flags.contains(PollFlags::POLLERR) {
+                    if source == Source::StdinPipe && flags.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) {
                         feed.reader_gone();
                     }
                     feed.carry().map_err(stream("standard input"))?;
@@ -311,6 +335,12 @@ impl Session {
         }
         if let State::Running { pid, end: Some(_) } = self.state {
             process::kill_all(pid);
+            // What the others wrote there is still read; nobody is left to read what is typed.
+            if self.terminal.take().is_some()
+                && let Some(feed) = &mut self.stdin
+            {
+                feed.reader_gone();
+            }
         }
     }
 }

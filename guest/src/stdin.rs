@@ -1,4 +1,4 @@
-//! Feeds the workload's standard input from the stdin port.
+//! Feeds the workload's standard input, a pipe or a terminal, from the stdin port.
 //!
 //! ```text
 //!            ┌──── pipe took all ────┐
@@ -9,7 +9,8 @@
 //!            └─ end of input, all written, or garbage ──▶ done
 //! ```
 //!
-//! While the pipe is full the port is not read: the host's writer waits.
+//! While the pipe is full the port is not read: the host's writer waits. With a terminal, the end of
+//! the input is its end-of-file character, and reading goes on.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -19,6 +20,7 @@ use nix::unistd::{read, write};
 use sandpen_guest::protocol::{FrameReader, Garbage, StdinMessage};
 
 use crate::log::log;
+use crate::terminal::end_of_file;
 
 /// Reads of the port in one go, before others get their turn.
 const ROUNDS: usize = 32;
@@ -29,6 +31,9 @@ pub struct StdinFeed {
     port: OwnedFd,
     reader: FrameReader<StdinMessage>,
     pipe: Option<OwnedFd>,
+    is_terminal: bool,
+    /// The last byte for the workload.
+    last: Option<u8>,
     pending: Vec<u8>,
     written: usize,
     ended: bool,
@@ -38,7 +43,14 @@ impl StdinFeed {
     /// A feed from the non-blocking `port` into the non-blocking pipe.
     pub fn new(port: OwnedFd, pipe: OwnedFd) -> Self {
         let reader = FrameReader::new(Garbage::Refuse);
-        Self { port, reader, pipe: Some(pipe), pending: Vec::new(), written: 0, ended: false }
+        let (pipe, pending) = (Some(pipe), Vec::new());
+        Self { port, reader, pipe, is_terminal: false, last: None, pending, written: 0, ended: false }
+    }
+
+    /// A feed from the non-blocking `port` into a terminal by its non-blocking master. The end of the
+    /// input is typed there, after which more may come: whoever types next.
+    pub fn of_terminal(port: OwnedFd, master: OwnedFd) -> Self {
+        Self { is_terminal: true, ..Self::new(port, master) }
     }
 
     /// What to wait for on the port.
@@ -83,7 +95,8 @@ impl StdinFeed {
                 }
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(Errno::EINTR) => {}
-                Err(Errno::EPIPE) => self.reader_gone(),
+                // EIO: the same of a terminal.
+                Err(Errno::EPIPE | Errno::EIO) => self.reader_gone(),
                 Err(errno) => return Err(errno),
             }
         }
@@ -95,9 +108,14 @@ impl StdinFeed {
         while !self.ended {
             match self.reader.next() {
                 Ok(Some(StdinMessage::Bytes(bytes))) => {
-                    if self.pipe.is_some() {
-                        self.pending = bytes.into_vec();
-                        self.written = 0;
+                    self.last = bytes.last().copied().or(self.last);
+                    self.pass_on(bytes.into_vec());
+                    return Ok(true);
+                }
+                Ok(Some(StdinMessage::End)) if self.is_terminal => {
+                    if let Some(master) = &self.pipe {
+                        let end = end_of_file(master.as_fd(), self.last.take());
+                        self.pass_on(end);
                     }
                     return Ok(true);
                 }
@@ -123,6 +141,13 @@ impl StdinFeed {
             }
         }
         Ok(false)
+    }
+
+    fn pass_on(&mut self, bytes: Vec<u8>) {
+        if self.pipe.is_some() {
+            self.pending = bytes;
+            self.written = 0;
+        }
     }
 
     fn end(&mut self) {

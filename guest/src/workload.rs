@@ -10,12 +10,15 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2};
-use sandpen_guest::protocol::{Start, StartFailure, StartFailureCode};
+use sandpen_guest::protocol::{Start, StartFailure, StartFailureCode, TerminalSize};
 
 use crate::process::{Program, SpawnError, Step, spawn};
+use crate::terminal::Terminal;
 
 /// The workload's `PATH` where its environment names none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The workload's `TERM` where it has a terminal and its environment names none.
+const DEFAULT_TERM: &str = "xterm";
 /// The workload's `HOME` where its environment names none.
 const DEFAULT_HOME: &str = "/root";
 
@@ -24,17 +27,22 @@ const DEFAULT_HOME: &str = "/root";
 pub struct Workload {
     /// Leader of its session and process group.
     pub pid: Pid,
-    /// `None` when it reads from `/dev/null`.
+    /// `None` when it reads from `/dev/null`, or from a terminal on which nobody types.
     pub stdin: Option<OwnedFd>,
-    /// Its standard output.
+    /// Its standard output, or all of its terminal's.
     pub stdout: OwnedFd,
-    /// Its standard error.
-    pub stderr: OwnedFd,
+    /// Its standard error; `None` with a terminal.
+    pub stderr: Option<OwnedFd>,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Terminal>,
 }
 
 /// Executes the workload; `null` is an open `/dev/null` (the root may have none).
 pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
     let program = program(start)?;
+    if let Some(size) = start.terminal {
+        return start_on_terminal(start, &program, size);
+    }
     let pipe_failed = |errno: Errno| not_executable(format!("making pipes for the workload: {errno}"));
     let (child_stdin, stdin) = if start.stdin {
         let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
@@ -50,8 +58,18 @@ pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
         pid,
         stdin,
         stdout: unblocked(stdout).map_err(pipe_failed)?,
-        stderr: unblocked(stderr).map_err(pipe_failed)?,
+        stderr: Some(unblocked(stderr).map_err(pipe_failed)?),
+        terminal: None,
     })
+}
+
+fn start_on_terminal(start: &Start, program: &Program, size: TerminalSize) -> Result<Workload, StartFailure> {
+    let failed = |errno: Errno| not_executable(format!("making the workload's terminal in /dev/pts: {}", errno.desc()));
+    let terminal = Terminal::open(size).map_err(failed)?;
+    let stdin = if start.stdin { Some(terminal.master().map_err(failed)?) } else { None };
+    let stdout = terminal.master().map_err(failed)?;
+    let pid = spawn(program, [terminal.slave(); 3]).map_err(|error| explain(&error, start, program))?;
+    Ok(Workload { pid, stdin, stdout, stderr: None, terminal: Some(terminal) })
 }
 
 /// Opens `/dev/null` for workloads without standard input.
@@ -78,13 +96,14 @@ fn program(start: &Start) -> Result<Program, StartFailure> {
         Some(name) if !name.is_empty() => name.as_slice(),
         _ => return Err(not_executable("the command is empty".to_owned())),
     };
-    let mut env = Vec::with_capacity(start.env.len() + 2);
+    let mut env = Vec::with_capacity(start.env.len() + 3);
     for (name, value) in &start.env {
         env.push(text([name.as_slice(), b"=", value].concat())?);
     }
     let value_of = |wanted: &str| start.env.iter().rev().find(|(name, _)| name.as_slice() == wanted.as_bytes());
-    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", DEFAULT_HOME)] {
-        if value_of(name).is_none() {
+    let defaults = [("PATH", DEFAULT_PATH, true), ("HOME", DEFAULT_HOME, true)];
+    for (name, value, applies) in defaults.into_iter().chain([("TERM", DEFAULT_TERM, start.terminal.is_some())]) {
+        if applies && value_of(name).is_none() {
             env.push(text(format!("{name}={value}").into_bytes())?);
         }
     }
@@ -94,6 +113,7 @@ fn program(start: &Start) -> Result<Program, StartFailure> {
         args: start.command.iter().map(|arg| text(arg.to_vec())).collect::<Result<_, _>>()?,
         env,
         workdir: text(start.workdir.as_ref().map_or_else(|| b"/".to_vec(), |dir| dir.to_vec()))?,
+        controls_terminal: start.terminal.is_some(),
     })
 }
 

@@ -28,6 +28,8 @@ pub enum HostMessage {
     Signal(i32),
     /// The end is recorded and all output on file: power off.
     AcknowledgeExit,
+    /// The workload's terminal has this size from now on; before `Start`, it begins with it.
+    Resize(TerminalSize),
 }
 
 impl Message for HostMessage {
@@ -42,13 +44,15 @@ impl Message for HostMessage {
 pub struct Start {
     /// Program and arguments; a program without a slash is looked up in the workload's `PATH`.
     pub command: Vec<Bytes>,
-    /// The whole environment. Only `PATH` and `HOME` have defaults, where it does not name them.
+    /// The whole environment. Only `PATH`, `HOME` and, with a terminal, `TERM` have defaults, where it
+    /// does not name them.
     pub env: Vec<(Bytes, Bytes)>,
     /// Working directory in the guest; `/` if `None`.
     pub workdir: Option<Bytes>,
     /// Name of the machine, at most 64 bytes (the kernel's limit).
     pub hostname: String,
-    /// Whether the stdin port feeds the workload; if not, it reads from `/dev/null`.
+    /// Whether the stdin port feeds the workload; if not, it reads from `/dev/null`, or from a terminal
+    /// on which nobody types.
     pub stdin: bool,
     /// Where `/` comes from.
     pub rootfs: RootfsSource,
@@ -58,6 +62,17 @@ pub struct Start {
     pub entropy: [[u8; 32]; 2],
     /// How the guest ends its machine.
     pub power_off: PowerOff,
+    /// A terminal of this size as standard input, output and error; `None`: pipes.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// How much a terminal shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines, from 1.
+    pub rows: u16,
+    /// Characters a line, from 1.
+    pub cols: u16,
 }
 
 impl fmt::Debug for Start {
@@ -201,7 +216,7 @@ pub enum WorkloadEnd {
 pub enum StdinMessage {
     /// Bytes for the workload's standard input, at most [`STDIN_CHUNK`](super::STDIN_CHUNK).
     Bytes(Bytes),
-    /// No more bytes will come.
+    /// No more bytes will come. A terminal stays open: its end-of-file character is typed.
     End,
 }
 

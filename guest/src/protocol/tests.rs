@@ -9,6 +9,10 @@ fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }
 
+fn terminal_size() -> impl Strategy<Value = TerminalSize> {
+    any::<(u16, u16)>().prop_map(|(rows, cols)| TerminalSize { rows, cols })
+}
+
 prop_compose! {
     fn start()(
         command in vec(bytes(), 0..8),
@@ -22,6 +26,7 @@ prop_compose! {
         nanos in 0..1_000_000_000_u32,
         entropy in any::<[[u8; 32]; 2]>(),
         off in any::<bool>(),
+        terminal in proptest::option::of(terminal_size()),
     ) -> Start {
         Start {
             command, env, workdir, hostname, stdin,
@@ -29,6 +34,7 @@ prop_compose! {
             wall_clock: Duration::new(seconds, nanos),
             entropy,
             power_off: if off { PowerOff::Off } else { PowerOff::Reset },
+            terminal,
         }
     }
 }
@@ -39,6 +45,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         any::<u64>().prop_map(|nonce| HostMessage::Query { nonce }),
         any::<i32>().prop_map(HostMessage::Signal),
         Just(HostMessage::AcknowledgeExit),
+        terminal_size().prop_map(HostMessage::Resize),
     ]
 }
 
@@ -219,6 +226,7 @@ fn everything_but_start_is_written_in_one_piece() {
         encode(&HostMessage::Query { nonce: u64::MAX }).unwrap(),
         encode(&HostMessage::Signal(i32::MIN)).unwrap(),
         encode(&HostMessage::AcknowledgeExit).unwrap(),
+        encode(&HostMessage::Resize(TerminalSize { rows: u16::MAX, cols: u16::MAX })).unwrap(),
         encode(&StdinMessage::Bytes(Bytes::from(vec![0xFF; STDIN_CHUNK]))).unwrap(),
         encode(&StdinMessage::End).unwrap(),
     ];
@@ -239,6 +247,7 @@ fn the_largest_workload_fits() {
         wall_clock: Duration::MAX,
         entropy: [[0xFF; 32]; 2],
         power_off: PowerOff::Reset,
+        terminal: None,
     };
     // Each argument counts its length and a NUL towards the 1 MiB.
     for len in [0, 1, 127, 128, 16_383, 16_384, (1 << 20) - 1] {
@@ -263,6 +272,7 @@ fn the_longest_message_fits_and_secrets_do_not_show() {
         wall_clock: Duration::ZERO,
         entropy: [[0; 32]; 2],
         power_off: PowerOff::Off,
+        terminal: None,
     };
     let text = format!("{:?}", HostMessage::Start(Box::new(start)));
     assert!(text.contains("sh") && !text.contains("hunter"), "{text}");

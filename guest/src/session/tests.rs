@@ -15,6 +15,8 @@ use sandpen_guest::protocol::{Bytes, FrameReader, Garbage, RootfsSource, StdinMe
 
 use super::*;
 
+mod terminal;
+
 struct Host {
     control: UnixStream,
     reader: FrameReader<GuestMessage>,
@@ -103,6 +105,7 @@ impl Host {
             wall_clock: Duration::ZERO,
             entropy: [[0; 32]; 2],
             power_off: PowerOff::Reset,
+            terminal: None,
         };
         change(&mut start);
         self.send(&HostMessage::Start(Box::new(start)));
