@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{RecordTransition, SandboxRow};
-use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, RestartPolicy};
+use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, RestartPolicy, TerminalSize};
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,8 @@ pub struct Sandbox {
     pub network: Network,
     /// Ports of the guest that the host listens for.
     pub ports: Vec<PublishedPort>,
+    /// The size that the workload's terminal had at first; null without one.
+    pub terminal: Option<TerminalSize>,
 }
 
 impl Sandbox {
@@ -146,6 +148,7 @@ impl Sandbox {
             log: dir.log(&spec.key),
             vmm_log: dir.vmm_log(&spec.key),
             network: spec.network,
+            terminal: spec.terminal,
             ports: spec.ports.clone(),
         }
     }

@@ -99,6 +99,7 @@ fn names_are_checked_before_anything_else() {
         ("GET", "/output", ""),
         ("GET", "/vmm-log", ""),
         ("POST", "/stdin", ""),
+        ("POST", "/resize", r#"{"rows":1,"cols":1}"#),
         ("POST", "/stop", "{}"),
         ("POST", "/kill", r#"{"signal":9}"#),
     ] {
@@ -123,7 +124,10 @@ fn bodies_are_checked() {
     for body in ["", "{", "[]", "null", "\"x\"", "{}", &"[".repeat(10_000)] {
         refused(&home, "POST", "/v1/sandboxes", body, 400, "invalid_request");
     }
-    let odd: [(&str, Value); 7] = [
+    let odd: [(&str, Value); 10] = [
+        ("terminal", json!({"rows": 0, "cols": 80})),
+        ("terminal", json!({"rows": 24, "cols": 65536})),
+        ("terminal", json!(true)),
         ("key", json!({"config": "..", "name": "a"})),
         ("key", json!({"config": "default", "name": "a/b"})),
         ("command", json!("true")),
@@ -162,6 +166,13 @@ fn bodies_are_checked() {
         ("kill", r#"{"signal":65}"#),
         ("kill", r#"{"signal":"KILL"}"#),
         ("kill", "{}"),
+        ("resize", "{}"),
+        ("resize", r#"{"rows":0,"cols":0}"#),
+        ("resize", r#"{"rows":65536,"cols":80}"#),
+        ("resize", r#"{"rows":-1,"cols":80}"#),
+        ("resize", r#"{"rows":24,"cols":80,"depth":1}"#),
+        ("stdin?close=maybe", ""),
+        ("stdin?clos=true", ""),
     ] {
         refused(&home, "POST", &format!("/v1/sandboxes/default/a/{path}"), body, 400, "invalid_request");
     }
@@ -189,6 +200,38 @@ fn a_body_that_is_too_large_or_of_another_type_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("too_large"), "{answer}");
     let answer = raw(&home, format!("{head}content-type: text/plain\r\ncontent-length: 2\r\n\r\n{{}}").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("application/json"), "{answer}");
+}
+
+/// With the `process` driver, which has no terminals.
+#[cfg(feature = "testing")]
+#[test]
+fn what_has_no_terminal_cannot_be_resized() {
+    let home = served();
+    let mut spec = json!({
+        "key": {"config": "default", "name": "a"},
+        "rootfs": {"native": home.path()},
+        "command": ["sh", "-c", "cat; echo end"],
+        "driver": {"named": "process"},
+        "stdin": true,
+        "terminal": {"rows": 24, "cols": 80},
+    });
+    let failed = request(&home, "POST", "/v1/sandboxes", &spec.to_string()).1;
+    assert!(failed["failure"].as_str().unwrap().contains("no terminals"), "{failed}");
+    spec["terminal"] = Value::Null;
+    assert_eq!(request(&home, "POST", "/v1/sandboxes", &spec.to_string()).0, 201);
+    let target = |rest: &str| format!("/v1/sandboxes/default/a{rest}");
+    let message = refused(&home, "POST", &target("/resize"), r#"{"rows":1,"cols":1}"#, 409, "no_terminal");
+    assert!(message.contains("default/a") && message.contains("-t"), "{message}");
+    // Input that may go on, from here and from there.
+    for (query, text) in [("?close=false", "one"), ("?close=0", " two"), ("", " three\n")] {
+        assert_eq!(request(&home, "POST", &target(&format!("/stdin{query}")), text).0, 200);
+    }
+    home.ok(&["wait", "a"]);
+    assert_eq!(home.log("a"), b"one two three\nend\n");
+    refused(&home, "POST", &target("/stdin"), "", 409, "not_live");
+    let head =
+        raw(&home, b"GET /v1/sandboxes/default/a/output?from=4 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(head.contains("\r\nsandpen-position: 4\r\n"), "{head:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::spec::{DriverChoice, SandboxSpec};
+use crate::spec::{DriverChoice, SandboxSpec, TerminalSize};
 use crate::state::{ExitStatus, FailureReason};
 
 /// One of the workload's two output streams.
@@ -64,6 +64,9 @@ pub enum DriverError {
         /// What was wanted and what to do instead.
         what: String,
     },
+    /// The driver makes no terminals.
+    #[error("the driver has no terminals; use another one, for example --driver qemu")]
+    NoTerminals,
     /// Nothing of the microVM is left: no process, no runtime directory.
     #[error("nothing is left of the microVM")]
     Gone,
@@ -188,6 +191,11 @@ pub trait VmmProcess: Send + Sync {
 
     /// Ends the workload's standard input.
     fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>>;
+
+    /// Tells the workload's terminal its new size. Most test drivers have no terminals.
+    fn resize(&self, _size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
+        Box::pin(async { Err(DriverError::NoTerminals) })
+    }
 
     /// Everything is read and recorded: lets the waiter end and removes the runtime directory.
     /// Call it after [`VmmEvent::VmmExited`].

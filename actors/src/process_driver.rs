@@ -120,6 +120,9 @@ impl Driver for ProcessDriver {
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let bin_dir = self.bin_dir.clone();
         async move {
+            if launch.spec.terminal.is_some() {
+                return Err(DriverError::NoTerminals);
+            }
             let waited = WaitedVmm::launch(&launch.runtime_dir, &bin_dir, waiter_spec(&launch)).await;
             let waited = waited.map_err(|error| launch_error("starting a process", error))?;
             hand_over(waited, &launch.runtime_dir, launch.spec.stdin)

@@ -8,6 +8,7 @@ mod error;
 mod names;
 mod network;
 mod rootfs;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use error::SpecError;
 pub use names::{ConfigName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use rootfs::Rootfs;
+pub use terminal::TerminalSize;
 
 /// Which driver makes the microVM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -133,6 +135,9 @@ pub struct SandboxSpec {
     /// Ports of the guest that the host listens for, at most [`PORTS_MAX`].
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// A terminal as the workload's standard streams, of this size at first; its output is all stdout.
+    #[serde(default)]
+    pub terminal: Option<TerminalSize>,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -167,6 +172,7 @@ impl SandboxSpec {
             log: LogLimits::default(),
             remove_on_end: false,
             config_last_modified: None,
+            terminal: None,
             network: Network::default(),
             ports: Vec::new(),
         }

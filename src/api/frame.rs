@@ -21,6 +21,8 @@ use super::ErrorDetail;
 
 /// `Content-Type` of a stream of frames.
 pub const CONTENT_TYPE: &str = "application/vnd.sandpen.output";
+/// Header of the answer: the position in the sandbox's whole log at which the stream begins.
+pub const POSITION_HEADER: &str = "sandpen-position";
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 24;
 /// Most bytes of one payload.

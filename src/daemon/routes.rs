@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
-use sandpen_actors::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_actors::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
 use super::reject::{self, Rejection};
@@ -41,6 +41,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/output").route(web::get().to(stream::output)))
         .service(sandbox("/vmm-log").route(web::get().to(stream::vmm_log)))
         .service(sandbox("/stdin").route(web::post().to(stream::stdin)))
+        .service(sandbox("/resize").route(web::post().to(resize)))
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
         .default_service(web::to(reject::no_such_route));
@@ -160,6 +161,12 @@ async fn kill(shared: Data<Shared>, path: KeyPath, body: Json<KillRequest>) -> R
     }
     let row = finish(async move { handle.kill(&key, signal).await }).await?;
     Ok(HttpResponse::Ok().json(view(&shared, &row)))
+}
+
+async fn resize(shared: Data<Shared>, path: KeyPath, size: Json<TerminalSize>) -> Result<HttpResponse, Rejection> {
+    let (key, size, handle) = (key(path)?, size.into_inner(), shared.handle.clone());
+    finish(async move { handle.resize(&key, size).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 async fn shutdown(shared: Data<Shared>, body: Json<ShutdownRequest>) -> Result<HttpResponse, Rejection> {

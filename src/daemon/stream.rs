@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::reject::Rejection;
 use super::routes::{KeyPath, key};
 use super::shared::Shared;
-use crate::api::frame::{CONTENT_TYPE, End, Frame};
+use crate::api::frame::{CONTENT_TYPE, End, Frame, POSITION_HEADER};
 use crate::api::{ErrorDetail, StdinReply};
 use crate::orchestrator::{OutputFrom, OutputOptions, VmmLogOptions};
 use sandpen_actors::log_writer::LogChunk;
@@ -54,6 +54,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
     let key = key(path)?;
     let options = query.options()?;
     let mut output = shared.handle.output(&key, options).await?;
+    let position = output.position();
     let frames = async_stream::stream! {
         let end = loop {
             let next = tokio::select! {
@@ -77,7 +78,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
         };
         yield Ok(encoded(&Frame::End(end)));
     };
-    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).streaming(frames))
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).insert_header((POSITION_HEADER, position)).streaming(frames))
 }
 
 /// Query of `GET …/vmm-log`.
@@ -136,9 +137,26 @@ fn frame_from(chunk: LogChunk) -> Frame {
     }
 }
 
+/// Query of `POST …/stdin`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StdinQuery {
+    #[serde(default = "yes", deserialize_with = "super::routes::flag")]
+    close: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// `POST …/stdin`. A body that breaks off leaves stdin open: the workload must not take half of
 /// its input for all of it.
-pub async fn stdin(shared: Data<Shared>, path: KeyPath, mut body: Payload) -> Result<HttpResponse, Rejection> {
+pub async fn stdin(
+    shared: Data<Shared>,
+    path: KeyPath,
+    query: Query<StdinQuery>,
+    mut body: Payload,
+) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let key = key(path)?;
     let writer = shared.handle.stdin(&key).await?;
@@ -161,7 +179,9 @@ pub async fn stdin(shared: Data<Shared>, path: KeyPath, mut body: Payload) -> Re
             None => break,
         }
     }
-    writer.close().await?;
+    if query.close {
+        writer.close().await?;
+    }
     Ok(HttpResponse::Ok().json(StdinReply { bytes: total }))
 }
 

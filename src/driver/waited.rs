@@ -18,6 +18,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::libc::SIGKILL;
 use sandpen_actors::driver::{DriverError, OutputStream, Vmm, VmmProcess};
+use sandpen_actors::spec::TerminalSize;
 use sandpen_actors::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
@@ -218,6 +219,11 @@ impl VmmProcess for Process {
     fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
         let session = self.session();
         async move { session?.close_stdin().await }.boxed()
+    }
+
+    fn resize(&self, size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
+        let session = self.session();
+        async move { session?.resize(size).await }.boxed()
     }
 
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {

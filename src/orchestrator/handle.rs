@@ -9,7 +9,7 @@ use sandpen_actors::database::{
 };
 use sandpen_actors::driver::{DriverError, VmmProcess};
 use sandpen_actors::log_writer::LogError;
-use sandpen_actors::spec::{SandboxKey, SandboxSpec};
+use sandpen_actors::spec::{SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
     KillSandbox, OpenChannels, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
@@ -39,6 +39,9 @@ pub enum SandpenError {
     /// The sandbox was made without a standard input.
     #[error("sandbox {0} has no standard input; start it with -i")]
     NoStdin(SandboxKey),
+    /// The sandbox was made without a terminal.
+    #[error("sandbox {0} has no terminal; start it with -t")]
+    NoTerminal(SandboxKey),
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
@@ -62,11 +65,13 @@ impl SandpenError {
                 SupervisorError::NoRoom { .. } => "no_room",
                 SupervisorError::ShuttingDown => "shutting_down",
                 SupervisorError::Driver(DriverError::Unavailable { .. }) => "driver_unavailable",
-                SupervisorError::Driver(DriverError::Unsupported { .. }) => "unsupported",
+                SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => "unsupported",
                 SupervisorError::Driver(_) | SupervisorError::Monitor(_) => "guest_unreachable",
                 SupervisorError::Database(_) | SupervisorError::RemoveLog { .. } | SupervisorError::Gone => "internal",
             },
             Self::NoStdin(_) => "no_stdin",
+            Self::NoTerminal(_) => "no_terminal",
+            Self::Driver(DriverError::NoTerminals) => "unsupported",
             Self::Driver(_) => "guest_unreachable",
             Self::Database(_) | Self::Log(_) | Self::VmmLog(_) => "internal",
             Self::Gone => "gone",
@@ -184,11 +189,28 @@ impl Handle {
         if !row.spec.stdin {
             return Err(SandpenError::NoStdin(row.spec.key));
         }
-        let channels = self.supervisor.send(OpenChannels { key: key.clone() }).await??;
-        let process = channels.and_then(|channels| channels.process);
-        process
-            .map(|process| StdinWriter { process })
-            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
+        Ok(StdinWriter { process: self.process(row).await? })
+    }
+
+    /// Tells the terminal of a live sandbox its new size; its foreground programs get SIGWINCH if
+    /// that is another one.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotLive`, [`SandpenError::NoTerminal`], a guest that does not answer.
+    pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), SandpenError> {
+        let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
+        if row.spec.terminal.is_none() {
+            return Err(SandpenError::NoTerminal(row.spec.key));
+        }
+        Ok(self.process(row).await?.resize(size).await?)
+    }
+
+    /// The way to a live microVM.
+    async fn process(&self, row: SandboxRow) -> Result<Arc<dyn VmmProcess>, SandpenError> {
+        let channels = self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??;
+        channels
+            .and_then(|channels| channels.process)
+            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key, status: row.state.status() }.into())
     }
 
     /// The supervisor itself, for an application's own actors: send it
@@ -224,7 +246,7 @@ impl StdinWriter {
         Ok(self.process.write_stdin(bytes).await?)
     }
 
-    /// Ends the input.
+    /// Ends the input; on a terminal, types its end-of-file character.
     ///
     /// # Errors
     /// As [`StdinWriter::write`].

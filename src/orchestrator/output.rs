@@ -67,6 +67,11 @@ impl Output {
         Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live })
     }
 
+    /// Position in the whole log of what [`Output::next`] answers next.
+    pub fn position(&self) -> u64 {
+        self.follower.position()
+    }
+
     /// The next chunk; `None` at the end. Gaps are told whatever stream is wanted.
     ///
     /// # Errors

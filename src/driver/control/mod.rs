@@ -26,7 +26,7 @@ use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state::FailureReason;
 use sandpen_guest::protocol::{
     Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Message, PowerOff, RootfsSource, STDIN_CHUNK, Start,
-    StdinMessage, encode,
+    StdinMessage, TerminalSize, encode,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -135,7 +135,12 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         wall_clock: wall_clock(),
         entropy,
         power_off,
+        terminal: spec.terminal.map(terminal_size),
     })
+}
+
+fn terminal_size(size: sandpen_actors::spec::TerminalSize) -> TerminalSize {
+    TerminalSize { rows: size.rows.get(), cols: size.cols.get() }
 }
 
 fn wall_clock() -> Duration {
@@ -172,6 +177,14 @@ impl GuestSession {
         }
     }
 
+    /// Tells the size of the workload's terminal, also before the workload runs.
+    ///
+    /// # Errors
+    /// As for [`GuestSession::signal`].
+    pub async fn resize(&self, size: sandpen_actors::spec::TerminalSize) -> Result<(), DriverError> {
+        self.send(&HostMessage::Resize(terminal_size(size))).await
+    }
+
     /// Passes bytes to the workload's standard input. Resolves when all are in the pipe; waits for as
     /// long as the workload does not read. Dropping the future leaves out the rest, never half a
     /// frame.
@@ -185,7 +198,7 @@ impl GuestSession {
         Ok(())
     }
 
-    /// Ends the workload's standard input.
+    /// Ends the workload's standard input; on a terminal, types its end-of-file character.
     ///
     /// # Errors
     /// As for [`GuestSession::write_stdin`].

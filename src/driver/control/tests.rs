@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod terminal;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The guest's ends of the pipes; its methods block, in the guest's own thread.
