@@ -3,6 +3,7 @@
 
 pub mod frame;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +12,8 @@ use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, Res
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
+
+use crate::driver::confine::ProcessConfinement;
 
 /// The version of everything in here; a client refuses a daemon of another one.
 pub const API_VERSION: u32 = 1;
@@ -105,6 +108,9 @@ pub struct Sandbox {
     pub ports: Vec<PublishedPort>,
     /// The size that the workload's terminal had at first; null without one.
     pub terminal: Option<TerminalSize>,
+    /// What each process of its live microVM has given up, by the process's role; null in lists,
+    /// and where nothing runs.
+    pub confinement: Option<BTreeMap<String, ProcessConfinement>>,
 }
 
 impl Sandbox {
@@ -150,6 +156,7 @@ impl Sandbox {
             network: spec.network,
             terminal: spec.terminal,
             ports: spec.ports.clone(),
+            confinement: None,
         }
     }
 

@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use serde::{Deserialize, Serialize};
 
+use crate::driver::confine;
 use crate::driver::host::{self, KrunUnusable, QEMU_PACKAGE};
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::virtiofs::OPEN_FILES_MIN;
@@ -65,7 +66,7 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
     let for_krun = krun(data_dir);
-    let for_all = [state_directory(state_dir), open_files(), pipes()];
+    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock()];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     let (auto, reason) = if !works(&for_all) {
         (None, "no microVM can run until what failed above is mended".to_owned())
@@ -175,6 +176,15 @@ fn open_files() -> Check {
             Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", hard / 12))
         }
         Err(errno) => Check::new("open-files", CheckStatus::Warn, format!("the limit cannot be read: {errno}")),
+    }
+}
+
+/// Never a failure: microVMs run without it, their host processes less confined.
+fn landlock() -> Check {
+    match confine::kernel_abi() {
+        Ok(abi) => Check::new("landlock", CheckStatus::Ok, format!("ABI {abi}")),
+        Err(why) => Check::new("landlock", CheckStatus::Warn, format!("{why}: VMMs reach what their user reaches"))
+            .advise("use a kernel with CONFIG_SECURITY_LANDLOCK and landlock in lsm= (Linux 6.7 for all of it)"),
     }
 }
 

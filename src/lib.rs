@@ -19,13 +19,16 @@ pub use sandpen_actors as actors;
 
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
 /// nothing. An embedding application calls it first in its `main`, before it makes any thread:
-/// sandpen starts the application's own program again to share root directories with guests, and to
-/// become a microVM of libkrun.
+/// sandpen starts the application's own program again to share root directories with guests, to
+/// confine QEMU, and to become a microVM of libkrun.
 pub fn run_helper_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
     let Some(first) = arguments.next() else { return };
     if first == driver::virtiofs::SUBCOMMAND {
         std::process::exit(driver::virtiofs::run(arguments));
+    }
+    if first == driver::confine::helper::SUBCOMMAND {
+        std::process::exit(driver::confine::helper::run(arguments));
     }
     #[cfg(feature = "krun")]
     if first == driver::krun::helper::SUBCOMMAND {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::confinement::{descriptors, landlock_is_as_the_doctor_says, status};
 use support::{Home, explain, feed, finish, guests, output, until};
 
 /// `sandpen run` with a guest.
@@ -144,4 +145,28 @@ fn linux_is_refused_where_kvm_runs_none() {
     let rootfs = home.rootfs();
     let message = home.fails(&["run", "--driver", "krun", &rootfs, "--", "true"]);
     assert!(message.contains("KVM") || message.contains("kernel install"), "{message}");
+}
+
+#[test]
+fn the_process_of_a_microvm_holds_no_more_than_it_needs() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    assert!(output(run(&home, &["-d", "-n", "a"], "idle")).status.success());
+    until("it runs", || home.ok(&["logs", "a"]) == "idle\n");
+    let pid = vmm(&home).as_raw().cast_unsigned();
+    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!(u64::from_str_radix(&status(pid, "CapEff"), 16), Ok(0));
+    let run = home.state().join("run/default/a");
+    for target in descriptors(pid) {
+        let known = ["pipe:", "anon_inode:", "/memfd:", "/dev/null", "/dev/kvm"];
+        let ours = target.starts_with(run.to_str().unwrap()) || known.iter().any(|known| target.starts_with(known));
+        assert!(ours, "it has {target} open");
+    }
+    let confinement = &home.inspect("a")["confinement"];
+    assert_eq!(confinement["vmm"]["no_new_privs"], true, "{confinement}");
+    assert!(confinement["virtiofsd"].is_null());
+    landlock_is_as_the_doctor_says(&home, &confinement["vmm"]);
+    home.run(&["kill", "a"]);
 }

@@ -15,6 +15,7 @@ use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stream;
 use crate::api::{BODY_MAX_BYTES, KillRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition};
+use crate::driver::confine;
 use crate::orchestrator::SandpenError;
 
 /// Longest grace that is accepted: a day, in milliseconds.
@@ -115,7 +116,10 @@ async fn list(shared: Data<Shared>, query: Query<ListQuery>) -> Result<HttpRespo
 async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
     let row = shared.handle.get(&key).await?.ok_or_else(|| Rejection::not_found(&key))?;
-    Ok(HttpResponse::Ok().json(view(&shared, &row)))
+    let runtime_dir = shared.handle.state_dir().runtime(&key);
+    let confinement = web::block(move || confine::read(&runtime_dir)).await;
+    let confinement = confinement.map_err(|e| Rejection::from_error("internal", &e))?;
+    Ok(HttpResponse::Ok().json(Sandbox { confinement, ..view(&shared, &row) }))
 }
 
 async fn history(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {

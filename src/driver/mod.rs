@@ -1,5 +1,6 @@
 //! How microVMs are made on this host: what all drivers share, and the drivers.
 
+pub mod confine;
 pub mod control;
 mod guest;
 pub mod host;

@@ -3,8 +3,8 @@
 //! beside QEMU has to be installed.
 //!
 //! ```text
-//!   listening socket on fd 0 ─▶ namespaces, root := the shared directory ─▶ seccomp ─▶
-//!   capabilities dropped ─▶ one connection (QEMU) served ─▶ it ends: exit 0
+//!   listening socket on fd 0 ─▶ limits, no_new_privs ─▶ namespaces, root := the shared directory ─▶
+//!   seccomp ─▶ capabilities dropped ─▶ one connection (QEMU) served ─▶ it ends: exit 0
 //! ```
 //!
 //! As an ordinary user it enters a user namespace in which the guest's root is that user; other
@@ -24,7 +24,6 @@ use std::time::Duration;
 use capng::{Action, Set, Type};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
@@ -34,6 +33,8 @@ use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use super::confine::{self, ConfineError, Policy};
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__virtiofsd";
@@ -50,19 +51,21 @@ const CACHE_TIME: Duration = Duration::from_secs(1);
 
 /// What passing a root's file operations on needs; not MKNOD, so that no device node of the guest's
 /// making is on the host.
-const ROOT_CAPABILITIES: [&str; 8] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH", // opening by handle
-    "FOWNER",
-    "FSETID",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-];
+pub(super) const FILE_CAPABILITIES: [&str; 7] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
+
+/// What opening files by handle needs as well.
+const HANDLE_CAPABILITY: &str = "DAC_READ_SEARCH";
+
+/// The role of this process under the waiter.
+pub(super) const ROLE: &str = "virtiofsd";
+
+/// Why it has no Landlock ruleset: its mount namespace says the same, and Landlock knows no files
+/// that are opened by handle.
+const WITHOUT_LANDLOCK: &str = "its mount namespace holds the shared directory alone, its network namespace nothing";
 
 /// Most open files that are asked for, as the virtiofsd program does.
-const OPEN_FILES_MAX: u64 = 1_000_000;
+pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +76,8 @@ enum ShareError {
     NotUtf8(PathBuf),
     #[error("the socket on standard input")]
     Socket(#[source] std::io::Error),
-    #[error("the limit of open files")]
-    OpenFiles(#[source] nix::errno::Errno),
+    #[error("confining the process")]
+    Confine(#[from] ConfineError),
     #[error("at most {0} open files are allowed, {OPEN_FILES_MIN} are needed (ulimit -Hn)")]
     TooFewOpenFiles(u64),
     #[error("mounting the shared directory without device nodes and setuid programs")]
@@ -119,7 +122,10 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
     if !Path::new(&dir).is_dir() {
         return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
     }
-    let limit = raise_open_files()?;
+    let mut policy = Policy::new(ROLE);
+    policy.open_files = OPEN_FILES_MAX;
+    let begun = confine::begin(&policy)?;
+    let limit = begun.open_files();
     if limit < OPEN_FILES_MIN {
         return Err(ShareError::TooFewOpenFiles(limit));
     }
@@ -129,6 +135,8 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
     if as_root {
         mount_without_devices(&dir).map_err(ShareError::Mount)?;
     }
+    let kept = if as_root { root_capabilities().map(str::to_owned).collect() } else { Vec::new() };
+    confine::announce(&policy, begun, kept, WITHOUT_LANDLOCK)?;
     let mut sandbox = Sandbox::new(dir, SandboxMode::Namespace, uid_map, gid_map);
     // From here on only the shared directory is there.
     let listener = sandbox.enter(take_listener()?).map_err(ShareError::Namespaces)?;
@@ -153,12 +161,8 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
     serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
 }
 
-/// The limit after raising it as far as an ordinary user may.
-fn raise_open_files() -> Result<u64, ShareError> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(ShareError::OpenFiles)?;
-    let wanted = hard.min(OPEN_FILES_MAX).max(soft);
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_err(ShareError::OpenFiles)?;
-    Ok(wanted)
+fn root_capabilities() -> impl Iterator<Item = &'static str> {
+    FILE_CAPABILITIES.into_iter().chain([HANDLE_CAPABILITY])
 }
 
 /// Mounts the directory over itself, for this process only. What is mounted below it keeps its own
@@ -206,7 +210,7 @@ fn take_listener() -> Result<Listener, ShareError> {
 
 fn drop_capabilities() -> Result<(), capng::Error> {
     capng::clear(Set::BOTH);
-    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, ROOT_CAPABILITIES.to_vec())?;
+    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, root_capabilities().collect())?;
     capng::apply(Set::BOTH)
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its share")]
 
+pub mod confinement;
 pub mod guests;
 
 use std::fs;

@@ -1,8 +1,8 @@
 //! The process that becomes a microVM, behind a hidden subcommand of this program.
 //!
 //! ```text
-//!   specification from fd 0 ─▶ fd 0 := /dev/null ─▶ no new privileges ─▶ FIFOs opened ─▶
-//!   libkrunfw loaded ─▶ libkrun configured ─▶ enter: ends with the machine
+//!   specification from fd 0 ─▶ fd 0 := /dev/null ─▶ limits ─▶ libkrunfw loaded ─▶ FIFOs opened ─▶
+//!   libkrun configured ─▶ confined ─▶ enter: ends with the machine
 //! ```
 //!
 //! It runs in the sandbox's runtime directory, under the waiter; standard output and error are the
@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use super::vm_spec::{Boot, MAX_BYTES, VmSpec};
+use crate::driver::confine::{self, ConfineError};
 use crate::driver::guest_binary;
 use crate::driver::krun_ffi::{self, Context, KrunError, Port};
 use crate::driver::waited::PORTS;
@@ -29,8 +30,8 @@ enum HelperError {
     Spec(#[source] std::io::Error),
     #[error("the specification on standard input cannot be understood")]
     Malformed(#[from] serde_json::Error),
-    #[error("giving up privileges")]
-    Privileges(#[source] nix::errno::Errno),
+    #[error("confining the process")]
+    Confine(#[from] ConfineError),
     #[error("opening {path:?}")]
     Open {
         path: PathBuf,
@@ -57,7 +58,7 @@ pub fn run() -> i32 {
 
 fn become_microvm() -> Result<Infallible, HelperError> {
     let spec = read_spec()?;
-    nix::sys::prctl::set_no_new_privs().map_err(HelperError::Privileges)?;
+    let begun = confine::begin(&spec.policy)?;
     // libkrun would panic, which says little to people.
     open("/dev/kvm", true).map_err(|error| match error {
         HelperError::Open { source, .. } => HelperError::Kvm(source),
@@ -93,6 +94,8 @@ fn become_microvm() -> Result<Infallible, HelperError> {
         ports.push(Port { name, input: end(input, "in")?, output: end(output, "out")? });
     }
     context.add_ports(ports)?;
+    // Everything is open but what libkrun itself opens by path: the policy has those.
+    confine::enforce(&spec.policy, begun)?;
     Ok(context.enter()?)
 }
 

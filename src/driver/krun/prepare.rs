@@ -9,8 +9,10 @@ use sandpen_guest::protocol::{PowerOff, RootfsSource};
 
 use super::vm_spec::{Boot, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
+use crate::driver::confine::Policy;
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::Accelerator;
+use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
 use crate::driver::{host, network, shared_root};
 use crate::kernel::krunfw;
@@ -23,7 +25,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
         Payload::Bare => bare(launch)?,
     };
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
-    let spec = VmSpec { cpus, memory_mib: resources.memory_mib, boot };
+    let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy: policy(&boot), boot };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let program = match &config.helper {
         Some(helper) => helper.clone(),
@@ -42,6 +44,22 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let start = start_message(&launch.spec, RootfsSource::Current, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit() })
+}
+
+/// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
+fn policy(boot: &Boot) -> Policy {
+    let mut policy = Policy::new(VMM_ROLE);
+    policy.devices.push("/dev/kvm".into());
+    match boot {
+        Boot::Linux { root, .. } => {
+            policy.own.push(root.into());
+            policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
+            // Every file that the guest's kernel remembers is an open one.
+            policy.open_files = OPEN_FILES_MAX;
+        }
+        Boot::Bare { image } => policy.read.push(image.clone()),
+    }
+    policy
 }
 
 fn linux(config: &KrunConfig, launch: &Launch) -> Result<Boot, DriverError> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::driver::confine::Policy;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of an encoded specification: a handful of numbers and two paths.
@@ -17,6 +18,8 @@ pub(super) struct VmSpec {
     pub(super) memory_mib: u32,
     /// What runs in it.
     pub(super) boot: Boot,
+    /// What its process may do.
+    pub(super) policy: Policy,
 }
 
 /// What runs in a microVM.
@@ -44,15 +47,13 @@ mod tests {
     #[test]
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
         let boot = Boot::Linux { firmware: "/a b/\"c".into(), root: "/r\n\\".into() };
-        let spec = VmSpec { cpus: 2, memory_mib: 256, boot };
+        let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm") };
         let json = serde_json::to_vec(&spec).unwrap();
         assert_eq!(serde_json::from_slice::<VmSpec>(&json).unwrap(), spec);
         for end in 0..json.len() {
             assert!(serde_json::from_slice::<VmSpec>(&json[..end]).is_err());
         }
-        assert!(
-            serde_json::from_str::<VmSpec>(r#"{"cpus":1,"memory_mib":96,"boot":{"bare":{"image":"/a","x":1}}}"#)
-                .is_err()
-        );
+        let strange = String::from_utf8(json).unwrap().replace("\"root\":", "\"x\":1,\"root\":");
+        assert!(serde_json::from_str::<VmSpec>(&strange).is_err());
     }
 }

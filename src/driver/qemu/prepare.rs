@@ -1,6 +1,7 @@
 //! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs and
 //! the processes' command lines. Blocking.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -9,14 +10,12 @@ use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
 use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
 
 use super::QemuConfig;
+use crate::driver::confine::{self, Policy};
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::{Accelerator, QemuArgs, VIRTIOFS_SOCKET};
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
 use crate::driver::{guest_binary, host, initramfs, network, shared_root, tsc};
-
-/// The role of the process that shares the root directory.
-pub(super) const VIRTIOFS_ROLE: &str = "virtiofsd";
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +70,16 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
     };
     let companion = process(
-        VIRTIOFS_ROLE,
+        virtiofs::ROLE,
         &helper,
         vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), shared.into()],
         StdioSpec::Listener(VIRTIOFS_SOCKET.to_owned()),
     );
-    let vmm = process(VMM_ROLE, &qemu.path, args.to_argv(), StdioSpec::Null);
+    let policy = serde_json::to_vec(&policy(&qemu.path, &args))
+        .map_err(|source| failed("describing what QEMU may do", source))?;
+    let mut confined = vec![confine::helper::SUBCOMMAND.into(), qemu.path.into_os_string()];
+    confined.extend(args.to_argv());
+    let vmm = process(VMM_ROLE, &helper, confined, StdioSpec::Data(policy));
     let waiter = WaiterSpec {
         tags: vec![tag],
         fifos: fifos(),
@@ -88,6 +91,41 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config) })
+}
+
+/// Where programs and libraries of a system lie, QEMU's firmware among them; nothing of a user's.
+const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/nix/store", "/gnu/store"];
+/// What the loader, the C library and QEMU look at besides.
+const LOOKED_AT: [&str; 7] = [
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/proc/self",
+    "/proc/filesystems",
+    "/proc/sys/vm",
+    "/sys/devices/system",
+    "/dev/urandom",
+];
+
+/// What QEMU may do. It executes nothing itself, but is executed under this policy.
+fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
+    let mut policy = Policy::new(VMM_ROLE);
+    policy.execute.extend(SYSTEM.map(PathBuf::from));
+    // A QEMU of somebody's own making has its files beside it: PREFIX/bin, PREFIX/share, PREFIX/lib.
+    let prefix = qemu.canonicalize().ok().and_then(|qemu| Some(qemu.parent()?.parent()?.to_owned()));
+    match prefix {
+        Some(prefix) if prefix.parent().is_some() => policy.execute.push(prefix),
+        _ => policy.execute.push(qemu.to_owned()),
+    }
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    policy.execute.extend(std::env::split_paths(&libraries).filter(|directory| directory.is_absolute()));
+    policy.read.extend(LOOKED_AT.map(PathBuf::from));
+    policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
+    policy.modify.push("/dev/null".into());
+    policy.modify.extend(fifos().into_iter().map(PathBuf::from));
+    if args.accelerator == Accelerator::Kvm {
+        policy.devices.push("/dev/kvm".into());
+    }
+    policy
 }
 
 /// A limit that cannot be read is virtiofsd's to complain about.

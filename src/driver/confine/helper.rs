@@ -1,0 +1,72 @@
+//! The process that becomes a VMM which is a program of its own, behind a hidden subcommand: it
+//! confines itself and executes that program.
+//!
+//! ```text
+//!   policy from fd 0 ─▶ fd 0 := /dev/null ─▶ all steps ─▶ execve
+//! ```
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::Policy;
+use super::policy::MAX_BYTES;
+use super::steps::{self, ConfineError};
+
+/// The hidden subcommand's name. The program and its arguments follow it.
+pub const SUBCOMMAND: &str = "__confine";
+
+/// Why the program does not run.
+#[derive(Debug, thiserror::Error)]
+enum HelperError {
+    #[error("usage: {SUBCOMMAND} PROGRAM [ARGUMENT…], with a policy as standard input")]
+    Usage,
+    #[error("reading the policy from standard input, which only sandpen itself writes")]
+    Policy(#[source] std::io::Error),
+    #[error("the policy on standard input cannot be understood")]
+    Malformed(#[from] serde_json::Error),
+    #[error("confining the process")]
+    Confine(#[from] ConfineError),
+    #[error("executing {program:?}")]
+    Execute {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs the subcommand; answers an exit code only if the program was not executed. `arguments` are
+/// those after its name. Must be called while the process has one thread.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
+    match become_program(arguments) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("confine: {}", sandpen_actors::driver::error_chain(&error));
+            1
+        }
+    }
+}
+
+fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, HelperError> {
+    let program = PathBuf::from(arguments.next().ok_or(HelperError::Usage)?);
+    let policy = read_policy()?;
+    steps::enforce(&policy, steps::begin(&policy)?)?;
+    let source = Command::new(&program).args(arguments).exec();
+    Err(HelperError::Execute { program, source })
+}
+
+/// Reads the policy and puts `/dev/null` in its place.
+pub(super) fn read_policy_bytes() -> std::io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    std::io::stdin().lock().take(MAX_BYTES).read_to_end(&mut json)?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(json)
+}
+
+fn read_policy() -> Result<Policy, HelperError> {
+    Ok(serde_json::from_slice(&read_policy_bytes().map_err(HelperError::Policy)?)?)
+}

@@ -1,0 +1,54 @@
+//! What one process may do, as its driver decides it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of an encoded policy: some dozen paths.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
+
+/// Least soft and hard limit of open files of a VMM that serves no files itself.
+pub(super) const FEW_OPEN_FILES: u64 = 1024;
+
+/// What a process may do. Relative paths start in the sandbox's runtime directory. A path that is not
+/// there grants nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// The process's role under the waiter; names its report.
+    pub role: String,
+    /// Files and directories that it reads.
+    pub read: Vec<PathBuf>,
+    /// The same, and what it may execute: its own program with the libraries.
+    pub execute: Vec<PathBuf>,
+    /// Files that it reads and writes: FIFOs, disk images.
+    pub modify: Vec<PathBuf>,
+    /// Devices that it reads, writes and controls.
+    pub devices: Vec<PathBuf>,
+    /// Directories in which it may do everything but make device nodes and execute programs: the
+    /// root directory, volumes.
+    pub own: Vec<PathBuf>,
+    /// Whether it connects and listens with TCP for the guest.
+    pub tcp: bool,
+    /// Capabilities that it keeps where it runs as root, without their prefix `CAP_`.
+    pub capabilities: Vec<String>,
+    /// Most open files; less where the hard limit is lower.
+    pub open_files: u64,
+}
+
+impl Policy {
+    /// A policy that allows nothing.
+    pub fn new(role: &str) -> Self {
+        Self {
+            role: role.to_owned(),
+            read: Vec::new(),
+            execute: Vec::new(),
+            modify: Vec::new(),
+            devices: Vec::new(),
+            own: Vec::new(),
+            tcp: false,
+            capabilities: Vec::new(),
+            open_files: FEW_OPEN_FILES,
+        }
+    }
+}

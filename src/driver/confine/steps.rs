@@ -1,0 +1,105 @@
+//! The steps, in their order.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nix::errno::Errno;
+
+use super::landlock::LandlockError;
+use super::report::ProcessConfinement;
+use super::rlimits::{self, Rlimits};
+use super::{Policy, capabilities, landlock, report, sys};
+
+/// Why a process could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// What was open before.
+    #[error("closing inherited descriptors")]
+    Descriptors(#[source] io::Error),
+    /// A limit cannot be set.
+    #[error("limiting resources")]
+    Rlimits(#[source] Errno),
+    /// The kernel refused no_new_privs.
+    #[error("giving up gaining privileges")]
+    NoNewPrivs(#[source] Errno),
+    /// Capabilities cannot be dropped.
+    #[error("dropping capabilities")]
+    Capabilities(#[source] capng::Error),
+    /// The report cannot be written.
+    #[error("writing what holds into the runtime directory")]
+    Report(#[source] io::Error),
+    /// The kernel has Landlock, but refused the ruleset.
+    #[error("restricting the process to its files")]
+    Landlock(#[from] LandlockError),
+}
+
+/// A process between the two halves of its confinement.
+#[derive(Debug)]
+pub struct Begun {
+    rlimits: Rlimits,
+    left_out: BTreeMap<String, String>,
+}
+
+/// The first half, before the process opens anything of its own: nothing inherited stays open, limits
+/// hold. Must be called while the process has one thread.
+///
+/// # Errors
+/// [`ConfineError`]; the process must end then.
+pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
+    sys::close_inherited().map_err(ConfineError::Descriptors)?;
+    let rlimits = rlimits::set(policy.open_files).map_err(ConfineError::Rlimits)?;
+    Ok(Begun { rlimits, left_out: BTreeMap::new() })
+}
+
+impl Begun {
+    /// How many files may be open.
+    pub fn open_files(&self) -> u64 {
+        self.rlimits.open_files
+    }
+
+    /// Notes why a step is left out.
+    fn leave_out(&mut self, step: &str, why: String) {
+        self.left_out.insert(step.to_owned(), why);
+    }
+}
+
+/// The second half for a process with a sandbox of another making: what is left is giving up
+/// privileges by execution, and the report. `kept` are the capabilities that it will keep; `left_out`
+/// says why it has no Landlock ruleset.
+///
+/// # Errors
+/// [`ConfineError`]; the process must end then.
+pub fn announce(policy: &Policy, mut begun: Begun, kept: Vec<String>, left_out: &str) -> Result<(), ConfineError> {
+    nix::sys::prctl::set_no_new_privs().map_err(ConfineError::NoNewPrivs)?;
+    begun.leave_out("landlock", left_out.to_owned());
+    let Begun { rlimits, left_out } = begun;
+    let confinement = ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock: None, left_out };
+    report::write(&policy.role, &confinement).map_err(ConfineError::Report)
+}
+
+/// The second half, before the process meets anything of a guest's making. Must be called while the
+/// process has one thread; in the sandbox's runtime directory.
+///
+/// # Errors
+/// [`ConfineError`]; the process must end then.
+pub fn enforce(policy: &Policy, mut begun: Begun) -> Result<(), ConfineError> {
+    let kept = capabilities::kept(policy);
+    nix::sys::prctl::set_no_new_privs().map_err(ConfineError::NoNewPrivs)?;
+    capabilities::keep(&kept).map_err(ConfineError::Capabilities)?;
+    let landlock = match landlock::kernel_abi() {
+        Ok(abi) => Some(landlock::reach(abi, policy)),
+        Err(why) => {
+            begun.leave_out("landlock", why);
+            None
+        }
+    };
+    let restrict = landlock.is_some();
+    let Begun { rlimits, left_out } = begun;
+    let confinement = ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock, left_out };
+    // Later the runtime directory is out of reach. If a step fails now the process ends.
+    report::write(&policy.role, &confinement).map_err(ConfineError::Report)?;
+    if restrict {
+        landlock::restrict(policy)?;
+    }
+    Ok(())
+}

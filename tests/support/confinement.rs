@@ -1,0 +1,35 @@
+//! What the kernel tells of a process, for tests of its confinement.
+
+use std::fs;
+
+use super::Home;
+
+/// A field of `/proc/PID/status`.
+pub fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {field}: {text}")).trim().to_owned()
+}
+
+/// What a process's descriptors lead to.
+pub fn descriptors(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    // One may be closed while the directory is read.
+    entries.filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().into_owned())).collect()
+}
+
+/// Compares a process's report with what the doctor says of this kernel.
+pub fn landlock_is_as_the_doctor_says(home: &Home, report: &serde_json::Value) {
+    let doctor: serde_json::Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
+    let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "landlock").unwrap();
+    if check["status"] == "ok" {
+        let landlock = &report["landlock"];
+        assert_eq!(check["detail"], format!("ABI {}", landlock["abi"]), "{report}");
+        let abi = landlock["abi"].as_i64().unwrap();
+        assert_eq!(landlock["network_denied"], abi >= 4, "{report}");
+        assert_eq!(landlock["scoped"], abi >= 6, "{report}");
+    } else {
+        eprintln!("not tested: {}", check["detail"]);
+        assert!(report["landlock"].is_null() && report["left_out"]["landlock"].is_string(), "{report}");
+    }
+}

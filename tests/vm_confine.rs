@@ -1,0 +1,48 @@
+//! What the host processes of a real microVM of QEMU have given up, as the kernel tells it, as they
+//! themselves tell it, and as the daemon shows it. The same of libkrun is in `vm_krun.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use support::confinement::{descriptors, status};
+use support::{Home, until};
+
+#[test]
+fn qemu_and_virtiofsd_hold_no_more_than_they_need() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    home.ok(&["run", "-d", "-n", "a", &rootfs, "--", "sh", "-c", "echo up; sleep 1000"]);
+    until("it runs", || home.ok(&["logs", "a"]) == "up\n");
+    let processes = home.processes();
+    let pids = |word: &str| -> Vec<u32> {
+        processes.iter().filter(|(_, line)| line.contains(word)).map(|(pid, _)| *pid).collect()
+    };
+    let (qemu, virtiofsd) = (pids("-M microvm"), pids("__virtiofsd"));
+    assert_eq!((qemu.len(), virtiofsd.is_empty()), (1, false), "{processes:?}");
+    for pid in qemu.iter().chain(&virtiofsd) {
+        assert_eq!(status(*pid, "NoNewPrivs"), "1");
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{limits}");
+    }
+    assert_eq!(u64::from_str_radix(&status(qemu[0], "CapEff"), 16), Ok(0));
+    assert_eq!(u64::from_str_radix(&status(qemu[0], "CapPrm"), 16), Ok(0));
+    let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(qemu[0].cast_signed()))).unwrap();
+    assert_ne!(session, nix::unistd::getsid(None).unwrap());
+    let run = home.state().join("run/default/a");
+    for target in descriptors(qemu[0]) {
+        let known = ["pipe:", "socket:", "anon_inode:", "/memfd:", "/dev/null", "/dev/kvm", "/dmabuf"];
+        let ours = target.starts_with(run.to_str().unwrap()) || known.iter().any(|known| target.starts_with(known));
+        assert!(ours, "QEMU has {target} open");
+    }
+
+    let confinement = &home.inspect("a")["confinement"];
+    let (vmm, companion) = (&confinement["vmm"], &confinement["virtiofsd"]);
+    assert_eq!((&vmm["no_new_privs"], &companion["no_new_privs"]), (&true.into(), &true.into()), "{confinement}");
+    assert_eq!(vmm["capabilities"].as_array().unwrap().len(), 0);
+    assert_eq!((&vmm["rlimits"]["core"], &vmm["rlimits"]["open_files"]), (&0.into(), &1024.into()));
+    support::confinement::landlock_is_as_the_doctor_says(&home, vmm);
+    assert!(companion["left_out"]["landlock"].as_str().unwrap().contains("namespace"));
+    home.ok(&["stop", "--time", "0", "a"]);
+    assert!(home.inspect("a")["confinement"].is_null());
+}
