@@ -81,6 +81,7 @@ mod tests {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!((kept(&reads).len(), kept(&writes).len()), (0, 1));
         chown(dir.path(), Some(61_617), None).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(kept(&reads), ["DAC_READ_SEARCH"]);
     }
 }
