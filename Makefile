@@ -4,7 +4,7 @@ STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
 
-.PHONY: help demo test test-system-libkrun lint deny bench-boot packages build kernel rootfs clean
+.PHONY: help demo test test-system-libkrun lint deny bench-boot bench-fleet packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -30,6 +30,9 @@ deny:           ## Licences, sources and bans of dependencies
 
 bench-boot: kernel rootfs ## First workload byte through sandpen against bare QEMU, in one run
 	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench boot
+
+bench-fleet: packages ## 100 idle microVMs of libkrun through the daemon against a bare loop, in one run
+	cargo bench --locked --bench fleet
 
 packages:       ## Installs the Debian packages that are missing (as root, or with sudo)
 	@scripts/install-packages

@@ -37,6 +37,7 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         data_dir: global.data_dir(),
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
+        drivers: None,
     };
     match daemon::run(&options) {
         // Several clients started one at once; the parent was told, and the log stays readable.

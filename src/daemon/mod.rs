@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use actix_web::web::Data;
+use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +46,8 @@ pub struct DaemonOptions {
     pub background: bool,
     /// What a signal does to the sandboxes: stops them with this grace, or leaves them running.
     pub stop_sandboxes: Option<Duration>,
+    /// The drivers; `None` for all that work on this host.
+    pub drivers: Option<Drivers>,
 }
 
 /// Why the daemon could not start or ended badly.
@@ -141,7 +144,7 @@ fn raise_open_files_limit() {
 type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
-    let drivers = drivers::offer(dir, &options.data_dir);
+    let drivers = options.drivers.clone().unwrap_or_else(|| drivers::offer(dir, &options.data_dir));
     let sandpen = Sandpen::builder().state_dir(dir.path()).drivers(drivers).start()?;
     let (published, listener) = socket::Published::new(dir)?;
     Ok((sandpen, published, listener))

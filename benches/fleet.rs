@@ -1,0 +1,291 @@
+//! Many idle microVMs at once: started through the daemon, against a bare loop over the same VMM
+//! command, in turn, in one run. And a crash of one of them, which the others must not notice.
+//!
+//! `make bench-fleet`, or `cargo bench --bench fleet`. Environment: `FLEET` (microVMs; 100 by default),
+//! `RUNS` (pairs; 5 by default). Needs `/dev/kvm` and a C compiler: the guest is a bare-metal program of
+//! `tests/guests` that halts once it has written a line. Prints a table and, with `JSON=FILE`, writes
+//! all figures there.
+//!
+//! The program is its own daemon and its own VMM: it starts itself again for these.
+
+#[path = "../tests/support/guests.rs"]
+#[allow(clippy::expect_used, reason = "made for tests")]
+mod guests;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use nix::sys::stat::Mode;
+use sandpen::actors::driver::Drivers;
+use sandpen::actors::spec::{DriverChoice, Resources, Rootfs, SandboxName, SandboxSpec};
+use sandpen::actors::state_dir::StateDir;
+use sandpen::client::{Client, ClientOptions, DaemonCommand};
+use sandpen::daemon::{self, DaemonOptions};
+use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
+use sandpen::driver::qemu_args::PORTS;
+use sandpen_guest::protocol::{FrameReader, Garbage, GuestMessage, HostMessage, PowerOff, RootfsSource, Start, encode};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Memory of one microVM in MiB, the least that a specification may have.
+const MEMORY_MIB: u32 = 96;
+/// MicroVMs that boot at the same time, on both sides: a guest that waits for its orders polls, and
+/// takes the processors from those that boot.
+const BOOTING: usize = 8;
+/// The argument with which this program is the daemon; the state directory follows.
+const DAEMON: &str = "--as-daemon";
+
+/// One side of a pair.
+struct Figures {
+    /// Until every guest had written its line, and through the daemon was RUNNING in the database.
+    up: Duration,
+    /// Mean proportional set size of the VMM processes in KiB.
+    pss_kib: u64,
+}
+
+fn main() -> Result<()> {
+    sandpen::run_helper_if_asked();
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == DAEMON) {
+        return serve(arguments.next().ok_or("no state directory")?);
+    }
+    if std::env::var_os("CARGO_BENCH").is_none() && !std::env::args().any(|argument| argument == "--bench") {
+        println!("bench fleet: skipped (use `make bench-fleet`)");
+        return Ok(());
+    }
+    if !guests::kvm() {
+        return Ok(());
+    }
+    let number =
+        |name: &str, default: usize| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
+    let (fleet, runs) = (number("FLEET", 100), number("RUNS", 5));
+    let dir = tempfile::tempdir()?;
+    let image = guests::build(dir.path(), "idle");
+    let crash = guests::build(dir.path(), "crash");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for run in 0..=runs {
+        // A state directory each: this measures starts, not a growing database.
+        let home = dir.path().join(run.to_string());
+        let pair = (
+            by_hand(&image, &home.join("bare"), fleet)?,
+            runtime.block_on(through_daemon(&image, &home, fleet, &crash))?,
+        );
+        // The first pair warms caches and does not count.
+        if run > 0 {
+            println!(
+                "pair {run}: bare {:.3} s, sandpen {:.3} s; {} and {} KiB a VMM",
+                pair.0.up.as_secs_f64(),
+                pair.1.up.as_secs_f64(),
+                pair.0.pss_kib,
+                pair.1.pss_kib
+            );
+            bare.push(pair.0);
+            ours.push(pair.1);
+        }
+    }
+    report(fleet, &bare, &ours)
+}
+
+/// What the program does as daemon.
+fn serve(state: OsString) -> Result<()> {
+    let state_dir = PathBuf::from(state);
+    let dir = StateDir::new(state_dir.clone());
+    let driver = KrunDriver::bare(KrunConfig::new(dir, &state_dir));
+    let drivers = Some(Drivers::default().with(Arc::new(driver)));
+    Ok(daemon::run(&DaemonOptions {
+        data_dir: state_dir.clone(),
+        state_dir,
+        background: true,
+        stop_sandboxes: None,
+        drivers,
+    })?)
+}
+
+async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -> Result<Figures> {
+    let state_dir = home.join("state");
+    let daemon =
+        DaemonCommand { program: std::env::current_exe()?, args: vec![DAEMON.into(), state_dir.clone().into()] };
+    let client = Client::connect(&ClientOptions { state_dir, daemon: Some(daemon) }).await?;
+    let spec = |name: String, image: &Path| -> Result<SandboxSpec> {
+        let mut spec = SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(home.to_owned()), vec![image.into()]);
+        spec.driver = DriverChoice::Named(BARE_NAME.to_owned());
+        spec.resources = Resources { cpus: 1, memory_mib: MEMORY_MIB };
+        Ok(spec)
+    };
+    let specs = (0..fleet).map(|number| spec(format!("vm{number}"), image)).collect::<Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    // Each answer says that RUNNING is durable in the database; a guest writes its line before.
+    let started: Vec<_> = futures::stream::iter(&specs)
+        .map(|spec| client.start_sandbox(spec))
+        .buffer_unordered(BOOTING)
+        .try_collect()
+        .await?;
+    let up = begun.elapsed();
+    let pids: Vec<u32> = started.iter().filter_map(|sandbox| sandbox.microvm_pid).collect();
+    let pss_kib = mean_pss(&pids)?;
+
+    let crashing = spec("crash".to_owned(), crash)?;
+    // It may be over before its answer.
+    let _ = client.start_sandbox(&crashing).await?;
+    let crashed = client.wait(&crashing.key).await?;
+    let failure = crashed.failure.unwrap_or_default();
+    if crashed.state != "FAILED" || failure.is_empty() {
+        return Err(format!("a triple fault is {} {failure:?}", crashed.state).into());
+    }
+    let running = client.list(false).await?;
+    let untouched =
+        running.iter().filter(|sandbox| sandbox.state == "RUNNING").filter_map(|sandbox| sandbox.microvm_pid);
+    let mut untouched: Vec<u32> = untouched.collect();
+    let mut expected = pids;
+    untouched.sort_unstable();
+    expected.sort_unstable();
+    if untouched != expected || expected.len() != fleet {
+        return Err(format!("{} of {fleet} run after a crash of another", untouched.len()).into());
+    }
+    // Bare guests know no SIGTERM: no grace.
+    client.shutdown(Some(Duration::ZERO)).await?;
+    Ok(Figures { up, pss_kib })
+}
+
+/// The same processes by hand.
+fn by_hand(image: &Path, home: &Path, fleet: usize) -> Result<Figures> {
+    let input = bare_command_input(image.to_owned(), 1, MEMORY_MIB)?;
+    let program = std::env::current_exe()?;
+    let (next, children) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(fleet)));
+    let begun = Instant::now();
+    // Orders are given as soon as a guest asks for them, as the daemon does.
+    let done: Vec<std::result::Result<(), String>> = std::thread::scope(|scope| {
+        let work = || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= fleet {
+                    return Ok(());
+                }
+                let dir = home.join(number.to_string());
+                let child = spawn_by_hand(&program, &input, &dir).map_err(|error| error.to_string())?;
+                children.lock().map_err(|error| error.to_string())?.push(child);
+                converse(&dir).map_err(|error| error.to_string())?;
+            }
+        };
+        let workers: Vec<_> = (0..BOOTING).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("a panic".to_owned()))).collect()
+    });
+    let up = begun.elapsed();
+    let mut children = children.into_inner()?;
+    let pids: Vec<u32> = children.iter().map(Child::id).collect();
+    let pss_kib = mean_pss(&pids);
+    for child in &mut children {
+        end(child)?;
+    }
+    done.into_iter().collect::<std::result::Result<(), String>>()?;
+    Ok(Figures { up, pss_kib: pss_kib? })
+}
+
+fn spawn_by_hand(program: &Path, input: &[u8], dir: &Path) -> Result<Child> {
+    fs::create_dir_all(dir)?;
+    for (name, _) in PORTS {
+        for end in ["in", "out"] {
+            nix::unistd::mkfifo(&dir.join(format!("{name}.{end}")), Mode::S_IRWXU)?;
+        }
+    }
+    let mut stdin = tempfile::tempfile()?;
+    stdin.write_all(input)?;
+    stdin.rewind()?;
+    let log = fs::File::create(dir.join("log"))?;
+    // A session each, as under the waiter: the kernel's scheduler may share time out by sessions. It
+    // executes the program in its own place.
+    let mut command = Command::new("setsid");
+    command
+        .arg(program)
+        .args([helper::SUBCOMMAND, "bare"])
+        .current_dir(dir)
+        .stdin(stdin)
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Ok(command.spawn()?)
+}
+
+fn end(child: &mut Child) -> Result<()> {
+    // Gone already is as good.
+    let _ = child.kill();
+    child.wait()?;
+    Ok(())
+}
+
+/// Gives the guest its orders; returns at its first line.
+fn converse(dir: &Path) -> Result<()> {
+    let open = |name: &str| OpenOptions::new().read(true).write(true).open(dir.join(name));
+    let (mut answers, mut orders, mut stdout) = (open("control.out")?, open("control.in")?, open("stdout.out")?);
+    let mut frames = FrameReader::<GuestMessage>::new(Garbage::Refuse);
+    let mut buffer = [0; 4096];
+    while frames.next()?.is_none() {
+        let count = answers.read(&mut buffer)?;
+        if frames.push(&buffer[..count]) < count {
+            return Err("the guest floods its control port".into());
+        }
+    }
+    let start = Start {
+        command: Vec::new(),
+        env: Vec::new(),
+        workdir: None,
+        hostname: "bench".into(),
+        stdin: false,
+        rootfs: RootfsSource::Current,
+        wall_clock: Duration::ZERO,
+        entropy: [[7; 32]; 2],
+        power_off: PowerOff::Reset,
+    };
+    orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
+    stdout.read_exact(&mut [0; 5])?;
+    Ok(())
+}
+
+/// Mean of `Pss:` in /proc/PID/smaps_rollup, in KiB (proc(5)).
+fn mean_pss(pids: &[u32]) -> Result<u64> {
+    let mut total = 0;
+    for pid in pids {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
+        total += line.trim().trim_end_matches(" kB").trim().parse::<u64>()?;
+    }
+    Ok(total / u64::try_from(pids.len().max(1))?)
+}
+
+fn median<T: Copy + Ord>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+fn report(fleet: usize, bare: &[Figures], ours: &[Figures]) -> Result<()> {
+    let mut ratios: Vec<f64> = ours.iter().zip(bare).map(|(a, b)| a.up.as_secs_f64() / b.up.as_secs_f64()).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let line = |name: &str, side: &[Figures]| -> Result<()> {
+        let up = median(side.iter().map(|figures| figures.up)).ok_or("no runs")?;
+        let pss = median(side.iter().map(|figures| figures.pss_kib)).ok_or("no runs")?;
+        println!("{name:<30} {:>8.3} {pss:>12}", up.as_secs_f64());
+        Ok(())
+    };
+    println!("\n{fleet} idle microVMs, {} pairs     up, s   KiB PSS a VMM", ours.len());
+    line("bare loop over the VMM command", bare)?;
+    line("sandpen daemon", ours)?;
+    println!("{:<30} {:>8.3}", "ratio, median of the pairs", ratios[ratios.len() / 2]);
+    println!("a triple fault in one more was FAILED with a reason each time, and the {fleet} ran on");
+    if let Some(path) = std::env::var_os("JSON") {
+        let side = |figures: &[Figures]| {
+            figures.iter().map(|figures| (figures.up.as_secs_f64(), figures.pss_kib)).collect::<Vec<_>>()
+        };
+        let json = serde_json::json!({ "fleet": fleet, "bare": side(bare), "sandpen": side(ours), "ratios": ratios });
+        fs::write(path, json.to_string())?;
+    }
+    Ok(())
+}
