@@ -4,7 +4,7 @@ STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
 
-.PHONY: help demo test test-system-libkrun lint deny bench-boot bench-fleet packages build kernel rootfs clean
+.PHONY: help demo test test-system-libkrun lint deny bench-boot bench-fleet bench-nested packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -33,6 +33,10 @@ bench-boot: kernel rootfs ## First workload byte through sandpen against bare QE
 
 bench-fleet: packages ## 100 idle microVMs of libkrun through the daemon against a bare loop, in one run
 	cargo bench --locked --bench fleet
+
+bench-nested: kernel ## A Linux microVM of libkrun through sandpen against a bare libkrun program
+	@$(SANDPEN) kernel install --krunfw --if-missing
+	cargo bench --locked --bench nested
 
 packages:       ## Installs the Debian packages that are missing (as root, or with sudo)
 	@scripts/install-packages

@@ -7,27 +7,17 @@
 
 mod support;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use support::{Home, explain, make_rootfs, output_within};
+use support::{Home, explain, nested, output_within};
 
 /// A dozen boots in an emulated machine: about one minute alone, more beside other tests.
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(8);
 
 /// A line before each scenario's output, so that they are told apart.
 const SCRIPT: &str = r#"
-set -e
-for module in irqbypass kvm kvm_amd; do insmod /modules/$module.ko; done
-[ -e /dev/kvm ] || mknod /dev/kvm c 10 232
-mount -t tmpfs none /root
-cp -r /inner /root/inner
 mkdir /root/bare /root/bare/bin
 cp /inner/bin/busybox /root/bare/bin/busybox
-export SANDPEN_STATE_DIR=/root/state SANDPEN_KRUNFW=/libkrunfw.so.5 HOME=/root
-set +e
 
 echo "== doctor"
 sandpen doctor --json | grep '"auto"'
@@ -43,6 +33,12 @@ sandpen run -e 'TOKEN=s3cret" init=/bad' -w '/tmp' /root/inner -- sh -c 'pwd; ec
 echo "== stdin"
 head -c 100000 /bin/busybox > /root/data
 sandpen run -i /root/inner -- cat < /root/data | cmp - /root/data && echo same
+
+echo "== bytes"
+head -c 8388608 /dev/urandom > /root/inner/data
+sandpen run -n bytes /root/inner -- cat /data | cmp - /root/inner/data && echo same
+sandpen logs bytes | cmp - /root/inner/data && echo same
+rm /root/inner/data
 
 echo "== bare root"
 sandpen run /root/bare -- /bin/busybox echo no directories needed
@@ -79,50 +75,6 @@ fn skipped(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
-fn data_dir() -> PathBuf {
-    std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, PathBuf::from)
-}
-
-/// A root directory with this build of sandpen, its libraries, the KVM modules and libkrunfw.
-fn outer_root(dir: &Path, modules: &Path, firmware: &Path) {
-    make_rootfs(dir);
-    make_rootfs(&dir.join("inner"));
-    let program = env!("CARGO_BIN_EXE_sandpen");
-    let place = dir.join("bin/sandpen");
-    if fs::hard_link(program, &place).is_err() {
-        fs::copy(program, &place).unwrap();
-    }
-    let libraries = Command::new("ldd").arg(program).output().unwrap();
-    for word in String::from_utf8(libraries.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
-        let target = dir.join(word.trim_start_matches('/'));
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(word, target).unwrap();
-    }
-    fs::create_dir(dir.join("modules")).unwrap();
-    for module in ["irqbypass", "kvm", "kvm_amd"] {
-        let name = format!("{module}.ko");
-        fs::copy(modules.join(&name), dir.join("modules").join(&name)).unwrap();
-    }
-    fs::copy(firmware, dir.join("libkrunfw.so.5")).unwrap();
-    fs::write(dir.join("script"), SCRIPT).unwrap();
-}
-
-/// QEMU whose emulated processor has SVM; it comes first in `PATH`.
-fn qemu_with_svm(dir: &Path) -> std::ffi::OsString {
-    fs::create_dir(dir).unwrap();
-    let path = std::env::var_os("PATH").unwrap();
-    let real = std::env::split_paths(&path).map(|dir| dir.join("qemu-system-x86_64")).find(|path| path.exists());
-    let real = real.expect("qemu-system-x86_64 (`make test` installs it)");
-    let script = format!(
-        "#!/bin/sh\nfor a; do shift; [ \"$a\" = qemu64 ] && a=EPYC,+svm,+npt; set -- \"$@\" \"$a\"; done\nexec {} \"$@\"\n",
-        real.display()
-    );
-    let wrapper = dir.join("qemu-system-x86_64");
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    std::env::join_paths(std::iter::once(dir.to_owned()).chain(std::env::split_paths(&path))).unwrap()
-}
-
 /// What the script printed below a heading.
 fn scenario<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     let begin = format!("== {heading}\n");
@@ -135,20 +87,23 @@ fn linux_runs_in_microvms_of_libkrun() {
     if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
         return skipped("with KVM, QEMU's processor is the host's");
     }
-    let firmware = match sandpen::kernel::krunfw::find(None, &data_dir()) {
+    let firmware = match sandpen::kernel::krunfw::find(None, &nested::data_dir()) {
         Ok(firmware) => firmware,
         Err(error) => return skipped(&error.to_string()),
     };
-    let kernel = sandpen::kernel::find(&data_dir()).unwrap();
+    let kernel = sandpen::kernel::find(&nested::data_dir()).unwrap();
     let modules = kernel.directory().join("modules");
     if !modules.join("kvm_amd.ko").exists() {
         return skipped("the installed kernel has no KVM modules; run `sandpen kernel install` again");
     }
     let home = Home::new();
     let root = home.path().join("outer");
-    outer_root(&root, &modules, &firmware);
+    nested::outer_root(&root, Path::new(env!("CARGO_BIN_EXE_sandpen")), &modules, &firmware);
+    std::fs::write(root.join("script"), nested::PREPARE.to_owned() + SCRIPT).unwrap();
     let mut command = home.sandpen(&["run", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
-    command.args([root.to_str().unwrap(), "--", "sh", "/script"]).env("PATH", qemu_with_svm(&home.path().join("wrap")));
+    command
+        .args([root.to_str().unwrap(), "--", "sh", "/script"])
+        .env("PATH", nested::qemu_with_svm(&home.path().join("wrap")));
     let output = output_within(LIMIT, command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", explain(&output));
@@ -166,6 +121,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     assert!(!secrets[2].contains("s3cret") && !secrets[2].contains("bad"), "{}", secrets[2]);
     assert!(secrets[3..].iter().all(|device| ["dummy0", "lo"].contains(device)), "no network: {secrets:?}");
     assert_eq!(scenario(&text, "stdin"), ["same"]);
+    assert_eq!(scenario(&text, "bytes"), ["same", "same"]);
     assert_eq!(scenario(&text, "bare root"), ["no directories needed", "code 0"]);
     assert_eq!(scenario(&text, "not found"), ["code 127"]);
     let stop = scenario(&text, "stop");

@@ -5,6 +5,7 @@
 
 pub mod confinement;
 pub mod guests;
+pub mod nested;
 
 use std::fs;
 use std::io::Write as _;
