@@ -13,6 +13,12 @@ use super::Result;
 pub fn run(root: &str, init: &Path) -> Result<()> {
     let root = CString::new(root)?;
     let init: &'static [u8] = Box::leak(std::fs::read(init)?.into_boxed_slice());
+    let firmware = CString::new(std::env::var("SANDPEN_KRUNFW")?)?;
+    // SAFETY: a string that ends with NUL. libkrun asks for the library by its soname, and gets the
+    // one that is loaded already.
+    if unsafe { nix::libc::dlopen(firmware.as_ptr(), nix::libc::RTLD_NOW) }.is_null() {
+        return Err("libkrunfw cannot be loaded".into());
+    }
     // SAFETY: takes nothing.
     let context = check(unsafe { krun_sys::krun_create_ctx() })?;
     // SAFETY: the context is live; all strings end with NUL and are copied by the calls; `init` lives

@@ -80,14 +80,11 @@ fn outside() -> Result<()> {
 fn inside(runs: usize) -> Result<()> {
     let mut pairs = Vec::with_capacity(runs);
     for run in 0..=runs {
-        let program = std::env::current_exe()?;
-        let bare = time(Command::new(program).args(["--bare", "/root/inner", "/init"]))?;
-        let ours =
-            time(Command::new("sandpen").args(["run", "--rm", "--driver", "krun", "/root/inner", "--"]).args([
-                "sh",
-                "-c",
-                "echo out; exit 42",
-            ]))?;
+        let mut bare = Command::new(std::env::current_exe()?);
+        bare.args(["--bare", "/root/inner", "/init"]);
+        let mut ours = Command::new("sandpen");
+        ours.args(["run", "--rm", "--driver", "krun", "/root/inner", "--", "sh", "-c", "echo out; exit 42"]);
+        let (bare, ours) = (time(&mut bare)?, time(&mut ours)?);
         // The first pair starts the daemon and warms caches; it does not count.
         if run > 0 {
             println!("pair {run}: bare {:.3} s, sandpen {:.3} s", bare.as_secs_f64(), ours.as_secs_f64());
