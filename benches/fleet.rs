@@ -243,6 +243,7 @@ fn converse(dir: &Path) -> Result<()> {
         wall_clock: Duration::ZERO,
         entropy: [[7; 32]; 2],
         power_off: PowerOff::Reset,
+        terminal: None,
     };
     orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
     stdout.read_exact(&mut [0; 5])?;

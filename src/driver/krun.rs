@@ -97,7 +97,8 @@ impl KrunDriver {
 /// # Errors
 /// When the path is not UTF-8.
 pub fn bare_command_input(image: PathBuf, cpus: u8, memory_mib: u32) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&vm_spec::VmSpec { cpus, memory_mib, boot: vm_spec::Boot::Bare { image } })
+    let boot = vm_spec::Boot::Bare { image };
+    serde_json::to_vec(&vm_spec::VmSpec { cpus, memory_mib, policy: prepare::policy(&boot), boot })
 }
 
 impl Driver for KrunDriver {

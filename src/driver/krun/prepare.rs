@@ -47,7 +47,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
 }
 
 /// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
-fn policy(boot: &Boot) -> Policy {
+pub(super) fn policy(boot: &Boot) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
     policy.devices.push("/dev/kvm".into());
     match boot {
