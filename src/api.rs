@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{RecordTransition, SandboxRow};
-use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, RestartPolicy, TerminalSize};
+use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, RestartPolicy, TerminalSize, Volume};
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,8 @@ pub struct Sandbox {
     /// What each process of its live microVM has given up, by the process's role; null in lists,
     /// and where nothing runs.
     pub confinement: Option<BTreeMap<String, ProcessConfinement>>,
+    /// Host directories beside the root.
+    pub volumes: Vec<Volume>,
 }
 
 impl Sandbox {
@@ -157,6 +159,7 @@ impl Sandbox {
             terminal: spec.terminal,
             ports: spec.ports.clone(),
             confinement: None,
+            volumes: spec.volumes.clone(),
         }
     }
 

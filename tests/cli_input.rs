@@ -88,6 +88,12 @@ fn values_are_checked_and_their_form_said() {
         ("--log-max-size", "1K", "4096"),
         ("--log-keep", "0", "at least"),
         ("-w", "relative", "absolute"),
+        ("-v", "data:/data", "./data:/data"),
+        ("-v", "./data", "HOST:GUEST"),
+        ("-v", "./no/such:/data", "make that directory"),
+        ("-v", "/dev/null:/data", "not a directory"),
+        ("-v", ".:/data/../etc", "\"..\""),
+        ("-v", ".:/proc/self", "/proc"),
     ] {
         let error = refused(&home, &["run", option, value, rootfs, "--", "true"], 125);
         assert!(error.contains(word), "{option} {value}: {error}");

@@ -48,6 +48,13 @@ echo "== not found"
 sandpen run /root/inner -- nope 2>/dev/null
 echo "code $?"
 
+echo "== volumes"
+mkdir -p "/root/v,1:x" /root/ro && echo kept > /root/ro/file
+sandpen run -v "/root/v,1:x:/data" -v /root/ro:/data/ro:ro /root/inner -- sh -c '
+    echo out > /data/out; mount -o remount,rw /data/ro && echo remounted
+    echo x > /data/ro/new; rm /data/ro/file; chmod 777 /data/ro/file; cat /data/ro/file' 2>/dev/null
+echo "$(cat /root/v,1:x/out) $(ls /root/ro) $(stat -c %a /root/ro/file)"
+
 echo "== stop"
 sandpen run -d -n s /root/inner -- sh -c 'trap "echo asked; exit 5" TERM; echo ready; while :; do sleep 1; done' >/dev/null
 for i in $(seq 100); do sandpen logs s | grep -q ready && break; sleep 1; done
@@ -124,6 +131,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     assert_eq!(scenario(&text, "bytes"), ["same", "same"]);
     assert_eq!(scenario(&text, "bare root"), ["no directories needed", "code 0"]);
     assert_eq!(scenario(&text, "not found"), ["code 127"]);
+    assert_eq!(scenario(&text, "volumes"), ["remounted", "kept", "out file 644"]);
     let stop = scenario(&text, "stop");
     assert_eq!(stop[..2], ["ready", "asked"]);
     assert!(stop[2].contains("\"exit_code\": 5"), "{stop:?}");

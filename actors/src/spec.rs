@@ -11,6 +11,7 @@ mod rootfs;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use std::fmt;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use names::{ConfigName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use rootfs::Rootfs;
 pub use terminal::TerminalSize;
+pub use volume::{VOLUMES_MAX, Volume, by_depth};
 
 /// Which driver makes the microVM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -40,7 +42,7 @@ pub enum DriverChoice {
 pub const MEMORY_MIN_MIB: u32 = 96;
 /// Largest memory of a microVM in MiB that is accepted (1 TiB).
 pub const MEMORY_MAX_MIB: u32 = 1 << 20;
-/// Most bytes of command, environment and workdir together. The kernel's limit for one execve is
+/// Most bytes of command, environment, workdir and guest paths together. The kernel's limit for one execve is
 /// a quarter of the stack limit (2 MiB); half of that leaves room for pointers and padding.
 pub const WORKLOAD_MAX_BYTES: usize = 1 << 20;
 
@@ -138,6 +140,9 @@ pub struct SandboxSpec {
     /// A terminal as the workload's standard streams, of this size at first; its output is all stdout.
     #[serde(default)]
     pub terminal: Option<TerminalSize>,
+    /// Host directories beside the root, at most [`VOLUMES_MAX`].
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -175,6 +180,7 @@ impl SandboxSpec {
             terminal: None,
             network: Network::default(),
             ports: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 
@@ -198,7 +204,7 @@ impl SandboxSpec {
                 Err(e) => return Err(unusable(e.to_string())),
             }
         }
-        Ok(())
+        volume::check_host(&self.volumes)
     }
 
     /// Checks everything that needs no look at the host's files.
@@ -241,11 +247,13 @@ impl SandboxSpec {
         }
         let bytes = self.command.iter().map(|part| part.as_bytes().len() + 1).sum::<usize>()
             + self.env.iter().map(|(k, v)| k.as_bytes().len() + v.as_bytes().len() + 2).sum::<usize>()
-            + self.workdir.as_ref().map_or(0, |dir| dir.as_bytes().len());
+            + self.workdir.as_ref().map_or(0, |dir| dir.as_bytes().len())
+            + self.volumes.iter().map(|volume| volume.guest.as_bytes().len()).sum::<usize>();
         if bytes > WORKLOAD_MAX_BYTES {
             return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
         network::check(self.network, &self.ports)?;
+        volume::check(&self.volumes)?;
         Ok(())
     }
 }

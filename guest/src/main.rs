@@ -26,6 +26,7 @@ mod rootfs;
 mod session;
 mod stdin;
 mod terminal;
+mod volumes;
 mod workload;
 
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ fn prepare(start: &Start) -> Result<(), PrepareError> {
         log!("no loopback network: {error}");
     }
     rootfs::enter(&start.rootfs)?;
+    volumes::mount_all(&start.volumes)?;
     Ok(())
 }
 
@@ -85,6 +87,8 @@ enum PrepareError {
     Machine(#[from] machine::MachineError),
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
+    #[error(transparent)]
+    Volume(#[from] volumes::VolumeError),
 }
 
 /// Reports the guest's own failure on the console and to the host, and powers off.

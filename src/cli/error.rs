@@ -38,6 +38,18 @@ pub enum CliError {
     /// A rootfs that JSON cannot carry.
     #[error("rootfs {0:?} is not UTF-8; rename it or give a symbolic link to it")]
     RootfsText(PathBuf),
+    /// A volume that is not there.
+    #[error("volume {path:?} cannot be used; make that directory first")]
+    Volume {
+        /// The host path as it was given.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A volume that JSON cannot carry.
+    #[error("volume {0:?} is not UTF-8; rename it or give a symbolic link to it")]
+    VolumeText(PathBuf),
     /// Both ways to name a config.
     #[error("give the config either as --config {option} or in the name {name:?}")]
     TwoConfigs {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sandpen::client::{Client, Foreground, ForegroundEnd, OpenStdin};
-use sandpen_actors::spec::{ByteString, DriverChoice, LogLimits, Resources, Rootfs, SandboxKey, SandboxSpec};
+use sandpen_actors::spec::{ByteString, DriverChoice, LogLimits, Resources, Rootfs, SandboxKey, SandboxSpec, Volume};
 
 use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, short_name};
 use super::{CliError, Global, names, print, signals, stdin};
@@ -25,6 +25,7 @@ Examples:
   sandpen run ./rootfs -- sh -c 'echo hello; exit 3'
   sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
   echo data | sandpen run -i --rm ./rootfs -- wc -c
+  sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
   sandpen run --timeout 30s ./rootfs -- ./untrusted")]
 pub struct Args {
     /// Name of the sandbox: NAME or CONFIG/NAME [default: a readable random one]
@@ -59,6 +60,9 @@ pub struct Args {
     /// Working directory in the sandbox, absolute [default: /]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
+    /// Host directory HOST at GUEST in the sandbox, read-only with :ro; may be given several times
+    #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
+    volume: Vec<OsString>,
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
@@ -94,6 +98,20 @@ impl Args {
         Ok(Rootfs::Native(real))
     }
 
+    /// The volumes, their directories by their real paths as the root's.
+    fn volumes(&self) -> Result<Vec<Volume>, CliError> {
+        let read = |text: &OsString| {
+            let mut volume = Volume::parse(text)?;
+            let path = volume.host;
+            volume.host = path.canonicalize().map_err(|source| CliError::Volume { path, source })?;
+            match volume.host.to_str() {
+                Some(_) => Ok(volume),
+                None => Err(CliError::VolumeText(volume.host)),
+            }
+        };
+        self.volume.iter().map(read).collect()
+    }
+
     fn spec(&self) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
             [] => vec![ByteString::from("/bin/sh")],
@@ -113,6 +131,7 @@ impl Args {
             log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep },
             // In the foreground we remove it, after its last byte and its exit code are here.
             remove_on_end: self.rm && self.detach,
+            volumes: self.volumes()?,
             ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
         };
         spec.config_last_modified = None;

@@ -172,6 +172,19 @@ impl Context {
         check("krun_fs_add_overlay_file", answer).map(drop)
     }
 
+    /// Shares another host directory under a virtiofs tag. With `read_only` libkrun answers every
+    /// write with an error.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn add_share(&mut self, tag: &str, directory: &str, read_only: bool) -> Result<(), KrunError> {
+        let tag = text("the tag of a shared directory", tag.as_bytes())?;
+        let directory = text("the path of a shared directory", directory.as_bytes())?;
+        // SAFETY: NUL-terminated strings that live through the call, which copies them.
+        let answer = unsafe { krun_sys::krun_add_virtiofs3(self.id, tag.as_ptr(), directory.as_ptr(), 0, read_only) };
+        check("krun_add_virtiofs3", answer).map(drop)
+    }
+
     /// Boots this ELF file instead of the kernel of libkrunfw.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ mod krun_ffi;
 mod network;
 pub mod qemu;
 pub mod qemu_args;
-mod shared_root;
+mod shares;
 pub mod tsc;
 pub mod virtiofs;
 mod waited;

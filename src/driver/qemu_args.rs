@@ -8,12 +8,17 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use sandpen_guest::protocol::ROOTFS_TAG;
-
 pub use super::waited::PORTS;
 
-/// virtiofsd's socket in the runtime directory.
-pub const VIRTIOFS_SOCKET: &str = "virtiofs.sock";
+/// Shared directories that a machine has room for. QEMU's microvm machine has 24 virtio-mmio
+/// transports (with ACPI, as it is by default): one is the ports', one a disk's, one a network's, and
+/// one is left for what comes.
+pub const SHARES_MAX: usize = 20;
+
+/// virtiofsd's socket in the runtime directory, for each shared directory.
+pub fn share_socket(number: usize) -> String {
+    if number == 0 { "virtiofs.sock".to_owned() } else { format!("virtiofs-{number}.sock") }
+}
 
 /// What executes the guest's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -51,6 +56,8 @@ pub struct QemuArgs {
     pub kernel: PathBuf,
     /// The initramfs.
     pub initramfs: PathBuf,
+    /// Tags of the shared directories, at most [`SHARES_MAX`]; the sockets are [`share_socket`]s.
+    pub shares: Vec<String>,
 }
 
 impl QemuArgs {
@@ -89,8 +96,10 @@ impl QemuArgs {
         // stderr, often the same pipe, must not be lost for that.
         argv.pair("-chardev", "file,id=console,path=/dev/fd/1,append=on");
         argv.pair("-serial", "chardev:console");
-        argv.pair("-chardev", format!("socket,id=rootfs,path={VIRTIOFS_SOCKET}"));
-        argv.pair("-device", format!("vhost-user-fs-device,chardev=rootfs,tag={ROOTFS_TAG},queue-size=1024"));
+        for (number, tag) in self.shares.iter().enumerate() {
+            argv.pair("-chardev", format!("socket,id=share{number},path={}", share_socket(number)));
+            argv.pair("-device", format!("vhost-user-fs-device,chardev=share{number},tag={tag},queue-size=1024"));
+        }
         argv.pair("-device", "virtio-serial-device,id=ports");
         for (number, (fifo, port)) in (1..).zip(PORTS) {
             // `pipe` opens both FIFOs O_RDWR: a reader may come and go without a byte being lost.
@@ -134,6 +143,7 @@ mod tests {
             tsc_khz: Some(2_596_131),
             kernel: "/data/kernel/6.1.0-56-cloud-amd64/vmlinux".into(),
             initramfs: "/state/cache/initramfs-ab.cpio".into(),
+            shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
         }
     }
 
@@ -169,8 +179,10 @@ mod tests {
         -global virtio-mmio.force-legacy=false
         -chardev file,id=console,path=/dev/fd/1,append=on
         -serial chardev:console
-        -chardev socket,id=rootfs,path=virtiofs.sock
-        -device vhost-user-fs-device,chardev=rootfs,tag=sandpen-root,queue-size=1024
+        -chardev socket,id=share0,path=virtiofs.sock
+        -device vhost-user-fs-device,chardev=share0,tag=sandpen-root,queue-size=1024
+        -chardev socket,id=share1,path=virtiofs-1.sock
+        -device vhost-user-fs-device,chardev=share1,tag=sandpen-volume-0,queue-size=1024
         -device virtio-serial-device,id=ports
         -chardev pipe,id=control,path=control
         -device virtserialport,bus=ports.0,nr=1,chardev=control,name=org.sandpen.control

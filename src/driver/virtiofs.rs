@@ -27,7 +27,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
+use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
 use virtiofsd::idmap::{GidMap, UidMap};
+use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
@@ -38,6 +40,9 @@ use super::confine::{self, ConfineError, Policy};
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__virtiofsd";
+
+/// Its option for a directory that the guest may only read.
+pub const READ_ONLY: &str = "--read-only";
 
 /// Open files that the server itself needs beside the guest's: memory slots and the like, as the
 /// virtiofsd program reserves them (its `INTERNAL_FD_RESERVE`, 609, and one for its thread).
@@ -57,8 +62,13 @@ pub(super) const FILE_CAPABILITIES: [&str; 7] =
 /// What opening files by handle needs as well.
 const HANDLE_CAPABILITY: &str = "DAC_READ_SEARCH";
 
-/// The role of this process under the waiter.
-pub(super) const ROLE: &str = "virtiofsd";
+/// Its option for which of a microVM's shared directories this is, from 0, the root's.
+pub(super) const SHARE_NUMBER: &str = "--share";
+
+/// The role of this process under the waiter, for the share of that number.
+pub(super) fn role(share: usize) -> String {
+    if share == 0 { "virtiofsd".to_owned() } else { format!("virtiofsd-{share}") }
+}
 
 /// Why it has no Landlock ruleset: its mount namespace says the same, and Landlock knows no files
 /// that are opened by handle.
@@ -70,7 +80,9 @@ pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
 enum ShareError {
-    #[error("usage: {SUBCOMMAND} --shared-dir DIR, with a listening unix socket as standard input")]
+    #[error(
+        "usage: {SUBCOMMAND} --shared-dir DIR [{SHARE_NUMBER} N] [{READ_ONLY}], with a listening unix socket as standard input"
+    )]
     Usage,
     #[error("the path {0:?} is not UTF-8, which virtiofsd needs")]
     NotUtf8(PathBuf),
@@ -111,18 +123,37 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     }
 }
 
-fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
-    let (Some(option), Some(dir), None) = (arguments.next(), arguments.next(), arguments.next()) else {
-        return Err(ShareError::Usage);
-    };
-    if option != "--shared-dir" {
-        return Err(ShareError::Usage);
+/// What the process is told.
+struct Options {
+    dir: String,
+    read_only: bool,
+    role: String,
+}
+
+fn options(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, ShareError> {
+    let (mut dir, mut read_only, mut share) = (None, false, 0);
+    while let Some(option) = arguments.next() {
+        if option == "--shared-dir" {
+            dir = arguments.next();
+        } else if option == SHARE_NUMBER {
+            let number = arguments.next().and_then(|number| number.to_str()?.parse().ok());
+            share = number.ok_or(ShareError::Usage)?;
+        } else if option == READ_ONLY {
+            read_only = true;
+        } else {
+            return Err(ShareError::Usage);
+        }
     }
-    let dir = dir.into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
+    let dir = dir.ok_or(ShareError::Usage)?.into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
+    Ok(Options { dir, read_only, role: role(share) })
+}
+
+fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
+    let Options { dir, read_only, role } = options(arguments)?;
     if !Path::new(&dir).is_dir() {
         return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
     }
-    let mut policy = Policy::new(ROLE);
+    let mut policy = Policy::new(&role);
     policy.open_files = OPEN_FILES_MAX;
     let begun = confine::begin(&policy)?;
     let limit = begun.open_files();
@@ -133,7 +164,7 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
     let as_root = Uid::effective().is_root();
     let (uid_map, gid_map) = if as_root { (vec![], vec![]) } else { (vec![uid_map()], vec![gid_map()]) };
     if as_root {
-        mount_without_devices(&dir).map_err(ShareError::Mount)?;
+        mount_without_devices(&dir, read_only).map_err(ShareError::Mount)?;
     }
     let kept = if as_root { root_capabilities().map(str::to_owned).collect() } else { Vec::new() };
     confine::announce(&policy, begun, kept, WITHOUT_LANDLOCK)?;
@@ -158,7 +189,11 @@ fn share(mut arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError
     if as_root {
         drop_capabilities().map_err(ShareError::Capabilities)?;
     }
-    serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
+    if read_only {
+        serve(PassthroughFsRo::new(config).map_err(ShareError::SharedDirectory)?, listener)
+    } else {
+        serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
+    }
 }
 
 fn root_capabilities() -> impl Iterator<Item = &'static str> {
@@ -167,12 +202,15 @@ fn root_capabilities() -> impl Iterator<Item = &'static str> {
 
 /// Mounts the directory over itself, for this process only. What is mounted below it keeps its own
 /// flags.
-fn mount_without_devices(dir: &str) -> Result<(), nix::errno::Errno> {
+fn mount_without_devices(dir: &str, read_only: bool) -> Result<(), nix::errno::Errno> {
     const NOTHING: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)?;
     mount(Some(dir), dir, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | kept_flags(dir)?;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | kept_flags(dir)?;
+    if read_only {
+        flags |= MsFlags::MS_RDONLY;
+    }
     mount(NOTHING, dir, NOTHING, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, NOTHING)
 }
 
@@ -214,7 +252,10 @@ fn drop_capabilities() -> Result<(), capng::Error> {
     capng::apply(Set::BOTH)
 }
 
-fn serve(file_system: PassthroughFs, mut listener: Listener) -> Result<(), ShareError> {
+fn serve<F>(file_system: F, mut listener: Listener) -> Result<(), ShareError>
+where
+    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+{
     let server_error = |error: &dyn std::fmt::Debug| ShareError::Server(format!("{error:?}"));
     let backend = VhostUserFsBackendBuilder::default().build(file_system).map_err(|error| server_error(&error))?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());

@@ -87,4 +87,21 @@ pub enum SpecError {
     /// One port of the host for two.
     #[error("port {0} of the host is published twice")]
     PortTwice(u16),
+    /// A volume that cannot be had.
+    #[error("volume {volume:?} cannot be used: {reason}")]
+    Volume {
+        /// The part of it that is wrong.
+        volume: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// More volumes than any driver takes.
+    #[error("{0} volumes: use at most {max}", max = super::VOLUMES_MAX)]
+    Volumes(usize),
+}
+
+impl SpecError {
+    pub(super) fn volume(volume: &[u8], reason: &str) -> Self {
+        Self::Volume { volume: String::from_utf8_lossy(volume).into_owned(), reason: reason.to_owned() }
+    }
 }

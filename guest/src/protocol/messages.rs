@@ -34,7 +34,7 @@ pub enum HostMessage {
 
 impl Message for HostMessage {
     const KIND: u8 = 1;
-    // Command, environment and workdir of at most 1 MiB (`WORKLOAD_MAX_BYTES` of the spec), at most
+    // Command, environment, workdir and guest paths of at most 1 MiB (`WORKLOAD_MAX_BYTES` of the spec), at most
     // 1/128 of it for lengths, and room for the rest.
     const MAX_PAYLOAD: usize = (1 << 20) + (64 << 10);
 }
@@ -64,6 +64,8 @@ pub struct Start {
     pub power_off: PowerOff,
     /// A terminal of this size as standard input, output and error; `None`: pipes.
     pub terminal: Option<TerminalSize>,
+    /// Shared directories beside the root, in the order in which they are mounted.
+    pub volumes: Vec<Volume>,
 }
 
 /// How much a terminal shows.
@@ -96,6 +98,17 @@ pub enum RootfsSource {
     },
     /// What is `/` already, as libkrun arranges it.
     Current,
+}
+
+/// A directory of the host, mounted by virtiofs below the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The device's tag.
+    pub tag: String,
+    /// The mount point, absolute; made where it is missing.
+    pub target: Bytes,
+    /// Whether it is mounted read-only. (The host enforces it as well.)
+    pub read_only: bool,
 }
 
 /// How a guest ends its machine.

@@ -27,6 +27,7 @@ prop_compose! {
         entropy in any::<[[u8; 32]; 2]>(),
         off in any::<bool>(),
         terminal in proptest::option::of(terminal_size()),
+        volumes in vec((".{0,20}", bytes(), any::<bool>()), 0..4),
     ) -> Start {
         Start {
             command, env, workdir, hostname, stdin,
@@ -35,6 +36,7 @@ prop_compose! {
             entropy,
             power_off: if off { PowerOff::Off } else { PowerOff::Reset },
             terminal,
+            volumes: volumes.into_iter().map(|(tag, target, read_only)| Volume { tag, target, read_only }).collect(),
         }
     }
 }
@@ -248,6 +250,7 @@ fn the_largest_workload_fits() {
         entropy: [[0xFF; 32]; 2],
         power_off: PowerOff::Reset,
         terminal: None,
+        volumes: Vec::new(),
     };
     // Each argument counts its length and a NUL towards the 1 MiB.
     for len in [0, 1, 127, 128, 16_383, 16_384, (1 << 20) - 1] {
@@ -273,6 +276,7 @@ fn the_longest_message_fits_and_secrets_do_not_show() {
         entropy: [[0; 32]; 2],
         power_off: PowerOff::Off,
         terminal: None,
+        volumes: Vec::new(),
     };
     let text = format!("{:?}", HostMessage::Start(Box::new(start)));
     assert!(text.contains("sh") && !text.contains("hunter"), "{text}");

@@ -106,6 +106,7 @@ impl Host {
             entropy: [[0; 32]; 2],
             power_off: PowerOff::Reset,
             terminal: None,
+            volumes: Vec::new(),
         };
         change(&mut start);
         self.send(&HostMessage::Start(Box::new(start)));

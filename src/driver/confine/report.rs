@@ -5,17 +5,23 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use sandpen_actors::waiter::VMM_ROLE;
 use serde::{Deserialize, Serialize};
 
 use super::Landlock;
 use super::rlimits::Rlimits;
+use crate::driver::qemu_args::SHARES_MAX;
+use crate::driver::virtiofs;
 
 /// Before a process's role in the name of its report.
 const PREFIX: &str = "confinement.";
 /// Most bytes that are read of a report.
 const MAX_BYTES: u64 = 64 << 10;
+
 /// The roles of processes that write one.
-const ROLES: [&str; 2] = ["vmm", "virtiofsd"];
+fn roles() -> impl Iterator<Item = String> {
+    std::iter::once(VMM_ROLE.to_owned()).chain((0..SHARES_MAX).map(virtiofs::role))
+}
 
 /// What one process has given up. Names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +51,7 @@ pub(super) fn write(role: &str, report: &ProcessConfinement) -> io::Result<()> {
 /// microseconds. What cannot be read is left out: it was written by a process that a guest may have
 /// taken over.
 pub fn read(runtime_dir: &Path) -> Option<BTreeMap<String, ProcessConfinement>> {
-    let reports = ROLES.iter().filter_map(|role| Some(((*role).to_owned(), read_one(runtime_dir, role)?)));
+    let reports = roles().filter_map(|role| Some((role.clone(), read_one(runtime_dir, &role)?)));
     let reports: BTreeMap<_, _> = reports.collect();
     (!reports.is_empty()).then_some(reports)
 }

@@ -136,6 +136,7 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         entropy,
         power_off,
         terminal: spec.terminal.map(terminal_size),
+        volumes: Vec::new(),
     })
 }
 

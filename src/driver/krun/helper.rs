@@ -72,7 +72,12 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;
     match &spec.boot {
-        Boot::Linux { root, .. } => context.set_root(root, guest_binary())?,
+        Boot::Linux { root, volumes, .. } => {
+            context.set_root(root, guest_binary())?;
+            for volume in volumes {
+                context.add_share(&volume.tag, &volume.directory, volume.read_only)?;
+            }
+        }
         Boot::Bare { image } => {
             context.set_elf_kernel(image)?;
             let stderr = std::io::stderr().as_fd().try_clone_to_owned();

@@ -5,24 +5,30 @@ use std::path::{Path, PathBuf};
 
 use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
-use sandpen_guest::protocol::{PowerOff, RootfsSource};
+use sandpen_guest::protocol::{PowerOff, RootfsSource, Volume};
 
-use super::vm_spec::{Boot, VmSpec};
+use super::vm_spec::{Boot, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::confine::Policy;
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::Accelerator;
+use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{host, network, shared_root};
+use crate::driver::{host, network, shares};
 use crate::kernel::krunfw;
+
+/// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
+/// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
+/// generator, the console and the ports; two are kept for a disk and a network.
+const SHARES_MAX: usize = 5;
 
 pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) -> Result<Prepared, DriverError> {
     network::check(&launch.spec, NAME)?;
     let resources = launch.spec.resources;
-    let boot = match payload {
+    let (boot, mounts) = match payload {
         Payload::Linux => linux(config, launch)?,
-        Payload::Bare => bare(launch)?,
+        Payload::Bare => (bare(launch)?, Vec::new()),
     };
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy: policy(&boot), boot };
@@ -41,8 +47,9 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
         vmm_log_limit: VMM_LOG_LIMIT,
     };
     // libkrun's machine ends by a reset; it knows no power button.
-    let start = start_message(&launch.spec, RootfsSource::Current, PowerOff::Reset)
+    let mut start = start_message(&launch.spec, RootfsSource::Current, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
+    start.volumes = mounts;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit() })
 }
 
@@ -51,8 +58,12 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
     policy.devices.push("/dev/kvm".into());
     match boot {
-        Boot::Linux { root, .. } => {
+        Boot::Linux { root, volumes, .. } => {
             policy.own.push(root.into());
+            for volume in volumes {
+                let list = if volume.read_only { &mut policy.read } else { &mut policy.own };
+                list.push((&volume.directory).into());
+            }
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
@@ -62,8 +73,8 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     policy
 }
 
-fn linux(config: &KrunConfig, launch: &Launch) -> Result<Boot, DriverError> {
-    let root = shared_root::find(&launch.spec.rootfs, NAME)?;
+fn linux(config: &KrunConfig, launch: &Launch) -> Result<(Boot, Vec<Volume>), DriverError> {
+    let shares = shares::find(&launch.spec, NAME, SHARES_MAX)?;
     let acceleration = host::acceleration();
     if acceleration.accelerator != Accelerator::Kvm {
         let reason = format!("libkrun needs KVM: {}; use --driver qemu", acceleration.reason);
@@ -71,7 +82,9 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Boot, DriverError> {
     }
     let firmware = krunfw::find(config.firmware.as_deref(), &config.data_dir)
         .map_err(|source| failed("looking for the guest kernel", source))?;
-    Ok(Boot::Linux { firmware, root })
+    let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
+    let volumes = shares.volumes.into_iter().map(shared).collect();
+    Ok((Boot::Linux { firmware, root: shares.root.directory, volumes }, shares.mounts))
 }
 
 fn bare(launch: &Launch) -> Result<Boot, DriverError> {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use crate::driver::confine::Policy;
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of an encoded specification: a handful of numbers and two paths.
-pub(super) const MAX_BYTES: u64 = 64 << 10;
+/// Most bytes of an encoded specification: a handful of numbers, and paths of at most 4 KiB each,
+/// which JSON may write six times as long.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// One microVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub(super) enum Boot {
         firmware: PathBuf,
         /// The host directory that becomes `/`, absolute.
         root: String,
+        /// Directories beside it.
+        #[serde(default)]
+        volumes: Vec<SharedDir>,
     },
     /// A bare-metal program, which writes its messages for people to the first serial port.
     Bare {
@@ -40,13 +44,26 @@ pub(super) enum Boot {
     },
 }
 
+/// A host directory for the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SharedDir {
+    /// Its virtiofs tag.
+    pub(super) tag: String,
+    /// The directory, absolute.
+    pub(super) directory: String,
+    /// Whether libkrun refuses the guest's writes.
+    pub(super) read_only: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
-        let boot = Boot::Linux { firmware: "/a b/\"c".into(), root: "/r\n\\".into() };
+        let volume = SharedDir { tag: "v".into(), directory: "/d,:\n".into(), read_only: true };
+        let boot = Boot::Linux { firmware: "/a b/\"c".into(), root: "/r\n\\".into(), volumes: vec![volume] };
         let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm") };
         let json = serde_json::to_vec(&spec).unwrap();
         assert_eq!(serde_json::from_slice::<VmSpec>(&json).unwrap(), spec);

@@ -10,6 +10,8 @@ int krun_init_log(int target_fd, unsigned int level, unsigned int style, unsigne
 int krun_create_ctx(void);
 int krun_set_vm_config(unsigned int ctx_id, unsigned char num_vcpus, unsigned int ram_mib);
 int krun_set_root(unsigned int ctx_id, const char *root_path);
+int krun_add_virtiofs3(unsigned int ctx_id, const char *tag, const char *path,
+                       unsigned long long shm_size, _Bool read_only);
 int krun_fs_add_overlay_file(unsigned int ctx_id, const char *fs_tag, const char *path,
                              const unsigned char *data, unsigned long data_len, unsigned int mode,
                              _Bool one_shot);

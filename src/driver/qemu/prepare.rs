@@ -1,21 +1,23 @@
 //! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs and
 //! the processes' command lines. Blocking.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
+use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
 
 use super::QemuConfig;
 use crate::driver::confine::{self, Policy};
 use crate::driver::control::start_message;
-use crate::driver::qemu_args::{Accelerator, QemuArgs, VIRTIOFS_SOCKET};
+use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, share_socket};
+use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{guest_binary, host, initramfs, network, shared_root, tsc};
+use crate::driver::{guest_binary, host, initramfs, network, shares, tsc};
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +43,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
     network::check(&launch.spec, super::NAME)?;
-    let shared = shared_root::find(&launch.spec.rootfs, super::NAME)?;
+    let shares = shares::find(&launch.spec, super::NAME, SHARES_MAX)?;
     check_open_files().map_err(|source| failed("sharing the root directory", source))?;
     let qemu = match &config.qemu {
         Some(path) => host::open_qemu(path.clone()),
@@ -64,32 +66,30 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
         kernel: kernel.vmlinux(),
         initramfs,
+        shares: shares.all().map(|share| share.tag.clone()).collect(),
     };
     let helper = match &config.helper {
         Some(helper) => helper.clone(),
         None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
     };
-    let companion = process(
-        virtiofs::ROLE,
-        &helper,
-        vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), shared.into()],
-        StdioSpec::Listener(VIRTIOFS_SOCKET.to_owned()),
-    );
     let policy = serde_json::to_vec(&policy(&qemu.path, &args))
         .map_err(|source| failed("describing what QEMU may do", source))?;
     let mut confined = vec![confine::helper::SUBCOMMAND.into(), qemu.path.into_os_string()];
     confined.extend(args.to_argv());
-    let vmm = process(VMM_ROLE, &helper, confined, StdioSpec::Data(policy));
+    let mut processes: Vec<_> =
+        shares.all().enumerate().map(|(number, share)| virtiofsd(&helper, number, share)).collect();
+    processes.push(process(VMM_ROLE, &helper, confined, StdioSpec::Data(policy)));
     let waiter = WaiterSpec {
         tags: vec![tag],
         fifos: fifos(),
-        processes: vec![companion, vmm],
+        processes,
         vmm_log: launch.vmm_log.clone(),
         vmm_log_limit: VMM_LOG_LIMIT,
     };
     let rootfs = RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() };
-    let start = start_message(&launch.spec, rootfs, PowerOff::Reset)
+    let mut start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
+    start.volumes = shares.mounts;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config) })
 }
 
@@ -126,6 +126,14 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
         policy.devices.push("/dev/kvm".into());
     }
     policy
+}
+
+/// The process that shares a directory; it sees nothing else of the host.
+fn virtiofsd(helper: &Path, number: usize, share: &Share) -> ProcessSpec {
+    let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), (&share.directory).into()];
+    args.extend([virtiofs::SHARE_NUMBER.into(), number.to_string().into()]);
+    args.extend(share.read_only.then(|| virtiofs::READ_ONLY.into()));
+    process(&virtiofs::role(number), helper, args, StdioSpec::Listener(share_socket(number)))
 }
 
 /// A limit that cannot be read is virtiofsd's to complain about.
