@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::Mode;
-use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, VIRTIOFS_SOCKET};
+use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, share_socket};
 use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
 use sandpen::{kernel, paths};
 use sandpen_guest::protocol::ROOTFS_TAG;
@@ -49,6 +49,7 @@ impl Setup {
             tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
             kernel: kernel.vmlinux(),
             initramfs,
+            shares: vec![ROOTFS_TAG.to_owned()],
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),
@@ -88,7 +89,7 @@ impl Setup {
                 nix::unistd::mkfifo(&dir.path().join(format!("{name}.{end}")), Mode::S_IRWXU)?;
             }
         }
-        let listener = UnixListener::bind(dir.path().join(VIRTIOFS_SOCKET))?;
+        let listener = UnixListener::bind(dir.path().join(share_socket(0)))?;
         let mut virtiofsd = Command::new(&self.sandpen)
             .arg(virtiofs::SUBCOMMAND)
             .arg("--shared-dir")

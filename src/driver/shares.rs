@@ -74,7 +74,9 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
             warn_if_exposed(path);
         }
         // Both virtiofsd and libkrun take text.
-        let text = path.to_str().ok_or_else(|| unsupported(format!("the directory {path:?}, which is not UTF-8")))?;
+        let text = path
+            .to_str()
+            .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
         Ok::<_, DriverError>(Share { tag, directory: text.to_owned(), read_only })
     };
     let root = share(ROOTFS_TAG.to_owned(), path, false)?;

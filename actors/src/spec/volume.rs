@@ -42,11 +42,8 @@ impl Volume {
     pub fn parse(text: &OsStr) -> Result<Self, SpecError> {
         let whole = text.as_bytes();
         let refused = |reason: &str| SpecError::volume(whole, reason);
-        let (rest, read_only) = match whole {
-            [rest @ .., b':', b'r', b'o'] => (rest, true),
-            [rest @ .., b':', b'r', b'w'] => (rest, false),
-            rest => (rest, false),
-        };
+        let read_only = whole.ends_with(b":ro");
+        let rest = if read_only || whole.ends_with(b":rw") { &whole[..whole.len() - 3] } else { whole };
         let colon = rest.windows(2).rposition(|pair| pair == b":/");
         let (host, guest) = colon
             .map(|at| (&rest[..at], &rest[at + 1..]))
