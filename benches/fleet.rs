@@ -244,6 +244,7 @@ fn converse(dir: &Path) -> Result<()> {
         entropy: [[7; 32]; 2],
         power_off: PowerOff::Reset,
         terminal: None,
+        volumes: Vec::new(),
     };
     orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
     stdout.read_exact(&mut [0; 5])?;
