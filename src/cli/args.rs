@@ -46,6 +46,11 @@ impl NameArg {
     pub fn key(&self) -> Result<SandboxKey, CliError> {
         self.config.key(&self.name)
     }
+
+    /// The name as it was given.
+    pub fn text(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Several sandboxes.

@@ -76,6 +76,15 @@ pub enum CliError {
     /// Our own path is unknown.
     #[error("cannot tell the path of this program, which is the daemon as well")]
     OwnProgram(#[source] io::Error),
+    /// Input for a terminal that does not come from one.
+    #[error(
+        "standard input is not a terminal, which a sandbox with a terminal needs; with run leave out -t, or -i where \
+         output is enough; with attach give --no-stdin"
+    )]
+    NoTerminal,
+    /// Nothing to attach to.
+    #[error("sandbox {0} does not run; see `sandpen logs {0}` for its output")]
+    NotRunning(String),
     /// A user who does not want to wait for a kill.
     #[error("sandbox {0} has not ended yet; see `sandpen inspect {0}`")]
     GivenUp(String),

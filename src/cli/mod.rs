@@ -2,10 +2,13 @@
 //! `print` is the only one that writes to the terminal.
 
 mod args;
+mod attach;
 mod completion;
 mod daemon;
+mod detach_keys;
 mod doctor;
 mod error;
+mod foreground;
 mod inspect;
 mod kernel;
 mod kill;
@@ -19,6 +22,8 @@ mod shutdown;
 mod signals;
 mod stdin;
 mod stop;
+mod terminal;
+mod typing;
 mod wait;
 
 use std::ffi::OsString;
@@ -31,7 +36,7 @@ use sandpen::paths;
 
 use error::CliError;
 
-/// Exit code for failures of `run` itself, apart from the workload's.
+/// Exit code for failures of `run` and `attach` themselves, apart from the workload's.
 const RUN_FAILED: u8 = 125;
 /// Exit code for other failures.
 const FAILED: u8 = 1;
@@ -52,6 +57,7 @@ Examples:
   sandpen doctor                                  what works on this host, and what to do
   sandpen run ./rootfs -- echo hello              run a command and see its output
   sandpen run -d -n web ./rootfs -- ./server      run it in the background
+  sandpen run -it --rm ./rootfs                   a shell on this terminal
   sandpen logs -f web                             follow its output
   sandpen stop web && sandpen rm web              end it and remove it"
 )]
@@ -81,6 +87,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Attach(attach::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
     Logs(logs::Args),
@@ -131,7 +138,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let failed = if matches!(cli.command, Command::Run(_)) { RUN_FAILED } else { FAILED };
+    let failed = if matches!(cli.command, Command::Run(_) | Command::Attach(_)) { RUN_FAILED } else { FAILED };
     match dispatch(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -155,6 +162,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
     let result = runtime.block_on(async {
         match &cli.command {
             Command::Run(args) => run::execute(global, args).await,
+            Command::Attach(args) => attach::execute(global, args).await,
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
@@ -177,8 +185,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    // The exit codes of `run` are the workload's, so its own refusals need one apart.
+    // The exit codes of `run` and `attach` are the workload's, so their own refusals need one apart.
     let seen = Cli::command().ignore_errors(true).try_get_matches();
-    let is_run = seen.is_ok_and(|seen| seen.subcommand_name() == Some("run"));
+    let is_run = seen.is_ok_and(|seen| matches!(seen.subcommand_name(), Some("run" | "attach")));
     ExitCode::from(if is_run { RUN_FAILED } else { USAGE })
 }

@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use super::args::short_name;
+use super::terminal;
 pub use stream::{Foreground, Output};
 
 /// Environment variable with the daemon's log filter.
@@ -45,7 +46,10 @@ fn plain(text: &str) -> String {
 
 /// A message on stderr. There is nobody to tell when that is closed.
 fn message(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "sandpen: {}", plain(text));
+    let line = format!("sandpen: {}\n", plain(text));
+    // While a sandbox has the terminal, nobody else adds the carriage return.
+    let line = if terminal::is_raw() { line.replace('\n', "\r\n") } else { line };
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// A message that is no error; the exit code that goes with it.

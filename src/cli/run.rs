@@ -5,25 +5,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandpen::client::{Client, Foreground, ForegroundEnd, OpenStdin};
+use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{ByteString, DriverChoice, LogLimits, Resources, Rootfs, SandboxKey, SandboxSpec, Volume};
 
-use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, short_name};
-use super::{CliError, Global, names, print, signals, stdin};
-
-/// Grace of the first Ctrl-C.
-const GRACE: Duration = Duration::from_secs(10);
+use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes};
+use super::detach_keys::{self, DetachKeys};
+use super::foreground::{Shown, Wanted, show};
+use super::{CliError, Global, names, print, terminal};
 
 /// Run a command in a new sandbox
 ///
 /// In the foreground, the command's output comes byte for byte, stdout and stderr apart, and the
 /// exit code is the command's: 128 + N when signal N ended it, 126 or 127 when it could not be
 /// executed, 125 when sandpen itself failed. Ctrl-C stops the sandbox, a second one kills it.
+///
+/// With -it this terminal becomes the sandbox's: every key is the command's, Ctrl-C too. The detach
+/// keys leave it running, for `sandpen attach`; a terminal that goes away ends it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sandpen run ./rootfs -- sh -c 'echo hello; exit 3'
   sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
+  sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
   sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
   sandpen run --timeout 30s ./rootfs -- ./untrusted")]
@@ -34,14 +37,20 @@ pub struct Args {
     #[command(flatten)]
     config: ConfigArg,
     /// Run in the background and print the name
-    #[arg(short, long, conflicts_with = "interactive")]
+    #[arg(short, long)]
     detach: bool,
     /// Remove the sandbox and its log when it has ended
     #[arg(long)]
     rm: bool,
-    /// Pass standard input on
+    /// Pass standard input on; with -d keep it open, for `sandpen attach`
     #[arg(short, long)]
     interactive: bool,
+    /// Give the command a terminal; with -i it is this one
+    #[arg(short, long)]
+    tty: bool,
+    /// Keys that leave a sandbox on this terminal
+    #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
+    detach_keys: DetachKeys,
     /// What makes the microVM: auto, qemu
     #[arg(long, value_name = "DRIVER", default_value = "auto")]
     driver: String,
@@ -112,6 +121,16 @@ impl Args {
         self.volume.iter().map(read).collect()
     }
 
+    /// Programs have to know whom they write to, unless the user knows better.
+    fn pass_terminal_type(&self, spec: &mut SandboxSpec) {
+        let name = ByteString::from("TERM");
+        if let Some(value) = std::env::var_os("TERM").filter(|value| !value.is_empty())
+            && spec.env.iter().all(|(other, _)| *other != name)
+        {
+            spec.env.push((name, value.into()));
+        }
+    }
+
     fn spec(&self) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
             [] => vec![ByteString::from("/bin/sh")],
@@ -135,6 +154,10 @@ impl Args {
             ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
         };
         spec.config_last_modified = None;
+        if self.tty {
+            spec.terminal = Some(terminal::size().unwrap_or_default());
+            self.pass_terminal_type(&mut spec);
+        }
         // What can be refused is refused before a daemon is started for it.
         spec.check()?;
         Ok(spec)
@@ -152,39 +175,22 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
 }
 
 async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<u8, CliError> {
+    let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone() };
+    wanted.check()?;
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
-    let name = short_name(spec.key.config.as_str(), spec.key.name.as_str());
-    let mut signals = signals::channel()?;
-    let printer = print::Foreground::start(&name).map_err(CliError::Thread)?;
-    let run = Foreground {
-        client: &client,
-        options: &options,
-        spec,
-        grace: GRACE,
-        stdin: args.interactive.then(|| Box::new(stdin::open) as OpenStdin),
-        signals: &mut signals,
-        notices: printer.notices(),
-    };
-    let result = run.run().await;
-    let sandbox = match result {
-        Ok(ForegroundEnd::Ended(sandbox)) => {
-            printer.finish(&mut signals).await;
-            sandbox
+    match show(&client, &options, &spec.key, Beginning::Start(spec), wanted).await? {
+        Shown::Ended(code) => {
+            if args.rm {
+                remove(&client, &spec.key).await?;
+            }
+            Ok(code)
         }
-        Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => sandbox,
-        Ok(ForegroundEnd::GivenUp(_)) => return Err(CliError::GivenUp(name)),
-        Err(source) => {
-            printer.finish(&mut signals).await;
-            let out_of_sight = source.is_cut() || source.code() == Some("shutting_down");
-            return Err(if out_of_sight { CliError::OutOfSight { name, source } } else { source.into() });
+        Shown::Detached(name) => {
+            let remove = if args.rm { "; --rm no longer holds: remove it with `sandpen rm`" } else { "" };
+            Ok(print::note(&format!("left sandbox {name}, which runs on; `sandpen attach {name}` comes back{remove}")))
         }
-    };
-    let code = print::ended(&sandbox, !args.rm);
-    if args.rm {
-        remove(&client, &spec.key).await?;
     }
-    Ok(code)
 }
 
 async fn remove(client: &Client, key: &SandboxKey) -> Result<(), CliError> {

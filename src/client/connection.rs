@@ -118,6 +118,11 @@ impl Reply {
         self.response.status()
     }
 
+    /// A header that is a number.
+    pub(super) fn number(&self, header: &str) -> Option<u64> {
+        self.response.headers().get(header)?.to_str().ok()?.parse().ok()
+    }
+
     /// Status and whole body.
     pub(super) async fn collect(self) -> Result<(StatusCode, Bytes), ClientError> {
         let socket = self.dir.socket();

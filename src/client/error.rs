@@ -107,6 +107,9 @@ pub enum ClientError {
     /// The output stream was cut.
     #[error("the output stream was cut by the daemon's end")]
     OutputCut,
+    /// The user's terminal cannot be used.
+    #[error("cannot use this terminal")]
+    Terminal(#[source] io::Error),
     /// The daemon refused or failed.
     #[error("{}", .error.one_line())]
     Api {

@@ -1,13 +1,19 @@
-//! A sandbox in the foreground: started, its output passed on, its stdin fed, stopped on signals.
+//! A sandbox in the foreground: started or attached to, its output passed on, its input fed, stopped
+//! or left on signals.
 //!
 //! ```text
-//!   starting ─▶ output read from the generation's first byte ─▶ ended: its final state asked for
-//!                 └ cut by the daemon's death ─▶ a new daemon, on from the last position ─┘
-//!   at any time: 1st signal ─▶ stop with a grace, 2nd ─▶ kill, 3rd, or 2nd with nothing left to
-//!   kill ─▶ the rest of the output is given up (its reader takes nothing)
+//!   starting ──▶ output read from the generation's first byte ─┬▶ ended: its final state asked for
+//!   attaching ─▶ output read from now on ──────────────────────┤
+//!                 ↻ cut by the daemon's death: a new daemon,   └▶ detach keys: left, it goes on
+//!                   on from the last position
+//!   at any time, where it was started: 1st signal ─▶ stop with a grace, 2nd ─▶ kill, 3rd, or 2nd with
+//!   nothing left to kill ─▶ the rest of the output is given up (its reader takes nothing)
+//!   at any time, where it was attached to: a signal ─▶ left, it goes on
 //! ```
 
-use std::convert::Infallible;
+mod feed;
+mod follow;
+
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,14 +21,14 @@ use futures::stream::FuturesUnordered;
 use sandpen_actors::spec::{SandboxKey, SandboxSpec};
 use tokio::sync::{mpsc, watch};
 
-use super::{Client, ClientError, ClientOptions, OutputRequest, OutputStart, StdinReceiver};
+use super::{Client, ClientError, ClientOptions, OutputStart, StdinReceiver, TerminalInput};
 use crate::api::Sandbox;
 use crate::api::frame::Frame;
+use feed::feed;
+use follow::follow;
 
-/// Daemons in a row that may die without one byte of progress.
-const RECONNECTS: u32 = 3;
-/// How long a broken stdin may be the sign of the workload's end, before it is news of its own.
-const STDIN_PATIENCE: Duration = Duration::from_secs(2);
+/// SIGHUP.
+const HANG_UP: i32 = 1;
 /// SIGKILL.
 const KILL: i32 = 9;
 
@@ -57,10 +63,53 @@ pub enum ForegroundEnd {
     Ended(Sandbox),
     /// Signals said not to wait for it any longer; what it is now.
     GivenUp(Sandbox),
+    /// It was left and goes on.
+    Detached,
 }
 
 /// Makes a sandbox's input once the workload runs: not one byte is read before.
 pub type OpenStdin = Box<dyn FnOnce() -> StdinReceiver>;
+/// Takes the user's terminal once the workload runs.
+pub type OpenTerminal = Box<dyn FnOnce() -> std::io::Result<TerminalInput>>;
+
+/// How a sandbox comes to the foreground.
+#[derive(Debug)]
+pub enum Beginning<'a> {
+    /// It is started.
+    Start(&'a SandboxSpec),
+    /// It is there already, as this says; output is passed on from now on.
+    Attach(Box<Sandbox>),
+}
+
+/// What a sandbox gets.
+pub enum Input {
+    /// Nothing.
+    None,
+    /// Bytes.
+    Pipe {
+        /// Where from.
+        open: OpenStdin,
+        /// Whether their end closes the workload's standard input.
+        close: bool,
+    },
+    /// What is typed on a terminal, and its sizes.
+    Terminal(OpenTerminal),
+}
+
+/// What signals do.
+#[derive(Debug, Clone, Copy)]
+pub enum OnSignal {
+    /// They stop the sandbox, then kill it.
+    Stop {
+        /// Between SIGTERM and the end of the machine.
+        grace: Duration,
+        /// Whether SIGHUP comes first, as from a terminal that goes away: interactive shells ignore
+        /// SIGTERM.
+        hang_up: bool,
+    },
+    /// The sandbox is left as it is.
+    Detach,
+}
 
 /// A sandbox to run in the foreground.
 pub struct Foreground<'a> {
@@ -68,12 +117,14 @@ pub struct Foreground<'a> {
     pub client: &'a Client,
     /// How to find or start another one.
     pub options: &'a ClientOptions,
-    /// What to run.
-    pub spec: &'a SandboxSpec,
-    /// Grace of the first signal.
-    pub grace: Duration,
+    /// Which sandbox.
+    pub key: &'a SandboxKey,
+    /// How it comes here.
+    pub beginning: Beginning<'a>,
     /// Its input.
-    pub stdin: Option<OpenStdin>,
+    pub input: Input,
+    /// What to do on a signal.
+    pub on_signal: OnSignal,
     /// One message per signal.
     pub signals: &'a mut mpsc::Receiver<()>,
     /// Where everything goes; a full channel holds up the reading, never the signals.
@@ -86,16 +137,19 @@ impl Foreground<'_> {
     /// # Errors
     /// The start was refused, or the sandbox got lost from sight; it may run on then.
     pub async fn run(self) -> Result<ForegroundEnd, ClientError> {
-        let Self { client, options, spec, grace, stdin, signals, notices } = self;
-        let key = &spec.key;
+        let Self { client, options, key, beginning, input, on_signal, signals, notices } = self;
         let (started, is_started) = watch::channel(false);
         let work = async {
-            let sandbox = client.start_sandbox(spec).await?;
+            let (sandbox, from, is_attached) = match beginning {
+                Beginning::Start(spec) => (client.start_sandbox(spec).await?, OutputStart::Generation, false),
+                Beginning::Attach(sandbox) => (*sandbox, OutputStart::Tail(0), true),
+            };
             started.send_replace(true);
-            let stdin = stdin.filter(|_| !sandbox.is_ended());
+            let input = if sandbox.is_ended() { Input::None } else { input };
+            let (opened, is_opened) = watch::channel(false);
             tokio::select! {
-                result = follow(client, options, key, sandbox, &notices) => result,
-                never = feed(client, key, stdin, &notices) => match never {},
+                result = follow(client, options, key, sandbox, from, opened, &notices) => result.map(ForegroundEnd::Ended),
+                left = feed(client, key, input, is_attached, is_opened, &notices) => left,
             }
         };
         let mut work = std::pin::pin!(work);
@@ -103,15 +157,16 @@ impl Foreground<'_> {
         let mut level = None;
         loop {
             tokio::select! {
-                result = &mut work => return result.map(ForegroundEnd::Ended),
+                result = &mut work => return result,
                 Some(()) = signals.recv() => {
+                    let OnSignal::Stop { grace, hang_up } = on_signal else { return Ok(ForegroundEnd::Detached) };
                     let next = match level {
                         None => StopLevel::Stop,
                         Some(StopLevel::Stop) => StopLevel::Kill,
                         Some(StopLevel::Kill) => return client.inspect(key).await.map(ForegroundEnd::GivenUp),
                     };
                     level = Some(next);
-                    stops.push(stop(client, key, next, grace, is_started.clone(), notices.clone()));
+                    stops.push(stop(client, key, (next, grace, hang_up), is_started.clone(), notices.clone()));
                 }
                 Some(stopped) = stops.next(), if !stops.is_empty() => match stopped {
                     Stopped::Told => {}
@@ -134,14 +189,19 @@ enum Stopped {
 async fn stop(
     client: &Client,
     key: &SandboxKey,
-    level: StopLevel,
-    grace: Duration,
+    (level, grace, hang_up): (StopLevel, Duration, bool),
     mut is_started: watch::Receiver<bool>,
     notices: mpsc::Sender<Notice>,
 ) -> Stopped {
     let send = || async {
         match level {
-            StopLevel::Stop => client.stop(key, grace).await,
+            StopLevel::Stop => {
+                if hang_up {
+                    // What it could fail with, the stop fails with as well.
+                    let _ = client.kill(key, HANG_UP).await;
+                }
+                client.stop(key, grace).await
+            }
             StopLevel::Kill => client.kill(key, KILL).await,
         }
     };
@@ -180,74 +240,4 @@ async fn stop(
 /// There is nothing to stop.
 fn is_refused(error: &ClientError) -> bool {
     matches!(error.code(), Some("not_found" | "not_live"))
-}
-
-/// Passes stdin on. Does not end: the sandbox's end ends it.
-async fn feed(
-    client: &Client,
-    key: &SandboxKey,
-    stdin: Option<OpenStdin>,
-    notices: &mpsc::Sender<Notice>,
-) -> Infallible {
-    if let Some(open) = stdin
-        && let Err(error) = client.stdin(key, open()).await
-    {
-        // A workload may end before it has read all; that is its right and no news. Its end, which
-        // ends this future, follows closely then.
-        tokio::time::sleep(STDIN_PATIENCE).await;
-        let _ = notices.send(Notice::StdinLost(error)).await;
-    }
-    std::future::pending().await
-}
-
-/// Reads the output to its end, over deaths of the daemon, and answers the final state.
-async fn follow(
-    client: &Client,
-    options: &ClientOptions,
-    key: &SandboxKey,
-    started: Sandbox,
-    notices: &mpsc::Sender<Notice>,
-) -> Result<Sandbox, ClientError> {
-    let mut position = None;
-    let mut failures = 0;
-    loop {
-        let before = position;
-        let ended = async { if started.is_ended() { Ok(started.clone()) } else { client.wait(key).await } };
-        // Both at once: a daemon that stops its sandboxes and ends answers those who ask already.
-        let result = tokio::try_join!(pump(client, key, &mut position, notices), ended);
-        match result.map(|((), sandbox)| sandbox) {
-            Err(error) if error.is_cut() => {
-                failures = if position == before { failures + 1 } else { 1 };
-                if failures > RECONNECTS {
-                    return Err(error);
-                }
-                Client::connect(options).await?;
-                let _ = notices.send(Notice::Reconnected).await;
-            }
-            result => return result,
-        }
-    }
-}
-
-async fn pump(
-    client: &Client,
-    key: &SandboxKey,
-    position: &mut Option<u64>,
-    notices: &mpsc::Sender<Notice>,
-) -> Result<(), ClientError> {
-    let from = position.map_or(OutputStart::Generation, OutputStart::Position);
-    let mut output = client.output(key, OutputRequest { from, follow: true, stream: None }).await?;
-    while let Some(frame) = output.next().await? {
-        let after = match &frame {
-            Frame::Bytes { position, bytes, .. } => Some(position.saturating_add(bytes.len() as u64)),
-            Frame::Gap { position, bytes } => Some(position.saturating_add(*bytes)),
-            Frame::End(_) => *position,
-        };
-        // Nobody listens any more: the caller is going away, and this future with it.
-        let _ = notices.send(Notice::Output(frame)).await;
-        // Not before: this future may be dropped while a slow reader holds up the frame, which has
-        // to come again then.
-        *position = after;
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ mod foreground;
 mod output;
 mod start;
 mod stdin;
+mod terminal;
 mod vmm_log;
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_actors::driver::OutputStream;
-use sandpen_actors::spec::{SandboxKey, SandboxSpec};
+use sandpen_actors::spec::{SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,10 +30,13 @@ use crate::api::{
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
 pub use error::ClientError;
-pub use foreground::{Foreground, ForegroundEnd, Notice, OpenStdin, StopLevel};
+pub use foreground::{
+    Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
+};
 pub use output::OutputReader;
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
+pub use terminal::TerminalInput;
 pub use vmm_log::VmmLogReader;
 
 /// How long a daemon may take to say its version before it counts as something else.
@@ -250,13 +254,22 @@ impl Client {
         Ok(VmmLogReader::new(self.send(Method::GET, &path(key, &query), Body::Empty).await?))
     }
 
-    /// Passes what comes out of `input` to a sandbox's stdin, then closes it.
+    /// Passes what comes out of `input` to a sandbox's stdin, and with `close` ends that then.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn stdin(&self, key: &SandboxKey, input: StdinReceiver) -> Result<StdinReply, ClientError> {
-        let reply = self.send(Method::POST, &path(key, "/stdin"), Body::Stream(input)).await?;
+    pub async fn stdin(&self, key: &SandboxKey, input: StdinReceiver, close: bool) -> Result<StdinReply, ClientError> {
+        let reply = self.send(Method::POST, &path(key, &format!("/stdin?close={close}")), Body::Stream(input)).await?;
         self.decode(reply).await
+    }
+
+    /// Tells the size of a sandbox's terminal.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), ClientError> {
+        let reply = self.send(Method::POST, &path(key, "/resize"), Body::json(&size)?).await?;
+        reply.collect().await.map(drop)
     }
 
     /// Ends the daemon; answers when the state directory is free. With a grace the sandboxes are

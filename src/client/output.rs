@@ -5,10 +5,11 @@ use bytes::BytesMut;
 use super::ClientError;
 use super::connection::Reply;
 use crate::api::ErrorDetail;
-use crate::api::frame::{End, Frame};
+use crate::api::frame::{End, Frame, POSITION_HEADER};
 
 /// An output stream, frame by frame.
 pub struct OutputReader {
+    position: Option<u64>,
     reply: Reply,
     buffer: BytesMut,
     ended: bool,
@@ -16,7 +17,12 @@ pub struct OutputReader {
 
 impl OutputReader {
     pub(super) fn new(reply: Reply) -> Self {
-        Self { reply, buffer: BytesMut::new(), ended: false }
+        Self { position: reply.number(POSITION_HEADER), reply, buffer: BytesMut::new(), ended: false }
+    }
+
+    /// Position in the whole log of the first byte; `None` where the daemon does not say.
+    pub fn position(&self) -> Option<u64> {
+        self.position
     }
 
     /// The next bytes or gap; `None` when everything has come. Safe to cancel.

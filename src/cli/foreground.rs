@@ -1,0 +1,88 @@
+//! A sandbox in the foreground, as `run` and `attach` show it.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use sandpen::client::{Beginning, Client, ClientOptions, Foreground, ForegroundEnd, Input, OnSignal};
+use sandpen_actors::spec::SandboxKey;
+
+use super::args::short_name;
+use super::detach_keys::DetachKeys;
+use super::{CliError, print, signals, stdin, terminal, typing};
+
+/// Grace of the first Ctrl-C.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is passed on to it.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Standard input.
+    pub input: bool,
+    /// The sandbox has a terminal: ours is to be like it.
+    pub terminal: bool,
+    /// What leaves it.
+    pub keys: DetachKeys,
+}
+
+impl Wanted {
+    /// Refuses input that is no terminal for a sandbox that has one.
+    pub fn check(&self) -> Result<(), CliError> {
+        if self.input && self.terminal && !io::stdin().is_terminal() {
+            return Err(CliError::NoTerminal);
+        }
+        Ok(())
+    }
+}
+
+/// Shows it until it has ended or is left; the exit code.
+pub async fn show(
+    client: &Client,
+    options: &ClientOptions,
+    key: &SandboxKey,
+    beginning: Beginning<'_>,
+    wanted: Wanted,
+) -> Result<Shown, CliError> {
+    let name = short_name(key.config.as_str(), key.name.as_str());
+    let (mut signals, hang_up) = signals::channel()?;
+    // Whatever comes: the terminal is given back before the first word about it.
+    let guard = terminal::Guard::new();
+    let printer = print::Foreground::start(&name).map_err(CliError::Thread)?;
+    let is_attached = matches!(beginning, Beginning::Attach(_));
+    let is_interactive = wanted.input && wanted.terminal;
+    let on_signal = match is_attached {
+        true => OnSignal::Detach,
+        false => OnSignal::Stop { grace: GRACE, hang_up: is_interactive },
+    };
+    let input = match (wanted.input, wanted.terminal) {
+        (true, true) => Input::Terminal(Box::new(move || typing::open(Some((wanted.keys, hang_up))))),
+        // Its size is passed on all the same, but only by whom it was made for.
+        (false, true) if !is_attached => Input::Terminal(Box::new(|| typing::open(None))),
+        (true, false) => Input::Pipe { open: Box::new(stdin::open), close: !is_attached },
+        (false, _) => Input::None,
+    };
+    let shown = Foreground { client, options, key, beginning, input, on_signal, signals: &mut signals, notices: printer.notices() };
+    let result = shown.run().await;
+    if !matches!(result, Ok(ForegroundEnd::GivenUp(_))) {
+        printer.finish(&mut signals).await;
+    }
+    drop(guard);
+    match result {
+        Ok(ForegroundEnd::Ended(sandbox)) => Ok(Shown::Ended(print::ended(&sandbox))),
+        Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => Ok(Shown::Ended(print::ended(&sandbox))),
+        Ok(ForegroundEnd::GivenUp(_)) => Err(CliError::GivenUp(name)),
+        Ok(ForegroundEnd::Detached) => Ok(Shown::Detached(name)),
+        Err(source) => {
+            let out_of_sight = source.is_cut() || source.code() == Some("shutting_down");
+            Err(if out_of_sight { CliError::OutOfSight { name, source } } else { source.into() })
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Shown {
+    /// It has ended, with this exit code.
+    Ended(u8),
+    /// It was left; what users call it.
+    Detached(String),
+}
