@@ -48,7 +48,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     };
     wanted.check()?;
     match show(&client, &options, &key, Beginning::Attach(Box::new(sandbox)), wanted).await? {
-        Shown::Ended(code) => Ok(code),
+        Shown::Ended(sandbox) => Ok(print::ended(&sandbox, !sandbox.remove_on_end)),
         Shown::Detached(name) => Ok(print::note(&format!("left sandbox {name}, which runs on"))),
     }
 }

@@ -84,7 +84,8 @@ mod tests {
         assert_eq!("ctrl-Z, ,~".parse(), Ok(DetachKeys(vec![26, b' ', b'~'])));
         let long = vec!["a"; KEYS_MAX].join(",");
         assert!(long.parse::<DetachKeys>().is_ok());
-        for bad in ["", ",", "a,", ",a", "ctrl-", "ctrl-1", "ctrl-ab", "ab", "ä", "ctrl-ä", "\u{1}", "alt-a", "ctrl p"] {
+        for bad in ["", ",", "a,", ",a", "ctrl-", "ctrl-1", "ctrl-ab", "ab", "ä", "ctrl-ä", "\u{1}", "alt-a", "ctrl p"]
+        {
             assert!(bad.parse::<DetachKeys>().is_err(), "{bad:?}");
         }
         for bad in [format!("{long},a"), "a,".repeat(1 << 20)] {

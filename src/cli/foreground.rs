@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use sandpen::api::Sandbox;
 use sandpen::client::{Beginning, Client, ClientOptions, Foreground, ForegroundEnd, Input, OnSignal};
 use sandpen_actors::spec::SandboxKey;
 
@@ -34,7 +35,7 @@ impl Wanted {
     }
 }
 
-/// Shows it until it has ended or is left; the exit code.
+/// Shows it until it has ended or is left.
 pub async fn show(
     client: &Client,
     options: &ClientOptions,
@@ -60,15 +61,24 @@ pub async fn show(
         (true, false) => Input::Pipe { open: Box::new(stdin::open), close: !is_attached },
         (false, _) => Input::None,
     };
-    let shown = Foreground { client, options, key, beginning, input, on_signal, signals: &mut signals, notices: printer.notices() };
+    let shown = Foreground {
+        client,
+        options,
+        key,
+        beginning,
+        input,
+        on_signal,
+        signals: &mut signals,
+        notices: printer.notices(),
+    };
     let result = shown.run().await;
     if !matches!(result, Ok(ForegroundEnd::GivenUp(_))) {
         printer.finish(&mut signals).await;
     }
     drop(guard);
     match result {
-        Ok(ForegroundEnd::Ended(sandbox)) => Ok(Shown::Ended(print::ended(&sandbox))),
-        Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => Ok(Shown::Ended(print::ended(&sandbox))),
+        Ok(ForegroundEnd::Ended(sandbox)) => Ok(Shown::Ended(Box::new(sandbox))),
+        Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => Ok(Shown::Ended(Box::new(sandbox))),
         Ok(ForegroundEnd::GivenUp(_)) => Err(CliError::GivenUp(name)),
         Ok(ForegroundEnd::Detached) => Ok(Shown::Detached(name)),
         Err(source) => {
@@ -81,8 +91,8 @@ pub async fn show(
 /// What came of it.
 #[derive(Debug)]
 pub enum Shown {
-    /// It has ended, with this exit code.
-    Ended(u8),
+    /// It has ended, like this.
+    Ended(Box<Sandbox>),
     /// It was left; what users call it.
     Detached(String),
 }

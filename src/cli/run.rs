@@ -30,6 +30,7 @@ Examples:
   echo data | sandpen run -i --rm ./rootfs -- wc -c
   sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
   sandpen run --timeout 30s ./rootfs -- ./untrusted")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Name of the sandbox: NAME or CONFIG/NAME [default: a readable random one]
     #[arg(short, long)]
@@ -122,7 +123,7 @@ impl Args {
     }
 
     /// Programs have to know whom they write to, unless the user knows better.
-    fn pass_terminal_type(&self, spec: &mut SandboxSpec) {
+    fn pass_terminal_type(spec: &mut SandboxSpec) {
         let name = ByteString::from("TERM");
         if let Some(value) = std::env::var_os("TERM").filter(|value| !value.is_empty())
             && spec.env.iter().all(|(other, _)| *other != name)
@@ -156,7 +157,7 @@ impl Args {
         spec.config_last_modified = None;
         if self.tty {
             spec.terminal = Some(terminal::size().unwrap_or_default());
-            self.pass_terminal_type(&mut spec);
+            Self::pass_terminal_type(&mut spec);
         }
         // What can be refused is refused before a daemon is started for it.
         spec.check()?;
@@ -180,7 +181,8 @@ async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
     match show(&client, &options, &spec.key, Beginning::Start(spec), wanted).await? {
-        Shown::Ended(code) => {
+        Shown::Ended(sandbox) => {
+            let code = print::ended(&sandbox, !args.rm);
             if args.rm {
                 remove(&client, &spec.key).await?;
             }

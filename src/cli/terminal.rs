@@ -19,8 +19,7 @@ use sandpen_actors::spec::TerminalSize;
 
 /// Undoes what a workload may have left: the cursor hidden, colours, pasted text in brackets, other
 /// codes for the cursor and number keys, reports of the mouse (ECMA-48 and xterm's control sequences).
-const PLAIN: &[u8] =
-    b"\x1b[?25h\x1b[0m\x1b[?2004l\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l";
+const PLAIN: &[u8] = b"\x1b[?25h\x1b[0m\x1b[?2004l\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l";
 /// How long a terminal that takes nothing may hold up our end for that.
 const PLAIN_LIMIT_MS: u8 = 100;
 

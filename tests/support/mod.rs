@@ -6,6 +6,7 @@
 pub mod confinement;
 pub mod guests;
 pub mod nested;
+pub mod pty;
 
 use std::fs;
 use std::io::Write as _;
