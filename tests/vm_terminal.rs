@@ -40,17 +40,22 @@ fn a_shell_is_used_left_and_found_again() {
     client.resize(30, 100);
     client.ask("sleep 1; stty size", "30 100\r\n");
     // Ctrl-C is for what runs in the sandbox: neither the client nor the shell ends.
-    client.ask("echo going to $((40+2)); sleep 1000", "going to 42\r\n");
+    // It speaks when it is the foreground group.
+    client.ask("sh -c 'echo going to $((40+2)); exec sleep 1000'", "going to 42\r\n");
+    let from = client.seen().len();
     client.keys(b"\x03");
+    client.see_after(from, PROMPT);
     client.ask("echo still $((40+3))", "still 43\r\n");
-    // Half of the detach keys is no detaching.
-    client.ask("echo a\x10\x01echo b", "b echo a\r\n");
+    // Half of the detach keys is no detaching: the shell gets its line from before, and puts something
+    // at its beginning.
+    client.ask("\x10\x01echo $((1+1)); ", "\n2\r\nstill 43\r\n");
     client.keys(DETACH);
     let (status, text) = client.end();
     assert_eq!(status.code(), Some(0), "{text}");
     assert!(text.contains("sandpen: left sandbox a, which runs on; `sandpen attach a` comes back\r\n"), "{text}");
     let output = text.split(GIVEN_BACK).next().unwrap();
-    assert_eq!(String::from_utf8_lossy(&home.log("a")), output, "the log has the terminal's bytes");
+    let log = String::from_utf8(home.log("a")).unwrap();
+    assert!(log.starts_with(output), "the log has the terminal's bytes: {log:?} {output:?}");
 
     // Two at once, each with its own keys, see the same; the size is the last one's.
     let mut one = attach(&home, &["a"], 40, 120);
@@ -67,8 +72,9 @@ fn a_shell_is_used_left_and_found_again() {
     assert_eq!(one.seen()[one_at..one_end], two.seen()[two_at..two_end]);
 
     // The daemon's death is survived by both, and the next one is attached to as well.
-    kill_daemon(&home);
     let (seen_one, seen_two) = (one.seen().len(), two.seen().len());
+    kill_daemon(&home);
+    one.see_after(seen_one, "goes on with a new one\r\n");
     one.keys("echo after the $((7-6))st death\r");
     one.see_after(seen_one, "after the 1st death\r\n");
     two.see_after(seen_two, "after the 1st death\r\n");
@@ -100,6 +106,8 @@ fn a_shell_is_used_left_and_found_again() {
     one.keys("exit 7\r");
     let (status, text) = one.end();
     assert_eq!(status.code(), Some(7), "{text}");
+    let (log, output) = (String::from_utf8(home.log("a")).unwrap(), text.split(GIVEN_BACK).next().unwrap());
+    assert!(log.ends_with(output) && !output.is_empty(), "the log has the terminal's bytes: {log:?} {output:?}");
     assert_eq!(home.inspect("a")["exit_code"], 7);
     assert_eq!(home.inspect("a")["terminal"], serde_json::json!({"rows": 24, "cols": 80}));
 }

@@ -82,7 +82,7 @@ impl OnTerminal {
 
     /// Waits for `wanted` after the first `from` bytes; the number of bytes up to its end.
     pub fn see_after(&self, from: usize, wanted: &str) -> usize {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + DEADLINE / 3;
         let mut seen = self.seen.0.lock().unwrap();
         loop {
             let at = seen[from..].windows(wanted.len()).position(|window| window == wanted.as_bytes());
