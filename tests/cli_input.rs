@@ -223,6 +223,7 @@ fn help_texts() {
     let commands = [
         "",
         "run",
+        "attach",
         "ps",
         "inspect",
         "logs",

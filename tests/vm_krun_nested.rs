@@ -40,6 +40,11 @@ sandpen run -n bytes /root/inner -- cat /data | cmp - /root/inner/data && echo s
 sandpen logs bytes | cmp - /root/inner/data && echo same
 rm /root/inner/data
 
+echo "== terminal"
+sandpen run -t -e TERM=dumb /root/inner -- sh -c 'tty; stty size; echo err >&2; exit 4' 2>/dev/null | tr '\r' '#'
+sandpen run -dt -n t /root/inner -- sh -c '[ -t 0 ] && echo on a terminal; exit 6' >/dev/null
+echo "code $(sandpen wait t); $(sandpen logs t | tr -d '\r')"
+
 echo "== bare root"
 sandpen run /root/bare -- /bin/busybox echo no directories needed
 echo "code $?"
@@ -129,6 +134,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     assert!(secrets[3..].iter().all(|device| ["dummy0", "lo"].contains(device)), "no network: {secrets:?}");
     assert_eq!(scenario(&text, "stdin"), ["same"]);
     assert_eq!(scenario(&text, "bytes"), ["same", "same"]);
+    assert_eq!(scenario(&text, "terminal"), ["/dev/pts/0#", "24 80#", "err#", "code 6; on a terminal"]);
     assert_eq!(scenario(&text, "bare root"), ["no directories needed", "code 0"]);
     assert_eq!(scenario(&text, "not found"), ["code 127"]);
     assert_eq!(scenario(&text, "volumes"), ["remounted", "kept", "out file 644"]);
