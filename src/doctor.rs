@@ -66,7 +66,7 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
     let for_krun = krun(data_dir);
-    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock()];
+    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp()];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     let (auto, reason) = if !works(&for_all) {
         (None, "no microVM can run until what failed above is mended".to_owned())
@@ -185,6 +185,15 @@ fn landlock() -> Check {
         Ok(abi) => Check::new("landlock", CheckStatus::Ok, format!("ABI {abi}")),
         Err(why) => Check::new("landlock", CheckStatus::Warn, format!("{why}: VMMs reach what their user reaches"))
             .advise("use a kernel with CONFIG_SECURITY_LANDLOCK and landlock in lsm= (Linux 6.7 for all of it)"),
+    }
+}
+
+/// Never a failure, as [`landlock`]; sharing a root directory for QEMU takes it all the same.
+fn seccomp() -> Check {
+    match confine::seccomp_available() {
+        Ok(()) => Check::new("seccomp", CheckStatus::Ok, "filters of system calls work"),
+        Err(why) => Check::new("seccomp", CheckStatus::Warn, why)
+            .advise("use a kernel with CONFIG_SECCOMP_FILTER, or let the container see /proc/sys/kernel/seccomp"),
     }
 }
 

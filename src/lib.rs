@@ -30,6 +30,10 @@ pub fn run_helper_if_asked() {
     if first == driver::confine::helper::SUBCOMMAND {
         std::process::exit(driver::confine::helper::run(arguments));
     }
+    #[cfg(feature = "testing")]
+    if first == driver::confine::probe::SUBCOMMAND {
+        std::process::exit(driver::confine::probe::run(arguments));
+    }
     #[cfg(feature = "krun")]
     if first == driver::krun::helper::SUBCOMMAND {
         std::process::exit(driver::krun::helper::run());

@@ -7,10 +7,11 @@ mod support;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sandpen::driver::confine::{Policy, kernel_abi};
+use sandpen::driver::confine::{Policy, kernel_abi, seccomp_available};
 
 fn busybox() -> PathBuf {
     let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
@@ -131,4 +132,67 @@ fn nothing_runs_under_a_policy_that_cannot_be_read() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("policy"), "{}", support::explain(&output));
     assert!(!dir.path().join("made").exists());
+}
+
+#[test]
+fn what_no_vmm_needs_is_refused_to_qemu() {
+    if let Err(why) = seccomp_available() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let dir = directory();
+    let mut policy = policy(dir.path());
+    // The rest of the confinement must not be what refuses.
+    policy.execute.push("/".into());
+    policy.own.push("/".into());
+    policy.capabilities = ["SYS_ADMIN", "SYS_CHROOT"].map(str::to_owned).into();
+    let refused = [
+        ("namespaces", "unshare -m true"),
+        ("mount", "mount -t tmpfs none own"),
+        ("chroot", "chroot / true"),
+        ("names", "hostname sandpen-test"),
+    ];
+    for (name, code) in codes(dir.path(), &policy, &refused) {
+        assert_ne!(code, 0, "{name}");
+    }
+    assert_eq!(codes(dir.path(), &policy, &[("fork", "true | cat")])[0].1, 0);
+}
+
+/// Confined as libkrun's process is, tries one thing.
+#[cfg(feature = "testing")]
+fn probe(policy: &Policy, attempt: &str) -> std::process::ExitStatus {
+    let dir = directory();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
+    command.args(["__confine_probe", attempt]).current_dir(dir.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&serde_json::to_vec(policy).unwrap()).unwrap();
+    let output = support::finish(child);
+    assert_ne!(output.status.code(), Some(1), "{attempt}: {}", support::explain(&output));
+    output.status
+}
+
+#[test]
+#[cfg(feature = "testing")]
+fn a_process_of_libkrun_ends_at_what_it_must_not_do() {
+    if let Some(why) = kernel_abi().err().or(seccomp_available().err()) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut policy = Policy::new("vmm");
+    policy.system_calls = sandpen::driver::confine::SystemCalls::Krun;
+    for allowed in ["nothing", "thread"] {
+        assert_eq!(probe(&policy, allowed).code(), Some(0), "{allowed}");
+    }
+    assert_eq!(probe(&policy, "open").code(), Some(13));
+    for forbidden in ["connect", "execute", "mount", "unshare", "ptrace"] {
+        assert_eq!(probe(&policy, forbidden).signal(), Some(31), "{forbidden}");
+    }
+    // With a network it has sockets, and with QEMU's list nothing ends it.
+    policy.tcp = true;
+    assert_eq!(probe(&policy, "connect").code(), Some(13));
+    policy.system_calls = sandpen::driver::confine::SystemCalls::AnyVmm;
+    for refused in ["mount", "unshare", "ptrace"] {
+        assert_eq!(probe(&policy, refused).code(), Some(13), "{refused}");
+    }
 }

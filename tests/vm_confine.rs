@@ -21,6 +21,10 @@ fn qemu_and_virtiofsd_hold_no_more_than_they_need() {
     assert_eq!((qemu.len(), virtiofsd.is_empty()), (1, false), "{processes:?}");
     for pid in qemu.iter().chain(&virtiofsd) {
         assert_eq!(status(*pid, "NoNewPrivs"), "1");
+        // virtiofsd's parent only waits for the one in the namespaces.
+        if qemu.contains(pid) || Some(pid) == virtiofsd.iter().max() {
+            assert_eq!(status(*pid, "Seccomp"), "2", "{pid} {processes:?}");
+        }
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{limits}");
@@ -42,6 +46,7 @@ fn qemu_and_virtiofsd_hold_no_more_than_they_need() {
     assert_eq!(vmm["capabilities"].as_array().unwrap().len(), 0);
     assert_eq!((&vmm["rlimits"]["core"], &vmm["rlimits"]["open_files"]), (&0.into(), &1024.into()));
     support::confinement::landlock_is_as_the_doctor_says(&home, vmm);
+    assert_eq!((&vmm["seccomp"], &companion["seccomp"]), (&"deny_list".into(), &"allow_list".into()));
     assert!(companion["left_out"]["landlock"].as_str().unwrap().contains("namespace"));
     home.ok(&["stop", "--time", "0", "a"]);
     assert!(home.inspect("a")["confinement"].is_null());

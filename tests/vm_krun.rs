@@ -156,7 +156,7 @@ fn the_process_of_a_microvm_holds_no_more_than_it_needs() {
     assert!(output(run(&home, &["-d", "-n", "a"], "idle")).status.success());
     until("it runs", || home.ok(&["logs", "a"]) == "idle\n");
     let pid = vmm(&home).as_raw().cast_unsigned();
-    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!((status(pid, "NoNewPrivs"), status(pid, "Seccomp")), ("1".into(), "2".into()));
     assert_eq!(u64::from_str_radix(&status(pid, "CapEff"), 16), Ok(0));
     let run = home.state().join("run/default/a");
     for target in descriptors(pid) {
@@ -166,6 +166,7 @@ fn the_process_of_a_microvm_holds_no_more_than_it_needs() {
     }
     let confinement = &home.inspect("a")["confinement"];
     assert_eq!(confinement["vmm"]["no_new_privs"], true, "{confinement}");
+    assert_eq!(confinement["vmm"]["seccomp"], "allow_list", "{confinement}");
     assert!(confinement["virtiofsd"].is_null());
     landlock_is_as_the_doctor_says(&home, &confinement["vmm"]);
     home.run(&["kill", "a"]);

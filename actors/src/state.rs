@@ -86,7 +86,7 @@ pub enum FailureReason {
     },
     /// The VMM process ended without an EXIT report from the guest.
     #[error(
-        "the VMM process ended by itself ({status}) without an exit report from the guest; its own output: `sandpen logs --vmm`"
+        "the VMM process ended by itself ({status}{}) without an exit report from the guest; its own output: `sandpen logs --vmm`", hint(*status)
     )]
     VmmLost {
         /// How the VMM process ended; never taken for the workload's.
@@ -125,6 +125,15 @@ pub enum FailureReason {
         /// What failed.
         message: String,
     },
+}
+
+/// What a VMM's end means where its status alone says it.
+fn hint(status: ExitStatus) -> &'static str {
+    const SIGSYS: i32 = 31; // the same on x86-64 and aarch64
+    match status {
+        ExitStatus::Signal(SIGSYS) => ", SIGSYS: a system call that it is not allowed; the kernel's log may name it",
+        _ => "",
+    }
 }
 
 /// Why a sandbox is STOPPING.

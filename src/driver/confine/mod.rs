@@ -15,12 +15,16 @@ mod capabilities;
 pub mod helper;
 mod landlock;
 mod policy;
+#[cfg(feature = "testing")]
+pub mod probe;
 mod report;
 mod rlimits;
+mod seccomp;
 mod steps;
 mod sys;
 
 pub use landlock::{Landlock, kernel_abi};
 pub use policy::Policy;
 pub use report::{ProcessConfinement, read};
+pub use seccomp::{Seccomp, SystemCalls, available as seccomp_available};
 pub use steps::{Begun, ConfineError, announce, begin, enforce};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::SystemCalls;
+
 /// Most bytes of an encoded policy: some dozen paths.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 
@@ -32,12 +34,14 @@ pub struct Policy {
     pub tcp: bool,
     /// Capabilities that it keeps where it runs as root, without their prefix `CAP_`.
     pub capabilities: Vec<String>,
+    /// Which system calls it may make.
+    pub system_calls: SystemCalls,
     /// Most open files; less where the hard limit is lower.
     pub open_files: u64,
 }
 
 impl Policy {
-    /// A policy that allows nothing.
+    /// A policy that allows no files and no connections.
     pub fn new(role: &str) -> Self {
         Self {
             role: role.to_owned(),
@@ -48,6 +52,7 @@ impl Policy {
             own: Vec::new(),
             tcp: false,
             capabilities: Vec::new(),
+            system_calls: SystemCalls::AnyVmm,
             open_files: FEW_OPEN_FILES,
         }
     }

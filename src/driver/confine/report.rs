@@ -8,8 +8,8 @@ use std::path::Path;
 use sandpen_actors::waiter::VMM_ROLE;
 use serde::{Deserialize, Serialize};
 
-use super::Landlock;
 use super::rlimits::Rlimits;
+use super::{Landlock, Seccomp};
 use crate::driver::qemu_args::SHARES_MAX;
 use crate::driver::virtiofs;
 
@@ -34,6 +34,8 @@ pub struct ProcessConfinement {
     pub rlimits: Rlimits,
     /// Its Landlock ruleset; `None` where there is none.
     pub landlock: Option<Landlock>,
+    /// Its list of system calls; `None` where there is none.
+    pub seccomp: Option<Seccomp>,
     /// For each step that is left out, why.
     pub left_out: BTreeMap<String, String>,
 }

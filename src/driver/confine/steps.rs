@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::landlock::LandlockError;
 use super::report::ProcessConfinement;
 use super::rlimits::{self, Rlimits};
+use super::seccomp::{self, Seccomp, SeccompError};
 use super::{Policy, capabilities, landlock, report, sys};
 
 /// Why a process could not be confined.
@@ -31,6 +32,9 @@ pub enum ConfineError {
     /// The kernel has Landlock, but refused the ruleset.
     #[error("restricting the process to its files")]
     Landlock(#[from] LandlockError),
+    /// The kernel has seccomp filters, but refused ours.
+    #[error("restricting system calls")]
+    Seccomp(#[from] SeccompError),
 }
 
 /// A process between the two halves of its confinement.
@@ -65,7 +69,7 @@ impl Begun {
 
 /// The second half for a process with a sandbox of another making: what is left is giving up
 /// privileges by execution, and the report. `kept` are the capabilities that it will keep; `left_out`
-/// says why it has no Landlock ruleset.
+/// says why it has no Landlock ruleset; it enters an allow-list of system calls of its own.
 ///
 /// # Errors
 /// [`ConfineError`]; the process must end then.
@@ -73,7 +77,9 @@ pub fn announce(policy: &Policy, mut begun: Begun, kept: Vec<String>, left_out: 
     nix::sys::prctl::set_no_new_privs().map_err(ConfineError::NoNewPrivs)?;
     begun.leave_out("landlock", left_out.to_owned());
     let Begun { rlimits, left_out } = begun;
-    let confinement = ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock: None, left_out };
+    let seccomp = Some(Seccomp::AllowList);
+    let confinement =
+        ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock: None, seccomp, left_out };
     report::write(&policy.role, &confinement).map_err(ConfineError::Report)
 }
 
@@ -93,13 +99,24 @@ pub fn enforce(policy: &Policy, mut begun: Begun) -> Result<(), ConfineError> {
             None
         }
     };
-    let restrict = landlock.is_some();
+    let seccomp = match seccomp::available() {
+        Ok(()) => Some(seccomp::kind(policy)),
+        Err(why) => {
+            begun.leave_out("seccomp", why);
+            None
+        }
+    };
+    let (has_landlock, has_seccomp) = (landlock.is_some(), seccomp.is_some());
     let Begun { rlimits, left_out } = begun;
-    let confinement = ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock, left_out };
+    let confinement =
+        ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock, seccomp, left_out };
     // Later the runtime directory is out of reach. If a step fails now the process ends.
     report::write(&policy.role, &confinement).map_err(ConfineError::Report)?;
-    if restrict {
+    if has_landlock {
         landlock::restrict(policy)?;
+    }
+    if has_seccomp {
+        seccomp::restrict(policy)?;
     }
     Ok(())
 }

@@ -20,6 +20,14 @@ pub(super) fn close_inherited() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Asks to be traced by the parent process: something to be refused.
+#[cfg(feature = "testing")]
+pub(super) fn trace_me() -> io::Result<()> {
+    // SAFETY: this request takes no more arguments and touches no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_ptrace, libc::PTRACE_TRACEME, 0_usize, 0_usize, 0_usize) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The kernel's Landlock ABI version.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use sandpen_guest::protocol::{PowerOff, RootfsSource, Volume};
 
 use super::vm_spec::{Boot, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
-use crate::driver::confine::Policy;
+use crate::driver::confine::{Policy, SystemCalls};
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::shares::Share;
@@ -56,6 +56,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
 /// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
 pub(super) fn policy(boot: &Boot) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
+    policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
     match boot {
         Boot::Linux { root, volumes, .. } => {
