@@ -217,6 +217,7 @@ fn what_has_no_terminal_cannot_be_resized() {
     });
     let failed = request(&home, "POST", "/v1/sandboxes", &spec.to_string()).1;
     assert!(failed["failure"].as_str().unwrap().contains("no terminals"), "{failed}");
+    refused(&home, "POST", "/v1/sandboxes/default/a/resize", r#"{"rows":1,"cols":1}"#, 409, "not_live");
     spec["terminal"] = Value::Null;
     assert_eq!(request(&home, "POST", "/v1/sandboxes", &spec.to_string()).0, 201);
     let target = |rest: &str| format!("/v1/sandboxes/default/a{rest}");

@@ -52,7 +52,7 @@ fn a_shell_is_used_left_and_found_again() {
     client.keys(DETACH);
     let (status, text) = client.end();
     assert_eq!(status.code(), Some(0), "{text}");
-    assert!(text.contains("sandpen: left sandbox a, which runs on; `sandpen attach a` comes back\r\n"), "{text}");
+    assert!(text.contains("\r\nsandpen: left sandbox a, which runs on; `sandpen attach a` comes back\r\n"), "{text}");
     let output = text.split(GIVEN_BACK).next().unwrap();
     let log = String::from_utf8(home.log("a")).unwrap();
     assert!(log.starts_with(output), "the log has the terminal's bytes: {log:?} {output:?}");

@@ -49,6 +49,6 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     wanted.check()?;
     match show(&client, &options, &key, Beginning::Attach(Box::new(sandbox)), wanted).await? {
         Shown::Ended(sandbox) => Ok(print::ended(&sandbox, !sandbox.remove_on_end)),
-        Shown::Detached(name) => Ok(print::note(&format!("left sandbox {name}, which runs on"))),
+        Shown::Detached(name) => Ok(print::left(&format!("left sandbox {name}, which runs on"))),
     }
 }

@@ -47,8 +47,8 @@ fn plain(text: &str) -> String {
 /// A message on stderr. There is nobody to tell when that is closed.
 fn message(text: &str) {
     let line = format!("sandpen: {}\n", plain(text));
-    // While a sandbox has the terminal, nobody else adds the carriage return.
-    let line = if terminal::is_raw() { line.replace('\n', "\r\n") } else { line };
+    // While a sandbox has the terminal, nobody else adds the carriage return, and the cursor is anywhere.
+    let line = if terminal::is_raw() { format!("\r\n{}", line.replace('\n', "\r\n")) } else { line };
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
@@ -56,6 +56,14 @@ fn message(text: &str) {
 pub fn note(text: &str) -> u8 {
     message(text);
     0
+}
+
+/// A sandbox was left in the middle of its output, which need not have been the end of a line.
+pub fn left(text: &str) -> u8 {
+    if io::stderr().is_terminal() {
+        let _ = io::stderr().lock().write_all(b"\n");
+    }
+    note(text)
 }
 
 /// A failure: in one line, or with `debug` each cause on its own.

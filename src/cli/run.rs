@@ -190,7 +190,7 @@ async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<
         }
         Shown::Detached(name) => {
             let remove = if args.rm { "; --rm no longer holds: remove it with `sandpen rm`" } else { "" };
-            Ok(print::note(&format!("left sandbox {name}, which runs on; `sandpen attach {name}` comes back{remove}")))
+            Ok(print::left(&format!("left sandbox {name}, which runs on; `sandpen attach {name}` comes back{remove}")))
         }
     }
 }

@@ -10,7 +10,7 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, Once, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
@@ -55,7 +55,10 @@ pub fn take(raw: bool) -> io::Result<()> {
     HOOK.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back();
+            // Held by this very thread only if the panic came from there.
+            if let Ok(mut taken) = TAKEN.try_lock() {
+                give_back(&mut taken);
+            }
             report(panic);
         }));
     });
@@ -78,13 +81,11 @@ pub fn take(raw: bool) -> io::Result<()> {
 }
 
 fn put(taken: Taken) {
-    *TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(taken);
+    *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
 }
 
 /// Gives it back, if it is taken. Never waits for more than a moment.
-fn give_back() {
-    // Held just now only by another thread that gives it back, or by `put`.
-    let Ok(mut taken) = TAKEN.try_lock() else { return };
+fn give_back(taken: &mut Option<Taken>) {
     let Some(Taken { settings, screen }) = taken.take() else { return };
     if let Some((stdin, before)) = settings {
         // One that is gone needs nothing.
@@ -112,6 +113,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        give_back();
+        // After another thread that is just giving it back: the process may end next.
+        give_back(&mut TAKEN.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

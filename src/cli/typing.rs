@@ -1,8 +1,10 @@
 //! The user at the terminal: what is typed, read by a thread of its own, and the terminal's sizes.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sandpen::client::TerminalInput;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +66,11 @@ fn read(mut finder: KeyFinder, sender: &mpsc::Sender<Bytes>, detach: oneshot::Se
             Ok(0) => return,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // Another program that has it left it so.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+                continue;
+            }
             Err(_) => return,
         };
         let (bytes, is_complete) = finder.push(&buffer[..count]);
