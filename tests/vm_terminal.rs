@@ -160,9 +160,7 @@ fn a_hangup_ends_what_runs_on_this_terminal() {
     let rootfs = home.rootfs();
     let client = OnTerminal::spawn(&home.sandpen(&["run", "-it", "--rm", &rootfs, "--", "sh"]), 24, 80);
     client.see_after(0, PROMPT);
-    client.signal(Signal::SIGHUP);
-    let (status, text) = client.end();
-    assert_eq!(status.code(), Some(129), "{text}");
+    assert_eq!(client.hang_up().code(), Some(129), "the command's SIGHUP");
     assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
 }
 

@@ -1,12 +1,14 @@
 //! The program on a terminal of its own, with somebody who reads and types.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
@@ -26,6 +28,8 @@ pub struct OnTerminal {
     slave: OwnedFd,
     before: Termios,
     seen: Seen,
+    /// The reader, and what stops it when it is closed.
+    reading: Option<(JoinHandle<()>, PipeWriter)>,
 }
 
 impl OnTerminal {
@@ -52,15 +56,24 @@ impl OnTerminal {
         let seen = Seen::default();
         let mut screen = File::from(pty.master.try_clone().unwrap());
         let reader = seen.clone();
-        std::thread::spawn(move || {
+        let (stop, stopped) = std::io::pipe().unwrap();
+        let reading = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // Ends when nobody has the terminal open any more.
-            while let Ok(count @ 1..) = screen.read(&mut buffer) {
+            loop {
+                let mut wanted =
+                    [PollFd::new(screen.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+                poll(&mut wanted, PollTimeout::NONE).unwrap();
+                if wanted[1].any().unwrap() {
+                    return;
+                }
+                // An error: nobody has the terminal open any more.
+                let Ok(count @ 1..) = screen.read(&mut buffer) else { return };
                 reader.0.lock().unwrap().extend_from_slice(&buffer[..count]);
                 reader.1.notify_all();
             }
         });
-        Self { child, keys: pty.master.into(), slave: pty.slave, before, seen }
+        let reading = Some((reading, stopped));
+        Self { child, keys: pty.master.into(), slave: pty.slave, before, seen, reading }
     }
 
     pub fn keys(&mut self, keys: impl AsRef<[u8]>) {
@@ -107,20 +120,30 @@ impl OnTerminal {
         !tcgetattr(&self.slave).unwrap().local_flags.contains(nix::sys::termios::LocalFlags::ICANON)
     }
 
+    /// Makes the terminal go away, as when its window is closed; how the program ends then.
+    pub fn hang_up(mut self) -> ExitStatus {
+        let (reader, stop) = self.reading.take().unwrap();
+        drop(stop);
+        reader.join().unwrap();
+        self.keys = File::open("/dev/null").unwrap();
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return status,
+                None => assert!(Instant::now() < end, "it does not end: {}", self.seen()),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits for the program's end, then for all that it wrote; checks that the terminal is as it was,
     /// with its cursor.
     pub fn end(mut self) -> (ExitStatus, String) {
-        let end = Instant::now() + DEADLINE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() > end => {
-                    let _ = self.child.kill();
-                    panic!("it does not end: {}", self.seen());
-                }
-                None => std::thread::sleep(std::time::Duration::from_millis(20)),
-            }
-        };
+        let status = self.wait();
         let after = tcgetattr(&self.slave).unwrap();
         assert_eq!(after, self.before, "the terminal is not as it was after {:?}", self.seen());
         // A mark of our own comes after everything else.
