@@ -21,7 +21,7 @@ use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
 use sandpen::{kernel, paths};
 use sandpen_guest::protocol::ROOTFS_TAG;
 use sandpen_guest::protocol::{FrameReader, Garbage, encode};
-use sandpen_guest::protocol::{GuestMessage, HostMessage, PowerOff, RootfsSource, Start};
+use sandpen_guest::protocol::{GuestMessage, HostMessage, Network, PowerOff, RootfsSource, Start};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -39,7 +39,7 @@ impl Setup {
         let required = |name: &str| std::env::var_os(name).ok_or(format!("set {name}; `make bench-boot` does"));
         let state = tempfile::tempdir()?;
         let kernel = kernel::find(&paths::default_data_dir())?;
-        let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), &kernel)?;
+        let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), &kernel, &[])?;
         let accelerator = host::acceleration().accelerator;
         let args = QemuArgs {
             tag: "bench".into(),
@@ -50,6 +50,7 @@ impl Setup {
             kernel: kernel.vmlinux(),
             initramfs,
             shares: vec![ROOTFS_TAG.to_owned()],
+            network: None,
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),
@@ -143,6 +144,9 @@ fn converse(dir: &Path) -> Result<()> {
         power_off: PowerOff::Reset,
         terminal: None,
         volumes: Vec::new(),
+        rlimits: Vec::new(),
+        network: Network::Loopback,
+        resolv_conf: None,
     };
     orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
     stdout.read_exact(&mut [0])?;

@@ -31,7 +31,9 @@ use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
 use sandpen::driver::qemu_args::PORTS;
-use sandpen_guest::protocol::{FrameReader, Garbage, GuestMessage, HostMessage, PowerOff, RootfsSource, Start, encode};
+use sandpen_guest::protocol::{
+    FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, RootfsSource, Start, encode,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -245,6 +247,9 @@ fn converse(dir: &Path) -> Result<()> {
         power_off: PowerOff::Reset,
         terminal: None,
         volumes: Vec::new(),
+        rlimits: Vec::new(),
+        network: Network::Loopback,
+        resolv_conf: None,
     };
     orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
     stdout.read_exact(&mut [0; 5])?;

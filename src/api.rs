@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{RecordTransition, SandboxRow};
-use sandpen_actors::spec::{ByteString, DriverChoice, Network, PublishedPort, RestartPolicy, TerminalSize, Volume};
+use sandpen_actors::spec::{
+    ByteString, DriverChoice, Network, PublishedPort, RestartPolicy, Rlimit, TerminalSize, Volume,
+};
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
@@ -113,6 +115,8 @@ pub struct Sandbox {
     pub confinement: Option<BTreeMap<String, ProcessConfinement>>,
     /// Host directories beside the root.
     pub volumes: Vec<Volume>,
+    /// Limits of the workload's process.
+    pub rlimits: Vec<Rlimit>,
 }
 
 impl Sandbox {
@@ -160,6 +164,7 @@ impl Sandbox {
             ports: spec.ports.clone(),
             confinement: None,
             volumes: spec.volumes.clone(),
+            rlimits: spec.rlimits.clone(),
         }
     }
 

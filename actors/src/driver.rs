@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::spec::{DriverChoice, SandboxSpec, TerminalSize};
+use crate::spec::{DriverChoice, Network, SandboxSpec, TerminalSize};
 use crate::state::{ExitStatus, FailureReason};
 
 /// One of the workload's two output streams.
@@ -207,6 +207,11 @@ pub trait Driver: Send + Sync {
     /// Its name on the command line and in the database.
     fn name(&self) -> &'static str;
 
+    /// Whether it makes this kind of network; `auto` passes over a driver that does not.
+    fn makes(&self, _network: Network) -> bool {
+        true
+    }
+
     /// Makes a microVM; resolves when the VMM process exists. Blocking work is done off the
     /// calling thread.
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>>;
@@ -220,26 +225,30 @@ pub trait Driver: Send + Sync {
 #[derive(Clone, Default)]
 pub struct Drivers {
     by_name: BTreeMap<&'static str, Arc<dyn Driver>>,
-    auto: Option<&'static str>,
+    /// Their names, the preferred one first.
+    order: Vec<&'static str>,
 }
 
 impl Drivers {
-    /// Adds a driver; the first one added is what `auto` picks.
+    /// Adds a driver; `auto` picks the first one added that makes the wanted network.
     #[must_use]
     pub fn with(mut self, driver: Arc<dyn Driver>) -> Self {
         let name = driver.name();
-        self.auto.get_or_insert(name);
-        self.by_name.insert(name, driver);
+        if self.by_name.insert(name, driver).is_none() {
+            self.order.push(name);
+        }
         self
     }
 
-    /// The driver for a choice.
+    /// The driver for a choice. Where none makes the network, `auto` is the preferred one, which says
+    /// so better itself.
     ///
     /// # Errors
     /// [`DriverError::Unavailable`] with the names that there are.
-    pub fn select(&self, choice: &DriverChoice) -> Result<Arc<dyn Driver>, DriverError> {
+    pub fn select(&self, choice: &DriverChoice, network: Network) -> Result<Arc<dyn Driver>, DriverError> {
+        let makes = |name: &&&str| self.by_name.get(**name).is_some_and(|driver| driver.makes(network));
         let name = match choice {
-            DriverChoice::Auto => self.auto.unwrap_or("auto"),
+            DriverChoice::Auto => self.order.iter().find(makes).or(self.order.first()).copied().unwrap_or("auto"),
             DriverChoice::Named(name) => name.as_str(),
         };
         self.by_name.get(name).cloned().ok_or_else(|| DriverError::Unavailable {

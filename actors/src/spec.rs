@@ -7,6 +7,7 @@ mod bytes;
 mod error;
 mod names;
 mod network;
+mod rlimits;
 mod rootfs;
 mod terminal;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use bytes::ByteString;
 pub use error::SpecError;
 pub use names::{ConfigName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
+pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
 pub use rootfs::Rootfs;
 pub use terminal::TerminalSize;
 pub use volume::{VOLUMES_MAX, Volume, by_depth};
@@ -143,6 +145,9 @@ pub struct SandboxSpec {
     /// Host directories beside the root, at most [`VOLUMES_MAX`].
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// Limits of the workload's process, at most one of a name.
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -181,6 +186,7 @@ impl SandboxSpec {
             network: Network::default(),
             ports: Vec::new(),
             volumes: Vec::new(),
+            rlimits: Vec::new(),
         }
     }
 
@@ -205,6 +211,14 @@ impl SandboxSpec {
             }
         }
         volume::check_host(&self.volumes)
+    }
+
+    /// Replaces port 0 of the host, of published ports, by a free one. Blocking, for microseconds.
+    ///
+    /// # Errors
+    /// [`SpecError::NoFreePort`].
+    pub fn choose_free_ports(&mut self) -> Result<(), SpecError> {
+        network::choose_free(&mut self.ports)
     }
 
     /// Checks everything that needs no look at the host's files.
@@ -254,6 +268,7 @@ impl SandboxSpec {
         }
         network::check(self.network, &self.ports)?;
         volume::check(&self.volumes)?;
+        rlimits::check(&self.rlimits)?;
         Ok(())
     }
 }

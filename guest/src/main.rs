@@ -16,8 +16,10 @@
 
 mod boot;
 mod control;
+mod limits;
 mod log;
 mod machine;
+mod network;
 mod ports;
 mod process;
 mod relay;
@@ -70,11 +72,13 @@ fn prepare(start: &Start) -> Result<(), PrepareError> {
     rng::reseed(&start.entropy)?;
     machine::set_clock(start.wall_clock)?;
     machine::set_hostname(&start.hostname)?;
-    if let Err(error) = machine::loopback_up() {
-        log!("no loopback network: {error}");
-    }
+    network::bring_up(&start.network)?;
+    limits::make_room(&start.rlimits);
     rootfs::enter(&start.rootfs)?;
     volumes::mount_all(&start.volumes)?;
+    if let Some(content) = &start.resolv_conf {
+        network::cover_resolv_conf(content);
+    }
     Ok(())
 }
 
@@ -85,6 +89,8 @@ enum PrepareError {
     Rng(#[from] rng::RngError),
     #[error(transparent)]
     Machine(#[from] machine::MachineError),
+    #[error(transparent)]
+    Network(#[from] network::NetworkError),
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
     #[error(transparent)]

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
-use sandpen_guest::protocol::WorkloadEnd;
+use sandpen_guest::protocol::{Rlimit, WorkloadEnd};
 
 /// Everything for one `execve`, ready before the fork.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Program {
     pub workdir: CString,
     /// Whether standard input is a terminal that becomes the controlling one.
     pub controls_terminal: bool,
+    /// Limits of the process.
+    pub rlimits: Vec<Rlimit>,
 }
 
 /// Where a child failed before it became the program.
@@ -37,6 +39,8 @@ pub enum Step {
     Workdir,
     /// Executing; every candidate was tried.
     Exec,
+    /// Setting its limits.
+    Limits,
 }
 
 /// Why there is no process.
@@ -52,6 +56,8 @@ pub enum SpawnError {
         step: Step,
         /// Why.
         errno: Errno,
+        /// Which of the limits, at [`Step::Limits`].
+        limit: u8,
     },
 }
 
@@ -70,8 +76,8 @@ pub fn spawn(program: &Program, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Spawn
     // async-signal-safe calls and never returns from `become_program`.
     match unsafe { fork() }.map_err(|errno| SpawnError::Fork(errno.into()))? {
         ForkResult::Child => {
-            let (step, errno) = become_program(program, &args, &env, stdio);
-            tell_verdict(child_verdict.as_raw_fd(), step, errno);
+            let failure = become_program(program, &args, &env, stdio);
+            tell_verdict(child_verdict.as_raw_fd(), failure);
             // SAFETY: ends the process without running anything of the parent's.
             unsafe { libc::_exit(127) }
         }
@@ -79,10 +85,10 @@ pub fn spawn(program: &Program, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Spawn
             drop(child_verdict);
             match read_verdict(verdict) {
                 None => Ok(child),
-                Some((step, errno)) => {
+                Some((step, errno, limit)) => {
                     // SAFETY: our own child, not yet reaped; no status wanted.
                     unsafe { libc::waitpid(child.as_raw(), ptr::null_mut(), 0) };
-                    Err(SpawnError::Child { step, errno })
+                    Err(SpawnError::Child { step, errno, limit })
                 }
             }
         }
@@ -95,12 +101,18 @@ fn become_program(
     args: &[*const libc::c_char],
     env: &[*const libc::c_char],
     stdio: [RawFd; 3],
-) -> (Step, Errno) {
+) -> (Step, Errno, u8) {
     if let Err(errno) = set_up_child(stdio, program.controls_terminal) {
-        return (Step::Setup, errno);
+        return (Step::Setup, errno, 0);
     }
     if let Err(errno) = change_dir(&program.workdir) {
-        return (Step::Workdir, errno);
+        return (Step::Workdir, errno, 0);
+    }
+    // Last: a limit may be too tight for anything but the program.
+    for (number, limit) in (0..).zip(&program.rlimits) {
+        if let Err(errno) = set_limit(*limit) {
+            return (Step::Limits, errno, number);
+        }
     }
     let mut result = Errno::ENOENT;
     for candidate in &program.candidates {
@@ -111,10 +123,10 @@ fn become_program(
             // As execvp: go on, but remember that there was one that may not be executed.
             Errno::EACCES => result = Errno::EACCES,
             Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV | Errno::ESTALE | Errno::ETIMEDOUT => {}
-            errno => return (Step::Exec, errno),
+            errno => return (Step::Exec, errno, 0),
         }
     }
-    (Step::Exec, result)
+    (Step::Exec, result, 0)
 }
 
 fn set_up_child(stdio: [RawFd; 3], controls_terminal: bool) -> Result<(), Errno> {
@@ -143,25 +155,33 @@ fn set_up_child(stdio: [RawFd; 3], controls_terminal: bool) -> Result<(), Errno>
     Ok(())
 }
 
+fn set_limit(limit: Rlimit) -> Result<(), Errno> {
+    let value = [limit.soft, limit.hard];
+    let none = ptr::null_mut::<u64>();
+    // SAFETY: 0 is this process; `value` is laid out as the kernel's rlimit64 (two u64) and alive. The
+    // C library's wrapper would want its own type for the number.
+    Errno::result(unsafe { libc::syscall(libc::SYS_prlimit64, 0, limit.resource, value.as_ptr(), none) }).map(drop)
+}
+
 fn change_dir(path: &CStr) -> Result<(), Errno> {
     // SAFETY: a NUL-terminated path.
     Errno::result(unsafe { libc::chdir(path.as_ptr()) }).map(drop)
 }
 
-fn tell_verdict(fd: RawFd, step: Step, errno: Errno) {
+fn tell_verdict(fd: RawFd, (step, errno, limit): (Step, Errno, u8)) {
     let [a, b, c, d] = (errno as i32).to_ne_bytes();
-    let verdict = [step as u8, a, b, c, d];
-    // SAFETY: `verdict` is alive and 5 bytes long. A failure cannot be told to anybody.
+    let verdict = [step as u8, limit, a, b, c, d];
+    // SAFETY: `verdict` is alive and 6 bytes long. A failure cannot be told to anybody.
     unsafe { libc::write(fd, verdict.as_ptr().cast(), verdict.len()) };
 }
 
 /// `None`: the pipe was closed by a successful `execve`.
-fn read_verdict(pipe: OwnedFd) -> Option<(Step, Errno)> {
-    let mut verdict = [0; 5];
+fn read_verdict(pipe: OwnedFd) -> Option<(Step, Errno, u8)> {
+    let mut verdict = [0; 6];
     File::from(pipe).read_exact(&mut verdict).ok()?;
-    let [step, errno @ ..] = verdict;
-    let step = [Step::Setup, Step::Workdir, Step::Exec].into_iter().find(|s| *s as u8 == step)?;
-    Some((step, Errno::from_raw(i32::from_ne_bytes(errno))))
+    let [step, limit, errno @ ..] = verdict;
+    let step = [Step::Setup, Step::Workdir, Step::Exec, Step::Limits].into_iter().find(|s| *s as u8 == step)?;
+    Some((step, Errno::from_raw(i32::from_ne_bytes(errno)), limit))
 }
 
 /// Reaps one ended child; `None` when there is none now.

@@ -2,6 +2,7 @@
 //! environment is, and what a user is told when it cannot be executed.
 
 use std::ffi::CString;
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2};
-use sandpen_guest::protocol::{Start, StartFailure, StartFailureCode, TerminalSize};
+use sandpen_guest::protocol::{Rlimit, Start, StartFailure, StartFailureCode, TerminalSize};
 
 use crate::process::{Program, SpawnError, Step, spawn};
 use crate::terminal::Terminal;
@@ -21,6 +22,26 @@ pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 const DEFAULT_TERM: &str = "xterm";
 /// The workload's `HOME` where its environment names none.
 const DEFAULT_HOME: &str = "/root";
+
+/// Names of limits by their number in asm-generic/resource.h, for messages.
+const RLIMIT_NAMES: [&str; 16] = [
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
+];
 
 /// A running workload with our ends of its standard streams, non-blocking.
 #[derive(Debug)]
@@ -114,6 +135,7 @@ fn program(start: &Start) -> Result<Program, StartFailure> {
         env,
         workdir: text(start.workdir.as_ref().map_or_else(|| b"/".to_vec(), |dir| dir.to_vec()))?,
         controls_terminal: start.terminal.is_some(),
+        rlimits: start.rlimits.clone(),
     })
 }
 
@@ -134,12 +156,16 @@ fn candidates(name: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
 /// The shell's code and words for users.
 fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFailure {
     let name = start.command.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
-    let (step, errno) = match error {
+    let (step, errno, limit) = match error {
         SpawnError::Fork(source) => return not_executable(format!("{error}: {source}")),
-        SpawnError::Child { step, errno } => (*step, *errno),
+        SpawnError::Child { step, errno, limit } => (*step, *errno, usize::from(*limit)),
     };
     match (step, errno) {
         (Step::Setup, errno) => not_executable(format!("setting up the workload's process: {}", errno.desc())),
+        (Step::Limits, errno) => not_executable(match program.rlimits.get(limit) {
+            Some(limit) => explain_limit(limit, errno),
+            None => format!("setting the limits of the workload: {}", errno.desc()),
+        }),
         (Step::Workdir, Errno::ENOENT) => not_executable(format!(
             "the working directory {} does not exist in the rootfs",
             program.workdir.to_string_lossy()
@@ -173,6 +199,20 @@ fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFailure
         }
         (Step::Exec, Errno::E2BIG) => not_executable(format!("{name}: arguments and environment are too large")),
         (Step::Exec, errno) => not_executable(format!("{name}: {}", errno.desc())),
+    }
+}
+
+fn explain_limit(limit: &Rlimit, errno: Errno) -> String {
+    let name = RLIMIT_NAMES.get(limit.resource as usize).copied().unwrap_or("?");
+    // Raised as far as it goes before; the file says how far that was.
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    match (name, errno) {
+        ("nofile", Errno::EPERM) if !most.is_empty() => format!(
+            "the limit nofile of {} is more than the {} open files that this kernel allows (fs.nr_open)",
+            limit.hard,
+            most.trim()
+        ),
+        _ => format!("setting the limit {name}: {}", errno.desc()),
     }
 }
 

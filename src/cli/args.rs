@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use nix::sys::signal::Signal;
-use sandpen_actors::spec::{ByteString, ConfigName, SandboxKey, SandboxName};
+use sandpen_actors::spec::{ByteString, ConfigName, Network, SandboxKey, SandboxName};
 
 use super::CliError;
 
@@ -97,6 +97,14 @@ pub fn mebibytes(text: &str) -> Result<u32, String> {
         return Err(format!("{text:?} is not a whole number of MiB"));
     }
     u32::try_from(mebibytes).map_err(|_| format!("{text:?} is more memory than any host has"))
+}
+
+/// Reads the kind of a network.
+pub fn network(text: &str) -> Result<Network, String> {
+    Network::ALL.into_iter().find(|network| network.as_str() == text).ok_or_else(|| {
+        let known = Network::ALL.map(Network::as_str).join(", ");
+        format!("there is no network {text:?}; there are {known}")
+    })
 }
 
 /// Reads `30s`, `5m` or `1h30m`.

@@ -86,7 +86,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
     Attach(attach::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),

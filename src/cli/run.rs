@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sandpen::client::{Beginning, Client};
-use sandpen_actors::spec::{ByteString, DriverChoice, LogLimits, Resources, Rootfs, SandboxKey, SandboxSpec, Volume};
+use sandpen_actors::spec::{
+    ByteString, DriverChoice, LogLimits, Network, PublishedPort, Resources, Rlimit, Rootfs, SandboxKey, SandboxSpec,
+    Volume,
+};
 
-use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes};
+use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network};
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, Wanted, show};
 use super::{CliError, Global, names, print, terminal};
@@ -29,7 +32,9 @@ Examples:
   sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
   sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
-  sandpen run --timeout 30s ./rootfs -- ./untrusted")]
+  sandpen run --timeout 30s ./rootfs -- ./untrusted
+  sandpen run -p 8080:80 ./rootfs -- /srv/web
+  sandpen run --rlimit nofile=4096 --rlimit core=0 ./rootfs -- ./job")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Name of the sandbox: NAME or CONFIG/NAME [default: a readable random one]
@@ -73,6 +78,18 @@ pub struct Args {
     /// Host directory HOST at GUEST in the sandbox, read-only with :ro; may be given several times
     #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
     volume: Vec<OsString>,
+    /// Network: none, on (the driver's own kind), tsi (krun), user or published (qemu: out and in, or
+    /// only in) [default: none, or on with -p]
+    #[arg(long, value_name = "KIND", value_parser = network)]
+    net: Option<Network>,
+    /// Port of the sandbox that the host listens for (TCP); HOST 0 is a free one, ADDR 127.0.0.1 with
+    /// qemu and the command's own with krun; may be given several times
+    #[arg(short, long, value_name = "[ADDR:]HOST:GUEST")]
+    publish: Vec<PublishedPort>,
+    /// Limit of the command's process, for example nofile=4096 or core=0:unlimited; may be given several
+    /// times
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    rlimit: Vec<Rlimit>,
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
@@ -152,6 +169,9 @@ impl Args {
             // In the foreground we remove it, after its last byte and its exit code are here.
             remove_on_end: self.rm && self.detach,
             volumes: self.volumes()?,
+            rlimits: self.rlimit.clone(),
+            network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::On }),
+            ports: self.publish.clone(),
             ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
         };
         spec.config_last_modified = None;

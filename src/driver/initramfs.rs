@@ -48,12 +48,13 @@ pub enum InitramfsError {
     },
 }
 
-/// The initramfs of a kernel and a guest program, made where `cache` has none. Blocking.
+/// The initramfs of a kernel and a guest program, made where `cache` has none, with what a guest always
+/// needs and the modules `extra`. Blocking.
 ///
 /// # Errors
 /// [`InitramfsError`].
-pub fn ensure(cache: &Path, guest: &[u8], kernel: &InstalledKernel) -> Result<PathBuf, InitramfsError> {
-    let modules = kernel.modules_for(&MODULES);
+pub fn ensure(cache: &Path, guest: &[u8], kernel: &InstalledKernel, extra: &[&str]) -> Result<PathBuf, InitramfsError> {
+    let modules = kernel.modules_for(&[&MODULES, extra].concat());
     let path = cache.join(format!("initramfs-{}.cpio", content_key(guest, &modules)));
     let sizes: Vec<_> = modules.iter().map(|module| (module.name.as_str(), module.file.size)).collect();
     let size = archive_size(guest.len() as u64, &sizes);
@@ -153,7 +154,7 @@ mod tests {
         let fixture = Fixture::new();
         let kernel = fixture.install().unwrap();
         let cache = fixture.path().join("cache");
-        let path = ensure(&cache, b"the guest", &kernel).unwrap();
+        let path = ensure(&cache, b"the guest", &kernel, &[]).unwrap();
         let file = fs::File::open(&path).unwrap();
         let mut reader = newc::Reader::new(file).unwrap();
         let mut entries = Vec::new();
@@ -177,12 +178,12 @@ mod tests {
         let fixture = Fixture::new();
         let kernel = fixture.install().unwrap();
         let cache = fixture.path().join("cache");
-        let first = ensure(&cache, b"one", &kernel).unwrap();
+        let first = ensure(&cache, b"one", &kernel, &[]).unwrap();
         let whole = fs::read(&first).unwrap();
         fs::write(&first, &whole[..whole.len() / 2]).unwrap();
-        assert_eq!(ensure(&cache, b"one", &kernel).unwrap(), first);
+        assert_eq!(ensure(&cache, b"one", &kernel, &[]).unwrap(), first);
         assert!(fs::read(&first).unwrap() == whole);
-        assert_ne!(ensure(&cache, b"two", &kernel).unwrap(), first);
+        assert_ne!(ensure(&cache, b"two", &kernel, &[]).unwrap(), first);
         assert_eq!(fs::read_dir(&cache).unwrap().count(), 2);
     }
 
@@ -195,7 +196,7 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let failed = ensure(&fixture.path().join("cache"), b"one", &kernel);
+        let failed = ensure(&fixture.path().join("cache"), b"one", &kernel, &[]);
         assert!(matches!(failed, Err(InitramfsError::Changed { .. })));
     }
 }

@@ -98,7 +98,7 @@ impl KrunDriver {
 /// When the path is not UTF-8.
 pub fn bare_command_input(image: PathBuf, cpus: u8, memory_mib: u32) -> serde_json::Result<Vec<u8>> {
     let boot = vm_spec::Boot::Bare { image };
-    serde_json::to_vec(&vm_spec::VmSpec { cpus, memory_mib, policy: prepare::policy(&boot), boot })
+    serde_json::to_vec(&vm_spec::VmSpec { cpus, memory_mib, policy: prepare::policy(&boot), boot, tsi: None })
 }
 
 impl Driver for KrunDriver {
@@ -107,6 +107,10 @@ impl Driver for KrunDriver {
             Payload::Linux => NAME,
             Payload::Bare => BARE_NAME,
         }
+    }
+
+    fn makes(&self, network: sandpen_actors::spec::Network) -> bool {
+        super::network::Kind::Tsi.makes(network)
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {

@@ -27,6 +27,10 @@ const LOG_LEVEL_WARN: u32 = 2;
 const LOG_STYLE_NEVER: u32 = 2;
 const LOG_OPTION_NO_ENV: u32 = 1;
 const KERNEL_FORMAT_ELF: u32 = 1;
+/// `KRUN_TSI_HIJACK_INET` of libkrun.h.
+const TSI_HIJACK_INET: u32 = 1;
+/// libkrun reads an array of ports as one of this many pointers (`MAX_ARGS` of its source).
+const PORT_MAP_LEN: usize = 4096;
 
 /// Why libkrun did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +201,26 @@ impl Context {
             krun_sys::krun_set_kernel(self.id, image.as_ptr(), KERNEL_FORMAT_ELF, std::ptr::null(), std::ptr::null())
         };
         check("krun_set_kernel", answer).map(drop)
+    }
+
+    /// Makes the guest's internet sockets the host's. A guest that listens at the second port of one of
+    /// `ports` makes the host listen at the first one.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn add_tsi(&mut self, ports: &[(u16, u16)]) -> Result<(), KrunError> {
+        // SAFETY: takes integers.
+        check("krun_add_vsock", unsafe { krun_sys::krun_add_vsock(self.id, TSI_HIJACK_INET) })?;
+        let texts: Vec<CString> = ports
+            .iter()
+            .map(|(host, guest)| text("a published port", format!("{host}:{guest}").as_bytes()))
+            .collect::<Result<_, _>>()?;
+        let mut pointers: Vec<*const libc::c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+        pointers.resize(PORT_MAP_LEN.max(pointers.len() + 1), std::ptr::null());
+        // SAFETY: NUL-terminated strings, a NULL after the last of them, and as many pointers as the
+        // call looks at; all live through the call, which copies them.
+        let answer = unsafe { krun_sys::krun_set_port_map(self.id, pointers.as_ptr()) };
+        check("krun_set_port_map", answer).map(drop)
     }
 
     /// Adds the console of the guest's kernel, whose lines go to libkrun's log.

@@ -9,6 +9,7 @@ pub mod initramfs;
 pub mod krun;
 #[cfg(feature = "krun")]
 mod krun_ffi;
+mod memory;
 mod network;
 pub mod qemu;
 pub mod qemu_args;

@@ -69,6 +69,10 @@ impl Driver for QemuDriver {
         NAME
     }
 
+    fn makes(&self, network: sandpen_actors::spec::Network) -> bool {
+        super::network::Kind::User.makes(network)
+    }
+
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
         async move {

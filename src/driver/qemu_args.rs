@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub use super::waited::PORTS;
@@ -58,6 +59,17 @@ pub struct QemuArgs {
     pub initramfs: PathBuf,
     /// Tags of the shared directories, at most [`SHARES_MAX`]; the sockets are [`share_socket`]s.
     pub shares: Vec<String>,
+    /// The network, if there is one.
+    pub network: Option<UserNetwork>,
+}
+
+/// QEMU's user networking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNetwork {
+    /// Nothing goes out.
+    pub restricted: bool,
+    /// Host address, host port and guest port of each TCP port that the host listens for.
+    pub ports: Vec<(Ipv4Addr, u16, u16)>,
 }
 
 impl QemuArgs {
@@ -106,6 +118,14 @@ impl QemuArgs {
             argv.pair("-chardev", format!("pipe,id={fifo},path={fifo}"));
             argv.pair("-device", format!("virtserialport,bus=ports.0,nr={number},chardev={fifo},name={port}"));
         }
+        if let Some(network) = &self.network {
+            let mut netdev = format!("user,id=net,ipv6=off,restrict={}", if network.restricted { "on" } else { "off" });
+            for (address, host, guest) in &network.ports {
+                let _ = write!(netdev, ",hostfwd=tcp:{address}:{host}-:{guest}"); // a String takes everything
+            }
+            argv.pair("-netdev", netdev);
+            argv.pair("-device", "virtio-net-device,netdev=net");
+        }
         argv.0
     }
 
@@ -144,6 +164,7 @@ mod tests {
             kernel: "/data/kernel/6.1.0-56-cloud-amd64/vmlinux".into(),
             initramfs: "/state/cache/initramfs-ab.cpio".into(),
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
+            network: None,
         }
     }
 
@@ -203,6 +224,18 @@ mod tests {
         -accel kvm
         -cpu host
         -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off
+        ");
+    }
+
+    #[test]
+    fn with_a_network() {
+        let plain = args(Accelerator::Tcg);
+        let mut connected = plain.clone();
+        let ports = vec![(Ipv4Addr::LOCALHOST, 8080, 80), (Ipv4Addr::UNSPECIFIED, 53, 5353)];
+        connected.network = Some(UserNetwork { restricted: true, ports });
+        insta::assert_snapshot!(text(&connected).strip_prefix(&text(&plain)).unwrap(), @r"
+        -netdev user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:53-:5353
+        -device virtio-net-device,netdev=net
         ");
     }
 

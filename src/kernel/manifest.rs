@@ -102,16 +102,28 @@ pub struct Manifest {
     pub vmlinux: FileRecord,
     /// In loading order.
     pub modules: Vec<InstalledModule>,
+    /// Those of [`WANTED`](super::modules::WANTED) that the kernel itself holds.
+    #[serde(default)]
+    pub builtin: Vec<String>,
 }
 
 impl Manifest {
-    pub(super) fn new(version: String, origin: String, vmlinux: FileRecord, modules: Vec<InstalledModule>) -> Self {
-        Self { format: FORMAT, version, origin, vmlinux, modules }
+    pub(super) fn new(
+        version: String,
+        origin: String,
+        vmlinux: FileRecord,
+        modules: Vec<InstalledModule>,
+        builtin: Vec<String>,
+    ) -> Self {
+        Self { format: FORMAT, version, origin, vmlinux, modules, builtin }
     }
 
     /// Whether both describe the same files, wherever they came from.
     pub(super) fn same_files(&self, other: &Self) -> bool {
-        self.version == other.version && self.vmlinux == other.vmlinux && self.modules == other.modules
+        self.version == other.version
+            && self.vmlinux == other.vmlinux
+            && self.modules == other.modules
+            && self.builtin == other.builtin
     }
 
     fn read(path: &Path) -> Result<Self, ManifestError> {
@@ -136,6 +148,17 @@ impl Manifest {
 
 fn is_module_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A kernel lacks a driver: it was built without, or an older sandpen installed it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the guest kernel {version} was installed without its module {name}; run `sandpen kernel install` again, or take a \
+     kernel that has it"
+)]
+pub struct ModuleMissing {
+    name: String,
+    version: String,
 }
 
 /// A kernel that is installed.
@@ -180,6 +203,19 @@ impl InstalledKernel {
     /// Where a module of its manifest lies.
     pub fn module_path(&self, module: &InstalledModule) -> PathBuf {
         self.directory.join("modules").join(format!("{}.ko", module.name))
+    }
+
+    /// Whether it has a module, as a file or built in.
+    ///
+    /// # Errors
+    /// [`ModuleMissing`].
+    pub fn check_has(&self, name: &str) -> Result<(), ModuleMissing> {
+        let manifest = &self.manifest;
+        let has = manifest.modules.iter().any(|module| module.name == name);
+        if has || manifest.builtin.iter().any(|builtin| builtin == name) {
+            return Ok(());
+        }
+        Err(ModuleMissing { name: name.to_owned(), version: manifest.version.clone() })
     }
 
     /// These modules and those they depend on, in loading order. Names that are built in (or that

@@ -24,7 +24,7 @@ mod store;
 
 pub use debian::DebianError;
 pub(crate) use manifest::hex;
-pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError};
+pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError, ModuleMissing};
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +120,8 @@ fn install_files(
 ) -> Result<InstalledKernel, KernelError> {
     tracing::info!(?kernel, "unpacking the kernel");
     let image = image::read(kernel)?;
-    let modules = modules::collect(modules, &image.version)?;
-    let installed = store.install(&image, &modules, origin)?;
+    let (modules, builtin) = modules::collect(modules, &image.version)?;
+    let installed = store.install(&image, &modules, builtin, origin)?;
     tracing::info!(version = installed.version(), directory = ?installed.directory(), "kernel installed");
     Ok(installed)
 }

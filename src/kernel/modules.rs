@@ -10,12 +10,13 @@ use object::{Object as _, ObjectSection as _};
 
 use super::compression::{self, CompressionError};
 
-/// Modules that guests use: the virtio transport, ports and shared directories, what disk images as
+/// Modules that guests use: the virtio transport, ports and shared directories, networks, what disk images as
 /// rootfs need, and KVM for microVMs inside of guests. The second field says whether a kernel without it is of no use.
-pub const WANTED: [(&str, bool); 8] = [
+pub const WANTED: [(&str, bool); 9] = [
     ("virtio_mmio", true),
     ("virtio_console", true),
     ("virtiofs", true),
+    ("virtio_net", false),
     ("virtio_blk", false),
     ("overlay", false),
     ("erofs", false),
@@ -89,11 +90,12 @@ pub struct Module {
     pub bytes: Vec<u8>,
 }
 
-/// The [`WANTED`] modules and all that they depend on, each after what it depends on.
+/// The [`WANTED`] modules and all that they depend on, each after what it depends on, and the names of
+/// those that are built in.
 ///
 /// # Errors
 /// [`ModulesError`].
-pub fn collect(directory: &Path, kernel_version: &str) -> Result<Vec<Module>, ModulesError> {
+pub fn collect(directory: &Path, kernel_version: &str) -> Result<(Vec<Module>, Vec<String>), ModulesError> {
     let mut search = Search {
         directory,
         kernel_version,
@@ -110,7 +112,9 @@ pub fn collect(directory: &Path, kernel_version: &str) -> Result<Vec<Module>, Mo
             other => other?,
         }
     }
-    Ok(search.found)
+    let builtin = WANTED.iter().map(|(name, _)| *name).filter(|name| search.builtin.contains(*name));
+    let builtin = builtin.map(str::to_owned).collect();
+    Ok((search.found, builtin))
 }
 
 struct Search<'a> {

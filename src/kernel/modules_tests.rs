@@ -65,13 +65,17 @@ fn tree() -> tempfile::TempDir {
 #[test]
 fn dependencies_come_first_and_optional_ones_may_miss() {
     let directory = tree();
-    let modules = collect(directory.path(), VERSION).unwrap();
+    let (modules, builtin) = collect(directory.path(), VERSION).unwrap();
+    assert!(builtin.is_empty());
     let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
     assert_eq!(
         names,
         ["virtio_ring", "virtio", "virtio_mmio", "virtio_console", "fuse", "virtiofs", "overlay", "libcrc32c", "erofs"]
     );
     assert_eq!(modules.last().unwrap().depends, ["libcrc32c"]);
+    let list = directory.path().join("modules.builtin");
+    std::fs::write(list, "kernel/drivers/net/virtio_net.ko\nkernel/lib/lz4/lz4_decompress.ko\n").unwrap();
+    assert_eq!(collect(directory.path(), VERSION).unwrap().1, ["virtio_net"]);
 }
 
 #[test]
@@ -83,7 +87,7 @@ fn compressed_modules_are_unpacked() {
     lzma_rs::xz_compress(&mut bytes.as_slice(), &mut packed).unwrap();
     std::fs::write(plain.with_extension("ko.xz"), packed).unwrap();
     std::fs::remove_file(&plain).unwrap();
-    let modules = collect(directory.path(), VERSION).unwrap();
+    let (modules, _) = collect(directory.path(), VERSION).unwrap();
     assert!(modules.iter().any(|module| module.name == "fuse" && module.bytes == bytes));
 }
 

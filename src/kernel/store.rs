@@ -65,6 +65,7 @@ impl Store {
         &self,
         image: &Image,
         modules: &[Module],
+        builtin: Vec<String>,
         origin: String,
     ) -> Result<InstalledKernel, KernelError> {
         let records = modules.iter().map(|module| InstalledModule {
@@ -72,7 +73,8 @@ impl Store {
             depends: module.depends.clone(),
             file: FileRecord::of(&module.bytes),
         });
-        let manifest = Manifest::new(image.version.clone(), origin, FileRecord::of(&image.vmlinux), records.collect());
+        let vmlinux = FileRecord::of(&image.vmlinux);
+        let manifest = Manifest::new(image.version.clone(), origin, vmlinux, records.collect(), builtin);
         let target = self.directory.join(&image.version);
         let kept = InstalledKernel::open(target.clone()).ok().filter(|kernel| kernel.manifest().same_files(&manifest));
         if kept.is_none() {

@@ -56,6 +56,8 @@ fn an_installed_kernel_is_found() {
     assert_eq!(installed.version(), VERSION);
     assert_eq!(find(&fixture.data()).unwrap(), installed);
     assert_eq!(fixture.entries(), [VERSION, "current", "lock"]);
+    assert_eq!(installed.check_has("virtiofs"), Ok(()));
+    assert!(installed.check_has("virtio_net").unwrap_err().to_string().contains("kernel install"));
     let names: Vec<_> =
         installed.modules_for(&["virtiofs", "virtio_mmio", "not_there"]).into_iter().map(|m| m.name.as_str()).collect();
     assert_eq!(names, ["virtio_ring", "virtio", "virtio_mmio", "fuse", "virtiofs"]);

@@ -84,6 +84,17 @@ pub enum SpecError {
     /// Published ports, but no network to reach them by.
     #[error("ports are published, but the network is none; choose another, for example on")]
     PortsWithoutNetwork,
+    /// A limit of the workload's process that cannot be set.
+    #[error("limit {text:?} cannot be set: {reason}")]
+    Rlimit {
+        /// As `NAME=SOFT:HARD`, or what was given.
+        text: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The host has no port to listen at.
+    #[error("no free port can be chosen for a published port: {0}")]
+    NoFreePort(String),
     /// One port of the host for two.
     #[error("port {0} of the host is published twice")]
     PortTwice(u16),

@@ -29,10 +29,11 @@ impl Handler<StartSandbox> for Supervisor {
         if let Some(child) = self.children.get(&key) {
             return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
         }
-        let driver = match self.check_room().and_then(|()| Ok(self.config.drivers.select(&spec.driver)?)) {
-            Ok(driver) => driver,
-            Err(error) => return self.refuse(error),
-        };
+        let driver =
+            match self.check_room().and_then(|()| Ok(self.config.drivers.select(&spec.driver, spec.network)?)) {
+                Ok(driver) => driver,
+                Err(error) => return self.refuse(error),
+            };
         let mut child = Child::default();
         let (sender, started) = oneshot::channel();
         child.until_started.push(sender);

@@ -14,7 +14,7 @@ use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::hosting::{DownReason, host_on};
 use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, Stop};
-use crate::spec::{SandboxKey, SandboxSpec};
+use crate::spec::{SandboxKey, SandboxSpec, SpecError};
 use crate::state::{Event, ExitStatus, FailureReason};
 use crate::transition::advance;
 
@@ -47,8 +47,14 @@ pub(super) async fn reserve_row(
     driver: &'static str,
     supervisor_pid: u32,
 ) -> Result<SandboxRow, SupervisorError> {
-    let spec =
-        tokio::task::spawn_blocking(move || spec.check().map(|()| spec)).await.map_err(|_| SupervisorError::Gone)??;
+    let mut spec = spec;
+    let checked = tokio::task::spawn_blocking(move || {
+        spec.check()?;
+        // Recorded with the rest: a restart listens at the same ones.
+        spec.choose_free_ports()?;
+        Ok::<_, SpecError>(spec)
+    });
+    let spec = checked.await.map_err(|_| SupervisorError::Gone)??;
     let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
     row.driver = Some(driver.to_owned());
     row.supervisor_pid = supervisor_pid;
@@ -153,7 +159,7 @@ impl Supervisor {
 
     fn driver_of(&self, row: &SandboxRow) -> Result<Arc<dyn Driver>, DriverError> {
         let choice = row.driver.clone().map_or(crate::spec::DriverChoice::Auto, crate::spec::DriverChoice::Named);
-        self.config.drivers.select(&choice)
+        self.config.drivers.select(&choice, row.spec.network)
     }
 
     /// Ends a microVM whose monitor failed too often; its sandbox is FAILED.

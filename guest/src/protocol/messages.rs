@@ -66,6 +66,13 @@ pub struct Start {
     pub terminal: Option<TerminalSize>,
     /// Shared directories beside the root, in the order in which they are mounted.
     pub volumes: Vec<Volume>,
+    /// Limits of the workload's process.
+    pub rlimits: Vec<Rlimit>,
+    /// How the machine is connected.
+    pub network: Network,
+    /// What the workload's `/etc/resolv.conf` says, if it has one; `None` leaves it as it is. At most
+    /// [`RESOLV_CONF_MAX`] bytes.
+    pub resolv_conf: Option<Bytes>,
 }
 
 /// How much a terminal shows.
@@ -75,6 +82,43 @@ pub struct TerminalSize {
     pub rows: u16,
     /// Characters a line, from 1.
     pub cols: u16,
+}
+
+/// Most bytes of [`Start::resolv_conf`].
+pub const RESOLV_CONF_MAX: usize = 4096;
+
+/// A limit of the workload's process, as setrlimit(2) takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// The number of its `RLIMIT_` constant in asm-generic/resource.h.
+    pub resource: u32,
+    /// What holds at first; `u64::MAX` is no limit.
+    pub soft: u64,
+    /// Up to where the workload may raise it.
+    pub hard: u64,
+}
+
+/// How a guest is connected.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Network {
+    /// Not beyond its loopback interface.
+    #[default]
+    Loopback,
+    /// By its first network device.
+    Interface(Interface),
+    /// By the host's own sockets, which the kernel arranges (libkrun's TSI).
+    Host,
+}
+
+/// Settings of a network device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its IPv4 address.
+    pub address: [u8; 4],
+    /// Bits of the address that name the network.
+    pub prefix: u8,
+    /// Where everything else is sent.
+    pub gateway: [u8; 4],
 }
 
 impl fmt::Debug for Start {

@@ -13,6 +13,14 @@ fn terminal_size() -> impl Strategy<Value = TerminalSize> {
     any::<(u16, u16)>().prop_map(|(rows, cols)| TerminalSize { rows, cols })
 }
 
+fn extras() -> impl Strategy<Value = (Vec<Rlimit>, Network, Option<Bytes>)> {
+    let rlimit = any::<(u32, u64, u64)>().prop_map(|(resource, soft, hard)| Rlimit { resource, soft, hard });
+    let interface = any::<([u8; 4], u8, [u8; 4])>()
+        .prop_map(|(address, prefix, gateway)| Network::Interface(Interface { address, prefix, gateway }));
+    let network = prop_oneof![Just(Network::Loopback), interface, Just(Network::Host)];
+    (vec(rlimit, 0..16), network, proptest::option::of(bytes()))
+}
+
 prop_compose! {
     fn start()(
         command in vec(bytes(), 0..8),
@@ -28,6 +36,7 @@ prop_compose! {
         off in any::<bool>(),
         terminal in proptest::option::of(terminal_size()),
         volumes in vec((".{0,20}", bytes(), any::<bool>()), 0..4),
+        (rlimits, network, resolv_conf) in extras(),
     ) -> Start {
         Start {
             command, env, workdir, hostname, stdin,
@@ -37,6 +46,7 @@ prop_compose! {
             power_off: if off { PowerOff::Off } else { PowerOff::Reset },
             terminal,
             volumes: volumes.into_iter().map(|(tag, target, read_only)| Volume { tag, target, read_only }).collect(),
+            rlimits, network, resolv_conf,
         }
     }
 }
@@ -251,6 +261,9 @@ fn the_largest_workload_fits() {
         power_off: PowerOff::Reset,
         terminal: None,
         volumes: Vec::new(),
+        rlimits: vec![Rlimit { resource: 15, soft: u64::MAX, hard: u64::MAX }; 16],
+        network: Network::Interface(Interface { address: [255; 4], prefix: 32, gateway: [255; 4] }),
+        resolv_conf: Some(Bytes::from(vec![b'x'; RESOLV_CONF_MAX])),
     };
     // Each argument counts its length and a NUL towards the 1 MiB.
     for len in [0, 1, 127, 128, 16_383, 16_384, (1 << 20) - 1] {
@@ -277,6 +290,9 @@ fn the_longest_message_fits_and_secrets_do_not_show() {
         power_off: PowerOff::Off,
         terminal: None,
         volumes: Vec::new(),
+        rlimits: vec![],
+        network: Network::Loopback,
+        resolv_conf: None,
     };
     let text = format!("{:?}", HostMessage::Start(Box::new(start)));
     assert!(text.contains("sh") && !text.contains("hunter"), "{text}");

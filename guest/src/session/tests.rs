@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2};
-use sandpen_guest::protocol::{Bytes, FrameReader, Garbage, RootfsSource, StdinMessage, encode};
+use sandpen_guest::protocol::{Bytes, FrameReader, Garbage, Network, Rlimit, RootfsSource, StdinMessage, encode};
 
 use super::*;
 
@@ -107,6 +107,9 @@ impl Host {
             power_off: PowerOff::Reset,
             terminal: None,
             volumes: Vec::new(),
+            rlimits: vec![],
+            network: Network::Loopback,
+            resolv_conf: None,
         };
         change(&mut start);
         self.send(&HostMessage::Start(Box::new(start)));
@@ -190,6 +193,28 @@ fn the_workload_gets_its_streams_its_session_and_nothing_else() {
     assert_eq!((ours(lines[4]), ours(lines[5])), (0, 0), "{output}");
     assert_eq!(lines[7], format!("{0} {0}", lines[8]), "leads its group and session");
     assert_eq!(lines[9], "0022");
+}
+
+#[test]
+fn limits_hold_for_the_workload() {
+    const CORE: u32 = 4;
+    const NOFILE: u32 = 7;
+    let limit = |resource, soft, hard| Rlimit { resource, soft, hard };
+    let mut host = Host::boot();
+    host.run(&["sh", "-c", "ulimit -n; ulimit -Hn; ulimit -c; ulimit -Hc"], |start| {
+        start.rlimits = vec![limit(NOFILE, 64, 128), limit(CORE, 0, 512)];
+    });
+    assert_eq!(host.finish().0, "64\n128\n0\n1\n", "cores count in blocks of 512 bytes");
+    let mut host = Host::boot();
+    let (code, message) = host.failure(&["true"], |start| {
+        start.rlimits = vec![limit(CORE, 0, 0), limit(NOFILE, 1, u64::MAX)];
+    });
+    host.finish();
+    assert!(code == 126 && message.contains("nofile") && message.contains("fs.nr_open"), "{message}");
+    let mut host = Host::boot();
+    let (code, message) = host.failure(&["true"], |start| start.rlimits = vec![limit(CORE, 2, 1)]);
+    host.finish();
+    assert!(code == 126 && message.contains("core"), "{message}");
 }
 
 #[test]

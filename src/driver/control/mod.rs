@@ -25,8 +25,8 @@ use sandpen_actors::driver::{DriverError, VmmEvent};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state::FailureReason;
 use sandpen_guest::protocol::{
-    Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Message, PowerOff, RootfsSource, STDIN_CHUNK, Start,
-    StdinMessage, TerminalSize, encode,
+    Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Message, Network, PowerOff, Rlimit, RootfsSource,
+    STDIN_CHUNK, Start, StdinMessage, TerminalSize, encode,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -137,11 +137,18 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         power_off,
         terminal: spec.terminal.map(terminal_size),
         volumes: Vec::new(),
+        rlimits: spec.rlimits.iter().map(rlimit).collect(),
+        network: Network::Loopback,
+        resolv_conf: None,
     })
 }
 
 fn terminal_size(size: sandpen_actors::spec::TerminalSize) -> TerminalSize {
     TerminalSize { rows: size.rows.get(), cols: size.cols.get() }
+}
+
+fn rlimit(limit: &sandpen_actors::spec::Rlimit) -> Rlimit {
+    Rlimit { resource: limit.name.number(), soft: limit.soft.get(), hard: limit.hard.get() }
 }
 
 fn wall_clock() -> Duration {

@@ -85,6 +85,9 @@ fn become_microvm() -> Result<Infallible, HelperError> {
             context.add_serial_output(stderr.map_err(|source| HelperError::Open { path, source })?)?;
         }
     }
+    if let Some(ports) = &spec.tsi {
+        context.add_tsi(ports)?;
+    }
     context.add_log_console()?;
     let mut ports = Vec::new();
     for (fifo, name) in PORTS {

@@ -15,7 +15,7 @@ use crate::driver::qemu_args::Accelerator;
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{host, network, shares};
+use crate::driver::{host, memory, network, shares};
 use crate::kernel::krunfw;
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
@@ -24,14 +24,19 @@ use crate::kernel::krunfw;
 const SHARES_MAX: usize = 5;
 
 pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) -> Result<Prepared, DriverError> {
-    network::check(&launch.spec, NAME)?;
+    let network = network::plan(&launch.spec, NAME, network::Kind::Tsi)?;
+    memory::check(launch.spec.resources.memory_mib, NAME)?;
     let resources = launch.spec.resources;
     let (boot, mounts) = match payload {
         Payload::Linux => linux(config, launch)?,
         Payload::Bare => (bare(launch)?, Vec::new()),
     };
+    let port_map = |plan: &network::Plan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
+    let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
-    let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy: policy(&boot), boot };
+    let mut policy = policy(&boot);
+    network::permit(network.as_ref(), &mut policy);
+    let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let program = match &config.helper {
         Some(helper) => helper.clone(),
@@ -50,6 +55,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let mut start = start_message(&launch.spec, RootfsSource::Current, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = mounts;
+    network::tell(network, &mut start);
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit() })
 }
 

@@ -21,6 +21,8 @@ pub(super) struct VmSpec {
     pub(super) boot: Boot,
     /// What its process may do.
     pub(super) policy: Policy,
+    /// Host and guest port of each published port, where the guest's sockets are the host's.
+    pub(super) tsi: Option<Vec<(u16, u16)>>,
 }
 
 /// What runs in a microVM.
@@ -64,7 +66,7 @@ mod tests {
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
         let volume = SharedDir { tag: "v".into(), directory: "/d,:\n".into(), read_only: true };
         let boot = Boot::Linux { firmware: "/a b/\"c".into(), root: "/r\n\\".into(), volumes: vec![volume] };
-        let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm") };
+        let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm"), tsi: Some(vec![(1, 65535)]) };
         let json = serde_json::to_vec(&spec).unwrap();
         assert_eq!(serde_json::from_slice::<VmSpec>(&json).unwrap(), spec);
         for end in 0..json.len() {

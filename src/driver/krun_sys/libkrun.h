@@ -1,7 +1,8 @@
 /*
  * The functions of libkrun's C API that sandpen calls, for the crate krun-sys, which makes Rust
  * declarations of them. As in libkrun 1.19's own libkrun.h, but without standard headers: those
- * belong to a C compiler that need not be installed.
+ * belong to a C compiler that need not be installed. After a change run `cargo clean -p krun-sys`, whose
+ * build script does not see it.
  */
 #ifndef SANDPEN_LIBKRUN_H
 #define SANDPEN_LIBKRUN_H
@@ -20,6 +21,8 @@ int krun_set_kernel(unsigned int ctx_id, const char *kernel_path, unsigned int k
 int krun_disable_implicit_init(unsigned int ctx_id);
 int krun_disable_implicit_console(unsigned int ctx_id);
 int krun_disable_implicit_vsock(unsigned int ctx_id);
+int krun_add_vsock(unsigned int ctx_id, unsigned int tsi_features);
+int krun_set_port_map(unsigned int ctx_id, const char *const port_map[]);
 int krun_add_virtio_console_default(unsigned int ctx_id, int input_fd, int output_fd, int err_fd);
 int krun_add_virtio_console_multiport(unsigned int ctx_id);
 int krun_add_console_port_inout(unsigned int ctx_id, unsigned int console_id, const char *name,

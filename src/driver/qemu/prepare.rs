@@ -13,11 +13,14 @@ use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
 use super::QemuConfig;
 use crate::driver::confine::{self, Policy};
 use crate::driver::control::start_message;
-use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, share_socket};
+use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{guest_binary, host, initramfs, network, shares, tsc};
+use crate::driver::{guest_binary, host, initramfs, memory, network, shares, tsc};
+
+/// The driver of the guest's network device.
+const NETWORK_MODULE: &str = "virtio_net";
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +45,9 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 }
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
-    network::check(&launch.spec, super::NAME)?;
     let shares = shares::find(&launch.spec, super::NAME, SHARES_MAX)?;
+    let network = network::plan(&launch.spec, super::NAME, network::Kind::User)?;
+    memory::check(launch.spec.resources.memory_mib, super::NAME)?;
     check_open_files().map_err(|source| failed("sharing the root directory", source))?;
     let qemu = match &config.qemu {
         Some(path) => host::open_qemu(path.clone()),
@@ -52,7 +56,11 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let qemu = qemu.map_err(|source| failed("looking for QEMU", source))?;
     let kernel =
         crate::kernel::find(&config.data_dir).map_err(|source| failed("looking for the guest kernel", source))?;
-    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), &kernel)
+    let extra: &[&str] = if network.is_some() { &[NETWORK_MODULE] } else { &[] };
+    for module in extra {
+        kernel.check_has(module).map_err(|source| failed("looking for the guest kernel's modules", source))?;
+    }
+    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), &kernel, extra)
         .map_err(|source| failed("making the initramfs", source))?;
     let acceleration = host::acceleration();
     let accelerator = acceleration.accelerator;
@@ -67,13 +75,18 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         kernel: kernel.vmlinux(),
         initramfs,
         shares: shares.all().map(|share| share.tag.clone()).collect(),
+        network: network.as_ref().map(|plan| UserNetwork {
+            restricted: plan.restricted,
+            ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
+        }),
     };
     let helper = match &config.helper {
         Some(helper) => helper.clone(),
         None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
     };
-    let policy = serde_json::to_vec(&policy(&qemu.path, &args))
-        .map_err(|source| failed("describing what QEMU may do", source))?;
+    let mut policy = policy(&qemu.path, &args);
+    network::permit(network.as_ref(), &mut policy);
+    let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
     let mut confined = vec![confine::helper::SUBCOMMAND.into(), qemu.path.into_os_string()];
     confined.extend(args.to_argv());
     let mut processes: Vec<_> =
@@ -90,6 +103,7 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let mut start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = shares.mounts;
+    network::tell(network, &mut start);
     Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config) })
 }
 
