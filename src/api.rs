@@ -64,7 +64,7 @@ pub struct Sandbox {
     /// Why it is FAILED, one line.
     pub failure: Option<String>,
     /// The same as a word, for programs: `spawn_failed workload_not_started vmm_lost
-    /// companion_lost boot_timed_out timed_out protocol_broken lost internal`.
+    /// out_of_memory companion_lost boot_timed_out timed_out protocol_broken lost internal`.
     pub failure_kind: Option<String>,
     /// Starts by the restart policy since the last start by request.
     pub restarts: u32,
@@ -256,6 +256,7 @@ fn failure_kind(reason: &FailureReason) -> &'static str {
         FailureReason::SpawnFailed { .. } => "spawn_failed",
         FailureReason::WorkloadNotStarted { .. } => "workload_not_started",
         FailureReason::VmmLost { .. } => "vmm_lost",
+        FailureReason::OutOfMemory => "out_of_memory",
         FailureReason::CompanionLost { .. } => "companion_lost",
         FailureReason::BootTimedOut { .. } => "boot_timed_out",
         FailureReason::TimedOut { .. } => "timed_out",

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use serde::{Deserialize, Serialize};
 
-use crate::driver::confine;
+use crate::driver::confine::{self, cgroup::Hierarchy};
 use crate::driver::host::{self, KrunUnusable, QEMU_PACKAGE};
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::virtiofs::OPEN_FILES_MIN;
@@ -66,7 +66,7 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
     let for_krun = krun(data_dir);
-    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp()];
+    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup()];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     let (auto, reason) = if !works(&for_all) {
         (None, "no microVM can run until what failed above is mended".to_owned())
@@ -194,6 +194,16 @@ fn seccomp() -> Check {
         Ok(()) => Check::new("seccomp", CheckStatus::Ok, "filters of system calls work"),
         Err(why) => Check::new("seccomp", CheckStatus::Warn, why)
             .advise("use a kernel with CONFIG_SECCOMP_FILTER, or let the container see /proc/sys/kernel/seccomp"),
+    }
+}
+
+/// Never a failure: microVMs run without limits of the kernel's. Of a daemon that is started here; one
+/// of systemd's is in a cgroup of its own.
+fn cgroup() -> Check {
+    match Hierarchy::own().and_then(|hierarchy| hierarchy.examine()) {
+        Ok(found) => Check::new("cgroup", CheckStatus::Ok, found),
+        Err(why) => Check::new("cgroup", CheckStatus::Warn, format!("microVMs get none: {why}"))
+            .advise("run the daemon as root or from a systemd unit with Delegate=yes and DelegateSubgroup=daemon"),
     }
 }
 

@@ -48,6 +48,14 @@ fn qemu_and_virtiofsd_hold_no_more_than_they_need() {
     support::confinement::landlock_is_as_the_doctor_says(&home, vmm);
     assert_eq!((&vmm["seccomp"], &companion["seccomp"]), (&"deny_list".into(), &"allow_list".into()));
     assert!(companion["left_out"]["landlock"].as_str().unwrap().contains("namespace"));
+    let cgroups = support::confinement::cgroups_are_as_the_doctor_says(&home, vmm);
+    assert_eq!(vmm["cgroup"], companion["cgroup"]);
+    for directory in &cgroups {
+        let inside = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap();
+        let inside: Vec<u32> = inside.lines().map(|pid| pid.parse().unwrap()).collect();
+        assert!(qemu.iter().chain(&virtiofsd).all(|pid| inside.contains(pid)), "{inside:?} {processes:?}");
+    }
     home.ok(&["stop", "--time", "0", "a"]);
     assert!(home.inspect("a")["confinement"].is_null());
+    until("its cgroups are gone", || cgroups.iter().all(|directory| !directory.exists()));
 }

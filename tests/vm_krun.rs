@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::confinement::{descriptors, landlock_is_as_the_doctor_says, status};
+use support::confinement::{cgroups_are_as_the_doctor_says, descriptors, landlock_is_as_the_doctor_says, status};
 use support::{Home, explain, feed, finish, guests, output, until};
 
 /// `sandpen run` with a guest.
@@ -170,4 +170,45 @@ fn the_process_of_a_microvm_holds_no_more_than_it_needs() {
     assert!(confinement["virtiofsd"].is_null());
     landlock_is_as_the_doctor_says(&home, &confinement["vmm"]);
     home.run(&["kill", "a"]);
+}
+
+#[test]
+fn a_cgroup_outlives_the_daemon_and_goes_with_its_microvm() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    for name in ["a", "b"] {
+        assert!(output(run(&home, &["-d", "-n", name], "idle")).status.success());
+        until("it runs", || home.ok(&["logs", name]) == "idle\n");
+    }
+    let report = |name: &str| home.inspect(name)["confinement"]["vmm"].clone();
+    let cgroups = ["a", "b"].map(|name| cgroups_are_as_the_doctor_says(&home, &report(name)));
+    if cgroups[0].is_empty() {
+        return;
+    }
+    let gone = |name: usize| cgroups[name].iter().all(|directory| !directory.exists());
+    kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
+    // As a daemon that died in the middle of a clean-up leaves it.
+    let left = cgroups[0][0].with_file_name("default:left");
+    fs::create_dir(&left).unwrap();
+    until("a new daemon", || home.run(&["inspect", "a"]).status.success());
+    assert!(!left.exists());
+    assert!(!gone(0) && !gone(1));
+    home.ok(&["kill", "a"]);
+    until("its cgroup is gone", || gone(0));
+    assert!(!gone(1));
+
+    // The kernel ends what takes too much memory: a stranger in the cgroup does, and the microVM is
+    // the first that it chooses.
+    let limits = cgroups[1].iter().flat_map(|path| ["memory.limit_in_bytes", "memory.max"].map(|file| path.join(file)));
+    let limit = limits.into_iter().find(|file| file.exists()).unwrap();
+    fs::write(&limit, "64M").unwrap();
+    fs::write(format!("/proc/{}/oom_score_adj", vmm(&home)), "1000").unwrap();
+    let mut stranger = Command::new("sh");
+    stranger.args(["-c", "echo $$ > \"$0\" && exec tail /dev/zero"]).arg(limit.with_file_name("cgroup.procs"));
+    output(stranger);
+    until("its end is seen", || home.inspect("b")["state"] == "FAILED");
+    assert_eq!(home.inspect("b")["failure_kind"], "out_of_memory");
+    until("its cgroup is gone", || gone(1));
 }

@@ -92,6 +92,9 @@ pub enum FailureReason {
         /// How the VMM process ended; never taken for the workload's.
         status: ExitStatus,
     },
+    /// The kernel ended a process of the microVM for want of memory.
+    #[error("the microVM's processes used more memory than their cgroup allows; give it more with --memory")]
+    OutOfMemory,
     /// A process that the VMM needs ended.
     #[error("{process} ended unexpectedly, without it the guest cannot go on")]
     CompanionLost {

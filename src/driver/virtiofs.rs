@@ -36,6 +36,7 @@ use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::confine::cgroup::Plan;
 use super::confine::{self, ConfineError, Policy};
 
 /// The hidden subcommand's name.
@@ -62,6 +63,9 @@ pub(super) const FILE_CAPABILITIES: [&str; 7] =
 /// What opening files by handle needs as well.
 const HANDLE_CAPABILITY: &str = "DAC_READ_SEARCH";
 
+/// Its option for the cgroup that it joins, as JSON of [`Policy::cgroup`].
+pub(super) const CGROUP: &str = "--cgroup";
+
 /// Its option for which of a microVM's shared directories this is, from 0, the root's.
 pub(super) const SHARE_NUMBER: &str = "--share";
 
@@ -81,7 +85,7 @@ pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 #[derive(Debug, thiserror::Error)]
 enum ShareError {
     #[error(
-        "usage: {SUBCOMMAND} --shared-dir DIR [{SHARE_NUMBER} N] [{READ_ONLY}], with a listening unix socket as standard input"
+        "usage: {SUBCOMMAND} --shared-dir DIR [{SHARE_NUMBER} N] [{CGROUP} JSON] [{READ_ONLY}], with a listening unix socket as standard input"
     )]
     Usage,
     #[error("the path {0:?} is not UTF-8, which virtiofsd needs")]
@@ -128,16 +132,21 @@ struct Options {
     dir: String,
     read_only: bool,
     role: String,
+    cgroup: Result<Plan, String>,
 }
 
 fn options(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, ShareError> {
     let (mut dir, mut read_only, mut share) = (None, false, 0);
+    let mut cgroup = Err("none was named".to_owned());
     while let Some(option) = arguments.next() {
         if option == "--shared-dir" {
             dir = arguments.next();
         } else if option == SHARE_NUMBER {
             let number = arguments.next().and_then(|number| number.to_str()?.parse().ok());
             share = number.ok_or(ShareError::Usage)?;
+        } else if option == CGROUP {
+            let plan = arguments.next().and_then(|plan| serde_json::from_str(plan.to_str()?).ok());
+            cgroup = plan.ok_or(ShareError::Usage)?;
         } else if option == READ_ONLY {
             read_only = true;
         } else {
@@ -145,16 +154,17 @@ fn options(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, Sha
         }
     }
     let dir = dir.ok_or(ShareError::Usage)?.into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
-    Ok(Options { dir, read_only, role: role(share) })
+    Ok(Options { dir, read_only, role: role(share), cgroup })
 }
 
 fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
-    let Options { dir, read_only, role } = options(arguments)?;
+    let Options { dir, read_only, role, cgroup } = options(arguments)?;
     if !Path::new(&dir).is_dir() {
         return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
     }
     let mut policy = Policy::new(&role);
     policy.open_files = OPEN_FILES_MAX;
+    policy.cgroup = cgroup;
     let begun = confine::begin(&policy)?;
     let limit = begun.open_files();
     if limit < OPEN_FILES_MIN {

@@ -25,6 +25,7 @@ use sandpen_actors::waiter::{
 use sandpen_guest::protocol::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start};
 use tokio::sync::mpsc;
 
+use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, GuestSession, SessionMode};
 
 mod last_words;
@@ -47,6 +48,8 @@ pub(super) struct Prepared {
     pub(super) start: Box<Start>,
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
+    /// The cgroup that the processes join, where there is one.
+    pub(super) cgroup: Option<cgroup::Plan>,
 }
 
 /// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
@@ -92,15 +95,23 @@ pub(super) async fn launch(
     prepared: Prepared,
     step: &str,
 ) -> Result<Vmm, DriverError> {
-    let waited =
-        WaitedVmm::launch(&runtime_dir, bin_dir, prepared.waiter).await.map_err(|error| failed(step, error))?;
-    let begun = begin(&waited, runtime_dir, SessionMode::Launch(prepared.start), prepared.boot_limit).await;
+    let cgroups = prepared.cgroup.map(|plan| plan.paths()).unwrap_or_default();
+    let waited = match WaitedVmm::launch(&runtime_dir, bin_dir, prepared.waiter).await {
+        Ok(waited) => waited,
+        Err(error) => {
+            remove_cgroups(cgroups).await;
+            return Err(failed(step, error));
+        }
+    };
+    let mode = SessionMode::Launch(prepared.start);
+    let begun = begin(&waited, runtime_dir, mode, prepared.boot_limit, cgroups.clone()).await;
     if begun.is_err() {
         // Nobody will watch it: nothing of it may stay.
         let _ = waited.signal(SIGKILL);
         if let Err(error) = waited.release().await {
             tracing::warn!(%error, "clearing up after a microVM that could not be started");
         }
+        remove_cgroups(cgroups).await;
     }
     begun
 }
@@ -119,8 +130,28 @@ pub(super) async fn adopt(
     if waited.has_ended().map_err(|error| failed("looking at the VMM process", error))? {
         return ended(waited, runtime_dir).await;
     }
-    let boot_limit = blocking(move || Ok(boot_limit())).await?;
-    begin(&waited, runtime_dir, SessionMode::Adopt, boot_limit).await
+    let dir = runtime_dir.clone();
+    let (boot_limit, cgroups) = blocking(move || Ok((boot_limit(), cgroups_of(&dir)))).await?;
+    begin(&waited, runtime_dir, SessionMode::Adopt, boot_limit, cgroups).await
+}
+
+/// The cgroups that the processes of an earlier daemon's microVM joined, as they tell it.
+fn cgroups_of(runtime_dir: &Path) -> Vec<PathBuf> {
+    let reports = confine::read(runtime_dir).unwrap_or_default().into_values();
+    let mut paths: Vec<_> = reports.filter_map(|report| report.cgroup).flat_map(|cgroup| cgroup.paths).collect();
+    // A process that a guest has taken over may have written the report.
+    paths.retain(|path| cgroup::is_ours(path));
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Removes cgroups whose processes have ended. What cannot be removed is left to the next daemon.
+async fn remove_cgroups(cgroups: Vec<PathBuf>) {
+    let removed = blocking(move || cgroup::remove(&cgroups).map_err(|error| failed("removing the cgroup", error)));
+    if let Err(error) = removed.await {
+        tracing::warn!(error = error.chain(), "a microVM has left its cgroup");
+    }
 }
 
 /// Opens the pipes of a running microVM and begins to watch it.
@@ -129,6 +160,7 @@ async fn begin(
     runtime_dir: PathBuf,
     mode: SessionMode,
     boot_limit: Duration,
+    cgroups: Vec<PathBuf>,
 ) -> Result<Vmm, DriverError> {
     let opened = blocking(move || Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?)));
     let (outputs, fifos) = opened.await?;
@@ -136,26 +168,27 @@ async fn begin(
         control::open(fifos, mode, boot_limit).map_err(|error| failed("watching the control port", error))?;
     let (sender, events) = mpsc::channel(EVENTS);
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
-    drop(tokio::spawn(watch::watch(waited.clone(), listen, told, sender)));
-    let process = Process { waited: waited.clone(), session: Some(session) };
+    drop(tokio::spawn(watch::watch(waited.clone(), listen, told, sender, cgroups.clone())));
+    let process = Process { waited: waited.clone(), session: Some(session), cgroups };
     Ok(Vmm { process: Arc::new(process), outputs, events })
 }
 
 /// A microVM that ended while no daemon was there: what it left, and its end.
 async fn ended(waited: WaitedVmm, runtime_dir: PathBuf) -> Result<Vmm, DriverError> {
     let end = waited.ended().await;
-    let (outputs, last_word) = blocking(move || {
+    let (outputs, last_word, cgroups) = blocking(move || {
         let outputs = open_outputs(&runtime_dir)?;
         let control = open(&runtime_dir, "control.out", open_fifo_read)?;
-        Ok((outputs, last_words::read(control)))
+        Ok((outputs, last_words::read(control), cgroups_of(&runtime_dir)))
     })
     .await?;
     let (sender, events) = mpsc::channel(EVENTS);
-    for event in last_word.into_iter().chain(watch::events_of(&end)) {
+    let out_of_memory = watch::ran_out_of_memory(cgroups.clone()).await;
+    for event in last_word.into_iter().chain(watch::events_of(&end, out_of_memory)) {
         // There is room for all, and the receiver is in our hand.
         let _ = sender.try_send(event);
     }
-    Ok(Vmm { process: Arc::new(Process { waited, session: None }), outputs, events })
+    Ok(Vmm { process: Arc::new(Process { waited, session: None, cgroups }), outputs, events })
 }
 
 type Opener = fn(&Path) -> std::io::Result<std::os::fd::OwnedFd>;
@@ -184,6 +217,8 @@ struct Process {
     waited: WaitedVmm,
     /// `None` when the VMM was gone already.
     session: Option<GuestSession>,
+    /// The directories of its cgroup.
+    cgroups: Vec<PathBuf>,
 }
 
 impl Process {
@@ -227,7 +262,12 @@ impl VmmProcess for Process {
     }
 
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        let waited = self.waited.clone();
-        async move { waited.release().await.map_err(|error| failed("clearing up after the microVM", error)) }.boxed()
+        let (waited, cgroups) = (self.waited.clone(), self.cgroups.clone());
+        async move {
+            waited.release().await.map_err(|error| failed("clearing up after the microVM", error))?;
+            remove_cgroups(cgroups).await;
+            Ok(())
+        }
+        .boxed()
     }
 }

@@ -77,6 +77,8 @@ impl SandpenBuilder {
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
         let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir, &data_dir));
         let started = thread::start(state_dir.clone(), drivers)?;
+        // Now everything that no live sandbox owns has ended.
+        crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir));
         let handle = Handle::new(started.supervisor, started.database, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }

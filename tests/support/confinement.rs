@@ -1,6 +1,7 @@
 //! What the kernel tells of a process, for tests of its confinement.
 
 use std::fs;
+use std::path::PathBuf;
 
 use super::Home;
 
@@ -32,4 +33,26 @@ pub fn landlock_is_as_the_doctor_says(home: &Home, report: &serde_json::Value) {
         eprintln!("not tested: {}", check["detail"]);
         assert!(report["landlock"].is_null() && report["left_out"]["landlock"].is_string(), "{report}");
     }
+}
+
+/// Compares a process's report with what the doctor says of cgroups here, and the limits with the
+/// kernel's; the directories.
+pub fn cgroups_are_as_the_doctor_says(home: &Home, report: &serde_json::Value) -> Vec<PathBuf> {
+    let doctor: serde_json::Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
+    let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cgroup").unwrap();
+    if check["status"] != "ok" {
+        eprintln!("not tested: {}", check["detail"]);
+        assert!(report["cgroup"].is_null() && report["left_out"]["cgroup"].is_string(), "{report}");
+        return Vec::new();
+    }
+    let paths = report["cgroup"]["paths"].as_array().unwrap().iter().map(|path| PathBuf::from(path.as_str().unwrap()));
+    let paths: Vec<PathBuf> = paths.collect();
+    assert!(!paths.is_empty(), "{report}");
+    let limits = ["memory.limit_in_bytes", "memory.max", "pids.max"].map(|file| {
+        paths.iter().find_map(|path| fs::read_to_string(path.join(file)).ok()).and_then(|text| text.trim().parse().ok())
+    });
+    let limits: Vec<u64> = limits.into_iter().flatten().collect();
+    assert!(limits.iter().any(|limit| (1..1000).contains(limit)), "{limits:?}");
+    assert!(limits.iter().any(|limit| ((96 << 20)..(8 << 30)).contains(limit)), "{limits:?}");
+    paths
 }

@@ -12,6 +12,7 @@
 //! through [`helper`].
 
 mod capabilities;
+pub mod cgroup;
 pub mod helper;
 mod landlock;
 mod policy;

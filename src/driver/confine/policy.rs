@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::SystemCalls;
+use super::cgroup::Plan;
 
 /// Most bytes of an encoded policy: some dozen paths.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -36,6 +37,8 @@ pub struct Policy {
     pub capabilities: Vec<String>,
     /// Which system calls it may make.
     pub system_calls: SystemCalls,
+    /// The cgroup that it joins, or why none.
+    pub cgroup: Result<Plan, String>,
     /// Most open files; less where the hard limit is lower.
     pub open_files: u64,
 }
@@ -53,6 +56,7 @@ impl Policy {
             tcp: false,
             capabilities: Vec::new(),
             system_calls: SystemCalls::AnyVmm,
+            cgroup: Err("none was planned".to_owned()),
             open_files: FEW_OPEN_FILES,
         }
     }

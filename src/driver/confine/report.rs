@@ -8,6 +8,7 @@ use std::path::Path;
 use sandpen_actors::waiter::VMM_ROLE;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Cgroup;
 use super::rlimits::Rlimits;
 use super::{Landlock, Seccomp};
 use crate::driver::qemu_args::SHARES_MAX;
@@ -36,6 +37,8 @@ pub struct ProcessConfinement {
     pub landlock: Option<Landlock>,
     /// Its list of system calls; `None` where there is none.
     pub seccomp: Option<Seccomp>,
+    /// Its cgroup; `None` where there is none.
+    pub cgroup: Option<Cgroup>,
     /// For each step that is left out, why.
     pub left_out: BTreeMap<String, String>,
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 
+use super::cgroup::Cgroup;
 use super::landlock::LandlockError;
 use super::report::ProcessConfinement;
 use super::rlimits::{self, Rlimits};
@@ -41,18 +42,30 @@ pub enum ConfineError {
 #[derive(Debug)]
 pub struct Begun {
     rlimits: Rlimits,
+    cgroup: Option<Cgroup>,
     left_out: BTreeMap<String, String>,
 }
 
-/// The first half, before the process opens anything of its own: nothing inherited stays open, limits
-/// hold. Must be called while the process has one thread.
+/// The first half, before the process opens anything of its own: nothing inherited stays open, its
+/// cgroup and its limits hold. Must be called while the process has one thread.
 ///
 /// # Errors
 /// [`ConfineError`]; the process must end then.
 pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
     sys::close_inherited().map_err(ConfineError::Descriptors)?;
     let rlimits = rlimits::set(policy.open_files).map_err(ConfineError::Rlimits)?;
-    Ok(Begun { rlimits, left_out: BTreeMap::new() })
+    let mut begun = Begun { rlimits, cgroup: None, left_out: BTreeMap::new() };
+    let joined = policy.cgroup.as_ref().map_err(Clone::clone).and_then(|plan| Ok((plan.join()?, &plan.missing)));
+    match joined {
+        Ok((cgroup, missing)) => {
+            begun.cgroup = Some(cgroup);
+            if !missing.is_empty() {
+                begun.leave_out("cgroup", format!("no controller {}", missing.join(", ")));
+            }
+        }
+        Err(why) => begun.leave_out("cgroup", why),
+    }
+    Ok(begun)
 }
 
 impl Begun {
@@ -76,10 +89,17 @@ impl Begun {
 pub fn announce(policy: &Policy, mut begun: Begun, kept: Vec<String>, left_out: &str) -> Result<(), ConfineError> {
     nix::sys::prctl::set_no_new_privs().map_err(ConfineError::NoNewPrivs)?;
     begun.leave_out("landlock", left_out.to_owned());
-    let Begun { rlimits, left_out } = begun;
+    let Begun { rlimits, cgroup, left_out } = begun;
     let seccomp = Some(Seccomp::AllowList);
-    let confinement =
-        ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock: None, seccomp, left_out };
+    let confinement = ProcessConfinement {
+        no_new_privs: true,
+        capabilities: kept,
+        rlimits,
+        landlock: None,
+        seccomp,
+        cgroup,
+        left_out,
+    };
     report::write(&policy.role, &confinement).map_err(ConfineError::Report)
 }
 
@@ -107,9 +127,9 @@ pub fn enforce(policy: &Policy, mut begun: Begun) -> Result<(), ConfineError> {
         }
     };
     let (has_landlock, has_seccomp) = (landlock.is_some(), seccomp.is_some());
-    let Begun { rlimits, left_out } = begun;
+    let Begun { rlimits, cgroup, left_out } = begun;
     let confinement =
-        ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock, seccomp, left_out };
+        ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock, seccomp, cgroup, left_out };
     // Later the runtime directory is out of reach. If a step fails now the process ends.
     report::write(&policy.role, &confinement).map_err(ConfineError::Report)?;
     if has_landlock {

@@ -9,7 +9,7 @@ use sandpen_guest::protocol::{PowerOff, RootfsSource, Volume};
 
 use super::vm_spec::{Boot, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
-use crate::driver::confine::{Policy, SystemCalls};
+use crate::driver::confine::{Policy, SystemCalls, cgroup};
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::shares::Share;
@@ -23,6 +23,10 @@ use crate::kernel::krunfw;
 /// generator, the console and the ports; two are kept for a disk and a network.
 const SHARES_MAX: usize = 5;
 
+/// Memory in MiB that the process may use beside the guest's: libkrun's own, which is small, and the
+/// page cache of shared files.
+const OVERHEAD_MIB: u32 = 256;
+
 pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) -> Result<Prepared, DriverError> {
     let network = network::plan(&launch.spec, NAME, network::Kind::Tsi)?;
     memory::check(launch.spec.resources.memory_mib, NAME)?;
@@ -34,7 +38,8 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let port_map = |plan: &network::Plan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
-    let mut policy = policy(&boot);
+    let cgroup = cgroup::plan(launch, OVERHEAD_MIB);
+    let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&boot) };
     network::permit(network.as_ref(), &mut policy);
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
@@ -56,7 +61,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = mounts;
     network::tell(network, &mut start);
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit() })
+    Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit(), cgroup: cgroup.ok() })
 }
 
 /// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.

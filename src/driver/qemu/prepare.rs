@@ -11,7 +11,7 @@ use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
 
 use super::QemuConfig;
-use crate::driver::confine::{self, Policy};
+use crate::driver::confine::{self, Policy, cgroup};
 use crate::driver::control::start_message;
 use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use crate::driver::shares::Share;
@@ -84,13 +84,16 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         Some(helper) => helper.clone(),
         None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
     };
-    let mut policy = policy(&qemu.path, &args);
+    let cgroup = cgroup::plan(launch, overhead_mib(accelerator, args.shares.len()));
+    let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&qemu.path, &args) };
     network::permit(network.as_ref(), &mut policy);
     let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
     let mut confined = vec![confine::helper::SUBCOMMAND.into(), qemu.path.into_os_string()];
     confined.extend(args.to_argv());
+    let cgroup_text =
+        serde_json::to_string(&cgroup).map_err(|source| failed("describing the cgroup of the microVM", source))?;
     let mut processes: Vec<_> =
-        shares.all().enumerate().map(|(number, share)| virtiofsd(&helper, number, share)).collect();
+        shares.all().enumerate().map(|(number, share)| virtiofsd(&helper, number, share, &cgroup_text)).collect();
     processes.push(process(VMM_ROLE, &helper, confined, StdioSpec::Data(policy)));
     let waiter = WaiterSpec {
         tags: vec![tag],
@@ -104,7 +107,18 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = shares.mounts;
     network::tell(network, &mut start);
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config) })
+    Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config), cgroup: cgroup.ok() })
+}
+
+/// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up
+/// to 1 GiB, QEMU's default. The rest is QEMU, virtiofsd, and the page cache of shared files.
+fn overhead_mib(accelerator: Accelerator, shares: usize) -> u32 {
+    let translated = match accelerator {
+        Accelerator::Kvm => 0,
+        Accelerator::Tcg => 1024,
+    };
+    let companions = u32::try_from(shares).unwrap_or(u32::MAX).saturating_mul(64);
+    companions.saturating_add(translated + 384)
 }
 
 /// Where programs and libraries of a system lie, QEMU's firmware among them; nothing of a user's.
@@ -143,9 +157,10 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
 }
 
 /// The process that shares a directory; it sees nothing else of the host.
-fn virtiofsd(helper: &Path, number: usize, share: &Share) -> ProcessSpec {
+fn virtiofsd(helper: &Path, number: usize, share: &Share, cgroup: &str) -> ProcessSpec {
     let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), (&share.directory).into()];
     args.extend([virtiofs::SHARE_NUMBER.into(), number.to_string().into()]);
+    args.extend([virtiofs::CGROUP.into(), cgroup.into()]);
     args.extend(share.read_only.then(|| virtiofs::READ_ONLY.into()));
     process(&virtiofs::role(number), helper, args, StdioSpec::Listener(share_socket(number)))
 }

@@ -2,12 +2,15 @@
 //! rely on: everything the guest said, then what broke, then [`VmmEvent::VmmExited`].
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sandpen_actors::driver::VmmEvent;
-use sandpen_actors::state::FailureReason;
+use sandpen_actors::state::{ExitStatus, FailureReason};
 use sandpen_actors::waiter::{WaitedEnd, WaitedVmm};
 use tokio::sync::mpsc;
+
+use crate::driver::confine::cgroup;
 
 /// The FIFO that the guest's messages come through.
 pub(super) const CONTROL_OUT: &str = "control.out";
@@ -22,6 +25,7 @@ pub(super) async fn watch(
     listen: impl Future<Output = ()>,
     mut told: mpsc::Receiver<VmmEvent>,
     events: mpsc::Sender<VmmEvent>,
+    cgroups: Vec<PathBuf>,
 ) {
     let mut guest = std::pin::pin!(relay(listen, &mut told, &events));
     let mut guest_is_done = false;
@@ -38,7 +42,8 @@ pub(super) async fn watch(
         let _ = waited.close_fifo(CONTROL_OUT).await;
         let _ = tokio::time::timeout(DRAIN_LIMIT, guest).await;
     }
-    for event in events_of(&end) {
+    let out_of_memory = ran_out_of_memory(cgroups).await;
+    for event in events_of(&end, out_of_memory) {
         let _ = events.send(event).await;
     }
 }
@@ -54,8 +59,17 @@ async fn relay(listen: impl Future<Output = ()>, told: &mut mpsc::Receiver<VmmEv
     tokio::join!(listen, pass_on);
 }
 
-/// What the end of a VMM process means.
-pub(super) fn events_of(end: &WaitedEnd) -> impl Iterator<Item = VmmEvent> {
-    let lost = end.companion_lost.clone().map(|process| VmmEvent::Faulted(FailureReason::CompanionLost { process }));
-    lost.into_iter().chain([VmmEvent::VmmExited(end.status)])
+/// Whether the kernel ended one of the processes for want of memory.
+pub(super) async fn ran_out_of_memory(cgroups: Vec<PathBuf>) -> bool {
+    let kills = tokio::task::spawn_blocking(move || cgroup::oom_kills(&cgroups));
+    kills.await.is_ok_and(|kills| kills > 0)
+}
+
+/// What the end of a VMM process means. The kernel's reason comes before its consequences.
+pub(super) fn events_of(end: &WaitedEnd, out_of_memory: bool) -> impl Iterator<Item = VmmEvent> {
+    const SIGKILL: i32 = nix::libc::SIGKILL;
+    let lost = end.companion_lost.clone().map(|process| FailureReason::CompanionLost { process });
+    let killed = lost.is_some() || end.status == ExitStatus::Signal(SIGKILL);
+    let reason = if out_of_memory && killed { Some(FailureReason::OutOfMemory) } else { lost };
+    reason.map(VmmEvent::Faulted).into_iter().chain([VmmEvent::VmmExited(end.status)])
 }
