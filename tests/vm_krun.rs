@@ -211,4 +211,5 @@ fn a_cgroup_outlives_the_daemon_and_goes_with_its_microvm() {
     until("its end is seen", || home.inspect("b")["state"] == "FAILED");
     assert_eq!(home.inspect("b")["failure_kind"], "out_of_memory");
     until("its cgroup is gone", || gone(1));
+    until("nothing is left of them", || cgroups[1].iter().all(|directory| !directory.parent().unwrap().exists()));
 }

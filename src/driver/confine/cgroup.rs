@@ -121,10 +121,8 @@ impl Group {
     }
 
     fn make_and_join(&self) -> io::Result<()> {
-        match fs::create_dir(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        // What is above it goes with the last sandbox, which may just have been.
+        fs::create_dir_all(&self.directory)?;
         for (file, value) in &self.limits {
             fs::write(self.directory.join(file), value)?;
         }
@@ -175,8 +173,20 @@ pub fn remove(paths: &[PathBuf]) -> io::Result<()> {
                 removed => break removed,
             }
         });
+        if let Some(base) = path.parent() {
+            remove_base(base);
+        }
     }
     failed
+}
+
+/// Removes the directory above a sandbox's, if it was the last one; under version 2 it stays, since its
+/// children's controllers are switched on in it.
+fn remove_base(base: &Path) {
+    if !base.join("cgroup.subtree_control").exists() {
+        // Refused while another sandbox is in it.
+        let _ = fs::remove_dir(base);
+    }
 }
 
 /// Whether this is the path of a sandbox's cgroup, as [`plan`] makes them.

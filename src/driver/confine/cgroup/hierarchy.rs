@@ -57,8 +57,8 @@ impl Hierarchy {
         if !first.is_empty() {
             return Ok(Self::V1(first));
         }
-        let second = mounts.iter().filter(|mount| mount.version == 2);
-        let second = second.filter_map(|mount| mount.directory(own("")?)).next();
+        let mut second = mounts.iter().filter(|mount| mount.version == 2);
+        let second = second.find_map(|mount| mount.directory(own("")?));
         second.map(Self::V2).ok_or_else(|| "no cgroup file system is mounted here".to_owned())
     }
 
@@ -144,6 +144,7 @@ impl Hierarchy {
                     tracing::info!(cgroup = ?entry.path(), "removed a cgroup that an earlier run left");
                 }
             }
+            super::remove_base(&base);
         }
     }
 }

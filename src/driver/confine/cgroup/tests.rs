@@ -42,7 +42,9 @@ fn version_2_is_found_and_what_is_not_mounted_is_not() {
 fn first() -> (tempfile::TempDir, Hierarchy) {
     let dir = tempfile::tempdir().unwrap();
     let own = ["memory", "pids"].map(|controller| (controller.to_owned(), dir.path().join(controller)));
-    own.iter().for_each(|(_, path)| fs::create_dir(path).unwrap());
+    for (_, path) in &own {
+        fs::create_dir(path).unwrap();
+    }
     (dir, Hierarchy::V1(own.into()))
 }
 
@@ -74,6 +76,8 @@ fn what_is_empty_is_removed_and_what_is_not_stays() {
     assert!(!base.join("default.a").exists() && base.join("default.b").exists());
     assert!(remove(&[base.join("default.a"), base.join("default.b/in-use")]).is_ok());
     assert!(!base.join("default.b/in-use").exists());
+    assert!(remove(&[base.join("default.b")]).is_ok());
+    assert!(!base.exists());
 }
 
 /// Directories in the place of cgroups of version 2: `unit/own`, with these processes in `own`.
