@@ -9,7 +9,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The oldest libkrun with all functions that are called (src/driver/krun_sys/libkrun.h), as far as
+/// The oldest libkrun with all functions that are called (src/driver/libkrun_header/libkrun.h), as far as
 /// was tried.
 const LIBKRUN_MIN: &str = "1.19";
 

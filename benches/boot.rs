@@ -51,6 +51,7 @@ impl Setup {
             initramfs,
             shares: vec![ROOTFS_TAG.to_owned()],
             network: None,
+            disk: None,
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{RecordTransition, SandboxRow};
 use sandpen_actors::spec::{
-    ByteString, DriverChoice, Network, PublishedPort, RestartPolicy, Rlimit, TerminalSize, Volume,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, Network, PublishedPort, RestartPolicy, Rlimit,
+    TerminalSize, Volume,
 };
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
 use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::supervisor::NamedDisk;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::confine::ProcessConfinement;
@@ -117,6 +119,8 @@ pub struct Sandbox {
     pub volumes: Vec<Volume>,
     /// Limits of the workload's process.
     pub rlimits: Vec<Rlimit>,
+    /// What a root of layers is written to; null where the root directory is written in place.
+    pub disk: Option<SandboxDisk>,
 }
 
 impl Sandbox {
@@ -165,6 +169,7 @@ impl Sandbox {
             confinement: None,
             volumes: spec.volumes.clone(),
             rlimits: spec.rlimits.clone(),
+            disk: dir.disk(spec).map(|path| SandboxDisk::new(&spec.disk, path)),
         }
     }
 
@@ -197,6 +202,44 @@ impl Sandbox {
             Some("timed_out") => workload.unwrap_or(TIMED_OUT),
             Some(_) => FAILED,
         }
+    }
+}
+
+/// The disk of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxDisk {
+    /// The name under which it is kept; null for one that goes with the sandbox.
+    pub name: Option<DiskName>,
+    /// The size that was asked for, or the default; null where a named disk may have another one.
+    pub bytes: Option<u64>,
+    /// The image on the host.
+    pub path: PathBuf,
+}
+
+impl SandboxDisk {
+    fn new(disk: &Disk, path: PathBuf) -> Self {
+        let default = disk.name.is_none().then_some(DISK_DEFAULT_BYTES);
+        Self { name: disk.name.clone(), bytes: disk.bytes.or(default), path }
+    }
+}
+
+/// A disk with a name of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskEntry {
+    /// Its name.
+    pub name: DiskName,
+    /// Its size: the most that can be written to it.
+    pub bytes: u64,
+    /// What it takes of the host's disk.
+    pub used_bytes: u64,
+    /// The live sandbox that has it, as CONFIG/NAME.
+    pub used_by: Option<String>,
+}
+
+impl From<NamedDisk> for DiskEntry {
+    fn from(disk: NamedDisk) -> Self {
+        let NamedDisk { name, bytes, used_bytes, used_by } = disk;
+        Self { name, bytes, used_bytes, used_by: used_by.map(|key| key.to_string()) }
     }
 }
 

@@ -9,6 +9,7 @@ use nix::unistd::{AccessFlags, Uid, access};
 use serde::{Deserialize, Serialize};
 
 use crate::driver::confine::{self, cgroup::Hierarchy};
+use crate::driver::disk;
 use crate::driver::host::{self, KrunUnusable, QEMU_PACKAGE};
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::virtiofs::OPEN_FILES_MIN;
@@ -66,7 +67,8 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
     let for_krun = krun(data_dir);
-    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup()];
+    let for_all =
+        [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup(), disks(data_dir)];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     let (auto, reason) = if !works(&for_all) {
         (None, "no microVM can run until what failed above is mended".to_owned())
@@ -146,6 +148,22 @@ fn user_namespaces() -> Option<Check> {
         None => check(format!("cannot be made: {error}"))
             .advise("a container or security module forbids them; allow them there, or run sandpen as root"),
     })
+}
+
+/// Never a failure: only `--overlay`, `--disk` and `--keep-disk` need it.
+fn disks(data_dir: &Path) -> Check {
+    const NEEDED_BY: &str = "--overlay and --disk cannot be used";
+    let lacks = kernel::find(data_dir).ok();
+    let lacks = lacks.and_then(|kernel| disk::MODULES.into_iter().find(|module| kernel.check_has(module).is_err()));
+    match (disk::find_program(), lacks) {
+        (Err(error), _) => Check::new("disks", CheckStatus::Warn, format!("{NEEDED_BY}: {error}"))
+            .advise(format!("apt-get install {}", disk::MKE2FS_PACKAGE)),
+        (Ok(_), Some(module)) => {
+            Check::new("disks", CheckStatus::Warn, format!("{NEEDED_BY}: the guest kernel lacks {module}"))
+                .advise("sandpen kernel install")
+        }
+        (Ok(program), None) => Check::new("disks", CheckStatus::Ok, format!("made with {}", program.display())),
+    }
 }
 
 fn state_directory(state_dir: &Path) -> Check {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandpen::actors::spec::{SandboxKey, SandboxName};
+use sandpen::actors::spec::{DiskName, SandboxKey, SandboxName};
 use sandpen::actors::state_dir::StateDir;
 
 type Words = BTreeSet<String>;
@@ -187,10 +187,12 @@ fn the_state_directory() {
         dir.log(&key),
         dir.vmm_log(&key),
         dir.runtime(&key),
+        dir.sandbox_disk(&key),
+        dir.named_disk(&DiskName::new("DISK").unwrap()),
     ]
     .iter()
     .map(|path| path.strip_prefix("/state").unwrap().to_str().unwrap())
-    .map(|path| path.replace("default", "<config>").replace("NAME", "<name>"))
+    .map(|path| path.replace("default", "<config>").replace("NAME", "<name>").replace("DISK", "<disk>"))
     .collect();
     assert_eq!(documented, code);
 }

@@ -60,6 +60,14 @@ sandpen run -v "/root/v,1:x:/data" -v /root/ro:/data/ro:ro /root/inner -- sh -c 
     echo x > /data/ro/new; rm /data/ro/file; chmod 777 /data/ro/file; cat /data/ro/file' 2>/dev/null
 echo "$(cat /root/v,1:x/out) $(ls /root/ro) $(stat -c %a /root/ro/file)"
 
+echo "== layers"
+mkdir -p /root/top/etc && echo top > /root/top/etc/both && echo base > /root/inner/etc/both
+sandpen run -n o --overlay /root/top --disk 16M /root/inner -- sh -c '
+    cat /etc/both; echo mine > /etc/both; rm -r /root; dd if=/dev/zero of=/fill 2>&1 | grep -o "No space.*"; rm /fill; cat /etc/both'
+echo "$? $(cat /root/top/etc/both /root/inner/etc/both) $(ls -d /root/inner/root) $(ls /root/state/disks/sandbox/default)"
+sandpen run --rm --keep-disk k /root/inner -- sh -c 'echo kept > /etc/k' && sandpen run --rm --keep-disk k /root/inner -- cat /etc/k
+sandpen rm o; sandpen disk ls --json | grep '"name"'; ls /root/state/disks/sandbox/default
+
 echo "== stop"
 sandpen run -d -n s /root/inner -- sh -c 'trap "echo asked; exit 5" TERM; echo ready; while :; do sleep 1; done' >/dev/null
 for i in $(seq 100); do sandpen logs s | grep -q ready && break; sleep 1; done
@@ -111,6 +119,10 @@ fn linux_runs_in_microvms_of_libkrun() {
     let home = Home::new();
     let root = home.path().join("outer");
     nested::outer_root(&root, Path::new(env!("CARGO_BIN_EXE_sandpen")), &modules, &firmware);
+    let mke2fs = sandpen::driver::disk::find_program().expect("mke2fs (`make test` installs it)");
+    // Busybox's own is another one.
+    std::fs::remove_file(root.join("bin/mke2fs")).unwrap();
+    nested::add_program(&root, &mke2fs, "mke2fs");
     std::fs::write(root.join("script"), nested::PREPARE.to_owned() + SCRIPT).unwrap();
     let mut command = home.sandpen(&["run", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
     command
@@ -138,6 +150,9 @@ fn linux_runs_in_microvms_of_libkrun() {
     assert_eq!(scenario(&text, "bare root"), ["no directories needed", "code 0"]);
     assert_eq!(scenario(&text, "not found"), ["code 127"]);
     assert_eq!(scenario(&text, "volumes"), ["remounted", "kept", "out file 644"]);
+    let layers = ["top", "No space left on device", "mine", "0 top base /root/inner/root o.img", "kept", "o"];
+    assert_eq!(scenario(&text, "layers")[..6], layers);
+    assert_eq!(scenario(&text, "layers")[6..], [r#"    "name": "k","#]);
     let stop = scenario(&text, "stop");
     assert_eq!(stop[..2], ["ready", "asked"]);
     assert!(stop[2].contains("\"exit_code\": 5"), "{stop:?}");

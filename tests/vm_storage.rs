@@ -1,5 +1,5 @@
-//! Volumes with real microVMs: what the guest writes is on the host, what it may not write stays as
-//! it is, and hostile paths lead nowhere.
+//! Volumes, layers and disks with real microVMs: what the guest writes is where it belongs, what it may
+//! not write stays as it is, and hostile paths lead nowhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
@@ -126,4 +126,148 @@ fn volumes_that_cannot_be_are_refused_with_what_to_do() {
     assert_eq!(output.status.code(), Some(126), "{}", explain(&output));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("\"/file\" of a volume is not a directory"), "{error}");
+}
+
+/// What `dir` holds, as text, so that a change of it shows.
+fn contents(dir: &str) -> String {
+    let output = std::process::Command::new("find").args([dir, "-printf", "%P %y %s %m %U %T@\n"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn disk_of(home: &Home, name: &str) -> std::path::PathBuf {
+    home.inspect(name)["disk"]["path"].as_str().unwrap().into()
+}
+
+fn has_disks() -> bool {
+    let installed = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
+    let kernel = sandpen::kernel::find(&installed).unwrap();
+    let lacks = sandpen::driver::disk::MODULES.iter().find_map(|module| kernel.check_has(module).err());
+    let lacks = lacks.map(|error| error.to_string());
+    let missing = lacks.or(sandpen::driver::disk::find_program().err().map(|error| error.to_string()));
+    if let Some(missing) = missing {
+        assert!(std::env::var_os("SANDPEN_REQUIRE_VM").is_none(), "{missing}");
+        eprintln!("skipped: {missing}; run `sandpen kernel install` again");
+        return false;
+    }
+    true
+}
+
+#[test]
+fn layers_are_shared_and_what_is_written_is_not() {
+    let home = Home::new();
+    if !has_disks() {
+        return;
+    }
+    let rootfs = home.rootfs();
+    let top = home.path().join("top, of:all").to_str().unwrap().to_owned();
+    fs::create_dir_all(format!("{top}/etc")).unwrap();
+    for (path, text) in [("etc/both", "top\n"), ("only-top", "x\n")] {
+        fs::write(format!("{top}/{path}"), text).unwrap();
+    }
+    fs::write(format!("{rootfs}/etc/both"), "base\n").unwrap();
+    fs::write(format!("{rootfs}/etc/base"), "base\n").unwrap();
+    let before = (contents(&rootfs), contents(&top));
+
+    let run = |name: &str, extra: &[&str], script: &str| {
+        let mut args = vec!["run", "-n", name, "--overlay", &top];
+        args.extend(extra);
+        args.extend([rootfs.as_str(), "--", "sh", "-c", script]);
+        home.run(&args)
+    };
+    // One fills its disk, removes and changes what it finds.
+    let output = run(
+        "a",
+        &["--disk", "32M"],
+        "cat /etc/both /etc/base; echo mine > /etc/both; rm /only-top; mv /etc/base /etc/moved; rm -r /root
+         mknod /pass c 1 3 && cat /pass 2>&1
+         mount -o remount,rw /proc 2>/dev/null; grep -c ' / overlay' /proc/mounts
+         dd if=/dev/zero of=/fill bs=64k 2>&1 | grep -o 'No space left.*'; rm /fill; echo goes on > /after; cat /after",
+    );
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..2], ["top", "base"], "{}", explain(&output));
+    assert!(lines[2].contains("Permission denied"), "a device node works: {}", explain(&output));
+    assert_eq!(lines[3..], ["1", "No space left on device", "goes on"], "{}", explain(&output));
+    assert_eq!(output.status.code(), Some(0));
+    let disk = disk_of(&home, "a");
+    let meta = fs::metadata(&disk).unwrap();
+    assert_eq!(meta.len(), 32 << 20);
+    assert!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512 <= 33 << 20);
+    let row = home.inspect("a");
+    assert_eq!(row["rootfs"], format!("overlayfs:{}:{rootfs}", top.replace(':', "\\:")));
+    assert_eq!(row["disk"]["bytes"], 32 << 20);
+
+    // The other one over the same layers saw and sees nothing of it; nor does the host.
+    let output = run("b", &[], "cat /etc/both /etc/base /only-top; ls /after /root; exit 7");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "top\nbase\nx\n/root:\n", "{}", explain(&output));
+    assert_eq!((contents(&rootfs), contents(&top)), before, "a layer was written to");
+
+    // The same name again begins anew, and a removed sandbox leaves no disk.
+    let output = run("a", &["--disk", "64M"], "cat /etc/both /only-top");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "top\nx\n", "{}", explain(&output));
+    assert_eq!(fs::metadata(&disk).unwrap().len(), 64 << 20);
+    home.ok(&["rm", "a", "b"]);
+    assert_eq!(fs::read_dir(disk.parent().unwrap()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_named_disk_outlives_its_sandbox_a_killed_vmm_and_the_daemon() {
+    let home = Home::new();
+    if !has_disks() {
+        return;
+    }
+    let rootfs = home.rootfs();
+    let before = contents(&rootfs);
+    let run = |name: &str, script: &str| {
+        home.run(&["run", "--rm", "-n", name, "--keep-disk", "work", &rootfs, "--", "sh", "-c", script])
+    };
+    home.ok(&[
+        "run",
+        "-d",
+        "-n",
+        "a",
+        "--disk",
+        "64M",
+        "--keep-disk",
+        "work",
+        &rootfs,
+        "--",
+        "sh",
+        "-c",
+        "echo first > /kept; echo x > /more; sync; echo ready; while :; do echo x >> /more; sync; done",
+    ]);
+    support::until("the first file is on disk", || home.ok(&["logs", "a"]).contains("ready"));
+
+    // In use: the second is refused and nothing touched, also by a daemon that was not there before.
+    let refused = |what: &[&str]| {
+        let error = home.fails(what);
+        assert!(error.contains("disk work is in use by sandbox default/a"), "{error}");
+    };
+    refused(&["run", "-n", "b", "--keep-disk", "work", &rootfs, "--", "true"]);
+    refused(&["disk", "rm", "work"]);
+    home.ok(&["shutdown"]);
+    refused(&["run", "-n", "b", "--keep-disk", "work", &rootfs, "--", "true"]);
+    assert!(home.fails(&["inspect", "b"]).contains("there is no sandbox"));
+    let listed: serde_json::Value = serde_json::from_str(&home.ok(&["disk", "ls", "--json"])).unwrap();
+    assert_eq!((&listed[0]["name"], &listed[0]["used_by"]), (&"work".into(), &"default/a".into()), "{listed}");
+    assert_eq!(listed[0]["bytes"], 64 << 20);
+
+    // SIGKILL to the VMM while it writes: the journal makes the file system whole again.
+    let pid = i32::try_from(home.inspect("a")["microvm_pid"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    home.run(&["wait", "a"]);
+    home.ok(&["rm", "a"]);
+    let output = run("c", "cat /kept; echo second >> /kept; test -e /more && echo more");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\nmore\n", "{}", explain(&output));
+    // Another size than it has is refused before anything happens to it.
+    let output = home.run(&["run", "--rm", "--disk", "1G", "--keep-disk", "work", &rootfs, "--", "true"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("instead of 1073741824"), "{}", explain(&output));
+    let output = run("d", "cat /kept");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\nsecond\n", "{}", explain(&output));
+
+    assert!(home.ok(&["disk", "ls"]).contains("work"));
+    assert_eq!(home.ok(&["disk", "rm", "work"]), "work\n");
+    assert!(home.fails(&["disk", "rm", "work"]).contains("there is no disk work"));
+    assert_eq!(home.ok(&["disk", "ls", "--json"]).trim(), "[]");
+    assert_eq!(contents(&rootfs), before, "the root directory was written to");
 }

@@ -4,6 +4,7 @@
 //! safe file name, a [`SandboxSpec`] that passed [`SandboxSpec::check`] can be started.
 
 mod bytes;
+mod disk;
 mod error;
 mod names;
 mod network;
@@ -21,8 +22,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use bytes::ByteString;
+pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use error::SpecError;
-pub use names::{ConfigName, SandboxKey, SandboxName};
+pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
 pub use rootfs::Rootfs;
@@ -148,6 +150,9 @@ pub struct SandboxSpec {
     /// Limits of the workload's process, at most one of a name.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,
+    /// Where an [`Rootfs::Overlayfs`] root is written to.
+    #[serde(default)]
+    pub disk: Disk,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -187,6 +192,7 @@ impl SandboxSpec {
             ports: Vec::new(),
             volumes: Vec::new(),
             rlimits: Vec::new(),
+            disk: Disk::default(),
         }
     }
 
@@ -269,6 +275,7 @@ impl SandboxSpec {
         network::check(self.network, &self.ports)?;
         volume::check(&self.volumes)?;
         rlimits::check(&self.rlimits)?;
+        disk::check(&self.rootfs, &self.disk)?;
         Ok(())
     }
 }

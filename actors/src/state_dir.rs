@@ -10,11 +10,18 @@
 //!   cache/                 initramfs files, named by content
 //!   logs/<config>/<name>.log[.N], .log[.N].idx, .vmm
 //!   run/<config>/<name>/   FIFOs, sockets, exit status of a live microVM
+//!   disks/sandbox/<config>/<name>.img  what a sandbox has written over its layers
+//!   disks/named/<disk>.img             the same, kept under a name of its own
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use crate::spec::SandboxKey;
+use crate::spec::{DiskName, Rootfs, SandboxKey, SandboxSpec};
+
+/// The end of a disk's file name.
+pub const DISK_SUFFIX: &str = ".img";
+/// The beginning of the file name of a disk in the making; no name of a sandbox or disk begins so.
+pub const DISK_DRAFT_PREFIX: &str = ".disk-";
 
 /// A state directory by its absolute path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,5 +92,34 @@ impl StateDir {
     /// A live microVM's runtime directory.
     pub fn runtime(&self, key: &SandboxKey) -> PathBuf {
         self.runtime_root().join(key.config.as_str()).join(key.name.as_str())
+    }
+
+    /// The directory of all disks that belong to one sandbox each.
+    pub fn sandbox_disks(&self) -> PathBuf {
+        self.0.join("disks/sandbox")
+    }
+
+    /// The disk that belongs to a sandbox and goes with it.
+    pub fn sandbox_disk(&self, key: &SandboxKey) -> PathBuf {
+        self.sandbox_disks().join(key.config.as_str()).join(format!("{}{DISK_SUFFIX}", key.name))
+    }
+
+    /// The directory of all disks with a name.
+    pub fn named_disks(&self) -> PathBuf {
+        self.0.join("disks/named")
+    }
+
+    /// A disk that outlives its sandboxes.
+    pub fn named_disk(&self, name: &DiskName) -> PathBuf {
+        self.named_disks().join(format!("{name}{DISK_SUFFIX}"))
+    }
+
+    /// The disk that a sandbox of this specification writes to; `None` where it writes in place.
+    pub fn disk(&self, spec: &SandboxSpec) -> Option<PathBuf> {
+        match (&spec.rootfs, &spec.disk.name) {
+            (Rootfs::Native(_), _) => None,
+            (Rootfs::Overlayfs(_), Some(name)) => Some(self.named_disk(name)),
+            (Rootfs::Overlayfs(_), None) => Some(self.sandbox_disk(&spec.key)),
+        }
     }
 }

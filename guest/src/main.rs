@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod machine;
 mod network;
+mod overlay;
 mod ports;
 mod process;
 mod relay;

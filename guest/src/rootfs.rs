@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -15,6 +16,7 @@ use nix::unistd::{chdir, chroot};
 use sandpen_guest::protocol::RootfsSource;
 
 use crate::log::log;
+use crate::overlay;
 
 /// Where the root is mounted before the move; in the initramfs.
 const STAGING: &str = "/newroot";
@@ -42,6 +44,9 @@ pub enum RootfsError {
         #[source]
         source: io::Error,
     },
+    /// The layers could not be mounted.
+    #[error("making the root directory of layers")]
+    Overlay(#[from] overlay::OverlayError),
     /// A device node could not be made.
     #[error("making {path}")]
     Node {
@@ -63,9 +68,15 @@ pub fn enter(source: &RootfsSource) -> Result<(), RootfsError> {
 }
 
 fn enter_with_open_mask(source: &RootfsSource) -> Result<(), RootfsError> {
-    if let RootfsSource::Virtiofs { tag } = source {
-        mount_virtiofs(tag)?;
-        move_into_staging()?;
+    match source {
+        RootfsSource::Virtiofs { tag } => {
+            mount_virtiofs(tag)?;
+            move_into(Path::new(STAGING))?;
+        }
+        RootfsSource::Overlay { lowers, disk } => {
+            move_into(&overlay::mount_below(Path::new(STAGING), lowers, disk)?)?;
+        }
+        RootfsSource::Current => {}
     }
     mount_system_directories()
 }
@@ -85,9 +96,9 @@ fn mount_virtiofs(tag: &str) -> Result<(), RootfsError> {
 }
 
 /// `pivot_root` does not work on an initramfs: the root is mounted over it, as `switch_root` does.
-fn move_into_staging() -> Result<(), RootfsError> {
+fn move_into(root: &Path) -> Result<(), RootfsError> {
     let failed = |step| move |errno: Errno| RootfsError::Move { step, source: errno.into() };
-    chdir(STAGING).map_err(failed("entering it"))?;
+    chdir(root).map_err(failed("entering it"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(failed("moving the mount"))?;
     chroot(".").map_err(failed("changing the root"))?;
     chdir("/").map_err(failed("entering the new root"))

@@ -6,6 +6,7 @@ mod attach;
 mod completion;
 mod daemon;
 mod detach_keys;
+mod disk;
 mod doctor;
 mod error;
 mod foreground;
@@ -95,6 +96,7 @@ enum Command {
     Stop(stop::Args),
     Kill(kill::Args),
     Rm(rm::Args),
+    Disk(disk::Args),
     Doctor(doctor::Args),
     Kernel(kernel::Args),
     Daemon(daemon::Args),
@@ -170,6 +172,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Stop(args) => stop::execute(global, args).await,
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
+            Command::Disk(args) => disk::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
             Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),
         }

@@ -11,11 +11,11 @@ use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{ErrorDetail, Sandbox, Transition};
+use sandpen::api::{DiskEntry, ErrorDetail, Sandbox, Transition};
 use sandpen::client::ClientError;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_actors::driver::error_chain;
-use sandpen_actors::spec::{ByteString, SandboxKey};
+use sandpen_actors::spec::{ByteString, DiskName, SandboxKey};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -209,14 +209,43 @@ pub fn exit_code(sandbox: &Sandbox) -> Result<u8, CliError> {
     Ok(super::FAILED)
 }
 
-/// The result of one action on each of several sandboxes: names that worked on stdout, errors on
+/// What is called by a name on the command line.
+pub trait Named {
+    /// The name as one would type it.
+    fn shown(&self) -> String;
+}
+
+impl Named for SandboxKey {
+    fn shown(&self) -> String {
+        short_name(self.config.as_str(), self.name.as_str())
+    }
+}
+
+impl Named for DiskName {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Named disks as a table.
+pub fn disks(disks: &[DiskEntry]) -> Result<u8, CliError> {
+    let heading = ["NAME", "SIZE", "ON HOST", "USED BY"].map(str::to_owned);
+    let mebibytes = |bytes: u64| format!("{}M", bytes.div_ceil(1 << 20));
+    let rows = disks.iter().map(|disk| {
+        let user = disk.used_by.as_deref().map_or_else(|| "-".to_owned(), plain);
+        [disk.name.to_string(), mebibytes(disk.bytes), mebibytes(disk.used_bytes), user]
+    });
+    bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
+}
+
+/// The result of one action on each of several things: names that worked on stdout, errors on
 /// stderr.
-pub fn each<T>(keys: &[SandboxKey], results: Vec<Result<T, ClientError>>, debug: bool) -> Result<u8, CliError> {
+pub fn each<K: Named, T>(keys: &[K], results: Vec<Result<T, ClientError>>, debug: bool) -> Result<u8, CliError> {
     let mut code = 0;
     for (key, result) in keys.iter().zip(results) {
         match result {
             Ok(_) => {
-                bytes(format!("{}\n", short_name(key.config.as_str(), key.name.as_str())).as_bytes())?;
+                bytes(format!("{}\n", key.shown()).as_bytes())?;
             }
             Err(failure) => {
                 error(&failure.into(), debug);

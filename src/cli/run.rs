@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
-    ByteString, DriverChoice, LogLimits, Network, PublishedPort, Resources, Rlimit, Rootfs, SandboxKey, SandboxSpec,
-    Volume,
+    ByteString, Disk, DiskName, DriverChoice, LogLimits, Network, PublishedPort, Resources, Rlimit, Rootfs, SandboxKey,
+    SandboxSpec, Volume,
 };
 
 use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network};
@@ -32,6 +32,8 @@ Examples:
   sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
   sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
+  sandpen run --disk 1G ./rootfs -- sh -c 'rm -rf /bin'
+  sandpen run --overlay ./tools --keep-disk work ./rootfs -- sh
   sandpen run --timeout 30s ./rootfs -- ./untrusted
   sandpen run -p 8080:80 ./rootfs -- /srv/web
   sandpen run --rlimit nofile=4096 --rlimit core=0 ./rootfs -- ./job")]
@@ -90,6 +92,15 @@ pub struct Args {
     /// times
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     rlimit: Vec<Rlimit>,
+    /// Directory over ROOTFS, topmost first; may be given several times. None of them is written to
+    #[arg(long, value_name = "DIR")]
+    overlay: Vec<OsString>,
+    /// Write to a disk of at most this size instead of ROOTFS, with its unit [default with --overlay: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    disk: Option<u64>,
+    /// Keep that disk under a name: made where it is missing, there for the next sandbox
+    #[arg(long, value_name = "DISK")]
+    keep_disk: Option<DiskName>,
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
@@ -111,18 +122,15 @@ impl Args {
         }
     }
 
-    /// The directory by its real path, so that a link that is turned later changes nothing for a
-    /// restart.
+    /// The root directory, or the layers if it is not written in place.
     fn rootfs(&self) -> Result<Rootfs, CliError> {
-        let path = PathBuf::from(&self.rootfs);
-        if !matches!(self.rootfs.as_bytes().first(), Some(b'.' | b'/')) {
-            return Err(CliError::RootfsForm(path));
+        let base = real_directory(&self.rootfs)?;
+        if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() {
+            return Ok(Rootfs::Native(base));
         }
-        let real = path.canonicalize().map_err(|source| CliError::Rootfs { path, source })?;
-        if real.to_str().is_none() {
-            return Err(CliError::RootfsText(real));
-        }
-        Ok(Rootfs::Native(real))
+        let mut layers = self.overlay.iter().map(real_directory).collect::<Result<Vec<_>, _>>()?;
+        layers.push(base);
+        Ok(Rootfs::Overlayfs(layers))
     }
 
     /// The volumes, their directories by their real paths as the root's.
@@ -172,6 +180,7 @@ impl Args {
             rlimits: self.rlimit.clone(),
             network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::On }),
             ports: self.publish.clone(),
+            disk: Disk { bytes: self.disk, name: self.keep_disk.clone() },
             ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
         };
         spec.config_last_modified = None;
@@ -183,6 +192,16 @@ impl Args {
         spec.check()?;
         Ok(spec)
     }
+}
+
+/// A directory by its real path, so that a link that is turned later changes nothing for a restart.
+fn real_directory(given: &OsString) -> Result<PathBuf, CliError> {
+    let path = PathBuf::from(given);
+    if !matches!(given.as_bytes().first(), Some(b'.' | b'/')) {
+        return Err(CliError::RootfsForm(path));
+    }
+    let real = path.canonicalize().map_err(|source| CliError::Rootfs { path, source })?;
+    if real.to_str().is_none() { Err(CliError::RootfsText(real)) } else { Ok(real) }
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {

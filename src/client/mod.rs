@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_actors::driver::OutputStream;
-use sandpen_actors::spec::{SandboxKey, SandboxSpec, TerminalSize};
+use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    API_VERSION, ErrorBody, KillRequest, NAME, Sandbox, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
-    Transition, Version,
+    API_VERSION, DiskEntry, ErrorBody, KillRequest, NAME, Sandbox, ShutdownReply, ShutdownRequest, StdinReply,
+    StopRequest, Transition, Version,
 };
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
@@ -269,6 +269,23 @@ impl Client {
     /// See [`ClientError`].
     pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), ClientError> {
         let reply = self.send(Method::POST, &path(key, "/resize"), Body::json(&size)?).await?;
+        reply.collect().await.map(drop)
+    }
+
+    /// The disks with names of their own.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn disks(&self) -> Result<Vec<DiskEntry>, ClientError> {
+        self.get("/v1/disks").await
+    }
+
+    /// Removes a named disk that no live sandbox has.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
+        let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
         reply.collect().await.map(drop)
     }
 

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
-use sandpen_actors::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
+use sandpen_actors::spec::{ConfigName, DiskName, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
 use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stream;
-use crate::api::{BODY_MAX_BYTES, KillRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition};
+use crate::api::{
+    BODY_MAX_BYTES, DiskEntry, KillRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
+};
 use crate::driver::confine;
 use crate::orchestrator::SandpenError;
 
@@ -45,6 +47,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/resize").route(web::post().to(resize)))
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
+        .service(resource("/v1/disks").route(web::get().to(disks)))
+        .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
         .default_service(web::to(reject::no_such_route));
 }
 
@@ -170,6 +174,19 @@ async fn kill(shared: Data<Shared>, path: KeyPath, body: Json<KillRequest>) -> R
 async fn resize(shared: Data<Shared>, path: KeyPath, size: Json<TerminalSize>) -> Result<HttpResponse, Rejection> {
     let (key, size, handle) = (key(path)?, size.into_inner(), shared.handle.clone());
     finish(async move { handle.resize(&key, size).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn disks(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
+    let disks = shared.handle.disks().await?;
+    Ok(HttpResponse::Ok().json(disks.into_iter().map(DiskEntry::from).collect::<Vec<_>>()))
+}
+
+async fn remove_disk(shared: Data<Shared>, path: Path<String>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let name = DiskName::new(path.into_inner()).map_err(|e| Rejection::from_error("invalid_name", &e))?;
+    let handle = shared.handle.clone();
+    finish(async move { handle.remove_disk(&name).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

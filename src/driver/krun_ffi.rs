@@ -21,6 +21,12 @@ use nix::libc;
 const ROOT_TAG: &CStr = c"/dev/root";
 /// What libkrun's kernel parameters name as PID 1.
 const INIT_PATH: &CStr = c"/init.krun";
+/// What PID 1 mounts on while it makes a root of its own (`guest/src/boot.rs`, `rootfs.rs`).
+const MOUNT_POINTS: [&CStr; 4] = [c"/dev", c"/proc", c"/sys", c"/newroot"];
+/// The serial number of the disk.
+const DISK_ID: &CStr = c"sandpen-disk";
+/// `KRUN_DISK_FORMAT_RAW` of libkrun.h.
+const DISK_FORMAT_RAW: u32 = 0;
 /// `KRUN_LOG_LEVEL_WARN`, `KRUN_LOG_STYLE_NEVER`, `KRUN_LOG_OPTION_NO_ENV` and
 /// `KRUN_KERNEL_FORMAT_ELF` of libkrun.h.
 const LOG_LEVEL_WARN: u32 = 2;
@@ -160,6 +166,29 @@ impl Context {
         let directory = text("the path of the root directory", directory.as_bytes())?;
         // SAFETY: a NUL-terminated string that lives through the call, which copies it.
         check("krun_set_root", unsafe { krun_sys::krun_set_root(self.id, directory.as_ptr()) })?;
+        self.add_init(init)
+    }
+
+    /// Makes an empty directory the guest's first root, with `init` and mount points in it; `init`
+    /// makes another one.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn set_empty_root(&mut self, init: &'static [u8]) -> Result<(), KrunError> {
+        // SAFETY: a NUL-terminated constant; without a directory there is nothing but what is added.
+        let answer = unsafe { krun_sys::krun_add_virtiofs3(self.id, ROOT_TAG.as_ptr(), std::ptr::null(), 0, true) };
+        check("krun_add_virtiofs3", answer)?;
+        for directory in MOUNT_POINTS {
+            // SAFETY: NUL-terminated constants that live through the call, which copies them.
+            let answer =
+                unsafe { krun_sys::krun_fs_add_overlay_dir(self.id, ROOT_TAG.as_ptr(), directory.as_ptr(), 0o755) };
+            check("krun_fs_add_overlay_dir", answer)?;
+        }
+        self.add_init(init)
+    }
+
+    /// Puts PID 1 into the root.
+    fn add_init(&mut self, init: &'static [u8]) -> Result<(), KrunError> {
         // SAFETY: NUL-terminated constants; pointer and length are of one slice that lives, unchanged,
         // as long as the process, as the call demands.
         let answer = unsafe {
@@ -174,6 +203,21 @@ impl Context {
             )
         };
         check("krun_fs_add_overlay_file", answer).map(drop)
+    }
+
+    /// Adds a disk, the guest's first one, from an image without a format of its own. `lock` is kept
+    /// open as long as the process lives.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn add_disk(&mut self, image: &Path, lock: OwnedFd) -> Result<(), KrunError> {
+        let image = text("the path of the disk", image.as_os_str().as_bytes())?;
+        // SAFETY: NUL-terminated strings that live through the call, which copies them.
+        let answer =
+            unsafe { krun_sys::krun_add_disk2(self.id, DISK_ID.as_ptr(), image.as_ptr(), DISK_FORMAT_RAW, false) };
+        check("krun_add_disk2", answer)?;
+        self.held.push(lock);
+        Ok(())
     }
 
     /// Shares another host directory under a virtiofs tag. With `read_only` libkrun answers every

@@ -2,6 +2,7 @@
 
 pub mod confine;
 pub mod control;
+pub mod disk;
 mod guest;
 pub mod host;
 pub mod initramfs;

@@ -4,9 +4,10 @@
 //! reach the guest through the control port. Paths of sockets and FIFOs are relative to the
 //! sandbox's runtime directory, which is QEMU's working directory.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
 pub use super::waited::PORTS;
@@ -61,6 +62,8 @@ pub struct QemuArgs {
     pub shares: Vec<String>,
     /// The network, if there is one.
     pub network: Option<UserNetwork>,
+    /// The disk image of the writable layer, where there is one; the guest's first disk.
+    pub disk: Option<PathBuf>,
 }
 
 /// QEMU's user networking.
@@ -112,6 +115,15 @@ impl QemuArgs {
             argv.pair("-chardev", format!("socket,id=share{number},path={}", share_socket(number)));
             argv.pair("-device", format!("vhost-user-fs-device,chardev=share{number},tag={tag},queue-size=1024"));
         }
+        if let Some(disk) = &self.disk {
+            let mut image = OsString::from("driver=file,node-name=disk,discard=unmap,filename=");
+            // A comma would begin the next property.
+            image.push(doubled_commas(disk.as_os_str()));
+            argv.pair("-blockdev", image);
+            // By default QEMU stops a machine whose host has no room left, and nobody would go on.
+            let device = "virtio-blk-device,drive=disk,num-queues=1,werror=report,rerror=report";
+            argv.pair("-device", device);
+        }
         argv.pair("-device", "virtio-serial-device,id=ports");
         for (number, (fifo, port)) in (1..).zip(PORTS) {
             // `pipe` opens both FIFOs O_RDWR: a reader may come and go without a byte being lost.
@@ -136,6 +148,19 @@ impl QemuArgs {
         }
         parameters
     }
+}
+
+/// How QEMU's option syntax writes a comma.
+fn doubled_commas(text: &OsStr) -> OsString {
+    let commas = text.as_bytes().iter().filter(|byte| **byte == b',').count();
+    let mut doubled = Vec::with_capacity(text.len() + commas);
+    for byte in text.as_bytes() {
+        doubled.push(*byte);
+        if *byte == b',' {
+            doubled.push(b',');
+        }
+    }
+    OsString::from_vec(doubled)
 }
 
 struct Argv(Vec<OsString>);
@@ -165,6 +190,7 @@ mod tests {
             initramfs: "/state/cache/initramfs-ab.cpio".into(),
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
             network: None,
+            disk: None,
         }
     }
 
@@ -236,6 +262,19 @@ mod tests {
         insta::assert_snapshot!(text(&connected).strip_prefix(&text(&plain)).unwrap(), @r"
         -netdev user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:53-:5353
         -device virtio-net-device,netdev=net
+        ");
+    }
+
+    #[test]
+    fn a_disk_is_a_device_more_and_its_path_adds_no_options() {
+        let mut args = args(Accelerator::Tcg);
+        let without = text(&args);
+        args.disk = Some("/st,ate/a=b,readonly=on.img".into());
+        let with = text(&args);
+        let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
+        insta::assert_snapshot!(added.join("\n"), @r"
+        -blockdev driver=file,node-name=disk,discard=unmap,filename=/st,,ate/a=b,,readonly=on.img
+        -device virtio-blk-device,drive=disk,num-queues=1,werror=report,rerror=report
         ");
     }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use sandpen_actors::driver::DriverError;
 use sandpen_actors::spec::{Rootfs, SandboxSpec, by_depth};
-use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, Volume};
+use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
 
 use super::waited::failed;
 
@@ -35,8 +35,8 @@ pub(super) struct Share {
 /// All shared directories of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shares {
-    /// The root directory.
-    pub(super) root: Share,
+    /// The root directory, or its layers, topmost first.
+    pub(super) root: Vec<Share>,
     /// The volumes, in the order in which they are mounted.
     pub(super) volumes: Vec<Share>,
     /// What the guest is told of the volumes.
@@ -46,7 +46,13 @@ pub(super) struct Shares {
 impl Shares {
     /// Each of them, the root first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Share> {
-        std::iter::once(&self.root).chain(&self.volumes)
+        self.root.iter().chain(&self.volumes)
+    }
+
+    /// What the guest is told of a root of layers; its disk is the machine's first one.
+    pub(super) fn layered_root(&self) -> RootfsSource {
+        let lowers = self.root.iter().map(|layer| layer.tag.clone()).collect();
+        RootfsSource::Overlay { lowers, disk: "/dev/vda".to_owned() }
     }
 }
 
@@ -54,16 +60,10 @@ impl Shares {
 /// `driver` has room for.
 pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shares, DriverError> {
     let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
-    let path = match &spec.rootfs {
-        Rootfs::Native(path) => path,
-        Rootfs::Overlayfs(_) => {
-            return Err(unsupported("an overlayfs rootfs; use native: with one directory".to_owned()));
-        }
-    };
-    let wanted = 1 + spec.volumes.len();
+    let wanted = spec.rootfs.paths().len() + spec.volumes.len();
     if wanted > most {
         return Err(unsupported(format!(
-            "{wanted} shared directories (root directory and volumes); its machines have room for {most}"
+            "{wanted} shared directories (root directory or its layers, and volumes); its machines have room for {most}"
         )));
     }
     let share = |tag: String, path: &Path, read_only: bool| {
@@ -79,7 +79,15 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
             .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
         Ok::<_, DriverError>(Share { tag, directory: text.to_owned(), read_only })
     };
-    let root = share(ROOTFS_TAG.to_owned(), path, false)?;
+    let root = match &spec.rootfs {
+        Rootfs::Native(path) => vec![share(ROOTFS_TAG.to_owned(), path, false)?],
+        Rootfs::Overlayfs(layers) => {
+            let layers = layers.iter().enumerate();
+            layers
+                .map(|(number, path)| share(format!("sandpen-layer-{number}"), path, true))
+                .collect::<Result<_, _>>()?
+        }
+    };
     let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
     for (number, volume) in by_depth(&spec.volumes).into_iter().enumerate() {
         let tag = format!("sandpen-volume-{number}");
@@ -127,7 +135,11 @@ mod tests {
         assert_eq!(shares.mounts[0].target.as_slice(), b"/a");
         let error = find(&spec, "x", 2).unwrap_err().to_string();
         assert!(error.contains('3') && error.contains("room for 2"), "{error}");
+        spec.rootfs = Rootfs::Overlayfs(vec![dir.path().into(), "/".into()]);
+        let shares = find(&spec, "x", 4).unwrap();
+        assert!(shares.root.iter().all(|layer| layer.read_only));
+        assert_eq!(shares.root[1].tag, "sandpen-layer-1");
         spec.volumes[0].host = dir.path().join("gone");
-        assert!(find(&spec, "x", 3).unwrap_err().chain().contains("gone"));
+        assert!(find(&spec, "x", 4).unwrap_err().chain().contains("gone"));
     }
 }

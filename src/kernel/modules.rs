@@ -10,15 +10,19 @@ use object::{Object as _, ObjectSection as _};
 
 use super::compression::{self, CompressionError};
 
-/// Modules that guests use: the virtio transport, ports and shared directories, networks, what disk images as
-/// rootfs need, and KVM for microVMs inside of guests. The second field says whether a kernel without it is of no use.
-pub const WANTED: [(&str, bool); 9] = [
+/// Modules that guests use: the virtio transport, ports and shared directories, networks, what disk
+/// images as rootfs and writable layers need, and KVM for microVMs inside of guests. The second field says
+/// whether a kernel without it is of no use.
+pub const WANTED: [(&str, bool); 11] = [
     ("virtio_mmio", true),
     ("virtio_console", true),
     ("virtiofs", true),
     ("virtio_net", false),
     ("virtio_blk", false),
     ("overlay", false),
+    // What ext4's checksums are made with; later kernels have it built in under another name.
+    ("crc32c_generic", false),
+    ("ext4", false),
     ("erofs", false),
     ("kvm_amd", false),
     ("kvm_intel", false),

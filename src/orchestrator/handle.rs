@@ -9,10 +9,11 @@ use sandpen_actors::database::{
 };
 use sandpen_actors::driver::{DriverError, VmmProcess};
 use sandpen_actors::log_writer::LogError;
-use sandpen_actors::spec::{SandboxKey, SandboxSpec, TerminalSize};
+use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    KillSandbox, OpenChannels, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    KillSandbox, ListDisks, NamedDisk, OpenChannels, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor,
+    SupervisorError, WaitSandbox,
 };
 
 use super::output::{Output, OutputOptions};
@@ -67,6 +68,9 @@ impl SandpenError {
                 SupervisorError::Driver(DriverError::Unavailable { .. }) => "driver_unavailable",
                 SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => "unsupported",
                 SupervisorError::Driver(_) | SupervisorError::Monitor(_) => "guest_unreachable",
+                SupervisorError::DiskInUse { .. } => "disk_in_use",
+                SupervisorError::DiskNotFound { .. } => "not_found",
+                SupervisorError::Disk { .. } => "internal",
                 SupervisorError::Database(_) | SupervisorError::RemoveLog { .. } | SupervisorError::Gone => "internal",
             },
             Self::NoStdin(_) => "no_stdin",
@@ -156,6 +160,22 @@ impl Handle {
     /// `NotFound`, `AlreadyLive`.
     pub async fn remove(&self, key: &SandboxKey, force: bool) -> Result<(), SandpenError> {
         Ok(self.supervisor.send(RemoveSandbox { key: key.clone(), force }).await??)
+    }
+
+    /// The disks with names of their own.
+    ///
+    /// # Errors
+    /// Their directory cannot be read.
+    pub async fn disks(&self) -> Result<Vec<NamedDisk>, SandpenError> {
+        Ok(self.supervisor.send(ListDisks).await??)
+    }
+
+    /// Removes a named disk that no live sandbox has.
+    ///
+    /// # Errors
+    /// `DiskNotFound`, `DiskInUse`.
+    pub async fn remove_disk(&self, name: &DiskName) -> Result<(), SandpenError> {
+        Ok(self.supervisor.send(RemoveDisk { name: name.clone() }).await??)
     }
 
     /// The sandbox's output, from its log: a reader that stalls holds up nobody and misses nothing.

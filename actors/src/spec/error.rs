@@ -10,7 +10,7 @@ pub enum SpecError {
         "{what} name {name:?} is not allowed: use 1 to 63 of A-Z a-z 0-9 _ . -, starting with a letter or digit, without \"..\""
     )]
     Name {
-        /// "sandbox" or "config".
+        /// "sandbox", "config" or "disk".
         what: &'static str,
         /// The refused name.
         name: String,
@@ -98,6 +98,18 @@ pub enum SpecError {
     /// One port of the host for two.
     #[error("port {0} of the host is published twice")]
     PortTwice(u16),
+    /// A root of no layers.
+    #[error("an overlayfs rootfs has no directories; give at least one")]
+    NoLayers,
+    /// A directory that is two layers of one root.
+    #[error("the directory {0:?} is given twice as a layer of the rootfs")]
+    LayerTwice(PathBuf),
+    /// A disk for a root that is written in place.
+    #[error("a disk goes with an overlayfs rootfs; a native one is written in place")]
+    DiskWithoutLayers,
+    /// A disk that cannot be made.
+    #[error("a disk of {0} bytes: use 16M to 1024G, in steps of 4K")]
+    DiskSize(u64),
     /// A volume that cannot be had.
     #[error("volume {volume:?} cannot be used: {reason}")]
     Volume {

@@ -81,6 +81,12 @@ checked_name!(
     "config"
 );
 
+checked_name!(
+    /// The name of a disk that outlives its sandbox.
+    DiskName,
+    "disk"
+);
+
 impl Default for ConfigName {
     fn default() -> Self {
         Self("default".to_owned())

@@ -1,6 +1,6 @@
 //! The actor: what it holds, and what happens to a child that ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use chrono::Utc;
 use tokio::sync::oneshot;
 
 use super::child::Child;
+use super::disks;
 use super::restart::{HEALTHY_AFTER, pause_before_restart};
 use super::start::record;
 use super::{Shutdown, SupervisorError};
@@ -19,7 +20,7 @@ use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
 use crate::log_writer::{LogError, remove_files};
 use crate::monitor::StateChanged;
-use crate::spec::SandboxKey;
+use crate::spec::{DiskName, SandboxKey};
 use crate::state::{Event, SandboxState, StopCause};
 use crate::state_dir::StateDir;
 
@@ -57,6 +58,7 @@ pub struct Supervisor {
     pub(super) children: HashMap<SandboxKey, Child>,
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
+    pub(super) removing_disks: HashSet<DiskName>,
     /// Whether a [`super::Reconcile`] has begun.
     pub(super) reconciled: bool,
 }
@@ -64,7 +66,14 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor without children; send [`Reconcile`] first.
     pub fn new(config: SupervisorConfig) -> Self {
-        Self { config, children: HashMap::new(), subscribers: Vec::new(), shutting_down: None, reconciled: false }
+        Self {
+            config,
+            children: HashMap::new(),
+            subscribers: Vec::new(),
+            shutting_down: None,
+            removing_disks: HashSet::new(),
+            reconciled: false,
+        }
     }
 
     /// One sandbox's log always runs on the same thread.
@@ -162,6 +171,7 @@ impl Supervisor {
         let database = self.config.database.clone();
         let (id, key) = (row.id, row.spec.key.clone());
         let (log, vmm_log) = (self.config.state_dir.log(&key), self.config.state_dir.vmm_log(&key));
+        let (dir, of_disk) = (self.config.state_dir.clone(), key.clone());
         async move {
             let files = move || {
                 remove_files(&log)?;
@@ -174,6 +184,8 @@ impl Supervisor {
             };
             let removed = tokio::task::spawn_blocking(files).await.map_err(|_| SupervisorError::Gone)?;
             removed.map_err(|source| SupervisorError::RemoveLog { key, source })?;
+            let disk = tokio::task::spawn_blocking(move || disks::remove_own(&dir, &of_disk)).await;
+            disk.map_err(|_| SupervisorError::Gone)??;
             Ok(database.send(database::RemoveSandbox(id)).await??)
         }
     }

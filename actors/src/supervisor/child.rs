@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::database::SandboxRow;
 use crate::log_writer::LogWriter;
 use crate::monitor::Monitor;
+use crate::spec::DiskName;
 
 /// A monitor may be lost this often within [`INTENSITY_WINDOW`]; once more, and its sandbox is FAILED.
 const INTENSITY_LIMIT: usize = 5;
@@ -38,10 +39,23 @@ pub(super) struct Child {
     pub(super) removing: bool,
     /// Restarts since the last healthy run.
     pub(super) restarts_in_a_row: u32,
+    /// The named disk of one that has no row yet.
+    pub(super) reserved_disk: Option<DiskName>,
     lost_monitors: VecDeque<Instant>,
 }
 
 impl Child {
+    /// The place of a sandbox that is about to be started, with its named disk.
+    pub(super) fn with_disk(reserved_disk: Option<DiskName>) -> Self {
+        Self { reserved_disk, ..Self::default() }
+    }
+
+    /// Whether this named disk is this child's.
+    pub(super) fn uses_disk(&self, name: &DiskName) -> bool {
+        let of_row = self.row.as_ref().and_then(|row| row.spec.disk.name.as_ref());
+        self.reserved_disk.as_ref() == Some(name) || of_row == Some(name)
+    }
+
     /// The place of a sandbox whose files are being removed.
     pub(super) fn in_removal() -> Self {
         Self { removing: true, ..Self::default() }

@@ -29,16 +29,22 @@ impl Handler<StartSandbox> for Supervisor {
         if let Some(child) = self.children.get(&key) {
             return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
         }
-        let driver =
-            match self.check_room().and_then(|()| Ok(self.config.drivers.select(&spec.driver, spec.network)?)) {
-                Ok(driver) => driver,
-                Err(error) => return self.refuse(error),
-            };
-        let mut child = Child::default();
+        let free = self.check_room().and_then(|()| self.check_disk(spec.disk.name.as_ref()));
+        let driver = match free.and_then(|()| Ok(self.config.drivers.select(&spec.driver, spec.network)?)) {
+            Ok(driver) => driver,
+            Err(error) => return self.refuse(error),
+        };
+        let mut child = Child::with_disk(spec.disk.name.clone());
         let (sender, started) = oneshot::channel();
         child.until_started.push(sender);
         self.children.insert(key.clone(), child);
-        let row = reserve_row(self.config.database.clone(), spec, driver.name(), self.config.supervisor_pid);
+        let row = reserve_row(
+            self.config.database.clone(),
+            self.config.state_dir.clone(),
+            spec,
+            driver.name(),
+            self.config.supervisor_pid,
+        );
         let hosted = row.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
                 this.host_child(row, driver, StartMode::Launch, ctx);

@@ -8,7 +8,7 @@ use actix::{Message, Recipient};
 use super::SupervisorError;
 use crate::database::SandboxRow;
 use crate::monitor::{Channels, StateChanged};
-use crate::spec::{SandboxKey, SandboxSpec};
+use crate::spec::{DiskName, SandboxKey, SandboxSpec};
 
 /// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
 /// not be started, or was faster than the answer): look at the row's state.
@@ -47,6 +47,32 @@ pub struct RemoveSandbox {
     pub key: SandboxKey,
     /// Whether a live one is killed first.
     pub force: bool,
+}
+
+/// Lists the disks with names of their own, by name.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<NamedDisk>, SupervisorError>")]
+pub struct ListDisks;
+
+/// Removes a named disk that no live sandbox has.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), SupervisorError>")]
+pub struct RemoveDisk {
+    /// Which.
+    pub name: DiskName,
+}
+
+/// A disk that outlives its sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDisk {
+    /// Its name.
+    pub name: DiskName,
+    /// Its size.
+    pub bytes: u64,
+    /// What it takes of the host's disk.
+    pub used_bytes: u64,
+    /// The live sandbox that has it.
+    pub used_by: Option<SandboxKey>,
 }
 
 /// Answers the row when the sandbox has ended and no restart is pending.

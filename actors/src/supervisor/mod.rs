@@ -15,6 +15,7 @@
 
 mod actor;
 mod child;
+mod disks;
 mod handlers;
 mod messages;
 mod reconcile;
@@ -30,7 +31,7 @@ use crate::database::DatabaseError;
 use crate::driver::DriverError;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
-use crate::spec::{SandboxKey, SpecError};
+use crate::spec::{DiskName, SandboxKey, SpecError};
 
 /// Why the supervisor refused or could not finish a request.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,29 @@ pub enum SupervisorError {
         /// The cause.
         #[source]
         source: LogError,
+    },
+    /// A live sandbox has the disk; nothing was changed.
+    #[error("disk {name} is in use by sandbox {user}; stop that one first or use another disk")]
+    DiskInUse {
+        /// Which disk.
+        name: DiskName,
+        /// Who has it.
+        user: SandboxKey,
+    },
+    /// There is no such disk.
+    #[error("there is no disk {name}; `sandpen disk ls` lists all")]
+    DiskNotFound {
+        /// Which.
+        name: DiskName,
+    },
+    /// The disks could not be read or changed.
+    #[error("{action}")]
+    Disk {
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
     },
     /// An actor that the request needs is gone.
     #[error("an internal part has ended; look into the daemon's log")]

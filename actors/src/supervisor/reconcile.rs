@@ -14,6 +14,7 @@ use chrono::Utc;
 use futures::future::join_all;
 
 use super::actor::{Answer, Supervisor};
+use super::disks;
 use super::{Reconcile, ReconcileReport, SupervisorError};
 use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
@@ -35,11 +36,17 @@ impl Handler<Reconcile> for Supervisor {
         // Only before the first start: later, what has no row yet may just be in the making.
         let first = !std::mem::replace(&mut self.reconciled, true) && self.children.is_empty();
         let rows = async move {
+            let rows = database.send(ListSandboxes).await??;
             if first {
-                let live = database.send(ListLiveKeys).await??;
-                sweep(&dir, live.into_iter().collect()).await;
+                let live: HashSet<_> = database.send(ListLiveKeys).await??.into_iter().collect();
+                sweep(&dir, &live).await;
+                let swept = tokio::task::spawn_blocking(move || {
+                    disks::sweep(&dir, &rows, &live);
+                    rows
+                });
+                return swept.await.map_err(|_| SupervisorError::Gone);
             }
-            Ok::<_, SupervisorError>(database.send(ListSandboxes).await??)
+            Ok::<_, SupervisorError>(rows)
         };
         let removed = rows.into_actor(self).then(move |rows, this, _| {
             let parted = rows.map(|rows| rows.into_iter().partition::<Vec<_>, _>(|row| first && is_to_go(row)));
@@ -90,7 +97,7 @@ impl Supervisor {
 
 /// Ends and removes everything below the runtime directories that belongs to no live sandbox.
 /// Before any start: a leftover waiter would refuse one of its name.
-async fn sweep(dir: &StateDir, live: HashSet<SandboxKey>) {
+async fn sweep(dir: &StateDir, live: &HashSet<SandboxKey>) {
     let root = dir.runtime_root();
     let found = tokio::task::spawn_blocking(move || runtime_dirs(&root)).await;
     let leftovers: Vec<SandboxKey> = found.into_iter().flatten().filter(|key| !live.contains(key)).collect();

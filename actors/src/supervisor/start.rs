@@ -9,6 +9,7 @@ use nix::libc::SIGKILL;
 
 use super::SupervisorError;
 use super::actor::Supervisor;
+use super::disks;
 use crate::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::hosting::{DownReason, host_on};
@@ -16,6 +17,7 @@ use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, Stop};
 use crate::spec::{SandboxKey, SandboxSpec, SpecError};
 use crate::state::{Event, ExitStatus, FailureReason};
+use crate::state_dir::StateDir;
 use crate::transition::advance;
 
 /// How long an orphaned VMM may take to end after SIGKILL.
@@ -43,6 +45,7 @@ pub(super) async fn record(
 /// The row of a sandbox that is about to be started, durable and STARTING.
 pub(super) async fn reserve_row(
     database: actix::Addr<Database>,
+    dir: StateDir,
     spec: SandboxSpec,
     driver: &'static str,
     supervisor_pid: u32,
@@ -56,6 +59,9 @@ pub(super) async fn reserve_row(
     });
     let spec = checked.await.map_err(|_| SupervisorError::Gone)??;
     let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
+    // What an earlier run of this name wrote goes; a restart by the policy keeps it.
+    let key = row.spec.key.clone();
+    tokio::task::spawn_blocking(move || disks::remove_own(&dir, &key)).await.map_err(|_| SupervisorError::Gone)??;
     row.driver = Some(driver.to_owned());
     row.supervisor_pid = supervisor_pid;
     record(&database, &row, Event::StartRequested).await

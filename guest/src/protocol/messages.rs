@@ -142,6 +142,13 @@ pub enum RootfsSource {
     },
     /// What is `/` already, as libkrun arranges it.
     Current,
+    /// Read-only directories of the host under a writable layer.
+    Overlay {
+        /// Tags of the directories, topmost first.
+        lowers: Vec<String>,
+        /// The disk of the writable layer, an ext4 file system; for example `/dev/vda`.
+        disk: String,
+    },
 }
 
 /// A directory of the host, mounted by virtiofs below the root.

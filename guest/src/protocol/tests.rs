@@ -21,6 +21,14 @@ fn extras() -> impl Strategy<Value = (Vec<Rlimit>, Network, Option<Bytes>)> {
     (vec(rlimit, 0..16), network, proptest::option::of(bytes()))
 }
 
+fn rootfs_source() -> impl Strategy<Value = RootfsSource> {
+    prop_oneof![
+        Just(RootfsSource::Current),
+        ".{0,20}".prop_map(|tag| RootfsSource::Virtiofs { tag }),
+        (vec(".{0,20}", 0..4), ".{0,20}").prop_map(|(lowers, disk)| RootfsSource::Overlay { lowers, disk }),
+    ]
+}
+
 prop_compose! {
     fn start()(
         command in vec(bytes(), 0..8),
@@ -28,8 +36,7 @@ prop_compose! {
         workdir in proptest::option::of(bytes()),
         hostname in ".{0,20}",
         stdin in any::<bool>(),
-        current in any::<bool>(),
-        tag in ".{0,20}",
+        rootfs in rootfs_source(),
         seconds in any::<u64>(),
         nanos in 0..1_000_000_000_u32,
         entropy in any::<[[u8; 32]; 2]>(),
@@ -40,7 +47,7 @@ prop_compose! {
     ) -> Start {
         Start {
             command, env, workdir, hostname, stdin,
-            rootfs: if current { RootfsSource::Current } else { RootfsSource::Virtiofs { tag } },
+            rootfs,
             wall_clock: Duration::new(seconds, nanos),
             entropy,
             power_off: if off { PowerOff::Off } else { PowerOff::Reset },

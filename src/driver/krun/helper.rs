@@ -9,10 +9,10 @@
 //! VMM log. Its exit code says nothing: libkrun ends with 0 after a guest's triple fault too.
 
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::vm_spec::{Boot, MAX_BYTES, VmSpec};
 use crate::driver::confine::{self, ConfineError};
@@ -38,6 +38,8 @@ enum HelperError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the disk {0:?} is in use by another microVM")]
+    DiskInUse(PathBuf),
     #[error("/dev/kvm cannot be opened; see `sandpen doctor`")]
     Kvm(#[source] std::io::Error),
     #[error("libkrun")]
@@ -72,10 +74,16 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;
     match &spec.boot {
-        Boot::Linux { root, volumes, .. } => {
-            context.set_root(root, guest_binary())?;
-            for volume in volumes {
-                context.add_share(&volume.tag, &volume.directory, volume.read_only)?;
+        Boot::Linux { root, shares, disk, .. } => {
+            match root {
+                Some(root) => context.set_root(root, guest_binary())?,
+                None => context.set_empty_root(guest_binary())?,
+            }
+            for share in shares {
+                context.add_share(&share.tag, &share.directory, share.read_only)?;
+            }
+            if let Some(disk) = disk {
+                context.add_disk(disk, lock_disk(disk)?)?;
             }
         }
         Boot::Bare { image } => {
@@ -105,6 +113,18 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     // Everything is open but what libkrun itself opens by path: the policy has those.
     confine::enforce(&spec.policy, begun)?;
     Ok(context.enter()?)
+}
+
+/// Locks the image for as long as this process lives, as QEMU does with its own: two machines that
+/// write to one file system would destroy it.
+fn lock_disk(path: &Path) -> Result<OwnedFd, HelperError> {
+    let failed = |source| HelperError::Open { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file.into()),
+        Err(TryLockError::WouldBlock) => Err(HelperError::DiskInUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 fn read_spec() -> Result<VmSpec, HelperError> {

@@ -15,7 +15,7 @@ use crate::driver::qemu_args::Accelerator;
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{host, memory, network, shares};
+use crate::driver::{disk, host, memory, network, shares};
 use crate::kernel::krunfw;
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
@@ -31,9 +31,9 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let network = network::plan(&launch.spec, NAME, network::Kind::Tsi)?;
     memory::check(launch.spec.resources.memory_mib, NAME)?;
     let resources = launch.spec.resources;
-    let (boot, mounts) = match payload {
+    let (boot, rootfs, mounts) = match payload {
         Payload::Linux => linux(config, launch)?,
-        Payload::Bare => (bare(launch)?, Vec::new()),
+        Payload::Bare => (bare(launch)?, RootfsSource::Current, Vec::new()),
     };
     let port_map = |plan: &network::Plan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
@@ -57,7 +57,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
         vmm_log_limit: VMM_LOG_LIMIT,
     };
     // libkrun's machine ends by a reset; it knows no power button.
-    let mut start = start_message(&launch.spec, RootfsSource::Current, PowerOff::Reset)
+    let mut start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = mounts;
     network::tell(network, &mut start);
@@ -70,12 +70,13 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
     match boot {
-        Boot::Linux { root, volumes, .. } => {
-            policy.own.push(root.into());
-            for volume in volumes {
-                let list = if volume.read_only { &mut policy.read } else { &mut policy.own };
-                list.push((&volume.directory).into());
+        Boot::Linux { root, shares, disk, .. } => {
+            policy.own.extend(root.iter().map(PathBuf::from));
+            for share in shares {
+                let list = if share.read_only { &mut policy.read } else { &mut policy.own };
+                list.push((&share.directory).into());
             }
+            policy.modify.extend(disk.clone());
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
@@ -85,8 +86,12 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     policy
 }
 
-fn linux(config: &KrunConfig, launch: &Launch) -> Result<(Boot, Vec<Volume>), DriverError> {
-    let shares = shares::find(&launch.spec, NAME, SHARES_MAX)?;
+type Linux = (Boot, RootfsSource, Vec<Volume>);
+
+fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
+    let disk = config.state_dir.disk(&launch.spec);
+    // The empty first root of a guest that makes its own is one device more.
+    let shares = shares::find(&launch.spec, NAME, SHARES_MAX - usize::from(disk.is_some()))?;
     let acceleration = host::acceleration();
     if acceleration.accelerator != Accelerator::Kvm {
         let reason = format!("libkrun needs KVM: {}; use --driver qemu", acceleration.reason);
@@ -94,9 +99,18 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<(Boot, Vec<Volume>), Dr
     }
     let firmware = krunfw::find(config.firmware.as_deref(), &config.data_dir)
         .map_err(|source| failed("looking for the guest kernel", source))?;
+    let rootfs = match &disk {
+        None => RootfsSource::Current,
+        Some(disk) => {
+            disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
+            shares.layered_root()
+        }
+    };
     let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
-    let volumes = shares.volumes.into_iter().map(shared).collect();
-    Ok((Boot::Linux { firmware, root: shares.root.directory, volumes }, shares.mounts))
+    let mut root = shares.root;
+    let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
+    let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
+    Ok((Boot::Linux { firmware, root: native, shares: shares_beside, disk }, rootfs, shares.mounts))
 }
 
 fn bare(launch: &Launch) -> Result<Boot, DriverError> {

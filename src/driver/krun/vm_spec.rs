@@ -33,11 +33,12 @@ pub(super) enum Boot {
     Linux {
         /// libkrunfw, absolute.
         firmware: PathBuf,
-        /// The host directory that becomes `/`, absolute.
-        root: String,
-        /// Directories beside it.
-        #[serde(default)]
-        volumes: Vec<SharedDir>,
+        /// The host directory that becomes `/`, absolute; `None` where PID 1 makes a root of layers.
+        root: Option<String>,
+        /// Directories beside it: layers and volumes.
+        shares: Vec<SharedDir>,
+        /// The disk image of the writable layer, absolute.
+        disk: Option<PathBuf>,
     },
     /// A bare-metal program, which writes its messages for people to the first serial port.
     Bare {
@@ -65,7 +66,12 @@ mod tests {
     #[test]
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
         let volume = SharedDir { tag: "v".into(), directory: "/d,:\n".into(), read_only: true };
-        let boot = Boot::Linux { firmware: "/a b/\"c".into(), root: "/r\n\\".into(), volumes: vec![volume] };
+        let boot = Boot::Linux {
+            firmware: "/a b/\"c".into(),
+            root: Some("/r\n\\".into()),
+            shares: vec![volume],
+            disk: Some("/x".into()),
+        };
         let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm"), tsi: Some(vec![(1, 65535)]) };
         let json = serde_json::to_vec(&spec).unwrap();
         assert_eq!(serde_json::from_slice::<VmSpec>(&json).unwrap(), spec);

@@ -17,7 +17,7 @@ use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, s
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
-use crate::driver::{guest_binary, host, initramfs, memory, network, shares, tsc};
+use crate::driver::{disk, guest_binary, host, initramfs, memory, network, shares, tsc};
 
 /// The driver of the guest's network device.
 const NETWORK_MODULE: &str = "virtio_net";
@@ -56,12 +56,26 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let qemu = qemu.map_err(|source| failed("looking for QEMU", source))?;
     let kernel =
         crate::kernel::find(&config.data_dir).map_err(|source| failed("looking for the guest kernel", source))?;
-    let extra: &[&str] = if network.is_some() { &[NETWORK_MODULE] } else { &[] };
-    for module in extra {
+    let disk = config.state_dir.disk(&launch.spec);
+    let mut extra = Vec::new();
+    if network.is_some() {
+        extra.push(NETWORK_MODULE);
+    }
+    if disk.is_some() {
+        extra.extend(disk::MODULES);
+    }
+    for module in &extra {
         kernel.check_has(module).map_err(|source| failed("looking for the guest kernel's modules", source))?;
     }
-    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), &kernel, extra)
+    if disk.is_some() {
+        // Some kernels have no such file and do without.
+        extra.extend(disk::OPTIONAL_MODULES);
+    }
+    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), &kernel, &extra)
         .map_err(|source| failed("making the initramfs", source))?;
+    if let Some(disk) = &disk {
+        disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
+    }
     let acceleration = host::acceleration();
     let accelerator = acceleration.accelerator;
     let resources = launch.spec.resources;
@@ -79,6 +93,7 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
             restricted: plan.restricted,
             ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
         }),
+        disk,
     };
     let helper = match &config.helper {
         Some(helper) => helper.clone(),
@@ -102,7 +117,10 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         vmm_log: launch.vmm_log.clone(),
         vmm_log_limit: VMM_LOG_LIMIT,
     };
-    let rootfs = RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() };
+    let rootfs = match args.disk {
+        None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
+        Some(_) => shares.layered_root(),
+    };
     let mut start = start_message(&launch.spec, rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = shares.mounts;
@@ -150,6 +168,7 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
     policy.modify.push("/dev/null".into());
     policy.modify.extend(fifos().into_iter().map(PathBuf::from));
+    policy.modify.extend(args.disk.clone());
     if args.accelerator == Accelerator::Kvm {
         policy.devices.push("/dev/kvm".into());
     }

@@ -13,6 +13,10 @@ int krun_set_vm_config(unsigned int ctx_id, unsigned char num_vcpus, unsigned in
 int krun_set_root(unsigned int ctx_id, const char *root_path);
 int krun_add_virtiofs3(unsigned int ctx_id, const char *tag, const char *path,
                        unsigned long long shm_size, _Bool read_only);
+int krun_add_disk2(unsigned int ctx_id, const char *block_id, const char *disk_path,
+                   unsigned int disk_format, _Bool read_only);
+int krun_fs_add_overlay_dir(unsigned int ctx_id, const char *fs_tag, const char *path,
+                            unsigned int mode);
 int krun_fs_add_overlay_file(unsigned int ctx_id, const char *fs_tag, const char *path,
                              const unsigned char *data, unsigned long data_len, unsigned int mode,
                              _Bool one_shot);

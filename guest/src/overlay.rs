@@ -1,0 +1,103 @@
+//! A root of read-only shared directories under a writable layer on a disk of the sandbox's own.
+//!
+//! Everything is mounted in here: on the host there is nothing to clean up, and two sandboxes over
+//! the same directories have nothing in common that they could write to.
+//!
+//! ```text
+//!   tmpfs on STAGING ─▶ lower-0, lower-1 … by virtiofs ─▶ disk (ext4: upper/, work/) ─▶ root (overlay)
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+
+/// Why there is no such root.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// A mount was refused.
+    #[error("mounting {what}")]
+    Mount {
+        /// What was mounted.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Errno,
+    },
+    /// A directory could not be made.
+    #[error("making {path:?}")]
+    Make {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Mounts the root below `staging`; answers where. `lowers` are virtiofs tags, topmost first.
+pub fn mount_below(staging: &Path, lowers: &[String], disk: &str) -> Result<PathBuf, OverlayError> {
+    make(staging)?;
+    attach("tmpfs", staging, "tmpfs", MsFlags::empty(), "mode=700,size=64k", "a place for mount points")?;
+    let mut layers = Vec::new();
+    for (number, tag) in lowers.iter().enumerate() {
+        let lower = staging.join(format!("lower-{number}"));
+        make(&lower)?;
+        let what = format!("the layer {number} of the root directory (virtiofs tag {tag:?})");
+        attach(tag, &lower, "virtiofs", MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "", &what)?;
+        layers.push(lower);
+    }
+    let (writable, root) = (staging.join("disk"), staging.join("root"));
+    make(&writable)?;
+    // What is deleted gives its room back to the host.
+    attach(disk, &writable, "ext4", MsFlags::MS_NODEV, "discard", "the disk of the writable layer")?;
+    let (upper, work) = (writable.join("upper"), writable.join("work"));
+    if fs::metadata(&upper).is_err() {
+        make(&upper)?;
+        if let Some(top) = layers.first() {
+            // The root's own mode and owner are the upper layer's.
+            copy_owner(top, &upper).map_err(|source| OverlayError::Make { path: upper.clone(), source })?;
+        }
+    }
+    make(&work)?;
+    make(&root)?;
+    let layers: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=on",
+        layers.join(":"),
+        upper.display(),
+        work.display()
+    );
+    attach("overlay", &root, "overlay", MsFlags::MS_NODEV, &options, "the layers of the root directory")?;
+    Ok(root)
+}
+
+fn copy_owner(from: &Path, to: &Path) -> io::Result<()> {
+    let meta = fs::metadata(from)?;
+    chown(to, Some(meta.uid()), Some(meta.gid()))?;
+    fs::set_permissions(to, meta.permissions())
+}
+
+fn make(path: &Path) -> Result<(), OverlayError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // A root that nothing can be made in has it already, or the mount will say so.
+        Err(_) if path.is_dir() => Ok(()),
+        made => made.map_err(|source| OverlayError::Make { path: path.to_owned(), source }),
+    }
+}
+
+fn attach(
+    source: &str,
+    target: &Path,
+    kind: &str,
+    flags: MsFlags,
+    options: &str,
+    what: &str,
+) -> Result<(), OverlayError> {
+    mount(Some(source), target, Some(kind), flags, Some(options))
+        .map_err(|source| OverlayError::Mount { what: what.to_owned(), source })
+}
