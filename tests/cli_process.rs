@@ -68,7 +68,7 @@ fn the_json_has_these_fields() {
     let fields: Vec<_> = row.keys().map(String::as_str).collect();
     assert_eq!(
         fields.join(" "),
-        "command config_file confinement cpus created_at driver driver_wanted ended_at env_names exit_code exit_signal failure \
+        "command config_file confinement cpus created_at disk driver driver_wanted ended_at env_names exit_code exit_signal failure \
          failure_kind generation log memory_mib microvm_pid name network ports remove_on_end restart restart_at \
          restarts rlimits rootfs started_at state stdin terminal timeout_ms vmm_log volumes workdir"
     );

@@ -86,6 +86,7 @@ struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one of it is made, once")]
 enum Command {
     Run(Box<run::Args>),
     Attach(attach::Args),

@@ -152,8 +152,7 @@ impl QemuArgs {
 
 /// How QEMU's option syntax writes a comma.
 fn doubled_commas(text: &OsStr) -> OsString {
-    let commas = text.as_bytes().iter().filter(|byte| **byte == b',').count();
-    let mut doubled = Vec::with_capacity(text.len() + commas);
+    let mut doubled = Vec::with_capacity(text.len());
     for byte in text.as_bytes() {
         doubled.push(*byte);
         if *byte == b',' {

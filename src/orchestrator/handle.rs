@@ -61,7 +61,7 @@ impl SandpenError {
             Self::Supervisor(error) => match error {
                 SupervisorError::Spec(_) => "invalid_spec",
                 SupervisorError::AlreadyLive { .. } => "already_live",
-                SupervisorError::NotFound { .. } => "not_found",
+                SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => "not_found",
                 SupervisorError::NotLive { .. } => "not_live",
                 SupervisorError::NoRoom { .. } => "no_room",
                 SupervisorError::ShuttingDown => "shutting_down",
@@ -69,9 +69,10 @@ impl SandpenError {
                 SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => "unsupported",
                 SupervisorError::Driver(_) | SupervisorError::Monitor(_) => "guest_unreachable",
                 SupervisorError::DiskInUse { .. } => "disk_in_use",
-                SupervisorError::DiskNotFound { .. } => "not_found",
-                SupervisorError::Disk { .. } => "internal",
-                SupervisorError::Database(_) | SupervisorError::RemoveLog { .. } | SupervisorError::Gone => "internal",
+                SupervisorError::Database(_)
+                | SupervisorError::RemoveLog { .. }
+                | SupervisorError::Disk { .. }
+                | SupervisorError::Gone => "internal",
             },
             Self::NoStdin(_) => "no_stdin",
             Self::NoTerminal(_) => "no_terminal",

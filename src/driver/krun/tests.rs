@@ -20,7 +20,7 @@ fn launch(dir: &std::path::Path, rootfs: Rootfs, command: &str) -> Launch {
 async fn what_cannot_be_done_is_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let config = KrunConfig::new(StateDir::new(dir.path().join("state")), dir.path().join("data"));
-    let overlay = launch(dir.path(), Rootfs::Overlayfs(vec![dir.path().into()]), "true");
+    let overlay = launch(dir.path(), Rootfs::Overlayfs(vec![dir.path().into(); 5]), "true");
     let error = KrunDriver::new(config.clone()).launch(overlay).await.unwrap_err();
     assert!(matches!(error, DriverError::Unsupported { .. }), "{error}");
     let native = launch(dir.path(), Rootfs::Native(dir.path().into()), "true");

@@ -254,7 +254,7 @@ async fn what_is_missing_is_said_with_what_to_do() {
     assert!(chain(host.driver().launch(launch.clone()).await).ends_with("run `sandpen kernel install`"));
 
     let mut layered = (*launch.spec).clone();
-    layered.rootfs = Rootfs::Overlayfs(vec!["/a".into(), "/b".into()]);
+    layered.rootfs = Rootfs::Overlayfs(vec!["/a".into(); 21]);
     let layered = Launch { spec: Arc::new(layered), ..launch.clone() };
     assert!(matches!(host.driver().launch(layered).await, Err(DriverError::Unsupported { .. })));
     assert!(matches!(host.driver().adopt(launch.clone()).await, Err(DriverError::Gone)));
