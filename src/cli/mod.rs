@@ -86,7 +86,6 @@ struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one of it is made, once")]
 enum Command {
     Run(Box<run::Args>),
     Attach(attach::Args),
