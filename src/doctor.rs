@@ -67,8 +67,7 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
     let for_krun = krun(data_dir);
-    let for_all =
-        [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup(), disks(data_dir)];
+    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup(), disks(data_dir)];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     let (auto, reason) = if !works(&for_all) {
         (None, "no microVM can run until what failed above is mended".to_owned())
