@@ -68,6 +68,21 @@ echo "$? $(echo $(cat /root/top/etc/both /root/inner/etc/both)) $(ls -d /root/in
 sandpen run --rm --keep-disk k /root/inner -- sh -c 'echo kept > /etc/k' && sandpen run --rm --keep-disk k /root/inner -- cat /etc/k
 sandpen rm o; sandpen disk ls --json | grep '"name"'; ls /root/state/disks/sandbox/default
 
+echo "== network"
+mkdir /root/inner/www /root/www && echo from the guest > /root/inner/www/page && echo from the host > /root/www/page
+httpd -p 127.0.0.1:7000 -h /root/www
+# busybox's wget, linked statically, crashes where it looks up an address.
+page() { printf 'GET /page HTTP/1.0\r\n\r\n' | nc -w 9 127.0.0.1 $1 2>/dev/null | grep '^from'; }
+sandpen run -d -n w -p 8080:80 --rlimit nofile=3000:4000 --rlimit core=0 /root/inner -- sh -c '
+    ulimit -n; ulimit -Hn; ulimit -c; printf "GET /page HTTP/1.0\r\n\r\n" | nc -w 9 127.0.0.1 7000 | grep "^from"
+    exec httpd -f -p 127.0.0.1:80 -h /www' >/dev/null
+for i in $(seq 60); do page 8080 && break; sleep 1; done
+sandpen logs w
+sandpen run -p 7000:80 /root/inner -- true 2>&1 | grep -o 'port 7000 of [0-9.]*'
+sandpen run -p 127.0.0.1:8081:80 /root/inner -- true 2>&1 | grep -o -e '--driver qemu'
+sandpen run /root/inner -- nc -w 9 127.0.0.1 7000 </dev/null 2>/dev/null || echo no way out
+sandpen kill w >/dev/null
+
 echo "== stop"
 sandpen run -d -n s /root/inner -- sh -c 'trap "echo asked; exit 5" TERM; echo ready; while :; do sleep 1; done' >/dev/null
 for i in $(seq 100); do sandpen logs s | grep -q ready && break; sleep 1; done
@@ -160,6 +175,9 @@ fn linux_runs_in_microvms_of_libkrun() {
         r#"    "name": "k","#,
     ];
     assert_eq!(scenario(&text, "layers"), layers);
+    let network = ["from the guest", "3000", "4000", "0", "from the host"];
+    let refusals = ["port 7000 of 0.0.0.0", "--driver qemu", "no way out"];
+    assert_eq!(scenario(&text, "network"), [&network[..], &refusals].concat());
     let stop = scenario(&text, "stop");
     assert_eq!(stop[..2], ["ready", "asked"]);
     assert!(stop[2].contains("\"exit_code\": 5"), "{stop:?}");
