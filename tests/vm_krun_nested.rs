@@ -9,7 +9,7 @@ mod support;
 
 use std::path::Path;
 
-use support::{Home, explain, nested, output_within};
+use support::{Home, explain, features, nested, output_within};
 
 /// A dozen boots in an emulated machine: about one minute alone, more beside other tests.
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(8);
@@ -100,7 +100,10 @@ seq 60 | md5sum
 echo "== reset"
 sandpen run -n p /root/inner -- sh -c 'echo before; reboot -f; sleep 100' 2>/dev/null
 sandpen inspect p | grep '"state"' | head -1
+"#;
 
+/// The last lines.
+const END: &str = r#"
 sandpen shutdown --stop-sandboxes
 echo "== end $(ls /root/state/run/default | wc -l)"
 "#;
@@ -138,7 +141,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     // Busybox's own is another one.
     std::fs::remove_file(root.join("bin/mke2fs")).unwrap();
     nested::add_program(&root, &mke2fs, "mke2fs");
-    std::fs::write(root.join("script"), nested::PREPARE.to_owned() + SCRIPT).unwrap();
+    std::fs::write(root.join("script"), [nested::PREPARE, SCRIPT, &features::script(), END].concat()).unwrap();
     let mut command = home.sandpen(&["run", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
     command
         .args([root.to_str().unwrap(), "--", "sh", "/script"])
@@ -185,5 +188,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     assert_eq!(adopted[0], format!("code 3 {}", adopted[1]));
     let reset = scenario(&text, "reset");
     assert!(reset[0] == "before" && reset[1].contains("FAILED"), "{reset:?}");
+    let failures = features::failures(&text);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(text.contains("== end 0"));
 }

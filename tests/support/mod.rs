@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its share")]
 
 pub mod confinement;
+pub mod features;
 pub mod guests;
 pub mod nested;
 pub mod pty;
