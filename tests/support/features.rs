@@ -74,7 +74,7 @@ pub const FEATURES: &[Feature] = &[
         "memory",
         &["--memory", "384M"],
         "kib=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo); \
-         [ $kib -gt 300000 ] && [ $kib -le 393216 ] && echo fits",
+         if [ $kib -gt 300000 ] && [ $kib -le 425000 ]; then echo fits; else echo $kib KiB; fi",
         "fits\n",
     ),
     prints("volume", &["-v", "DIR:/data"], "echo kept > /data/file; cat /data/*; ls /data", "kept\nfile\n"),
