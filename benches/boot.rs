@@ -5,23 +5,25 @@
 //! `ROOTFS` (with `/bin/echo`), `RUNS` (pairs; 9 by default). Prints a table and, with `JSON=FILE`,
 //! writes all figures there.
 
+#[path = "support/guest.rs"]
+mod guest;
+
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
 use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, share_socket};
 use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
 use sandpen::{kernel, paths};
 use sandpen_guest::protocol::ROOTFS_TAG;
-use sandpen_guest::protocol::{FrameReader, Garbage, encode};
-use sandpen_guest::protocol::{GuestMessage, HostMessage, Network, PowerOff, RootfsSource, Start};
+use sandpen_guest::protocol::RootfsSource;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -107,51 +109,13 @@ impl Setup {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let elapsed = converse(dir.path()).map(|()| begun.elapsed());
-        end(&mut qemu)?;
-        end(&mut virtiofsd)?;
+        let elapsed =
+            guest::converse(dir.path(), &["/bin/echo", "x"], RootfsSource::Virtiofs { tag: ROOTFS_TAG.into() })
+                .map(|()| begun.elapsed());
+        guest::end(&mut qemu)?;
+        guest::end(&mut virtiofsd)?;
         elapsed
     }
-}
-
-fn end(child: &mut Child) -> Result<()> {
-    // Gone already is as good.
-    let _ = child.kill();
-    child.wait()?;
-    Ok(())
-}
-
-/// Gives the guest its orders; returns at the workload's first byte.
-fn converse(dir: &Path) -> Result<()> {
-    let open = |name: &str| OpenOptions::new().read(true).write(true).open(dir.join(name));
-    let (mut answers, mut orders, mut stdout) = (open("control.out")?, open("control.in")?, open("stdout.out")?);
-    let mut frames = FrameReader::<GuestMessage>::new(Garbage::Refuse);
-    let mut buffer = [0; 4096];
-    while frames.next()?.is_none() {
-        let count = answers.read(&mut buffer)?;
-        if frames.push(&buffer[..count]) < count {
-            return Err("the guest floods its control port".into());
-        }
-    }
-    let start = Start {
-        command: ["/bin/echo", "x"].map(|word| word.as_bytes().to_vec().into()).to_vec(),
-        env: Vec::new(),
-        workdir: None,
-        hostname: "bench".into(),
-        stdin: false,
-        rootfs: RootfsSource::Virtiofs { tag: ROOTFS_TAG.into() },
-        wall_clock: SystemTime::now().duration_since(UNIX_EPOCH)?,
-        entropy: [[7; 32]; 2],
-        power_off: PowerOff::Reset,
-        terminal: None,
-        volumes: Vec::new(),
-        rlimits: Vec::new(),
-        network: Network::Loopback,
-        resolv_conf: None,
-    };
-    orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
-    stdout.read_exact(&mut [0])?;
-    Ok(())
 }
 
 fn median(times: &mut [Duration]) -> Duration {

@@ -8,14 +8,16 @@
 //!
 //! The program is its own daemon and its own VMM: it starts itself again for these.
 
+#[path = "support/guest.rs"]
+mod guest;
 #[path = "../tests/support/guests.rs"]
 #[allow(clippy::expect_used, reason = "made for tests")]
 mod guests;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::fs;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,9 +33,7 @@ use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
 use sandpen::driver::qemu_args::PORTS;
-use sandpen_guest::protocol::{
-    FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, RootfsSource, Start, encode,
-};
+use sandpen_guest::protocol::RootfsSource;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -175,7 +175,7 @@ fn by_hand(image: &Path, home: &Path, fleet: usize) -> Result<Figures> {
                 let dir = home.join(number.to_string());
                 let child = spawn_by_hand(&program, &input, &dir).map_err(|error| error.to_string())?;
                 children.lock().map_err(|error| error.to_string())?.push(child);
-                converse(&dir).map_err(|error| error.to_string())?;
+                guest::converse(&dir, &[], RootfsSource::Current).map_err(|error| error.to_string())?;
             }
         };
         let workers: Vec<_> = (0..BOOTING).map(|_| scope.spawn(work)).collect();
@@ -186,7 +186,7 @@ fn by_hand(image: &Path, home: &Path, fleet: usize) -> Result<Figures> {
     let pids: Vec<u32> = children.iter().map(Child::id).collect();
     let pss_kib = mean_pss(&pids);
     for child in &mut children {
-        end(child)?;
+        guest::end(child)?;
     }
     done.into_iter().collect::<std::result::Result<(), String>>()?;
     Ok(Figures { up, pss_kib: pss_kib? })
@@ -214,46 +214,6 @@ fn spawn_by_hand(program: &Path, input: &[u8], dir: &Path) -> Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log);
     Ok(command.spawn()?)
-}
-
-fn end(child: &mut Child) -> Result<()> {
-    // Gone already is as good.
-    let _ = child.kill();
-    child.wait()?;
-    Ok(())
-}
-
-/// Gives the guest its orders; returns at its first line.
-fn converse(dir: &Path) -> Result<()> {
-    let open = |name: &str| OpenOptions::new().read(true).write(true).open(dir.join(name));
-    let (mut answers, mut orders, mut stdout) = (open("control.out")?, open("control.in")?, open("stdout.out")?);
-    let mut frames = FrameReader::<GuestMessage>::new(Garbage::Refuse);
-    let mut buffer = [0; 4096];
-    while frames.next()?.is_none() {
-        let count = answers.read(&mut buffer)?;
-        if frames.push(&buffer[..count]) < count {
-            return Err("the guest floods its control port".into());
-        }
-    }
-    let start = Start {
-        command: Vec::new(),
-        env: Vec::new(),
-        workdir: None,
-        hostname: "bench".into(),
-        stdin: false,
-        rootfs: RootfsSource::Current,
-        wall_clock: Duration::ZERO,
-        entropy: [[7; 32]; 2],
-        power_off: PowerOff::Reset,
-        terminal: None,
-        volumes: Vec::new(),
-        rlimits: Vec::new(),
-        network: Network::Loopback,
-        resolv_conf: None,
-    };
-    orders.write_all(&encode(&HostMessage::Start(Box::new(start)))?)?;
-    stdout.read_exact(&mut [0; 5])?;
-    Ok(())
 }
 
 /// Mean of `Pss:` in /proc/PID/smaps_rollup, in KiB (proc(5)).

@@ -140,6 +140,10 @@ fn bodies_are_checked() {
         let body = spec(&|spec| spec[field] = value.clone());
         refused(&home, "POST", "/v1/sandboxes", &body, 400, "invalid_request");
     }
+    // A wish that would not come true is refused, however deep, by its path.
+    let unknown = spec(&|spec| spec["resources"] = json!({"cpus": 1, "memory_mib": 256, "memory": 512}));
+    let message = refused(&home, "POST", "/v1/sandboxes", &unknown, 400, "invalid_request");
+    assert!(message.contains("unknown field resources.memory"), "{message}");
     let invalid: [(&str, Value); 8] = [
         ("resources", json!({"cpus": 0, "memory_mib": 256})),
         ("resources", json!({"cpus": 1, "memory_mib": 1})),

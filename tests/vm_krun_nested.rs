@@ -36,7 +36,9 @@ sandpen run -i /root/inner -- cat < /root/data | cmp - /root/data && echo same
 
 echo "== bytes"
 head -c 8388608 /dev/urandom > /root/inner/data
-sandpen run -n bytes /root/inner -- cat /data | cmp - /root/inner/data && echo same
+sandpen run -n bytes /root/inner -- cat /data 2>/root/err | cmp - /root/inner/data && echo same
+# Said where the microVM died instead.
+cat /root/err; sandpen logs --vmm bytes
 sandpen logs bytes | cmp - /root/inner/data && echo same
 rm /root/inner/data
 
@@ -163,7 +165,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     assert!(!secrets[2].contains("s3cret") && !secrets[2].contains("bad"), "{}", secrets[2]);
     assert!(secrets[3..].iter().all(|device| ["dummy0", "lo"].contains(device)), "no network: {secrets:?}");
     assert_eq!(scenario(&text, "stdin"), ["same"]);
-    assert_eq!(scenario(&text, "bytes"), ["same", "same"]);
+    assert_eq!(scenario(&text, "bytes"), ["same", "same"], "{text}");
     assert_eq!(scenario(&text, "terminal"), ["/dev/pts/0#", "24 80#", "err#", "code 6; on a terminal"]);
     assert_eq!(scenario(&text, "bare root"), ["no directories needed", "code 0"]);
     assert_eq!(scenario(&text, "not found"), ["code 127"]);

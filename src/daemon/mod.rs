@@ -14,6 +14,7 @@ mod server;
 mod shared;
 mod socket;
 mod stream;
+mod strict;
 
 use std::io;
 use std::path::PathBuf;

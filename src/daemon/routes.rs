@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stream;
+use super::strict::Strict;
 use crate::api::{
     BODY_MAX_BYTES, DiskEntry, KillRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
 };
@@ -92,14 +93,10 @@ async fn version(shared: Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().json(&shared.version)
 }
 
-async fn start(shared: Data<Shared>, spec: Json<SandboxSpec>) -> Result<HttpResponse, Rejection> {
+async fn start(shared: Data<Shared>, spec: Json<Strict<SandboxSpec>>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
-    let spec = spec.into_inner();
-    let spec = web::block(move || spec.check().map(|()| spec))
-        .await
-        .map_err(|e| Rejection::from_error("internal", &e))?
-        .map_err(|e| Rejection::from_error("invalid_spec", &e))?;
-    let handle = shared.handle.clone();
+    // The supervisor checks it, for embedding applications as well.
+    let (Strict(spec), handle) = (spec.into_inner(), shared.handle.clone());
     let row = finish(async move { handle.start_sandbox(spec).await }).await?;
     Ok(HttpResponse::Created().json(view(&shared, &row)))
 }

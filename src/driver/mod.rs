@@ -15,6 +15,7 @@ mod network;
 pub mod qemu;
 pub mod qemu_args;
 mod shares;
+mod standard_input;
 pub mod tsc;
 pub mod virtiofs;
 mod waited;

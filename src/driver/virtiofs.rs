@@ -38,6 +38,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::confine::cgroup::Plan;
 use super::confine::{self, ConfineError, Policy};
+use super::standard_input;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__virtiofsd";
@@ -250,9 +251,8 @@ fn gid_map() -> GidMap {
 /// The waiter made the socket before anything was started, so that QEMU can connect at once.
 fn take_listener() -> Result<Listener, ShareError> {
     let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().map_err(ShareError::Socket)?;
-    let null = std::fs::File::open("/dev/null").map_err(ShareError::Socket)?;
     // A second listener left open would let a second connection wait for ever.
-    nix::unistd::dup2_stdin(null).map_err(|errno| ShareError::Socket(errno.into()))?;
+    standard_input::put_null().map_err(ShareError::Socket)?;
     Ok(Listener::from(UnixListener::from(socket)))
 }
 

@@ -17,16 +17,19 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::libc::SIGKILL;
-use sandpen_actors::driver::{DriverError, OutputStream, Vmm, VmmProcess};
+use sandpen_actors::driver::{DriverError, Launch, OutputStream, Vmm, VmmProcess};
 use sandpen_actors::spec::TerminalSize;
 use sandpen_actors::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
-use sandpen_guest::protocol::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start};
+use sandpen_guest::protocol::{
+    CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
+};
 use tokio::sync::mpsc;
 
 use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, GuestSession, SessionMode};
+use super::network;
 
 mod last_words;
 mod watch;
@@ -34,7 +37,7 @@ mod watch;
 /// Events that may wait for the monitor: more than one microVM ever has.
 const EVENTS: usize = 8;
 /// Most bytes of the VMM's own messages and the guest's console: a guest can write there without end.
-pub(super) const VMM_LOG_LIMIT: u64 = 1 << 20;
+const VMM_LOG_LIMIT: u64 = 1 << 20;
 /// Variables of our environment that a VMM and its companions get; others may be secrets, and a VMM
 /// is what a guest attacks first.
 const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
@@ -50,6 +53,53 @@ pub(super) struct Prepared {
     pub(super) boot_limit: Duration,
     /// The cgroup that the processes join, where there is one.
     pub(super) cgroup: Option<cgroup::Plan>,
+}
+
+/// What a driver has arranged for the guest.
+#[derive(Debug)]
+pub(super) struct GuestSetup {
+    /// Where its `/` comes from.
+    pub(super) rootfs: RootfsSource,
+    /// Its volumes, in the order in which they are mounted.
+    pub(super) volumes: Vec<Volume>,
+    /// Its network, if it has one.
+    pub(super) network: Option<network::Plan>,
+}
+
+/// One start of a sandbox in one word, for people who look at the process list.
+pub(super) fn tag(launch: &Launch) -> String {
+    format!("{}/{}/{}", launch.state_id, launch.spec.key, launch.generation)
+}
+
+/// The program whose hidden subcommands are called: `configured`, or this process's own.
+pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, DriverError> {
+    match configured {
+        Some(helper) => Ok(helper.to_owned()),
+        None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source)),
+    }
+}
+
+/// What the waiter and the guest are told, once a driver knows its processes.
+pub(super) fn prepared(
+    launch: &Launch,
+    processes: Vec<ProcessSpec>,
+    guest: GuestSetup,
+    boot_limit: Duration,
+    cgroup: Option<cgroup::Plan>,
+) -> Result<Prepared, DriverError> {
+    let waiter = WaiterSpec {
+        tags: vec![tag(launch)],
+        fifos: fifos(),
+        processes,
+        vmm_log: launch.vmm_log.clone(),
+        vmm_log_limit: VMM_LOG_LIMIT,
+    };
+    // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
+    let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
+        .map_err(|source| failed("getting random bytes for the guest", source))?;
+    start.volumes = guest.volumes;
+    network::tell(guest.network, &mut start);
+    Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup })
 }
 
 /// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.

@@ -7,15 +7,13 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use super::Policy;
-use super::policy::MAX_BYTES;
 use super::steps::{self, ConfineError};
+use crate::driver::standard_input;
 
 /// The hidden subcommand's name. The program and its arguments follow it.
 pub const SUBCOMMAND: &str = "__confine";
@@ -59,14 +57,6 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<Infal
     Err(HelperError::Execute { program, source })
 }
 
-/// Reads the policy and puts `/dev/null` in its place.
-pub(super) fn read_policy_bytes() -> std::io::Result<Vec<u8>> {
-    let mut json = Vec::new();
-    std::io::stdin().lock().take(MAX_BYTES).read_to_end(&mut json)?;
-    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(json)
-}
-
 fn read_policy() -> Result<Policy, HelperError> {
-    Ok(serde_json::from_slice(&read_policy_bytes().map_err(HelperError::Policy)?)?)
+    Ok(serde_json::from_slice(&standard_input::take_document().map_err(HelperError::Policy)?)?)
 }

@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::SystemCalls;
 use super::cgroup::Plan;
 
-/// Most bytes of an encoded policy: some dozen paths.
-pub(super) const MAX_BYTES: u64 = 1 << 20;
-
 /// Least soft and hard limit of open files of a VMM that serves no files itself.
 pub(super) const FEW_OPEN_FILES: u64 = 1024;
 

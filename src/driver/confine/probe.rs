@@ -8,8 +8,8 @@ use std::process::Command;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::helper::read_policy_bytes;
 use super::{Policy, steps, sys};
+use crate::driver::standard_input;
 
 /// The hidden subcommand's name; what to try follows it, and the policy is standard input.
 pub const SUBCOMMAND: &str = "__confine_probe";
@@ -19,7 +19,7 @@ pub const SUBCOMMAND: &str = "__confine_probe";
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> i32 {
     const REFUSED: i32 = 13;
     let Some(attempt) = arguments.next() else { return 1 };
-    let policy = read_policy_bytes().ok().and_then(|json| serde_json::from_slice::<Policy>(&json).ok());
+    let policy = standard_input::take_document().ok().and_then(|json| serde_json::from_slice::<Policy>(&json).ok());
     let Some(policy) = policy else { return 1 };
     if let Err(error) = steps::begin(&policy).and_then(|begun| steps::enforce(&policy, begun)) {
         eprintln!("{}", sandpen_actors::driver::error_chain(&error));

@@ -10,15 +10,14 @@
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::vm_spec::{Boot, MAX_BYTES, VmSpec};
+use super::vm_spec::{Boot, VmSpec};
 use crate::driver::confine::{self, ConfineError};
-use crate::driver::guest_binary;
 use crate::driver::krun_ffi::{self, Context, KrunError, Port};
 use crate::driver::waited::PORTS;
+use crate::driver::{guest_binary, standard_input};
 
 /// The hidden subcommand's name. A word for people who look at the process list may follow it.
 pub const SUBCOMMAND: &str = "__krun";
@@ -128,11 +127,7 @@ fn lock_disk(path: &Path) -> Result<OwnedFd, HelperError> {
 }
 
 fn read_spec() -> Result<VmSpec, HelperError> {
-    let mut json = Vec::new();
-    std::io::stdin().lock().take(MAX_BYTES).read_to_end(&mut json).map_err(HelperError::Spec)?;
-    let null = open("/dev/null", false)?;
-    nix::unistd::dup2_stdin(null).map_err(|errno| HelperError::Spec(errno.into()))?;
-    Ok(serde_json::from_slice(&json)?)
+    Ok(serde_json::from_slice(&standard_input::take_document().map_err(HelperError::Spec)?)?)
 }
 
 fn open(path: &str, write: bool) -> Result<OwnedFd, HelperError> {

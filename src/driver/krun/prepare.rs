@@ -4,17 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::waiter::{StdioSpec, VMM_ROLE, WaiterSpec};
-use sandpen_guest::protocol::{PowerOff, RootfsSource, Volume};
+use sandpen_actors::waiter::{StdioSpec, VMM_ROLE};
+use sandpen_guest::protocol::{RootfsSource, Volume};
 
 use super::vm_spec::{Boot, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::confine::{Policy, SystemCalls, cgroup};
-use crate::driver::control::start_message;
 use crate::driver::qemu_args::Accelerator;
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
-use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
+use crate::driver::waited::{self, GuestSetup, Prepared, failed, process};
 use crate::driver::{disk, host, memory, network, shares};
 use crate::kernel::krunfw;
 
@@ -31,7 +30,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let network = network::plan(&launch.spec, NAME, network::Kind::Tsi)?;
     memory::check(launch.spec.resources.memory_mib, NAME)?;
     let resources = launch.spec.resources;
-    let (boot, rootfs, mounts) = match payload {
+    let (boot, rootfs, volumes) = match payload {
         Payload::Linux => linux(config, launch)?,
         Payload::Bare => (bare(launch)?, RootfsSource::Current, Vec::new()),
     };
@@ -43,25 +42,10 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     network::permit(network.as_ref(), &mut policy);
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
-    let program = match &config.helper {
-        Some(helper) => helper.clone(),
-        None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
-    };
-    let tag = format!("{}/{}/{}", launch.state_id, launch.spec.key, launch.generation);
-    let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), tag.clone().into()], StdioSpec::Data(spec));
-    let waiter = WaiterSpec {
-        tags: vec![tag],
-        fifos: fifos(),
-        processes: vec![vmm],
-        vmm_log: launch.vmm_log.clone(),
-        vmm_log_limit: VMM_LOG_LIMIT,
-    };
-    // libkrun's machine ends by a reset; it knows no power button.
-    let mut start = start_message(&launch.spec, rootfs, PowerOff::Reset)
-        .map_err(|source| failed("getting random bytes for the guest", source))?;
-    start.volumes = mounts;
-    network::tell(network, &mut start);
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit: config.boot_limit(), cgroup: cgroup.ok() })
+    let program = waited::helper_program(config.helper.as_deref())?;
+    let vmm =
+        process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), waited::tag(launch).into()], StdioSpec::Data(spec));
+    waited::prepared(launch, vec![vmm], GuestSetup { rootfs, volumes, network }, config.boot_limit(), cgroup.ok())
 }
 
 /// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.

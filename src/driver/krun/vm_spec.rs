@@ -5,10 +5,6 @@ use std::path::PathBuf;
 use crate::driver::confine::Policy;
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of an encoded specification: a handful of numbers, and paths of at most 4 KiB each,
-/// which JSON may write six times as long.
-pub(super) const MAX_BYTES: u64 = 1 << 20;
-
 /// One microVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

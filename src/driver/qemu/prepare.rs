@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
-use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
+use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE};
+use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
 use super::QemuConfig;
 use crate::driver::confine::{self, Policy, cgroup};
-use crate::driver::control::start_message;
 use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
-use crate::driver::waited::{Prepared, VMM_LOG_LIMIT, failed, fifos, process};
+use crate::driver::waited::{self, GuestSetup, Prepared, failed, fifos, process};
 use crate::driver::{disk, guest_binary, host, initramfs, memory, network, shares, tsc};
 
 /// The driver of the guest's network device.
@@ -79,9 +78,8 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let acceleration = host::acceleration();
     let accelerator = acceleration.accelerator;
     let resources = launch.spec.resources;
-    let tag = format!("{}/{}/{}", launch.state_id, launch.spec.key, launch.generation);
     let args = QemuArgs {
-        tag: tag.clone(),
+        tag: waited::tag(launch),
         accelerator,
         cpus: resources.cpus,
         memory_mib: resources.memory_mib,
@@ -95,10 +93,7 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         }),
         disk,
     };
-    let helper = match &config.helper {
-        Some(helper) => helper.clone(),
-        None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source))?,
-    };
+    let helper = waited::helper_program(config.helper.as_deref())?;
     let cgroup = cgroup::plan(launch, overhead_mib(accelerator, args.shares.len()));
     let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&qemu.path, &args) };
     network::permit(network.as_ref(), &mut policy);
@@ -110,22 +105,12 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let mut processes: Vec<_> =
         shares.all().enumerate().map(|(number, share)| virtiofsd(&helper, number, share, &cgroup_text)).collect();
     processes.push(process(VMM_ROLE, &helper, confined, StdioSpec::Data(policy)));
-    let waiter = WaiterSpec {
-        tags: vec![tag],
-        fifos: fifos(),
-        processes,
-        vmm_log: launch.vmm_log.clone(),
-        vmm_log_limit: VMM_LOG_LIMIT,
-    };
     let rootfs = match args.disk {
         None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
         Some(_) => shares.layered_root(),
     };
-    let mut start = start_message(&launch.spec, rootfs, PowerOff::Reset)
-        .map_err(|source| failed("getting random bytes for the guest", source))?;
-    start.volumes = shares.mounts;
-    network::tell(network, &mut start);
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit: boot_limit(config), cgroup: cgroup.ok() })
+    let guest = GuestSetup { rootfs, volumes: shares.mounts, network };
+    waited::prepared(launch, processes, guest, boot_limit(config), cgroup.ok())
 }
 
 /// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up
