@@ -7,7 +7,6 @@ mod support;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -175,6 +174,8 @@ fn probe(policy: &Policy, attempt: &str) -> std::process::ExitStatus {
 #[test]
 #[cfg(feature = "testing")]
 fn a_process_of_libkrun_ends_at_what_it_must_not_do() {
+    use std::os::unix::process::ExitStatusExt as _;
+
     if let Some(why) = kernel_abi().err().or(seccomp_available().err()) {
         eprintln!("skipped: {why}");
         return;
