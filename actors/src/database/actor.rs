@@ -9,11 +9,11 @@ use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Res
 use sqlx::SqlitePool;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
-    DatabaseError, Flush, GetSandbox, ListLiveKeys, ListSandboxes, ListTransitions, RecordTransition, RemoveSandbox,
-    SandboxRow, UpsertSandbox, queries,
+    DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes, ListTransitions, RecordEvent,
+    RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox, WatchEvents, event_queries, queries,
 };
 use crate::spec::SandboxKey;
 
@@ -27,6 +27,7 @@ type Answer<T> = ResponseActFuture<Database, Result<T, DatabaseError>>;
 
 enum Pending {
     Update(Box<RecordTransition>, oneshot::Sender<Result<(), DatabaseError>>),
+    Event(Box<RecordEvent>, oneshot::Sender<Result<(), DatabaseError>>),
     Flush(oneshot::Sender<Result<(), DatabaseError>>),
 }
 
@@ -35,6 +36,8 @@ pub struct Database {
     pool: SqlitePool,
     pending: VecDeque<Pending>,
     writing: bool,
+    /// Changes when there may be new events.
+    events: watch::Sender<()>,
 }
 
 impl Database {
@@ -64,7 +67,7 @@ impl Database {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
         }
         match sqlx::migrate!("../migrations").run(&pool).await {
-            Ok(()) => Ok(Self { pool, pending: VecDeque::new(), writing: false }),
+            Ok(()) => Ok(Self { pool, pending: VecDeque::new(), writing: false, events: watch::Sender::new(()) }),
             Err(MigrateError::VersionMissing(version)) => Err(DatabaseError::Newer { path: path.to_owned(), version }),
             Err(MigrateError::Execute(source)) => Err(refusal(path, source)),
             Err(source) => Err(DatabaseError::Migrate { path: path.to_owned(), source }),
@@ -78,10 +81,11 @@ impl Database {
         }
         self.writing = true;
         let mut updates = Vec::new();
-        let mut flushes = Vec::new();
-        while updates.len() < BATCH {
+        let (mut events, mut flushes) = (Vec::new(), Vec::new());
+        while updates.len() + events.len() < BATCH {
             match self.pending.pop_front() {
                 Some(Pending::Update(update, reply)) => updates.push((*update, reply)),
+                Some(Pending::Event(event, reply)) => events.push((*event, reply)),
                 Some(Pending::Flush(reply)) => flushes.push(reply),
                 None => break,
             }
@@ -89,12 +93,14 @@ impl Database {
         let pool = self.pool.clone();
         let write = async move {
             write_batch(&pool, updates).await;
+            write_events(&pool, events).await;
             for reply in flushes {
                 let _ = reply.send(Ok(()));
             }
         };
         ctx.spawn(write.into_actor(self).map(|(), this, ctx| {
             this.writing = false;
+            this.events.send_replace(());
             this.write_pending(ctx);
         }));
     }
@@ -147,6 +153,23 @@ async fn write_batch(pool: &SqlitePool, updates: Vec<(RecordTransition, oneshot:
             false => error,
         });
         // A sender that went away does not take its update with it.
+        let _ = reply.send(written);
+    }
+}
+
+/// The same for events.
+async fn write_events(pool: &SqlitePool, events: Vec<(RecordEvent, oneshot::Sender<Result<(), DatabaseError>>)>) {
+    if events.is_empty() {
+        return;
+    }
+    let whole = event_queries::record(pool, events.iter().map(|(event, _)| event)).await;
+    let alone = whole.is_err() && events.len() > 1;
+    let mut whole = Some(whole);
+    for (event, reply) in events {
+        let written = match alone {
+            true => event_queries::record(pool, [&event]).await,
+            false => whole.take().unwrap_or(Ok(())),
+        };
         let _ = reply.send(written);
     }
 }
@@ -215,6 +238,35 @@ impl Handler<RemoveSandbox> for Database {
     type Result = Answer<()>;
 
     fn handle(&mut self, RemoveSandbox(sandbox): RemoveSandbox, _: &mut Self::Context) -> Self::Result {
-        self.query(move |pool| async move { queries::remove(&pool, sandbox).await })
+        let events = self.events.clone();
+        self.query(move |pool| async move {
+            let removed = queries::remove(&pool, sandbox).await;
+            events.send_replace(());
+            removed
+        })
+    }
+}
+
+impl Handler<RecordEvent> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, event: RecordEvent, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(|reply| Pending::Event(Box::new(event), reply), ctx)
+    }
+}
+
+impl Handler<ListEvents> for Database {
+    type Result = Answer<EventPage>;
+
+    fn handle(&mut self, list: ListEvents, _: &mut Self::Context) -> Self::Result {
+        self.query(|pool| async move { event_queries::list(&pool, list).await })
+    }
+}
+
+impl Handler<WatchEvents> for Database {
+    type Result = actix::MessageResult<WatchEvents>;
+
+    fn handle(&mut self, _: WatchEvents, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(self.events.subscribe())
     }
 }

@@ -10,6 +10,8 @@
 //! does not take its update with it.
 
 mod actor;
+mod event_queries;
+mod events;
 mod messages;
 mod queries;
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use actor::Database;
+pub use events::*;
 pub use messages::*;
 
 /// A failure of the database. Nothing of the request was written, unless said otherwise.
@@ -97,6 +100,22 @@ pub enum DatabaseError {
         column: &'static str,
         /// Why.
         detail: String,
+    },
+    /// Events before this one are no longer kept.
+    #[error("event {from} is no longer kept; the first one that is kept is {first}")]
+    EventsGone {
+        /// What was asked for.
+        from: u64,
+        /// The first number that is kept.
+        first: u64,
+    },
+    /// There has been no such event yet.
+    #[error("event {from} has not happened yet; the next one is {next}. Numbers begin at 1 in each state directory")]
+    EventsAhead {
+        /// What was asked for.
+        from: u64,
+        /// The number of the next event.
+        next: u64,
     },
     /// The actor ended before it could answer; whether the update is durable is unknown.
     #[error("the database actor has ended")]

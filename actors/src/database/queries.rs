@@ -10,12 +10,12 @@ use super::{DatabaseError, RecordTransition, SandboxId, SandboxRow, UpsertSandbo
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
 use crate::state::{ExitStatus, SandboxState};
 
-fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
+pub(super) fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Sql { action, source }
 }
 
 /// RFC 3339 in UTC with microseconds: sorts as text, reads well in the `sqlite3` shell.
-fn time_text(at: DateTime<Utc>) -> String {
+pub(super) fn time_text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
@@ -233,18 +233,18 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
     })
 }
 
-fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, DatabaseError>
+pub(super) fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, DatabaseError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
     row.try_get(name).map_err(sql("decoding a row"))
 }
 
-fn unreadable(sandbox: SandboxId, column: &'static str, detail: &dyn ToString) -> DatabaseError {
+pub(super) fn unreadable(sandbox: SandboxId, column: &'static str, detail: &dyn ToString) -> DatabaseError {
     DatabaseError::Unreadable { sandbox, column, detail: detail.to_string() }
 }
 
-fn number<T: TryFrom<i64>>(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<T, DatabaseError> {
+pub(super) fn number<T: TryFrom<i64>>(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<T, DatabaseError> {
     optional_number(id, row, name)?.ok_or_else(|| unreadable(id, name, &"no number"))
 }
 
@@ -259,7 +259,7 @@ fn optional_number<T: TryFrom<i64>>(
         .transpose()
 }
 
-fn json<T: serde::de::DeserializeOwned>(
+pub(super) fn json<T: serde::de::DeserializeOwned>(
     id: SandboxId,
     row: &SqliteRow,
     name: &'static str,
@@ -268,7 +268,7 @@ fn json<T: serde::de::DeserializeOwned>(
     serde_json::from_str(&text).map_err(|error| unreadable(id, name, &error))
 }
 
-fn time(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<Option<DateTime<Utc>>, DatabaseError> {
+pub(super) fn time(id: SandboxId, row: &SqliteRow, name: &'static str) -> Result<Option<DateTime<Utc>>, DatabaseError> {
     let text: Option<String> = column(row, name)?;
     let parse = |text: String| DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
     text.map(|text| parse(text).map_err(|error| unreadable(id, name, &error))).transpose()

@@ -1,5 +1,7 @@
 //! The database actor with real files.
 
+mod events;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,0 +1,167 @@
+//! Events: everything that happened, in one order, for whoever looks on.
+//!
+//! Transitions and removals of sandboxes come here by trigger, in the statement that makes them
+//! true; what is told of the orchestrator itself is recorded with [`RecordEvent`]. A reader asks for
+//! pages from a number on and is woken by [`WatchEvents`]: it reads the table, so that a slow one
+//! holds up nobody and misses nothing.
+
+use actix::Message;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::DatabaseError;
+use crate::spec::SandboxKey;
+use crate::state::SandboxState;
+
+/// So many events are kept; older ones go. At some 400 bytes each about 40 MB.
+pub const EVENTS_KEPT: u64 = 100_000;
+
+/// An entry of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventRecord {
+    /// Its number: 1, 2, 3 … in one state directory.
+    pub seq: u64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// The sandbox, which may be removed by now; `None` for what is not of one sandbox.
+    pub sandbox: Option<SandboxKey>,
+    /// What happened: a word and its details. A later version's are handed on as they are.
+    pub kind: String,
+    /// The details: a JSON object.
+    pub detail: serde_json::Value,
+}
+
+impl EventRecord {
+    /// What happened, as a type; `None` for what this version does not know.
+    pub fn happening(&self) -> Option<Happening> {
+        serde_json::from_value(serde_json::json!({ "kind": self.kind, "detail": self.detail })).ok()
+    }
+}
+
+/// What happened. To add one: a variant here; its words go to `docs/http-api.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "detail", rename_all = "snake_case")]
+pub enum Happening {
+    /// An edge of the state machine; written by the database itself.
+    Transition {
+        /// Its number within the sandbox's own history.
+        transition: u64,
+        /// Which start, from 1.
+        generation: u64,
+        /// The event's name.
+        event: String,
+        /// The state after it.
+        state: SandboxState,
+        /// Why it failed or is failing, one line.
+        reason: Option<String>,
+        /// The VMM process, while there is one.
+        microvm_pid: Option<u32>,
+        /// The driver's name.
+        driver: Option<String>,
+        /// Starts by the restart policy since the last start by request.
+        restarts: u32,
+    },
+    /// The sandbox's row is gone; written by the database itself.
+    Removed {
+        /// How often it had been started.
+        generation: u64,
+    },
+    /// An orchestrator took the state directory.
+    OrchestratorStarted {
+        /// Its process.
+        pid: u32,
+        /// Its version.
+        version: String,
+    },
+    /// It ended in order.
+    OrchestratorStopped {
+        /// Its process.
+        pid: u32,
+        /// Whether the sandboxes were ended too.
+        sandboxes_ended: bool,
+    },
+    /// Rows and processes were brought together.
+    Reconciled {
+        /// Sandboxes whose microVM or pending restart goes on.
+        adopted: u64,
+        /// Sandboxes whose microVM had ended meanwhile.
+        resolved: u64,
+    },
+    /// An actor failed and another one took its place.
+    ActorRestarted {
+        /// For example `monitor`.
+        actor: String,
+        /// How it failed.
+        reason: String,
+    },
+    /// A sandbox's log cannot be written; its bytes wait in the pipes.
+    LogFailed {
+        /// Why, one line with causes.
+        message: String,
+    },
+    /// It can be written again.
+    LogRecovered {},
+}
+
+impl Happening {
+    /// The two columns.
+    pub(super) fn columns(&self) -> Result<(String, String), serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Columns {
+            kind: String,
+            #[serde(default)]
+            detail: serde_json::Map<String, serde_json::Value>,
+        }
+        let Columns { kind, detail } = serde_json::from_value(serde_json::to_value(self)?)?;
+        Ok((kind, serde_json::to_string(&detail)?))
+    }
+}
+
+/// Records what happened; it is durable when this is answered.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct RecordEvent {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// To which sandbox, if to one.
+    pub sandbox: Option<SandboxKey>,
+    /// What.
+    pub happening: Happening,
+}
+
+impl RecordEvent {
+    /// Something that happens now.
+    pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
+        Self { at: Utc::now(), sandbox, happening }
+    }
+}
+
+/// A page of events in order.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<EventPage, DatabaseError>")]
+pub struct ListEvents {
+    /// The first number; `None` for the oldest that is kept.
+    pub from: Option<u64>,
+    /// Only those of this sandbox.
+    pub sandbox: Option<SandboxKey>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Answer of [`ListEvents`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<EventRecord>,
+    /// Where the next page begins.
+    pub next: u64,
+    /// Whether there was nothing beyond this page when it was read.
+    pub is_last: bool,
+}
+
+/// Resolves to a channel that changes whenever there may be new events. It ends with the database
+/// actor; ask again then.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "watch::Receiver<()>")]
+pub struct WatchEvents;
