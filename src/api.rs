@@ -2,6 +2,7 @@
 //! `docs/http-api.md`; field names and codes are stable within one [`API_VERSION`].
 
 mod error;
+mod events;
 pub mod frame;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use sandpen_actors::supervisor::NamedDisk;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorBody, ErrorDetail};
+pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 
 use crate::driver::confine::ProcessConfinement;
 

@@ -12,8 +12,8 @@ pub mod paths;
 pub mod private_dir;
 
 pub use orchestrator::{
-    Handle, LockError, Output, OutputFrom, OutputOptions, Sandpen, SandpenBuilder, SandpenError, StartError,
-    StdinWriter, VmmLog, VmmLogOptions,
+    Events, EventsOptions, Handle, LockError, Output, OutputFrom, OutputOptions, Sandpen, SandpenBuilder, SandpenError,
+    StartError, StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
 

@@ -232,6 +232,7 @@ fn help_texts() {
         "ps",
         "inspect",
         "logs",
+        "events",
         "wait",
         "stop",
         "kill",

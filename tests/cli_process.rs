@@ -18,14 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Home, explain, finish, output, until};
-
-/// `sandpen run OPTIONS ROOTFS -- sh -c SCRIPT` on the host.
-fn run(home: &Home, options: &[&str], script: &str) -> Command {
-    let mut command = home.sandpen(&["run", "--driver", "process"]);
-    command.args(options).arg(home.path()).args(["--", "/bin/sh", "-c", script]);
-    command
-}
+use support::{Home, explain, finish, output, run_on_host as run, until};
 
 fn spawn(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()

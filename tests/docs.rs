@@ -154,6 +154,32 @@ fn http_error_codes() {
 }
 
 #[test]
+fn kinds_of_events() {
+    let source = read("actors/src/database/events.rs");
+    let (_, variants) = source.split_once("pub enum Happening {\n").unwrap();
+    let variants = variants.split("\n}").next().unwrap().lines();
+    let variants = variants
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
+        .map(|line| line.chars().take_while(char::is_ascii_alphanumeric).collect::<String>());
+    // As serde's snake_case does.
+    let snake = |name: String| {
+        let words = name.char_indices().map(|(at, c)| match c.is_ascii_uppercase() && at > 0 {
+            true => format!("_{}", c.to_ascii_lowercase()),
+            false => c.to_ascii_lowercase().to_string(),
+        });
+        words.collect::<String>()
+    };
+    let page = read("docs/http-api.md");
+    let (_, kinds) = section(&page, "### Events").split_once("| kind |").unwrap();
+    let documented: Words = rows(kinds).iter().flat_map(|cells| code_words(cells[0])).collect();
+    assert_eq!(documented, variants.map(snake).collect());
+    let kept = sandpen::actors::database::EVENTS_KEPT.to_string();
+    assert!(section(&page, "### Events").contains(&kept));
+    assert!(read("migrations/0002_events.sql").contains(&kept));
+}
+
+#[test]
 fn the_fields_of_a_sandbox() {
     let source = read("src/api.rs");
     let (_, fields) = source.split_once("pub struct Sandbox {").unwrap();

@@ -9,6 +9,7 @@ mod detach_keys;
 mod disk;
 mod doctor;
 mod error;
+mod events;
 mod foreground;
 mod inspect;
 mod kernel;
@@ -92,6 +93,7 @@ enum Command {
     Ps(ps::Args),
     Inspect(inspect::Args),
     Logs(logs::Args),
+    Events(events::Args),
     Wait(wait::Args),
     Stop(stop::Args),
     Kill(kill::Args),
@@ -168,6 +170,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
+            Command::Events(args) => events::execute(global, args).await,
             Command::Wait(args) => wait::execute(global, args).await,
             Command::Stop(args) => stop::execute(global, args).await,
             Command::Kill(args) => kill::execute(global, args).await,

@@ -4,6 +4,7 @@
 //! Text that a guest or another process made is shown with its control characters escaped: it must
 //! not speak to the terminal. (A sandbox's own output is passed on as it is, byte for byte.)
 
+mod event;
 mod stream;
 
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use super::CliError;
 use super::args::short_name;
 use super::terminal;
+pub use event::event;
 pub use stream::{Foreground, Output};
 
 /// Environment variable with the daemon's log filter.

@@ -104,6 +104,9 @@ pub enum ClientError {
     /// The output stream ended before everything was sent, in the daemon's words.
     #[error("the output is not complete: {}", .0.one_line())]
     OutputIncomplete(ErrorDetail),
+    /// The stream of events ended before everything was sent, in the daemon's words.
+    #[error("the events are not complete: {}", .0.one_line())]
+    EventsIncomplete(ErrorDetail),
     /// The output stream was cut.
     #[error("the output stream was cut by the daemon's end")]
     OutputCut,
@@ -129,7 +132,9 @@ impl ClientError {
     /// The daemon's code, where it answered.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Api { error, .. } | Self::OutputIncomplete(error) => Some(&error.code),
+            Self::Api { error, .. } | Self::OutputIncomplete(error) | Self::EventsIncomplete(error) => {
+                Some(&error.code)
+            }
             _ => None,
         }
     }

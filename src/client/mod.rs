@@ -5,6 +5,7 @@
 
 mod connection;
 mod error;
+mod events;
 mod foreground;
 mod output;
 mod start;
@@ -30,6 +31,7 @@ use crate::api::{
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
 pub use error::ClientError;
+pub use events::{EventReader, EventsRequest};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
@@ -186,6 +188,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, ClientError> {
         self.get(&path(key, "/history")).await
+    }
+
+    /// Everything that happened, in one order. `options` find the next daemon if this one dies.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn events(self, options: ClientOptions, request: EventsRequest) -> Result<EventReader, ClientError> {
+        EventReader::open(self, options, request).await
     }
 
     /// Answers when the sandbox has ended.

@@ -7,6 +7,7 @@
 //! ```
 
 mod drivers;
+mod events;
 mod ready;
 mod reject;
 mod routes;

@@ -47,11 +47,12 @@ impl Rejection {
 /// fix, hence 500.
 fn status_of(code: &str) -> StatusCode {
     match code {
-        "invalid_request" | "invalid_name" | "invalid_spec" => StatusCode::BAD_REQUEST,
+        "invalid_request" | "invalid_name" | "invalid_spec" | "events_ahead" => StatusCode::BAD_REQUEST,
         "forbidden" => StatusCode::FORBIDDEN,
         "not_found" | "no_such_route" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "already_live" | "disk_in_use" | "not_live" | "no_stdin" | "no_terminal" => StatusCode::CONFLICT,
+        "events_gone" => StatusCode::GONE,
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,
         "driver_unavailable" | "no_room" | "shutting_down" | "gone" => StatusCode::SERVICE_UNAVAILABLE,

@@ -11,6 +11,7 @@ use actix_web::{HttpResponse, Resource};
 use sandpen_actors::spec::{ConfigName, DiskName, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
+use super::events;
 use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stream;
@@ -48,6 +49,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/resize").route(web::post().to(resize)))
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
+        .service(resource("/v1/events").route(web::get().to(events::events)))
         .service(resource("/v1/disks").route(web::get().to(disks)))
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
         .default_service(web::to(reject::no_such_route));

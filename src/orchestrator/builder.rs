@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use sandpen_actors::database::{DatabaseError, Flush};
+use sandpen_actors::database::{DatabaseError, Flush, Happening};
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Shutdown, SupervisorError};
@@ -114,6 +114,8 @@ impl Sandpen {
     /// [`SandpenError`] when a part of it had ended already; all threads are joined even then.
     pub async fn shutdown(mut self, grace: Option<Duration>) -> Result<(), SandpenError> {
         let ended = self.handle.supervisor().send(Shutdown { grace }).await.map_err(|_| SandpenError::Gone);
+        let stopped = Happening::OrchestratorStopped { pid: std::process::id(), sandboxes_ended: grace.is_some() };
+        thread::record(self.handle.database(), stopped).await;
         let flushed = match self.handle.database().send(Flush).await {
             Ok(flushed) => flushed.map_err(SandpenError::from),
             Err(_) => Err(SandpenError::Gone),

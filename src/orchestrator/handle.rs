@@ -16,6 +16,7 @@ use sandpen_actors::supervisor::{
     SupervisorError, WaitSandbox,
 };
 
+use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
 use super::vmm_log::{VmmLog, VmmLogOptions};
 
@@ -27,7 +28,10 @@ pub enum SandpenError {
     Supervisor(#[from] SupervisorError),
     /// The database failed.
     #[error("the status database could not be used")]
-    Database(#[from] DatabaseError),
+    Database(#[source] DatabaseError),
+    /// Events that are not there (any more).
+    #[error(transparent)]
+    Events(DatabaseError),
     /// The log could not be read.
     #[error("the log could not be read")]
     Log(#[from] LogError),
@@ -46,6 +50,15 @@ pub enum SandpenError {
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
+}
+
+impl From<DatabaseError> for SandpenError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::EventsGone { .. } | DatabaseError::EventsAhead { .. } => Self::Events(error),
+            error => Self::Database(error),
+        }
+    }
 }
 
 impl From<MailboxError> for SandpenError {
@@ -78,6 +91,8 @@ impl SandpenError {
             Self::NoTerminal(_) => "no_terminal",
             Self::Driver(DriverError::NoTerminals) => "unsupported",
             Self::Driver(_) => "guest_unreachable",
+            Self::Events(DatabaseError::EventsGone { .. }) => "events_gone",
+            Self::Events(_) => "events_ahead",
             Self::Database(_) | Self::Log(_) | Self::VmmLog(_) => "internal",
             Self::Gone => "gone",
         }
@@ -129,6 +144,16 @@ impl Handle {
     pub async fn history(&self, key: &SandboxKey) -> Result<Vec<RecordTransition>, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         Ok(self.database.send(ListTransitions(row.id)).await??)
+    }
+
+    /// Everything that happened, in one order, also to sandboxes that are removed by now. A reader that
+    /// stalls holds up nobody; it misses nothing while it is not more than
+    /// [`EVENTS_KEPT`](sandpen_actors::database::EVENTS_KEPT) behind, and is told if it is.
+    ///
+    /// # Errors
+    /// A number that is no longer kept or has not come yet, or the database's.
+    pub async fn events(&self, options: EventsOptions) -> Result<Events, SandpenError> {
+        Events::open(self.database.clone(), options).await
     }
 
     /// Ends a sandbox gracefully; resolves when it has ended.

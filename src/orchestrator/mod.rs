@@ -12,6 +12,7 @@
 //! hold up a sandbox, and ending the application's own actix System does not end ours.
 
 mod builder;
+mod events;
 mod handle;
 mod lock;
 mod output;
@@ -19,6 +20,7 @@ mod thread;
 mod vmm_log;
 
 pub use builder::{Sandpen, SandpenBuilder, StartError};
+pub use events::{Events, EventsOptions};
 pub use handle::{Handle, SandpenError, StdinWriter};
 pub use lock::LockError;
 pub use output::{Output, OutputFrom, OutputOptions};

@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use actix::{Addr, Arbiter, System};
 use futures::channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit};
-use sandpen_actors::database::{Database, DatabaseError};
-use sandpen_actors::driver::Drivers;
+use sandpen_actors::database::{Database, DatabaseError, Happening, RecordEvent};
+use sandpen_actors::driver::{Drivers, error_chain};
 use sandpen_actors::hosting::{DownReason, host_on};
 use sandpen_actors::state_dir::StateDir;
-use sandpen_actors::supervisor::{Reconcile, Supervisor, SupervisorConfig};
+use sandpen_actors::supervisor::{Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
 
 use super::builder::StartError;
 
@@ -81,6 +81,9 @@ async fn make_actors(
     log_arbiters: &[Arbiter],
 ) -> Ready {
     let database = open_database(state_dir, database_arbiter).await?;
+    let started =
+        Happening::OrchestratorStarted { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    record(&database, started).await;
     let control_arbiter = Arbiter::current();
     let config = SupervisorConfig {
         state_dir: state_dir.clone(),
@@ -96,10 +99,24 @@ async fn make_actors(
         host_on(&control_arbiter, move || Supervisor::new(config), |reason| tell_end("supervisor", reason));
     let report =
         supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
+    let ReconcileReport { adopted, resolved } = &report;
+    if !adopted.is_empty() || !resolved.is_empty() {
+        let count = |keys: &[_]| u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        record(&database, Happening::Reconciled { adopted: count(adopted), resolved: count(resolved) }).await;
+    }
     for key in &report.adopted {
         tracing::info!(sandbox = %key, "taken over from an earlier run");
     }
     Ok((supervisor, database))
+}
+
+/// Records an event of this orchestrator. Nothing depends on it, so a failure is only told.
+pub(super) async fn record(database: &Addr<Database>, happening: Happening) {
+    match database.send(RecordEvent::now(None, happening)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = error_chain(&error), "an event could not be recorded"),
+        Err(error) => tracing::warn!(%error, "an event could not be recorded"),
+    }
 }
 
 /// sqlx needs its runtime: the database is opened on the arbiter it will live on.

@@ -248,6 +248,13 @@ pub fn explain(output: &Output) -> String {
     )
 }
 
+/// `sandpen run OPTIONS ROOTFS -- sh -c SCRIPT` with the driver `process`: on the host.
+pub fn run_on_host(home: &Home, options: &[&str], script: &str) -> Command {
+    let mut command = home.sandpen(&["run", "--driver", "process"]);
+    command.args(options).arg(home.path()).args(["--", "/bin/sh", "-c", script]);
+    command
+}
+
 /// Waits until `condition` holds.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;

@@ -1,16 +1,13 @@
 //! Events: everything that happened, in one order, for whoever looks on.
 //!
 //! Transitions and removals of sandboxes come here by trigger, in the statement that makes them
-//! true; what is told of the orchestrator itself is recorded with [`RecordEvent`]. A reader asks for
-//! pages from a number on and is woken by [`WatchEvents`]: it reads the table, so that a slow one
+//! true; what is told of the orchestrator itself is recorded with [`RecordEvent`](super::RecordEvent). A
+//! reader asks for pages from a number on and is woken by [`WatchEvents`](super::WatchEvents): it reads the table, so that a slow one
 //! holds up nobody and misses nothing.
 
-use actix::Message;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
-use super::DatabaseError;
 use crate::spec::SandboxKey;
 use crate::state::SandboxState;
 
@@ -35,7 +32,7 @@ pub struct EventRecord {
 impl EventRecord {
     /// What happened, as a type; `None` for what this version does not know.
     pub fn happening(&self) -> Option<Happening> {
-        serde_json::from_value(serde_json::json!({ "kind": self.kind, "detail": self.detail })).ok()
+        Happening::read(&self.kind, &self.detail)
     }
 }
 
@@ -105,6 +102,11 @@ pub enum Happening {
 }
 
 impl Happening {
+    /// From the two columns; `None` for what this version does not know.
+    pub fn read(kind: &str, detail: &serde_json::Value) -> Option<Self> {
+        serde_json::from_value(serde_json::json!({ "kind": kind, "detail": detail })).ok()
+    }
+
     /// The two columns.
     pub(super) fn columns(&self) -> Result<(String, String), serde_json::Error> {
         #[derive(Deserialize)]
@@ -117,51 +119,3 @@ impl Happening {
         Ok((kind, serde_json::to_string(&detail)?))
     }
 }
-
-/// Records what happened; it is durable when this is answered.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), DatabaseError>")]
-pub struct RecordEvent {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// To which sandbox, if to one.
-    pub sandbox: Option<SandboxKey>,
-    /// What.
-    pub happening: Happening,
-}
-
-impl RecordEvent {
-    /// Something that happens now.
-    pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
-        Self { at: Utc::now(), sandbox, happening }
-    }
-}
-
-/// A page of events in order.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<EventPage, DatabaseError>")]
-pub struct ListEvents {
-    /// The first number; `None` for the oldest that is kept.
-    pub from: Option<u64>,
-    /// Only those of this sandbox.
-    pub sandbox: Option<SandboxKey>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// Answer of [`ListEvents`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct EventPage {
-    /// The events.
-    pub events: Vec<EventRecord>,
-    /// Where the next page begins.
-    pub next: u64,
-    /// Whether there was nothing beyond this page when it was read.
-    pub is_last: bool,
-}
-
-/// Resolves to a channel that changes whenever there may be new events. It ends with the database
-/// actor; ask again then.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "watch::Receiver<()>")]
-pub struct WatchEvents;

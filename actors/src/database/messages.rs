@@ -4,8 +4,9 @@
 use actix::Message;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use super::DatabaseError;
+use super::{DatabaseError, EventRecord, Happening};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::state::SandboxState;
 
@@ -109,3 +110,51 @@ pub struct RemoveSandbox(pub SandboxId);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct Flush;
+
+/// Records what happened; it is durable when this is answered.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct RecordEvent {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// To which sandbox, if to one.
+    pub sandbox: Option<SandboxKey>,
+    /// What.
+    pub happening: Happening,
+}
+
+impl RecordEvent {
+    /// Something that happens now.
+    pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
+        Self { at: Utc::now(), sandbox, happening }
+    }
+}
+
+/// A page of events in order.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<EventPage, DatabaseError>")]
+pub struct ListEvents {
+    /// The first number; `None` for the oldest that is kept.
+    pub from: Option<u64>,
+    /// Only those of this sandbox.
+    pub sandbox: Option<SandboxKey>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Answer of [`ListEvents`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<EventRecord>,
+    /// Where the next page begins.
+    pub next: u64,
+    /// Whether there was nothing beyond this page when it was read.
+    pub is_last: bool,
+}
+
+/// Resolves to a channel that changes whenever there may be new events. It ends with the database
+/// actor; ask again then.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "watch::Receiver<()>")]
+pub struct WatchEvents;

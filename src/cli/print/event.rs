@@ -1,0 +1,104 @@
+//! An event in one line.
+
+use chrono::SecondsFormat;
+use sandpen::api::EventEntry;
+use sandpen_actors::database::Happening;
+use sandpen_actors::state::{SandboxState, StopCause};
+
+use super::{CliError, bytes_wanted, plain, short_name};
+
+/// Prints an event; false when nobody reads any more.
+pub fn event(event: &EventEntry, json: bool) -> Result<bool, CliError> {
+    let mut line = match json {
+        true => serde_json::to_string(event).map_err(|error| CliError::Output(error.into()))?,
+        false => text(event),
+    };
+    line.push('\n');
+    bytes_wanted(line.as_bytes())
+}
+
+/// Number, time, sandbox, what, why.
+fn text(event: &EventEntry) -> String {
+    let at = event.at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let sandbox = match (&event.config_file, &event.name) {
+        (Some(config), Some(name)) => short_name(config, name),
+        _ => "-".to_owned(),
+    };
+    let (what, why) = match event.happening() {
+        Some(happening) => words(&happening, &event.kind),
+        None => (event.kind.clone(), event.detail.to_string()),
+    };
+    let why = plain(&why).replace('\n', "\\n");
+    format!("{:>6}  {at}  {:<12}  {:<9}  {why}", event.seq, plain(&sandbox), plain(&what)).trim_end().to_owned()
+}
+
+fn words(happening: &Happening, kind: &str) -> (String, String) {
+    let what = match happening {
+        Happening::Transition { state, .. } => state.status().to_owned(),
+        _ => kind.to_owned(),
+    };
+    let why = match happening {
+        Happening::Transition { state, generation, microvm_pid, restarts, .. } => match state {
+            SandboxState::Created => String::new(),
+            SandboxState::Starting if *restarts > 0 => format!("start {generation}, restart {restarts} by the policy"),
+            SandboxState::Starting => format!("start {generation}"),
+            SandboxState::Running => {
+                microvm_pid.map_or_else(String::new, |pid| format!("the microVM is process {pid}"))
+            }
+            SandboxState::Stopping { cause, exit } => {
+                let cause = match cause {
+                    StopCause::WorkloadEnded => "the workload ended".to_owned(),
+                    StopCause::Requested => "a stop was asked for".to_owned(),
+                    StopCause::Killed { signal } => format!("a kill with signal {signal} was asked for"),
+                    StopCause::Faulted { reason } => reason.to_string(),
+                };
+                exit.map_or_else(|| cause.clone(), |exit| format!("{cause}: {exit}"))
+            }
+            SandboxState::Stopped { exit } => exit.to_string(),
+            SandboxState::Failed { reason, exit: None } => reason.to_string(),
+            SandboxState::Failed { reason, exit: Some(exit) } => format!("{reason} ({exit})"),
+            SandboxState::Backoff { until } => {
+                format!("the next start is at {}", until.to_rfc3339_opts(SecondsFormat::Millis, true))
+            }
+        },
+        Happening::Removed { generation } => format!("after {generation} starts"),
+        Happening::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
+        Happening::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),
+        Happening::OrchestratorStopped { pid, .. } => format!("process {pid}; the microVMs run on"),
+        Happening::Reconciled { adopted, resolved } => format!("{adopted} taken over, {resolved} had ended"),
+        Happening::ActorRestarted { actor, reason } => format!("{actor}: {reason}"),
+        Happening::LogFailed { message } => message.clone(),
+        Happening::LogRecovered {} => String::new(),
+    };
+    (what, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let entry = |kind: &str, detail| EventEntry {
+            seq: 12,
+            at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap_or_default(),
+            config_file: Some("default".into()),
+            name: Some("web".into()),
+            kind: kind.into(),
+            detail,
+        };
+        let failed = json!({"transition": 3, "generation": 1, "event": "SpawnFailed", "restarts": 0, "state":
+            {"status": "FAILED", "reason": {"kind": "spawn_failed", "message": "a\n\u{1b}[2Jb"}, "exit": null}});
+        assert_eq!(
+            text(&entry("transition", failed)),
+            "    12  2023-11-14T22:13:20.123Z  web           FAILED     the microVM could not be started: a\\n\\u{1b}[2Jb"
+        );
+        assert_eq!(
+            text(&EventEntry { name: None, ..entry("of_the_future", json!({"a": 1})) }),
+            "    12  2023-11-14T22:13:20.123Z  -             of_the_future  {\"a\":1}"
+        );
+    }
+}
