@@ -8,8 +8,15 @@ use std::process::Command;
 use std::{env, fs};
 
 fn main() {
-    let sources =
-        ["src/waiter/program.rs", "src/waiter/program_sys.rs", "src/waiter/wire.rs", "src/process_identity.rs"];
+    let sources = [
+        "src/waiter/program.rs",
+        "src/waiter/program_log.rs",
+        "src/waiter/program_process.rs",
+        "src/waiter/program_sys.rs",
+        "src/waiter/records.rs",
+        "src/waiter/wire.rs",
+        "src/process_identity.rs",
+    ];
     for source in sources {
         println!("cargo::rerun-if-changed={source}");
     }

@@ -14,7 +14,7 @@ mod support;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -95,12 +95,11 @@ fn kill_daemon(home: &Home) {
     }
 }
 
-/// The waiter of a sandbox and its workload, by their runtime directory and parent.
-fn waiter(home: &Home, name: &str) -> u32 {
-    let dir = home.state().join("run/default").join(name);
-    let processes = home.processes();
-    let found = processes.iter().find(|(pid, _)| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir));
-    found.unwrap_or_else(|| panic!("no waiter of {name} among {processes:?}")).0
+/// Kills the waiter of a sandbox.
+fn kill_waiter(home: &Home, name: &str) -> u32 {
+    let pid = home.waiter(name).unwrap_or_else(|| panic!("no waiter of {name} among {:?}", home.processes()));
+    send(pid, Signal::SIGKILL);
+    pid
 }
 
 fn row(home: &Home, name: &str) -> Option<Value> {
@@ -214,50 +213,85 @@ fn a_daemon_killed_while_it_stops_a_sandbox_has_it_stopped_by_the_next() {
 }
 
 #[test]
-fn a_killed_waiter_fails_its_sandbox_and_takes_the_workload_along() {
+fn a_killed_waiter_is_replaced_and_nothing_is_lost() {
     let home = Home::new();
     let mut dice = Dice::new();
     for round in 0..4_u64 {
         let name = format!("a{round}");
-        let mut client = spawn(run(
-            &home,
-            &name,
-            &[],
-            &format!("echo ready; {}; exec sleep 1000", flood().replace("; exit 42", "")),
-        ));
+        let script = format!("echo ready; {}; exec sleep 1000", flood().replace("; exit 42", ""));
+        let mut client = spawn(run(&home, &name, &[], &script));
         let mut ready = [0; 6];
         client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-        dice.pause(300);
-        send(waiter(&home, &name), Signal::SIGKILL);
-        // Killed alone it ends nothing; the workload lives until it is told to end.
-        let killed = home.run(&["kill", &name]);
+        let pid = home.inspect(&name)["microvm_pid"].clone();
+        for _ in 0..3 {
+            dice.pause(100);
+            let killed = kill_waiter(&home, &name);
+            // Together with the daemon, or alone.
+            if dice.below(2) == 0 {
+                kill_daemon(&home);
+                home.ok(&["ps"]);
+            }
+            until("another one is there", || home.waiter(&name).is_some_and(|waiter| waiter != killed));
+        }
+        let whole = format!("ready\n{}", numbered(LINES));
+        until("all is on file", || home.log(&name).len() >= whole.len());
+        let found = home.inspect(&name);
+        assert_eq!((&found["state"], &found["microvm_pid"]), (&"RUNNING".into(), &pid), "round {round}");
+        home.ok(&["kill", &name]);
         let result = finish(client);
         let found = home.inspect(&name);
-        let state = found["state"].as_str().unwrap();
-        assert!(["STOPPED", "FAILED"].contains(&state), "round {round}: {} {found}", explain(&killed));
-        assert_ne!(result.status.code(), Some(0), "round {round}: {}", explain(&result));
-        let log = home.ok(&["logs", &name]);
-        let whole = format!("ready\n{}", numbered(LINES));
-        assert!(whole.starts_with(&log), "round {round}: {} bytes", log.len());
-        assert!(log.as_bytes().ends_with(&result.stdout), "round {round}");
+        assert_eq!(found["state"], "STOPPED", "round {round}: {found}");
+        // No guest here that could tell it.
+        assert_eq!(result.status.code(), Some(125), "round {round}: {}", explain(&result));
+        assert!(String::from_utf8_lossy(&result.stderr).contains("exit status is unknown"), "{}", explain(&result));
+        assert_same(home.ok(&["logs", &name]).as_bytes(), &whole, round);
+        assert_same(&result.stdout, &numbered(LINES), round);
         assert_clean(&home);
     }
 }
 
 #[test]
-fn a_waiter_killed_while_no_daemon_lives_is_no_riddle_for_the_next() {
+fn only_an_exit_that_no_waiter_saw_is_unknown() {
     let home = Home::new();
-    output(run(&home, "a", &["-d"], "echo ready; exec sleep 1000"));
-    output(run(&home, "b", &["-d"], "echo ready; exec sleep 1000"));
-    let waiter = waiter(&home, "a");
+    let go = home.path().join("go");
+    let script = format!("echo ready; while [ ! -e '{}' ]; do sleep 0.02; done; exit 42", go.display());
+    output(run(&home, "a", &["-d"], &script));
+    output(run(&home, "b", &["-d"], &script));
+    let killed = kill_waiter(&home, "a");
+    until("another one is there", || home.waiter("a").is_some_and(|waiter| waiter != killed));
+    fs::write(go, "").unwrap();
+    let waited = home.run(&["wait", "a"]);
+    home.run(&["wait", "b"]);
+    let (a, b) = (home.inspect("a"), home.inspect("b"));
+    assert_eq!((&b["state"], &b["exit_code"]), (&"STOPPED".into(), &42.into()), "{b}");
+    assert_eq!((&a["state"], &a["exit_code"]), (&"STOPPED".into(), &Value::Null), "{a}");
+    assert!(String::from_utf8_lossy(&waited.stderr).contains("unknown"), "it is said: {}", explain(&waited));
+    assert_eq!(home.ok(&["logs", "a"]), "ready\n");
+    assert_clean(&home);
+}
+
+#[test]
+fn all_of_ours_killed_at_once_ends_no_microvm() {
+    let home = Home::new();
+    let names = ["a", "b", "c"];
+    for name in names {
+        output(run(&home, name, &["-d"], "echo ready; exec sleep 1000"));
+    }
+    let pids = names.map(|name| home.inspect(name)["microvm_pid"].clone());
+    let ours: Vec<_> = home.processes().into_iter().filter(|(_, line)| line.contains("sandpen")).collect();
+    assert!(ours.len() >= 4, "{ours:?}");
     kill_daemon(&home);
-    send(waiter, Signal::SIGKILL);
-    until("it is gone", || !Path::new(&format!("/proc/{waiter}")).exists());
-    assert_eq!(home.inspect("b")["state"], "RUNNING");
-    home.run(&["kill", "a"]);
-    let found = home.inspect("a");
-    assert!(["STOPPED", "FAILED"].contains(&found["state"].as_str().unwrap()), "{found}");
-    home.ok(&["kill", "b"]);
+    for name in names {
+        kill_waiter(&home, name);
+    }
+    until("they are gone", || names.iter().all(|name| home.waiter(name).is_none()));
+    for (name, pid) in names.into_iter().zip(pids) {
+        let found = home.inspect(name);
+        assert_eq!((&found["state"], &found["microvm_pid"]), (&"RUNNING".into(), &pid), "{found}");
+        assert!(home.waiter(name).is_some());
+        home.ok(&["kill", name]);
+        assert_eq!(home.ok(&["logs", name]), "ready\n");
+    }
     assert_clean(&home);
 }
 

@@ -87,7 +87,7 @@ fn a_killed_vmm_is_failed_and_a_halted_one_is_ended_by_kill() {
 }
 
 #[test]
-fn a_flood_arrives_whole_while_daemons_are_killed() {
+fn a_flood_arrives_whole_while_daemons_and_waiters_are_killed() {
     if !guests::kvm() {
         return;
     }
@@ -96,11 +96,20 @@ fn a_flood_arrives_whole_while_daemons_are_killed() {
     let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
     assert!(output.status.success(), "{}", explain(&output));
     let log = home.state().join("logs/default/a.log");
+    let pid = home.inspect("a")["microvm_pid"].clone();
     for part in 1..4 {
         let enough = part * (48 << 20);
         until("more of the flood", || fs::metadata(&log).is_ok_and(|meta| meta.len() >= enough));
-        kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
+        let kill = |pid| kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+        // The daemon, its waiter, both.
+        if part != 2 {
+            kill(home.daemon_pid());
+        }
+        if part != 1 {
+            kill(home.waiter("a").unwrap());
+        }
         until("a new daemon", || home.run(&["inspect", "a"]).status.success());
+        assert_eq!(home.inspect("a")["microvm_pid"], pid);
     }
     until("its end", || home.inspect("a")["state"] == "STOPPED");
     assert_eq!(home.inspect("a")["exit_code"], 0);

@@ -157,6 +157,28 @@ fn a_killed_daemon_loses_nothing_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn a_killed_waiter_costs_neither_output_nor_exit_code() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; sleep 2; echo end; exit 42";
+    home.ok(&["run", "-d", "-n", "a", &rootfs, "--", "sh", "-c", script]);
+    let pid = home.inspect("a")["microvm_pid"].clone();
+    let killed = home.waiter("a").unwrap();
+    send(killed, Signal::SIGKILL);
+    until("another one is there", || home.waiter("a").is_some_and(|waiter| waiter != killed));
+    // And together with the daemon.
+    send(home.daemon_pid(), Signal::SIGKILL);
+    send(home.waiter("a").unwrap(), Signal::SIGKILL);
+    assert_eq!(home.inspect("a")["microvm_pid"], pid);
+    assert_eq!(home.ok(&["wait", "a"]).trim(), "42");
+    let expected: String = (1..=3000).map(|i| format!("line {i}\n")).collect::<String>() + "end\n";
+    assert_eq!(home.ok(&["logs", "a"]), expected);
+    let row = home.inspect("a");
+    assert_eq!((&row["state"], &row["exit_code"]), (&"STOPPED".into(), &42.into()), "{row}");
+    assert_clean(&home, "a");
+}
+
+#[test]
 fn a_dead_virtiofsd_is_failed_and_ends_the_vmm() {
     let home = Home::new();
     let rootfs = home.rootfs();

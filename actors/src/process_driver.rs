@@ -131,8 +131,9 @@ impl Driver for ProcessDriver {
     }
 
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        let bin_dir = self.bin_dir.clone();
         async move {
-            match WaitedVmm::adopt(&launch.runtime_dir).await {
+            match WaitedVmm::adopt(&launch.runtime_dir, &bin_dir).await {
                 Ok(waited) => hand_over(waited, &launch.runtime_dir, launch.spec.stdin),
                 Err(WaiterError::Gone) => Err(DriverError::Gone),
                 Err(error) => Err(launch_error("finding a process again", error)),

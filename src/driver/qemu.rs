@@ -85,6 +85,6 @@ impl Driver for QemuDriver {
 
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
-        waited::adopt(launch.runtime_dir, move || prepare::boot_limit(&config)).boxed()
+        waited::adopt(launch.runtime_dir, config.state_dir.bin(), move || prepare::boot_limit(&config)).boxed()
     }
 }

@@ -170,9 +170,10 @@ pub(super) async fn launch(
 /// when it runs; blocking.
 pub(super) async fn adopt(
     runtime_dir: PathBuf,
+    bin_dir: PathBuf,
     boot_limit: impl FnOnce() -> Duration + Send + 'static,
 ) -> Result<Vmm, DriverError> {
-    let waited = match WaitedVmm::adopt(&runtime_dir).await {
+    let waited = match WaitedVmm::adopt(&runtime_dir, &bin_dir).await {
         Ok(waited) => waited,
         Err(WaiterError::Gone) => return Err(DriverError::Gone),
         Err(error) => return Err(failed("finding the microVM again", error)),

@@ -146,6 +146,15 @@ impl Home {
         text.trim().parse().unwrap()
     }
 
+    /// The waiter of a sandbox, by the runtime directory that it works in; `None` between two.
+    pub fn waiter(&self, name: &str) -> Option<u32> {
+        let dir = self.state().join("run/default").join(name);
+        let works_there = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir);
+        let found =
+            self.processes().into_iter().find(|(pid, line)| line.starts_with("sandpen-waiter") && works_there(pid));
+        found.map(|(pid, _)| pid)
+    }
+
     pub fn log(&self, name: &str) -> Vec<u8> {
         fs::read(self.state().join(format!("logs/default/{name}.log"))).unwrap()
     }

@@ -101,7 +101,7 @@ async fn sweep(dir: &StateDir, live: &HashSet<SandboxKey>) {
     let root = dir.runtime_root();
     let found = tokio::task::spawn_blocking(move || runtime_dirs(&root)).await;
     let leftovers: Vec<SandboxKey> = found.into_iter().flatten().filter(|key| !live.contains(key)).collect();
-    join_all(leftovers.iter().map(async |key| match WaitedVmm::clear_away(&dir.runtime(key)).await {
+    join_all(leftovers.iter().map(async |key| match WaitedVmm::clear_away(&dir.runtime(key), &dir.bin()).await {
         Ok(()) => tracing::info!(sandbox = %key, "cleaned up after an ended microVM"),
         Err(error) => {
             let error = crate::driver::error_chain(&error);

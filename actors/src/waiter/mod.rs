@@ -4,7 +4,9 @@
 //! starts it) that holds the sandbox's FIFOs open, starts the VMM and its companions, records how
 //! the VMM ended, and stays until it is released. So an orchestrator can die at any moment: output
 //! waits in the pipes, the exit status on disk, and the next one finds both
-//! ([`WaitedVmm::adopt`]).
+//! ([`WaitedVmm::adopt`]). A waiter that is killed itself ends nothing: whoever watches the VMM starts
+//! another one, which opens the FIFOs by their names and watches the processes. Only the exit status of
+//! a VMM that ends after that is unknown.
 //!
 //! ```text
 //!             launch                     VMM ended            release
@@ -22,10 +24,16 @@
 //! | `processes` | boot id, pids and start times, written before the launch resolves |
 //! | `exit` | how and when the VMM ended, written before the VMM is reaped |
 //! | `ended` | FIFO that reads as ended once `exit` is durable or the waiter is gone |
+//! | `held` | what the waiter holds, for one that takes its place |
+//! | `log` | FIFO that the VMM log is copied from |
 //! | `commands` | FIFO: `release`, `close FIFO` |
 
+mod check;
 mod fifo;
 mod install;
+mod launch;
+#[allow(dead_code)] // the other half is the waiter program's
+mod records;
 mod runtime_dir;
 mod waited;
 #[allow(dead_code)] // the other half is the waiter program's
@@ -43,7 +51,7 @@ use std::path::PathBuf;
 pub use fifo::{open_fifo_read, open_fifo_write};
 pub use runtime_dir::prepare_runtime_dir;
 pub use waited::{WaitedEnd, WaitedVmm};
-pub use wire::{ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
+pub use wire::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 
 /// A failure of the waiter or on the way to it.
 #[derive(Debug, thiserror::Error)]

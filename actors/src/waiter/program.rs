@@ -5,7 +5,8 @@
 //!     │ FIFOs, sockets and log made, all programs executed, `processes` written
 //!     │ (any failure: everything started is killed, the reason reported)
 //!     ▼
-//!   waiting ──companion dies──▶ VMM killed (at once, or after EXIT_GRACE if the companion exited)
+//!   waiting ◀── taking up what a killed waiter has left: FIFOs opened, `processes` written
+//!     │     ──companion dies──▶ VMM killed (at once, or after EXIT_GRACE if the companion exited)
 //!     │ VMM ended: `exit` durable, then reaped, then the `ended` FIFO closed
 //!     ▼
 //!   ended (companions: SIGTERM, SIGKILL after COMPANION_GRACE; FIFOs still held)
@@ -18,9 +19,16 @@
 //! crate it is a module only for the linter's eyes.
 
 // Both are shared with the orchestrator, which uses their other halves.
+#[path = "program_log.rs"]
+mod log;
+#[path = "program_process.rs"]
+mod process;
 #[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../process_identity.rs"]
 mod process_identity;
+#[allow(dead_code, clippy::duplicate_mod)]
+#[path = "records.rs"]
+mod records;
 #[path = "program_sys.rs"]
 mod sys;
 #[allow(dead_code, clippy::duplicate_mod)]
@@ -29,16 +37,18 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use log::LogCopy;
+use process::Process;
 use process_identity::ProcessIdentity;
-use wire::{ExitRecord, ProcessSpec, ProcessesRecord, Report, Stage, StdioSpec, VMM_ROLE, WaiterSpec};
+use records::{EXIT_RECORD_BYTES, ExitRecord, ProcessesRecord, RecordedEnd};
+use wire::{Report, Stage, StdioSpec, VMM_ROLE, WaiterSpec};
 
 /// How long companions may take after SIGTERM.
 const COMPANION_GRACE: Duration = Duration::from_secs(2);
@@ -47,8 +57,6 @@ const COMPANION_GRACE: Duration = Duration::from_secs(2);
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How soon a record that could not be written (disk error) is tried again.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
-/// `O_NOFOLLOW` differs between the two architectures.
-const O_NOFOLLOW: i32 = if cfg!(target_arch = "aarch64") { 0o10_0000 } else { 0o40_0000 };
 
 struct Failure {
     stage: Stage,
@@ -85,6 +93,10 @@ fn main() {
 
 /// The orchestrator went away before it said what to do.
 fn leave_nothing() {
+    if fs::exists(wire::PROCESSES_FILE).unwrap_or(true) {
+        // Another waiter's processes: they are the next one's.
+        return;
+    }
     let Ok(dir) = std::env::current_dir() else { return };
     let _ = fs::remove_file(wire::LOCK_FILE);
     // Refused if the driver had prepared files in it; the next launch clears those.
@@ -93,33 +105,37 @@ fn leave_nothing() {
 
 fn start() -> Result<Option<Waiter>, Failure> {
     let Some(spec) = wire::read_spec(&mut io::stdin().lock()) else { return Ok(None) };
+    // A specification without processes is about those that are there.
+    let take_up = spec.processes.is_empty();
+    let hold = |name: &str| {
+        let file = if take_up { open_fifo(name) } else { make_fifo(name) };
+        file.map_err(failed(Stage::Fifo, name))
+    };
     let mut fifos = BTreeMap::new();
     for name in &spec.fifos {
-        fifos.insert(name.clone(), hold_fifo(name)?);
+        fifos.insert(name.clone(), hold(name)?);
     }
-    let commands = hold_fifo(wire::COMMANDS_FIFO)?;
-    let ended = hold_fifo(wire::ENDED_FIFO)?;
+    let commands = hold(wire::COMMANDS_FIFO)?;
+    let ended = hold(wire::ENDED_FIFO)?;
     let exit_draft = File::create(wire::EXIT_DRAFT_FILE).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
-    exit_draft
-        .write_all_at(&[b' '; wire::EXIT_RECORD_BYTES], 0)
-        .map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
-    let (log, log_input) = match open_log(&spec)? {
-        Some((log, input)) => (Some(log), Some(input)),
-        None => (None, None),
-    };
+    exit_draft.write_all_at(&[b' '; EXIT_RECORD_BYTES], 0).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
+    let log = LogCopy::open(hold(wire::LOG_FIFO)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
     let mut waiter = Waiter {
         processes: Vec::new(),
         fifos,
         commands,
         command_bytes: Vec::new(),
         ended: Some(ended),
-        log,
+        log: Some(log.map_err(failed(Stage::Log, spec.vmm_log.to_string_lossy()))?),
         exit_draft,
         exit: None,
         lost: None,
         alarm: None,
     };
-    match waiter.start_all(&spec, log_input.as_ref()) {
+    if take_up {
+        return waiter.take_up().map(|()| Some(waiter));
+    }
+    match waiter.start_all(&spec) {
         Ok(()) => Ok(Some(waiter)),
         Err(failure) => {
             waiter.kill_all();
@@ -128,73 +144,17 @@ fn start() -> Result<Option<Waiter>, Failure> {
     }
 }
 
-fn hold_fifo(name: &str) -> Result<File, Failure> {
+fn make_fifo(name: &str) -> io::Result<File> {
     // A stale one of a start that failed may be there.
     let _ = fs::remove_file(name);
-    sys::make_fifo(name).map_err(failed(Stage::Fifo, name))?;
-    // For reading and writing: never blocks, and the pipe's content stays as long as we do.
-    OpenOptions::new().read(true).write(true).open(name).map_err(failed(Stage::Fifo, name))
+    sys::make_fifo(name)?;
+    open_fifo(name)
 }
 
-fn open_log(spec: &WaiterSpec) -> Result<Option<(LogCopy, PipeWriter)>, Failure> {
-    let subject = spec.vmm_log.to_string_lossy();
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(O_NOFOLLOW);
-    let file = options.open(&spec.vmm_log).map_err(failed(Stage::Log, subject.clone()))?;
-    if !spec.processes.iter().any(|process| [&process.stdout, &process.stderr].contains(&&StdioSpec::VmmLog)) {
-        return Ok(None);
-    }
-    let (pipe, input) = io::pipe().map_err(failed(Stage::Log, subject))?;
-    Ok(Some((LogCopy { pipe, file, left: spec.vmm_log_limit }, input)))
-}
-
-/// Copies what the processes print into the VMM log, up to its limit: a hostile guest's console
-/// cannot fill the disk.
-struct LogCopy {
-    pipe: PipeReader,
-    file: File,
-    left: u64,
-}
-
-impl LogCopy {
-    /// One read; false when all writers are gone.
-    fn copy(&mut self) -> bool {
-        let mut buffer = [0; 4096];
-        let count = match self.pipe.read(&mut buffer) {
-            Ok(0) => return false,
-            Ok(count) => count,
-            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
-        };
-        if self.left > 0 {
-            let kept = count.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            self.left -= kept as u64;
-            // With a full disk the words are lost; the VMM must not wait for them.
-            let _ = self.file.write_all(&buffer[..kept]);
-            if self.left == 0 {
-                let _ = self.file.write_all("\n… truncated\n".as_bytes());
-            }
-        }
-        true
-    }
-
-    /// Takes what is in the pipe now: the last words of a process that has ended.
-    fn drain(&mut self) {
-        // A pipe holds 64 KiB; more than this comes from others that still write.
-        for _ in 0..64 {
-            if !sys::wait_readable(&[self.pipe.as_fd()], Some(0))[0] || !self.copy() {
-                break;
-            }
-        }
-    }
-}
-
-/// A started process.
-struct Running {
-    role: String,
-    child: Child,
-    pidfd: OwnedFd,
-    /// Whether its end was seen.
-    ended: bool,
+/// For reading and writing: never blocks, and the pipe's content stays as long as we do.
+fn open_fifo(name: &str) -> io::Result<File> {
+    let fifo = OpenOptions::new().read(true).write(true).open(name)?;
+    if fifo.metadata()?.file_type().is_fifo() { Ok(fifo) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 #[derive(Clone, Copy)]
@@ -205,7 +165,7 @@ enum Task {
 }
 
 struct Waiter {
-    processes: Vec<Running>,
+    processes: Vec<Process>,
     fifos: BTreeMap<String, File>,
     commands: File,
     /// Bytes of a command whose end was not read yet.
@@ -223,7 +183,7 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn start_all(&mut self, spec: &WaiterSpec, log_input: Option<&PipeWriter>) -> Result<(), Failure> {
+    fn start_all(&mut self, spec: &WaiterSpec) -> Result<(), Failure> {
         // All sockets first: who connects may be started before who answers.
         let mut listeners = BTreeMap::new();
         for process in &spec.processes {
@@ -237,8 +197,7 @@ impl Waiter {
         let stdio = |stdio: &StdioSpec, output: bool| -> io::Result<Stdio> {
             Ok(match stdio {
                 StdioSpec::Null => Stdio::null(),
-                StdioSpec::VmmLog => log_input
-                    .map_or_else(|| Ok(Stdio::null()), |input| Ok::<_, io::Error>(input.try_clone()?.into()))?,
+                StdioSpec::VmmLog => open_fifo(wire::LOG_FIFO)?.into(),
                 StdioSpec::Fifo(name) => OpenOptions::new().read(true).write(output).open(name)?.into(),
                 StdioSpec::Listener(name) => match listeners.get(name) {
                     Some(listener) => OwnedFd::from(listener.try_clone()?).into(),
@@ -247,28 +206,48 @@ impl Waiter {
                 StdioSpec::Data(bytes) => sys::memory_file(bytes)?.into(),
             })
         };
-        let boot_id = process_identity::boot_id().map_err(failed(Stage::Record, "boot id"))?;
-        let mut identities = vec![identify(wire::WAITER_ROLE, std::process::id())?];
         for process in &spec.processes {
             let failed_program = |source| Failure { stage: Stage::Program, subject: process.role.clone(), source };
-            let mut command = command(process);
+            let mut command = process::command(process);
             command.stdin(stdio(&process.stdin, false).map_err(failed_program)?);
             command.stdout(stdio(&process.stdout, true).map_err(failed_program)?);
             command.stderr(stdio(&process.stderr, true).map_err(failed_program)?);
-            let mut child = command.spawn().map_err(failed_program)?;
-            let pidfd = match sys::open_pidfd(child.id()) {
-                Ok(pidfd) => pidfd,
-                Err(error) => {
-                    sys::signal_group(child.id(), sys::SIGKILL);
-                    let _ = child.wait();
-                    return Err(failed_program(error));
-                }
-            };
-            let pid = child.id();
-            self.processes.push(Running { role: process.role.clone(), child, pidfd, ended: false });
-            identities.push(identify(&process.role, pid)?);
+            self.processes.push(Process::start(&process.role, &mut command).map_err(failed_program)?);
         }
-        let record = ProcessesRecord { boot_id, processes: identities };
+        self.record_processes(Vec::new())
+    }
+
+    /// Takes up what a killed waiter has left. What is gone is found to have ended.
+    fn take_up(&mut self) -> Result<(), Failure> {
+        let text = fs::read_to_string(wire::PROCESSES_FILE).map_err(failed(Stage::Record, wire::PROCESSES_FILE))?;
+        let damaged = || failed(Stage::Record, wire::PROCESSES_FILE)(io::ErrorKind::InvalidData.into());
+        let record = ProcessesRecord::from_text(&text).ok_or_else(damaged)?;
+        let mut gone = Vec::new();
+        for (role, pid, start_time) in record.processes {
+            if role == wire::WAITER_ROLE {
+                continue;
+            }
+            let identity = ProcessIdentity { boot_id: record.boot_id.clone(), pid, start_time };
+            match Process::take_up(&role, &identity).map_err(failed(Stage::Program, &role))? {
+                Some(process) => self.processes.push(process),
+                None => gone.push((role, pid, start_time)),
+            }
+        }
+        let vmm_is_gone = gone.iter().any(|(role, ..)| role == VMM_ROLE);
+        self.record_processes(gone)?;
+        if vmm_is_gone {
+            self.vmm_ended(RecordedEnd::Unknown);
+        }
+        Ok(())
+    }
+
+    fn record_processes(&self, gone: Vec<(String, u32, u64)>) -> Result<(), Failure> {
+        let boot_id = process_identity::boot_id().map_err(failed(Stage::Record, "boot id"))?;
+        let own = ProcessIdentity::of(std::process::id()).map_err(failed(Stage::Record, "/proc/self/stat"))?;
+        let mut processes = vec![(wire::WAITER_ROLE.to_owned(), own.pid, own.start_time)];
+        processes.extend(self.processes.iter().map(Process::line));
+        processes.extend(gone);
+        let record = ProcessesRecord { boot_id, processes };
         write_processes(&record.to_text()).map_err(failed(Stage::Record, wire::PROCESSES_FILE))
     }
 
@@ -310,39 +289,37 @@ impl Waiter {
     }
 
     fn process_ended(&mut self, i: usize) {
-        self.processes[i].ended = true;
-        let pid = self.processes[i].child.id();
-        let end = sys::peek_end(pid);
+        let process = &mut self.processes[i];
+        process.ended = true;
+        let end = process.end();
         // Its descendants end with it, as everything in a machine does.
-        sys::signal_group(pid, sys::SIGKILL);
-        if self.processes[i].role == VMM_ROLE {
-            if let Some(log) = &mut self.log {
-                log.drain();
-            }
-            let (signalled, number) = match end {
-                Ok(sys::Ended::Code(code)) => (false, code),
-                Ok(sys::Ended::Signal(signal)) => (true, signal),
-                // Nobody else reaps our children; say what cannot be taken for success.
-                Err(_) => (true, 0),
-            };
-            let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let at_micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
-            // A companion that merely exited first, and the VMM after it by itself, is a shutdown.
-            let killed = self.alarm.is_none();
-            let lost = if killed { self.lost.take() } else { None };
-            self.exit = Some(ExitRecord { signalled, number, at_micros, lost });
-            self.write_exit();
-        } else {
-            let vmm_lives = self.processes.iter().any(|process| process.role == VMM_ROLE && !process.ended);
-            if vmm_lives && self.lost.is_none() {
-                self.lost = Some(self.processes[i].role.clone());
-                match end {
-                    Ok(sys::Ended::Code(_)) => self.alarm = Some((Instant::now() + EXIT_GRACE, Task::KillVmm)),
-                    _ => self.kill(|role| role == VMM_ROLE),
-                }
-            }
-            let _ = self.processes[i].child.wait();
+        process.signal(sys::SIGKILL);
+        if process.role == VMM_ROLE {
+            return self.vmm_ended(end);
         }
+        let role = process.role.clone();
+        process.reap();
+        let vmm_lives = self.processes.iter().any(|process| process.role == VMM_ROLE && !process.ended);
+        if vmm_lives && self.lost.is_none() {
+            self.lost = Some(role);
+            match end {
+                RecordedEnd::Signal(_) => self.kill(|role| role == VMM_ROLE),
+                _ => self.alarm = Some((Instant::now() + EXIT_GRACE, Task::KillVmm)),
+            }
+        }
+    }
+
+    fn vmm_ended(&mut self, end: RecordedEnd) {
+        if let Some(log) = &mut self.log {
+            log.drain();
+        }
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
+        // A companion that merely exited first, and the VMM after it by itself, is a shutdown.
+        let killed = self.alarm.is_none();
+        let lost = if killed { self.lost.take() } else { None };
+        self.exit = Some(ExitRecord { end, at_micros, lost });
+        self.write_exit();
     }
 
     /// Status durable → reaped → `ended` closed, in this order: who sees the process gone or the
@@ -357,9 +334,9 @@ impl Waiter {
         self.exit = None;
         for process in &mut self.processes {
             if process.role == VMM_ROLE {
-                let _ = process.child.wait();
+                process.reap();
             } else if !process.ended {
-                sys::signal_group(process.child.id(), sys::SIGTERM);
+                process.signal(sys::SIGTERM);
             }
         }
         self.ended = None;
@@ -369,7 +346,7 @@ impl Waiter {
     fn kill(&mut self, chosen: impl Fn(&str) -> bool) {
         for process in &mut self.processes {
             if !process.ended && chosen(&process.role) {
-                sys::signal_group(process.child.id(), sys::SIGKILL);
+                process.signal(sys::SIGKILL);
             }
         }
     }
@@ -377,7 +354,7 @@ impl Waiter {
     fn kill_all(&mut self) {
         self.kill(|_| true);
         for process in &mut self.processes {
-            let _ = process.child.wait();
+            process.reap();
         }
     }
 
@@ -403,21 +380,6 @@ impl Waiter {
         }
         false
     }
-}
-
-fn command(process: &ProcessSpec) -> Command {
-    let mut command = Command::new(&process.program);
-    if process.clear_env {
-        command.env_clear();
-    }
-    // A group of its own, so that its descendants can be ended with it.
-    command.process_group(0).args(&process.args).envs(process.env.iter().map(|(name, value)| (name, value)));
-    command
-}
-
-fn identify(role: &str, pid: u32) -> Result<(String, u32, u64), Failure> {
-    let identity = ProcessIdentity::of(pid).map_err(failed(Stage::Record, format!("/proc/{pid}/stat")))?;
-    Ok((role.to_owned(), pid, identity.start_time))
 }
 
 fn write_processes(text: &str) -> io::Result<()> {

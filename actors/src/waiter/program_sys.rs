@@ -7,10 +7,15 @@ use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::records::RecordedEnd;
+
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("the waiter knows the system call ABI of Linux on x86_64 and aarch64 only");
 
+const SYS_PIDFD_SEND_SIGNAL: c_long = 424;
 const SYS_PIDFD_OPEN: c_long = 434;
+/// Since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: c_long = 4;
 const SYS_CLOSE_RANGE: c_long = 436;
 const SYS_MEMFD_CREATE: c_long = if cfg!(target_arch = "aarch64") { 279 } else { 319 };
 const MFD_CLOEXEC: c_uint = 1;
@@ -18,6 +23,7 @@ const MFD_ALLOW_SEALING: c_uint = 2;
 const F_ADD_SEALS: c_int = 1033;
 /// `F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE`.
 const ALL_SEALS: c_int = 0xf;
+pub(super) const ESRCH: i32 = 3;
 const EINTR: i32 = 4;
 const SIGPIPE: c_int = 13;
 pub(super) const SIGKILL: c_int = 9;
@@ -61,12 +67,6 @@ unsafe extern "C" {
     fn mkfifo(path: *const c_char, mode: c_uint) -> c_int;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn waitid(id_type: c_int, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
-}
-
-/// A child's end.
-pub(super) enum Ended {
-    Code(i32),
-    Signal(i32),
 }
 
 /// A session of our own, default signal dispositions for us and our children, no inherited files
@@ -140,13 +140,33 @@ pub(super) fn signal_group(unreaped_leader: u32, signal: c_int) {
     }
 }
 
+/// A signal to the process group that this process leads or led; to the process alone where the kernel
+/// knows no better. Neither can meet anybody else.
+pub(super) fn signal_group_of(leader: &OwnedFd, signal: c_int) {
+    for flags in [PIDFD_SIGNAL_PROCESS_GROUP, 0] {
+        // SAFETY: three integers and a null pointer, which stands for "as kill(2) does it".
+        let sent = unsafe {
+            syscall(SYS_PIDFD_SEND_SIGNAL, c_long::from(leader.as_raw_fd()), c_long::from(signal), 0 as c_long, flags)
+        };
+        if sent == 0 {
+            return;
+        }
+    }
+}
+
+/// Waits until the process has ended.
+pub(super) fn wait_ended(pidfd: &OwnedFd) {
+    while !wait_readable(&[pidfd.as_fd()], None)[0] {}
+}
+
 /// How an ended child ended, without reaping it.
-pub(super) fn peek_end(pid: u32) -> io::Result<Ended> {
+pub(super) fn peek_end(pid: u32) -> io::Result<RecordedEnd> {
     let mut info = SigInfo { signo: 0, errno: 0, code: 0, pad: 0, pid: 0, uid: 0, status: 0, rest: [0; 25] };
     loop {
         // SAFETY: `info` is writable and as large as the kernel's siginfo_t (128 bytes).
         if unsafe { waitid(P_PID, pid, &raw mut info, WEXITED | WNOWAIT) } == 0 {
-            return Ok(if info.code == CLD_EXITED { Ended::Code(info.status) } else { Ended::Signal(info.status) });
+            let end = if info.code == CLD_EXITED { RecordedEnd::Code } else { RecordedEnd::Signal };
+            return Ok(end(info.status));
         }
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(EINTR) {

@@ -1,13 +1,14 @@
 //! A sandbox's runtime directory: whose it is, what is recorded in it, and how it goes away.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::WaiterError;
-use super::wire::{EXIT_FILE, ExitRecord, LOCK_FILE, PROCESSES_FILE, ProcessesRecord};
+use super::records::{ExitRecord, ProcessesRecord};
+use super::wire::{EXIT_FILE, HELD_FILE, LOCK_FILE, PROCESSES_FILE, WaiterSpec, encode, read_spec};
 use crate::pidfd;
 use crate::process_identity::ProcessIdentity;
 
@@ -71,6 +72,44 @@ pub(super) fn claim(dir: &Path) -> Result<File, WaiterError> {
     }
 }
 
+/// Locks a directory whose waiter is gone, for the next one; `None` while somebody has it. A waiter's
+/// lock goes with the last of its descriptors, a moment after its death.
+pub(super) fn claim_abandoned(dir: &Path) -> Result<Option<File>, WaiterError> {
+    let path = dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    let lock = options.open(&path).map_err(failed("opening", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed("locking", &path)(error)),
+    }
+}
+
+/// Writes what the waiter holds, for one that takes its place: the specification without its
+/// processes, in whose environment may be secrets. Nobody reads it before `processes` is there.
+pub(super) fn write_held(dir: &Path, spec: &WaiterSpec) -> Result<(), WaiterError> {
+    let path = dir.join(HELD_FILE);
+    let held = WaiterSpec { processes: Vec::new(), ..spec.clone() };
+    let encoded = encode(&held).ok_or_else(|| WaiterError::Invalid("its names are too long".into()))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    let written = options.open(&path).and_then(|mut file| file.write_all(&encoded));
+    written.map_err(failed("writing", &path))
+}
+
+/// What the killed waiter held; `None` when it did not say, or an other version did.
+pub(super) fn read_held(dir: &Path) -> Result<Option<WaiterSpec>, WaiterError> {
+    let path = dir.join(HELD_FILE);
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+    match options.open(&path) {
+        Ok(mut file) => Ok(read_spec(&mut file).filter(|spec| spec.processes.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("opening", &path)(error)),
+    }
+}
+
 /// Whether a waiter holds the directory, be it one that has recorded nothing yet.
 pub(super) fn is_held(dir: &Path) -> Result<bool, WaiterError> {
     let path = dir.join(LOCK_FILE);
@@ -97,6 +136,18 @@ fn clear(dir: &Path) -> Result<(), WaiterError> {
         if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(failed("removing", &path))?;
     }
     Ok(())
+}
+
+/// Ends what a microVM without VMM and waiter has left running, and removes the directory.
+pub(super) fn end_and_remove(dir: &Path) -> Result<(), WaiterError> {
+    // A damaged record of nothing that could be found again is no reason to keep the directory.
+    if let Ok(Some(record)) = read_processes(dir) {
+        for process in living(&record)? {
+            let killed = pidfd::send_signal(&process, nix::libc::SIGKILL);
+            killed.map_err(|source| WaiterError::Process { role: "companion".to_owned(), source })?;
+        }
+    }
+    remove(dir)
 }
 
 /// Removes the directory with everything in it; fine if it is gone.

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use super::wire::ProcessesRecord;
+use super::records::ProcessesRecord;
 use super::*;
 use crate::state::ExitStatus;
 use test_support::*;
@@ -110,22 +110,113 @@ async fn descendants_end_with_their_process() {
     vmm.release().await.unwrap();
 }
 
+async fn kill(process: &std::os::fd::OwnedFd) {
+    crate::pidfd::send_signal(process, 9).unwrap();
+    within(crate::pidfd::ended(process)).await.unwrap();
+}
+
 #[tokio::test]
-async fn without_its_waiter_the_vmm_is_still_watched() {
+async fn a_killed_waiter_is_replaced_and_the_vmm_never_notices() {
     let home = Home::new();
-    let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", "exec sleep 1000")]).await.unwrap();
-    let (waiter, companion) = (home.pidfd("waiter"), home.pidfd("virtiofsd"));
-    crate::pidfd::send_signal(&waiter, 9).unwrap();
-    within(crate::pidfd::ended(&waiter)).await.unwrap();
-    let adopted = WaitedVmm::adopt(&home.runtime()).await.unwrap();
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), adopted.ended()).await.is_err());
+    let script = "i=0; while read line; do i=$((i+1)); echo $i; echo log $i >&2; done; exit 7";
+    let mut echo = shell("vmm", script);
+    // As a VMM does: it holds its pipes itself.
+    echo.args = vec!["-c".into(), format!("exec 0<>control.in; {script}").into()];
+    echo.stderr = StdioSpec::VmmLog;
+    let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), echo]).await.unwrap();
+    let (pid, companion) = (vmm.pid(), home.pidfd("virtiofsd"));
+    let ended = tokio::spawn({
+        let vmm = vmm.clone();
+        async move { vmm.ended().await }
+    });
+    for round in 1..=3 {
+        let waiter = home.pidfd("waiter");
+        kill(&waiter).await;
+        // What is written while there is none waits in the pipes, those of the log too.
+        home.write("control.in", b"x\n");
+        let replaced = async {
+            while crate::pidfd::has_ended(home.pidfd_of("waiter").unwrap_or_else(|| waiter.try_clone().unwrap()))
+                .unwrap()
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        within(replaced).await;
+        assert_eq!(within(home.read_line("stdout.out")).await, round.to_string());
+    }
+    assert!(!ended.is_finished());
     assert!(matches!(home.launch(vec![shell("vmm", ":")]).await, Err(WaiterError::Live { .. })));
-    adopted.signal(15).unwrap();
-    assert_eq!(within(adopted.ended()).await.status, ExitStatus::Unknown);
-    assert_eq!(within(vmm.ended()).await.status, ExitStatus::Unknown);
+    let tags = fs::read(format!("/proc/{}/cmdline", home.pid("waiter"))).unwrap();
+    assert_eq!(tags, b"sandpen-waiter\0test\0");
+    assert_eq!(vmm.pid(), pid);
+    vmm.signal(15).unwrap();
+    let end = within(ended).await.unwrap();
+    assert_eq!((end.status, end.companion_lost), (ExitStatus::Unknown, None));
+    let log = fs::read_to_string(home.log()).unwrap();
+    assert_eq!(log, "log 1\nlog 2\nlog 3\n");
     within(vmm.release()).await.unwrap();
     assert!(crate::pidfd::has_ended(&companion).unwrap());
-    assert!(matches!(WaitedVmm::adopt(&home.runtime()).await, Err(WaiterError::Gone)));
+    assert!(matches!(WaitedVmm::adopt(&home.runtime(), &home.bin()).await, Err(WaiterError::Gone)));
+}
+
+#[tokio::test]
+async fn an_adoption_replaces_a_killed_waiter() {
+    let home = Home::new();
+    let script = "exec 0<>control.in; read line; echo $line";
+    let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", script)]).await.unwrap();
+    let (waiter, companion) = (home.pidfd("waiter"), home.pidfd("virtiofsd"));
+    kill(&waiter).await;
+    let adopted = WaitedVmm::adopt(&home.runtime(), &home.bin()).await.unwrap();
+    assert!(!crate::pidfd::has_ended(home.pidfd("waiter")).unwrap());
+    home.write("control.in", b"go\n");
+    let end = within(adopted.ended()).await;
+    assert_eq!(end.status, ExitStatus::Unknown);
+    assert_eq!(within(vmm.ended()).await, end, "recorded like any other");
+    assert_eq!(home.read_now("stdout.out"), "go\n", "the new waiter holds the pipes");
+    within(adopted.release()).await.unwrap();
+    assert!(crate::pidfd::has_ended(&companion).unwrap());
+    assert!(!home.runtime().exists());
+}
+
+#[tokio::test]
+async fn a_companion_that_dies_under_another_waiter_takes_the_vmm_along() {
+    let home = Home::new();
+    let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", "exec sleep 1000")]).await.unwrap();
+    kill(&home.pidfd("waiter")).await;
+    let adopted = WaitedVmm::adopt(&home.runtime(), &home.bin()).await.unwrap();
+    kill(&home.pidfd("virtiofsd")).await;
+    let end = within(adopted.ended()).await;
+    assert_eq!((end.status, end.companion_lost.as_deref()), (ExitStatus::Unknown, Some("virtiofsd")));
+    within(adopted.release()).await.unwrap();
+    drop(vmm);
+}
+
+#[tokio::test]
+async fn a_waiter_that_says_not_what_it_held_is_not_replaced() {
+    let home = Home::new();
+    let vmm = home.launch(vec![shell("vmm", "exec sleep 1000")]).await.unwrap();
+    fs::write(home.runtime().join("held"), "SPWAIT1\nof an earlier version").unwrap();
+    kill(&home.pidfd("waiter")).await;
+    let adopted = WaitedVmm::adopt(&home.runtime(), &home.bin()).await.unwrap();
+    assert!(home.pidfd_of("waiter").is_none_or(|waiter| crate::pidfd::has_ended(waiter).unwrap()));
+    adopted.signal(15).unwrap();
+    assert_eq!(within(adopted.ended()).await.status, ExitStatus::Unknown);
+    within(adopted.release()).await.unwrap();
+    drop(vmm);
+}
+
+#[tokio::test]
+async fn what_is_left_without_vmm_and_waiter_is_ended() {
+    let home = Home::new();
+    let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", "exec sleep 1000")]).await.unwrap();
+    let companion = home.pidfd("virtiofsd");
+    for role in ["waiter", "vmm"] {
+        kill(&home.pidfd(role)).await;
+    }
+    drop(vmm);
+    assert!(matches!(WaitedVmm::adopt(&home.runtime(), &home.bin()).await, Err(WaiterError::Gone)));
+    within(crate::pidfd::ended(&companion)).await.unwrap();
+    assert!(!home.runtime().exists());
 }
 
 #[tokio::test]
@@ -138,14 +229,7 @@ async fn with_everything_killed_adoption_says_gone_and_clears_up() {
         within(crate::pidfd::ended(&process)).await.unwrap();
     }
     drop(vmm);
-    // The VMM is init's now, which reaps it when it likes.
-    let adopted = async {
-        while let Ok(vmm) = WaitedVmm::adopt(&home.runtime()).await {
-            assert_eq!(vmm.ended().await.status, ExitStatus::Unknown);
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    within(adopted).await;
+    assert!(matches!(WaitedVmm::adopt(&home.runtime(), &home.bin()).await, Err(WaiterError::Gone)));
     assert!(!home.runtime().exists());
 }
 
@@ -163,7 +247,7 @@ async fn a_program_that_is_missing_is_named_and_nothing_is_left() {
     if let Ok(pid) = fs::read_to_string(home.path().join("pid")) {
         assert!(!fs::exists(format!("/proc/{}", pid.trim())).unwrap());
     }
-    assert!(matches!(WaitedVmm::adopt(&home.runtime()).await, Err(WaiterError::Gone)));
+    assert!(matches!(WaitedVmm::adopt(&home.runtime(), &home.bin()).await, Err(WaiterError::Gone)));
 }
 
 #[tokio::test]
@@ -306,13 +390,13 @@ async fn a_killed_orchestrator_costs_neither_output_nor_status() {
     orchestrator.kill().unwrap();
     orchestrator.wait().unwrap();
 
-    let vmm = WaitedVmm::adopt(&home.runtime()).await.unwrap();
+    let vmm = WaitedVmm::adopt(&home.runtime(), &home.bin()).await.unwrap();
     let waiter = home.pidfd("waiter");
     home.write("control.in", b"go\n");
     assert_eq!(within(vmm.ended()).await.status, ExitStatus::Code(42));
     drop(vmm);
     // And once more, now that it has ended.
-    let vmm = WaitedVmm::adopt(&home.runtime()).await.unwrap();
+    let vmm = WaitedVmm::adopt(&home.runtime(), &home.bin()).await.unwrap();
     assert_eq!(within(vmm.ended()).await.status, ExitStatus::Code(42));
     let lines: Vec<String> = (1..=500).map(|i| format!("line {i}")).collect();
     assert_eq!(home.read_now("stdout.out").lines().collect::<Vec<_>>(), lines);

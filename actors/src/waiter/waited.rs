@@ -1,25 +1,22 @@
 //! The orchestrator's handle on a waiter and its processes.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::Receiver;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
+use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
-use super::wire::{
-    COMMANDS_FIFO, ENDED_FIFO, LOCK_FILE, ProcessesRecord, RESERVED, Report, Stage, StdioSpec, VMM_ROLE, WAITER_ROLE,
-    WaiterSpec, encode,
-};
-use super::{WaiterError, install, runtime_dir};
+use super::records::RecordedEnd;
+use super::wire::{COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode};
+use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::process_identity::ProcessIdentity;
 use crate::state::ExitStatus;
@@ -28,13 +25,13 @@ use crate::state::ExitStatus;
 const STARTING_LIMIT: Duration = Duration::from_secs(10);
 /// How long a waiter may take to end after `release`; then it is killed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
-/// Most bytes of a report line or of a waiter's last words.
-const REPORT_MAX: u64 = 8 << 10;
+/// Pause before a waiter that could not be started is started again; doubles up to the last one.
+const TAKE_UP_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
 /// How the VMM ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitedEnd {
-    /// Its status; unknown if the waiter was killed before it.
+    /// Its status; unknown if its waiter was killed before it: only a parent is told.
     pub status: ExitStatus,
     /// When.
     pub at: DateTime<Utc>,
@@ -49,12 +46,13 @@ pub struct WaitedVmm(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
-    record: ProcessesRecord,
+    bin_dir: PathBuf,
     pid: u32,
     /// `None` when it was gone already.
     vmm: Option<OwnedFd>,
-    /// The read end of the `ended` FIFO; `None` when the waiter was gone already.
-    ended: Option<Receiver>,
+    /// The read end of the `ended` FIFO; `None` when the waiter was gone already. Whoever waits for the
+    /// end has it, so that one of them alone starts another waiter.
+    ended: tokio::sync::Mutex<Option<Receiver>>,
     /// The waiter, where we started it: reaped at the release.
     child: Mutex<Option<Child>>,
     end: OnceLock<WaitedEnd>,
@@ -72,24 +70,21 @@ impl WaitedVmm {
         check(&spec)?;
         let encoded =
             encode(&spec).ok_or_else(|| WaiterError::Invalid("arguments and environment are too large".into()))?;
-        let dir = runtime_dir.to_owned();
-        let bin_dir = bin_dir.to_owned();
-        let tags = spec.tags.clone();
-        let vmm_log = spec.vmm_log.clone();
-        let mut child = blocking(move || spawn(&dir, &bin_dir, &tags, &vmm_log)).await?;
+        let (dir, bin, new) = (runtime_dir.to_owned(), bin_dir.to_owned(), spec.clone());
+        let mut child = blocking(move || launch::spawn_new(&dir, &bin, &new)).await?;
 
-        match converse(&mut child, &encoded).await {
+        match launch::converse(&mut child, &encoded).await {
             Some(Report::Ready) => {}
-            report => return Err(launch_failed(runtime_dir, &spec, child, report).await),
+            report => return Err(launch::failed(runtime_dir, &spec, child, report).await),
         }
-        let dir = runtime_dir.to_owned();
-        let mut inner = match blocking(move || Inner::find(dir)).await {
+        let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
+        let mut inner = match blocking(move || Inner::find(dir, bin)).await {
             Ok(inner) => inner,
             Err(error) => {
                 // It runs, but cannot be watched (no descriptor left, say): take it back.
                 let path = runtime_dir.join(COMMANDS_FIFO);
                 if matches!(blocking(move || command(&path, "release\n")).await, Ok(true)) {
-                    launch_failed(runtime_dir, &spec, child, None).await;
+                    launch::failed(runtime_dir, &spec, child, None).await;
                 }
                 return Err(error);
             }
@@ -99,29 +94,37 @@ impl WaitedVmm {
     }
 
     /// Finds what an earlier orchestrator launched in this directory: running, or ended with its
-    /// record.
+    /// record. Where its waiter was killed, another one (of `bin_dir`) takes its place.
     ///
     /// # Errors
     /// [`WaiterError::Gone`] when neither is left; the directory is removed then.
-    pub async fn adopt(runtime_dir: &Path) -> Result<Self, WaiterError> {
+    pub async fn adopt(runtime_dir: &Path, bin_dir: &Path) -> Result<Self, WaiterError> {
         let deadline = tokio::time::Instant::now() + STARTING_LIMIT;
         loop {
-            let dir = runtime_dir.to_owned();
-            match blocking(move || Inner::find(dir)).await {
-                Err(WaiterError::Gone) => {}
-                found => return found.map(|inner| Self(Arc::new(inner))),
+            let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
+            let found = match blocking(move || Inner::find(dir, bin)).await {
+                Err(WaiterError::Gone) => None,
+                found => Some(Self(Arc::new(found?))),
+            };
+            if let Some(found) = &found
+                && (found.0.ended.lock().await.is_some() || found.has_ended().unwrap_or(true) || found.take_up().await)
+            {
+                return Ok(found.clone());
             }
             let dir = runtime_dir.to_owned();
             // A waiter whose launcher died is about to record its processes.
             let starting = blocking(move || {
                 let held = runtime_dir::is_held(&dir)?;
-                if !held {
-                    runtime_dir::remove(&dir)?;
+                if !held && found.is_none() {
+                    runtime_dir::end_and_remove(&dir)?;
                 }
-                Ok(held)
+                Ok((held, found))
             });
-            if !starting.await? || tokio::time::Instant::now() >= deadline {
-                return Err(WaiterError::Gone);
+            match starting.await? {
+                (true, _) if tokio::time::Instant::now() < deadline => {}
+                // Watched without a waiter: better than not at all.
+                (_, Some(found)) => return Ok(found),
+                (_, None) => return Err(WaiterError::Gone),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -131,8 +134,8 @@ impl WaitedVmm {
     ///
     /// # Errors
     /// What could not be told, ended or removed.
-    pub async fn clear_away(runtime_dir: &Path) -> Result<(), WaiterError> {
-        match Self::adopt(runtime_dir).await {
+    pub async fn clear_away(runtime_dir: &Path, bin_dir: &Path) -> Result<(), WaiterError> {
+        match Self::adopt(runtime_dir, bin_dir).await {
             Ok(left) => left.release().await,
             Err(WaiterError::Gone) => Ok(()),
             Err(error) => Err(error),
@@ -161,27 +164,72 @@ impl WaitedVmm {
     }
 
     /// Resolves when the VMM has ended and that is durable; at once if it did before. To be awaited
-    /// on the runtime of the launch or adoption.
+    /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
     pub async fn ended(&self) -> WaitedEnd {
-        if let Some(end) = self.0.end.get() {
-            return end.clone();
-        }
-        self.recorded_or_abandoned().await;
-        if !self.read_end().await {
-            // The waiter was killed: the VMM may live on without it.
-            if let Some(vmm) = &self.0.vmm
-                && let Err(error) = pidfd::ended(vmm).await
+        let mut pause = TAKE_UP_PAUSES[0];
+        loop {
+            if let Some(end) = self.0.end.get() {
+                return end.clone();
+            }
             {
-                tracing::warn!(pid = self.0.pid, %error, "waiting for a VMM in a thread");
-                block_until_readable(vmm.as_fd()).await;
+                let ended = self.0.ended.lock().await;
+                if let Some(ended) = &*ended {
+                    self.recorded_or_abandoned(ended).await;
+                }
             }
-            if !self.read_end().await {
+            if self.read_end().await {
+                continue;
+            }
+            if self.has_ended().unwrap_or(false) {
+                // Its waiter was killed, and it has ended since.
                 let _ = self.0.end.set(WaitedEnd { status: ExitStatus::Unknown, at: Utc::now(), companion_lost: None });
+            } else if !self.take_up().await {
+                tokio::select! {
+                    () = self.vmm_ended() => {}
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(TAKE_UP_PAUSES[1]),
+                }
             }
         }
-        match self.0.end.get() {
-            Some(end) => end.clone(),
-            None => std::future::pending().await, // set just above
+    }
+
+    /// Starts a waiter in the place of one that was killed; false when there is none.
+    async fn take_up(&self) -> bool {
+        let this = self.clone();
+        // A task of its own: what is begun is ended, whatever becomes of the caller.
+        let taken_up = tokio::spawn(async move {
+            let mut ended = this.0.ended.lock().await;
+            let child = launch::take_up(&this.0.dir, &this.0.bin_dir).await?;
+            if child.is_some() {
+                let old = std::mem::replace(&mut *this.0.child.lock().unwrap_or_else(PoisonError::into_inner), child);
+                if let Some(mut old) = old {
+                    // It has ended, so this reaps it.
+                    let _ = old.try_wait();
+                }
+                let dir = this.0.dir.clone();
+                *ended = Some(blocking(move || open_ended(&dir)).await?);
+                tracing::warn!(pid = this.0.pid, dir = ?this.0.dir, "a waiter was killed; another one has taken its place");
+                return Ok(true);
+            }
+            Ok::<_, WaiterError>(false)
+        });
+        match taken_up.await {
+            Ok(Ok(taken_up)) => taken_up,
+            Ok(Err(error)) => {
+                let error = crate::driver::error_chain(&error);
+                tracing::warn!(pid = self.0.pid, error, "a waiter was killed, and no other one can be started yet");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Resolves when the VMM process has ended.
+    async fn vmm_ended(&self) {
+        if let Some(vmm) = &self.0.vmm
+            && let Err(error) = pidfd::ended(vmm).await
+        {
+            tracing::warn!(pid = self.0.pid, %error, "waiting for a VMM in a thread");
+            block_until_readable(vmm.as_fd()).await;
         }
     }
 
@@ -202,7 +250,12 @@ impl WaitedVmm {
     /// What could not be ended or removed.
     pub async fn release(&self) -> Result<(), WaiterError> {
         let watching = |source| WaiterError::Process { role: WAITER_ROLE.into(), source };
-        let identity = runtime_dir::identities(&self.0.record).find(|(role, _)| *role == WAITER_ROLE);
+        let dir = self.0.dir.clone();
+        // Read again: the waiter may be another one by now.
+        let Some(record) = blocking(move || runtime_dir::read_processes(&dir)).await? else {
+            return self.remove().await;
+        };
+        let identity = runtime_dir::identities(&record).find(|(role, _)| *role == WAITER_ROLE);
         if let Some((_, identity)) = identity
             && let Some(waiter) = pidfd::open(&identity).map_err(watching)?
         {
@@ -216,7 +269,6 @@ impl WaitedVmm {
         }
         self.read_end().await;
         // Without a waiter its processes are ours to end.
-        let record = self.0.record.clone();
         for process in blocking(move || runtime_dir::living(&record)).await? {
             pidfd::send_signal(&process, nix::libc::SIGKILL).map_err(watching)?;
             pidfd::ended(&process).await.map_err(watching)?;
@@ -225,13 +277,16 @@ impl WaitedVmm {
             // It has ended, so this reaps it at once.
             child.try_wait().map_err(watching)?;
         }
+        self.remove().await
+    }
+
+    async fn remove(&self) -> Result<(), WaiterError> {
         let dir = self.0.dir.clone();
         blocking(move || runtime_dir::remove(&dir)).await
     }
 
     /// Resolves when the waiter has closed the `ended` FIFO or is gone.
-    async fn recorded_or_abandoned(&self) {
-        let Some(ended) = &self.0.ended else { return };
+    async fn recorded_or_abandoned(&self, ended: &Receiver) {
         // Past tokio, which reads only what epoll announced: a FIFO without a writer from the
         // beginning is never announced.
         if nix::unistd::read(ended, &mut [0]) == Ok(0) {
@@ -265,7 +320,11 @@ impl WaitedVmm {
             }
         };
         let Some(record) = record else { return self.0.end.get().is_some() };
-        let status = if record.signalled { ExitStatus::Signal(record.number) } else { ExitStatus::Code(record.number) };
+        let status = match record.end {
+            RecordedEnd::Code(code) => ExitStatus::Code(code),
+            RecordedEnd::Signal(signal) => ExitStatus::Signal(signal),
+            RecordedEnd::Unknown => ExitStatus::Unknown,
+        };
         let at = DateTime::from_timestamp_micros(record.at_micros).unwrap_or_else(Utc::now);
         let _ = self.0.end.set(WaitedEnd { status, at, companion_lost: record.lost });
         true
@@ -274,17 +333,22 @@ impl WaitedVmm {
 
 impl Inner {
     /// What the records say. Blocks on the disk; must run within a tokio runtime.
-    fn find(dir: PathBuf) -> Result<Self, WaiterError> {
+    fn find(dir: PathBuf, bin_dir: PathBuf) -> Result<Self, WaiterError> {
         let record = runtime_dir::read_processes(&dir)?.ok_or(WaiterError::Gone)?;
         let identity = |role: &str| {
-            let damaged = || WaiterError::Record { path: dir.join(super::wire::PROCESSES_FILE) };
+            let damaged = || WaiterError::Record { path: dir.join(PROCESSES_FILE) };
             runtime_dir::identities(&record)
                 .find(|(known, _)| *known == role)
                 .map(|(_, identity)| identity)
                 .ok_or_else(damaged)
         };
+        // With a zombie nothing begins any more.
         let open = |role: &str, identity: &ProcessIdentity| {
-            pidfd::open(identity).map_err(|source| WaiterError::Process { role: role.to_owned(), source })
+            let opened = pidfd::open(identity).and_then(|pidfd| match pidfd {
+                Some(pidfd) => Ok((!pidfd::has_ended(&pidfd)?).then_some(pidfd)),
+                None => Ok(None),
+            });
+            opened.map_err(|source| WaiterError::Process { role: role.to_owned(), source })
         };
         let vmm_identity = identity(VMM_ROLE)?;
         let waiter = open(WAITER_ROLE, &identity(WAITER_ROLE)?)?;
@@ -292,20 +356,22 @@ impl Inner {
         if waiter.is_none() && vmm.is_none() && runtime_dir::read_exit(&dir)?.is_none() {
             return Err(WaiterError::Gone);
         }
-        let ended = if waiter.is_some() {
-            let path = dir.join(ENDED_FIFO);
-            let ended = open_fifo_read(&path).and_then(Receiver::from_owned_fd);
-            Some(ended.map_err(|source| WaiterError::File { action: "opening", path, source })?)
-        } else {
-            None
-        };
+        let ended = if waiter.is_some() { Some(open_ended(&dir)?) } else { None };
         let pid = vmm_identity.pid;
-        Ok(Self { dir, record, pid, vmm, ended, child: Mutex::new(None), end: OnceLock::new() })
+        let ended = tokio::sync::Mutex::new(ended);
+        Ok(Self { dir, bin_dir, pid, vmm, ended, child: Mutex::new(None), end: OnceLock::new() })
     }
 }
 
+/// Opens the FIFO whose end is the news of a recorded end. Must run within a tokio runtime.
+fn open_ended(dir: &Path) -> Result<Receiver, WaiterError> {
+    let path = dir.join(ENDED_FIFO);
+    let ended = open_fifo_read(&path).and_then(Receiver::from_owned_fd);
+    ended.map_err(|source| WaiterError::File { action: "opening", path, source })
+}
+
 /// Runs something that may wait for the disk off this thread.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WaiterError> + Send + 'static,
 ) -> Result<T, WaiterError> {
     match tokio::task::spawn_blocking(work).await {
@@ -328,142 +394,6 @@ async fn block_until_readable(fd: BorrowedFd<'_>) {
     if blocking(wait).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
-    let invalid = |what: String| Err(WaiterError::Invalid(what));
-    let plain = |name: &str| {
-        let shape = !name.is_empty() && name.len() <= 64 && !name.starts_with('.');
-        shape
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-            && !RESERVED.contains(&name)
-    };
-    let mut names: Vec<&str> = Vec::new();
-    for fifo in &spec.fifos {
-        if !plain(fifo) || names.contains(&fifo.as_str()) {
-            return invalid(format!("{fifo:?} is no name for a FIFO of its own"));
-        }
-        names.push(fifo);
-    }
-    let mut roles: Vec<&str> = vec![WAITER_ROLE];
-    for process in &spec.processes {
-        let role = process.role.as_str();
-        let shape = (1..=32).contains(&role.len());
-        if !shape
-            || !role.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
-            || roles.contains(&role)
-        {
-            return invalid(format!("{role:?} is no role of its own"));
-        }
-        roles.push(role);
-        for (stdio, output) in [(&process.stdin, false), (&process.stdout, true), (&process.stderr, true)] {
-            match stdio {
-                StdioSpec::Null => {}
-                StdioSpec::VmmLog if output => {}
-                StdioSpec::VmmLog => return invalid(format!("{role} would read the VMM log")),
-                StdioSpec::Data(_) if !output => {}
-                StdioSpec::Data(_) => return invalid(format!("{role} would write to given data")),
-                StdioSpec::Fifo(name) if spec.fifos.contains(name) => {}
-                StdioSpec::Fifo(name) => return invalid(format!("{role} uses FIFO {name:?}, which nobody makes")),
-                StdioSpec::Listener(name) => {
-                    if !plain(name) || names.contains(&name.as_str()) {
-                        return invalid(format!("{name:?} is no name for a socket of its own"));
-                    }
-                    names.push(name);
-                }
-            }
-        }
-    }
-    if !roles.contains(&VMM_ROLE) {
-        return invalid("no process is the VMM".into());
-    }
-    if !spec.vmm_log.is_absolute() {
-        return invalid(format!("the VMM log {} is not an absolute path", spec.vmm_log.display()));
-    }
-    Ok(())
-}
-
-/// Starts the waiter, which has the directory's lock from its first moment: the lock file is its
-/// standard error.
-fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], vmm_log: &Path) -> Result<Child, WaiterError> {
-    let mut attempt = 0;
-    if let Some(logs) = vmm_log.parent() {
-        let file = |source| WaiterError::File { action: "making", path: logs.to_owned(), source };
-        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-            .create(logs)
-            .map_err(file)?;
-    }
-    let lock = runtime_dir::claim(dir)?;
-    loop {
-        let program = install::install(bin_dir)?;
-        let failed = |source| WaiterError::File { action: "executing the waiter", path: program.clone(), source };
-        let mut command = Command::new(&program);
-        command.arg0("sandpen-waiter").args(tags).current_dir(dir);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock.try_clone().map_err(failed)?);
-        match command.spawn() {
-            // Another thread's child has the freshly installed file open for writing until its exec.
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempt < 100 => {
-                attempt += 1;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => {
-                // Closed first: nobody is to wait for a lock on what is being removed.
-                drop(lock);
-                runtime_dir::remove(dir)?;
-                return Err(failed(error));
-            }
-            Ok(child) => return Ok(child),
-        }
-    }
-}
-
-/// Hands the specification over and takes the report; `None` when there is none.
-async fn converse(child: &mut Child, encoded: &[u8]) -> Option<Report> {
-    let mut input = child.stdin.take()?;
-    // A waiter that reads no more has something to report, or has ended.
-    let _ = input.write_all(encoded).await;
-    drop(input);
-    let mut line = String::new();
-    child.stdout.take()?.take(REPORT_MAX).read_to_string(&mut line).await.ok()?;
-    Report::from_line(&line)
-}
-
-/// Reaps the waiter, clears up, and says what the report means.
-async fn launch_failed(dir: &Path, spec: &WaiterSpec, mut child: Child, report: Option<Report>) -> WaiterError {
-    let status = match child.wait().await {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    };
-    let words = {
-        let dir = dir.to_owned();
-        let read_and_remove = move || {
-            let mut words = String::new();
-            if let Ok(file) = File::open(dir.join(LOCK_FILE)) {
-                let _ = file.take(REPORT_MAX).read_to_string(&mut words);
-            }
-            runtime_dir::remove(&dir).map(|()| words)
-        };
-        match blocking(read_and_remove).await {
-            Ok(words) => words,
-            Err(error) => return error,
-        }
-    };
-    let Some(Report::Failed { stage, errno, subject }) = report else { return WaiterError::Broken { status, words } };
-    let source = if errno == 0 { io::Error::other("no system error") } else { io::Error::from_raw_os_error(errno) };
-    let step = match stage {
-        Stage::Detach => "detaching itself",
-        Stage::Spec => "reading its specification",
-        Stage::Fifo => "making FIFO",
-        Stage::Listener => "binding socket",
-        Stage::Log => "opening the VMM log",
-        Stage::Record => "recording",
-        Stage::Program => {
-            let program = spec.processes.iter().find(|process| process.role == subject);
-            let program = program.map(|process| process.program.clone()).unwrap_or_default();
-            return WaiterError::Start { role: subject, program, source };
-        }
-    };
-    WaiterError::Step { step, subject, source }
 }
 
 /// Writes one command; false when nobody reads them any more.

@@ -1,14 +1,13 @@
 //! What the waiter and the orchestrator say to each other: the specification over the waiter's
-//! standard input, one report line back, and the records in the runtime directory.
+//! standard input, one report line back, and the names in the runtime directory.
 //!
 //! Needs the standard library only, because the waiter program is built from this file too.
 //!
 //! ```text
 //! specification   MAGIC  u32 length  body  END          (integers little-endian)
 //! body            items, each u32 length + bytes; lists are a u32 count and their items
+//! held            a specification without processes, which a waiter takes up where another one died
 //! report          "ready\n", or "failed\tSTAGE\tERRNO\tSUBJECT\n"
-//! processes       "sandpen-processes 1\nboot ID\nROLE PID START_TIME\n…end\n", the waiter first
-//! exit            "sandpen-exit 1\nvmm code|signal N\nat MICROSECONDS\n[lost ROLE\n]end\n" + padding
 //! commands        lines "release\n" and "close FIFO\n", each one atomic write
 //! ```
 
@@ -17,7 +16,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-const MAGIC: [u8; 8] = *b"SPWAIT1\n";
+const MAGIC: [u8; 8] = *b"SPWAIT2\n";
 const END: [u8; 8] = *b"SPWEND1\n";
 /// Most bytes of an encoded specification's body: the kernel takes at most 2 MiB of arguments and
 /// environment for one execve, and there are few processes.
@@ -40,11 +39,23 @@ pub(super) const EXIT_DRAFT_FILE: &str = "exit.draft";
 pub(super) const COMMANDS_FIFO: &str = "commands";
 /// Reads as ended once the exit record is durable, or the waiter is gone.
 pub(super) const ENDED_FIFO: &str = "ended";
+/// What the VMM log is copied from: the output of processes marked [`StdioSpec::VmmLog`]. It has a name
+/// so that a waiter's death neither ends nor empties it.
+pub const LOG_FIFO: &str = "log";
+/// What a waiter has to hold, for the one that comes after it.
+pub(super) const HELD_FILE: &str = "held";
 /// Names that a specification cannot use for its own FIFOs and sockets.
-pub(super) const RESERVED: [&str; 7] =
-    [LOCK_FILE, PROCESSES_FILE, "processes.draft", EXIT_FILE, EXIT_DRAFT_FILE, COMMANDS_FIFO, ENDED_FIFO];
-/// Bytes of the exit record with its padding, more than any content needs.
-pub(super) const EXIT_RECORD_BYTES: usize = 256;
+pub(super) const RESERVED: [&str; 9] = [
+    LOCK_FILE,
+    PROCESSES_FILE,
+    "processes.draft",
+    EXIT_FILE,
+    EXIT_DRAFT_FILE,
+    COMMANDS_FIFO,
+    ENDED_FIFO,
+    LOG_FIFO,
+    HELD_FILE,
+];
 
 /// What the waiter holds and starts. Host environment values may be secrets; `Debug` hides them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +64,8 @@ pub struct WaiterSpec {
     pub tags: Vec<String>,
     /// FIFOs that the waiter makes in the runtime directory and holds open for reading and writing.
     pub fifos: Vec<String>,
-    /// What it starts, in this order; exactly one has the role [`VMM_ROLE`].
+    /// What it starts, in this order; exactly one has the role [`VMM_ROLE`]. Without any the waiter
+    /// takes up those that are recorded in the runtime directory.
     pub processes: Vec<ProcessSpec>,
     /// Where output that is marked [`StdioSpec::VmmLog`] goes; absolute, emptied at each launch.
     pub vmm_log: PathBuf,
@@ -208,12 +220,14 @@ fn put_stdio(out: &mut Vec<u8>, stdio: &StdioSpec) {
     put(out, content);
 }
 
-/// The specification as the waiter reads it; `None` when it is too large. The tags go another way.
+/// The specification as the waiter reads it; `None` when it is too large.
 pub(super) fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
     let mut body = Vec::new();
-    put_count(&mut body, spec.fifos.len());
-    for fifo in &spec.fifos {
-        put(&mut body, fifo.as_bytes());
+    for texts in [&spec.tags, &spec.fifos] {
+        put_count(&mut body, texts.len());
+        for text in texts {
+            put(&mut body, text.as_bytes());
+        }
     }
     put(&mut body, spec.vmm_log.as_os_str().as_bytes());
     put(&mut body, &spec.vmm_log_limit.to_le_bytes());
@@ -321,85 +335,10 @@ pub(super) fn read_spec(source: &mut impl std::io::Read) -> Option<WaiterSpec> {
         return None;
     }
     let mut reader = Reader(&body);
+    let tags = reader.list(Reader::text)?;
     let fifos = reader.list(Reader::text)?;
     let vmm_log = PathBuf::from(reader.os()?);
     let vmm_log_limit = u64::from_le_bytes(reader.bytes()?.try_into().ok()?);
     let processes = reader.list(Reader::process)?;
-    reader.0.is_empty().then_some(WaiterSpec { tags: Vec::new(), fifos, processes, vmm_log, vmm_log_limit })
-}
-
-/// The `processes` record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ProcessesRecord {
-    pub boot_id: String,
-    /// Role, pid, start time; the waiter first.
-    pub processes: Vec<(String, u32, u64)>,
-}
-
-impl ProcessesRecord {
-    pub(super) fn to_text(&self) -> String {
-        use fmt::Write as _;
-        let mut text = format!("sandpen-processes 1\nboot {}\n", self.boot_id);
-        for (role, pid, start_time) in &self.processes {
-            let _ = writeln!(text, "{role} {pid} {start_time}");
-        }
-        text + "end\n"
-    }
-
-    pub(super) fn from_text(text: &str) -> Option<Self> {
-        let mut lines = text.strip_suffix("\nend\n")?.lines();
-        if lines.next()? != "sandpen-processes 1" {
-            return None;
-        }
-        let boot_id = lines.next()?.strip_prefix("boot ")?.to_owned();
-        let process = |line: &str| {
-            let mut words = line.split(' ');
-            let process = (words.next()?.to_owned(), words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            words.next().is_none().then_some(process)
-        };
-        let processes = lines.map(process).collect::<Option<Vec<_>>>()?;
-        Some(Self { boot_id, processes })
-    }
-}
-
-/// The `exit` record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ExitRecord {
-    /// Whether `number` is a signal; else it is an exit code.
-    pub signalled: bool,
-    pub number: i32,
-    /// Since 1970, in microseconds.
-    pub at_micros: i64,
-    /// The companion whose death ended the VMM.
-    pub lost: Option<String>,
-}
-
-impl ExitRecord {
-    /// Always [`EXIT_RECORD_BYTES`] long.
-    pub(super) fn to_text(&self) -> String {
-        let kind = if self.signalled { "signal" } else { "code" };
-        let lost = self.lost.as_ref().map_or_else(String::new, |role| format!("lost {role}\n"));
-        let text = format!("sandpen-exit 1\nvmm {kind} {}\nat {}\n{lost}end\n", self.number, self.at_micros);
-        format!("{text:<EXIT_RECORD_BYTES$}")
-    }
-
-    pub(super) fn from_text(text: &str) -> Option<Self> {
-        let mut lines = text.trim_end_matches(' ').strip_suffix("\nend\n")?.lines();
-        if lines.next()? != "sandpen-exit 1" {
-            return None;
-        }
-        let (kind, number) = lines.next()?.strip_prefix("vmm ")?.split_once(' ')?;
-        let signalled = match kind {
-            "signal" => true,
-            "code" => false,
-            _ => return None,
-        };
-        let number = number.parse().ok()?;
-        let at_micros = lines.next()?.strip_prefix("at ")?.parse().ok()?;
-        let lost = match lines.next() {
-            Some(line) => Some(line.strip_prefix("lost ")?.to_owned()),
-            None => None,
-        };
-        lines.next().is_none().then_some(Self { signalled, number, at_micros, lost })
-    }
+    reader.0.is_empty().then_some(WaiterSpec { tags, fifos, processes, vmm_log, vmm_log_limit })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::waiter::{ProcessSpec, StdioSpec, VMM_ROLE};
+use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
 use super::QemuConfig;
@@ -152,7 +152,8 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
     policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
     policy.modify.push("/dev/null".into());
-    policy.modify.extend(fifos().into_iter().map(PathBuf::from));
+    // QEMU opens its standard output once more, for the console.
+    policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     policy.modify.extend(args.disk.clone());
     if args.accelerator == Accelerator::Kvm {
         policy.devices.push("/dev/kvm".into());

@@ -199,7 +199,7 @@ async fn an_exit_report_survives_both_ends() {
     });
     assert_eq!(reported.await.unwrap(), 1, "no exit report");
     process.signal_vmm(SIGKILL).unwrap();
-    WaitedVmm::adopt(&launch.runtime_dir).await.unwrap().ended().await;
+    WaitedVmm::adopt(&launch.runtime_dir, &host.config.state_dir.bin()).await.unwrap().ended().await;
     let mut vmm = host.driver().adopt(launch.clone()).await.unwrap();
     let exited = next(&mut vmm).await;
     assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Code(6), .. }), "{exited:?}");

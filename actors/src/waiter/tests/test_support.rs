@@ -100,9 +100,22 @@ impl Home {
 
     /// A recorded process.
     pub fn pidfd(&self, role: &str) -> OwnedFd {
+        self.pidfd_of(role).expect("it runs")
+    }
+
+    /// A recorded process, if it is still there.
+    pub fn pidfd_of(&self, role: &str) -> Option<OwnedFd> {
+        crate::pidfd::open(&self.identity(role)).unwrap()
+    }
+
+    /// A recorded process's id.
+    pub fn pid(&self, role: &str) -> u32 {
+        self.identity(role).pid
+    }
+
+    fn identity(&self, role: &str) -> crate::process_identity::ProcessIdentity {
         let record = runtime_dir::read_processes(&self.runtime()).unwrap().unwrap();
-        let (_, identity) = runtime_dir::identities(&record).find(|(known, _)| *known == role).unwrap();
-        crate::pidfd::open(&identity).unwrap().expect("it runs")
+        runtime_dir::identities(&record).find(|(known, _)| *known == role).unwrap().1
     }
 
     /// Resolves when a file of this name is there.

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use proptest::prelude::*;
 
+use super::super::records::*;
 use super::super::wire::*;
 
 fn os() -> impl Strategy<Value = OsString> {
@@ -35,12 +36,13 @@ prop_compose! {
 
 prop_compose! {
     fn spec()(
+        tags in proptest::collection::vec("\\PC{0,20}", 0..3),
         fifos in proptest::collection::vec("\\PC{0,20}", 0..5),
         processes in proptest::collection::vec(process(), 0..4),
         vmm_log in os(),
         vmm_log_limit: u64,
     ) -> WaiterSpec {
-        WaiterSpec { tags: Vec::new(), fifos, processes, vmm_log: vmm_log.into(), vmm_log_limit }
+        WaiterSpec { tags, fifos, processes, vmm_log: vmm_log.into(), vmm_log_limit }
     }
 }
 
@@ -54,7 +56,7 @@ proptest! {
 
     #[test]
     fn bytes_of_anybody_do_no_harm(bytes: Vec<u8>, text: String) {
-        let mut framed = b"SPWAIT1\n".to_vec();
+        let mut framed = b"SPWAIT2\n".to_vec();
         framed.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
         framed.extend(&bytes);
         framed.extend(b"SPWEND1\n");
@@ -65,8 +67,9 @@ proptest! {
     }
 
     #[test]
-    fn an_exit_record_comes_back(signalled: bool, number: i32, at_micros: i64, lost in proptest::option::of("[a-z0-9_-]{1,32}")) {
-        let record = ExitRecord { signalled, number, at_micros, lost };
+    fn an_exit_record_comes_back(kind in 0..3_usize, number: i32, at_micros: i64, lost in proptest::option::of("[a-z0-9_-]{1,32}")) {
+        let end = [RecordedEnd::Code(number), RecordedEnd::Signal(number), RecordedEnd::Unknown][kind];
+        let record = ExitRecord { end, at_micros, lost };
         let text = record.to_text();
         prop_assert_eq!(text.len(), EXIT_RECORD_BYTES);
         prop_assert_eq!(ExitRecord::from_text(&text), Some(record));
