@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{RecordTransition, SandboxRow};
 use sandpen_actors::spec::{
-    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, Network, PublishedPort, RestartPolicy, Rlimit,
-    TerminalSize, Volume,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, Network, PublishedPort, RestartBackoff,
+    RestartPolicy, Rlimit, TerminalSize, Volume,
 };
-use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState};
+use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState, StoppedBy};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::NamedDisk;
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,10 @@ pub struct Sandbox {
     pub timeout_ms: Option<u64>,
     /// What happens after the end.
     pub restart: RestartPolicy,
+    /// How soon.
+    pub restart_backoff: RestartBackoff,
+    /// Who asked for the end of the latest start, if somebody did: `request` or `shutdown`.
+    pub stopped_by: Option<StoppedBy>,
     /// Whether the workload has a standard input.
     pub stdin: bool,
     /// Whether it is removed when it has ended.
@@ -164,6 +168,8 @@ impl Sandbox {
             memory_mib: spec.resources.memory_mib,
             timeout_ms: spec.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             restart: spec.restart,
+            restart_backoff: spec.restart_backoff,
+            stopped_by: row.stopped_by,
             stdin: spec.stdin,
             remove_on_end: spec.remove_on_end,
             log: dir.log(&spec.key),

@@ -8,6 +8,7 @@ mod disk;
 mod error;
 mod names;
 mod network;
+mod restart;
 mod rlimits;
 mod rootfs;
 mod terminal;
@@ -26,6 +27,7 @@ pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use error::SpecError;
 pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
+pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
 pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
 pub use rootfs::Rootfs;
 pub use terminal::TerminalSize;
@@ -63,22 +65,6 @@ impl Default for Resources {
     fn default() -> Self {
         Self { cpus: 1, memory_mib: 256 }
     }
-}
-
-/// When a sandbox that ended is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RestartPolicy {
-    /// Never.
-    #[default]
-    No,
-    /// After FAILED or a non-zero exit, at most `max` times in a row (no limit if `None`).
-    OnFailure {
-        /// Most restarts in a row.
-        max: Option<u32>,
-    },
-    /// After every end but one that was asked for.
-    Always,
 }
 
 /// How large a log grows and how many files of it are kept.
@@ -126,6 +112,9 @@ pub struct SandboxSpec {
     /// What happens after the end.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// How soon.
+    #[serde(default)]
+    pub restart_backoff: RestartBackoff,
     /// Log size and rotation.
     #[serde(default)]
     pub log: LogLimits,
@@ -184,6 +173,7 @@ impl SandboxSpec {
             stdin: false,
             timeout: None,
             restart: RestartPolicy::default(),
+            restart_backoff: RestartBackoff::default(),
             log: LogLimits::default(),
             remove_on_end: false,
             config_last_modified: None,
@@ -272,6 +262,7 @@ impl SandboxSpec {
         if bytes > WORKLOAD_MAX_BYTES {
             return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
+        restart::check(self.restart, self.restart_backoff, self.remove_on_end)?;
         network::check(self.network, &self.ports)?;
         volume::check(&self.volumes)?;
         rlimits::check(&self.rlimits)?;

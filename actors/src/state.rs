@@ -147,6 +147,8 @@ pub enum StopCause {
     WorkloadEnded,
     /// A user or a program asked.
     Requested,
+    /// The orchestrator ends and takes its sandboxes with it.
+    OrchestratorEnds,
     /// A user asked for a kill with this signal.
     Killed {
         /// The signal's number.
@@ -157,6 +159,34 @@ pub enum StopCause {
         /// What broke.
         reason: FailureReason,
     },
+}
+
+/// Who asked for the end of a start: it decides whether the restart policy has a say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoppedBy {
+    /// A user or a program, with a stop or a kill.
+    Request,
+    /// The orchestrator, because it ends.
+    Shutdown,
+}
+
+impl StoppedBy {
+    /// The database's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// The cause of a stop that this one asks for.
+    pub fn cause(self) -> StopCause {
+        match self {
+            Self::Request => StopCause::Requested,
+            Self::Shutdown => StopCause::OrchestratorEnds,
+        }
+    }
 }
 
 /// The state of a sandbox.
@@ -253,7 +283,7 @@ pub enum Event {
         /// The guest's words.
         message: String,
     },
-    /// Somebody asked for the end (`Requested` or `Killed`).
+    /// Somebody asked for the end (`Requested`, `OrchestratorEnds` or `Killed`).
     StopRequested(StopCause),
     /// Something broke; the VMM is being ended.
     Faulted(FailureReason),
@@ -321,14 +351,17 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
         }
         // Stopping: the first cause stays, but for a later kill request; the exit is kept once known.
         (S::Stopping { cause, exit: None }, E::WorkloadExited(exit)) => stopping(cause, Some(*exit)),
-        (S::Stopping { cause: StopCause::Requested, exit }, E::StopRequested(cause @ StopCause::Killed { .. })) => {
-            stopping(cause, *exit)
-        }
+        (
+            S::Stopping { cause: StopCause::Requested | StopCause::OrchestratorEnds, exit },
+            E::StopRequested(cause @ StopCause::Killed { .. }),
+        ) => stopping(cause, *exit),
         // A guest that was told to stop before it executed the workload: as if SIGTERM had ended it.
         (S::Stopping { cause, exit: None }, E::WorkloadNotStarted { .. }) => {
             stopping(cause, Some(ExitStatus::Signal(15)))
         }
-        (S::Stopping { .. }, E::WorkloadStarted | E::StopRequested(_) | E::Faulted(_)) => state.clone(),
+        // After the end: it came before the restart policy was applied, which has no say then.
+        (S::Stopping { .. }, E::WorkloadStarted | E::StopRequested(_) | E::Faulted(_))
+        | (S::Stopped { .. } | S::Failed { .. }, E::StopRequested(_)) => state.clone(),
         (S::Stopping { cause: StopCause::Faulted { reason }, exit }, E::VmmExited(_)) => {
             S::Failed { reason: reason.clone(), exit: *exit }
         }

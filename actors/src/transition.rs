@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::database::{RecordTransition, SandboxRow};
-use crate::state::{Event, NoSuchEdge, SandboxState, next};
+use crate::state::{Event, NoSuchEdge, SandboxState, StopCause, StoppedBy, next};
 
 /// The row after `event`, and the record that makes it durable; `None` when the event changes
 /// nothing.
@@ -19,26 +19,35 @@ pub fn advance(
     at: DateTime<Utc>,
 ) -> Result<Option<(SandboxRow, RecordTransition)>, NoSuchEdge> {
     let state = next(&row.state, event)?;
-    if state == row.state {
+    let stopped_by = stopped_by(row.stopped_by, event);
+    if state == row.state && stopped_by == row.stopped_by {
         return Ok(None);
     }
     let mut after = row.clone();
+    after.stopped_by = stopped_by;
     after.seq += 1;
     after.updated_at = at;
     match &state {
         SandboxState::Starting => {
             after.generation += 1;
-            after.restarts = if matches!(row.state, SandboxState::Backoff { .. }) { row.restarts + 1 } else { 0 };
+            let is_restart = matches!(row.state, SandboxState::Backoff { .. });
+            let count = |restarts: u32| if is_restart { restarts.saturating_add(1) } else { 0 };
+            after.restarts = count(row.restarts);
+            after.restarts_in_a_row = count(row.restarts_in_a_row);
             after.started_at = None;
             after.ended_at = None;
             after.microvm_pid = None;
         }
         SandboxState::Running => after.started_at = Some(at),
-        SandboxState::Stopped { .. } | SandboxState::Failed { .. } => {
+        SandboxState::Stopped { .. } | SandboxState::Failed { .. } if !row.state.is_ended() => {
             after.ended_at = Some(at);
             after.microvm_pid = None;
+            let ran = row.started_at.and_then(|from| (at - from).to_std().ok());
+            if row.state.is_live() && ran.is_some_and(|ran| ran >= row.spec.restart_backoff.healthy_after) {
+                after.restarts_in_a_row = 0;
+            }
         }
-        SandboxState::Created | SandboxState::Stopping { .. } | SandboxState::Backoff { .. } => {}
+        _ => {}
     }
     after.state = state;
     let record = RecordTransition {
@@ -52,6 +61,20 @@ pub fn advance(
         supervisor_pid: after.supervisor_pid,
         driver: after.driver.clone(),
         restarts: after.restarts,
+        stopped_by: after.stopped_by,
+        restarts_in_a_row: after.restarts_in_a_row,
+        boot_id: after.boot_id.clone(),
     };
     Ok(Some((after, record)))
+}
+
+/// Who asked for the end of this start, after `event`. A request weighs more than the orchestrator's
+/// own end: it is meant for good.
+fn stopped_by(before: Option<StoppedBy>, event: &Event) -> Option<StoppedBy> {
+    match event {
+        Event::StopRequested(StopCause::OrchestratorEnds) => before.or(Some(StoppedBy::Shutdown)),
+        Event::StopRequested(_) => Some(StoppedBy::Request),
+        Event::StartRequested | Event::BackoffScheduled { .. } => None,
+        _ => before,
+    }
 }

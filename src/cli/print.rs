@@ -266,7 +266,7 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         [
             short_name(&sandbox.config_file, &sandbox.name),
-            sandbox.state.clone(),
+            state(sandbox, now),
             or_dash(sandbox.shell_code().map(|code| code.to_string())),
             or_dash(sandbox.driver.as_deref().map(plain)),
             or_dash(sandbox.microvm_pid.map(|pid| pid.to_string())),
@@ -276,6 +276,14 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
         ]
     });
     bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
+}
+
+/// The state's word, in BACKOFF with the time to the next start.
+fn state(sandbox: &Sandbox, now: DateTime<Utc>) -> String {
+    match sandbox.restart_at {
+        Some(at) => format!("{} (next in {}s)", sandbox.state, (at - now).num_seconds().max(0)),
+        None => sandbox.state.clone(),
+    }
 }
 
 /// Rows with their columns aligned, two spaces between them.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
-    ByteString, Disk, DiskName, DriverChoice, LogLimits, Network, PublishedPort, Resources, Rlimit, Rootfs, SandboxKey,
-    SandboxSpec, Volume,
+    ByteString, Disk, DiskName, DriverChoice, LogLimits, Network, PublishedPort, Resources, RestartPolicy, Rlimit,
+    Rootfs, SandboxKey, SandboxSpec, SpecError, Volume,
 };
 
 use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network};
@@ -21,6 +21,9 @@ use super::{CliError, Global, names, print, terminal};
 /// In the foreground, the command's output comes byte for byte, stdout and stderr apart, and the
 /// exit code is the command's: 128 + N when signal N ended it, 126 or 127 when it could not be
 /// executed, 125 when sandpen itself failed. Ctrl-C stops the sandbox, a second one kills it.
+///
+/// With --restart it is started again when it has ended, and stays in the foreground until it has ended
+/// for good; `sandpen ps` shows when the next start is due. Ctrl-C and `sandpen stop` end it for good.
 ///
 /// With -it this terminal becomes the sandbox's: every key is the command's, Ctrl-C too. The detach
 /// keys leave it running, for `sandpen attach`; a terminal that goes away ends it.
@@ -35,6 +38,7 @@ Examples:
   sandpen run --disk 1G ./rootfs -- sh -c 'rm -rf /bin'
   sandpen run --overlay ./tools --keep-disk work ./rootfs -- sh
   sandpen run --timeout 30s ./rootfs -- ./untrusted
+  sandpen run -d --restart on-failure:5 -n job ./rootfs -- ./job
   sandpen run -p 8080:80 ./rootfs -- /srv/web
   sandpen run --rlimit nofile=4096 --rlimit core=0 ./rootfs -- ./job")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
@@ -68,7 +72,11 @@ pub struct Args {
     /// Memory, with its unit
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = mebibytes)]
     memory: u32,
-    /// Longest time the command may run, with its unit
+    /// What happens when it has ended: no, on-failure, on-failure:MAX (restarts in a row), always or
+    /// unless-stopped
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    restart: RestartPolicy,
+    /// Longest time the command may run, with its unit; each start has it anew
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
     /// Environment of the command; may be given several times
@@ -173,6 +181,7 @@ impl Args {
             workdir: self.workdir.as_ref().map(ByteString::from),
             stdin: self.interactive,
             timeout: self.timeout,
+            restart: self.restart,
             log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep },
             // In the foreground we remove it, after its last byte and its exit code are here.
             remove_on_end: self.rm && self.detach,
@@ -190,6 +199,9 @@ impl Args {
         }
         // What can be refused is refused before a daemon is started for it.
         spec.check()?;
+        if self.rm && self.restart != RestartPolicy::No {
+            return Err(SpecError::RestartAndRemove(self.restart).into());
+        }
         Ok(spec)
     }
 }

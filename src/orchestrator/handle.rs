@@ -211,8 +211,8 @@ impl Handle {
     /// `NotFound`, or the log's.
     pub async fn output(&self, key: &SandboxKey, options: OutputOptions) -> Result<Output, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        let key = row.spec.key;
-        Output::open(self.state_dir.log(&key), self.supervisor.clone(), key, options).await
+        let (key, generation) = (row.spec.key, row.generation);
+        Output::open(self.state_dir.log(&key), self.supervisor.clone(), key, generation, options).await
     }
 
     /// What the sandbox's VMM and its guest's console printed since its last start. Call it, and

@@ -6,7 +6,7 @@ use actix::Addr;
 use sandpen_actors::driver::OutputStream;
 use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
 use sandpen_actors::spec::SandboxKey;
-use sandpen_actors::supervisor::{OpenChannels, Supervisor};
+use sandpen_actors::supervisor::{AwaitRestart, OpenChannels, Supervisor};
 
 use super::handle::SandpenError;
 
@@ -43,6 +43,8 @@ pub struct Output {
     log: PathBuf,
     /// Where a live sandbox's log writer is found; `None` for files alone.
     live: Option<(Addr<Supervisor>, SandboxKey)>,
+    /// The latest start that is known.
+    generation: u64,
 }
 
 impl Output {
@@ -50,6 +52,7 @@ impl Output {
         log: PathBuf,
         supervisor: Addr<Supervisor>,
         key: SandboxKey,
+        generation: u64,
         options: OutputOptions,
     ) -> Result<Self, SandpenError> {
         let stream = options.stream;
@@ -64,7 +67,7 @@ impl Output {
             }
         };
         let live = options.follow.then_some((supervisor, key));
-        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live })
+        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live, generation })
     }
 
     /// Position in the whole log of what [`Output::next`] answers next.
@@ -80,6 +83,14 @@ impl Output {
         loop {
             match self.follower.next().await {
                 Ok(Some(LogChunk::Bytes { stream, .. })) if self.stream.is_some_and(|wanted| wanted != stream) => {}
+                Ok(None) => match self.next_generation().await? {
+                    Some(generation) => {
+                        self.generation = generation;
+                        let from = FollowFrom::Position(self.position());
+                        self.follower = follow(&self.log, self.live.as_ref(), from).await?;
+                    }
+                    None => return Ok(None),
+                },
                 Ok(chunk) => return Ok(chunk),
                 // A new log writer has taken over, or the sandbox has ended meanwhile.
                 Err(LogError::WriterGone { position }) => {
@@ -87,6 +98,16 @@ impl Output {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+impl Output {
+    /// The next start by the restart policy, waited for where the output is followed.
+    async fn next_generation(&self) -> Result<Option<u64>, SandpenError> {
+        match self.live.clone() {
+            Some((supervisor, key)) => Ok(supervisor.send(AwaitRestart { key, after: self.generation }).await??),
+            None => Ok(None),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{DatabaseError, EventRecord, Happening};
 use crate::spec::{SandboxKey, SandboxSpec};
-use crate::state::SandboxState;
+use crate::state::{SandboxState, StoppedBy};
 
 /// A sandbox's row number; never used again after a removal.
 pub type SandboxId = i64;
@@ -28,6 +28,12 @@ pub struct SandboxRow {
     pub generation: u64,
     /// Starts by the restart policy since the last start by request.
     pub restarts: u32,
+    /// Those of them since the last healthy run.
+    pub restarts_in_a_row: u32,
+    /// Who asked for the end of this start, if somebody did.
+    pub stopped_by: Option<StoppedBy>,
+    /// The host's boot at the latest transition.
+    pub boot_id: Option<String>,
     /// The driver's name, once one was chosen.
     pub driver: Option<String>,
     /// The VMM process, while there is one.
@@ -79,6 +85,12 @@ pub struct RecordTransition {
     pub driver: Option<String>,
     /// Starts by the restart policy since the last start by request.
     pub restarts: u32,
+    /// Those of them since the last healthy run.
+    pub restarts_in_a_row: u32,
+    /// Who asked for the end of this start, if somebody did.
+    pub stopped_by: Option<StoppedBy>,
+    /// The host's boot at this transition.
+    pub boot_id: Option<String>,
 }
 
 /// One sandbox by its key; `None` when there is no such row.

@@ -8,7 +8,7 @@ use sqlx::{Row as _, SqlitePool};
 
 use super::{DatabaseError, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
-use crate::state::{ExitStatus, SandboxState};
+use crate::state::{ExitStatus, SandboxState, StoppedBy};
 
 pub(super) fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Sql { action, source }
@@ -72,6 +72,9 @@ struct TransitionJson<'a> {
     supervisor_pid: u32,
     driver: Option<&'a str>,
     restarts: u32,
+    stopped_by: Option<StoppedBy>,
+    restarts_in_a_row: u32,
+    boot_id: Option<&'a str>,
 }
 
 impl<'a> TransitionJson<'a> {
@@ -92,6 +95,9 @@ impl<'a> TransitionJson<'a> {
             supervisor_pid: record.supervisor_pid,
             driver: record.driver.as_deref(),
             restarts: record.restarts,
+            stopped_by: record.stopped_by,
+            restarts_in_a_row: record.restarts_in_a_row,
+            boot_id: record.boot_id.as_deref(),
         })
     }
 }
@@ -110,11 +116,12 @@ pub(super) async fn record<'a>(
     })?;
     sqlx::query(
         "INSERT INTO transitions (sandbox_id, seq, generation, event, status, state, exit_code, exit_signal,
-                                  failure_reason, at, microvm_pid, supervisor_pid, driver, restarts)
+                                  failure_reason, at, microvm_pid, supervisor_pid, driver, restarts,
+                                  stopped_by, restarts_in_a_row, boot_id)
          SELECT value ->> 'sandbox', value ->> 'seq', value ->> 'generation', value ->> 'event', value ->> 'status',
                 value -> 'state', value ->> 'exit_code', value ->> 'exit_signal', value ->> 'failure_reason',
                 value ->> 'at', value ->> 'microvm_pid', value ->> 'supervisor_pid', value ->> 'driver',
-                value ->> 'restarts'
+                value ->> 'restarts', value ->> 'stopped_by', value ->> 'restarts_in_a_row', value ->> 'boot_id'
          FROM json_each(?1) WHERE true
          ON CONFLICT (sandbox_id, seq) DO NOTHING",
     )
@@ -190,6 +197,9 @@ pub(super) async fn list_transitions(
             supervisor_pid: number(sandbox, row, "supervisor_pid")?,
             driver: column(row, "driver")?,
             restarts: number(sandbox, row, "restarts")?,
+            restarts_in_a_row: number(sandbox, row, "restarts_in_a_row")?,
+            stopped_by: stopped_by(sandbox, row)?,
+            boot_id: column(row, "boot_id")?,
         })
     });
     decoded.collect()
@@ -223,6 +233,9 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
         seq: number(id, row, "seq")?,
         generation: number(id, row, "generation")?,
         restarts: number(id, row, "restarts")?,
+        restarts_in_a_row: number(id, row, "restarts_in_a_row")?,
+        stopped_by: stopped_by(id, row)?,
+        boot_id: column(row, "boot_id")?,
         driver: column(row, "driver")?,
         microvm_pid: optional_number(id, row, "microvm_pid")?,
         supervisor_pid: number(id, row, "supervisor_pid")?,
@@ -231,6 +244,12 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
         ended_at: time(id, row, "ended_at")?,
         updated_at: time(id, row, "updated_at")?.unwrap_or_default(),
     })
+}
+
+fn stopped_by(id: SandboxId, row: &SqliteRow) -> Result<Option<StoppedBy>, DatabaseError> {
+    let word: Option<String> = column(row, "stopped_by")?;
+    let known = |word: &str| [StoppedBy::Request, StoppedBy::Shutdown].into_iter().find(|by| by.as_str() == word);
+    word.map(|word| known(&word).ok_or_else(|| unreadable(id, "stopped_by", &word))).transpose()
 }
 
 pub(super) fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T, DatabaseError>

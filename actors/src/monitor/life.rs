@@ -14,7 +14,7 @@ use super::{MonitorConfig, MonitorError, StartMode, StateChanged};
 use crate::database::DatabaseError;
 use crate::driver::{DriverError, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause};
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
 use crate::transition::advance;
 
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
@@ -30,7 +30,7 @@ const RETRY_PAUSES: [Duration; 4] =
 
 /// A command with the place for its answer.
 pub(super) enum Command {
-    Stop { grace: Duration, reply: oneshot::Sender<Result<(), MonitorError>> },
+    Stop { grace: Duration, by: StoppedBy, reply: oneshot::Sender<Result<(), MonitorError>> },
     Kill { signal: i32, reply: oneshot::Sender<Result<(), MonitorError>> },
 }
 
@@ -229,8 +229,8 @@ impl Life {
 
     async fn on_command(&mut self, process: &dyn VmmProcess, command: Command) -> Result<(), Interrupted> {
         match command {
-            Command::Stop { grace, reply } => {
-                self.apply(Event::StopRequested(StopCause::Requested)).await?;
+            Command::Stop { grace, by, reply } => {
+                self.apply(Event::StopRequested(by.cause())).await?;
                 if self.report.is_none() {
                     self.ask_workload_to_end(process, grace).await;
                 }

@@ -11,7 +11,7 @@ use crate::driver::VmmProcess;
 use crate::hosting::DownReason;
 use crate::log_writer::LogWriter;
 use crate::spec::SandboxKey;
-use crate::state::SandboxState;
+use crate::state::{SandboxState, StoppedBy};
 
 /// Ends the microVM: SIGTERM to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
 /// Answers as soon as STOPPING is recorded.
@@ -20,6 +20,8 @@ use crate::state::SandboxState;
 pub struct Stop {
     /// How long the workload may take.
     pub grace: Duration,
+    /// Who asks.
+    pub by: StoppedBy,
 }
 
 /// SIGKILL ends the VMM process at once; any other signal goes to the workload.

@@ -1,6 +1,7 @@
 //! Why a specification is refused.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a piece of a specification was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +93,23 @@ pub enum SpecError {
         /// Why not.
         reason: String,
     },
+    /// A restart policy that is none.
+    #[error("{0:?} is not a restart policy; use no, on-failure, on-failure:MAX (1 or more), always or unless-stopped")]
+    RestartPolicy(String),
+    /// Pauses that cannot be kept.
+    #[error(
+        "pauses of {initial:?} to {max:?} before a restart: the first may not be longer than the longest, which may be {limit:?}",
+        limit = super::RESTART_PAUSE_MAX
+    )]
+    RestartBackoff {
+        /// The first one.
+        initial: Duration,
+        /// The longest one.
+        max: Duration,
+    },
+    /// A sandbox that is removed and started again when it ends.
+    #[error("a sandbox that is removed when it ends cannot have the restart policy {0}; leave one of them out")]
+    RestartAndRemove(super::RestartPolicy),
     /// The host has no port to listen at.
     #[error("no free port can be chosen for a published port: {0}")]
     NoFreePort(String),

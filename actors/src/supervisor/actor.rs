@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{
     Actor, ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, ResponseActFuture,
@@ -13,15 +14,16 @@ use tokio::sync::oneshot;
 
 use super::child::Child;
 use super::disks;
-use super::restart::{HEALTHY_AFTER, pause_before_restart};
+use super::restart::{Occasion, pause_before_restart, row_wants_restart};
 use super::start::record;
 use super::{Shutdown, SupervisorError};
 use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
 use crate::log_writer::{LogError, remove_files};
-use crate::monitor::StateChanged;
-use crate::spec::{DiskName, SandboxKey};
-use crate::state::{Event, SandboxState, StopCause};
+use crate::monitor::{StateChanged, Stop};
+use crate::process_identity::boot_id;
+use crate::spec::{DiskName, RestartPolicy, SandboxKey};
+use crate::state::{Event, SandboxState, StoppedBy};
 use crate::state_dir::StateDir;
 
 /// Open files that one live sandbox takes in this process: two pidfds, two of the control port,
@@ -61,6 +63,8 @@ pub struct Supervisor {
     pub(super) removing_disks: HashSet<DiskName>,
     /// Whether a [`super::Reconcile`] has begun.
     pub(super) reconciled: bool,
+    /// The host's boot; `None` where it cannot be told.
+    pub(super) boot_id: Option<String>,
 }
 
 impl Supervisor {
@@ -73,6 +77,7 @@ impl Supervisor {
             shutting_down: None,
             removing_disks: HashSet::new(),
             reconciled: false,
+            boot_id: boot_id().ok(),
         }
     }
 
@@ -107,30 +112,60 @@ impl Supervisor {
         child.monitor = None;
         child.log = None;
         let Some(row) = child.row.clone() else { return };
-        let ran = row.started_at.zip(row.ended_at).and_then(|(from, to)| (to - from).to_std().ok());
-        if ran.is_some_and(|ran| ran >= HEALTHY_AFTER) {
-            child.restarts_in_a_row = 0;
+        if let Some(Stop { by, .. }) = child.stop
+            && row.stopped_by.is_none()
+            && row.spec.restart != RestartPolicy::No
+        {
+            self.record_late_stop(key, row, by, ctx);
+            return;
         }
-        let stop = child.stop.is_some() || self.shutting_down.is_some();
-        let jitter =
-            f64::from(u32::try_from(RandomState::new().hash_one(key) >> 32).unwrap_or(0)) / f64::from(u32::MAX);
-        let pause = pause_before_restart(row.spec.restart, &row.state, stop, child.restarts_in_a_row, jitter);
-        let Some(pause) = pause else {
+        // Another orchestrator decides for the rows of one that leaves its microVMs alone.
+        if child.stop.is_some() || self.shutting_down.is_some() || !row_wants_restart(&row, Occasion::Ended) {
             self.forget(key, &row, ctx);
             return;
-        };
-        child.restarts_in_a_row += 1;
+        }
         child.answer_started();
+        self.back_off((*row).clone(), ctx);
+    }
+
+    /// A stop that came after the sandbox's last transition: nobody may start it again after our death.
+    fn record_late_stop(&mut self, key: &SandboxKey, row: Arc<SandboxRow>, by: StoppedBy, ctx: &mut Context<Self>) {
+        let database = self.config.database.clone();
+        let key = key.clone();
+        let stop = async move { (record(&database, &row, Event::StopRequested(by.cause())).await, row) };
+        ctx.spawn(stop.into_actor(self).map(move |(stopped, row), this, ctx| {
+            let row = match stopped {
+                Ok(stopped) => {
+                    let stopped = Arc::new(stopped);
+                    this.note_row(&stopped);
+                    stopped
+                }
+                Err(error) => {
+                    tracing::error!(sandbox = %key, error = crate::driver::error_chain(&error), "a stop could not be recorded");
+                    row
+                }
+            };
+            this.forget(&key, &row, ctx);
+        }));
+    }
+
+    /// BACKOFF, for a row that ended and is started again. The child's place is taken already.
+    pub(super) fn back_off(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
+        let key = row.spec.key.clone();
+        row.boot_id.clone_from(&self.boot_id);
+        let random = RandomState::new().hash_one(&key) >> 32;
+        let jitter = f64::from(u32::try_from(random).unwrap_or(0)) / f64::from(u32::MAX);
+        let pause = pause_before_restart(row.spec.restart_backoff, row.restarts_in_a_row, jitter);
         let database = self.config.database.clone();
         let until = Utc::now() + pause;
         let back_off = async move { record(&database, &row, Event::BackoffScheduled { until }).await };
-        let key = key.clone();
         ctx.spawn(back_off.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
                 this.note_row(&Arc::new(row));
-                this.schedule(&key, pause, ctx);
+                this.wait_for_restart(&key, pause, ctx);
             }
             Err(error) => {
+                // The row still says that it ended, so the next orchestrator decides again.
                 tracing::error!(sandbox = %key, error = crate::driver::error_chain(&error), "a restart could not be recorded");
                 if let Some(child) = this.children.get_mut(&key) {
                     child.answer_ended();
@@ -138,6 +173,14 @@ impl Supervisor {
                 this.children.remove(&key);
             }
         }));
+    }
+
+    /// Starts it after the pause, unless it was stopped while BACKOFF was being recorded.
+    fn wait_for_restart(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
+        match self.children.get(key).is_some_and(|child| child.stop.is_some()) {
+            true => self.end_backoff(key, ctx),
+            false => self.schedule(key, pause, ctx),
+        }
     }
 
     /// The last step of a child; with `remove_on_end` its row and log go too. Whoever waited for the
@@ -190,11 +233,12 @@ impl Supervisor {
         }
     }
 
-    /// Asks a child to end; resolves with its last row. `ask` is sent to its monitor.
+    /// Asks a child to end; resolves with its last row. `ask` is sent to its monitor, `stop` to one that
+    /// comes later.
     pub(super) fn end_child<M>(
         &mut self,
         key: &SandboxKey,
-        grace: std::time::Duration,
+        stop: Stop,
         ask: M,
         ctx: &mut Context<Self>,
     ) -> Answer<SandboxRow>
@@ -205,7 +249,9 @@ impl Supervisor {
         let Some(child) = self.children.get_mut(key).filter(|child| !child.removing) else {
             return self.not_live(key);
         };
-        child.stop = Some(grace);
+        // A request is meant for good, whatever else ends the sandbox.
+        let by = child.stop.filter(|earlier| earlier.by == StoppedBy::Request).map_or(stop.by, |earlier| earlier.by);
+        child.stop = Some(Stop { by, ..stop });
         let (sender, ended) = oneshot::channel();
         child.until_ended.push(sender);
         if let Some(monitor) = &child.monitor {
@@ -226,10 +272,12 @@ impl Supervisor {
     }
 
     fn end_backoff(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
-        let Some(row) = self.children.get(key).and_then(|child| child.row.clone()) else { return };
+        let Some(child) = self.children.get(key) else { return };
+        let Some(row) = child.row.clone() else { return };
+        let by = child.stop.map_or(StoppedBy::Request, |stop| stop.by);
         let database = self.config.database.clone();
         let key = key.clone();
-        let stop = async move { record(&database, &row, Event::StopRequested(StopCause::Requested)).await };
+        let stop = async move { record(&database, &row, Event::StopRequested(by.cause())).await };
         ctx.spawn(stop.into_actor(self).map(move |row, this, ctx| {
             match row {
                 Ok(row) => this.note_row(&Arc::new(row)),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::database::SandboxRow;
 use crate::log_writer::LogWriter;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Stop};
 use crate::spec::DiskName;
 
 /// A monitor may be lost this often within [`INTENSITY_WINDOW`]; once more, and its sandbox is FAILED.
@@ -31,14 +31,14 @@ pub(super) struct Child {
     pub(super) until_started: Vec<RowSender>,
     /// Waiting for the end without a restart.
     pub(super) until_ended: Vec<RowSender>,
-    /// A stop was asked for, with this grace: no restart follows.
-    pub(super) stop: Option<Duration>,
+    /// Waiting for the next monitor, or for the end.
+    pub(super) until_hosted: Vec<oneshot::Sender<()>>,
+    /// A stop was asked for: no restart follows.
+    pub(super) stop: Option<Stop>,
     /// The timer of the next attempt, in BACKOFF.
     pub(super) next_attempt: Option<SpawnHandle>,
     /// Not a live sandbox: its files are being removed.
     pub(super) removing: bool,
-    /// Restarts since the last healthy run.
-    pub(super) restarts_in_a_row: u32,
     /// The named disk of one that has no row yet.
     pub(super) reserved_disk: Option<DiskName>,
     lost_monitors: VecDeque<Instant>,

@@ -9,12 +9,17 @@ use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::start::reserve_row;
 use super::{
-    KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox, SubscribeStateChanges,
+    AwaitRestart, KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox, SubscribeStateChanges,
     SupervisorError, WaitSandbox,
 };
 use crate::database::{GetSandbox, SandboxRow};
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, StartMode, StateChanged, Stop};
 use crate::spec::SandboxKey;
+use crate::state::StoppedBy;
+
+/// What a kill leaves for a monitor that comes later.
+const KILLED: Stop = Stop { grace: std::time::Duration::ZERO, by: StoppedBy::Request };
+
 impl Handler<StartSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
@@ -44,6 +49,7 @@ impl Handler<StartSandbox> for Supervisor {
             spec,
             driver.name(),
             self.config.supervisor_pid,
+            self.boot_id.clone(),
         );
         let hosted = row.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
@@ -66,7 +72,8 @@ impl Handler<StopSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
     fn handle(&mut self, StopSandbox { key, grace }: StopSandbox, ctx: &mut Self::Context) -> Self::Result {
-        self.end_child(&key, grace, Stop { grace }, ctx)
+        let stop = Stop { grace, by: StoppedBy::Request };
+        self.end_child(&key, stop, stop, ctx)
     }
 }
 
@@ -75,7 +82,7 @@ impl Handler<KillSandbox> for Supervisor {
 
     fn handle(&mut self, KillSandbox { key, signal }: KillSandbox, ctx: &mut Self::Context) -> Self::Result {
         if signal == SIGKILL {
-            return self.end_child(&key, std::time::Duration::ZERO, Kill { signal }, ctx);
+            return self.end_child(&key, KILLED, Kill { signal }, ctx);
         }
         let Some(child) = self.children.get(&key) else { return self.not_live(&key) };
         let (Some(monitor), Some(row)) = (child.monitor.clone(), child.row.clone()) else { return self.not_live(&key) };
@@ -96,7 +103,7 @@ impl Handler<RemoveSandbox> for Supervisor {
                 return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
             }
             let again = ctx.address();
-            let killed = self.end_child(&key, std::time::Duration::ZERO, Kill { signal: SIGKILL }, ctx);
+            let killed = self.end_child(&key, KILLED, Kill { signal: SIGKILL }, ctx);
             return Box::pin(killed.then(move |killed, this, _| {
                 let removed = async move {
                     killed?;
@@ -154,6 +161,29 @@ impl Handler<OpenChannels> for Supervisor {
     }
 }
 
+impl Handler<AwaitRestart> for Supervisor {
+    type Result = Answer<Option<u64>>;
+
+    fn handle(&mut self, AwaitRestart { key, after }: AwaitRestart, ctx: &mut Self::Context) -> Self::Result {
+        let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) else {
+            return Box::pin(async { Ok(None) }.into_actor(self));
+        };
+        let generation = child.row.as_ref().filter(|_| child.monitor.is_some()).map(|row| row.generation);
+        if let Some(generation) = generation.filter(|generation| *generation > after) {
+            return Box::pin(async move { Ok(Some(generation)) }.into_actor(self));
+        }
+        // The end of the child drops the sender.
+        let (sender, next) = oneshot::channel();
+        child.until_hosted.push(sender);
+        let supervisor = ctx.address();
+        let again = async move {
+            let _ = next.await;
+            supervisor.send(AwaitRestart { key, after }).await?
+        };
+        Box::pin(again.into_actor(self))
+    }
+}
+
 impl Handler<SubscribeStateChanges> for Supervisor {
     type Result = ();
 
@@ -181,7 +211,8 @@ impl Handler<Shutdown> for Supervisor {
             }
             return Box::pin(async move { drop(join_all(ended).await) }.into_actor(self));
         };
-        let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, grace, Stop { grace }, ctx)).collect();
+        let stop = Stop { grace, by: StoppedBy::Shutdown };
+        let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, stop, stop, ctx)).collect();
         ends.into_iter().fold(Box::pin(actix::fut::ready(())) as ResponseActFuture<Self, ()>, |all, end| {
             Box::pin(all.then(|(), _, _| end).map(|_, _, _| ()))
         })

@@ -91,6 +91,17 @@ pub struct OpenChannels {
     pub key: SandboxKey,
 }
 
+/// Resolves to the number of a start of a sandbox that is later than `after`, once there is one, by the
+/// restart policy; `None` when the sandbox has ended without one.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<u64>, SupervisorError>")]
+pub struct AwaitRestart {
+    /// Which.
+    pub key: SandboxKey,
+    /// The start that is known.
+    pub after: u64,
+}
+
 /// Sends every durable state change to `recipient` from now on.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]

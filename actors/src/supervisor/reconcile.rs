@@ -15,6 +15,7 @@ use futures::future::join_all;
 
 use super::actor::{Answer, Supervisor};
 use super::disks;
+use super::restart::{Occasion, row_wants_restart};
 use super::{Reconcile, ReconcileReport, SupervisorError};
 use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
@@ -63,13 +64,15 @@ impl Handler<Reconcile> for Supervisor {
             };
             removed.into_actor(this)
         });
-        Box::pin(removed.map(|rows, this, ctx| Ok(this.reconcile(rows?, ctx))))
+        Box::pin(removed.map(move |rows, this, ctx| Ok(this.reconcile(rows?, first, ctx))))
     }
 }
 
 impl Supervisor {
     /// Finds every row that an earlier orchestrator left live or in BACKOFF.
-    fn reconcile(&mut self, rows: Vec<SandboxRow>, ctx: &mut Context<Self>) -> ReconcileReport {
+    /// With `first` the restart policy is asked about those that ended: an orchestrator may have died
+    /// before it did, or have ended them itself, or the host was restarted.
+    fn reconcile(&mut self, rows: Vec<SandboxRow>, first: bool, ctx: &mut Context<Self>) -> ReconcileReport {
         let mut report = ReconcileReport::default();
         for row in rows {
             let key = row.spec.key.clone();
@@ -80,6 +83,9 @@ impl Supervisor {
                 SandboxState::Backoff { until } => {
                     self.children.entry(key.clone()).or_default();
                     let pause = (until - Utc::now()).to_std().unwrap_or_default();
+                    let mut row = row;
+                    row.supervisor_pid = self.config.supervisor_pid;
+                    row.boot_id.clone_from(&self.boot_id);
                     self.note_row(&Arc::new(row));
                     self.schedule(&key, pause, ctx);
                     report.adopted.push(key);
@@ -88,10 +94,34 @@ impl Supervisor {
                     self.adopt(row, ctx);
                     report.adopted.push(key);
                 }
+                _ if first && row_wants_restart(&row, self.occasion(&row)) => {
+                    self.come_back(row, ctx);
+                    report.adopted.push(key);
+                }
                 _ => {}
             }
         }
         report
+    }
+}
+
+impl Supervisor {
+    fn occasion(&self, row: &SandboxRow) -> Occasion {
+        match (&row.boot_id, &self.boot_id) {
+            (Some(then), Some(now)) if then != now => Occasion::HostRestarted,
+            _ => Occasion::OrchestratorStarted,
+        }
+    }
+
+    /// BACKOFF for a row that ended under an earlier orchestrator.
+    fn come_back(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
+        row.supervisor_pid = self.config.supervisor_pid;
+        if row.stopped_by.is_some() {
+            row.restarts_in_a_row = 0;
+        }
+        let child = self.children.entry(row.spec.key.clone()).or_default();
+        child.row = Some(Arc::new(row.clone()));
+        self.back_off(row, ctx);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::hosting::{DownReason, host_on};
 use crate::log_writer::{LogConfig, LogWriter};
-use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, Stop};
+use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode};
 use crate::spec::{SandboxKey, SandboxSpec, SpecError};
 use crate::state::{Event, ExitStatus, FailureReason};
 use crate::state_dir::StateDir;
@@ -49,6 +49,7 @@ pub(super) async fn reserve_row(
     spec: SandboxSpec,
     driver: &'static str,
     supervisor_pid: u32,
+    boot_id: Option<String>,
 ) -> Result<SandboxRow, SupervisorError> {
     let mut spec = spec;
     let checked = tokio::task::spawn_blocking(move || {
@@ -64,6 +65,7 @@ pub(super) async fn reserve_row(
     tokio::task::spawn_blocking(move || disks::remove_own(&dir, &key)).await.map_err(|_| SupervisorError::Gone)??;
     row.driver = Some(driver.to_owned());
     row.supervisor_pid = supervisor_pid;
+    row.boot_id = boot_id;
     record(&database, &row, Event::StartRequested).await
 }
 
@@ -120,12 +122,16 @@ impl Supervisor {
             move || Monitor::new(config),
             move |reason| supervisor.do_send(Down { key: down_key, generation, reason }),
         );
-        if let Some(grace) = child.stop {
-            monitor.do_send(Stop { grace });
+        if let Some(stop) = child.stop {
+            monitor.do_send(stop);
         }
         child.log = Some(log);
         child.monitor = Some(monitor);
+        let until_hosted = std::mem::take(&mut child.until_hosted);
         self.note_row(&Arc::new(row));
+        for sender in until_hosted {
+            let _ = sender.send(());
+        }
     }
 
     /// A live sandbox lost its monitor or its log writer: find the microVM again.
@@ -154,6 +160,7 @@ impl Supervisor {
     /// Looks for the microVM of a live row.
     pub(super) fn adopt(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
         row.supervisor_pid = self.config.supervisor_pid;
+        row.boot_id.clone_from(&self.boot_id);
         match self.driver_of(&row) {
             Ok(driver) => self.host_child(row, driver, StartMode::Adopt, ctx),
             Err(error) => {

@@ -1,5 +1,7 @@
 //! Supervisor and monitors with the fake driver, a real database and real logs.
 
+mod restarts;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;

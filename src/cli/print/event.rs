@@ -49,6 +49,7 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
                 let cause = match cause {
                     StopCause::WorkloadEnded => "the workload ended".to_owned(),
                     StopCause::Requested => "a stop was asked for".to_owned(),
+                    StopCause::OrchestratorEnds => "stopped with sandpen itself".to_owned(),
                     StopCause::Killed { signal } => format!("a kill with signal {signal} was asked for"),
                     StopCause::Faulted { reason } => reason.to_string(),
                 };
