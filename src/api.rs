@@ -4,6 +4,7 @@
 mod error;
 mod events;
 pub mod frame;
+mod reconcile;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorBody, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
+pub use reconcile::{LeftoverEntry, ReconcileReply};
 
 use crate::driver::confine::ProcessConfinement;
 

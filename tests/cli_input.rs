@@ -237,6 +237,7 @@ fn help_texts() {
         "stop",
         "kill",
         "rm",
+        "reconcile",
         "doctor",
         "kernel",
         "daemon",

@@ -122,6 +122,14 @@ pub struct Launch {
     pub state_id: String,
 }
 
+impl Launch {
+    /// One start of a sandbox in one word, for the command lines of its processes:
+    /// `STATE-ID/CONFIG/NAME/GENERATION`.
+    pub fn tag(&self) -> String {
+        format!("{}/{}/{}", self.state_id, self.spec.key, self.generation)
+    }
+}
+
 /// What happened to a microVM, in order. After `VmmExited` nothing more comes. A channel that
 /// closes before is a fault of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! | actor | takes | tells |
 //! | --- | --- | --- |
 //! | [`supervisor::Supervisor`] | `StartSandbox StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
-//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels Abandon` | `StateChanged Down` |
+//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
 //! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent ListEvents WatchEvents Flush` | |
 //!

@@ -48,6 +48,17 @@ pub fn has_ended(pidfd: impl AsFd) -> io::Result<bool> {
     Ok(nix::poll::poll(&mut polled, PollTimeout::ZERO)? > 0)
 }
 
+/// Waits for the process's end (it may still be a zombie), at most this long; false when it still runs.
+/// Blocking.
+///
+/// # Errors
+/// What `poll` said.
+pub fn wait_ended(pidfd: impl AsFd, limit: std::time::Duration) -> io::Result<bool> {
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    Ok(nix::poll::poll(&mut polled, limit)? > 0)
+}
+
 /// Resolves when the process has ended (it may still be a zombie).
 ///
 /// # Errors

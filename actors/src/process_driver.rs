@@ -57,7 +57,7 @@ fn waiter_spec(launch: &Launch) -> WaiterSpec {
     env.extend(spec.env.iter().map(|(name, value)| (name.as_os_str().to_owned(), value.as_os_str().to_owned())));
     let stdin = if spec.stdin { StdioSpec::Fifo(STDIN.into()) } else { StdioSpec::Null };
     WaiterSpec {
-        tags: vec![launch.state_id.clone(), spec.key.to_string(), launch.generation.to_string()],
+        tags: vec![launch.tag()],
         fifos: OUTPUTS.iter().map(|(_, name)| *name).chain(spec.stdin.then_some(STDIN)).map(str::to_owned).collect(),
         processes: vec![ProcessSpec {
             role: "vmm".into(),

@@ -18,6 +18,7 @@ mod logs;
 mod names;
 mod print;
 mod ps;
+mod reconcile;
 mod rm;
 mod run;
 mod shutdown;
@@ -99,6 +100,7 @@ enum Command {
     Kill(kill::Args),
     Rm(rm::Args),
     Disk(disk::Args),
+    Reconcile(reconcile::Args),
     Doctor(doctor::Args),
     Kernel(kernel::Args),
     Daemon(daemon::Args),
@@ -176,6 +178,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
+            Command::Reconcile(args) => reconcile::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
             Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),
         }

@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{DiskEntry, ErrorDetail, Sandbox, Transition};
+use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition};
 use sandpen::client::ClientError;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_actors::driver::error_chain;
@@ -238,6 +238,23 @@ pub fn disks(disks: &[DiskEntry]) -> Result<u8, CliError> {
         [disk.name.to_string(), mebibytes(disk.bytes), mebibytes(disk.used_bytes), user]
     });
     bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
+}
+
+/// What a reconciliation found, one line each.
+pub fn reconciled(reply: &ReconcileReply) -> Result<u8, CliError> {
+    let adopted = reply.adopted.iter().map(|name| format!("{}: goes on\n", plain(name)));
+    let resolved = reply.resolved.iter().map(|name| format!("{}: had ended\n", plain(name)));
+    let leftovers = reply.leftovers.iter().map(|LeftoverEntry { kind, what, sandbox, error }| {
+        let of = sandbox.as_deref().map_or_else(String::new, |name| format!(" of {}", plain(name)));
+        let done =
+            error.as_deref().map_or_else(|| "removed".to_owned(), |error| format!("still there: {}", plain(error)));
+        format!("{kind}{of}, {}: {done}\n", plain(what))
+    });
+    let mut text: String = adopted.chain(resolved).chain(leftovers).collect();
+    if text.is_empty() {
+        text.push_str("nothing was left over\n");
+    }
+    bytes(text.as_bytes())
 }
 
 /// The result of one action on each of several things: names that worked on stdout, errors on

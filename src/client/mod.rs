@@ -25,8 +25,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    API_VERSION, DiskEntry, ErrorBody, KillRequest, NAME, Sandbox, ShutdownReply, ShutdownRequest, StdinReply,
-    StopRequest, Transition, Version,
+    API_VERSION, DiskEntry, ErrorBody, KillRequest, NAME, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest,
+    StdinReply, StopRequest, Transition, Version,
 };
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
@@ -297,6 +297,14 @@ impl Client {
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
         let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
         reply.collect().await.map(drop)
+    }
+
+    /// Looks for what belongs to nobody and removes it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn reconcile(&self) -> Result<ReconcileReply, ClientError> {
+        self.call::<(), _>(Method::POST, "/v1/reconcile", None).await
     }
 
     /// Ends the daemon; answers when the state directory is free. With a grace the sandboxes are

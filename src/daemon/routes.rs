@@ -17,7 +17,8 @@ use super::shared::Shared;
 use super::stream;
 use super::strict::Strict;
 use crate::api::{
-    BODY_MAX_BYTES, DiskEntry, KillRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
+    BODY_MAX_BYTES, DiskEntry, KillRequest, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest,
+    Transition,
 };
 use crate::driver::confine;
 use crate::orchestrator::SandpenError;
@@ -50,6 +51,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
+        .service(resource("/v1/reconcile").route(web::post().to(reconcile)))
         .service(resource("/v1/disks").route(web::get().to(disks)))
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
         .default_service(web::to(reject::no_such_route));
@@ -187,6 +189,13 @@ async fn remove_disk(shared: Data<Shared>, path: Path<String>) -> Result<HttpRes
     let handle = shared.handle.clone();
     finish(async move { handle.remove_disk(&name).await }).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+async fn reconcile(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let handle = shared.handle.clone();
+    let report = finish(async move { handle.reconcile().await }).await?;
+    Ok(HttpResponse::Ok().json(ReconcileReply::from(report)))
 }
 
 async fn shutdown(shared: Data<Shared>, body: Json<ShutdownRequest>) -> Result<HttpResponse, Rejection> {

@@ -66,11 +66,6 @@ pub(super) struct GuestSetup {
     pub(super) network: Option<network::Plan>,
 }
 
-/// One start of a sandbox in one word, for people who look at the process list.
-pub(super) fn tag(launch: &Launch) -> String {
-    format!("{}/{}/{}", launch.state_id, launch.spec.key, launch.generation)
-}
-
 /// The program whose hidden subcommands are called: `configured`, or this process's own.
 pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, DriverError> {
     match configured {
@@ -88,7 +83,7 @@ pub(super) fn prepared(
     cgroup: Option<cgroup::Plan>,
 ) -> Result<Prepared, DriverError> {
     let waiter = WaiterSpec {
-        tags: vec![tag(launch)],
+        tags: vec![launch.tag()],
         fifos: fifos(),
         processes,
         vmm_log: launch.vmm_log.clone(),

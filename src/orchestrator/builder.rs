@@ -78,7 +78,9 @@ impl SandpenBuilder {
         let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir, &data_dir));
         let started = thread::start(state_dir.clone(), drivers)?;
         // Now everything that no live sandbox owns has ended.
-        crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir));
+        for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {
+            tracing::info!(?cgroup, "removed a cgroup that an earlier run left");
+        }
         let handle = Handle::new(started.supervisor, started.database, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }

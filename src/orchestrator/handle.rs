@@ -12,13 +12,15 @@ use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    KillSandbox, ListDisks, NamedDisk, OpenChannels, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor,
-    SupervisorError, WaitSandbox,
+    KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, Reconcile, ReconcileReport, RemoveDisk,
+    RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
+use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
+use crate::driver::confine::cgroup;
 
 /// Why a request to an orchestrator was not fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -202,6 +204,32 @@ impl Handle {
     /// `DiskNotFound`, `DiskInUse`.
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), SandpenError> {
         Ok(self.supervisor.send(RemoveDisk { name: name.clone() }).await??)
+    }
+
+    /// Looks for what belongs to nobody and removes it; also while sandboxes start and end. An
+    /// orchestrator does it by itself when it starts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn reconcile(&self) -> Result<ReconcileReport, SandpenError> {
+        let mut report = self.supervisor.send(Reconcile).await??;
+        let state_id = crate::paths::state_id(&self.state_dir);
+        let (done, swept) = futures::channel::oneshot::channel();
+        // A thread of its own: the caller may be on any runtime.
+        let sweep = move || {
+            let _ = done.send(cgroup::sweep(&state_id));
+        };
+        if std::thread::Builder::new().name("sandpen-sweep".to_owned()).spawn(sweep).is_ok() {
+            let cgroups = swept.await.unwrap_or_default().into_iter().map(|path| Leftover {
+                kind: LeftoverKind::Cgroup,
+                what: path.display().to_string(),
+                sandbox: None,
+                error: None,
+            });
+            report.leftovers.extend(cgroups);
+        }
+        thread::tell_reconciled(&self.database, &report).await;
+        Ok(report)
     }
 
     /// The sandbox's output, from its log: a reader that stalls holds up nobody and misses nothing.

@@ -11,7 +11,7 @@ use sandpen_actors::database::{Database, DatabaseError, Happening, RecordEvent};
 use sandpen_actors::driver::{Drivers, error_chain};
 use sandpen_actors::hosting::{DownReason, host_on};
 use sandpen_actors::state_dir::StateDir;
-use sandpen_actors::supervisor::{Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
+use sandpen_actors::supervisor::{Leftover, Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
 
 use super::builder::StartError;
 
@@ -99,15 +99,31 @@ async fn make_actors(
         host_on(&control_arbiter, move || Supervisor::new(config), |reason| tell_end("supervisor", reason));
     let report =
         supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
-    let ReconcileReport { adopted, resolved } = &report;
-    if !adopted.is_empty() || !resolved.is_empty() {
-        let count = |keys: &[_]| u64::try_from(keys.len()).unwrap_or(u64::MAX);
-        record(&database, Happening::Reconciled { adopted: count(adopted), resolved: count(resolved) }).await;
-    }
-    for key in &report.adopted {
+    tell_reconciled(&database, &report).await;
+    Ok((supervisor, database))
+}
+
+/// Logs what a reconciliation found, and records it if it found anything.
+pub(super) async fn tell_reconciled(database: &Addr<Database>, report: &ReconcileReport) {
+    let ReconcileReport { adopted, resolved, leftovers } = report;
+    for key in adopted {
         tracing::info!(sandbox = %key, "taken over from an earlier run");
     }
-    Ok((supervisor, database))
+    for key in resolved {
+        tracing::warn!(sandbox = %key, "its microVM had ended unseen; what is true is recorded");
+    }
+    for Leftover { kind, what, error, .. } in leftovers {
+        match error {
+            None => tracing::info!(%kind, what, "removed what belonged to nobody"),
+            Some(error) => tracing::warn!(%kind, what, error, "what belongs to nobody cannot be removed"),
+        }
+    }
+    if !adopted.is_empty() || !resolved.is_empty() || !leftovers.is_empty() {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let removed = count(leftovers.iter().filter(|leftover| leftover.error.is_none()).count());
+        let (adopted, resolved) = (count(adopted.len()), count(resolved.len()));
+        record(database, Happening::Reconciled { adopted, resolved, removed }).await;
+    }
 }
 
 /// Records an event of this orchestrator. Nothing depends on it, so a failure is only told.

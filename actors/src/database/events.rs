@@ -84,6 +84,9 @@ pub enum Happening {
         adopted: u64,
         /// Sandboxes whose microVM had ended meanwhile.
         resolved: u64,
+        /// What belonged to nobody and was removed.
+        #[serde(default)]
+        removed: u64,
     },
     /// An actor failed and another one took its place.
     ActorRestarted {

@@ -9,7 +9,7 @@ use actix::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::life::{Command, Life};
-use super::{Abandon, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
+use super::{Abandon, AwaitProcess, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::database::{Database, SandboxRow};
 use crate::driver::{Driver, Launch, VmmProcess};
 use crate::log_writer::LogWriter;
@@ -118,6 +118,16 @@ impl Handler<GetState> for Monitor {
 
     fn handle(&mut self, _: GetState, _: &mut Self::Context) -> Self::Result {
         actix::MessageResult(self.state.borrow().clone())
+    }
+}
+
+impl Handler<AwaitProcess> for Monitor {
+    type Result = ResponseActFuture<Self, Result<(), MonitorError>>;
+
+    fn handle(&mut self, _: AwaitProcess, _: &mut Self::Context) -> Self::Result {
+        let mut process = self.process.clone();
+        let there = async move { process.wait_for(Option::is_some).await.map(drop).map_err(|_| MonitorError::Ended) };
+        Box::pin(there.into_actor(self))
     }
 }
 

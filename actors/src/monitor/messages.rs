@@ -37,6 +37,11 @@ pub struct Kill {
 #[rtype(result = "SandboxState")]
 pub struct GetState;
 
+/// Resolves when the monitor has its microVM, made or found; `Ended` when there is none.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), MonitorError>")]
+pub struct AwaitProcess;
+
 /// Lets go of the microVM without touching it; somebody else will adopt it. The monitor ends.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]

@@ -111,6 +111,7 @@ impl Supervisor {
         let Some(child) = self.children.get_mut(key) else { return };
         child.monitor = None;
         child.log = None;
+        child.until_settled.clear();
         let Some(row) = child.row.clone() else { return };
         if let Some(Stop { by, .. }) = child.stop
             && row.stopped_by.is_none()

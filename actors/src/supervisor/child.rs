@@ -33,6 +33,8 @@ pub(super) struct Child {
     pub(super) until_ended: Vec<RowSender>,
     /// Waiting for the next monitor, or for the end.
     pub(super) until_hosted: Vec<oneshot::Sender<()>>,
+    /// Waiting for the end, whatever follows it; dropped then.
+    pub(super) until_settled: Vec<oneshot::Sender<()>>,
     /// A stop was asked for: no restart follows.
     pub(super) stop: Option<Stop>,
     /// The timer of the next attempt, in BACKOFF.

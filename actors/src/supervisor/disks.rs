@@ -3,7 +3,6 @@
 //! Who uses a disk is known from the children alone: every live sandbox is one, also after a restart
 //! of the orchestrator, before anything can be started.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,6 @@ use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 
 use super::actor::{Answer, Supervisor};
 use super::{ListDisks, NamedDisk, RemoveDisk, SupervisorError};
-use crate::database::SandboxRow;
 use crate::spec::{ConfigName, DiskName, SandboxKey, SandboxName};
 use crate::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 
@@ -111,29 +109,23 @@ pub(super) fn remove_own(dir: &StateDir, key: &SandboxKey) -> Result<(), Supervi
     }
 }
 
-/// Removes the disks of sandboxes that are no more, and what is left of disks that were being made.
-/// Blocking; before any start.
-pub(super) fn sweep(dir: &StateDir, rows: &[SandboxRow], live: &HashSet<SandboxKey>) {
-    let known: HashSet<&SandboxKey> = rows.iter().map(|row| &row.spec.key).chain(live).collect();
-    let mut leftovers: Vec<PathBuf> = drafts(&dir.named_disks());
+/// The sandboxes that have a disk of their own. Blocking.
+pub(super) fn own(dir: &StateDir) -> Vec<SandboxKey> {
+    let mut keys = Vec::new();
     for config in entries(&dir.sandbox_disks()) {
-        leftovers.extend(drafts(&config));
         let Some(config_name) = config.file_name().and_then(|name| name.to_str()) else { continue };
         let Ok(config_name) = ConfigName::new(config_name) else { continue };
         for disk in entries(&config) {
             let name = disk.file_name().and_then(disk_stem).and_then(|stem| SandboxName::new(stem).ok());
-            let key = name.map(|name| SandboxKey { config: config_name.clone(), name });
-            if key.is_some_and(|key| !known.contains(&key)) {
-                leftovers.push(disk);
-            }
+            keys.extend(name.map(|name| SandboxKey { config: config_name.clone(), name }));
         }
     }
-    for path in leftovers {
-        match std::fs::remove_file(&path) {
-            Ok(()) => tracing::info!(?path, "removed a disk that belongs to no sandbox"),
-            Err(error) => tracing::warn!(?path, %error, "a disk that belongs to no sandbox cannot be removed"),
-        }
-    }
+    keys
+}
+
+/// Disks that were being made, or still are. Blocking.
+pub(super) fn drafts_of(dir: &StateDir) -> Vec<PathBuf> {
+    entries(&dir.sandbox_disks()).iter().chain([&dir.named_disks()]).flat_map(|dir| drafts(dir)).collect()
 }
 
 fn drafts(dir: &Path) -> Vec<PathBuf> {
@@ -149,26 +141,29 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
-    fn only_disks_of_sandboxes_that_are_gone_are_swept() {
+    fn whose_a_disk_is_shows_in_its_place_and_name() {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir::new(temp.path().to_owned());
         let key = |name: &str| SandboxKey::new(SandboxName::new(name).unwrap());
         let named = dir.named_disk(&DiskName::new("kept").unwrap());
         let draft = dir.named_disks().join(".disk-abc");
+        let other_draft = dir.sandbox_disks().join("default/.disk-def");
         let foreign = dir.sandbox_disks().join("default/notes.txt");
-        for path in [&dir.sandbox_disk(&key("gone")), &dir.sandbox_disk(&key("live")), &named, &draft, &foreign] {
+        for path in [&dir.sandbox_disk(&key("web")), &named, &draft, &other_draft, &foreign] {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
         }
-        sweep(&dir, &[], &HashSet::from([key("live")]));
-        let there = [&dir.sandbox_disk(&key("gone")), &dir.sandbox_disk(&key("live")), &named, &draft, &foreign]
-            .map(|path| path.exists());
-        assert_eq!(there, [false, true, true, false, true]);
+        assert_eq!(own(&dir), [key("web")]);
+        let drafts: HashSet<_> = drafts_of(&dir).into_iter().collect();
+        assert_eq!(drafts, HashSet::from([draft, other_draft]));
         let disks = named_disks(&dir.named_disks()).unwrap();
         assert_eq!((disks.len(), disks[0].name.as_str(), disks[0].bytes), (1, "kept", 1));
         assert!(named_disks(&temp.path().join("nothing")).unwrap().is_empty());
+        assert!(own(&StateDir::new(temp.path().join("nothing"))).is_empty());
     }
 }

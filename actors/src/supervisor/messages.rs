@@ -110,18 +110,66 @@ pub struct SubscribeStateChanges {
     pub recipient: Recipient<StateChanged>,
 }
 
-/// Brings rows and processes together: live microVMs are adopted, rows without one are resolved.
+/// Brings rows and processes together: live microVMs are adopted, rows without one are resolved, and
+/// what belongs to nobody is removed. To be sent before anything else; later whenever one likes, also
+/// while sandboxes start and end.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<ReconcileReport, SupervisorError>")]
 pub struct Reconcile;
 
-/// What [`Reconcile`] did.
+/// What [`Reconcile`] found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReconcileReport {
-    /// Sandboxes whose microVM goes on.
+    /// Sandboxes without a monitor whose microVM, or pending restart, goes on.
     pub adopted: Vec<SandboxKey>,
-    /// Sandboxes whose microVM ended meanwhile.
+    /// Sandboxes that were live for their rows alone: what is true is recorded now.
     pub resolved: Vec<SandboxKey>,
+    /// What belonged to nobody.
+    pub leftovers: Vec<Leftover>,
+}
+
+/// Something that belonged to nobody, and is gone unless `error` says why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// What it is.
+    pub kind: LeftoverKind,
+    /// Which one: a path, or a process.
+    pub what: String,
+    /// The sandbox whose it was.
+    pub sandbox: Option<SandboxKey>,
+    /// Why it is still there.
+    pub error: Option<String>,
+}
+
+/// What can be left over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftoverKind {
+    /// A VMM, waiter or companion, with all below it.
+    Process,
+    /// A runtime directory with its FIFOs and sockets, and what ran in it.
+    RuntimeDir,
+    /// Something mounted in a runtime directory.
+    Mount,
+    /// A disk of a sandbox that is no more, or one that was being made.
+    Disk,
+    /// A row that was never answered for, or whose removal was not completed; with its log.
+    Row,
+    /// A cgroup.
+    Cgroup,
+}
+
+impl std::fmt::Display for LeftoverKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::RuntimeDir => "runtime directory",
+            Self::Mount => "mount",
+            Self::Disk => "disk",
+            Self::Row => "row",
+            Self::Cgroup => "cgroup",
+        })
+    }
 }
 
 /// Refuses new work, stops every sandbox with this grace, answers when all have ended.

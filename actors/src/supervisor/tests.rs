@@ -354,9 +354,9 @@ fn the_next_orchestrator_adopts_what_lives_and_resolves_what_does_not() {
 
         let second = Stage::on(dir, driver, arrivals).await;
         let report = second.supervisor.send(Reconcile).await.unwrap().unwrap();
-        assert_eq!(report.adopted.len(), 2);
+        assert_eq!((report.adopted, report.resolved), (vec![key("lives")], vec![key("gone")]));
         assert_eq!(soon(lives.next_asked()).await, Some(Asked::Adopted));
-        let row = second.wait("gone").await;
+        let row = second.row("gone").await;
         assert_eq!(row.state, SandboxState::Failed { reason: FailureReason::Lost, exit: None });
         assert_eq!(second.row("lives").await.state, SandboxState::Running);
         exit(&mut lives, 3, b"").await;

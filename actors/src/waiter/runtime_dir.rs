@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::WaiterError;
 use super::records::{ExitRecord, ProcessesRecord};
-use super::wire::{EXIT_FILE, HELD_FILE, LOCK_FILE, PROCESSES_FILE, WaiterSpec, encode, read_spec};
+use super::wire::{EXIT_FILE, HELD_FILE, LOCK_FILE, PROCESSES_FILE, VMM_ROLE, WaiterSpec, encode, read_spec};
 use crate::pidfd;
 use crate::process_identity::ProcessIdentity;
 
@@ -122,6 +122,20 @@ pub(super) fn is_held(dir: &Path) -> Result<bool, WaiterError> {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(failed("locking", &path)(error)),
+    }
+}
+
+/// Whether this is the directory of a microVM whose VMM is gone. Blocking, for microseconds.
+pub fn is_abandoned(dir: &Path) -> bool {
+    match read_processes(dir) {
+        Ok(Some(record)) => {
+            let vmm = ProcessesRecord {
+                processes: record.processes.into_iter().filter(|(role, ..)| role == VMM_ROLE).collect(),
+                ..record
+            };
+            living(&vmm).is_ok_and(|living| living.is_empty())
+        }
+        _ => false,
     }
 }
 

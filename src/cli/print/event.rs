@@ -66,7 +66,9 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
         Happening::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
         Happening::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),
         Happening::OrchestratorStopped { pid, .. } => format!("process {pid}; the microVMs run on"),
-        Happening::Reconciled { adopted, resolved } => format!("{adopted} taken over, {resolved} had ended"),
+        Happening::Reconciled { adopted, resolved, removed } => {
+            format!("{adopted} taken over, {resolved} had ended, {removed} leftovers removed")
+        }
         Happening::ActorRestarted { actor, reason } => format!("{actor}: {reason}"),
         Happening::LogFailed { message } => message.clone(),
         Happening::LogRecovered {} => String::new(),

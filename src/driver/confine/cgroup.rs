@@ -147,11 +147,9 @@ pub fn plan(launch: &Launch, overhead_mib: u32) -> Result<Plan, String> {
     Hierarchy::own()?.plan(&launch.state_id, &name, limits)
 }
 
-/// Removes the cgroups of a state directory that an earlier run left. Blocking.
-pub fn sweep(state_id: &str) {
-    if let Ok(hierarchy) = Hierarchy::own() {
-        hierarchy.sweep(state_id);
-    }
+/// Removes the cgroups of a state directory that an earlier run left, and says which. Blocking.
+pub fn sweep(state_id: &str) -> Vec<PathBuf> {
+    Hierarchy::own().map(|hierarchy| hierarchy.sweep(state_id)).unwrap_or_default()
 }
 
 /// Removes the cgroups at `paths`; waits up to a second for the kernel to count the last process out.

@@ -43,8 +43,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let program = waited::helper_program(config.helper.as_deref())?;
-    let vmm =
-        process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), waited::tag(launch).into()], StdioSpec::Data(spec));
+    let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
     waited::prepared(launch, vec![vmm], GuestSetup { rootfs, volumes, network }, config.boot_limit(), cgroup.ok())
 }
 

@@ -79,7 +79,7 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     let accelerator = acceleration.accelerator;
     let resources = launch.spec.resources;
     let args = QemuArgs {
-        tag: waited::tag(launch),
+        tag: launch.tag(),
         accelerator,
         cpus: resources.cpus,
         memory_mib: resources.memory_mib,

@@ -132,8 +132,9 @@ impl Hierarchy {
         }
     }
 
-    /// Removes the cgroups of a state directory that no process is in. Blocking.
-    pub fn sweep(&self, state_id: &str) {
+    /// Removes the cgroups of a state directory that no process is in, and says which. Blocking.
+    pub fn sweep(&self, state_id: &str) -> Vec<PathBuf> {
+        let mut removed = Vec::new();
         let own = match self {
             Self::V1(own) => own.iter().map(|(_, own)| own.clone()).collect(),
             Self::V2(own) => own.parent().map(Path::to_owned).into_iter().chain([own.clone()]).collect::<Vec<_>>(),
@@ -141,11 +142,12 @@ impl Hierarchy {
         for base in own.into_iter().map(|own| own.join(format!("sandpen-{state_id}"))) {
             for entry in fs::read_dir(&base).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) && fs::remove_dir(entry.path()).is_ok() {
-                    tracing::info!(cgroup = ?entry.path(), "removed a cgroup that an earlier run left");
+                    removed.push(entry.path());
                 }
             }
             super::remove_base(&base);
         }
+        removed
     }
 }
 
