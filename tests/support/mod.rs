@@ -32,7 +32,12 @@ const ORDINARY_USER: u32 = 61_617;
 
 impl Home {
     pub fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("sandpen-test-").tempdir().unwrap(), user: None }
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// A home below a directory.
+    pub fn new_in(parent: &Path) -> Self {
+        Self { dir: tempfile::Builder::new().prefix("sandpen-test-").tempdir_in(parent).unwrap(), user: None }
     }
 
     /// A home in which an ordinary user runs everything: who runs the tests, or, where that is root,

@@ -1,0 +1,180 @@
+//! What is checked when a round has settled.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use sandpen::actors::process_identity::ProcessIdentity;
+
+use crate::actions::Chaos;
+use crate::daemon;
+use crate::plan::Kind;
+use crate::support::until;
+use crate::world::{Life, Sandbox};
+
+/// Open files of a daemon without sandboxes, and for each live one.
+const DAEMON_FILES: usize = 40;
+const SANDBOX_FILES: usize = 12;
+/// Memory that a daemon may take more than the first one took.
+const MORE_MEMORY_KIB: u64 = 24 << 10;
+
+impl Chaos {
+    pub fn check(&mut self) {
+        self.logs_are_whole();
+        self.rows_are_true();
+        self.nothing_is_left();
+        self.daemon_stays_small();
+    }
+
+    /// Every byte that was written is in its place, once, and no other.
+    fn logs_are_whole(&mut self) {
+        let logs = self.home.state().join("logs/default");
+        for sandbox in &mut self.sandboxes {
+            if let (Kind::Writer, Life::Live) = (sandbox.kind, sandbox.life) {
+                let control = sandbox.last_start().control.as_ref().unwrap();
+                until("a writer comes to its limit", || control.written().done == control.limit());
+            }
+            let mut files = Files::open(&logs, &sandbox.name);
+            let possible = sandbox.possible_lengths();
+            if let Some([least, most]) = possible
+                && sandbox.life == Life::Live
+            {
+                let name = &sandbox.name;
+                until(&format!("the log of {name} has {least} bytes"), || {
+                    files = Files::open(&logs, name);
+                    files.length() >= least
+                });
+                assert!(files.length() <= most, "the log of {name} has {} bytes, not {most}", files.length());
+            } else if let Some(possible) = possible {
+                let length = files.length();
+                assert!(possible.contains(&length), "the log of {} has {length} bytes, not {possible:?}", sandbox.name);
+            }
+            self.report.bytes += compare(sandbox, &files);
+        }
+    }
+
+    /// Rows and sandboxes are the same set; who was not harmed runs on in the same process.
+    fn rows_are_true(&self) {
+        let rows = self.rows();
+        let names: BTreeSet<_> = rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+        let expected: BTreeSet<_> = self.sandboxes.iter().map(|sandbox| sandbox.name.clone()).collect();
+        assert_eq!(names, expected, "rows");
+        for sandbox in self.sandboxes.iter().filter(|sandbox| sandbox.life == Life::Live) {
+            let row = rows.iter().find(|row| row["name"] == sandbox.name.as_str()).unwrap();
+            let (pid, start_time) = sandbox.vmm.unwrap();
+            assert_eq!((&row["state"], &row["microvm_pid"]), (&"RUNNING".into(), &pid.into()), "{row:#}");
+            let now = ProcessIdentity::of(pid).unwrap_or_else(|error| panic!("{}: {error}", sandbox.name));
+            assert_eq!(now.start_time, start_time, "the process of {} is another one", sandbox.name);
+        }
+    }
+
+    fn live(&self) -> Vec<&Sandbox> {
+        self.sandboxes.iter().filter(|sandbox| sandbox.life == Life::Live).collect()
+    }
+
+    /// No process, runtime directory, log or mount of a sandbox that is over.
+    fn nothing_is_left(&self) {
+        let live = self.live();
+        let mut left = String::new();
+        until("processes and directories of what is over are gone", || {
+            let daemon = daemon::pid(&self.home);
+            let is_of_live = |pid: u32, line: &str| {
+                live.iter().any(|sandbox| {
+                    let waits = line.contains("waiter") && line.contains(&format!("default/{} ", sandbox.name));
+                    let waits = waits || line.contains(&format!("default/{}/", sandbox.name));
+                    waits || sandbox.vmm.is_some_and(|(vmm, _)| vmm == pid) || line.contains("__virtiofsd")
+                })
+            };
+            let mut strangers = self.home.processes();
+            strangers.retain(|(pid, line)| daemon != Some(*pid) && !is_of_live(*pid, line));
+            let run = entries(&self.home.state().join("run/default"));
+            let names: BTreeSet<_> = live.iter().map(|sandbox| sandbox.name.clone()).collect();
+            left = format!("{strangers:?} {:?}", run.symmetric_difference(&names).collect::<Vec<_>>());
+            strangers.is_empty() && run == names
+        });
+        for log in entries(&self.home.state().join("logs/default")) {
+            let known = self.sandboxes.iter().any(|sandbox| log.starts_with(&format!("{}.", sandbox.name)));
+            assert!(known, "the log {log} is left");
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let home = self.home.path().to_str().unwrap();
+        assert!(!mounts.contains(home), "a mount is left: {mounts}");
+    }
+
+    fn daemon_stays_small(&mut self) {
+        let daemon = daemon::pid(&self.home).unwrap();
+        let most = DAEMON_FILES + SANDBOX_FILES * self.live().len();
+        let open = || fs::read_dir(format!("/proc/{daemon}/fd")).map_or(0, Iterator::count);
+        until("the daemon's connections are closed", || open() <= most);
+        let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        self.report.memory_kib.push(kib);
+        let first = self.report.memory_kib[0];
+        assert!(kib < first + MORE_MEMORY_KIB, "the daemon's memory grew: {:?}", self.report.memory_kib);
+    }
+}
+
+fn entries(dir: &PathBuf) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+/// Compares what is new in a log with what must be there; the number of bytes.
+fn compare(sandbox: &mut Sandbox, files: &Files) -> u64 {
+    let from = sandbox.verified;
+    while sandbox.verified < files.length() {
+        let (lines, position, end) = sandbox.lines_at(sandbox.verified);
+        let length = (files.length().min(end) - sandbox.verified).min(1 << 20);
+        let bytes = files.read(sandbox.verified, usize::try_from(length).unwrap());
+        let matching = lines.matching(position, &bytes);
+        if matching < bytes.len() {
+            let near = &bytes[matching.saturating_sub(40)..bytes.len().min(matching + 40)];
+            let (name, at) = (&sandbox.name, sandbox.verified + matching as u64);
+            panic!("the log of {name} differs at byte {at}: {:?}", String::from_utf8_lossy(near));
+        }
+        sandbox.verified += length;
+    }
+    sandbox.verified - from
+}
+
+/// A log's files, oldest first, as one row of bytes. Nothing was rotated away.
+pub struct Files(Vec<(u64, u64, File)>);
+
+impl Files {
+    pub fn open(logs: &std::path::Path, name: &str) -> Self {
+        let current = logs.join(format!("{name}.log"));
+        let mut files: Vec<_> = std::iter::once(current)
+            .chain((1..).map(|number| logs.join(format!("{name}.log.{number}"))))
+            .map_while(|path| File::open(path).ok())
+            .collect();
+        files.reverse();
+        let mut from = 0;
+        let placed = files.into_iter().map(|file| {
+            let length = file.metadata().unwrap().len();
+            from += length;
+            (from - length, length, file)
+        });
+        Self(placed.collect())
+    }
+
+    pub fn length(&self) -> u64 {
+        self.0.last().map_or(0, |(from, length, _)| from + length)
+    }
+
+    fn read(&self, from: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut done = 0;
+        for (start, size, file) in &self.0 {
+            let at = from + done as u64;
+            if (*start..start + size).contains(&at) && done < length {
+                let count = usize::try_from(start + size - at).unwrap().min(length - done);
+                file.read_exact_at(&mut bytes[done..done + count], at - start).unwrap();
+                done += count;
+            }
+        }
+        assert_eq!(done, length);
+        bytes
+    }
+}

@@ -1,0 +1,59 @@
+//! The daemon as a process: its pid, its death, and how long nobody answers after it.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{DEADLINE, Home};
+
+pub fn send(pid: u32, signal: Signal) {
+    // It may be gone already; nobody else gets its number within a round's second.
+    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+}
+
+/// The living daemon of a home.
+pub fn pid(home: &Home) -> Option<u32> {
+    let text = std::fs::read_to_string(home.state().join("daemon.lock")).ok()?;
+    let pid = text.trim().parse::<u32>().ok()?;
+    // A lock file can be older than its daemon's successor.
+    home.processes().iter().any(|(found, line)| *found == pid && line.contains(" daemon")).then_some(pid)
+}
+
+/// Time from a kill to the next answer, measured beside what goes on.
+pub struct Outage(JoinHandle<Duration>);
+
+/// Kills the daemon; none where there is none. A client calls for the next one, as a user would.
+pub fn kill_daemon(home: &Home) -> Option<Outage> {
+    let pid = pid(home)?;
+    let killed = Instant::now();
+    send(pid, Signal::SIGKILL);
+    let client = home.sandpen(&["ps"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
+    let mut client = client.unwrap();
+    let socket = home.state().join("sandpen.sock");
+    Some(Outage(std::thread::spawn(move || {
+        while !answers(&socket) && killed.elapsed() < DEADLINE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let outage = killed.elapsed();
+        client.wait().unwrap();
+        outage
+    })))
+}
+
+impl Outage {
+    pub fn time(self) -> Duration {
+        self.0.join().unwrap()
+    }
+}
+
+fn answers(socket: &PathBuf) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let request = b"GET /v1/version HTTP/1.1\r\nHost: sandpen\r\nConnection: close\r\n\r\n";
+    let mut answer = [0; 12];
+    stream.write_all(request).is_ok() && stream.read_exact(&mut answer).is_ok() && answer.ends_with(b"200")
+}

@@ -1,0 +1,110 @@
+//! What a round does, from the seed alone: the same seed and round give the same steps. A step names
+//! its target by a number; which sandbox that is, the world says.
+
+use std::time::Duration;
+
+/// Random numbers that a seed repeats (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// What runs in a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A host process that counts what it wrote (`writer.c`).
+    Writer,
+    /// A microVM of libkrun that writes 8 MiB and ends with code 42 (`lines.c`).
+    Flood,
+    /// The same, and halts instead (`lines_halt.c`).
+    Halting,
+    /// Linux in QEMU: a shell's loop.
+    Linux,
+}
+
+/// One deed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `sandpen run -d` with a new name.
+    Start(Kind),
+    /// `sandpen run -d` with the name of one that ended.
+    Rerun,
+    /// The workload ends by itself, with this exit code.
+    Finish(u8),
+    /// `sandpen stop`.
+    Stop,
+    /// `sandpen kill`.
+    Kill,
+    /// `sandpen rm` of one that ended.
+    Remove,
+    /// SIGKILL to a VMM process.
+    KillVmm,
+    /// SIGSTOP to a VMM process, and SIGCONT at the round's end.
+    PauseVmm,
+    /// SIGKILL to the daemon.
+    KillDaemon,
+    /// SIGSTOP to the daemon, and SIGCONT after this time.
+    PauseDaemon(Duration),
+    /// The state directory's disk is full for this time.
+    FillDisk(Duration),
+    /// SIGKILL to the service that embeds sandpen, and its next start.
+    KillService,
+}
+
+/// A pause, then a deed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub pause: Duration,
+    pub action: Action,
+    /// Which of the possible targets, modulo their number.
+    pub target: u64,
+}
+
+/// The steps of a round, which counts from 1.
+pub fn round(seed: u64, number: u64) -> Vec<Step> {
+    let mut dice = Dice::new(Dice::new(seed ^ number.rotate_left(32)).next());
+    let count = 8 + dice.below(8);
+    (0..count)
+        .map(|_| {
+            let pause = Duration::from_micros(dice.below(120_000));
+            Step { pause, action: action(&mut dice), target: dice.next() }
+        })
+        .collect()
+}
+
+fn action(dice: &mut Dice) -> Action {
+    let millis = |dice: &mut Dice, most| Duration::from_millis(dice.below(most));
+    match dice.below(34) {
+        0..=5 => Action::Start(Kind::Writer),
+        6..=7 => Action::Start(Kind::Flood),
+        8 => Action::Start(Kind::Halting),
+        9 => Action::Start(Kind::Linux),
+        10..=12 => Action::Finish(u8::try_from(dice.below(100)).unwrap_or(0)),
+        13..=15 => Action::Stop,
+        16..=17 => Action::Kill,
+        18..=19 => Action::Rerun,
+        20..=22 => Action::Remove,
+        23..=25 => Action::KillVmm,
+        26 => Action::PauseVmm,
+        27..=30 => Action::KillDaemon,
+        31 => Action::PauseDaemon(millis(dice, 150)),
+        32 => Action::FillDisk(millis(dice, 400)),
+        _ => Action::KillService,
+    }
+}

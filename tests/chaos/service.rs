@@ -1,0 +1,87 @@
+//! The example service, which embeds sandpen, with one Linux microVM that outlives its deaths.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::daemon;
+use crate::lines::Lines;
+use crate::support::{Home, until};
+
+const BASE: u64 = 100_000_000_000_000;
+
+pub struct Service {
+    home: Home,
+    child: Child,
+    address: String,
+    /// The request whose answer is the workload's output. It breaks with the service.
+    _request: TcpStream,
+    name: String,
+    vmm: u32,
+    verified: usize,
+}
+
+fn start(home: &Home) -> (Child, String) {
+    let binary = Path::new(env!("CARGO_BIN_EXE_sandpen")).with_file_name("examples").join("embed_actix_web");
+    let mut command = Command::new(binary);
+    command.arg(home.rootfs()).arg(home.state()).arg("0").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the example is built with the tests");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").expect("its address").to_owned();
+    (child, address)
+}
+
+impl Service {
+    pub fn start() -> Self {
+        let home = Home::new();
+        let (child, address) = start(&home);
+        let script = format!("i={BASE}; while :; do seq $i $((i+99)); i=$((i+100)); sleep 0.5; done");
+        let mut request = TcpStream::connect(&address).unwrap();
+        write!(request, "POST /run HTTP/1.0\r\nContent-Length: {}\r\n\r\n{script}", script.len()).unwrap();
+        let name = format!("job-{}-0", child.id());
+        let vmm = |home: &Home| {
+            home.processes()
+                .iter()
+                .find(|(_, line)| line.starts_with("qemu-system") || line.contains("/qemu-system"))
+                .map(|(pid, _)| *pid)
+        };
+        let log = home.state().join(format!("logs/default/{name}.log"));
+        until("the service's microVM prints", || fs::metadata(&log).is_ok_and(|meta| meta.len() > 0));
+        let vmm = vmm(&home).expect("the service's microVM");
+        Self { home, child, address, _request: request, name, vmm, verified: 0 }
+    }
+
+    pub fn kill_and_start(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.address) = start(&self.home);
+    }
+
+    /// The same microVM runs, and its log goes on where it was.
+    pub fn check(&mut self) {
+        assert!(Path::new(&format!("/proc/{}", self.vmm)).exists(), "the service's microVM is gone");
+        let bytes = self.home.log(&self.name);
+        assert!(bytes.len() >= self.verified, "the log of the service's microVM became shorter");
+        let matching = Lines::From(BASE).matching(0, &bytes);
+        assert_eq!(matching, bytes.len(), "the log of the service's microVM differs at byte {matching}");
+        self.verified = bytes.len();
+    }
+
+    /// A graceful end: the sandbox is stopped, and the row says so.
+    pub fn end(mut self) {
+        let before = self.verified;
+        until("it still prints", || {
+            self.check();
+            self.verified > before
+        });
+        daemon::send(self.child.id(), Signal::SIGTERM);
+        assert!(self.child.wait().unwrap().success());
+        let row = self.home.inspect(&self.name);
+        assert_eq!((&row["state"], &row["exit_signal"]), (&"STOPPED".into(), &15.into()), "{row:#}");
+    }
+}
