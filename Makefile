@@ -4,7 +4,7 @@ STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
 
-.PHONY: help demo test test-system-libkrun lint deny bench-boot bench-fleet bench-nested packages build kernel rootfs clean
+.PHONY: help demo test chaos test-system-libkrun lint deny bench-boot bench-fleet bench-nested packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -15,6 +15,9 @@ demo: kernel rootfs ## Installs what is missing, builds, and runs a workload in 
 
 test: packages  ## Installs what is missing and runs all tests, real microVMs included
 	@scripts/test
+
+chaos: packages ## Kills, fills and stops by seed, for ROUNDS=n rounds from SEED=s, and checks all that must hold
+	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) cargo test --locked --all-features -p sandpen --test chaos -- --nocapture
 
 test-system-libkrun: packages ## Builds against a system libkrun, made from its crate, and tests that
 	@scripts/test-system-libkrun

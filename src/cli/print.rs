@@ -342,7 +342,8 @@ fn command(parts: &[ByteString]) -> String {
 pub fn start_tracing() {
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+        // A message that cannot be written is dropped: told of, it would panic where stderr is a full disk.
+        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // Fails only if there is one already, which then does the same.
     let _ = subscriber.try_init();
 }

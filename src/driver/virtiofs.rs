@@ -117,7 +117,11 @@ enum ShareError {
 /// Must be called while the process has one thread.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     // The library's own warnings go where ours do, to the sandbox's VMM log.
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time();
+    let log = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time();
     let _ = log.with_max_level(tracing::Level::WARN).try_init();
     match share(arguments) {
         Ok(()) => 0,

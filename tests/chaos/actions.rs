@@ -20,6 +20,8 @@ use crate::world::{Ending, Life, Sandbox, Start, most};
 /// What each live writer may write in a round, and in its life.
 const ROUND_BYTES: u64 = 1 << 20;
 const LIFE_BYTES: u64 = 24 << 20;
+/// A guest that halts cannot answer a new daemon, which gives it up a minute later.
+const HALTING_LIFE: Duration = Duration::from_secs(20);
 /// Sandboxes that are there from the beginning.
 const FIRST: [(Kind, usize); 3] = [(Kind::Writer, 10), (Kind::Halting, 2), (Kind::Linux, 1)];
 
@@ -36,6 +38,8 @@ pub struct Chaos {
     pub outages: Vec<Outage>,
     disk_full_until: Option<Instant>,
     daemon_paused: Option<(u32, Instant)>,
+    /// Whether this round did what may break a start.
+    pub hindered: bool,
     service: Service,
     kvm: bool,
     next_name: usize,
@@ -65,6 +69,7 @@ impl Chaos {
             outages: Vec::new(),
             disk_full_until: None,
             daemon_paused: None,
+            hindered: false,
             service,
             kvm,
             next_name: 0,
@@ -80,16 +85,25 @@ impl Chaos {
     }
 
     pub fn round(&mut self, number: u64) {
+        let started = Instant::now();
         self.raise_limits();
+        self.end_old_halting();
+        self.hindered = false;
         for step in plan::round(self.seed, number) {
             std::thread::sleep(step.pause);
             self.end_what_is_due(Instant::now());
             self.carry_out(step);
         }
         self.end_what_is_due(Instant::now() + Duration::from_mins(1));
+        let acted = started.elapsed();
         self.settle();
+        let settled = started.elapsed();
         self.check();
         self.service.check();
+        let (whole, live) = (started.elapsed(), self.live().len());
+        println!(
+            "round {number}: {live} run; steps {acted:.1?}, settled after {settled:.1?}, checked after {whole:.1?}"
+        );
     }
 
     /// The seed and the daemon's own words, after a failure.
@@ -97,8 +111,10 @@ impl Chaos {
         println!("make chaos ROUNDS={round} SEED={}", self.seed);
         println!("{:#?}", plan::round(self.seed, round));
         let log = std::fs::read_to_string(self.home.state().join("daemon.log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        println!("{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        // The same words again and again hide what began it.
+        let mut lines: Vec<_> = log.lines().collect();
+        lines.dedup_by_key(|line| line.get(27..).unwrap_or_default());
+        println!("{}", lines[lines.len().saturating_sub(100)..].join("\n"));
     }
 
     /// Ends every sandbox; nothing is left.
@@ -130,6 +146,15 @@ impl Chaos {
         }
     }
 
+    fn end_old_halting(&mut self) {
+        for at in 0..self.sandboxes.len() {
+            let sandbox = &self.sandboxes[at];
+            if sandbox.kind == Kind::Halting && sandbox.life == Life::Live && sandbox.since.elapsed() > HALTING_LIFE {
+                self.make_end(at, Ending::Kill);
+            }
+        }
+    }
+
     fn end_what_is_due(&mut self, now: Instant) {
         if self.disk_full_until.is_some_and(|until| until <= now) {
             self.disk_full_until = None;
@@ -155,6 +180,7 @@ impl Chaos {
     }
 
     fn carry_out(&mut self, step: Step) {
+        self.hindered |= matches!(step.action, Action::KillDaemon | Action::FillDisk(_));
         let done = match step.action {
             Action::Start(kind) => self.may_start(kind).then(|| self.start(kind)),
             Action::Rerun => self
@@ -214,6 +240,7 @@ impl Chaos {
             starts: Vec::new(),
             generation: 0,
             vmm: None,
+            since: Instant::now(),
             paused: false,
             verified: 0,
         });

@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use sandpen::actors::process_identity::ProcessIdentity;
 
 use crate::actions::Chaos;
 use crate::daemon;
 use crate::plan::Kind;
-use crate::support::until;
+use crate::settle::SETTLE_LIMIT;
 use crate::world::{Life, Sandbox};
 
 /// Open files of a daemon without sandboxes, and for each live one.
-const DAEMON_FILES: usize = 40;
+const DAEMON_FILES: usize = 64;
 const SANDBOX_FILES: usize = 12;
 /// Memory that a daemon may take more than the first one took.
 const MORE_MEMORY_KIB: u64 = 24 << 10;
@@ -33,7 +34,10 @@ impl Chaos {
         for sandbox in &mut self.sandboxes {
             if let (Kind::Writer, Life::Live) = (sandbox.kind, sandbox.life) {
                 let control = sandbox.last_start().control.as_ref().unwrap();
-                until("a writer comes to its limit", || control.written().done == control.limit());
+                until_none(|| {
+                    let (written, limit) = (control.written(), control.limit());
+                    (written.done < limit).then(|| format!("{} is stuck: {written:?} of {limit}", sandbox.name))
+                });
             }
             let mut files = Files::open(&logs, &sandbox.name);
             let possible = sandbox.possible_lengths();
@@ -41,9 +45,10 @@ impl Chaos {
                 && sandbox.life == Life::Live
             {
                 let name = &sandbox.name;
-                until(&format!("the log of {name} has {least} bytes"), || {
+                until_none(|| {
                     files = Files::open(&logs, name);
-                    files.length() >= least
+                    let length = files.length();
+                    (length < least).then(|| format!("the log of {name} has {length} bytes, not {least}"))
                 });
                 assert!(files.length() <= most, "the log of {name} has {} bytes, not {most}", files.length());
             } else if let Some(possible) = possible {
@@ -69,15 +74,14 @@ impl Chaos {
         }
     }
 
-    fn live(&self) -> Vec<&Sandbox> {
+    pub fn live(&self) -> Vec<&Sandbox> {
         self.sandboxes.iter().filter(|sandbox| sandbox.life == Life::Live).collect()
     }
 
     /// No process, runtime directory, log or mount of a sandbox that is over.
     fn nothing_is_left(&self) {
         let live = self.live();
-        let mut left = String::new();
-        until("processes and directories of what is over are gone", || {
+        until_none(|| {
             let daemon = daemon::pid(&self.home);
             let is_of_live = |pid: u32, line: &str| {
                 live.iter().any(|sandbox| {
@@ -90,8 +94,8 @@ impl Chaos {
             strangers.retain(|(pid, line)| daemon != Some(*pid) && !is_of_live(*pid, line));
             let run = entries(&self.home.state().join("run/default"));
             let names: BTreeSet<_> = live.iter().map(|sandbox| sandbox.name.clone()).collect();
-            left = format!("{strangers:?} {:?}", run.symmetric_difference(&names).collect::<Vec<_>>());
-            strangers.is_empty() && run == names
+            (!strangers.is_empty() || run != names)
+                .then(|| format!("left: {strangers:?}; runtime directories of {run:?}, not {names:?}"))
         });
         for log in entries(&self.home.state().join("logs/default")) {
             let known = self.sandboxes.iter().any(|sandbox| log.starts_with(&format!("{}.", sandbox.name)));
@@ -105,14 +109,25 @@ impl Chaos {
     fn daemon_stays_small(&mut self) {
         let daemon = daemon::pid(&self.home).unwrap();
         let most = DAEMON_FILES + SANDBOX_FILES * self.live().len();
-        let open = || fs::read_dir(format!("/proc/{daemon}/fd")).map_or(0, Iterator::count);
-        until("the daemon's connections are closed", || open() <= most);
+        until_none(|| {
+            let open = fs::read_dir(format!("/proc/{daemon}/fd")).map_or(0, Iterator::count);
+            (open > most).then(|| format!("the daemon has {open} files open, more than {most}"))
+        });
         let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
         self.report.memory_kib.push(kib);
         let first = self.report.memory_kib[0];
         assert!(kib < first + MORE_MEMORY_KIB, "the daemon's memory grew: {:?}", self.report.memory_kib);
+    }
+}
+
+/// Waits until there is nothing left to complain of.
+fn until_none(mut complaint: impl FnMut() -> Option<String>) {
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    while let Some(text) = complaint() {
+        assert!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

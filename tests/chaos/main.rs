@@ -55,9 +55,6 @@ fn nothing_is_lost_doubled_stale_or_left() {
             chaos.explain(round);
             resume_unwind(panic);
         }
-        if round % 10 == 0 {
-            println!("round {round} after {:.0} s", started.elapsed().as_secs_f64());
-        }
     }
     let mut report = chaos.end();
     report.print(seed, rounds, started.elapsed());

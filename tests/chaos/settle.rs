@@ -13,7 +13,7 @@ use crate::support::{explain, finish};
 use crate::world::{Ending, Life};
 
 /// Longest time that a round may take to come to rest.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+pub const SETTLE_LIMIT: Duration = Duration::from_mins(1);
 
 impl Chaos {
     pub fn settle(&mut self) {
@@ -90,6 +90,7 @@ impl Chaos {
                 // A flood may be over by now.
                 let identity = ProcessIdentity::of(pid);
                 sandbox.vmm = identity.ok().map(|identity| (pid, identity.start_time));
+                sandbox.since = Instant::now();
                 sandbox.life = Life::Live;
                 sandbox.kind != Kind::Flood
             }
@@ -100,13 +101,13 @@ impl Chaos {
                 self.settle_end(at, Some(row), Ending::Code(42), None)
             }
             // What broke the client or the start was our doing: the disk was full, or the daemon dead.
-            (_, Some(_)) => {
+            (row, error) if error.is_some() || (row.is_some() && self.hindered) => {
                 sandbox.generation = generation.max(sandbox.generation);
                 self.report.count("starts repeated");
                 self.run(at);
                 false
             }
-            (row, None) => panic!("{} does not run although `run` succeeded: {row:?}", sandbox.name),
+            (row, _) => panic!("{} does not run although `run` succeeded: {row:?}", sandbox.name),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What must be true: each sandbox, what runs in it, what it wrote, and how it may end.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use crate::control::Control;
@@ -58,6 +60,8 @@ pub struct Sandbox {
     pub generation: u64,
     /// The VMM process while it is live: pid and start time.
     pub vmm: Option<(u32, u64)>,
+    /// When it was seen to run.
+    pub since: Instant,
     /// Stopped by a signal in this round.
     pub paused: bool,
     /// Bytes of its log that were compared.
