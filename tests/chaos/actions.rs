@@ -20,6 +20,8 @@ use crate::world::{Ending, Life, Sandbox, Start, most};
 /// What each live writer may write in a round, and in its life.
 const ROUND_BYTES: u64 = 1 << 20;
 const LIFE_BYTES: u64 = 24 << 20;
+/// A round begins with so many live sandboxes at least.
+const LEAST_LIVE: usize = 10;
 /// A guest that halts cannot answer a new daemon, which gives it up a minute later.
 const HALTING_LIFE: Duration = Duration::from_secs(20);
 /// Sandboxes that are there from the beginning.
@@ -88,6 +90,10 @@ impl Chaos {
         let started = Instant::now();
         self.raise_limits();
         self.end_old_halting();
+        let live = self.live().len();
+        for _ in live..LEAST_LIVE {
+            self.start(Kind::Writer);
+        }
         self.hindered = false;
         for step in plan::round(self.seed, number) {
             std::thread::sleep(step.pause);

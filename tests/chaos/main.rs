@@ -33,7 +33,7 @@ use std::time::Instant;
 use actions::Chaos;
 
 /// Rounds and seed of a run that nobody chose: a part of all tests.
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 4;
 const SEED: u64 = 1;
 
 fn number(variable: &str, otherwise: u64) -> u64 {
