@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use sandpen_actors::database::{RecordTransition, SandboxRow};
+use sandpen_actors::database::{HealthState, RecordTransition, SandboxRow};
 use sandpen_actors::spec::{
-    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, Network, PublishedPort, RestartBackoff,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, HealthCheck, Network, PublishedPort, RestartBackoff,
     RestartPolicy, Rlimit, TerminalSize, Volume,
 };
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState, StoppedBy};
@@ -73,7 +73,7 @@ pub struct Sandbox {
     /// Why it is FAILED, one line.
     pub failure: Option<String>,
     /// The same as a word, for programs: `spawn_failed workload_not_started vmm_lost
-    /// out_of_memory companion_lost boot_timed_out timed_out protocol_broken lost internal`.
+    /// out_of_memory companion_lost boot_timed_out timed_out unhealthy protocol_broken lost internal`.
     pub failure_kind: Option<String>,
     /// Starts by the restart policy since the last start by request.
     pub restarts: u32,
@@ -109,6 +109,10 @@ pub struct Sandbox {
     pub restart_backoff: RestartBackoff,
     /// Who asked for the end of the latest start, if somebody did: `request` or `shutdown`.
     pub stopped_by: Option<StoppedBy>,
+    /// How its health is checked; null where it is not.
+    pub health_check: Option<HealthCheck>,
+    /// What the check last said; null without one and before its first answer.
+    pub health: Option<HealthState>,
     /// Whether the workload has a standard input.
     pub stdin: bool,
     /// Whether it is removed when it has ended.
@@ -172,6 +176,8 @@ impl Sandbox {
             restart: spec.restart,
             restart_backoff: spec.restart_backoff,
             stopped_by: row.stopped_by,
+            health_check: spec.health.clone(),
+            health: row.health.clone(),
             stdin: spec.stdin,
             remove_on_end: spec.remove_on_end,
             log: dir.log(&spec.key),
@@ -316,6 +322,7 @@ fn failure_kind(reason: &FailureReason) -> &'static str {
         FailureReason::CompanionLost { .. } => "companion_lost",
         FailureReason::BootTimedOut { .. } => "boot_timed_out",
         FailureReason::TimedOut { .. } => "timed_out",
+        FailureReason::Unhealthy { .. } => "unhealthy",
         FailureReason::ProtocolBroken { .. } => "protocol_broken",
         FailureReason::Lost => "lost",
         FailureReason::Internal { .. } => "internal",

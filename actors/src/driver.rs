@@ -9,12 +9,13 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::spec::{DriverChoice, Network, SandboxSpec, TerminalSize};
+use crate::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use crate::state::{ExitStatus, FailureReason};
 
 /// One of the workload's two output streams.
@@ -130,6 +131,37 @@ impl Launch {
     }
 }
 
+/// How a command beside the workload ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutcome {
+    /// Its end.
+    pub end: ExecStatus,
+    /// The last of what it wrote, or why it was not started: a few hundred bytes without control
+    /// characters.
+    pub output: String,
+}
+
+/// See [`ExecOutcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecStatus {
+    /// By itself.
+    Ended(ExitStatus),
+    /// It was killed after its limit.
+    TimedOut,
+    /// It could not be executed.
+    NotStarted,
+}
+
+impl fmt::Display for ExecStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(exit) => exit.fmt(f),
+            Self::TimedOut => f.write_str("out of time"),
+            Self::NotStarted => f.write_str("not started"),
+        }
+    }
+}
+
 /// What happened to a microVM, in order. After `VmmExited` nothing more comes. A channel that
 /// closes before is a fault of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,6 +236,10 @@ pub trait VmmProcess: Send + Sync {
     fn resize(&self, _size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
         Box::pin(async { Err(DriverError::NoTerminals) })
     }
+
+    /// Runs a command beside the workload, in its environment and working directory, and kills it after
+    /// `limit`. One at a time: a new one takes the place of one that runs.
+    fn exec(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>>;
 
     /// Everything is read and recorded: lets the waiter end and removes the runtime directory.
     /// Call it after [`VmmEvent::VmmExited`].

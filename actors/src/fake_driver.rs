@@ -9,13 +9,15 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::fcntl::OFlag;
 use tokio::sync::mpsc;
 
-use crate::driver::{Driver, DriverError, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
+use crate::driver::{Driver, DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
+use crate::spec::ByteString;
 
 /// What the monitor asked of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Asked {
     SignalVmm(i32),
     /// Bytes for the workload.
     Stdin(Vec<u8>),
+    /// A command beside the workload; the test answers.
+    Exec(Vec<ByteString>),
     /// The end of the workload's input.
     StdinEnd,
     /// Everything is recorded.
@@ -45,12 +49,14 @@ pub struct FakeVmm {
     shared: Arc<Shared>,
     stdout: File,
     stderr: File,
+    exec_outcomes: mpsc::UnboundedSender<ExecOutcome>,
 }
 
 struct Shared {
     events: Mutex<mpsc::Sender<VmmEvent>>,
     asked: mpsc::UnboundedSender<Asked>,
     outputs: [OwnedFd; 2],
+    exec_outcomes: tokio::sync::Mutex<mpsc::UnboundedReceiver<ExecOutcome>>,
     pid: u32,
 }
 
@@ -63,6 +69,11 @@ impl FakeVmm {
     pub async fn tell(&self, event: VmmEvent) -> bool {
         let events = lock(&self.shared.events).clone();
         events.send(event).await.is_ok()
+    }
+
+    /// The answer to one command beside the workload.
+    pub fn answer_exec(&self, outcome: ExecOutcome) {
+        let _ = self.exec_outcomes.send(outcome);
     }
 
     /// The driver's own task dies: the events end.
@@ -125,7 +136,14 @@ impl FakeDriver {
         let (events, _) = mpsc::channel(1);
         let mut living = lock(&self.living);
         let pid = u32::try_from(living.len()).unwrap_or(0) + 1_000_000;
-        let shared = Arc::new(Shared { events: Mutex::new(events), asked, outputs: [stdout, stderr], pid });
+        let (exec_outcomes, answers) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            events: Mutex::new(events),
+            asked,
+            outputs: [stdout, stderr],
+            exec_outcomes: tokio::sync::Mutex::new(answers),
+            pid,
+        });
         let vmm = shared.hand_over()?;
         living.insert(launch.runtime_dir.clone(), shared.clone());
         let fake = FakeVmm {
@@ -134,6 +152,7 @@ impl FakeDriver {
             shared,
             stdout: stdout_writer.into(),
             stderr: stderr_writer.into(),
+            exec_outcomes,
         };
         let _ = self.launched.send(fake);
         Ok(vmm)
@@ -209,6 +228,15 @@ impl VmmProcess for FakeProcess {
 
     fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
         self.ask(Asked::StdinEnd)
+    }
+
+    fn exec(&self, command: Vec<ByteString>, _: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>> {
+        let shared = self.0.clone();
+        async move {
+            let _ = shared.asked.send(Asked::Exec(command));
+            shared.exec_outcomes.lock().await.recv().await.ok_or(DriverError::Gone)
+        }
+        .boxed()
     }
 
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {

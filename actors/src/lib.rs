@@ -8,7 +8,7 @@
 //! | [`supervisor::Supervisor`] | `StartSandbox StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent ListEvents WatchEvents Flush` | |
+//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush` | |
 //!
 //! Commands live with their receiver, events with their sender; modules depend downwards only:
 //! supervisor → monitor → {log_writer, database, driver} → {state, spec}.

@@ -4,8 +4,10 @@
 //! orchestrator that died is followed by one that adopts. There is no guest, so the process's end is
 //! the workload's; the "VMM" counts as gone when that was acknowledged.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -13,8 +15,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};
 
-use crate::driver::{Driver, DriverError, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
-use crate::spec::Rootfs;
+use crate::driver::{Driver, DriverError, ExecOutcome, ExecStatus, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
+use crate::spec::{ByteString, Rootfs};
 use crate::state::ExitStatus;
 use crate::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write};
 
@@ -25,6 +27,9 @@ const OUTPUTS: [(OutputStream, &str); 2] = [(OutputStream::Stdout, "stdout.out")
 const STDIN: &str = "stdin.in";
 /// The VMM log of a process holds only what the waiter says.
 const VMM_LOG_LIMIT: u64 = 64 << 10;
+
+/// Bytes of a command's output that are kept, as in a guest.
+const EXEC_OUTPUT_BYTES: usize = 512;
 
 /// Runs the command of a specification on the host, in its root directory.
 #[derive(Debug, Clone)]
@@ -112,6 +117,27 @@ fn hand_over(waited: WaitedVmm, runtime_dir: &Path, stdin: bool) -> Result<Vmm, 
     Ok(Vmm { process: Arc::new(process), outputs, events })
 }
 
+/// A command on the host, without the workload's environment; killed when nobody waits for it any more.
+async fn run_beside(command: Vec<ByteString>, limit: Duration) -> Result<ExecOutcome, DriverError> {
+    let mut parts = command.iter().map(ByteString::as_os_str);
+    let program = parts.next().ok_or_else(|| DriverError::Unreachable("the command is empty".to_owned()))?;
+    let mut child = tokio::process::Command::new(program);
+    child.args(parts).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").kill_on_drop(true);
+    child.stdin(std::process::Stdio::null());
+    let (end, output) = match tokio::time::timeout(limit, child.output()).await {
+        Ok(Ok(output)) => {
+            let status = output.status;
+            let exit = status.code().map(ExitStatus::Code).or_else(|| status.signal().map(ExitStatus::Signal));
+            (ExecStatus::Ended(exit.unwrap_or(ExitStatus::Unknown)), [output.stdout, output.stderr].concat())
+        }
+        Ok(Err(error)) => (ExecStatus::NotStarted, error.to_string().into_bytes()),
+        Err(_) => (ExecStatus::TimedOut, Vec::new()),
+    };
+    let end_of_output = &output[output.len().saturating_sub(EXEC_OUTPUT_BYTES)..];
+    let text = String::from_utf8_lossy(end_of_output);
+    Ok(ExecOutcome { end, output: text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() })
+}
+
 impl Driver for ProcessDriver {
     fn name(&self) -> &'static str {
         NAME
@@ -188,6 +214,10 @@ impl VmmProcess for ProcessHandle {
             waited.close_fifo(STDIN).await.map_err(|error| DriverError::Unreachable(error.to_string()))
         }
         .boxed()
+    }
+
+    fn exec(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>> {
+        run_beside(command, limit).boxed()
     }
 
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {

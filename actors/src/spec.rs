@@ -6,6 +6,7 @@
 mod bytes;
 mod disk;
 mod error;
+mod health;
 mod names;
 mod network;
 mod restart;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use bytes::ByteString;
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use error::SpecError;
+pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
 pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
@@ -115,6 +117,9 @@ pub struct SandboxSpec {
     /// How soon.
     #[serde(default)]
     pub restart_backoff: RestartBackoff,
+    /// Whether and how its health is checked.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
     /// Log size and rotation.
     #[serde(default)]
     pub log: LogLimits,
@@ -174,6 +179,7 @@ impl SandboxSpec {
             timeout: None,
             restart: RestartPolicy::default(),
             restart_backoff: RestartBackoff::default(),
+            health: None,
             log: LogLimits::default(),
             remove_on_end: false,
             config_last_modified: None,
@@ -262,6 +268,7 @@ impl SandboxSpec {
         if bytes > WORKLOAD_MAX_BYTES {
             return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
+        self.health.as_ref().map_or(Ok(()), health::check)?;
         restart::check(self.restart, self.restart_backoff, self.remove_on_end)?;
         network::check(self.network, &self.ports)?;
         volume::check(&self.volumes)?;

@@ -113,6 +113,14 @@ pub enum FailureReason {
         /// The limit.
         limit: Duration,
     },
+    /// The health check failed too often.
+    #[error("the health check failed {failures} times in a row; the last time: {output}")]
+    Unhealthy {
+        /// How often.
+        failures: u32,
+        /// How the last check ended, and the last of what it wrote.
+        output: String,
+    },
     /// The guest broke the control protocol.
     #[error("the guest broke the control protocol: {message}")]
     ProtocolBroken {

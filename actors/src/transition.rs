@@ -37,6 +37,7 @@ pub fn advance(
             after.started_at = None;
             after.ended_at = None;
             after.microvm_pid = None;
+            after.health = None;
         }
         SandboxState::Running => after.started_at = Some(at),
         SandboxState::Stopped { .. } | SandboxState::Failed { .. } if !row.state.is_ended() => {

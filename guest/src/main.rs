@@ -16,6 +16,7 @@
 
 mod boot;
 mod control;
+mod exec;
 mod limits;
 mod log;
 mod machine;

@@ -210,6 +210,13 @@ pub fn signal(process: Pid, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(process.as_raw(), signal) }).map(drop)
 }
 
+/// Kills the process group of `leader`, which must not be reaped before its last process has ended, or
+/// must have left nobody else who could have its number.
+pub fn kill_group(leader: Pid) {
+    // SAFETY: no memory involved. A number that is nobody's is no harm.
+    unsafe { libc::kill(-leader.as_raw(), libc::SIGKILL) };
+}
+
 /// Kills every process of the machine but PID 1; outside of a machine (in tests), only the process
 /// group of `leader`.
 pub fn kill_all(leader: Pid) {

@@ -20,11 +20,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
-    ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, Start, StartFailure,
-    StartFailureCode, TerminalSize, WorkloadEnd,
+    self, Bytes, ExecEnd, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, Start,
+    StartFailure, StartFailureCode, TerminalSize, WorkloadEnd,
 };
 
 use crate::control::{Control, ControlError};
+use crate::exec::Exec;
 use crate::log::log;
 use crate::ports::{PortError, Ports};
 use crate::relay::Relay;
@@ -99,6 +100,10 @@ pub struct Session {
     early_size: Option<TerminalSize>,
     /// While draining: when the silence is over.
     quiet_until: Option<Instant>,
+    /// What the workload was started with, while it runs.
+    surroundings: Option<Box<Start>>,
+    /// The command beside it.
+    exec: Option<Exec>,
     /// A port without a host says so at once whenever it is polled: none is before this.
     hostless_until: Option<Instant>,
 }
@@ -111,6 +116,7 @@ enum Source {
     Stderr,
     StdinPort,
     StdinPipe,
+    Exec,
 }
 
 impl Session {
@@ -134,6 +140,8 @@ impl Session {
             terminal: None,
             early_size: None,
             quiet_until: None,
+            surroundings: None,
+            exec: None,
             hostless_until: None,
         })
     }
@@ -175,6 +183,7 @@ impl Session {
                 State::AwaitingStart | State::Running { .. } => log!("an acknowledgement before the end is ignored"),
             },
             HostMessage::Resize(size) => self.resize(size),
+            HostMessage::Exec(exec) => self.begin_exec(exec)?,
         }
         Ok(false)
     }
@@ -186,6 +195,31 @@ impl Session {
             State::NotStarted(failure) => GuestState::NotStarted(failure.clone()),
             State::Ended(report) => GuestState::Ended(*report),
         }
+    }
+
+    fn begin_exec(&mut self, exec: protocol::Exec) -> Result<(), SessionError> {
+        let (State::Running { end: None, .. }, Some(surroundings)) = (&self.state, &self.surroundings) else {
+            return Ok(());
+        };
+        // Two at once would have to be told apart when the host that asked is another one.
+        self.exec = None;
+        let protocol::Exec { id, command, limit } = exec;
+        match Exec::start(surroundings, id, command, limit, &self.null) {
+            Ok(exec) => self.exec = Some(exec),
+            Err(failure) => {
+                let end = ExecEnd::NotStarted(failure);
+                self.control.send(&GuestMessage::ExecEnded { id, end, output: Bytes::new() })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_exec(&mut self, answer: Option<(u64, ExecEnd, Bytes)>) -> Result<(), SessionError> {
+        if let Some((id, end, output)) = answer {
+            self.exec = None;
+            self.control.send(&GuestMessage::ExecEnded { id, end, output })?;
+        }
+        Ok(())
     }
 
     fn resize(&mut self, size: TerminalSize) {
@@ -228,6 +262,9 @@ impl Session {
             self.stdin = Some(new(port, stdin));
         }
         self.terminal = workload.terminal;
+        // Used by now, and nobody's to find.
+        start.entropy = Default::default();
+        self.surroundings = Some(start);
         self.state = State::Running { pid: workload.pid, end: None };
         Ok(self.control.send(&GuestMessage::Started)?)
     }
@@ -262,6 +299,8 @@ impl Session {
     /// Waits for something to do and does it.
     fn wait(&mut self) -> Result<(), SessionError> {
         let ready = self.poll().map_err(|source| SessionError::Wait { action: "waiting for events", source })?;
+        let timed_out = self.exec.as_mut().and_then(|exec| exec.timed_out(Instant::now()));
+        self.end_exec(timed_out)?;
         let mut progress = false;
         for (source, flags) in ready {
             let stream = |stream| move |source| SessionError::Stream { stream, source };
@@ -270,7 +309,12 @@ impl Session {
                     self.control.flush()?;
                     self.control.receive()?;
                 }
-                Source::Children => self.reap(),
+                Source::Children => self.reap()?,
+                Source::Exec => {
+                    if let Some(exec) = &mut self.exec {
+                        exec.read();
+                    }
+                }
                 Source::Stdout => progress |= self.stdout.carry().map_err(stream("standard output"))?,
                 Source::Stderr => progress |= self.stderr.carry().map_err(stream("standard error"))?,
                 Source::StdinPort | Source::StdinPipe => {
@@ -282,7 +326,7 @@ impl Session {
                 }
             }
             // An ended pipe says the same, but is done now.
-            let may_be_port = !matches!(source, Source::Children | Source::StdinPipe);
+            let may_be_port = !matches!(source, Source::Children | Source::StdinPipe | Source::Exec);
             let nothing_else = !flags.intersects(PollFlags::POLLIN | PollFlags::POLLOUT);
             if may_be_port && nothing_else && flags.contains(PollFlags::POLLHUP) && !progress {
                 self.hostless_until = Some(Instant::now() + NO_HOST_PAUSE);
@@ -306,10 +350,12 @@ impl Session {
             (Source::Stderr, self.stderr.interest(has_host)),
             (Source::StdinPort, stdin.filter(|_| has_host).and_then(StdinFeed::port_interest)),
             (Source::StdinPipe, stdin.and_then(StdinFeed::pipe_interest)),
+            (Source::Exec, self.exec.as_ref().and_then(Exec::interest)),
         ];
         let (sources, mut fds): (Vec<_>, Vec<_>) =
             wanted.into_iter().filter_map(|(source, fd)| fd.map(|fd| (source, fd))).unzip();
-        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).min();
+        let exec_until = self.exec.as_ref().map(Exec::deadline);
+        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).chain(exec_until).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, or the last millisecond would be spent spinning.
             let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
@@ -323,9 +369,11 @@ impl Session {
         Ok(sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect())
     }
 
-    fn reap(&mut self) {
+    fn reap(&mut self) -> Result<(), SessionError> {
         while let Ok(Some(_)) = self.children.read_signal() {}
         while let Some((child, how)) = process::reap() {
+            let ended = self.exec.as_mut().and_then(|exec| exec.ended(child, how));
+            self.end_exec(ended)?;
             if let State::Running { pid, end } = &mut self.state
                 && child == *pid
             {
@@ -334,6 +382,8 @@ impl Session {
             }
         }
         if let State::Running { pid, end: Some(_) } = self.state {
+            self.exec = None;
+            self.surroundings = None;
             process::kill_all(pid);
             // What the others wrote there is still read; nobody is left to read what is typed.
             if self.terminal.take().is_some()
@@ -342,6 +392,7 @@ impl Session {
                 feed.reader_gone();
             }
         }
+        Ok(())
     }
 }
 

@@ -13,7 +13,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2};
 use sandpen_guest::protocol::{Rlimit, Start, StartFailure, StartFailureCode, TerminalSize};
 
-use crate::process::{Program, SpawnError, Step, spawn};
+pub use crate::process::Program;
+use crate::process::{SpawnError, Step, spawn};
 use crate::terminal::Terminal;
 
 /// The workload's `PATH` where its environment names none.
@@ -109,7 +110,8 @@ fn not_executable(message: String) -> StartFailure {
     StartFailure::new(StartFailureCode::NotExecutable, message)
 }
 
-fn program(start: &Start) -> Result<Program, StartFailure> {
+/// What is executed for `start`.
+pub fn program(start: &Start) -> Result<Program, StartFailure> {
     let text = |bytes: Vec<u8>| {
         CString::new(bytes).map_err(|_| not_executable("a NUL byte in command, environment or workdir".to_owned()))
     };
@@ -154,7 +156,7 @@ fn candidates(name: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The shell's code and words for users.
-fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFailure {
+pub fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFailure {
     let name = start.command.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
     let (step, errno, limit) = match error {
         SpawnError::Fork(source) => return not_executable(format!("{error}: {source}")),

@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition};
 use sandpen::client::ClientError;
 use sandpen::doctor::{CheckStatus, Report};
+use sandpen_actors::database::{HealthState, HealthStatus};
 use sandpen_actors::driver::error_chain;
 use sandpen_actors::spec::{ByteString, DiskName, SandboxKey};
 use serde::Serialize;
@@ -295,8 +296,16 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
     bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
 }
 
-/// The state's word, in BACKOFF with the time to the next start.
+/// The state's word, in BACKOFF with the time to the next start, with a health check what that says.
 fn state(sandbox: &Sandbox, now: DateTime<Utc>) -> String {
+    let health = sandbox.health.as_ref().filter(|_| sandbox.state == "RUNNING");
+    if let Some(HealthState { status, failures, .. }) = health {
+        return match status {
+            HealthStatus::Starting => format!("{} (starting)", sandbox.state),
+            HealthStatus::Healthy => format!("{} (healthy)", sandbox.state),
+            HealthStatus::Failing => format!("{} (failing, {failures} in a row)", sandbox.state),
+        };
+    }
     match sandbox.restart_at {
         Some(at) => format!("{} (next in {}s)", sandbox.state, (at - now).num_seconds().max(0)),
         None => sandbox.state.clone(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
-    ByteString, Disk, DiskName, DriverChoice, LogLimits, Network, PublishedPort, Resources, RestartPolicy, Rlimit,
-    Rootfs, SandboxKey, SandboxSpec, SpecError, Volume,
+    ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartPolicy,
+    Rlimit, Rootfs, SandboxKey, SandboxSpec, SpecError, Volume,
 };
 
 use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network};
@@ -39,6 +39,7 @@ Examples:
   sandpen run --overlay ./tools --keep-disk work ./rootfs -- sh
   sandpen run --timeout 30s ./rootfs -- ./untrusted
   sandpen run -d --restart on-failure:5 -n job ./rootfs -- ./job
+  sandpen run -d --restart always --health-cmd 'wget -qO- localhost' -n web ./rootfs -- /srv/web
   sandpen run -p 8080:80 ./rootfs -- /srv/web
   sandpen run --rlimit nofile=4096 --rlimit core=0 ./rootfs -- ./job")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
@@ -79,6 +80,22 @@ pub struct Args {
     /// Longest time the command may run, with its unit; each start has it anew
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Shell command that is run beside the command from time to time, in its environment; when it fails
+    /// too often in a row, the sandbox has crashed
+    #[arg(long, value_name = "CMD")]
+    health_cmd: Option<OsString>,
+    /// From one health check to the next, with its unit
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "health_cmd")]
+    health_interval: Duration,
+    /// How long a health check may take, with its unit
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "health_cmd")]
+    health_timeout: Duration,
+    /// How many failures in a row are too many
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "health_cmd")]
+    health_retries: u32,
+    /// Time for the command to get ready, in which failures do not count until a check has succeeded
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "health_cmd")]
+    health_start_period: Option<Duration>,
     /// Environment of the command; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = EnvParser)]
     env: Vec<EnvEntry>,
@@ -165,6 +182,17 @@ impl Args {
         }
     }
 
+    fn health(&self) -> Option<HealthCheck> {
+        let command = vec!["/bin/sh".into(), "-c".into(), ByteString::from(self.health_cmd.as_ref()?)];
+        Some(HealthCheck {
+            interval: self.health_interval,
+            timeout: self.health_timeout,
+            retries: self.health_retries,
+            start_period: self.health_start_period.unwrap_or_default(),
+            ..HealthCheck::new(command)
+        })
+    }
+
     fn spec(&self) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
             [] => vec![ByteString::from("/bin/sh")],
@@ -182,6 +210,7 @@ impl Args {
             stdin: self.interactive,
             timeout: self.timeout,
             restart: self.restart,
+            health: self.health(),
             log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep },
             // In the foreground we remove it, after its last byte and its exit code are here.
             remove_on_end: self.rm && self.detach,

@@ -17,8 +17,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::libc::SIGKILL;
-use sandpen_actors::driver::{DriverError, Launch, OutputStream, Vmm, VmmProcess};
-use sandpen_actors::spec::TerminalSize;
+use sandpen_actors::driver::{DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmProcess};
+use sandpen_actors::spec::{ByteString, TerminalSize};
 use sandpen_actors::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
@@ -305,6 +305,11 @@ impl VmmProcess for Process {
     fn resize(&self, size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
         let session = self.session();
         async move { session?.resize(size).await }.boxed()
+    }
+
+    fn exec(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>> {
+        let session = self.session();
+        async move { session?.exec(&command, limit).await }.boxed()
     }
 
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {

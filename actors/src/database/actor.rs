@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes, ListTransitions, RecordEvent,
-    RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox, WatchEvents, event_queries, queries,
+    RecordHealth, RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox, WatchEvents, event_queries, queries,
 };
 use crate::spec::SandboxKey;
 
@@ -243,6 +243,19 @@ impl Handler<RemoveSandbox> for Database {
             let removed = queries::remove(&pool, sandbox).await;
             events.send_replace(());
             removed
+        })
+    }
+}
+
+impl Handler<RecordHealth> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, record: RecordHealth, _: &mut Self::Context) -> Self::Result {
+        let events = self.events.clone();
+        self.query(|pool| async move {
+            let recorded = queries::record_health(&pool, record).await;
+            events.send_replace(());
+            recorded
         })
     }
 }

@@ -8,6 +8,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::HealthStatus;
 use crate::spec::SandboxKey;
 use crate::state::SandboxState;
 
@@ -63,6 +64,15 @@ pub enum Happening {
     Removed {
         /// How often it had been started.
         generation: u64,
+    },
+    /// A health check says something else than before; written by the database itself.
+    HealthChanged {
+        /// In a word.
+        status: HealthStatus,
+        /// Failures in a row that count.
+        failures: u32,
+        /// How the last failure ended, and the last of what it wrote.
+        output: String,
     },
     /// An orchestrator took the state directory.
     OrchestratorStarted {

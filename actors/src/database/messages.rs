@@ -32,6 +32,8 @@ pub struct SandboxRow {
     pub restarts_in_a_row: u32,
     /// Who asked for the end of this start, if somebody did.
     pub stopped_by: Option<StoppedBy>,
+    /// What its health check last said in this start.
+    pub health: Option<HealthState>,
     /// The host's boot at the latest transition.
     pub boot_id: Option<String>,
     /// The driver's name, once one was chosen.
@@ -91,6 +93,42 @@ pub struct RecordTransition {
     pub stopped_by: Option<StoppedBy>,
     /// The host's boot at this transition.
     pub boot_id: Option<String>,
+}
+
+/// What a health check says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthState {
+    /// In a word.
+    pub status: HealthStatus,
+    /// Failures in a row that count.
+    pub failures: u32,
+    /// How the last failure ended, and the last of what it wrote; empty after a success.
+    pub output: String,
+}
+
+/// See [`HealthState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// No success yet, and no failure that counts.
+    #[default]
+    Starting,
+    /// The last check succeeded.
+    Healthy,
+    /// The last check failed.
+    Failing,
+}
+
+/// Keeps what a health check says of a sandbox's current start.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct RecordHealth {
+    /// Which sandbox.
+    pub sandbox: SandboxId,
+    /// Which start; nothing happens when there is a later one.
+    pub generation: u64,
+    /// What.
+    pub health: HealthState,
 }
 
 /// One sandbox by its key; `None` when there is no such row.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqlitePool};
 
-use super::{DatabaseError, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
+use super::{DatabaseError, RecordHealth, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
 use crate::state::{ExitStatus, SandboxState, StoppedBy};
 
@@ -205,6 +205,20 @@ pub(super) async fn list_transitions(
     decoded.collect()
 }
 
+/// Keeps what a health check says; a later start has no use for it.
+pub(super) async fn record_health(pool: &SqlitePool, record: RecordHealth) -> Result<(), DatabaseError> {
+    let RecordHealth { sandbox, generation, health } = record;
+    let health = serde_json::to_string(&health).map_err(|error| unreadable(sandbox, "health", &error))?;
+    sqlx::query("UPDATE sandboxes SET health = ?3 WHERE id = ?1 AND generation = ?2")
+        .bind(sandbox)
+        .bind(i64::try_from(generation).unwrap_or(i64::MAX))
+        .bind(health)
+        .execute(pool)
+        .await
+        .map(drop)
+        .map_err(sql("recording a sandbox's health"))
+}
+
 /// Removes a row that is not live, with its history (by the foreign key).
 pub(super) async fn remove(pool: &SqlitePool, sandbox: SandboxId) -> Result<(), DatabaseError> {
     let removed = sqlx::query(
@@ -235,6 +249,7 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
         restarts: number(id, row, "restarts")?,
         restarts_in_a_row: number(id, row, "restarts_in_a_row")?,
         stopped_by: stopped_by(id, row)?,
+        health: optional_json(id, row, "health")?,
         boot_id: column(row, "boot_id")?,
         driver: column(row, "driver")?,
         microvm_pid: optional_number(id, row, "microvm_pid")?,
@@ -276,6 +291,15 @@ fn optional_number<T: TryFrom<i64>>(
     number
         .map(|number| T::try_from(number).map_err(|_| unreadable(id, name, &format!("{number} is out of range"))))
         .transpose()
+}
+
+fn optional_json<T: serde::de::DeserializeOwned>(
+    id: SandboxId,
+    row: &SqliteRow,
+    name: &'static str,
+) -> Result<Option<T>, DatabaseError> {
+    let text: Option<String> = column(row, name)?;
+    text.map(|text| serde_json::from_str(&text).map_err(|error| unreadable(id, name, &error))).transpose()
 }
 
 pub(super) fn json<T: serde::de::DeserializeOwned>(

@@ -10,9 +10,10 @@ use nix::libc::{SIGKILL, SIGTERM};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::deadlines::{Deadlines, Due};
+use super::health::Health;
 use super::{MonitorConfig, MonitorError, StartMode, StateChanged};
-use crate::database::DatabaseError;
-use crate::driver::{DriverError, Vmm, VmmEvent, VmmProcess};
+use crate::database::{DatabaseError, RecordHealth};
+use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
 use crate::transition::advance;
@@ -22,7 +23,7 @@ use crate::transition::advance;
 const MISSING_BYTES_LIMIT: Duration = Duration::from_secs(10);
 /// How long passing a message to the guest may take before the VMM is told instead.
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
-/// Grace of a workload that reached its time limit.
+/// Grace of a workload that reached its time limit or is unhealthy.
 const TIME_LIMIT_GRACE: Duration = Duration::from_secs(10);
 /// Pauses between tries while the database or the log cannot be written.
 const RETRY_PAUSES: [Duration; 4] =
@@ -52,6 +53,8 @@ struct ExitReport {
     stderr: u64,
 }
 
+/// The answer of a health check on its way, or why there is none.
+type Checking = BoxFuture<'static, Result<ExecOutcome, String>>;
 type Draining = BoxFuture<'static, Result<Result<StreamTotals, LogError>, MailboxError>>;
 
 pub(super) struct Life {
@@ -62,6 +65,8 @@ pub(super) struct Life {
     deadlines: Deadlines,
     report: Option<ExitReport>,
     draining: Option<Draining>,
+    health: Option<Health>,
+    checking: Option<Checking>,
 }
 
 impl Life {
@@ -71,7 +76,17 @@ impl Life {
         state: watch::Sender<SandboxState>,
         process: watch::Sender<Option<Arc<dyn VmmProcess>>>,
     ) -> Self {
-        Self { config, commands, state, process, deadlines: Deadlines::default(), report: None, draining: None }
+        Self {
+            config,
+            commands,
+            state,
+            process,
+            deadlines: Deadlines::default(),
+            report: None,
+            draining: None,
+            health: None,
+            checking: None,
+        }
     }
 
     /// From the first step to the last; returns early when an actor it needs is gone.
@@ -133,9 +148,11 @@ impl Life {
         events: &mut mpsc::Receiver<VmmEvent>,
     ) -> Result<ExitStatus, Interrupted> {
         loop {
-            let due = self.deadlines.next();
+            let health_due = self.health.as_ref().and_then(Health::due);
+            let due = self.deadlines.next().into_iter().chain(health_due).min();
             let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
             let draining = OptionFuture::from(self.draining.as_mut());
+            let checking = OptionFuture::from(self.checking.as_mut());
             tokio::select! {
                 event = events.recv() => match event {
                     Some(VmmEvent::VmmExited(status)) => return Ok(status),
@@ -147,6 +164,10 @@ impl Life {
                 Some(totals) = draining => {
                     self.draining = None;
                     self.on_drained(process, totals?).await?;
+                }
+                Some(answer) = checking => {
+                    self.checking = None;
+                    self.on_checked(process, answer).await?;
                 }
                 Some(()) = timer => self.on_due(process).await?,
             }
@@ -271,7 +292,40 @@ impl Life {
             }
             Some(Due::TerminateVmm) => self.signal_vmm(process, SIGTERM),
             Some(Due::KillVmm) => self.signal_vmm(process, SIGKILL),
-            None => {}
+            None => self.check_health(process),
+        }
+        Ok(())
+    }
+
+    /// Asks the workload how it is, when that is due.
+    fn check_health(&mut self, process: &dyn VmmProcess) {
+        if let Some(check) = self.health.as_mut().and_then(|health| health.begin(Instant::now())) {
+            let asked = process.exec(check.command, check.timeout);
+            self.checking = Some(Box::pin(async move { asked.await.map_err(|error| error.chain()) }));
+        }
+    }
+
+    async fn on_checked(
+        &mut self,
+        process: &dyn VmmProcess,
+        answer: Result<ExecOutcome, String>,
+    ) -> Result<(), Interrupted> {
+        let Some(health) = &mut self.health else { return Ok(()) };
+        let crash = health.take(&answer, Instant::now());
+        let now = health.state().clone();
+        if self.config.row.health.as_ref() != Some(&now) {
+            self.config.row.health = Some(now.clone());
+            let record =
+                RecordHealth { sandbox: self.config.row.id, generation: self.config.row.generation, health: now };
+            // What it says next is as good.
+            if let Err(error) = self.config.database.send(record).await? {
+                let error = crate::driver::error_chain(&error);
+                tracing::warn!(sandbox = %self.config.row.spec.key, error, "its health could not be recorded");
+            }
+        }
+        if let Some(reason) = crash {
+            self.apply(Event::Faulted(reason)).await?;
+            self.ask_workload_to_end(process, TIME_LIMIT_GRACE).await;
         }
         Ok(())
     }
@@ -328,11 +382,13 @@ impl Life {
             }
             return;
         }
-        if let (Some(limit), Some(started)) = (row.spec.timeout, row.started_at) {
-            let ran = (Utc::now() - started).to_std().unwrap_or_default();
-            if let Some(at) = Instant::now().checked_add(limit.saturating_sub(ran)) {
-                self.deadlines.limit_run_time(at);
-            }
+        let ran = row.started_at.and_then(|from| (Utc::now() - from).to_std().ok()).unwrap_or_default();
+        let known = row.health.clone();
+        self.health = row.spec.health.clone().map(|check| Health::new(check, ran, known, Instant::now()));
+        if let Some(limit) = row.spec.timeout
+            && let Some(at) = Instant::now().checked_add(limit.saturating_sub(ran))
+        {
+            self.deadlines.limit_run_time(at);
         }
     }
 
@@ -360,6 +416,9 @@ impl Life {
         }
         tracing::info!(sandbox = %row.spec.key, from = self.config.row.state.status(), to = row.state.status(), event = event.name());
         self.config.row = row;
+        if self.config.row.state != SandboxState::Running {
+            (self.health, self.checking) = (None, None);
+        }
         self.state.send_replace(self.config.row.state.clone());
         self.config.events.do_send(StateChanged { row: Arc::new(self.config.row.clone()) });
         Ok(())

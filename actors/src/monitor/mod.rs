@@ -15,6 +15,7 @@
 
 mod actor;
 mod deadlines;
+mod health;
 mod life;
 mod messages;
 

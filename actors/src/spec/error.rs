@@ -93,6 +93,9 @@ pub enum SpecError {
         /// Why not.
         reason: String,
     },
+    /// A health check that cannot be made.
+    #[error("the health check cannot be used: {0}")]
+    Health(&'static str),
     /// A restart policy that is none.
     #[error("{0:?} is not a restart policy; use no, on-failure, on-failure:MAX (1 or more), always or unless-stopped")]
     RestartPolicy(String),

@@ -1,5 +1,6 @@
 //! Supervisor and monitors with the fake driver, a real database and real logs.
 
+mod health;
 mod restarts;
 
 use std::future::Future;

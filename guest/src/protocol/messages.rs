@@ -30,6 +30,10 @@ pub enum HostMessage {
     AcknowledgeExit,
     /// The workload's terminal has this size from now on; before `Start`, it begins with it.
     Resize(TerminalSize),
+    /// Runs a command beside the workload, in its environment, working directory and limits; asks for a
+    /// [`GuestMessage::ExecEnded`] with the same number. One that still runs is killed without an answer.
+    /// Nothing happens where no workload runs.
+    Exec(Exec),
 }
 
 impl Message for HostMessage {
@@ -38,6 +42,22 @@ impl Message for HostMessage {
     // 1/128 of it for lengths, and room for the rest.
     const MAX_PAYLOAD: usize = (1 << 20) + (64 << 10);
 }
+
+/// A command beside the workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Tells its answer from others.
+    pub id: u64,
+    /// Program and arguments, together at most [`EXEC_COMMAND_MAX`] bytes with one more for each.
+    pub command: Vec<Bytes>,
+    /// How long it may run before it is killed.
+    pub limit: Duration,
+}
+
+/// Most bytes of [`Exec::command`], so that its frame stays within [`ATOMIC_FRAME`].
+pub const EXEC_COMMAND_MAX: usize = 3072;
+/// Most bytes of a command's output that come back: the last ones.
+pub const EXEC_OUTPUT_MAX: usize = 512;
 
 /// How to make the workload run. Environment values may be secrets: `Debug` shows none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,11 +220,31 @@ pub enum GuestMessage {
         /// What failed, with its cause.
         message: String,
     },
+    /// The answer to [`HostMessage::Exec`].
+    ExecEnded {
+        /// The number from there.
+        id: u64,
+        /// How it ended.
+        end: ExecEnd,
+        /// The last of what it wrote, stdout and stderr together; at most [`EXEC_OUTPUT_MAX`] bytes.
+        output: Bytes,
+    },
 }
 
 impl Message for GuestMessage {
     const KIND: u8 = 2;
     const MAX_PAYLOAD: usize = (64 << 10) - HEADER_LEN;
+}
+
+/// How a command beside the workload ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecEnd {
+    /// By itself.
+    Ended(WorkloadEnd),
+    /// It was killed after its limit.
+    TimedOut,
+    /// It could not be executed.
+    NotStarted(StartFailure),
 }
 
 /// How far a guest is.

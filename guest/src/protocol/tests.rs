@@ -65,6 +65,9 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         any::<i32>().prop_map(HostMessage::Signal),
         Just(HostMessage::AcknowledgeExit),
         terminal_size().prop_map(HostMessage::Resize),
+        (any::<u64>(), vec(bytes(), 0..4), any::<u32>()).prop_map(|(id, command, millis)| {
+            HostMessage::Exec(Exec { id, command, limit: Duration::from_millis(millis.into()) })
+        }),
     ]
 }
 
@@ -82,6 +85,14 @@ fn failure() -> impl Strategy<Value = StartFailure> {
     (code, ".{0,300}").prop_map(|(code, message)| StartFailure::new(code, message))
 }
 
+fn exec_end() -> impl Strategy<Value = ExecEnd> {
+    prop_oneof![
+        report().prop_map(|report| ExecEnd::Ended(report.end)),
+        Just(ExecEnd::TimedOut),
+        failure().prop_map(ExecEnd::NotStarted),
+    ]
+}
+
 fn guest_message() -> impl Strategy<Value = GuestMessage> {
     let state = prop_oneof![
         Just(GuestState::AwaitingStart),
@@ -96,6 +107,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         report().prop_map(GuestMessage::Exit),
         (any::<u64>(), state).prop_map(|(nonce, state)| GuestMessage::Status { nonce, state }),
         ".{0,300}".prop_map(|message| GuestMessage::Faulted { message }),
+        (any::<u64>(), exec_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ExecEnded { id, end, output }),
     ]
 }
 
@@ -246,6 +258,13 @@ fn everything_but_start_is_written_in_one_piece() {
         encode(&HostMessage::Signal(i32::MIN)).unwrap(),
         encode(&HostMessage::AcknowledgeExit).unwrap(),
         encode(&HostMessage::Resize(TerminalSize { rows: u16::MAX, cols: u16::MAX })).unwrap(),
+        encode(&HostMessage::Exec(Exec {
+            id: u64::MAX,
+            // Each argument of a byte, which has the most lengths, counts as two.
+            command: vec![Bytes::from(vec![0xFF]); EXEC_COMMAND_MAX / 2],
+            limit: Duration::MAX,
+        }))
+        .unwrap(),
         encode(&StdinMessage::Bytes(Bytes::from(vec![0xFF; STDIN_CHUNK]))).unwrap(),
         encode(&StdinMessage::End).unwrap(),
     ];

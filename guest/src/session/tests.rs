@@ -11,10 +11,13 @@ use std::os::unix::net::UnixStream;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2};
-use sandpen_guest::protocol::{Bytes, FrameReader, Garbage, Network, Rlimit, RootfsSource, StdinMessage, encode};
+use sandpen_guest::protocol::{
+    EXEC_OUTPUT_MAX, FrameReader, Garbage, Network, Rlimit, RootfsSource, StdinMessage, encode,
+};
 
 use super::*;
 
+mod exec;
 mod terminal;
 
 struct Host {

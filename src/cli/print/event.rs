@@ -2,7 +2,7 @@
 
 use chrono::SecondsFormat;
 use sandpen::api::EventEntry;
-use sandpen_actors::database::Happening;
+use sandpen_actors::database::{Happening, HealthStatus};
 use sandpen_actors::state::{SandboxState, StopCause};
 
 use super::{CliError, bytes_wanted, plain, short_name};
@@ -62,6 +62,9 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
                 format!("the next start is at {}", until.to_rfc3339_opts(SecondsFormat::Millis, true))
             }
         },
+        Happening::HealthChanged { status: HealthStatus::Starting, output, .. } => format!("starting: {output}"),
+        Happening::HealthChanged { status: HealthStatus::Healthy, .. } => "healthy".to_owned(),
+        Happening::HealthChanged { failures, output, .. } => format!("failing, {failures} in a row: {output}"),
         Happening::Removed { generation } => format!("after {generation} starts"),
         Happening::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
         Happening::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),

@@ -9,6 +9,7 @@
 //! [`progress`], which allows every message once and in its order; anything else ends the session
 //! with [`FailureReason::ProtocolBroken`].
 
+mod execs;
 mod port;
 mod progress;
 #[cfg(test)]
@@ -18,20 +19,21 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandpen_actors::driver::{DriverError, VmmEvent};
+use sandpen_actors::driver::{DriverError, ExecOutcome, VmmEvent};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state::FailureReason;
 use sandpen_guest::protocol::{
-    Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Message, Network, PowerOff, Rlimit, RootfsSource,
+    Bytes, Exec, FrameReader, Garbage, GuestMessage, HostMessage, Message, Network, PowerOff, Rlimit, RootfsSource,
     STDIN_CHUNK, Start, StdinMessage, TerminalSize, encode,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use self::execs::Execs;
 use self::port::{ReadPort, WritePort};
 use self::progress::{Progress, Step};
 
@@ -70,6 +72,7 @@ pub struct GuestSession(Arc<Handle>);
 struct Handle {
     control: WritePort,
     stdin: WritePort,
+    execs: Mutex<Execs>,
     /// Cancelled when the task is over or the workload has ended.
     over: CancellationToken,
 }
@@ -91,6 +94,7 @@ pub fn open(
     let session = GuestSession(Arc::new(Handle {
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
+        execs: Mutex::new(Execs::new(RandomState::new().build_hasher().finish(), matches!(mode, SessionMode::Adopt))),
         over: CancellationToken::new(),
     }));
     let (sender, receiver) = mpsc::channel(EVENTS);
@@ -175,6 +179,29 @@ impl GuestSession {
     /// As for [`GuestSession::signal`].
     pub async fn acknowledge_exit(&self) -> Result<(), DriverError> {
         self.send(&HostMessage::AcknowledgeExit).await
+    }
+
+    /// Runs a command beside the workload, for at most `limit`; one that an earlier call waits for is
+    /// killed, and that call fails. Dropping the future leaves the command to its limit.
+    ///
+    /// # Errors
+    /// [`DriverError::Unreachable`] when the guest takes no message, does not answer in time, or the
+    /// workload has ended; a command of more than [`EXEC_COMMAND_MAX`](sandpen_guest::protocol::EXEC_COMMAND_MAX) bytes.
+    pub async fn exec(
+        &self,
+        command: &[sandpen_actors::spec::ByteString],
+        limit: Duration,
+    ) -> Result<ExecOutcome, DriverError> {
+        let (id, answer) = self.0.execs.lock().unwrap_or_else(PoisonError::into_inner).ask();
+        let command = command.iter().map(|part| Bytes::from(part.as_bytes())).collect();
+        self.send(&HostMessage::Exec(Exec { id, command, limit })).await?;
+        tokio::select! {
+            answer = answer => answer.map_err(|_| unreachable("another command took its place")),
+            () = self.0.over.cancelled() => Err(unreachable("the workload has ended")),
+            () = tokio::time::sleep(limit.saturating_add(SEND_LIMIT)) => {
+                Err(unreachable(format!("it did not answer within {} s of the limit", SEND_LIMIT.as_secs())))
+            }
+        }
     }
 
     async fn send(&self, message: &HostMessage) -> Result<(), DriverError> {
@@ -299,6 +326,14 @@ impl Task {
                 start.wall_clock = wall_clock();
                 let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
                 self.session.0.control.write(&frame).await.map_err(internal)
+            }
+            Step::ExecEnded { id, outcome } => {
+                let mut execs = self.session.0.execs.lock().unwrap_or_else(PoisonError::into_inner);
+                if execs.answer(id, outcome) {
+                    Ok(())
+                } else {
+                    Err(broken("an answer that nobody asked for".to_owned()))
+                }
             }
             Step::Tell(event) => {
                 let is_end = matches!(event, VmmEvent::WorkloadExited { .. } | VmmEvent::WorkloadNotStarted { .. });

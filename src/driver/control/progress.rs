@@ -10,10 +10,11 @@
 
 use std::time::Duration;
 
-use sandpen_actors::driver::VmmEvent;
+use sandpen_actors::driver::{ExecOutcome, ExecStatus, VmmEvent};
 use sandpen_actors::state::{ExitStatus, FailureReason};
 use sandpen_guest::protocol::{
-    ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, StartFailure, WorkloadEnd, cut_message,
+    EXEC_OUTPUT_MAX, ExecEnd, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, StartFailure,
+    WorkloadEnd, cut_message,
 };
 
 use super::broken;
@@ -46,6 +47,11 @@ enum Phase {
 pub(super) enum Step {
     SendStart,
     Tell(VmmEvent),
+    /// A command beside the workload ended; whether somebody asked for it is yet to be seen.
+    ExecEnded {
+        id: u64,
+        outcome: ExecOutcome,
+    },
 }
 
 impl Progress {
@@ -115,6 +121,9 @@ impl Progress {
             (Phase::Starting, GuestMessage::Started) => Ok(self.started()),
             (Phase::Starting, GuestMessage::NotStarted(failure)) => Ok(self.not_started(&failure)),
             (Phase::Running, GuestMessage::Exit(report)) => self.exited(report),
+            (Phase::Running, GuestMessage::ExecEnded { id, end, output }) => {
+                Ok(vec![Step::ExecEnded { id, outcome: outcome(end, &output)? }])
+            }
             (phase, message) => Err(broken(format!("{} where it is {phase:?}", name(&message)))),
         }
     }
@@ -146,11 +155,7 @@ impl Progress {
     }
 
     fn exited(&mut self, report: ExitReport) -> Result<Vec<Step>, FailureReason> {
-        let exit = match report.end {
-            WorkloadEnd::Code(code) => ExitStatus::Code(code.into()),
-            WorkloadEnd::Signal(signal @ 1..=64) => ExitStatus::Signal(signal.into()),
-            WorkloadEnd::Signal(signal) => return Err(broken(format!("an end by signal {signal}, which is none"))),
-        };
+        let exit = exit_status(report.end)?;
         self.phase = Phase::Ended;
         Ok(vec![Step::Tell(VmmEvent::WorkloadExited {
             exit,
@@ -158,6 +163,26 @@ impl Progress {
             stderr_bytes: Some(report.stderr_bytes),
         })])
     }
+}
+
+fn exit_status(end: WorkloadEnd) -> Result<ExitStatus, FailureReason> {
+    match end {
+        WorkloadEnd::Code(code) => Ok(ExitStatus::Code(code.into())),
+        WorkloadEnd::Signal(signal @ 1..=64) => Ok(ExitStatus::Signal(signal.into())),
+        WorkloadEnd::Signal(signal) => Err(broken(format!("an end by signal {signal}, which is none"))),
+    }
+}
+
+fn outcome(end: ExecEnd, output: &[u8]) -> Result<ExecOutcome, FailureReason> {
+    if output.len() > EXEC_OUTPUT_MAX {
+        return Err(broken(format!("{} bytes of a command's output", output.len())));
+    }
+    let output = clean(&String::from_utf8_lossy(output));
+    Ok(match end {
+        ExecEnd::Ended(end) => ExecOutcome { end: ExecStatus::Ended(exit_status(end)?), output },
+        ExecEnd::TimedOut => ExecOutcome { end: ExecStatus::TimedOut, output },
+        ExecEnd::NotStarted(failure) => ExecOutcome { end: ExecStatus::NotStarted, output: clean(&failure.message) },
+    })
 }
 
 fn name(message: &GuestMessage) -> &'static str {
@@ -168,6 +193,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Exit(_) => "Exit",
         GuestMessage::Status { .. } => "Status",
         GuestMessage::Faulted { .. } => "Faulted",
+        GuestMessage::ExecEnded { .. } => "ExecEnded",
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod exec;
 mod terminal;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -407,6 +408,10 @@ fn any_message() -> impl Strategy<Value = GuestMessage> {
         Just(GuestMessage::NotStarted(StartFailure::new(StartFailureCode::NotFound, "x"))),
         Just(GuestMessage::Exit(REPORT)),
         (0..2_u64, state()).prop_map(|(nonce, state)| GuestMessage::Status { nonce, state }),
+        any::<u64>().prop_map(|id| {
+            let output = sandpen_guest::protocol::Bytes::new();
+            GuestMessage::ExecEnded { id, end: sandpen_guest::protocol::ExecEnd::TimedOut, output }
+        }),
     ]
 }
 
@@ -424,7 +429,7 @@ proptest! {
             match progress.take(message) {
                 Ok(steps) => told.extend(steps.into_iter().filter_map(|step| match step {
                     Step::Tell(event) => Some(event),
-                    Step::SendStart => None,
+                    Step::SendStart | Step::ExecEnded { .. } => None,
                 })),
                 Err(_) => break,
             }

@@ -48,7 +48,8 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 GuestMessage::Ready { .. }
                 | GuestMessage::Started
                 | GuestMessage::Status { .. }
-                | GuestMessage::Faulted { .. } => {}
+                | GuestMessage::Faulted { .. }
+                | GuestMessage::ExecEnded { .. } => {}
             }
         }
         if taken == 0 {
