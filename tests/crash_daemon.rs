@@ -483,3 +483,91 @@ fn reconciliation_disturbs_nothing_that_starts_or_ends() {
     });
     assert_clean(&home);
 }
+
+/// A daemon in the foreground, that serves.
+fn daemon(home: &Home, args: &[&str]) -> Child {
+    // One for each: the one that ends tells that too.
+    let number = fs::read_dir(home.path()).unwrap().count();
+    let socket = home.path().join(format!("notify{number}.sock"));
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    let mut command = home.sandpen(&[&["daemon"], args].concat());
+    let child = command.env("NOTIFY_SOCKET", &socket).stderr(Stdio::piped()).spawn().unwrap();
+    let mut message = [0; 100];
+    let length = manager.recv(&mut message).unwrap();
+    assert!(message[..length].starts_with(b"READY=1\n"), "{:?}", String::from_utf8_lossy(&message));
+    assert_eq!(home.daemon_pid(), child.id());
+    child
+}
+
+#[test]
+fn a_daemon_is_replaced_while_a_sandbox_floods() {
+    let home = Home::new();
+    let first = daemon(&home, &[]);
+    output(run(&home, "a", &["-d"], &flood()));
+    let pid = home.inspect("a")["microvm_pid"].clone();
+    let second = daemon(&home, &["--replace"]);
+    assert!(finish(first).status.success(), "it ended in order");
+    let third = daemon(&home, &["--replace"]);
+    assert!(finish(second).status.success());
+    let found = home.inspect("a");
+    assert!(found["state"] != "RUNNING" || found["microvm_pid"] == pid, "{found}");
+    assert_eq!(home.ok(&["wait", "a"]), "42\n");
+    assert_same(home.ok(&["logs", "a"]).as_bytes(), &numbered(LINES), 0);
+
+    // A waiter's record of a version that is not known: refused, and the daemon goes on.
+    output(run(&home, "b", &["-d"], "exec sleep 1000"));
+    let record = home.state().join("run/default/b/processes");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace("sandpen-processes 1", "sandpen-processes 9")).unwrap();
+    let refused = home.fails(&["daemon", "--replace"]);
+    assert!(refused.contains("is not replaced"), "{refused}");
+    fs::write(&record, text).unwrap();
+    assert_eq!(home.daemon_pid(), third.id());
+    assert_eq!(home.inspect("b")["state"], "RUNNING");
+    home.ok(&["kill", "b"]);
+    home.ok(&["shutdown"]);
+    assert!(finish(third).status.success());
+}
+
+#[test]
+fn a_second_signal_cuts_the_grace_short() {
+    let home = Home::new();
+    let daemon = daemon(&home, &["--stop-sandboxes", "--time", "86400"]);
+    output(run(&home, "a", &["-d"], "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done"));
+    until("it is ready", || home.log("a") == b"ready\n");
+    send(daemon.id(), Signal::SIGTERM);
+    until("it was asked", || home.log("a") == b"ready\nasked\n");
+    send(daemon.id(), Signal::SIGTERM);
+    let ended = finish(daemon);
+    assert!(ended.status.success(), "{}", explain(&ended));
+    let found = home.inspect("a");
+    assert_eq!((&found["state"], &found["exit_signal"]), (&"STOPPED".into(), &9.into()), "{found}");
+}
+
+#[test]
+fn after_a_restart_of_the_host_the_first_answer_is_true_and_what_shall_comes_back() {
+    let home = Home::new();
+    for (name, restart) in [("gone", "no"), ("back", "unless-stopped")] {
+        output(run(&home, name, &["-d", "--restart", restart], "echo start; exec sleep 1000"));
+    }
+    until("both run", || home.log("gone") == b"start\n" && home.log("back") == b"start\n");
+    // Nothing of ours runs any more, and the records are of another boot.
+    let ours: Vec<_> = home.processes();
+    kill_daemon(&home);
+    for (pid, _) in &ours {
+        send(*pid, Signal::SIGKILL);
+    }
+    for name in ["gone", "back"] {
+        let record = home.state().join("run/default").join(name).join("processes");
+        let text = fs::read_to_string(&record).unwrap();
+        let boot = text.lines().nth(1).unwrap().to_owned();
+        fs::write(&record, text.replace(&boot, "boot 00000000-0000-0000-0000-000000000000")).unwrap();
+    }
+    let found = home.inspect("gone");
+    assert_eq!((&found["state"], &found["failure_kind"]), (&"FAILED".into(), &"lost".into()), "{found}");
+    until("it is back", || home.inspect("back")["state"] == "RUNNING" && home.log("back") == b"start\nstart\n");
+    assert_eq!(home.inspect("back")["restarts"], 1);
+    home.ok(&["stop", "-t", "0", "back"]);
+    assert_clean(&home);
+}

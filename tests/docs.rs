@@ -258,6 +258,13 @@ fn frames_of_the_control_protocol() {
 }
 
 #[test]
+fn the_systemd_unit() {
+    let page = read("docs/operations.md");
+    let shown = page.split_once("```ini\n").unwrap().1.split_once("```").unwrap().0;
+    assert_eq!(shown, read("contrib/systemd/sandpen.service"));
+}
+
+#[test]
 fn commands_in_the_pages_are_there() {
     let help = Command::new(env!("CARGO_BIN_EXE_sandpen")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();

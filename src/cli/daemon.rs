@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
+use sandpen::private_dir;
 
 use super::{CliError, FAILED, Global, print};
 
@@ -10,11 +12,12 @@ use super::{CliError, FAILED, Global, print};
 ///
 /// The other commands start one in the background where none runs; run it yourself under a service
 /// manager. Its messages go to stderr; SANDPEN_LOG=debug shows more. SIGTERM ends it and leaves the
-/// sandboxes running for the next daemon.
+/// sandboxes running for the next daemon. With --stop-sandboxes a second signal kills them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-systemd:
+systemd (a whole unit is in contrib/systemd/):
   [Service]
+  Type=notify
   ExecStart=/usr/bin/sandpen daemon
   Restart=always
   KillMode=process        (any other mode would end the microVMs with the daemon)")]
@@ -25,9 +28,31 @@ pub struct Args {
     /// Grace in seconds for --stop-sandboxes
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10, requires = "stop_sandboxes")]
     time: u32,
+    /// Take over from the daemon that runs, for example to upgrade: it ends, the sandboxes run on. Nothing
+    /// is ended when this version could not take over
+    #[arg(long)]
+    replace: bool,
     /// Leave the session and tell readiness on stdout
     #[arg(long, hide = true)]
     background: bool,
+}
+
+/// How often another daemon that came in between is replaced too.
+const REPLACE_TRIES: u32 = 5;
+
+/// Ends the daemon that runs, if this version can take over.
+fn end_other(global: &Global) -> Result<(), CliError> {
+    let options = ClientOptions { daemon: None, ..global.client_options()? };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(async {
+        let dir = private_dir::prepare_state_dir(&options.state_dir).map_err(sandpen::client::ClientError::from)?;
+        daemon::check_can_take_over(&dir).await?;
+        match Client::connect(&options).await {
+            Ok(client) => client.shutdown(None).await.map(drop).map_err(CliError::from),
+            Err(error) if error.is_not_running() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    })
 }
 
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
@@ -39,7 +64,18 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
         drivers: None,
     };
-    match daemon::run(&options) {
+    let mut tries = if args.replace { REPLACE_TRIES } else { 0 };
+    let result = loop {
+        if args.replace {
+            end_other(global)?;
+        }
+        match daemon::run(&options) {
+            // A client was faster, and started one like the one that has just ended.
+            Err(error) if error.is_already_running() && tries > 0 => tries -= 1,
+            result => break result,
+        }
+    };
+    match result {
         // Several clients started one at once; the parent was told, and the log stays readable.
         Err(error) if args.background && error.is_already_running() => Ok(FAILED),
         result => result.map(|()| 0).map_err(CliError::from),

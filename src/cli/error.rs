@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use sandpen::client::ClientError;
-use sandpen::daemon::DaemonError;
+use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
 use sandpen_actors::spec::SpecError;
 
@@ -17,6 +17,9 @@ pub enum CliError {
     /// The daemon could not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The daemon that runs is not replaced.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// The guest kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),

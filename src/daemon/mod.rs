@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!   lock (by the orchestrator) ─▶ adopt ─▶ socket published ─▶ ready told ─▶ serving
+//!     (a service manager is told READY and STOPPING)
 //!     serving ─ SIGTERM, SIGINT, SIGHUP or POST /v1/shutdown ─▶ socket removed, new work refused
-//!       ─▶ sandboxes stopped or left ─▶ streams and waits ended ─▶ server stopped
+//!       ─▶ sandboxes stopped (killed at a second signal) or left ─▶ streams and waits ended ─▶ server stopped
 //! ```
 
 mod drivers;
 mod events;
+mod notify;
 mod ready;
 mod reject;
+mod replace;
 mod routes;
 mod server;
 mod shared;
@@ -27,6 +30,7 @@ use sandpen_actors::state_dir::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use ready::Readiness;
+pub use replace::{ReplaceError, check_can_take_over};
 use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
@@ -177,6 +181,8 @@ async fn serve(
         tracing::debug!(%error, "nobody waits for our readiness");
     }
 
+    notify::tell(notify::Stage::Ready);
+
     let (order, failed) = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "ending");
@@ -192,13 +198,14 @@ async fn serve(
         }
     };
 
+    notify::tell(notify::Stage::Stopping);
     shared.refuse_new_work();
     // While we still hold the lock: later it could be another daemon's.
     published.remove();
     if order.grace.is_none() {
         shared.ending.cancel();
     }
-    let result = sandpen.shutdown(order.grace).await.map_err(|error| ErrorDetail::new(error.code(), &error));
+    let result = end_sandboxes(sandpen, order.grace, &mut signals).await;
     // Whoever asked may have gone away.
     let _ = order.done.send(result.clone());
     // Readers of ended sandboxes get the rest of the output, unless they are too slow.
@@ -215,6 +222,31 @@ async fn serve(
         Some(error) => Err(error),
         None => result.map_err(DaemonError::Shutdown),
     }
+}
+
+/// Ends the orchestrator. A second signal cuts the sandboxes' grace short.
+async fn end_sandboxes(sandpen: Sandpen, grace: Option<Duration>, signals: &mut Signals) -> Result<(), ErrorDetail> {
+    let handle = sandpen.handle();
+    let mut ended = std::pin::pin!(sandpen.shutdown(grace));
+    let ended = tokio::select! {
+        ended = &mut ended => ended,
+        name = signals.next(), if grace.is_some() => {
+            tracing::warn!(signal = name, "killing the sandboxes that still run");
+            let killed = async {
+                match handle.list().await {
+                    Ok(rows) => {
+                        let live = rows.iter().filter(|row| row.state.is_live());
+                        // Their ends are the orchestrator's to wait for.
+                        let kills = live.map(|row| handle.kill(&row.spec.key, nix::libc::SIGKILL));
+                        drop(futures::future::join_all(kills).await);
+                    }
+                    Err(error) => tracing::warn!(%error, "the sandboxes cannot be listed"),
+                }
+            };
+            tokio::join!(ended, killed).0
+        }
+    };
+    ended.map_err(|error| ErrorDetail::new(error.code(), &error))
 }
 
 /// The signals that end the daemon.

@@ -74,6 +74,28 @@ impl Database {
         }
     }
 
+    /// Whether [`Database::open`] would find a file of its own version, or none; changes nothing.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Newer`], or the file cannot be read.
+    pub async fn check(path: &Path) -> Result<(), DatabaseError> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool.map_err(|source| refusal(path, source))?;
+        let version = queries::schema_version(&pool).await.map_err(|source| refusal(path, source));
+        pool.close().await;
+        let known = sqlx::migrate!("../migrations").iter().map(|migration| migration.version).max();
+        match version? {
+            Some(version) if known.is_none_or(|known| version > known) => {
+                Err(DatabaseError::Newer { path: path.to_owned(), version })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes what is pending, up to one batch, and writes it; then goes on while there is more.
     fn write_pending(&mut self, ctx: &mut Context<Self>) {
         if self.writing || self.pending.is_empty() {

@@ -19,6 +19,11 @@ pub(super) fn time_text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// The newest migration that the file has seen.
+pub(super) async fn schema_version(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(pool).await
+}
+
 /// `PRAGMA quick_check`: `None` when the file is sound.
 pub(super) async fn quick_check(pool: &SqlitePool) -> Result<Option<String>, sqlx::Error> {
     let word: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await?;

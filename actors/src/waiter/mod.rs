@@ -49,7 +49,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use fifo::{open_fifo_read, open_fifo_write};
-pub use runtime_dir::{is_abandoned, prepare_runtime_dir};
+pub use runtime_dir::{check_readable, is_abandoned, prepare_runtime_dir};
 pub use waited::{WaitedEnd, WaitedVmm};
 pub use wire::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 

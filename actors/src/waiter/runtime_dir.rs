@@ -125,6 +125,15 @@ pub(super) fn is_held(dir: &Path) -> Result<bool, WaiterError> {
     }
 }
 
+/// Whether what a waiter has recorded here can be read by this version. Blocking.
+///
+/// # Errors
+/// [`WaiterError::Record`] names what cannot.
+pub fn check_readable(dir: &Path) -> Result<(), WaiterError> {
+    read_processes(dir)?;
+    read_exit(dir).map(drop)
+}
+
 /// Whether this is the directory of a microVM whose VMM is gone. Blocking, for microseconds.
 pub fn is_abandoned(dir: &Path) -> bool {
     match read_processes(dir) {

@@ -1,0 +1,37 @@
+//! Whether this version can take over from the daemon that runs: looked at before that one is ended.
+
+use std::path::{Path, PathBuf};
+
+use sandpen_actors::database::{Database, DatabaseError};
+use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::waiter::{WaiterError, check_readable};
+
+/// Why this version cannot take over; nothing was changed, and the other daemon goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// The database is of another version.
+    #[error("the daemon is not replaced")]
+    Database(#[from] DatabaseError),
+    /// What a live microVM's waiter has written is of another version.
+    #[error("the daemon is not replaced: this version could not find its microVMs again")]
+    Waiter(#[from] WaiterError),
+}
+
+/// Looks at everything that is read of an earlier daemon's.
+///
+/// # Errors
+/// [`ReplaceError`].
+pub async fn check_can_take_over(dir: &StateDir) -> Result<(), ReplaceError> {
+    Database::check(&dir.database()).await?;
+    for config in directories(&dir.runtime_root()) {
+        for sandbox in directories(&config) {
+            check_readable(&sandbox)?;
+        }
+    }
+    Ok(())
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
