@@ -74,3 +74,39 @@ fn a_request_runs_in_a_microvm_and_streams_its_output() {
     let run = home.state().join("run/default");
     assert!(!run.exists() || std::fs::read_dir(run).unwrap().next().is_none());
 }
+
+/// Lines of a log that counts, and whether none is missing or doubled.
+fn counted(log: &Path) -> usize {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let whole = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
+    for (number, line) in whole.lines().enumerate() {
+        assert_eq!(line, format!("line {}", number + 1));
+    }
+    whole.lines().count()
+}
+
+#[test]
+fn a_killed_service_finds_its_microvm_again() {
+    let home = Home::new();
+    let mut first = Service::start(&home);
+    let body = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done";
+    let mut request = TcpStream::connect(&first.address).unwrap();
+    write!(request, "POST /run HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let name = format!("job-{}-0", first.child.id());
+    let log = home.state().join(format!("logs/default/{name}.log"));
+    support::until("it counts", || counted(&log) > 3);
+    let record = home.state().join(format!("run/default/{name}/processes"));
+    let processes = std::fs::read_to_string(&record).unwrap();
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+
+    let mut second = Service::start(&home);
+    assert_eq!(std::fs::read_to_string(&record).unwrap(), processes, "the same processes");
+    let before = counted(&log);
+    support::until("it counts on", || counted(&log) > before + 3);
+    kill(Pid::from_raw(i32::try_from(second.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert!(second.child.wait().unwrap().success());
+    support::until("nothing runs", || home.processes().is_empty());
+    assert!(counted(&log) > before + 3);
+    assert_eq!(home.inspect(&name)["state"], "STOPPED", "who adopts it ends it");
+}
