@@ -501,6 +501,30 @@ fn daemon(home: &Home, args: &[&str]) -> Child {
 }
 
 #[test]
+fn who_waits_does_so_over_the_death_of_the_daemon() {
+    let home = Home::new();
+    let go = home.path().join("go");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.02; done; exit 42", go.display());
+    output(run(&home, "a", &["-d"], &script));
+    let waiting = spawn(home.sandpen(&["wait", "a"]));
+    let daemon = home.daemon_pid();
+    let connected = || {
+        let is_socket = |to: PathBuf| to.to_string_lossy().starts_with("socket:");
+        let mut files = fs::read_dir(format!("/proc/{}/fd", waiting.id())).unwrap().flatten();
+        files.any(|file| fs::read_link(file.path()).is_ok_and(is_socket))
+    };
+    until("it is connected", connected);
+    kill_daemon(&home);
+    until("it has started another one", || {
+        let holder = fs::read_to_string(home.state().join("daemon.lock")).unwrap();
+        holder.trim().parse::<u32>().is_ok_and(|holder| holder != daemon)
+    });
+    fs::write(go, "").unwrap();
+    let result = finish(waiting);
+    assert_eq!(result.stdout, b"42\n", "{}", explain(&result));
+}
+
+#[test]
 fn a_daemon_is_replaced_while_a_sandbox_floods() {
     let home = Home::new();
     let first = daemon(&home, &[]);
