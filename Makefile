@@ -4,7 +4,7 @@ STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
 
-.PHONY: help demo test chaos test-system-libkrun lint deny bench-boot bench-fleet bench-nested packages build kernel rootfs clean
+.PHONY: help demo test chaos test-system-libkrun lint deny bench-boot bench-fleet bench-nested bench-restart packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -40,6 +40,9 @@ bench-fleet: packages ## 100 idle microVMs of libkrun through the daemon against
 bench-nested: kernel ## A Linux microVM of libkrun through sandpen against a bare libkrun program
 	@$(SANDPEN) kernel install --krunfw --if-missing
 	cargo bench --locked --bench nested
+
+bench-restart: packages ## From a microVM's crash to the next one's workload
+	cargo bench --locked --bench restart
 
 packages:       ## Installs the Debian packages that are missing (as root, or with sudo)
 	@scripts/install-packages
