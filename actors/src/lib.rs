@@ -5,10 +5,10 @@
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
-//! | [`supervisor::Supervisor`] | `StartSandbox StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
+//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush` | |
+//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
 //!
 //! Commands live with their receiver, events with their sender; modules depend downwards only:
 //! supervisor → monitor → {log_writer, database, driver} → {state, spec}.
@@ -19,11 +19,13 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 #[cfg(all(feature = "testing", not(debug_assertions)))]
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
+pub mod actor_ref;
 pub mod database;
 pub mod driver;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_driver;
 pub mod hosting;
+pub mod intensity;
 pub mod log_writer;
 pub mod monitor;
 pub mod pidfd;
@@ -34,6 +36,8 @@ pub mod spec;
 pub mod state;
 pub mod state_dir;
 pub mod supervisor;
+#[cfg(feature = "testing")]
+pub mod testing_panic;
 pub mod transition;
 pub mod vmm_log;
 pub mod waiter;

@@ -10,6 +10,7 @@ use actix::{Addr, Arbiter, System};
 use sandpen_actors::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::hosting::host_on;
+use sandpen_actors::intensity::RestartIntensity;
 use sandpen_actors::process_driver::ProcessDriver;
 use sandpen_actors::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_actors::state::{ExitStatus, SandboxState};
@@ -28,11 +29,12 @@ async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
         drivers: Drivers::default().with(Arc::new(ProcessDriver::new(state_dir.bin()))),
         state_dir,
         state_id: "test".into(),
-        database,
+        database: database.into(),
         control_arbiter: Arbiter::current(),
         log_arbiters: vec![log_arbiter.handle()],
         supervisor_pid: std::process::id(),
         open_files_limit: 1024,
+        intensity: RestartIntensity::default(),
     };
     host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {})
 }

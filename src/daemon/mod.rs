@@ -19,6 +19,7 @@ mod shared;
 mod socket;
 mod stream;
 mod strict;
+mod testing;
 
 use std::io;
 use std::path::PathBuf;

@@ -54,6 +54,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))
         .service(resource("/v1/disks").route(web::get().to(disks)))
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
+        .configure(super::testing::configure)
         .default_service(web::to(reject::no_such_route));
 }
 

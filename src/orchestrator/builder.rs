@@ -5,8 +5,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use sandpen_actors::database::{DatabaseError, Flush, Happening};
+use sandpen_actors::database::{CloseDatabase, DatabaseError, Happening};
 use sandpen_actors::driver::Drivers;
+use sandpen_actors::intensity::RestartIntensity;
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Shutdown, SupervisorError};
 
@@ -40,6 +41,7 @@ pub struct SandpenBuilder {
     state_dir: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     drivers: Option<Drivers>,
+    intensity: RestartIntensity,
 }
 
 impl SandpenBuilder {
@@ -65,6 +67,15 @@ impl SandpenBuilder {
         self
     }
 
+    /// How often an actor may fail before more is done than to start it again: a sandbox whose monitor or
+    /// log writer fails more often is FAILED; the database's and the supervisor's actor pause. Default: 5
+    /// in 30 s.
+    #[must_use]
+    pub fn restart_intensity(mut self, intensity: RestartIntensity) -> Self {
+        self.intensity = intensity;
+        self
+    }
+
     /// Takes the state directory, opens the database, takes over the microVMs of an earlier run and
     /// answers when all of this is done. Blocks for some milliseconds; from an async function call it
     /// through your runtime's `spawn_blocking` if that matters.
@@ -76,7 +87,7 @@ impl SandpenBuilder {
         let lock = lock::take(&state_dir)?;
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
         let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir, &data_dir));
-        let started = thread::start(state_dir.clone(), drivers)?;
+        let started = thread::start(state_dir.clone(), drivers, self.intensity)?;
         // Now everything that no live sandbox owns has ended.
         for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {
             tracing::info!(?cgroup, "removed a cgroup that an earlier run left");
@@ -118,7 +129,7 @@ impl Sandpen {
         let ended = self.handle.supervisor().send(Shutdown { grace }).await.map_err(|_| SandpenError::Gone);
         let stopped = Happening::OrchestratorStopped { pid: std::process::id(), sandboxes_ended: grace.is_some() };
         thread::record(self.handle.database(), stopped).await;
-        let flushed = match self.handle.database().send(Flush).await {
+        let flushed = match self.handle.database().send(CloseDatabase).await {
             Ok(flushed) => flushed.map_err(SandpenError::from),
             Err(_) => Err(SandpenError::Gone),
         };

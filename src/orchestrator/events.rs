@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use actix::Addr;
+use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{Database, EventPage, EventRecord, ListEvents, WatchEvents};
 use sandpen_actors::spec::SandboxKey;
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ pub struct EventsOptions {
 /// A stream of events. Bounded: it reads on only when it is asked for more.
 #[derive(Debug)]
 pub struct Events {
-    database: Addr<Database>,
+    database: ActorRef<Database>,
     options: EventsOptions,
     read: VecDeque<EventRecord>,
     /// Where the next page begins.
@@ -41,7 +41,7 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) async fn open(database: Addr<Database>, options: EventsOptions) -> Result<Self, SandpenError> {
+    pub(super) async fn open(database: ActorRef<Database>, options: EventsOptions) -> Result<Self, SandpenError> {
         // Before the first page: what comes after it is news.
         let news = database.send(WatchEvents).await?;
         let page = page(&database, options.from, options.sandbox.clone()).await?;
@@ -84,7 +84,7 @@ impl Events {
 }
 
 async fn page(
-    database: &Addr<Database>,
+    database: &ActorRef<Database>,
     from: Option<u64>,
     sandbox: Option<SandboxKey>,
 ) -> Result<EventPage, SandpenError> {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, MailboxError};
+use actix::MailboxError;
+use chrono::Utc;
+use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{
     Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
 };
@@ -12,8 +14,8 @@ use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, Reconcile, ReconcileReport, RemoveDisk,
-    RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, Reconcile, ReconcileReport,
+    RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 
 use super::events::{Events, EventsOptions};
@@ -101,16 +103,19 @@ impl SandpenError {
     }
 }
 
+/// To so many supervisors a start is given that each of them fails on.
+const START_ATTEMPTS: usize = 10;
+
 /// The way to an orchestrator.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    supervisor: Addr<Supervisor>,
-    database: Addr<Database>,
+    supervisor: ActorRef<Supervisor>,
+    database: ActorRef<Database>,
     state_dir: Arc<StateDir>,
 }
 
 impl Handle {
-    pub(super) fn new(supervisor: Addr<Supervisor>, database: Addr<Database>, state_dir: StateDir) -> Self {
+    pub(super) fn new(supervisor: ActorRef<Supervisor>, database: ActorRef<Database>, state_dir: StateDir) -> Self {
         Self { supervisor, database, state_dir: Arc::new(state_dir) }
     }
 
@@ -120,7 +125,22 @@ impl Handle {
     /// # Errors
     /// Refusals of the specification, a live sandbox of that name, a driver that cannot be used.
     pub async fn start_sandbox(&self, spec: SandboxSpec) -> Result<SandboxRow, SandpenError> {
-        Ok(self.supervisor.send(StartSandbox { spec }).await??)
+        let (asked_at, key) = (Utc::now(), spec.key.clone());
+        for _ in 0..START_ATTEMPTS {
+            if let Ok(answer) = self.supervisor.send_once(StartSandbox { spec: spec.clone() }).await {
+                return Ok(answer?);
+            }
+            // The supervisor failed meanwhile. What it had begun, the next one goes on with.
+            match self.supervisor.send(AwaitStarted { key: key.clone() }).await? {
+                Err(SupervisorError::NotLive { .. } | SupervisorError::NotFound { .. }) => {}
+                answer => return Ok(answer?),
+            }
+            if let Some(row) = self.get(&key).await?.filter(|row| row.state.is_ended() && row.updated_at >= asked_at) {
+                // As fast as that.
+                return Ok(row);
+            }
+        }
+        Err(SandpenError::Gone)
     }
 
     /// One sandbox.
@@ -163,7 +183,7 @@ impl Handle {
     /// # Errors
     /// `NotFound`, `NotLive`.
     pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<SandboxRow, SandpenError> {
-        Ok(self.supervisor.send(StopSandbox { key: key.clone(), grace }).await??)
+        self.end(key, StopSandbox { key: key.clone(), grace }).await
     }
 
     /// Sends a signal; SIGKILL ends the microVM and resolves when it has ended.
@@ -171,7 +191,22 @@ impl Handle {
     /// # Errors
     /// `NotFound`, `NotLive`, a guest that does not answer.
     pub async fn kill(&self, key: &SandboxKey, signal: i32) -> Result<SandboxRow, SandpenError> {
-        Ok(self.supervisor.send(KillSandbox { key: key.clone(), signal }).await??)
+        self.end(key, KillSandbox { key: key.clone(), signal }).await
+    }
+
+    /// Asks for an end; what it ends may have ended before a supervisor that failed could say so.
+    async fn end<M>(&self, key: &SandboxKey, ask: M) -> Result<SandboxRow, SandpenError>
+    where
+        M: actix::Message<Result = Result<SandboxRow, SupervisorError>> + Clone + Send + 'static,
+        Supervisor: actix::Handler<M>,
+    {
+        if let Ok(answer) = self.supervisor.send_once(ask.clone()).await {
+            return Ok(answer?);
+        }
+        match self.supervisor.send(ask).await? {
+            Err(error @ SupervisorError::NotLive { .. }) => self.get(key).await?.ok_or_else(|| error.into()),
+            answer => Ok(answer?),
+        }
     }
 
     /// Resolves when the sandbox has ended and no restart is pending.
@@ -187,7 +222,15 @@ impl Handle {
     /// # Errors
     /// `NotFound`, `AlreadyLive`.
     pub async fn remove(&self, key: &SandboxKey, force: bool) -> Result<(), SandpenError> {
-        Ok(self.supervisor.send(RemoveSandbox { key: key.clone(), force }).await??)
+        let removal = RemoveSandbox { key: key.clone(), force };
+        if let Ok(answer) = self.supervisor.send_once(removal.clone()).await {
+            return Ok(answer?);
+        }
+        match self.supervisor.send(removal).await? {
+            // By the one that failed before it could answer.
+            Err(SupervisorError::NotFound { .. }) => Ok(()),
+            answer => Ok(answer?),
+        }
     }
 
     /// The disks with names of their own.
@@ -290,11 +333,20 @@ impl Handle {
     /// The supervisor itself, for an application's own actors: send it
     /// [`StartSandbox`] and the other messages, and
     /// [`SubscribeStateChanges`](sandpen_actors::supervisor::SubscribeStateChanges).
-    pub fn supervisor(&self) -> Addr<Supervisor> {
+    pub fn supervisor(&self) -> ActorRef<Supervisor> {
         self.supervisor.clone()
     }
 
-    pub(super) fn database(&self) -> &Addr<Database> {
+    /// Makes an actor panic, for tests; answers whether it was there.
+    ///
+    /// # Errors
+    /// The orchestrator has ended.
+    #[cfg(feature = "testing")]
+    pub async fn inject_panic(&self, panic: sandpen_actors::testing_panic::InjectPanic) -> Result<bool, SandpenError> {
+        Ok(self.supervisor.send(panic).await?)
+    }
+
+    pub(super) fn database(&self) -> &ActorRef<Database> {
         &self.database
     }
 

@@ -1,8 +1,9 @@
 //! A sandbox's output as a stream of chunks, read from its log.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use actix::Addr;
+use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::driver::OutputStream;
 use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
 use sandpen_actors::spec::SandboxKey;
@@ -42,7 +43,7 @@ pub struct Output {
     stream: Option<OutputStream>,
     log: PathBuf,
     /// Where a live sandbox's log writer is found; `None` for files alone.
-    live: Option<(Addr<Supervisor>, SandboxKey)>,
+    live: Option<(ActorRef<Supervisor>, SandboxKey)>,
     /// The latest start that is known.
     generation: u64,
 }
@@ -50,7 +51,7 @@ pub struct Output {
 impl Output {
     pub(super) async fn open(
         log: PathBuf,
-        supervisor: Addr<Supervisor>,
+        supervisor: ActorRef<Supervisor>,
         key: SandboxKey,
         generation: u64,
         options: OutputOptions,
@@ -112,17 +113,26 @@ impl Output {
     }
 }
 
+/// Pause until a sandbox that lost its log writer is looked at again.
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(20);
+/// So often; the takeover itself takes milliseconds.
+const TAKEOVER_TRIES: usize = 250;
+
 /// The live log's follower, or one of its files where no writer is (any more).
 async fn follow(
     log: &Path,
-    live: Option<&(Addr<Supervisor>, SandboxKey)>,
+    live: Option<&(ActorRef<Supervisor>, SandboxKey)>,
     from: FollowFrom,
 ) -> Result<LogFollower, SandpenError> {
-    if let Some((supervisor, key)) = live
-        && let Some(channels) = supervisor.send(OpenChannels { key: key.clone() }).await??
-        && let Ok(follower) = channels.log.send(Follow { from }).await
-    {
-        return Ok(follower?);
+    if let Some((supervisor, key)) = live {
+        for _ in 0..TAKEOVER_TRIES {
+            let Some(channels) = supervisor.send(OpenChannels { key: key.clone() }).await?? else { break };
+            if let Ok(follower) = channels.log.send(Follow { from }).await {
+                return Ok(follower?);
+            }
+            // Its log writer has just been lost, and its monitor does not know yet.
+            tokio::time::sleep(TAKEOVER_PAUSE).await;
+        }
     }
     let log = log.to_owned();
     let follower = tokio::task::spawn_blocking(move || LogFollower::of_files(&log, from)).await;

@@ -4,12 +4,13 @@
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use actix::{Addr, Arbiter, System};
+use actix::{Arbiter, System};
 use futures::channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit};
-use sandpen_actors::database::{Database, DatabaseError, Happening, RecordEvent};
+use sandpen_actors::actor_ref::ActorRef;
+use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening, RecordEvent};
 use sandpen_actors::driver::{Drivers, error_chain};
-use sandpen_actors::hosting::{DownReason, host_on};
+use sandpen_actors::intensity::RestartIntensity;
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Leftover, Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
 
@@ -21,23 +22,23 @@ const LOG_ARBITERS: usize = 2;
 
 /// A running thread.
 pub(super) struct Started {
-    pub(super) supervisor: Addr<Supervisor>,
-    pub(super) database: Addr<Database>,
+    pub(super) supervisor: ActorRef<Supervisor>,
+    pub(super) database: ActorRef<Database>,
     pub(super) stop: oneshot::Sender<()>,
     pub(super) thread: JoinHandle<()>,
 }
 
-type Ready = Result<(Addr<Supervisor>, Addr<Database>), StartError>;
+type Ready = Result<(ActorRef<Supervisor>, ActorRef<Database>), StartError>;
 
 /// Starts the thread and waits until its actors are ready.
-pub(super) fn start(state_dir: StateDir, drivers: Drivers) -> Result<Started, StartError> {
+pub(super) fn start(state_dir: StateDir, drivers: Drivers, intensity: RestartIntensity) -> Result<Started, StartError> {
     let (ready, is_ready) = mpsc::sync_channel::<Ready>(1);
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("sandpen".to_owned())
         .spawn(move || {
             let system = System::new();
-            system.block_on(run(state_dir, drivers, &ready, stopped));
+            system.block_on(run(state_dir, drivers, intensity, &ready, stopped));
         })
         .map_err(StartError::Thread)?;
     match is_ready.recv() {
@@ -54,10 +55,16 @@ pub(super) fn start(state_dir: StateDir, drivers: Drivers) -> Result<Started, St
 }
 
 /// Lives until `stopped` resolves: `shutdown`, or the owner was dropped.
-async fn run(state_dir: StateDir, drivers: Drivers, ready: &mpsc::SyncSender<Ready>, stopped: oneshot::Receiver<()>) {
+async fn run(
+    state_dir: StateDir,
+    drivers: Drivers,
+    intensity: RestartIntensity,
+    ready: &mpsc::SyncSender<Ready>,
+    stopped: oneshot::Receiver<()>,
+) {
     let database_arbiter = Arbiter::new();
     let log_arbiters: Vec<Arbiter> = (0..LOG_ARBITERS).map(|_| Arbiter::new()).collect();
-    match make_actors(&state_dir, drivers, &database_arbiter, &log_arbiters).await {
+    match make_actors(&state_dir, drivers, intensity, &database_arbiter, &log_arbiters).await {
         Ok(actors) => {
             let _ = ready.send(Ok(actors));
             let _ = stopped.await;
@@ -77,26 +84,26 @@ async fn run(state_dir: StateDir, drivers: Drivers, ready: &mpsc::SyncSender<Rea
 async fn make_actors(
     state_dir: &StateDir,
     drivers: Drivers,
+    intensity: RestartIntensity,
     database_arbiter: &Arbiter,
     log_arbiters: &[Arbiter],
 ) -> Ready {
-    let database = open_database(state_dir, database_arbiter).await?;
+    let database = open_database(state_dir, database_arbiter, intensity).await?;
     let started =
         Happening::OrchestratorStarted { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
     record(&database, started).await;
-    let control_arbiter = Arbiter::current();
     let config = SupervisorConfig {
         state_dir: state_dir.clone(),
         state_id: crate::paths::state_id(state_dir),
         drivers,
         database: database.clone(),
-        control_arbiter: control_arbiter.clone(),
+        control_arbiter: Arbiter::current(),
         log_arbiters: log_arbiters.iter().map(Arbiter::handle).collect(),
         supervisor_pid: std::process::id(),
         open_files_limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
+        intensity,
     };
-    let supervisor =
-        host_on(&control_arbiter, move || Supervisor::new(config), |reason| tell_end("supervisor", reason));
+    let supervisor = Supervisor::keep_running(config, restarts_recorded("supervisor", database.clone()));
     let report =
         supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
     tell_reconciled(&database, &report).await;
@@ -104,7 +111,7 @@ async fn make_actors(
 }
 
 /// Logs what a reconciliation found, and records it if it found anything.
-pub(super) async fn tell_reconciled(database: &Addr<Database>, report: &ReconcileReport) {
+pub(super) async fn tell_reconciled(database: &ActorRef<Database>, report: &ReconcileReport) {
     let ReconcileReport { adopted, resolved, leftovers } = report;
     for key in adopted {
         tracing::info!(sandbox = %key, "taken over from an earlier run");
@@ -127,7 +134,7 @@ pub(super) async fn tell_reconciled(database: &Addr<Database>, report: &Reconcil
 }
 
 /// Records an event of this orchestrator. Nothing depends on it, so a failure is only told.
-pub(super) async fn record(database: &Addr<Database>, happening: Happening) {
+pub(super) async fn record(database: &ActorRef<Database>, happening: Happening) {
     match database.send(RecordEvent::now(None, happening)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(error = error_chain(&error), "an event could not be recorded"),
@@ -136,19 +143,36 @@ pub(super) async fn record(database: &Addr<Database>, happening: Happening) {
 }
 
 /// sqlx needs its runtime: the database is opened on the arbiter it will live on.
-async fn open_database(state_dir: &StateDir, arbiter: &Arbiter) -> Result<Addr<Database>, StartError> {
-    let (opened, opening) = oneshot::channel::<Result<Database, DatabaseError>>();
+async fn open_database(
+    state_dir: &StateDir,
+    arbiter: &Arbiter,
+    intensity: RestartIntensity,
+) -> Result<ActorRef<Database>, StartError> {
+    let (opened, opening) = oneshot::channel::<Result<DatabaseFile, DatabaseError>>();
     let path = state_dir.database();
     arbiter.spawn(async move {
-        let _ = opened.send(Database::open(&path).await);
+        let _ = opened.send(DatabaseFile::open(&path).await);
     });
-    let database = opening.await.map_err(|_| StartError::ThreadEnded)??;
-    Ok(host_on(&arbiter.handle(), move || database, |reason| tell_end("database", reason)))
+    let file = opening.await.map_err(|_| StartError::ThreadEnded)??;
+    // Its own restarts are recorded by those who follow.
+    let (restarted, mut restarts) = tokio::sync::mpsc::unbounded_channel();
+    let database = Database::keep_running(file, arbiter.handle(), intensity, move || {
+        let _ = restarted.send(());
+    });
+    let mut told = restarts_recorded("database", database.clone());
+    actix_rt::spawn(async move {
+        while restarts.recv().await.is_some() {
+            told();
+        }
+    });
+    Ok(database)
 }
 
-fn tell_end(actor: &'static str, reason: DownReason) {
-    match reason {
-        DownReason::Finished => tracing::debug!(actor, "ended"),
-        DownReason::Panicked => tracing::error!(actor, "panicked; requests that need it are answered with an error"),
+/// Records each restart of an actor as an event.
+fn restarts_recorded(actor: &'static str, database: ActorRef<Database>) -> impl FnMut() + 'static {
+    move || {
+        let database = database.clone();
+        let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
+        actix_rt::spawn(async move { record(&database, restarted).await });
     }
 }

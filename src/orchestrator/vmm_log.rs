@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use actix::Addr;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::spec::SandboxKey;
 use sandpen_actors::supervisor::{Supervisor, SupervisorError, WaitSandbox};
 use sandpen_actors::vmm_log::VmmLogReader;
@@ -32,7 +32,7 @@ pub struct VmmLog {
 impl VmmLog {
     pub(super) async fn open(
         path: PathBuf,
-        supervisor: Addr<Supervisor>,
+        supervisor: ActorRef<Supervisor>,
         key: SandboxKey,
         options: VmmLogOptions,
     ) -> Result<Self, SandpenError> {

@@ -5,16 +5,22 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseActFuture, WrapFuture as _};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, ArbiterHandle, AsyncContext as _, Context, Handler,
+    ResponseActFuture, WrapFuture as _,
+};
 use sqlx::SqlitePool;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes, ListTransitions, RecordEvent,
-    RecordHealth, RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox, WatchEvents, event_queries, queries,
+    CloseDatabase, DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes,
+    ListTransitions, RecordEvent, RecordHealth, RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox,
+    WatchEvents, event_queries, queries,
 };
+use crate::actor_ref::{ActorRef, keep_running};
+use crate::intensity::RestartIntensity;
 use crate::spec::SandboxKey;
 
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
@@ -31,18 +37,15 @@ enum Pending {
     Flush(oneshot::Sender<Result<(), DatabaseError>>),
 }
 
-/// The database actor.
-pub struct Database {
+/// The open file: what every database actor of an orchestrator shares.
+#[derive(Debug, Clone)]
+pub struct DatabaseFile {
     pool: SqlitePool,
-    pending: VecDeque<Pending>,
-    writing: bool,
-    /// Changes when there may be new events.
-    events: watch::Sender<()>,
 }
 
-impl Database {
-    /// Opens the file, makes it (0600) if missing, checks it and brings its schema up to date. Call
-    /// it on the runtime on which the actor will run.
+impl DatabaseFile {
+    /// Opens the file, makes it (0600) if missing, checks it and brings its schema up to date. Call it
+    /// on the runtime on which the actor will run.
     ///
     /// # Errors
     /// A damaged, foreign or newer file, or one that cannot be written; the file is not changed then.
@@ -67,11 +70,55 @@ impl Database {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
         }
         match sqlx::migrate!("../migrations").run(&pool).await {
-            Ok(()) => Ok(Self { pool, pending: VecDeque::new(), writing: false, events: watch::Sender::new(()) }),
+            Ok(()) => Ok(Self { pool }),
             Err(MigrateError::VersionMissing(version)) => Err(DatabaseError::Newer { path: path.to_owned(), version }),
             Err(MigrateError::Execute(source)) => Err(refusal(path, source)),
             Err(source) => Err(DatabaseError::Migrate { path: path.to_owned(), source }),
         }
+    }
+}
+
+/// The database actor.
+pub struct Database {
+    #[cfg(feature = "testing")]
+    pub(super) bomb: crate::testing_panic::Bomb,
+    pool: SqlitePool,
+    pending: VecDeque<Pending>,
+    writing: bool,
+    /// Changes when there may be new events.
+    events: watch::Sender<()>,
+}
+
+impl Database {
+    /// An actor on a file of its own, see [`DatabaseFile::open`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
+        Ok(Self::on(DatabaseFile::open(path).await?))
+    }
+
+    /// An actor on an open file.
+    pub fn on(file: DatabaseFile) -> Self {
+        Self {
+            #[cfg(feature = "testing")]
+            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Database),
+            pool: file.pool,
+            pending: VecDeque::new(),
+            writing: false,
+            events: watch::Sender::new(()),
+        }
+    }
+
+    /// Hosts an actor on `arbiter`, where the file was opened, and another one whenever it panicked: what
+    /// had not been answered is sent again by whoever waits for it, and recorded once.
+    pub fn keep_running(
+        file: DatabaseFile,
+        arbiter: ArbiterHandle,
+        intensity: RestartIntensity,
+        on_restart: impl FnMut() + 'static,
+    ) -> ActorRef<Self> {
+        keep_running(arbiter, intensity, move |_| Self::on(file.clone()), on_restart)
     }
 
     /// Whether [`Database::open`] would find a file of its own version, or none; changes nothing.
@@ -196,8 +243,16 @@ async fn write_events(pool: &SqlitePool, events: Vec<(RecordEvent, oneshot::Send
     }
 }
 
+#[cfg(feature = "testing")]
+crate::testing_panic::takes_panics!(Database);
+
 impl Actor for Database {
     type Context = Context<Self>;
+
+    #[cfg(feature = "testing")]
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bomb.stopped();
+    }
 }
 
 impl Handler<RecordTransition> for Database {
@@ -213,6 +268,29 @@ impl Handler<Flush> for Database {
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) -> Self::Result {
         self.wait_for(Pending::Flush, ctx)
+    }
+}
+
+impl Handler<CloseDatabase> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, _: CloseDatabase, ctx: &mut Self::Context) -> Self::Result {
+        let pool = self.pool.clone();
+        let flushed = self.wait_for(Pending::Flush, ctx);
+        Box::pin(
+            flushed
+                .then(|flushed, this, _| {
+                    async move {
+                        pool.close().await;
+                        flushed
+                    }
+                    .into_actor(this)
+                })
+                .map(|closed, _, ctx| {
+                    ctx.stop();
+                    closed
+                }),
+        )
     }
 }
 

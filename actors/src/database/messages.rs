@@ -161,6 +161,11 @@ pub struct RemoveSandbox(pub SandboxId);
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct Flush;
 
+/// Writes everything out, closes the file and ends the actor; SQLite's own files beside it go then.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct CloseDatabase;
+
 /// Records what happened; it is durable when this is answered.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]

@@ -19,7 +19,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use actor::Database;
+pub use actor::{Database, DatabaseFile};
 pub use events::*;
 pub use messages::*;
 

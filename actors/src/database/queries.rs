@@ -224,7 +224,8 @@ pub(super) async fn record_health(pool: &SqlitePool, record: RecordHealth) -> Re
         .map_err(sql("recording a sandbox's health"))
 }
 
-/// Removes a row that is not live, with its history (by the foreign key).
+/// Removes a row that is not live, with its history (by the foreign key). One that is not there is
+/// removed already: the message may have been sent again.
 pub(super) async fn remove(pool: &SqlitePool, sandbox: SandboxId) -> Result<(), DatabaseError> {
     let removed = sqlx::query(
         "DELETE FROM sandboxes WHERE id = ?1 AND status NOT IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')",
@@ -239,7 +240,7 @@ pub(super) async fn remove(pool: &SqlitePool, sandbox: SandboxId) -> Result<(), 
     let exists = sqlx::query("SELECT 1 FROM sandboxes WHERE id = ?1").bind(sandbox).fetch_optional(pool).await;
     match exists.map_err(sql("removing a sandbox"))? {
         Some(_) => Err(DatabaseError::StillLive),
-        None => Err(DatabaseError::UnknownSandbox { sandbox }),
+        None => Ok(()),
     }
 }
 

@@ -41,12 +41,16 @@ pub struct LogWriter {
     pub(super) closing: Option<Closing>,
     idle_timer: bool,
     last_use: Instant,
+    #[cfg(feature = "testing")]
+    bomb: crate::testing_panic::Bomb,
 }
 
 impl LogWriter {
     /// A writer that touches no file before it is started.
     pub fn new(config: LogConfig) -> Self {
         Self {
+            #[cfg(feature = "testing")]
+            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::LogWriter),
             store: Store::new(config.clone()),
             config,
             sources: BTreeMap::new(),
@@ -238,8 +242,16 @@ fn write_all(room: &super::store::Room, bytes: &[u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(&room.segment.log, bytes, room.offset)
 }
 
+#[cfg(feature = "testing")]
+crate::testing_panic::takes_panics!(LogWriter);
+
 impl Actor for LogWriter {
     type Context = Context<Self>;
+
+    #[cfg(feature = "testing")]
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bomb.stopped();
+    }
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(StopWithoutAddress);

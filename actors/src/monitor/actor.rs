@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Recipient,
-    ResponseActFuture, WrapFuture as _,
+    Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, ResponseActFuture,
+    WrapFuture as _,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::life::{Command, Life};
 use super::{Abandon, AwaitProcess, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
+use crate::actor_ref::ActorRef;
 use crate::database::{Database, SandboxRow};
 use crate::driver::{Driver, Launch, VmmProcess};
 use crate::log_writer::LogWriter;
@@ -25,6 +26,9 @@ pub enum StartMode {
     Launch,
     /// Found again; its state may have changed while nobody watched. The row is live.
     Adopt,
+    /// Found again after its monitor was lost under this very orchestrator: where nothing had been made
+    /// yet, it is made.
+    Resume,
 }
 
 /// What a monitor needs.
@@ -40,13 +44,15 @@ pub struct MonitorConfig {
     /// The sandbox's log.
     pub log: Addr<LogWriter>,
     /// The database.
-    pub database: Addr<Database>,
-    /// Who hears of every durable state change.
-    pub events: Recipient<StateChanged>,
+    pub database: ActorRef<Database>,
+    /// Hears of every durable state change; runs on the monitor's arbiter.
+    pub on_change: Arc<dyn Fn(StateChanged) + Send + Sync>,
 }
 
 /// The monitor of one microVM.
 pub struct Monitor {
+    #[cfg(feature = "testing")]
+    pub(super) bomb: crate::testing_panic::Bomb,
     life: Option<Life>,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SandboxState>,
@@ -61,7 +67,15 @@ impl Monitor {
         let (state_sender, state) = watch::channel(config.row.state.clone());
         let (process_sender, process) = watch::channel(None);
         let log = config.log.clone();
-        Self { life: Some(Life::new(config, inbox, state_sender, process_sender)), commands, state, process, log }
+        Self {
+            #[cfg(feature = "testing")]
+            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Monitor),
+            life: Some(Life::new(config, inbox, state_sender, process_sender)),
+            commands,
+            state,
+            process,
+            log,
+        }
     }
 
     fn pass_on<T: 'static>(
@@ -79,8 +93,16 @@ impl Monitor {
     }
 }
 
+#[cfg(feature = "testing")]
+crate::testing_panic::takes_panics!(Monitor);
+
 impl Actor for Monitor {
     type Context = Context<Self>;
+
+    #[cfg(feature = "testing")]
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bomb.stopped();
+    }
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(life) = self.life.take() {

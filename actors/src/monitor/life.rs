@@ -101,6 +101,13 @@ impl Life {
         let made = match self.config.mode {
             StartMode::Launch => self.config.driver.launch(self.config.launch.clone()).await,
             StartMode::Adopt => self.config.driver.adopt(self.config.launch.clone()).await,
+            StartMode::Resume => match self.config.driver.adopt(self.config.launch.clone()).await {
+                // A microVM that ran would have left its waiter.
+                Err(DriverError::Gone) if self.config.row.state == SandboxState::Starting => {
+                    self.config.driver.launch(self.config.launch.clone()).await
+                }
+                found => found,
+            },
         };
         let vmm = match made {
             Ok(vmm) => vmm,
@@ -123,13 +130,14 @@ impl Life {
 
     /// Nothing to watch: the start failed, or nothing is left of an earlier microVM.
     async fn end_without_vmm(&mut self, error: &DriverError) -> Result<(), Interrupted> {
-        match (self.config.mode, error) {
-            (StartMode::Launch, error) => {
+        let is_new = self.config.mode != StartMode::Adopt && self.config.row.state == SandboxState::Starting;
+        match (is_new, error) {
+            (true, error) => {
                 let reason = FailureReason::SpawnFailed { message: error.chain() };
                 self.close_log().await?;
                 self.apply(Event::SpawnFailed(reason)).await
             }
-            (StartMode::Adopt, error) => {
+            (false, error) => {
                 let reason = match error {
                     DriverError::Gone => FailureReason::Lost,
                     error => FailureReason::Internal { message: error.chain() },
@@ -420,7 +428,7 @@ impl Life {
             (self.health, self.checking) = (None, None);
         }
         self.state.send_replace(self.config.row.state.clone());
-        self.config.events.do_send(StateChanged { row: Arc::new(self.config.row.clone()) });
+        (self.config.on_change)(StateChanged { row: Arc::new(self.config.row.clone()) });
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, ResponseActFuture,
+    Actor, ActorFutureExt as _, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, ResponseActFuture,
     WrapFuture as _,
 };
 use chrono::Utc;
@@ -16,9 +16,12 @@ use super::child::Child;
 use super::disks;
 use super::restart::{Occasion, pause_before_restart, row_wants_restart};
 use super::start::record;
+use super::succession::Succession;
 use super::{Shutdown, SupervisorError};
+use crate::actor_ref::ActorRef;
 use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
+use crate::intensity::RestartIntensity;
 use crate::log_writer::{LogError, remove_files};
 use crate::monitor::{StateChanged, Stop};
 use crate::process_identity::boot_id;
@@ -35,6 +38,7 @@ const FILES_BESIDE: u64 = 128;
 pub(super) type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
 
 /// What the supervisor needs.
+#[derive(Clone)]
 pub struct SupervisorConfig {
     /// Where everything lies.
     pub state_dir: StateDir,
@@ -43,7 +47,7 @@ pub struct SupervisorConfig {
     /// The drivers of this host.
     pub drivers: Drivers,
     /// The database actor.
-    pub database: Addr<Database>,
+    pub database: ActorRef<Database>,
     /// Where monitors run: the supervisor's own arbiter.
     pub control_arbiter: ArbiterHandle,
     /// Where log writers run; at least one.
@@ -52,10 +56,14 @@ pub struct SupervisorConfig {
     pub supervisor_pid: u32,
     /// How many files this process may open.
     pub open_files_limit: u64,
+    /// How often a sandbox may lose its monitor or its log writer before it is FAILED.
+    pub intensity: RestartIntensity,
 }
 
 /// The supervisor of all sandboxes of one state directory.
 pub struct Supervisor {
+    #[cfg(feature = "testing")]
+    pub(super) bomb: crate::testing_panic::Bomb,
     pub(super) config: SupervisorConfig,
     pub(super) children: HashMap<SandboxKey, Child>,
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
@@ -65,12 +73,17 @@ pub struct Supervisor {
     pub(super) reconciled: bool,
     /// The host's boot; `None` where it cannot be told.
     pub(super) boot_id: Option<String>,
+    /// Set where another one follows when this one panics.
+    pub(super) itself: Option<ActorRef<Self>>,
+    pub(super) succession: Option<Succession>,
 }
 
 impl Supervisor {
     /// A supervisor without children; send [`Reconcile`] first.
     pub fn new(config: SupervisorConfig) -> Self {
         Self {
+            #[cfg(feature = "testing")]
+            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Supervisor),
             config,
             children: HashMap::new(),
             subscribers: Vec::new(),
@@ -78,6 +91,8 @@ impl Supervisor {
             removing_disks: HashSet::new(),
             reconciled: false,
             boot_id: boot_id().ok(),
+            itself: None,
+            succession: None,
         }
     }
 
@@ -313,6 +328,18 @@ impl Supervisor {
     }
 }
 
+#[cfg(feature = "testing")]
+crate::testing_panic::takes_panics!(Supervisor);
+
 impl Actor for Supervisor {
     type Context = Context<Self>;
+
+    #[cfg(feature = "testing")]
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bomb.stopped();
+    }
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.inherit(ctx);
+    }
 }

@@ -1,21 +1,15 @@
 //! What the supervisor knows of one sandbox that has not ended.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use actix::{Addr, SpawnHandle};
 use tokio::sync::oneshot;
 
 use crate::database::SandboxRow;
+use crate::intensity::RecentFailures;
 use crate::log_writer::LogWriter;
 use crate::monitor::{Monitor, Stop};
 use crate::spec::DiskName;
-
-/// A monitor may be lost this often within [`INTENSITY_WINDOW`]; once more, and its sandbox is FAILED.
-const INTENSITY_LIMIT: usize = 5;
-/// See [`INTENSITY_LIMIT`].
-const INTENSITY_WINDOW: Duration = Duration::from_secs(30);
 
 /// Whoever waits for a row.
 pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;
@@ -43,7 +37,8 @@ pub(super) struct Child {
     pub(super) removing: bool,
     /// The named disk of one that has no row yet.
     pub(super) reserved_disk: Option<DiskName>,
-    lost_monitors: VecDeque<Instant>,
+    /// Losses of its monitor or its log writer.
+    pub(super) losses: RecentFailures,
 }
 
 impl Child {
@@ -88,30 +83,5 @@ impl Child {
                 let _ = sender.send(row.clone());
             }
         }
-    }
-
-    /// Counts a lost monitor; false when that was once too often.
-    pub(super) fn may_lose_monitor(&mut self, now: Instant) -> bool {
-        while self.lost_monitors.front().is_some_and(|at| now.duration_since(*at) > INTENSITY_WINDOW) {
-            self.lost_monitors.pop_front();
-        }
-        self.lost_monitors.push_back(now);
-        self.lost_monitors.len() <= INTENSITY_LIMIT
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn losses_count_within_the_window_only() {
-        let mut child = Child::default();
-        let start = Instant::now();
-        for _ in 0..INTENSITY_LIMIT {
-            assert!(child.may_lose_monitor(start));
-        }
-        assert!(!child.may_lose_monitor(start));
-        assert!(child.may_lose_monitor(start + INTENSITY_WINDOW + Duration::from_secs(1)));
     }
 }

@@ -1,6 +1,6 @@
 //! One handler per message: requests in, ends heard.
 
-use actix::{ActorFutureExt as _, AsyncContext as _, Handler, ResponseActFuture, WrapFuture as _};
+use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Handler, ResponseActFuture, WrapFuture as _};
 use futures::future::join_all;
 use nix::libc::SIGKILL;
 use tokio::sync::oneshot;
@@ -8,14 +8,16 @@ use tokio::sync::oneshot;
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::start::reserve_row;
+use super::succession::lives;
 use super::{
-    AwaitRestart, KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox, SubscribeStateChanges,
-    SupervisorError, WaitSandbox,
+    AwaitRestart, AwaitStarted, KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
+    SubscribeStateChanges, SupervisorError, WaitSandbox,
 };
 use crate::database::{GetSandbox, SandboxRow};
-use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, StartMode, StateChanged, Stop};
+use crate::hosting::DownReason;
+use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop};
 use crate::spec::SandboxKey;
-use crate::state::StoppedBy;
+use crate::state::{SandboxState, StoppedBy};
 
 /// What a kill leaves for a monitor that comes later.
 const KILLED: Stop = Stop { grace: std::time::Duration::ZERO, by: StoppedBy::Request };
@@ -65,6 +67,23 @@ impl Handler<StartSandbox> for Supervisor {
             let row = async move { started?.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
             row.into_actor(this)
         }))
+    }
+}
+
+impl Handler<AwaitStarted> for Supervisor {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, AwaitStarted { key }: AwaitStarted, _: &mut Self::Context) -> Self::Result {
+        let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) else {
+            return self.not_live(&key);
+        };
+        let (sender, started) = oneshot::channel();
+        child.until_started.push(sender);
+        if child.row.as_ref().is_some_and(|row| !matches!(row.state, SandboxState::Created | SandboxState::Starting)) {
+            child.answer_started();
+        }
+        let row = async move { started.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
+        Box::pin(row.into_actor(self))
     }
 }
 
@@ -151,13 +170,22 @@ impl Handler<OpenChannels> for Supervisor {
     type Result = Answer<Option<Channels>>;
 
     fn handle(&mut self, OpenChannels { key }: OpenChannels, _: &mut Self::Context) -> Self::Result {
-        let monitor = self.children.get(&key).and_then(|child| child.monitor.clone());
-        let channels = async move {
+        // Between two monitors of one microVM, the second one is waited for.
+        let (hosted, until_hosted) = oneshot::channel();
+        if let Some(child) = self.children.get_mut(&key)
+            && child.row.as_ref().is_some_and(|row| row.state.is_live())
+            && !lives(child.monitor.as_ref())
+        {
+            child.until_hosted.push(hosted);
+        }
+        let hosted = async move { until_hosted.await.is_ok() }.into_actor(self);
+        let monitor = hosted.map(move |_, this, _| this.children.get(&key).and_then(|child| child.monitor.clone()));
+        let channels = |monitor: Option<Addr<Monitor>>| async move {
             let Some(monitor) = monitor else { return Ok(None) };
             // A monitor that has just ended is the same as none.
             Ok(monitor.send(GetChannels).await.ok().and_then(Result::ok))
         };
-        Box::pin(channels.into_actor(self))
+        Box::pin(monitor.then(move |monitor, this, _| channels(monitor).into_actor(this)))
     }
 }
 
@@ -219,6 +247,30 @@ impl Handler<Shutdown> for Supervisor {
     }
 }
 
+#[cfg(feature = "testing")]
+impl Handler<crate::testing_panic::InjectPanic> for Supervisor {
+    type Result = bool;
+
+    fn handle(&mut self, inject: crate::testing_panic::InjectPanic, ctx: &mut Self::Context) -> bool {
+        use crate::testing_panic::{ActorKind, Panic};
+        let panic = Panic(inject.place);
+        let child = inject.sandbox.as_ref().and_then(|key| self.children.get(key));
+        match inject.actor {
+            ActorKind::Supervisor => ctx.address().do_send(panic),
+            ActorKind::Database => self.config.database.tell(panic),
+            ActorKind::Monitor => match child.and_then(|child| child.monitor.as_ref()) {
+                Some(monitor) => monitor.do_send(panic),
+                None => return false,
+            },
+            ActorKind::LogWriter => match child.and_then(|child| child.log.as_ref()) {
+                Some(log) => log.do_send(panic),
+                None => return false,
+            },
+        }
+        true
+    }
+}
+
 impl Handler<StateChanged> for Supervisor {
     type Result = ();
 
@@ -233,6 +285,10 @@ impl Handler<Down> for Supervisor {
     fn handle(&mut self, Down { key, generation, reason }: Down, ctx: &mut Self::Context) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let Some(row) = child.row.clone().filter(|row| row.generation == generation) else { return };
+        if lives(child.monitor.as_ref()) {
+            // The end of one whose successor is at work already.
+            return;
+        }
         child.monitor = None;
         let leaving = self.shutting_down.is_some_and(|shutdown| shutdown.grace.is_none());
         if !row.state.is_live() {
@@ -242,6 +298,9 @@ impl Handler<Down> for Supervisor {
             self.children.remove(&key);
         } else {
             tracing::warn!(sandbox = %key, ?reason, "a monitor was lost; its microVM is adopted by a new one");
+            if reason == DownReason::Panicked {
+                self.record_restart(&key, "monitor", ctx);
+            }
             self.adopt_again(&key, ctx);
         }
     }

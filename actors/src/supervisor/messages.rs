@@ -1,5 +1,5 @@
 //! What the supervisor takes. These are the public messages: an application's own actors send them
-//! to `Addr<Supervisor>`.
+//! to the supervisor ([`ActorRef`](crate::actor_ref::ActorRef)).
 
 use std::time::Duration;
 
@@ -17,6 +17,14 @@ use crate::spec::{DiskName, SandboxKey, SandboxSpec};
 pub struct StartSandbox {
     /// What to start; checked again by the supervisor ([`SandboxSpec::check_values`]).
     pub spec: SandboxSpec,
+}
+
+/// Answers as [`StartSandbox`] does for a start that is under way, or the row of a sandbox that runs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, SupervisorError>")]
+pub struct AwaitStarted {
+    /// Which.
+    pub key: SandboxKey,
 }
 
 /// Ends a sandbox gracefully and answers its row when it has ended. No restart follows.

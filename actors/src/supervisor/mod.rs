@@ -23,6 +23,7 @@ mod orphans;
 mod reconcile;
 mod restart;
 mod start;
+mod succession;
 #[cfg(test)]
 mod tests;
 

@@ -29,7 +29,7 @@ use super::restart::{Occasion, row_wants_restart};
 use super::{Leftover, LeftoverKind, Reconcile, ReconcileReport, SupervisorError};
 use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::driver::error_chain;
-use crate::monitor::{AwaitProcess, Monitor};
+use crate::monitor::{AwaitProcess, Monitor, StartMode};
 use crate::spec::SandboxKey;
 use crate::state::SandboxState;
 use crate::state_dir::StateDir;
@@ -212,8 +212,7 @@ impl Supervisor {
         if row.stopped_by.is_some() {
             row.restarts_in_a_row = 0;
         }
-        let mut child = Child::default();
-        child.row = Some(Arc::new(row.clone()));
+        let child = Child { row: Some(Arc::new(row.clone())), ..Child::default() };
         self.children.insert(row.spec.key.clone(), child);
         self.back_off(row, ctx);
     }
@@ -228,7 +227,7 @@ impl Supervisor {
             work.report.adopted.push(key);
             return;
         }
-        self.adopt(row, ctx);
+        self.adopt(row, StartMode::Adopt, ctx);
         let Some(child) = self.children.get_mut(&key) else { return };
         let (sender, settled) = oneshot::channel();
         child.until_settled.push(sender);

@@ -10,7 +10,9 @@ use nix::libc::SIGKILL;
 use super::SupervisorError;
 use super::actor::Supervisor;
 use super::disks;
-use crate::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
+use super::succession::lives;
+use crate::actor_ref::ActorRef;
+use crate::database::{Database, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::hosting::{DownReason, host_on};
 use crate::log_writer::{LogConfig, LogWriter};
@@ -24,11 +26,11 @@ use crate::transition::advance;
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Pause before a restart that could not be recorded is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Applies one edge to a row that has no monitor and makes it durable.
 pub(super) async fn record(
-    database: &actix::Addr<Database>,
+    database: &ActorRef<Database>,
     row: &SandboxRow,
     event: Event,
 ) -> Result<SandboxRow, SupervisorError> {
@@ -44,7 +46,7 @@ pub(super) async fn record(
 
 /// The row of a sandbox that is about to be started, durable and STARTING.
 pub(super) async fn reserve_row(
-    database: actix::Addr<Database>,
+    database: ActorRef<Database>,
     dir: StateDir,
     spec: SandboxSpec,
     driver: &'static str,
@@ -94,7 +96,7 @@ impl Supervisor {
         let launch = self.launch_of(&row);
         let log_arbiter = self.log_arbiter(&key);
         let log_path = self.config.state_dir.log(&key);
-        let supervisor = ctx.address();
+        let supervisor = self.itself(ctx);
         let child = self.children.entry(key.clone()).or_default();
         let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
             let config = LogConfig::new(log_path, row.spec.log, generation);
@@ -102,11 +104,12 @@ impl Supervisor {
             let supervisor = supervisor.clone();
             let on_down = move |reason| {
                 if reason == DownReason::Panicked {
-                    supervisor.do_send(lost);
+                    supervisor.tell(lost);
                 }
             };
             host_on(&log_arbiter, move || LogWriter::new(config), on_down)
         });
+        let listener = supervisor.clone();
         let config = MonitorConfig {
             row: row.clone(),
             mode,
@@ -114,13 +117,13 @@ impl Supervisor {
             launch,
             log: log.clone(),
             database: self.config.database.clone(),
-            events: supervisor.clone().recipient(),
+            on_change: Arc::new(move |changed| listener.tell(changed)),
         };
         let down_key = key.clone();
         let monitor = host_on(
             &self.config.control_arbiter,
             move || Monitor::new(config),
-            move |reason| supervisor.do_send(Down { key: down_key, generation, reason }),
+            move |reason| supervisor.tell(Down { key: down_key, generation, reason }),
         );
         if let Some(stop) = child.stop {
             monitor.do_send(stop);
@@ -134,17 +137,29 @@ impl Supervisor {
         }
     }
 
+    /// An event for each actor that panicked. Nothing depends on it, so a failure is only told.
+    pub(super) fn record_restart(&mut self, key: &SandboxKey, actor: &'static str, ctx: &mut Context<Self>) {
+        let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
+        let recorded = self.config.database.send(RecordEvent::now(Some(key.clone()), restarted));
+        ctx.spawn(recorded.into_actor(self).map(|recorded, _, _| {
+            if !matches!(recorded, Ok(Ok(()))) {
+                tracing::warn!(?recorded, "an event could not be recorded");
+            }
+        }));
+    }
+
     /// A live sandbox lost its monitor or its log writer: find the microVM again.
     pub(super) fn adopt_again(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
+        let intensity = self.config.intensity;
         let Some(child) = self.children.get_mut(key) else { return };
-        let may_go_on = child.may_lose_monitor(Instant::now());
+        let may_go_on = child.losses.count(Instant::now(), intensity);
         let database = self.config.database.clone();
         let wanted = key.clone();
         let key = key.clone();
         // What was told last can be older than what is durable.
         let read = async move { database.send(GetSandbox(wanted)).await };
         ctx.spawn(read.into_actor(self).map(move |row, this, ctx| match row {
-            Ok(Ok(Some(row))) if row.state.is_live() && may_go_on => this.adopt(row, ctx),
+            Ok(Ok(Some(row))) if row.state.is_live() && may_go_on => this.adopt(row, StartMode::Resume, ctx),
             Ok(Ok(Some(row))) if row.state.is_live() => this.give_up(row, ctx),
             Ok(Ok(Some(row))) => {
                 this.note_row(&Arc::new(row));
@@ -158,11 +173,11 @@ impl Supervisor {
     }
 
     /// Looks for the microVM of a live row.
-    pub(super) fn adopt(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
+    pub(super) fn adopt(&mut self, mut row: SandboxRow, mode: StartMode, ctx: &mut Context<Self>) {
         row.supervisor_pid = self.config.supervisor_pid;
         row.boot_id.clone_from(&self.boot_id);
         match self.driver_of(&row) {
-            Ok(driver) => self.host_child(row, driver, StartMode::Adopt, ctx),
+            Ok(driver) => self.host_child(row, driver, mode, ctx),
             Err(error) => {
                 tracing::error!(sandbox = %row.spec.key, error = %error.chain(), "a live sandbox's driver is not there");
                 self.give_up(row, ctx);
@@ -170,7 +185,7 @@ impl Supervisor {
         }
     }
 
-    fn driver_of(&self, row: &SandboxRow) -> Result<Arc<dyn Driver>, DriverError> {
+    pub(super) fn driver_of(&self, row: &SandboxRow) -> Result<Arc<dyn Driver>, DriverError> {
         let choice = row.driver.clone().map_or(crate::spec::DriverChoice::Auto, crate::spec::DriverChoice::Named);
         self.config.drivers.select(&choice, row.spec.network)
     }
@@ -253,14 +268,17 @@ impl actix::Handler<LogLost> for Supervisor {
     type Result = ();
 
     /// One way back for every loss: the monitor lets go, and a new pair adopts the microVM.
-    fn handle(&mut self, LogLost { key, generation }: LogLost, _: &mut Self::Context) {
+    fn handle(&mut self, LogLost { key, generation }: LogLost, ctx: &mut Self::Context) {
+        // One that lives is the lost one's successor.
         if let Some(child) = self.children.get_mut(&key)
             && child.row.as_ref().is_some_and(|row| row.generation == generation)
+            && !lives(child.log.as_ref())
         {
             child.log = None;
             if let Some(monitor) = &child.monitor {
                 monitor.do_send(Abandon);
             }
+            self.record_restart(&key, "log_writer", ctx);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::database::{Database, GetSandbox, ListTransitions, SandboxRow};
 use crate::driver::{Drivers, OutputStream, VmmEvent};
 use crate::fake_driver::{Asked, FakeDriver, FakeVmm};
 use crate::hosting::host_on;
+use crate::intensity::RestartIntensity;
 use crate::monitor::StateChanged;
 use crate::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use crate::state::{ExitStatus, FailureReason, SandboxState};
@@ -48,11 +49,12 @@ impl Stage {
             state_dir,
             state_id: "test".into(),
             drivers: Drivers::default().with(Arc::new(driver.clone())),
-            database: database.clone(),
+            database: database.clone().into(),
             control_arbiter: Arbiter::current(),
             log_arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             supervisor_pid: std::process::id(),
             open_files_limit: 1024,
+            intensity: RestartIntensity::default(),
         };
         let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {});
         Self { supervisor, database, driver, arrivals, dir, arbiters }
