@@ -555,6 +555,30 @@ fn a_daemon_is_replaced_while_a_sandbox_floods() {
 }
 
 #[test]
+fn a_kept_daemon_comes_back_by_itself_and_ends_when_it_is_told_to() {
+    let home = Home::new();
+    let mut keeper = home.sandpen(&["daemon", "--keep"]).stderr(Stdio::piped()).spawn().unwrap();
+    let holder = || fs::read_to_string(home.state().join("daemon.lock")).ok()?.trim().parse::<u32>().ok();
+    until("it runs", || holder().is_some());
+    output(run(&home, "a", &["-d"], "exec sleep 1000"));
+    let pid = home.inspect("a")["microvm_pid"].clone();
+    for _ in 0..3 {
+        let killed = holder().unwrap();
+        assert_ne!(killed, keeper.id());
+        send(killed, Signal::SIGKILL);
+        // Nobody asks for anything meanwhile.
+        until("another one runs", || holder().is_some_and(|holder| holder != killed));
+    }
+    assert_eq!(home.inspect("a")["microvm_pid"], pid);
+    assert!(keeper.try_wait().unwrap().is_none());
+    home.ok(&["kill", "a"]);
+    send(keeper.id(), Signal::SIGTERM);
+    let ended = finish(keeper);
+    assert!(ended.status.success(), "{}", explain(&ended));
+    assert!(home.processes().is_empty(), "{:?}", home.processes());
+}
+
+#[test]
 fn a_second_signal_cuts_the_grace_short() {
     let home = Home::new();
     let daemon = daemon(&home, &["--stop-sandboxes", "--time", "86400"]);

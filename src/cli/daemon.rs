@@ -21,6 +21,7 @@ systemd (a whole unit is in contrib/systemd/):
   ExecStart=/usr/bin/sandpen daemon
   Restart=always
   KillMode=process        (any other mode would end the microVMs with the daemon)")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Stop all sandboxes when a signal ends the daemon
     #[arg(long)]
@@ -32,6 +33,9 @@ pub struct Args {
     /// is ended when this version could not take over
     #[arg(long)]
     replace: bool,
+    /// Start the daemon again whenever it crashes, where no service manager does
+    #[arg(long, conflicts_with = "background")]
+    keep: bool,
     /// Leave the session and tell readiness on stdout
     #[arg(long, hide = true)]
     background: bool,
@@ -57,6 +61,12 @@ fn end_other(global: &Global) -> Result<(), CliError> {
 
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     print::start_tracing();
+    if args.keep {
+        let mut command = std::process::Command::new(std::env::current_exe().map_err(CliError::OwnProgram)?);
+        // Everything but `--keep`: the first daemon may replace another one, and so may the next.
+        command.args(std::env::args_os().skip(1).filter(|arg| arg != "--keep"));
+        return daemon::keep(command).map_err(CliError::Keep);
+    }
     let options = DaemonOptions {
         state_dir: global.state_dir(),
         data_dir: global.data_dir(),

@@ -17,6 +17,9 @@ pub enum CliError {
     /// The daemon could not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The daemon cannot be started again and again.
+    #[error("running the daemon under its keeper")]
+    Keep(#[source] std::io::Error),
     /// The daemon that runs is not replaced.
     #[error(transparent)]
     Replace(#[from] ReplaceError),

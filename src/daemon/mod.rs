@@ -9,6 +9,7 @@
 
 mod drivers;
 mod events;
+mod keeper;
 mod notify;
 mod ready;
 mod reject;
@@ -30,6 +31,7 @@ use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use keeper::keep;
 pub use ready::Readiness;
 pub use replace::{ReplaceError, check_can_take_over};
 use shared::{Shared, ShutdownOrder};
@@ -123,6 +125,9 @@ pub fn run(options: &DaemonOptions) -> Result<(), DaemonError> {
 }
 
 fn prepare(options: &DaemonOptions) -> Result<StateDir, DaemonError> {
+    // Whoever started us may have blocked the signals that end us.
+    let unblocked = nix::sys::signal::SigSet::empty().thread_set_mask();
+    unblocked.map_err(|errno| DaemonError::system("taking signals")(errno.into()))?;
     if options.background {
         // Fails only for a leader of a process group, which then is as far from the terminal as
         // its parent wanted it.

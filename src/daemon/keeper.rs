@@ -1,0 +1,77 @@
+//! The parent of a daemon where no service manager is: starts it again when it crashed. It holds
+//! nothing, so that its own death costs nothing: the daemon goes on, and so do the microVMs.
+//!
+//! ```text
+//!   start ─▶ waiting ─┬ ended with a code ──▶ ends with the same
+//!     ▲               ├ killed or panicked ─▶ pause ─┐    (too often in a row: ends)
+//!     └───────────────┼──────────────────────────────┘
+//!                     └ SIGTERM, SIGINT, SIGHUP ─▶ passed on
+//! ```
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+/// Crashes in a row after which it is no use to go on.
+const CRASHES_MAX: u32 = 10;
+/// Pause before the second start in a row; doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A daemon that ran this long was healthy: its crash counts as the first again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// What a Rust program ends with after a panic of its main thread.
+const PANIC_CODE: i32 = 101;
+
+/// Runs `command`, again after each crash, until it ends by itself; its exit code. To be called while
+/// this process has one thread.
+///
+/// # Errors
+/// It cannot be executed or waited for.
+pub fn keep(mut command: Command) -> io::Result<u8> {
+    let mut awaited = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
+        awaited.add(signal);
+    }
+    // Blocked, so that none is lost between two waits. The daemon unblocks them for itself.
+    awaited.thread_block()?;
+    let mut crashes = 0;
+    loop {
+        let started = Instant::now();
+        let status = run(&mut command, &awaited)?;
+        if let Some(code) = status.code().filter(|code| *code != PANIC_CODE) {
+            return Ok(u8::try_from(code).unwrap_or(1));
+        }
+        crashes = if started.elapsed() >= HEALTHY_AFTER { 1 } else { crashes + 1 };
+        if crashes > CRASHES_MAX {
+            tracing::error!(%status, "the daemon crashed {crashes} times in a row; giving up");
+            return Ok(1);
+        }
+        let pause = if crashes == 1 { Duration::ZERO } else { PAUSE.saturating_mul(1 << (crashes - 2)).min(PAUSE_MAX) };
+        tracing::error!(%status, ?pause, "the daemon crashed and is started again");
+        std::thread::sleep(pause);
+    }
+}
+
+fn run(command: &mut Command, awaited: &SigSet) -> io::Result<ExitStatus> {
+    let mut child = command.spawn()?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    loop {
+        let signal = awaited.wait()?;
+        if let Some(status) = child.try_wait()? {
+            if signal == Signal::SIGCHLD || status.signal().is_none() {
+                return Ok(status);
+            }
+            // Asked to end, and it has ended.
+            return Ok(ExitStatus::from_raw(0));
+        }
+        if signal != Signal::SIGCHLD {
+            // Not reaped, so the pid is still its own.
+            kill(pid, signal)?;
+        }
+    }
+}
