@@ -186,7 +186,7 @@ impl Chaos {
     }
 
     fn carry_out(&mut self, step: Step) {
-        self.hindered |= matches!(step.action, Action::KillDaemon | Action::FillDisk(_));
+        self.hindered |= matches!(step.action, Action::KillDaemon | Action::KillAll | Action::FillDisk(_));
         let done = match step.action {
             Action::Start(kind) => self.may_start(kind).then(|| self.start(kind)),
             Action::Rerun => self
@@ -206,6 +206,16 @@ impl Chaos {
                 self.sandboxes[at].paused = true;
                 daemon::send(self.sandboxes[at].vmm.unwrap().0, Signal::SIGSTOP);
             }),
+            Action::KillWaiter => self.live_target(step).and_then(|at| self.kill_waiter(at)),
+            Action::KillAll => {
+                let outage = daemon::kill_daemon(&self.home);
+                for at in 0..self.sandboxes.len() {
+                    if self.sandboxes[at].life == Life::Live {
+                        self.kill_waiter(at);
+                    }
+                }
+                outage.map(|outage| self.outages.push(outage))
+            }
             Action::KillDaemon => daemon::kill_daemon(&self.home).map(|outage| self.outages.push(outage)),
             Action::PauseDaemon(time) => match self.daemon_paused {
                 Some(_) => None,
@@ -225,6 +235,13 @@ impl Chaos {
         if done.is_some() {
             self.report.count(deed(step.action));
         }
+    }
+
+    fn kill_waiter(&mut self, at: usize) -> Option<()> {
+        let pid = self.home.waiter(&self.sandboxes[at].name)?;
+        daemon::send(pid, Signal::SIGKILL);
+        self.sandboxes[at].waiter_killed = true;
+        Some(())
     }
 
     fn may_start(&self, kind: Kind) -> bool {
@@ -248,6 +265,7 @@ impl Chaos {
             vmm: None,
             since: Instant::now(),
             paused: false,
+            waiter_killed: false,
             verified: 0,
         });
         self.run(self.sandboxes.len() - 1);
@@ -257,6 +275,7 @@ impl Chaos {
     pub fn run(&mut self, at: usize) {
         let sandbox = &mut self.sandboxes[at];
         sandbox.life = Life::Starting;
+        sandbox.waiter_killed = false;
         // No two starts of a name write the same line.
         let tried = u64::try_from(sandbox.starts.len()).unwrap();
         let base = 100_000_000_000_000 + tried * 1_000_000_000;
@@ -348,6 +367,8 @@ fn deed(action: Action) -> &'static str {
         Action::Remove => "removed",
         Action::KillVmm => "VMMs killed",
         Action::PauseVmm => "VMMs paused",
+        Action::KillWaiter => "waiters killed",
+        Action::KillAll => "times the daemon and all waiters were killed",
         Action::KillDaemon => "daemons killed",
         Action::PauseDaemon(_) => "daemons paused",
         Action::FillDisk(_) => "times the disk was full",

@@ -1,4 +1,4 @@
-//! Chaos by seed: microVMs and processes write numbered lines at full rate, while daemons, VMMs and an
+//! Chaos by seed: microVMs and processes write numbered lines at full rate, while daemons, waiters, VMMs and an
 //! embedding service are killed, the disk is filled, and sandboxes come and go. After each round
 //! everything that must be true is checked (see `checks`).
 //!

@@ -57,6 +57,10 @@ pub enum Action {
     KillVmm,
     /// SIGSTOP to a VMM process, and SIGCONT at the round's end.
     PauseVmm,
+    /// SIGKILL to a waiter.
+    KillWaiter,
+    /// SIGKILL to the daemon and all waiters.
+    KillAll,
     /// SIGKILL to the daemon.
     KillDaemon,
     /// SIGSTOP to the daemon, and SIGCONT after this time.
@@ -90,7 +94,7 @@ pub fn round(seed: u64, number: u64) -> Vec<Step> {
 
 fn action(dice: &mut Dice) -> Action {
     let millis = |dice: &mut Dice, most| Duration::from_millis(dice.below(most));
-    match dice.below(34) {
+    match dice.below(38) {
         0..=5 => Action::Start(Kind::Writer),
         6..=7 => Action::Start(Kind::Flood),
         8 => Action::Start(Kind::Halting),
@@ -104,7 +108,9 @@ fn action(dice: &mut Dice) -> Action {
         26 => Action::PauseVmm,
         27..=30 => Action::KillDaemon,
         31 => Action::PauseDaemon(millis(dice, 150)),
-        32 => Action::FillDisk(millis(dice, 400)),
+        32..=34 => Action::KillWaiter,
+        35 => Action::KillAll,
+        36 => Action::FillDisk(millis(dice, 400)),
         _ => Action::KillService,
     }
 }

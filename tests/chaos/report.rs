@@ -9,6 +9,8 @@ pub struct Report {
     pub outages: Vec<Duration>,
     pub bytes: u64,
     pub sandboxes: u64,
+    /// Workloads that ended while nobody else held their pipes: daemon and waiter had been killed.
+    pub unheld: u64,
     /// Resident memory of the daemon after each round, in KiB.
     pub memory_kib: Vec<u64>,
 }
@@ -21,6 +23,9 @@ impl Report {
     pub fn print(&mut self, seed: u64, rounds: u64, took: Duration) {
         println!("seed {seed}: {rounds} rounds in {:.0} s; nothing lost, doubled, stale or left", took.as_secs_f64());
         println!("  {} sandboxes wrote {} MiB, all compared", self.sandboxes, self.bytes >> 20);
+        if self.unheld > 0 {
+            println!("  {} ended alone, with daemon and waiter killed: what was in their pipes went too", self.unheld);
+        }
         for (deed, count) in &self.deeds {
             println!("  {count:>6} {deed}");
         }
