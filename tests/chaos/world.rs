@@ -86,8 +86,10 @@ impl Sandbox {
         }
         if self.kind == Kind::Writer && self.waiter_killed {
             let unknown = row["state"] == "STOPPED" && row["exit_code"].is_null() && row["exit_signal"].is_null();
+            // Ended while neither a waiter nor a daemon was there to see it.
+            let unseen = row["state"] == "FAILED" && row["failure_kind"] == "lost";
             // A stop whose outcome nobody saw counts as one by force.
-            if unknown || (matches!(ending, Ending::Stop) && signal(9)) {
+            if unknown || unseen || (matches!(ending, Ending::Stop) && signal(9)) {
                 return true;
             }
         }

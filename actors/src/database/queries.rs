@@ -36,7 +36,7 @@ pub(super) async fn upsert(pool: &SqlitePool, upsert: UpsertSandbox) -> Result<S
         |error: serde_json::Error| DatabaseError::Unreadable { sandbox: 0, column: "spec", detail: error.to_string() };
     let spec_json = serde_json::to_string(&spec).map_err(unreadable)?;
     let created = serde_json::to_string(&SandboxState::Created).map_err(unreadable)?;
-    let row = sqlx::query(
+    let rows = sqlx::query(
         "INSERT INTO sandboxes (config_file, name, config_last_modified, supervisor_pid, rootfs_paths, state, spec,
                                 created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
@@ -54,10 +54,11 @@ pub(super) async fn upsert(pool: &SqlitePool, upsert: UpsertSandbox) -> Result<S
     .bind(created)
     .bind(spec_json)
     .bind(time_text(Utc::now()))
-    .fetch_optional(pool)
+    // To its end: the row comes before the commit, whose error (a full disk) would be passed over.
+    .fetch_all(pool)
     .await
     .map_err(sql("writing the row of a sandbox"))?;
-    decode(&row.ok_or(DatabaseError::StillLive)?)
+    decode(rows.first().ok_or(DatabaseError::StillLive)?)
 }
 
 /// A transition as the batch statement takes it.
