@@ -25,10 +25,12 @@ async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
     let state_dir = StateDir::new(dir.to_owned());
     let database = Database::open(&state_dir.database()).await.unwrap();
     let database = host_on(&Arbiter::current(), move || database, |_| {});
+    let state_id = format!("test-{}", dir.file_name().unwrap().to_string_lossy());
     let config = SupervisorConfig {
         drivers: Drivers::default().with(Arc::new(ProcessDriver::new(state_dir.bin()))),
         state_dir,
-        state_id: "test".into(),
+        // Of its own: a reconcile ends every process of its state directory that no row leads to.
+        state_id,
         database: database.into(),
         control_arbiter: Arbiter::current(),
         log_arbiters: vec![log_arbiter.handle()],

@@ -47,7 +47,7 @@ impl Stage {
         let database = host_on(&Arbiter::current(), move || database, |_| {});
         let config = SupervisorConfig {
             state_dir,
-            state_id: "test".into(),
+            state_id: format!("test-{}", dir.path().file_name().unwrap().to_string_lossy()),
             drivers: Drivers::default().with(Arc::new(driver.clone())),
             database: database.clone().into(),
             control_arbiter: Arbiter::current(),
