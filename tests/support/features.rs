@@ -90,46 +90,35 @@ pub const FEATURES: &[Feature] = &[
     prints("no network", &[], "ls /sys/class/net | grep -v dummy; cat /proc/net/route | wc -l", "lo\n1\n"),
 ];
 
-/// A shell script that runs every row with libkrun; [`failures`] reads what it prints.
-pub fn script() -> String {
+/// A shell script that runs a row with libkrun; [`failure`] reads what it prints.
+pub fn script(number: usize) -> String {
     let quoted = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
-    let script: String = FEATURES
-        .iter()
-        .enumerate()
-        .map(|(number, feature)| {
-            let argv = feature.argv("krun", "/root/dir", "/root/inner");
-            let command = argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
-            let stdin = quoted(feature.stdin.unwrap_or_default());
-            format!(
-                "mkdir /root/dir\nprintf %s {stdin} | sandpen {command} >/root/out 2>/root/err\n\
-                 echo \"feature {number} $? $(hex /root/out) $(hex /root/err)\"\nrm -r /root/dir\n"
-            )
-        })
-        .collect();
-    format!("\nhex() {{ printf x; od -v -An -tx1 $1 | tr -d ' \\n'; }}\necho \"== features\"\n{script}")
+    let feature = &FEATURES[number];
+    let argv = feature.argv("krun", "/root/dir", "/root/inner");
+    let command = argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+    let stdin = quoted(feature.stdin.unwrap_or_default());
+    format!(
+        "hex() {{ printf x; od -v -An -tx1 $1 | tr -d ' \\n'; }}\nmkdir -p /root/dir\n\
+         printf %s {stdin} | sandpen {command} >/root/out 2>/root/err\n\
+         echo \"result $? $(hex /root/out) $(hex /root/err)\"\nrm -r /root/dir\n"
+    )
 }
 
-/// The rows that ended otherwise than they must, by what the script printed.
-pub fn failures(text: &str) -> Vec<String> {
+/// Why a row ended otherwise than it must, by what its script printed.
+pub fn failure(number: usize, lines: &[&str]) -> Option<String> {
     let bytes = |hex: &str| -> Vec<u8> {
         let digits = hex.trim_start_matches('x').as_bytes();
         let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         digits.chunks(2).map(pair).collect()
     };
-    let mut failures = Vec::new();
-    for (number, feature) in FEATURES.iter().enumerate() {
-        let begin = format!("feature {number} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&begin)).unwrap_or_default();
-        let words: Vec<&str> = line.split(' ').collect();
-        let [code, stdout, stderr] = words[..] else {
-            failures.push(format!("{}: no result {line:?}", feature.name));
-            continue;
-        };
-        let (stdout, stderr) = (bytes(stdout), bytes(stderr));
-        if !feature.agrees(code.parse().ok(), &stdout, &stderr) {
-            let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-            failures.push(format!("{} with krun: code {code}\n--- stdout\n{out}\n--- stderr\n{err}", feature.name));
-        }
+    let feature = &FEATURES[number];
+    let line = lines.iter().find_map(|line| line.strip_prefix("result ")).unwrap_or_default();
+    let words: Vec<&str> = line.split(' ').collect();
+    let [code, stdout, stderr] = words[..] else { return Some(format!("{}: no result {line:?}", feature.name)) };
+    let (stdout, stderr) = (bytes(stdout), bytes(stderr));
+    if feature.agrees(code.parse().ok(), &stdout, &stderr) {
+        return None;
     }
-    failures
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    Some(format!("{} with krun: code {code}\n--- stdout\n{out}\n--- stderr\n{err}", feature.name))
 }
