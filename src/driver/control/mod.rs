@@ -196,6 +196,8 @@ impl GuestSession {
         let command = command.iter().map(|part| Bytes::from(part.as_bytes())).collect();
         self.send(&HostMessage::Exec(Exec { id, command, limit })).await?;
         tokio::select! {
+            // An answer that came is one, also when the session ended right after it.
+            biased;
             answer = answer => answer.map_err(|_| unreachable("another command took its place")),
             () = self.0.over.cancelled() => Err(unreachable("the workload has ended")),
             () = tokio::time::sleep(limit.saturating_add(SEND_LIMIT)) => {
