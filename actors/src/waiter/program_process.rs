@@ -92,8 +92,7 @@ pub(super) fn command(process: &ProcessSpec) -> Command {
     if process.clear_env {
         command.env_clear();
     }
-    // A group of its own, so that its descendants can be ended with it.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    sys::lead_a_session(&mut command);
     command.args(&process.args).envs(process.env.iter().map(|(name, value)| (name, value)));
     command
 }

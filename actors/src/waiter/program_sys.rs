@@ -6,6 +6,8 @@ use std::ffi::{CString, c_char, c_int, c_long, c_short, c_uint, c_ulong};
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use super::records::RecordedEnd;
 
@@ -118,6 +120,20 @@ pub(super) fn memory_file(content: &[u8]) -> io::Result<File> {
         Ok(file)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Gives the command's process a session and with it a process group of its own: its descendants can be
+/// ended with it, and the end of this process means nothing to it. (A group in our session would get
+/// SIGHUP when we are killed while it is stopped.)
+pub(super) fn lead_a_session(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec and calls setsid alone, which is async-signal-safe
+    // and touches no memory. A child just forked leads no group, so it cannot fail.
+    unsafe {
+        command.pre_exec(|| {
+            setsid();
+            Ok(())
+        });
     }
 }
 

@@ -179,6 +179,30 @@ async fn an_adoption_replaces_a_killed_waiter() {
 }
 
 #[tokio::test]
+async fn a_stopped_vmm_outlives_its_waiter() {
+    let home = Home::new();
+    let script = "exec 0<>control.in; echo up; read line; echo $line; exit 7";
+    let vmm = home.launch(vec![shell("vmm", script)]).await.unwrap();
+    assert_eq!(within(home.read_line("stdout.out")).await, "up");
+    vmm.signal(19).unwrap();
+    let state = || fs::read_to_string(format!("/proc/{}/stat", vmm.pid())).unwrap();
+    within(async {
+        while !state().contains(") T ") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    kill(&home.pidfd("waiter")).await;
+    let adopted = WaitedVmm::adopt(&home.runtime(), &home.bin()).await.unwrap();
+    assert!(state().contains(") T "), "{}", state());
+    adopted.signal(18).unwrap();
+    home.write("control.in", b"go\n");
+    assert_eq!(within(home.read_line("stdout.out")).await, "go");
+    within(adopted.ended()).await;
+    within(adopted.release()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_companion_that_dies_under_another_waiter_takes_the_vmm_along() {
     let home = Home::new();
     let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", "exec sleep 1000")]).await.unwrap();
