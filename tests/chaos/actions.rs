@@ -90,6 +90,7 @@ impl Chaos {
         let started = Instant::now();
         self.raise_limits();
         self.end_old_halting();
+        self.service.renew();
         let live = self.live().len();
         for _ in live..LEAST_LIVE {
             self.start(Kind::Writer);

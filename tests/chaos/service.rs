@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -12,6 +13,8 @@ use crate::daemon;
 use crate::lines::Lines;
 use crate::support::{Home, until};
 
+/// The example gives its microVMs a minute; one that is older than this is followed by another.
+const AGE: Duration = Duration::from_secs(30);
 const BASE: u64 = 100_000_000_000_000;
 
 pub struct Service {
@@ -23,6 +26,7 @@ pub struct Service {
     name: String,
     vmm: u32,
     verified: usize,
+    begun: Instant,
 }
 
 fn start(home: &Home) -> (Child, String) {
@@ -53,7 +57,14 @@ impl Service {
         let log = home.state().join(format!("logs/default/{name}.log"));
         until("the service's microVM prints", || fs::metadata(&log).is_ok_and(|meta| meta.len() > 0));
         let vmm = vmm(&home).expect("the service's microVM");
-        Self { home, child, address, _request: request, name, vmm, verified: 0 }
+        Self { home, child, address, _request: request, name, vmm, verified: 0, begun: Instant::now() }
+    }
+
+    /// Another one takes its place where its microVM is near its end.
+    pub fn renew(&mut self) {
+        if self.begun.elapsed() > AGE {
+            std::mem::replace(self, Self::start()).end();
+        }
     }
 
     pub fn kill_and_start(&mut self) {
