@@ -84,7 +84,7 @@ impl Sandbox {
         if self.kind == Kind::Flood && code(42) {
             return true;
         }
-        if self.kind == Kind::Writer && self.waiter_killed {
+        if self.waiter_killed {
             let unknown = row["state"] == "STOPPED" && row["exit_code"].is_null() && row["exit_signal"].is_null();
             // Ended while neither a waiter nor a daemon was there to see it.
             let unseen = row["state"] == "FAILED" && row["failure_kind"] == "lost";
