@@ -22,6 +22,8 @@ const ROUND_BYTES: u64 = 1 << 20;
 const LIFE_BYTES: u64 = 24 << 20;
 /// A round begins with so many live sandboxes at least.
 const LEAST_LIVE: usize = 10;
+/// So many that ended are kept.
+const MOST_ENDED: usize = 12;
 /// A guest that halts cannot answer a new daemon, which gives it up a minute later.
 const HALTING_LIFE: Duration = Duration::from_secs(20);
 /// Sandboxes that are there from the beginning.
@@ -91,6 +93,7 @@ impl Chaos {
         self.raise_limits();
         self.end_old_halting();
         self.service.renew();
+        self.remove_old();
         let live = self.live().len();
         for _ in live..LEAST_LIVE {
             self.start(Kind::Writer);
@@ -140,6 +143,14 @@ impl Chaos {
         self.check();
         self.service.end();
         self.report
+    }
+
+    /// Keeps the logs of those that ended from filling the disk by themselves. They were checked.
+    fn remove_old(&mut self) {
+        let ended: Vec<_> = (0..self.sandboxes.len()).filter(|&at| self.sandboxes[at].life == Life::Ended).collect();
+        for &at in &ended[..ended.len().saturating_sub(MOST_ENDED)] {
+            self.remove(at);
+        }
     }
 
     fn raise_limits(&self) {
