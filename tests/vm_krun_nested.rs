@@ -1,9 +1,9 @@
 //! Linux under libkrun, on every host: QEMU emulates a processor with SVM, KVM runs inside of that
 //! guest, and sandpen in it makes microVMs of libkrun. Both sides are this build.
 //!
-//! An emulated processor breaks a microVM now and then (QEMU 7.2's emulation of SVM: the inner guest
-//! resets, or a processor of the outer one sleeps for ever; with a bare program of libkrun as well). What
-//! broke so is told, and tried again in a new machine; wrong output never is.
+//! Here and only here, under QEMU 7.2's emulation of SVM, a microVM ends by itself now and then (VMM exit
+//! code 0, no report), or the emulated machine says nothing more. The cause is not known for certain. What
+//! broke so is told, and tried again in a new machine; wrong output of a microVM that lived never is.
 //!
 //! Needs `sandpen kernel install` (with the KVM modules) and `sandpen kernel install --krunfw`;
 //! without, it says so and passes, unless `SANDPEN_REQUIRE_KRUNFW` is set.
