@@ -74,3 +74,27 @@ fn a_stop_while_booting_ends_it_without_ever_running_the_workload() {
     assert_eq!(row["exit_signal"], 15, "{row}");
     assert!(!std::path::Path::new(&rootfs).join("ran").exists());
 }
+
+#[test]
+fn a_daemon_that_dies_while_a_guest_boots_leaves_it_to_the_next_one() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    // Secrets go over the control port only, more of them than a pipe holds.
+    let secret = format!("SECRET={}", "x".repeat(100_000));
+    let script = "echo ${#SECRET}; exit 7";
+    let mut run = home.sandpen(&["run", "-d", "-n", "a", "-e", &secret, &rootfs, "--", "sh", "-c", script]);
+    let child = run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let is_qemu = |line: &str| line.split(' ').next().is_some_and(|program| program.contains("qemu-system"));
+    let vmm = || home.processes().into_iter().find(|(_, line)| is_qemu(line));
+    until("its VMM runs", || vmm().is_some());
+    let (pid, _) = vmm().unwrap();
+    let daemon = nix::unistd::Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(home.ok(&["wait", "a"]), "7\n", "{}", home.inspect("a"));
+    assert_eq!(home.log("a"), b"100000\n");
+    let row = home.inspect("a");
+    let running = row["history"].as_array().unwrap().iter().find(|entry| entry["state"] == "RUNNING");
+    assert_eq!(running.expect("it ran")["microvm_pid"], pid, "the same microVM: {row}");
+    assert_eq!(row["generation"], 1, "{row}");
+    support::finish(child);
+}

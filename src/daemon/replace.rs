@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use sandpen_actors::database::{Database, DatabaseError};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::waiter::{WaiterError, check_readable};
+use sandpen_guest::protocol::FrameError;
+
+use crate::driver::start_order;
 
 /// Why this version cannot take over; nothing was changed, and the other daemon goes on.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,15 @@ pub enum ReplaceError {
     /// What a live microVM's waiter has written is of another version.
     #[error("the daemon is not replaced: this version could not find its microVMs again")]
     Waiter(#[from] WaiterError),
+    /// A live microVM's guest speaks another version of the control protocol.
+    #[error("the daemon is not replaced: this version could not speak with the microVM of {runtime_dir:?}")]
+    Guest {
+        /// The runtime directory of its sandbox: `run/CONFIG/NAME` of the state directory.
+        runtime_dir: PathBuf,
+        /// Which version it speaks, and what to do.
+        #[source]
+        source: FrameError,
+    },
 }
 
 /// Looks at everything that is read of an earlier daemon's.
@@ -26,6 +38,8 @@ pub async fn check_can_take_over(dir: &StateDir) -> Result<(), ReplaceError> {
     for config in directories(&dir.runtime_root()) {
         for sandbox in directories(&config) {
             check_readable(&sandbox)?;
+            start_order::check_version(&sandbox)
+                .map_err(|source| ReplaceError::Guest { runtime_dir: sandbox.clone(), source })?;
         }
     }
     Ok(())

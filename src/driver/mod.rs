@@ -16,6 +16,7 @@ pub mod qemu;
 pub mod qemu_args;
 mod shares;
 mod standard_input;
+pub mod start_order;
 pub mod tsc;
 pub mod virtiofs;
 mod waited;

@@ -20,7 +20,7 @@ use nix::libc::SIGKILL;
 use sandpen_actors::driver::{DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmProcess};
 use sandpen_actors::spec::{ByteString, TerminalSize};
 use sandpen_actors::waiter::{
-    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
+    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
 };
 use sandpen_guest::protocol::{
     CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 
 use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, GuestSession, SessionMode};
-use super::network;
+use super::{network, start_order};
 
 mod last_words;
 mod watch;
@@ -74,7 +74,8 @@ pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, Drive
     }
 }
 
-/// What the waiter and the guest are told, once a driver knows its processes.
+/// What the waiter and the guest are told, once a driver knows its processes. The guest's part is on disk
+/// from now on.
 pub(super) fn prepared(
     launch: &Launch,
     processes: Vec<ProcessSpec>,
@@ -94,6 +95,8 @@ pub(super) fn prepared(
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = guest.volumes;
     network::tell(guest.network, &mut start);
+    prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
+    start_order::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup })
 }
 
@@ -177,8 +180,16 @@ pub(super) async fn adopt(
         return ended(waited, runtime_dir).await;
     }
     let dir = runtime_dir.clone();
-    let (boot_limit, cgroups) = blocking(move || Ok((boot_limit(), cgroups_of(&dir)))).await?;
-    begin(&waited, runtime_dir, SessionMode::Adopt, boot_limit, cgroups).await
+    let looked_up = blocking(move || {
+        // Of use only to a guest that still waits for it; others go on without.
+        let start = start_order::read(&dir).unwrap_or_else(|error| {
+            tracing::warn!(error = sandpen_actors::driver::error_chain(&error), ?dir, "a guest may wait in vain");
+            None
+        });
+        Ok((boot_limit(), cgroups_of(&dir), start))
+    });
+    let (boot_limit, cgroups, start) = looked_up.await?;
+    begin(&waited, runtime_dir, SessionMode::Adopt(start), boot_limit, cgroups).await
 }
 
 /// The cgroups that the processes of an earlier daemon's microVM joined, as they tell it.

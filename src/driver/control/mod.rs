@@ -60,8 +60,8 @@ pub struct ControlFifos {
 pub enum SessionMode {
     /// The guest boots: wait for it and send this. Its wall clock is set when it is sent.
     Launch(Box<Start>),
-    /// The guest of an earlier daemon: ask it for its state.
-    Adopt,
+    /// The guest of an earlier daemon: ask it for its state, and send this if it still waits for it.
+    Adopt(Option<Box<Start>>),
 }
 
 /// Acts on a guest. Any task may use it; it stays valid after the guest's end and answers errors then.
@@ -94,16 +94,20 @@ pub fn open(
     let session = GuestSession(Arc::new(Handle {
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
-        execs: Mutex::new(Execs::new(RandomState::new().build_hasher().finish(), matches!(mode, SessionMode::Adopt))),
+        execs: Mutex::new(Execs::new(
+            RandomState::new().build_hasher().finish(),
+            matches!(mode, SessionMode::Adopt(_)),
+        )),
         over: CancellationToken::new(),
     }));
     let (sender, receiver) = mpsc::channel(EVENTS);
     // An earlier daemon may have read the first part of a frame: at most one is cut.
     let (garbage, start, progress) = match mode {
         SessionMode::Launch(start) => (Garbage::Refuse, Some(start), Progress::launched()),
-        SessionMode::Adopt => {
+        SessionMode::Adopt(start) => {
             let limit = FrameReader::<GuestMessage>::CAPACITY;
-            (Garbage::SkipFirst(limit), None, Progress::adopting(RandomState::new().build_hasher().finish()))
+            let progress = Progress::adopting(RandomState::new().build_hasher().finish(), start.is_some());
+            (Garbage::SkipFirst(limit), start, progress)
         }
     };
     let task = Task {
@@ -327,7 +331,7 @@ impl Task {
                 let Some(mut start) = self.start.take() else { return Ok(()) };
                 start.wall_clock = wall_clock();
                 let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
-                self.session.0.control.write(&frame).await.map_err(internal)
+                self.session.0.control.write_at_once(&frame).await.map_err(internal)
             }
             Step::ExecEnded { id, outcome } => {
                 let mut execs = self.session.0.execs.lock().unwrap_or_else(PoisonError::into_inner);

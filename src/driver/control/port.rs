@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use sandpen_guest::protocol::ATOMIC_FRAME;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 
@@ -50,5 +52,22 @@ impl WritePort {
             }
         }
         Ok(())
+    }
+
+    /// Writes a `frame` of any length. The pipe grows to hold it, so that the kernel takes it in one
+    /// piece, and who reads it gets all or nothing even if this process is killed meanwhile. Where the
+    /// pipe may not grow (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`) it goes in pieces.
+    pub(super) async fn write_at_once(&self, frame: &[u8]) -> io::Result<()> {
+        {
+            let pipe = self.0.lock().await;
+            // A page more for what may lie in the pipe already: a query or a signal.
+            let needed = i32::try_from(frame.len() + ATOMIC_FRAME).unwrap_or(i32::MAX);
+            if fcntl(&*pipe, FcntlArg::F_GETPIPE_SZ).is_ok_and(|size| size < needed)
+                && let Err(error) = fcntl(&*pipe, FcntlArg::F_SETPIPE_SZ(needed))
+            {
+                tracing::debug!(%error, needed, "a control pipe cannot grow");
+            }
+        }
+        self.write(frame).await
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   launched ──▶ Booting ──Ready──▶ Starting ──Started──▶ Running ──Exit──▶ Ended
 //!                                      └───────NotStarted──────────────────▶ │
-//!   adopting ──▶ Adopting ──our Status──▶ Running or Ended                   │
+//!   adopting ──▶ Adopting ──our Status──▶ Starting, Running or Ended         │
 //!                  ↻ whatever an earlier daemon had asked for                ▼
 //!                                                       Faulted from anywhere, nothing after
 //! ```
@@ -31,6 +31,8 @@ pub(super) struct Progress {
     nonce: Option<u64>,
     /// Queries that were sent and not answered.
     unanswered: u32,
+    /// Whether an adopted guest that waits for its start message can have it.
+    can_start: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +59,12 @@ pub(super) enum Step {
 impl Progress {
     /// A guest that boots.
     pub(super) fn launched() -> Self {
-        Self { phase: Phase::Booting, nonce: None, unanswered: 0 }
+        Self { phase: Phase::Booting, nonce: None, unanswered: 0, can_start: true }
     }
 
-    /// A guest that somebody else started.
-    pub(super) fn adopting(nonce: u64) -> Self {
-        Self { phase: Phase::Adopting { leftovers: LEFTOVERS }, nonce: Some(nonce), unanswered: 0 }
+    /// A guest that somebody else started; `can_start` where its start message was kept.
+    pub(super) fn adopting(nonce: u64, can_start: bool) -> Self {
+        Self { phase: Phase::Adopting { leftovers: LEFTOVERS }, nonce: Some(nonce), unanswered: 0, can_start }
     }
 
     /// Whether the guest owes an answer.
@@ -130,6 +132,11 @@ impl Progress {
 
     fn adopt(&mut self, state: GuestState) -> Result<Vec<Step>, FailureReason> {
         match state {
+            // The message before our query would have been taken first, so it was never sent.
+            GuestState::AwaitingStart if self.can_start => {
+                self.phase = Phase::Starting;
+                Ok(vec![Step::SendStart])
+            }
             GuestState::AwaitingStart => Err(FailureReason::Internal {
                 message: "the guest never got its start message: the daemon ended before it was sent".to_owned(),
             }),

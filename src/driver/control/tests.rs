@@ -315,7 +315,7 @@ async fn an_exit_report_that_a_dead_daemon_half_read_comes_again() {
     let exit = encode(&GuestMessage::Exit(REPORT)).unwrap();
     for cut in 0..=exit.len() {
         let rest = exit[cut..].to_vec();
-        let mut running = begin(SessionMode::Adopt, LIMIT, move |guest| {
+        let mut running = begin(SessionMode::Adopt(None), LIMIT, move |guest| {
             guest.control_out.write_all(&rest).unwrap();
             guest.answer_query(GuestState::Ended(REPORT));
         });
@@ -326,7 +326,7 @@ async fn an_exit_report_that_a_dead_daemon_half_read_comes_again() {
 
 #[tokio::test]
 async fn an_adopted_guest_goes_on() {
-    let mut running = begin(SessionMode::Adopt, LIMIT, |guest| {
+    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
         guest.say(&GuestMessage::Status { nonce: 1, state: GuestState::AwaitingStart }); // to the earlier daemon
         guest.say(&GuestMessage::Started);
         guest.answer_query(GuestState::Running);
@@ -336,9 +336,32 @@ async fn an_adopted_guest_goes_on() {
     assert_eq!(running.event().await, exited());
 }
 
+/// The earlier daemon ended while the guest booted.
+#[tokio::test]
+async fn an_adopted_guest_that_waits_for_its_start_message_gets_it_once() {
+    let start = start_with_value(&"x".repeat(300_000));
+    let mut running = begin(SessionMode::Adopt(Some(start)), LIMIT, |guest| {
+        // It boots for so long that it is asked twice, and answers both before it reads on.
+        let asked = guest.hear();
+        guest.say(&GuestMessage::Ready { version: PROTOCOL_VERSION });
+        guest.answer_query(GuestState::AwaitingStart);
+        let HostMessage::Query { nonce } = asked else { panic!("{asked:?}") };
+        guest.say(&GuestMessage::Status { nonce, state: GuestState::AwaitingStart });
+        let HostMessage::Start(start) = guest.hear() else { panic!("no start message") };
+        assert_eq!(start.env[0].1.len(), 300_000);
+        guest.say(&GuestMessage::Started);
+        guest.say(&GuestMessage::Exit(REPORT));
+        assert_eq!(guest.hear(), HostMessage::AcknowledgeExit, "and not another one");
+    });
+    assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
+    assert_eq!(running.event().await, exited());
+    running.session.acknowledge_exit().await.unwrap();
+    running.guest.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_query_is_sent_again() {
-    let mut running = begin(SessionMode::Adopt, LIMIT, |guest| {
+    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
         let lost = guest.hear();
         guest.answer_query(GuestState::Running);
         // The first one was only late.
@@ -352,20 +375,20 @@ async fn a_query_is_sent_again() {
 
 #[tokio::test]
 async fn an_adopted_guest_that_cannot_go_on() {
-    let mut unstarted = begin(SessionMode::Adopt, LIMIT, |guest| guest.answer_query(GuestState::AwaitingStart));
+    let mut unstarted = begin(SessionMode::Adopt(None), LIMIT, |guest| guest.answer_query(GuestState::AwaitingStart));
     assert!(unstarted.fault().await.to_string().contains("never got its start message"));
 
-    let mut silent = begin(SessionMode::Adopt, Duration::from_millis(50), |_| {});
+    let mut silent = begin(SessionMode::Adopt(None), Duration::from_millis(50), |_| {});
     assert!(silent.broken().await.contains("did not answer"));
 
-    let mut flooding = begin(SessionMode::Adopt, LIMIT, |guest| {
+    let mut flooding = begin(SessionMode::Adopt(None), LIMIT, |guest| {
         for _ in 0..100 {
             guest.say(&GuestMessage::Started);
         }
     });
     assert!(flooding.broken().await.contains("floods"));
 
-    let mut garbage = begin(SessionMode::Adopt, LIMIT, |guest| {
+    let mut garbage = begin(SessionMode::Adopt(None), LIMIT, |guest| {
         for _ in 0..20 {
             let _ = guest.control_out.write_all(&[0xF5; 4096]);
         }
@@ -376,7 +399,7 @@ async fn an_adopted_guest_that_cannot_go_on() {
 
 #[tokio::test]
 async fn an_adopted_workload_that_did_not_start() {
-    let mut running = begin(SessionMode::Adopt, LIMIT, |guest| {
+    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
         guest.answer_query(GuestState::NotStarted(StartFailure::new(StartFailureCode::NotExecutable, "no")));
     });
     assert_eq!(running.event().await, VmmEvent::WorkloadNotStarted { code: 126, message: "no".into() });
@@ -420,9 +443,10 @@ proptest! {
     #[test]
     fn no_order_of_messages_tells_more_than_one_life(
         adopted in any::<bool>(),
+        can_start in any::<bool>(),
         messages in proptest::collection::vec(any_message(), 0..100),
     ) {
-        let mut progress = if adopted { Progress::adopting(1) } else { Progress::launched() };
+        let mut progress = if adopted { Progress::adopting(1, can_start) } else { Progress::launched() };
         let mut told = Vec::new();
         for message in messages {
             progress.query();

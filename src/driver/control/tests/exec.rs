@@ -117,7 +117,7 @@ async fn answers_that_nobody_asked_for_or_that_are_too_long_end_the_session() {
 
 #[tokio::test]
 async fn the_answer_to_an_earlier_daemon_is_passed_over_once() {
-    let mut running = begin(SessionMode::Adopt, LIMIT, |guest| {
+    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
         guest.say(&ended(77, b"half a minute ago"));
         guest.answer_query(GuestState::Running);
         guest.say(&ended(78, b"while it was asked for its state"));
