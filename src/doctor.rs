@@ -62,14 +62,16 @@ pub struct Report {
     pub reason: String,
 }
 
-/// Looks at this host. Blocks: runs QEMU once to ask its version.
-pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
+/// Looks at this host. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocks: runs
+/// QEMU once to ask its version.
+pub fn examine(state_dir: &Path, data_dir: &Path, krunfw: Option<&Path>) -> Report {
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
-    let for_krun = krun(data_dir);
+    let for_krun = krun(krunfw, data_dir);
     let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup(), disks(data_dir)];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
-    let (auto, reason) = if !works(&for_all) {
+    // A daemon does not start with what `krun` fails for.
+    let (auto, reason) = if !works(&for_all) || for_krun.status == CheckStatus::Fail {
         (None, "no microVM can run until what failed above is mended".to_owned())
     } else if for_krun.status == CheckStatus::Ok {
         (Some("krun"), "libkrun works on this host".to_owned())
@@ -82,16 +84,23 @@ pub fn examine(state_dir: &Path, data_dir: &Path) -> Report {
     Report { checks, auto: auto.map(str::to_owned), reason }
 }
 
-/// Never a failure: QEMU does the same, only slower.
-fn krun(data_dir: &Path) -> Check {
-    match host::krun(data_dir) {
+/// A failure only where a file is named that is of no use: else QEMU does the same, only slower.
+fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
+    match host::krun(krunfw, data_dir) {
         Ok(firmware) => Check::new("krun", CheckStatus::Ok, format!("libkrun with {}", firmware.display())),
         Err(error) => {
             let detail = sandpen_actors::driver::error_chain(&error);
-            let check = Check::new("krun", CheckStatus::Warn, detail);
+            let wrongly_named = match error {
+                KrunUnusable::Named(_) => true,
+                KrunUnusable::LeftOut => krunfw.is_some(),
+                KrunUnusable::Firmware(_) | KrunUnusable::Kvm(_) => false,
+            };
+            let status = if wrongly_named { CheckStatus::Fail } else { CheckStatus::Warn };
+            let check = Check::new("krun", status, detail);
             match error {
                 KrunUnusable::Firmware(_) => check.advise("sandpen kernel install --krunfw"),
-                KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => check,
+                _ if wrongly_named => check.advise("leave --krunfw and SANDPEN_KRUNFW out, or name another file"),
+                _ => check,
             }
         }
     }
@@ -245,7 +254,7 @@ mod tests {
     #[test]
     fn a_host_without_a_kernel_is_told_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let report = examine(&dir.path().join("state/deep"), &dir.path().join("data"));
+        let report = examine(&dir.path().join("state/deep"), &dir.path().join("data"), None);
         let check = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap();
         assert_eq!(check("kernel").status, CheckStatus::Fail);
         assert_eq!(check("kernel").advice.as_deref(), Some("sandpen kernel install"));
@@ -262,7 +271,7 @@ mod tests {
 
     #[test]
     fn reports_survive_json() {
-        let report = examine(Path::new("/nowhere/state"), Path::new("/nowhere/data"));
+        let report = examine(Path::new("/nowhere/state"), Path::new("/nowhere/data"), None);
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }

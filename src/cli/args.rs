@@ -2,11 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use nix::sys::signal::Signal;
+use sandpen::kernel::krunfw;
 use sandpen_actors::spec::{ByteString, ConfigName, Network, SandboxKey, SandboxName};
 
 use super::CliError;
@@ -30,6 +32,24 @@ impl ConfigArg {
             }
         };
         Ok(SandboxKey { config, name: SandboxName::new(name)? })
+    }
+}
+
+/// The libkrunfw to use.
+#[derive(Debug, Args)]
+pub struct KrunfwArg {
+    /// The libkrunfw.so.5 to use, the guest kernel of the krun driver [default: what SANDPEN_KRUNFW names,
+    /// also for daemons that a command starts; else the installed one, else the system's]
+    #[arg(long, value_name = "FILE")]
+    krunfw: Option<PathBuf>,
+}
+
+impl KrunfwArg {
+    /// What was named here or in the environment, absolute: a daemon leaves the current directory.
+    pub fn path(&self) -> Result<Option<PathBuf>, CliError> {
+        let from_env = || std::env::var_os(krunfw::ENV).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let path = self.krunfw.clone().or_else(from_env);
+        path.map(|path| std::path::absolute(path).map_err(CliError::CurrentDir)).transpose()
     }
 }
 

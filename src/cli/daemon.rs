@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
+use sandpen::kernel::{KernelError, krunfw};
 use sandpen::private_dir;
 
+use super::args::KrunfwArg;
 use super::{CliError, FAILED, Global, print};
 
 /// Run the daemon in the foreground
@@ -36,6 +38,8 @@ pub struct Args {
     /// Start the daemon again whenever it crashes, where no service manager does
     #[arg(long, conflicts_with = "background")]
     keep: bool,
+    #[command(flatten)]
+    krunfw: KrunfwArg,
     /// Leave the session and tell readiness on stdout
     #[arg(long, hide = true)]
     background: bool,
@@ -73,10 +77,12 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
         drivers: None,
+        krunfw: args.krunfw.path()?,
     };
     let mut tries = if args.replace { REPLACE_TRIES } else { 0 };
     let result = loop {
         if args.replace {
+            krunfw::named(options.krunfw.as_deref()).map_err(KernelError::from)?;
             end_other(global)?;
         }
         match daemon::run(&options) {

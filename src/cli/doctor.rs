@@ -2,6 +2,7 @@
 
 use sandpen::doctor;
 
+use super::args::KrunfwArg;
 use super::{CliError, FAILED, Global, print};
 
 /// Say what works on this host and what to do about the rest
@@ -13,10 +14,12 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    krunfw: KrunfwArg,
 }
 
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    let report = doctor::examine(&global.state_dir(), &global.data_dir());
+    let report = doctor::examine(&global.state_dir(), &global.data_dir(), args.krunfw.path()?.as_deref());
     if args.json {
         print::json(&report)?;
     } else {

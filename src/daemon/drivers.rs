@@ -5,14 +5,17 @@ use std::path::Path;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
-use crate::driver;
+use crate::driver::{self, host::KrunUnusable};
 
 /// Every driver that works on this host, the preferred one first.
-pub fn offer(dir: &StateDir, data_dir: &Path) -> Drivers {
-    let drivers = driver::detect(dir, data_dir);
+///
+/// # Errors
+/// As [`driver::detect`].
+pub fn offer(dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
+    let drivers = driver::detect(dir, data_dir, krunfw)?;
     #[cfg(all(feature = "testing", feature = "krun"))]
     let drivers = with_bare_krun(drivers, dir, data_dir);
-    with_process_driver(drivers, dir)
+    Ok(with_process_driver(drivers, dir))
 }
 
 /// Bare-metal programs instead of Linux, asked for by name, in test builds.

@@ -38,6 +38,7 @@ use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
 use crate::api::{API_VERSION, ErrorDetail, NAME, Version};
+use crate::driver::host::KrunUnusable;
 use crate::orchestrator::{LockError, Sandpen, StartError};
 use crate::private_dir::{self, PrivateDirError};
 
@@ -57,6 +58,8 @@ pub struct DaemonOptions {
     pub stop_sandboxes: Option<Duration>,
     /// The drivers; `None` for all that work on this host.
     pub drivers: Option<Drivers>,
+    /// The libkrunfw that those use; `None` for the one that is found.
+    pub krunfw: Option<PathBuf>,
 }
 
 /// Why the daemon could not start or ended badly.
@@ -68,6 +71,9 @@ pub enum DaemonError {
     /// The orchestrator could not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The libkrunfw that was named is of no use.
+    #[error("no daemon was started")]
+    Krunfw(#[from] KrunUnusable),
     /// The socket could not be made.
     #[error("cannot make the daemon's socket")]
     Socket(#[from] SocketError),
@@ -156,7 +162,10 @@ fn raise_open_files_limit() {
 type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
-    let drivers = options.drivers.clone().unwrap_or_else(|| drivers::offer(dir, &options.data_dir));
+    let drivers = match &options.drivers {
+        Some(drivers) => drivers.clone(),
+        None => drivers::offer(dir, &options.data_dir, options.krunfw.as_deref())?,
+    };
     let sandpen = Sandpen::builder().state_dir(dir.path()).drivers(drivers).start()?;
     let (published, listener) = socket::Published::new(dir)?;
     Ok((sandpen, published, listener))

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use super::qemu_args::Accelerator;
+use crate::kernel::krunfw::{self, KrunfwError};
 
 /// The program.
 pub const QEMU_PROGRAM: &str = "qemu-system-x86_64";
@@ -166,23 +167,28 @@ pub enum KrunUnusable {
     Kvm(String),
     /// There is no guest kernel for it.
     #[error(transparent)]
-    Firmware(#[from] crate::kernel::krunfw::KrunfwError),
+    Firmware(KrunfwError),
+    /// The guest kernel that was named is of no use. That is a mistake on every host.
+    #[error("the libkrunfw that was named cannot be used")]
+    Named(#[source] KrunfwError),
 }
 
-/// Whether libkrun runs Linux on this host: its libkrunfw, or what is missing. Blocking, for
-/// milliseconds.
+/// Whether libkrun runs Linux on this host: its libkrunfw, or what is missing. `krunfw` is the one to
+/// use, `None` to look for it. Blocking, for milliseconds.
 ///
 /// # Errors
 /// [`KrunUnusable`].
-pub fn krun(data_dir: &Path) -> Result<PathBuf, KrunUnusable> {
+pub fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Result<PathBuf, KrunUnusable> {
     if cfg!(not(feature = "krun")) {
         return Err(KrunUnusable::LeftOut);
     }
+    // Before KVM, so that a mistake shows on every host.
+    let named = krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
     let acceleration = acceleration();
     if acceleration.accelerator != Accelerator::Kvm {
         return Err(KrunUnusable::Kvm(acceleration.reason));
     }
-    Ok(crate::kernel::krunfw::find(None, data_dir)?)
+    krunfw::find(named.as_deref(), data_dir).map_err(KrunUnusable::Firmware)
 }
 
 fn decide(device: std::io::Result<()>, cpuinfo: &str, architecture: &str) -> Acceleration {

@@ -30,17 +30,28 @@ use sandpen_actors::state_dir::StateDir;
 
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
-/// looks beforehand. Blocking, for milliseconds.
-pub fn detect(state_dir: &StateDir, data_dir: &Path) -> Drivers {
+/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocking, for
+/// milliseconds.
+///
+/// # Errors
+/// [`KrunUnusable`](host::KrunUnusable) when a libkrunfw is named, there or in the environment, and cannot
+/// be used.
+pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, host::KrunUnusable> {
     let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig::new(state_dir.clone(), data_dir)));
+    let usable = match host::krun(krunfw, data_dir) {
+        Err(error @ host::KrunUnusable::Named(_)) => return Err(error),
+        // Without libkrun nothing would come of it.
+        Err(error @ host::KrunUnusable::LeftOut) if krunfw.is_some() => return Err(error),
+        usable => usable.is_ok(),
+    };
     #[cfg(feature = "krun")]
     {
-        let krun = Arc::new(krun::KrunDriver::new(krun::KrunConfig::new(state_dir.clone(), data_dir)));
-        match host::krun(data_dir) {
-            Ok(_) => Drivers::default().with(krun).with(qemu),
-            Err(_) => Drivers::default().with(qemu).with(krun),
-        }
+        // What was named stays the same when the current directory changes.
+        let firmware = crate::kernel::krunfw::named(krunfw).map_err(host::KrunUnusable::Named)?;
+        let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
+        let krun = Arc::new(krun::KrunDriver::new(config));
+        Ok(if usable { Drivers::default().with(krun).with(qemu) } else { Drivers::default().with(qemu).with(krun) })
     }
     #[cfg(not(feature = "krun"))]
-    Drivers::default().with(qemu)
+    Ok(Drivers::default().with(qemu))
 }

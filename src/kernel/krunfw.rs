@@ -1,12 +1,13 @@
 //! libkrunfw, the library that libkrun's guest kernel is in: finding it, and installing it from the
 //! PyPI package `microsandbox`, which carries one.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileTypeExt as _;
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use object::read::elf::{Dyn as _, ElfFile64, FileHeader as _};
+use object::read::elf::{Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _};
 use object::{Object as _, ObjectSymbol as _, ReadCache, elf};
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +17,8 @@ use super::{KernelError, hex, store};
 pub const ENV: &str = "SANDPEN_KRUNFW";
 /// What libkrun 1.x asks the dynamic loader for.
 pub const SONAME: &str = "libkrunfw.so.5";
+/// What every ELF file begins with.
+const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// The function that gives the kernel.
 const KERNEL_SYMBOL: &[u8] = b"krunfw_get_kernel";
 /// Where distributions and `make install` put it.
@@ -36,16 +39,20 @@ const WHEEL_SHA256: &str = "65f1e4bbf8d721c9f7f557329fb6c8cf41f554c1c6942eac8b94
 const MEMBER: &str = "microsandbox/_bundled/lib/libkrunfw.so.5.6.1";
 const MEMBER_SHA256: &str = "3854efcd3fe625528fa00207d97586d9790db8c436bb6881a43986604336d18e";
 
+/// What to do about a file that is of no use.
+const HINT: &str =
+    "run `sandpen kernel install --krunfw` and name no other, or name another one with --krunfw or SANDPEN_KRUNFW";
+
 /// Why libkrunfw cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KrunfwError {
     /// It is nowhere.
     #[error(
-        "{SONAME}, the guest kernel of libkrun, is neither in {0:?} nor in the system's library directories; run `sandpen kernel install --krunfw`, or name the file in {ENV}"
+        "{SONAME}, the guest kernel of libkrun, is neither in {0:?} nor in the system's library directories; run `sandpen kernel install --krunfw`, or name the file with --krunfw or in {ENV}"
     )]
     NotFound(PathBuf),
     /// It cannot be read.
-    #[error("reading {path:?}")]
+    #[error("cannot read the libkrunfw {path:?}; {HINT}")]
     Read {
         /// Which file.
         path: PathBuf,
@@ -54,7 +61,7 @@ pub enum KrunfwError {
         source: std::io::Error,
     },
     /// It is something else.
-    #[error("{path:?} is not libkrunfw: {reason}")]
+    #[error("{path:?} is not libkrunfw: {reason}; {HINT}")]
     Wrong {
         /// Which file.
         path: PathBuf,
@@ -95,22 +102,34 @@ pub fn installed(data_dir: &Path) -> Option<PathBuf> {
     Some(place(data_dir)).filter(|path| check(path).is_ok())
 }
 
-/// Finds libkrunfw: `explicit`, else what [`ENV`] names, else the installed one, else the system's.
-/// One that is named or installed, but of no use, is an error. Loads nothing. Blocking.
+/// The one that is named: `explicit`, else what [`ENV`] names; absolute and checked. Blocking.
+///
+/// # Errors
+/// [`KrunfwError`] when that is of no use.
+pub fn named(explicit: Option<&Path>) -> Result<Option<PathBuf>, KrunfwError> {
+    let from_env = || std::env::var_os(ENV).filter(|value| !value.is_empty()).map(PathBuf::from);
+    explicit.map(Path::to_owned).or_else(from_env).map(check_named).transpose()
+}
+
+fn check_named(path: PathBuf) -> Result<PathBuf, KrunfwError> {
+    let path = std::path::absolute(&path).map_err(|source| KrunfwError::Read { path, source })?;
+    check(&path)?;
+    Ok(path)
+}
+
+/// Finds libkrunfw: the [`named`] one, else the installed one, else the system's. One that is named or
+/// installed, but of no use, is an error. Loads nothing. Blocking.
 ///
 /// # Errors
 /// [`KrunfwError`].
 pub fn find(explicit: Option<&Path>, data_dir: &Path) -> Result<PathBuf, KrunfwError> {
-    let named = std::env::var_os(ENV).filter(|value| !value.is_empty()).map(PathBuf::from);
-    search(explicit.map(Path::to_owned).or(named), data_dir, &SYSTEM_DIRS.map(Path::new))
+    match named(explicit)? {
+        Some(path) => Ok(path),
+        None => search(data_dir, &SYSTEM_DIRS.map(Path::new)),
+    }
 }
 
-fn search(named: Option<PathBuf>, data_dir: &Path, system: &[&Path]) -> Result<PathBuf, KrunfwError> {
-    if let Some(path) = named {
-        let path = std::path::absolute(&path).map_err(|source| KrunfwError::Read { path, source })?;
-        check(&path)?;
-        return Ok(path);
-    }
+fn search(data_dir: &Path, system: &[&Path]) -> Result<PathBuf, KrunfwError> {
     let own = place(data_dir);
     if own.symlink_metadata().is_ok() {
         check(&own)?;
@@ -124,17 +143,32 @@ fn search(named: Option<PathBuf>, data_dir: &Path, system: &[&Path]) -> Result<P
 fn check(path: &Path) -> Result<(), KrunfwError> {
     let read = |source| KrunfwError::Read { path: path.to_owned(), source };
     let wrong = |reason: &str| KrunfwError::Wrong { path: path.to_owned(), reason: reason.to_owned() };
-    let meta = fs::metadata(path).map_err(read)?;
-    // Opening a FIFO would wait.
-    if !meta.is_file() || meta.file_type().is_fifo() {
-        return Err(wrong("it is no file"));
+    // Never waits, as a FIFO would.
+    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(read)?;
+    let meta = file.metadata().map_err(read)?;
+    if !meta.is_file() {
+        return Err(wrong("it is no regular file"));
     }
-    let cache = ReadCache::new(File::open(path).map_err(read)?);
-    let file = ElfFile64::<object::Endianness, _>::parse(&cache).map_err(|_| wrong("it is no ELF file of 64 bits"))?;
+    let mut start = Vec::new();
+    (&file).take(ELF_MAGIC.len() as u64).read_to_end(&mut start).map_err(read)?;
+    if start != ELF_MAGIC {
+        return Err(wrong("it is no ELF file"));
+    }
+    let cache = ReadCache::new(file);
+    let file = ElfFile64::<object::Endianness, _>::parse(&cache)
+        .map_err(|_| wrong("it is no ELF file of 64 bits, or it is cut off or damaged"))?;
     let machine = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
     let endian = file.endian();
     if file.elf_header().e_machine(endian) != machine {
         return Err(wrong("it is for another kind of processor"));
+    }
+    let segments = file.elf_program_headers().iter();
+    if segments
+        .map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian)))
+        .any(|end| end > meta.len())
+    {
+        return Err(wrong("it is cut off"));
     }
     let soname = || -> Option<Vec<u8>> {
         let (entries, strings) = file.elf_section_table().dynamic(endian, &cache).ok()??;
@@ -217,44 +251,5 @@ fn python(step: &'static str, command: &mut Command) -> Result<(), WheelError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_libkrunfw_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let error = search(None, &data, &[dir.path()]).unwrap_err();
-        assert!(matches!(error, KrunfwError::NotFound(_)) && error.to_string().contains("kernel install --krunfw"));
-        let wrong = dir.path().join(SONAME);
-        for content in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &[0x7f; 4096]] {
-            fs::write(&wrong, content).unwrap();
-            let error = search(Some(wrong.clone()), &data, &[]).unwrap_err();
-            assert!(matches!(error, KrunfwError::Wrong { .. }), "{error}");
-            assert!(matches!(search(None, &data, &[dir.path()]), Err(KrunfwError::NotFound(_))), "others may follow");
-        }
-        let own = std::env::current_exe().unwrap();
-        assert!(search(Some(own), &data, &[]).unwrap_err().to_string().contains("DT_SONAME"));
-        let missing = search(Some(dir.path().join("nothing")), &data, &[]);
-        assert!(matches!(missing, Err(KrunfwError::Read { .. })));
-        let fifo = dir.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(matches!(search(Some(fifo), &data, &[]), Err(KrunfwError::Wrong { .. })));
-    }
-
-    #[test]
-    fn a_damaged_installed_one_is_not_passed_over() {
-        let data = tempfile::tempdir().unwrap();
-        fs::create_dir(data.path().join("kernel")).unwrap();
-        fs::write(place(data.path()), "damaged").unwrap();
-        assert!(matches!(search(None, data.path(), &[Path::new("/usr/lib")]), Err(KrunfwError::Wrong { .. })));
-    }
-
-    #[test]
-    fn a_wrong_file_is_not_installed() {
-        let data = tempfile::tempdir().unwrap();
-        let own = std::env::current_exe().unwrap();
-        assert!(install(data.path(), Some(&own)).is_err());
-        assert!(!place(data.path()).exists());
-    }
-}
+#[path = "krunfw_tests.rs"]
+mod tests;

@@ -21,6 +21,9 @@ pub enum StartError {
     /// The state directory cannot be used, or another orchestrator has it.
     #[error(transparent)]
     StateDir(#[from] LockError),
+    /// The libkrunfw that was named is of no use.
+    #[error(transparent)]
+    Krunfw(#[from] crate::driver::host::KrunUnusable),
     /// The database cannot be used.
     #[error("the status database could not be opened")]
     Database(#[from] DatabaseError),
@@ -40,6 +43,7 @@ pub enum StartError {
 pub struct SandpenBuilder {
     state_dir: Option<PathBuf>,
     data_dir: Option<PathBuf>,
+    krunfw: Option<PathBuf>,
     drivers: Option<Drivers>,
     intensity: RestartIntensity,
 }
@@ -57,6 +61,14 @@ impl SandpenBuilder {
     #[must_use]
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
+        self
+    }
+
+    /// The libkrunfw that the default drivers use; a relative path starts in the current directory.
+    /// Default: the one that `SANDPEN_KRUNFW` names, else the installed one, else the system's.
+    #[must_use]
+    pub fn krunfw(mut self, path: impl Into<PathBuf>) -> Self {
+        self.krunfw = Some(path.into());
         self
     }
 
@@ -86,7 +98,10 @@ impl SandpenBuilder {
         let state_dir = StateDir::new(self.state_dir.unwrap_or_else(crate::paths::default_state_dir));
         let lock = lock::take(&state_dir)?;
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
-        let drivers = self.drivers.unwrap_or_else(|| crate::driver::detect(&state_dir, &data_dir));
+        let drivers = match self.drivers {
+            Some(drivers) => drivers,
+            None => crate::driver::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
+        };
         let started = thread::start(state_dir.clone(), drivers, self.intensity)?;
         // Now everything that no live sandbox owns has ended.
         for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {

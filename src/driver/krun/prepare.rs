@@ -10,12 +10,11 @@ use sandpen_guest::protocol::{RootfsSource, Volume};
 use super::vm_spec::{Boot, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::confine::{Policy, SystemCalls, cgroup};
-use crate::driver::qemu_args::Accelerator;
+use crate::driver::host::{self, KrunUnusable};
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{self, GuestSetup, Prepared, failed, process};
-use crate::driver::{disk, host, memory, network, shares};
-use crate::kernel::krunfw;
+use crate::driver::{disk, memory, network, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -75,13 +74,12 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
     let disk = config.state_dir.disk(&launch.spec);
     // The empty first root of a guest that makes its own is one device more.
     let shares = shares::find(&launch.spec, NAME, SHARES_MAX - usize::from(disk.is_some()))?;
-    let acceleration = host::acceleration();
-    if acceleration.accelerator != Accelerator::Kvm {
-        let reason = format!("libkrun needs KVM: {}; use --driver qemu", acceleration.reason);
-        return Err(DriverError::Unavailable { name: NAME.to_owned(), reason });
-    }
-    let firmware = krunfw::find(config.firmware.as_deref(), &config.data_dir)
-        .map_err(|source| failed("looking for the guest kernel", source))?;
+    let firmware = host::krun(config.firmware.as_deref(), &config.data_dir).map_err(|error| match error {
+        KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => {
+            DriverError::Unavailable { name: NAME.to_owned(), reason: format!("{error}; use --driver qemu") }
+        }
+        KrunUnusable::Firmware(_) | KrunUnusable::Named(_) => failed("looking for the guest kernel", error),
+    })?;
     let rootfs = match &disk {
         None => RootfsSource::Current,
         Some(disk) => {
