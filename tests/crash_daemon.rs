@@ -547,6 +547,12 @@ fn a_daemon_is_replaced_while_a_sandbox_floods() {
     let refused = home.fails(&["daemon", "--replace"]);
     assert!(refused.contains("is not replaced"), "{refused}");
     fs::write(&record, text).unwrap();
+    // A guest that speaks another version of the control protocol, as the header of its start message says.
+    let start = home.state().join("run/default/b/start");
+    fs::write(&start, [0xF5, b'S', b'p', 0xFF, 2, 1, 0, 0, 0, 0, 0x18, 0x29, 0x6A, 0xC1]).unwrap();
+    let refused = home.fails(&["daemon", "--replace"]);
+    assert!(refused.contains("could not speak with the microVM") && refused.contains("version 2"), "{refused}");
+    fs::remove_file(&start).unwrap();
     assert_eq!(home.daemon_pid(), third.id());
     assert_eq!(home.inspect("b")["state"], "RUNNING");
     home.ok(&["kill", "b"]);
@@ -576,6 +582,31 @@ fn a_kept_daemon_comes_back_by_itself_and_ends_when_it_is_told_to() {
     let ended = finish(keeper);
     assert!(ended.status.success(), "{}", explain(&ended));
     assert!(home.processes().is_empty(), "{:?}", home.processes());
+}
+
+#[test]
+fn a_daemon_that_a_command_started_comes_back_by_itself() {
+    let home = Home::new();
+    let holder = || fs::read_to_string(home.state().join("daemon.lock")).ok()?.trim().parse::<u32>().ok();
+    let count = || fs::read_to_string(home.state().join("logs/default/a.log")).map_or(0, |log| log.lines().count());
+    let mut first = run(&home, "a", &["-d", "--restart", "always"], "echo start; exec sleep 1000");
+    output_of_kept(&mut first);
+    let vmm = home.inspect("a")["microvm_pid"].as_u64().unwrap();
+    let killed = holder().unwrap();
+    send(killed, Signal::SIGKILL);
+    send(u32::try_from(vmm).unwrap(), Signal::SIGKILL);
+    // Nobody asks for anything, and the sandbox runs again.
+    until("it was restarted", || count() == 2);
+    assert_ne!(holder().unwrap(), killed);
+    assert_eq!(home.inspect("a")["restarts"], 1);
+    home.ok(&["shutdown", "--stop-sandboxes"]);
+    until("daemon and parent have ended", || home.processes().is_empty());
+}
+
+/// Runs a command whose daemon is kept, as without tests.
+fn output_of_kept(command: &mut Command) {
+    let output = command.env_remove("SANDPEN_NO_KEEP").output().unwrap();
+    assert!(output.status.success(), "{}", explain(&output));
 }
 
 #[test]

@@ -35,8 +35,9 @@ pub struct Args {
     /// is ended when this version could not take over
     #[arg(long)]
     replace: bool,
-    /// Start the daemon again whenever it crashes, where no service manager does
-    #[arg(long, conflicts_with = "background")]
+    /// Start the daemon again whenever it crashes, where no service manager does. A daemon that another
+    /// command has started is kept so, unless SANDPEN_NO_KEEP is set
+    #[arg(long)]
     keep: bool,
     #[command(flatten)]
     krunfw: KrunfwArg,
@@ -69,7 +70,7 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         let mut command = std::process::Command::new(std::env::current_exe().map_err(CliError::OwnProgram)?);
         // Everything but `--keep`: the first daemon may replace another one, and so may the next.
         command.args(std::env::args_os().skip(1).filter(|arg| arg != "--keep"));
-        return daemon::keep(command).map_err(CliError::Keep);
+        return daemon::keep(command, args.background).map_err(CliError::Keep);
     }
     let options = DaemonOptions {
         state_dir: global.state_dir(),

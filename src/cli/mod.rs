@@ -108,6 +108,9 @@ enum Command {
     Completion(completion::Args),
 }
 
+/// Environment variable: a daemon that a command starts is not started again when it crashes.
+const NO_KEEP: &str = "SANDPEN_NO_KEEP";
+
 impl Global {
     fn state_dir(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(paths::default_state_dir)
@@ -121,16 +124,13 @@ impl Global {
     fn client_options(&self) -> Result<ClientOptions, CliError> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(CliError::CurrentDir);
         let (state_dir, data_dir) = (absolute(&self.state_dir())?, absolute(&self.data_dir())?);
-        let args: [OsString; 6] = [
-            "daemon".into(),
-            "--background".into(),
-            "--state-dir".into(),
-            state_dir.clone().into(),
-            "--data-dir".into(),
-            data_dir.into(),
-        ];
+        let mut args: Vec<OsString> = vec!["daemon".into(), "--background".into()];
+        if std::env::var_os(NO_KEEP).is_none_or(|value| value.is_empty()) {
+            args.push("--keep".into());
+        }
+        args.extend(["--state-dir".into(), state_dir.clone().into(), "--data-dir".into(), data_dir.into()]);
         let program = std::env::current_exe().map_err(CliError::OwnProgram)?;
-        Ok(ClientOptions { state_dir, daemon: Some(DaemonCommand { program, args: args.into() }) })
+        Ok(ClientOptions { state_dir, daemon: Some(DaemonCommand { program, args }) })
     }
 
     async fn connect(&self) -> Result<Client, CliError> {

@@ -8,9 +8,10 @@
 //!                     └ SIGTERM, SIGINT, SIGHUP ─▶ passed on
 //! ```
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -28,21 +29,32 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 const PANIC_CODE: i32 = 101;
 
 /// Runs `command`, again after each crash, until it ends by itself; its exit code. To be called while
-/// this process has one thread.
+/// this process has one thread. With `background` it leaves the caller's session and directory, and its
+/// standard output is the first daemon's alone, which tells its readiness there.
 ///
 /// # Errors
 /// It cannot be executed or waited for.
-pub fn keep(mut command: Command) -> io::Result<u8> {
+pub fn keep(mut command: Command, background: bool) -> io::Result<u8> {
     let mut awaited = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         awaited.add(signal);
     }
     // Blocked, so that none is lost between two waits. The daemon unblocks them for itself.
     awaited.thread_block()?;
+    if background && let Err(error) = nix::unistd::setsid() {
+        // A leader of a process group is as far from the terminal as its parent wanted it.
+        tracing::debug!(%error, "staying in the session");
+    }
     let mut crashes = 0;
     loop {
         let started = Instant::now();
-        let status = run(&mut command, &awaited)?;
+        let child = command.spawn()?;
+        if background {
+            let null = OpenOptions::new().write(true).open("/dev/null")?;
+            nix::unistd::dup2_stdout(&null)?;
+            std::env::set_current_dir("/")?;
+        }
+        let status = wait(child, &awaited)?;
         if let Some(code) = status.code().filter(|code| *code != PANIC_CODE) {
             return Ok(u8::try_from(code).unwrap_or(1));
         }
@@ -57,8 +69,7 @@ pub fn keep(mut command: Command) -> io::Result<u8> {
     }
 }
 
-fn run(command: &mut Command, awaited: &SigSet) -> io::Result<ExitStatus> {
-    let mut child = command.spawn()?;
+fn wait(mut child: Child, awaited: &SigSet) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
     loop {
         let signal = awaited.wait()?;
