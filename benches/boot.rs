@@ -54,6 +54,7 @@ impl Setup {
             shares: vec![ROOTFS_TAG.to_owned()],
             network: None,
             disk: None,
+            images: Vec::new(),
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),

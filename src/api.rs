@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use sandpen_actors::database::{HealthState, RecordTransition, SandboxRow};
 use sandpen_actors::spec::{
     ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, HealthCheck, Network, PublishedPort, RestartBackoff,
-    RestartPolicy, Rlimit, TerminalSize, Volume,
+    RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
 };
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState, StoppedBy};
 use sandpen_actors::state_dir::StateDir;
@@ -136,6 +136,8 @@ pub struct Sandbox {
     pub rlimits: Vec<Rlimit>,
     /// What a root of layers is written to; null where the root directory is written in place.
     pub disk: Option<SandboxDisk>,
+    /// How a root of layers reaches the guest.
+    pub root_device: RootDevice,
 }
 
 impl Sandbox {
@@ -189,6 +191,7 @@ impl Sandbox {
             volumes: spec.volumes.clone(),
             rlimits: spec.rlimits.clone(),
             disk: dir.disk(spec).map(|path| SandboxDisk::new(&spec.disk, path)),
+            root_device: spec.root_device,
         }
     }
 

@@ -211,6 +211,41 @@ fn layers_are_shared_and_what_is_written_is_not() {
 }
 
 #[test]
+fn an_image_of_the_root_is_shared_follows_the_directory_and_is_not_written_to() {
+    if !has_disks() {
+        return;
+    }
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    fs::write(format!("{rootfs}/etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::write(format!("{rootfs}/etc/file"), "first\n").unwrap();
+    let before = contents(&rootfs);
+    let run = |name: &str, script: &str| {
+        home.run(&["run", "-n", name, "--root", "image", "--disk", "64M", &rootfs, "--", "sh", "-c", script])
+    };
+    let script = "cat /etc/file /etc/machine-id; echo mine >/etc/file; rm -r /root
+        echo x >/dev/vdb || echo no device; for disk in /sys/block/vd*; do cat $disk/serial $disk/ro; echo; done";
+    let output = run("a", script);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines[0], "first", "{}", explain(&output));
+    assert!(lines[1].len() == 32 && !lines[1].starts_with("01234567"), "the machine id is its own: {text}");
+    assert!(text.contains("sandpen-image-01") && text.contains("sandpen-disk0"), "{}", explain(&output));
+    assert_eq!(contents(&rootfs), before, "the directory was written to");
+    assert_eq!(home.inspect("a")["root_device"], "image");
+    // What was written is this sandbox's; a change of the directory is seen by the next start.
+    let output = run("b", "cat /etc/file; ls -d /root");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\n/root\n", "{}", explain(&output));
+    fs::write(format!("{rootfs}/etc/file"), "other\n").unwrap();
+    let output = run("c", "cat /etc/file");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "other\n", "{}", explain(&output));
+    let images = || fs::read_dir(home.state().join("cache/images")).unwrap().flatten();
+    assert_eq!(images().filter(|entry| entry.path().extension().is_some()).count(), 2);
+    let refused = home.fails(&["run", "--root", "erofs", &rootfs, "--", "true"]);
+    assert!(refused.contains("virtiofs"), "{refused}");
+}
+
+#[test]
 fn a_named_disk_outlives_its_sandbox_a_killed_vmm_and_the_daemon() {
     let home = Home::new();
     if !has_disks() {

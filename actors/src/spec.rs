@@ -11,6 +11,7 @@ mod names;
 mod network;
 mod restart;
 mod rlimits;
+mod root_device;
 mod rootfs;
 mod terminal;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
 pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
+pub use root_device::RootDevice;
 pub use rootfs::Rootfs;
 pub use terminal::TerminalSize;
 pub use volume::{VOLUMES_MAX, Volume, by_depth};
@@ -147,6 +149,9 @@ pub struct SandboxSpec {
     /// Where an [`Rootfs::Overlayfs`] root is written to.
     #[serde(default)]
     pub disk: Disk,
+    /// How an [`Rootfs::Overlayfs`] root's directories reach the guest.
+    #[serde(default)]
+    pub root_device: RootDevice,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -189,6 +194,7 @@ impl SandboxSpec {
             volumes: Vec::new(),
             rlimits: Vec::new(),
             disk: Disk::default(),
+            root_device: RootDevice::default(),
         }
     }
 
@@ -274,6 +280,7 @@ impl SandboxSpec {
         volume::check(&self.volumes)?;
         rlimits::check(&self.rlimits)?;
         disk::check(&self.rootfs, &self.disk)?;
+        root_device::check(&self.rootfs, self.root_device)?;
         Ok(())
     }
 }

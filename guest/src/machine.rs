@@ -1,5 +1,6 @@
 //! The machine as a whole: its name, clock and end.
 
+use std::fs;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,6 +37,24 @@ pub fn set_hostname(name: &str) -> Result<(), MachineError> {
 /// Sets the wall clock to the host's: time since 1970.
 pub fn set_clock(now: Duration) -> Result<(), MachineError> {
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(now)).map_err(MachineError::Clock)
+}
+
+/// Where systemd and D-Bus look for what tells one machine from another.
+const MACHINE_ID: &str = "/etc/machine-id";
+
+/// Gives a root that has a machine id a new one: what was copied from an image is every sandbox's. (The
+/// root is a writable layer of this sandbox's own.)
+pub fn renew_id() {
+    let Ok(meta) = fs::symlink_metadata(MACHINE_ID) else { return };
+    // An empty one is for the workload's own init to fill; a link leads to where that keeps its own.
+    if !meta.is_file() || meta.len() == 0 {
+        return;
+    }
+    let renewed = fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .and_then(|uuid| fs::write(MACHINE_ID, uuid.replace('-', "")));
+    if let Err(error) = renewed {
+        log!("{MACHINE_ID} stays as it is in the root directory: {error}");
+    }
 }
 
 /// Writes everything out and ends the machine.

@@ -14,6 +14,7 @@
 //! PID 1 never ends: an error or a panic is reported over the control port, then the machine powers
 //! off. The host trusts none of this.
 
+mod blocks;
 mod boot;
 mod control;
 mod exec;

@@ -1,10 +1,11 @@
-//! A root of read-only shared directories under a writable layer on a disk of the sandbox's own.
+//! A root of read-only layers (shared directories or images of them) under a writable one on a disk of
+//! the sandbox's own.
 //!
 //! Everything is mounted in here: on the host there is nothing to clean up, and two sandboxes over
 //! the same directories have nothing in common that they could write to.
 //!
 //! ```text
-//!   tmpfs on STAGING ─▶ lower-0, lower-1 … by virtiofs ─▶ disk (ext4: upper/, work/) ─▶ root (overlay)
+//!   tmpfs on STAGING ─▶ lower-0, lower-1 … ─▶ disk (ext4: upper/, work/) ─▶ root (overlay)
 //! ```
 
 use std::fs;
@@ -38,16 +39,38 @@ pub enum OverlayError {
     },
 }
 
-/// Mounts the root below `staging`; answers where. `lowers` are virtiofs tags, topmost first.
-pub fn mount_below(staging: &Path, lowers: &[String], disk: &str) -> Result<PathBuf, OverlayError> {
+/// A read-only layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Layer<'a> {
+    /// A directory of the host, by its virtiofs tag.
+    Shared(&'a str),
+    /// A disk with an ext4 file system, by its device.
+    Image(&'a str),
+}
+
+/// A mounted root.
+#[derive(Debug)]
+pub struct Root {
+    /// Where.
+    pub path: PathBuf,
+    /// Whether nothing was ever written to it.
+    pub is_new: bool,
+}
+
+/// Mounts the root below `staging`; answers where. The topmost of `lowers` comes first.
+pub fn mount_below(staging: &Path, lowers: &[Layer<'_>], disk: &str) -> Result<Root, OverlayError> {
     make(staging)?;
     attach("tmpfs", staging, "tmpfs", MsFlags::empty(), "mode=700,size=64k", "a place for mount points")?;
     let mut layers = Vec::new();
-    for (number, tag) in lowers.iter().enumerate() {
+    for (number, layer) in lowers.iter().enumerate() {
         let lower = staging.join(format!("lower-{number}"));
         make(&lower)?;
-        let what = format!("the layer {number} of the root directory (virtiofs tag {tag:?})");
-        attach(tag, &lower, "virtiofs", MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "", &what)?;
+        let (source, kind) = match layer {
+            Layer::Shared(tag) => (tag, "virtiofs"),
+            Layer::Image(device) => (device, "ext4"),
+        };
+        let what = format!("the layer {number} of the root directory ({kind} {source:?})");
+        attach(source, &lower, kind, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "", &what)?;
         layers.push(lower);
     }
     let (writable, root) = (staging.join("disk"), staging.join("root"));
@@ -55,7 +78,8 @@ pub fn mount_below(staging: &Path, lowers: &[String], disk: &str) -> Result<Path
     // What is deleted gives its room back to the host.
     attach(disk, &writable, "ext4", MsFlags::MS_NODEV, "discard", "the disk of the writable layer")?;
     let (upper, work) = (writable.join("upper"), writable.join("work"));
-    if fs::metadata(&upper).is_err() {
+    let is_new = fs::metadata(&upper).is_err();
+    if is_new {
         make(&upper)?;
         if let Some(top) = layers.first() {
             // The root's own mode and owner are the upper layer's.
@@ -72,7 +96,7 @@ pub fn mount_below(staging: &Path, lowers: &[String], disk: &str) -> Result<Path
         work.display()
     );
     attach("overlay", &root, "overlay", MsFlags::MS_NODEV, &options, "the layers of the root directory")?;
-    Ok(root)
+    Ok(Root { path: root, is_new })
 }
 
 fn copy_owner(from: &Path, to: &Path) -> io::Result<()> {

@@ -16,7 +16,8 @@ use nix::unistd::{chdir, chroot};
 use sandpen_guest::protocol::RootfsSource;
 
 use crate::log::log;
-use crate::overlay;
+use crate::overlay::{self, Layer};
+use crate::{blocks, machine};
 
 /// Where the root is mounted before the move; in the initramfs.
 const STAGING: &str = "/newroot";
@@ -47,6 +48,9 @@ pub enum RootfsError {
     /// The layers could not be mounted.
     #[error("making the root directory of layers")]
     Overlay(#[from] overlay::OverlayError),
+    /// A disk is not there.
+    #[error(transparent)]
+    Disk(#[from] blocks::BlocksError),
     /// A device node could not be made.
     #[error("making {path}")]
     Node {
@@ -74,7 +78,19 @@ fn enter_with_open_mask(source: &RootfsSource) -> Result<(), RootfsError> {
             move_into(Path::new(STAGING))?;
         }
         RootfsSource::Overlay { lowers, disk } => {
-            move_into(&overlay::mount_below(Path::new(STAGING), lowers, disk)?)?;
+            let layers: Vec<_> = lowers.iter().map(|tag| Layer::Shared(tag)).collect();
+            move_into(&overlay::mount_below(Path::new(STAGING), &layers, disk)?.path)?;
+        }
+        RootfsSource::Images { layers, disk } => {
+            let layers = layers.iter().map(|serial| blocks::find(serial)).collect::<Result<Vec<_>, _>>()?;
+            let layers: Vec<_> = layers.iter().map(|device| Layer::Image(device)).collect();
+            let root = overlay::mount_below(Path::new(STAGING), &layers, &blocks::find(disk)?)?;
+            move_into(&root.path)?;
+            mount_system_directories()?;
+            if root.is_new {
+                machine::renew_id();
+            }
+            return Ok(());
         }
         RootfsSource::Current => {}
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::signal::Signal;
 use sandpen::kernel::krunfw;
-use sandpen_actors::spec::{ByteString, ConfigName, Network, SandboxKey, SandboxName};
+use sandpen_actors::spec::{ByteString, ConfigName, Network, RootDevice, SandboxKey, SandboxName};
 
 use super::CliError;
 
@@ -124,6 +124,14 @@ pub fn network(text: &str) -> Result<Network, String> {
     Network::ALL.into_iter().find(|network| network.as_str() == text).ok_or_else(|| {
         let known = Network::ALL.map(Network::as_str).join(", ");
         format!("there is no network {text:?}; there are {known}")
+    })
+}
+
+/// Reads how a root reaches the guest.
+pub fn root_device(text: &str) -> Result<RootDevice, String> {
+    RootDevice::ALL.into_iter().find(|device| device.as_str() == text).ok_or_else(|| {
+        let known = RootDevice::ALL.map(RootDevice::as_str).join(", ");
+        format!("a root cannot come by {text:?}; it can by {known}")
     })
 }
 

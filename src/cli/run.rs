@@ -8,10 +8,10 @@ use std::time::Duration;
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
     ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartPolicy,
-    Rlimit, Rootfs, SandboxKey, SandboxSpec, SpecError, Volume,
+    Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, Volume,
 };
 
-use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network};
+use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network, root_device};
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, Wanted, show};
 use super::{CliError, Global, names, print, terminal};
@@ -36,6 +36,7 @@ Examples:
   echo data | sandpen run -i --rm ./rootfs -- wc -c
   sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
   sandpen run --disk 1G ./rootfs -- sh -c 'rm -rf /bin'
+  sandpen run --root image ./rootfs -- sh -c 'echo quick'
   sandpen run --overlay ./tools --keep-disk work ./rootfs -- sh
   sandpen run --timeout 30s ./rootfs -- ./untrusted
   sandpen run -d --restart on-failure:5 -n job ./rootfs -- ./job
@@ -126,6 +127,10 @@ pub struct Args {
     /// Keep that disk under a name: made where it is missing, there for the next sandbox
     #[arg(long, value_name = "DISK")]
     keep_disk: Option<DiskName>,
+    /// How ROOTFS and the layers reach the sandbox: image makes a disk image of each once, and they are not
+    /// written to; virtiofs shares them [default: virtiofs]
+    #[arg(long, value_name = "KIND", value_parser = root_device)]
+    root: Option<RootDevice>,
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
@@ -150,7 +155,8 @@ impl Args {
     /// The root directory, or the layers if it is not written in place.
     fn rootfs(&self) -> Result<Rootfs, CliError> {
         let base = real_directory(&self.rootfs)?;
-        if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() {
+        let is_image = self.root.is_some_and(RootDevice::is_image);
+        if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() && !is_image {
             return Ok(Rootfs::Native(base));
         }
         let mut layers = self.overlay.iter().map(real_directory).collect::<Result<Vec<_>, _>>()?;
@@ -219,6 +225,7 @@ impl Args {
             network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::On }),
             ports: self.publish.clone(),
             disk: Disk { bytes: self.disk, name: self.keep_disk.clone() },
+            root_device: self.root.unwrap_or_default(),
             ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
         };
         spec.config_last_modified = None;

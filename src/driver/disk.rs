@@ -14,6 +14,14 @@ use sandpen_actors::state_dir::DISK_DRAFT_PREFIX;
 pub const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 /// A module that ext4's checksums need where the kernel has it as a file.
 pub(super) const OPTIONAL_MODULES: [&str; 1] = ["crc32c_generic"];
+/// The serial number of the disk of the writable layer, by which the guest knows it from images.
+pub(super) const SERIAL: &str = "sandpen-disk";
+
+/// The serial number of a layer's image; at most 20 bytes (`VIRTIO_BLK_ID_BYTES`).
+pub(super) fn image_serial(number: usize) -> String {
+    format!("sandpen-image-{number}")
+}
+
 /// The program that makes file systems.
 const MKE2FS: &str = "mke2fs";
 /// The package it is in, on Debian and its derivatives.

@@ -220,6 +220,19 @@ impl Context {
         Ok(())
     }
 
+    /// Adds a disk that the guest only reads, from an image without a format of its own, with a serial number.
+    ///
+    /// # Errors
+    /// [`KrunError`].
+    pub fn add_image(&mut self, serial: &str, image: &Path) -> Result<(), KrunError> {
+        let serial = text("the serial number of a disk", serial.as_bytes())?;
+        let image = text("the path of a disk", image.as_os_str().as_bytes())?;
+        // SAFETY: NUL-terminated strings that live through the call, which copies them.
+        let answer =
+            unsafe { krun_sys::krun_add_disk2(self.id, serial.as_ptr(), image.as_ptr(), DISK_FORMAT_RAW, true) };
+        check("krun_add_disk2", answer).map(drop)
+    }
+
     /// Shares another host directory under a virtiofs tag. With `read_only` libkrun answers every
     /// write with an error.
     ///

@@ -14,6 +14,7 @@ mod memory;
 mod network;
 pub mod qemu;
 pub mod qemu_args;
+mod root_image;
 mod shares;
 mod standard_input;
 pub mod start_order;

@@ -8,8 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::disk;
 pub use super::waited::PORTS;
 
 /// Shared directories that a machine has room for. QEMU's microvm machine has 24 virtio-mmio
@@ -64,6 +65,8 @@ pub struct QemuArgs {
     pub network: Option<UserNetwork>,
     /// The disk image of the writable layer, where there is one; the guest's first disk.
     pub disk: Option<PathBuf>,
+    /// Images of the root's layers, topmost first.
+    pub images: Vec<PathBuf>,
 }
 
 /// QEMU's user networking.
@@ -116,13 +119,10 @@ impl QemuArgs {
             argv.pair("-device", format!("vhost-user-fs-device,chardev=share{number},tag={tag},queue-size=1024"));
         }
         if let Some(disk) = &self.disk {
-            let mut image = OsString::from("driver=file,node-name=disk,discard=unmap,filename=");
-            // A comma would begin the next property.
-            image.push(doubled_commas(disk.as_os_str()));
-            argv.pair("-blockdev", image);
-            // By default QEMU stops a machine whose host has no room left, and nobody would go on.
-            let device = "virtio-blk-device,drive=disk,num-queues=1,werror=report,rerror=report";
-            argv.pair("-device", device);
+            argv.disk("disk", "discard=unmap", disk, disk::SERIAL);
+        }
+        for (number, image) in self.images.iter().enumerate() {
+            argv.disk(&format!("image{number}"), "read-only=on", image, &disk::image_serial(number));
         }
         argv.pair("-device", "virtio-serial-device,id=ports");
         for (number, (fifo, port)) in (1..).zip(PORTS) {
@@ -169,6 +169,16 @@ impl Argv {
         self.0.push(flag.into());
     }
 
+    fn disk(&mut self, node: &str, options: &str, image: &Path, serial: &str) {
+        let mut file = OsString::from(format!("driver=file,node-name={node},{options},filename="));
+        // A comma would begin the next property.
+        file.push(doubled_commas(image.as_os_str()));
+        self.pair("-blockdev", file);
+        // By default QEMU stops a machine whose host has no room left, and nobody would go on.
+        let device = "num-queues=1,werror=report,rerror=report";
+        self.pair("-device", format!("virtio-blk-device,drive={node},serial={serial},{device}"));
+    }
+
     fn pair(&mut self, flag: &str, value: impl Into<OsString>) {
         self.0.extend([flag.into(), value.into()]);
     }
@@ -190,6 +200,7 @@ mod tests {
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
             network: None,
             disk: None,
+            images: Vec::new(),
         }
     }
 
@@ -269,11 +280,14 @@ mod tests {
         let mut args = args(Accelerator::Tcg);
         let without = text(&args);
         args.disk = Some("/st,ate/a=b,readonly=on.img".into());
+        args.images = vec!["/cache/root-ab.img".into()];
         let with = text(&args);
         let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
         insta::assert_snapshot!(added.join("\n"), @r"
         -blockdev driver=file,node-name=disk,discard=unmap,filename=/st,,ate/a=b,,readonly=on.img
-        -device virtio-blk-device,drive=disk,num-queues=1,werror=report,rerror=report
+        -device virtio-blk-device,drive=disk,serial=sandpen-disk,num-queues=1,werror=report,rerror=report
+        -blockdev driver=file,node-name=image0,read-only=on,filename=/cache/root-ab.img
+        -device virtio-blk-device,drive=image0,serial=sandpen-image-0,num-queues=1,werror=report,rerror=report
         ");
     }
 

@@ -10,6 +10,7 @@ use sandpen_actors::driver::DriverError;
 use sandpen_actors::spec::{Rootfs, SandboxSpec, by_depth};
 use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
 
+use super::disk;
 use super::waited::failed;
 
 /// Why a directory cannot be shared.
@@ -35,12 +36,14 @@ pub(super) struct Share {
 /// All shared directories of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shares {
-    /// The root directory, or its layers, topmost first.
+    /// The root directory, or its layers, topmost first; none where the layers are images.
     pub(super) root: Vec<Share>,
     /// The volumes, in the order in which they are mounted.
     pub(super) volumes: Vec<Share>,
     /// What the guest is told of the volumes.
     pub(super) mounts: Vec<Volume>,
+    /// Directories of the root that the guest gets as images, topmost first.
+    pub(super) imaged: Vec<PathBuf>,
 }
 
 impl Shares {
@@ -49,8 +52,13 @@ impl Shares {
         self.root.iter().chain(&self.volumes)
     }
 
-    /// What the guest is told of a root of layers; its disk is the machine's first one.
+    /// What the guest is told of a root of layers; its disk is the machine's first one, where there are no
+    /// others.
     pub(super) fn layered_root(&self) -> RootfsSource {
+        if !self.imaged.is_empty() {
+            let layers = (0..self.imaged.len()).map(disk::image_serial).collect();
+            return RootfsSource::Images { layers, disk: disk::SERIAL.to_owned() };
+        }
         let lowers = self.root.iter().map(|layer| layer.tag.clone()).collect();
         RootfsSource::Overlay { lowers, disk: "/dev/vda".to_owned() }
     }
@@ -79,7 +87,12 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
             .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
         Ok::<_, DriverError>(Share { tag, directory: text.to_owned(), read_only })
     };
+    let mut imaged = Vec::new();
     let root = match &spec.rootfs {
+        Rootfs::Overlayfs(layers) if spec.root_device.is_image() => {
+            imaged.clone_from(layers);
+            Vec::new()
+        }
         Rootfs::Native(path) => vec![share(ROOTFS_TAG.to_owned(), path, false)?],
         Rootfs::Overlayfs(layers) => {
             let layers = layers.iter().enumerate();
@@ -94,7 +107,7 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
         volumes.push(share(tag.clone(), &volume.host, volume.read_only)?);
         mounts.push(Volume { tag, target: Bytes::from(volume.guest.as_bytes()), read_only: volume.read_only });
     }
-    Ok(Shares { root, volumes, mounts })
+    Ok(Shares { root, volumes, mounts, imaged })
 }
 
 /// The guest of a root's sandbox can make setuid programs: others on this host must not get there.

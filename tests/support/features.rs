@@ -87,6 +87,12 @@ pub const FEATURES: &[Feature] = &[
         "full\nx\n",
     ),
     prints("layers", &["--overlay", "DIR"], "echo x >/bin/new && cat /bin/new; ls -d /bin/sh", "x\n/bin/sh\n"),
+    prints(
+        "root image",
+        &["--root", "image", "--overlay", "DIR"],
+        "echo x >/bin/new && cat /bin/new; ls -d /bin/sh; grep -c virtiofs /proc/mounts; true",
+        "x\n/bin/sh\n0\n",
+    ),
     prints("no network", &[], "ls /sys/class/net | grep -v dummy; cat /proc/net/route | wc -l", "lo\n1\n"),
 ];
 

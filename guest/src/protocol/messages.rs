@@ -169,6 +169,14 @@ pub enum RootfsSource {
         /// The disk of the writable layer, an ext4 file system; for example `/dev/vda`.
         disk: String,
     },
+    /// Read-only disks under a writable layer on another one, ext4 file systems all of them. Disks are
+    /// named by their serial numbers.
+    Images {
+        /// The layers, topmost first.
+        layers: Vec<String>,
+        /// The disk of the writable layer.
+        disk: String,
+    },
 }
 
 /// A directory of the host, mounted by virtiofs below the root.

@@ -26,6 +26,7 @@ fn rootfs_source() -> impl Strategy<Value = RootfsSource> {
         Just(RootfsSource::Current),
         ".{0,20}".prop_map(|tag| RootfsSource::Virtiofs { tag }),
         (vec(".{0,20}", 0..4), ".{0,20}").prop_map(|(lowers, disk)| RootfsSource::Overlay { lowers, disk }),
+        (vec(".{0,20}", 0..4), ".{0,20}").prop_map(|(layers, disk)| RootfsSource::Images { layers, disk }),
     ]
 }
 

@@ -17,7 +17,7 @@ use super::vm_spec::{Boot, VmSpec};
 use crate::driver::confine::{self, ConfineError};
 use crate::driver::krun_ffi::{self, Context, KrunError, Port};
 use crate::driver::waited::PORTS;
-use crate::driver::{guest_binary, standard_input};
+use crate::driver::{disk, guest_binary, standard_input};
 
 /// The hidden subcommand's name. A word for people who look at the process list may follow it.
 pub const SUBCOMMAND: &str = "__krun";
@@ -73,7 +73,7 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;
     match &spec.boot {
-        Boot::Linux { root, shares, disk, .. } => {
+        Boot::Linux { root, shares, disk: writable, images, .. } => {
             match root {
                 Some(root) => context.set_root(root, guest_binary())?,
                 None => context.set_empty_root(guest_binary())?,
@@ -81,8 +81,11 @@ fn become_microvm() -> Result<Infallible, HelperError> {
             for share in shares {
                 context.add_share(&share.tag, &share.directory, share.read_only)?;
             }
-            if let Some(disk) = disk {
-                context.add_disk(disk, lock_disk(disk)?)?;
+            if let Some(image) = writable {
+                context.add_disk(image, lock_disk(image)?)?;
+            }
+            for (number, image) in images.iter().enumerate() {
+                context.add_image(&disk::image_serial(number), image)?;
             }
         }
         Boot::Bare { image } => {

@@ -14,7 +14,7 @@ use crate::driver::host::{self, KrunUnusable};
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{self, GuestSetup, Prepared, failed, process};
-use crate::driver::{disk, memory, network, shares};
+use crate::driver::{disk, memory, network, root_image, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -52,13 +52,14 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
     match boot {
-        Boot::Linux { root, shares, disk, .. } => {
+        Boot::Linux { root, shares, disk, images, .. } => {
             policy.own.extend(root.iter().map(PathBuf::from));
             for share in shares {
                 let list = if share.read_only { &mut policy.read } else { &mut policy.own };
                 list.push((&share.directory).into());
             }
             policy.modify.extend(disk.clone());
+            policy.read.extend(images.iter().cloned());
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
@@ -87,11 +88,14 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
             shares.layered_root()
         }
     };
+    let cache = config.state_dir.cache();
+    let images = shares.imaged.iter().map(|directory| root_image::ensure(&cache, directory));
+    let images = images.collect::<Result<Vec<_>, _>>().map_err(|source| failed("making the root image", source))?;
     let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
-    Ok((Boot::Linux { firmware, root: native, shares: shares_beside, disk }, rootfs, shares.mounts))
+    Ok((Boot::Linux { firmware, root: native, shares: shares_beside, disk, images }, rootfs, shares.mounts))
 }
 
 fn bare(launch: &Launch) -> Result<Boot, DriverError> {

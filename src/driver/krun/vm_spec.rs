@@ -35,6 +35,8 @@ pub(super) enum Boot {
         shares: Vec<SharedDir>,
         /// The disk image of the writable layer, absolute.
         disk: Option<PathBuf>,
+        /// Images of the root's layers, topmost first, absolute.
+        images: Vec<PathBuf>,
     },
     /// A bare-metal program, which writes its messages for people to the first serial port.
     Bare {
@@ -67,6 +69,7 @@ mod tests {
             root: Some("/r\n\\".into()),
             shares: vec![volume],
             disk: Some("/x".into()),
+            images: vec!["/y".into()],
         };
         let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm"), tsi: Some(vec![(1, 65535)]) };
         let json = serde_json::to_vec(&spec).unwrap();

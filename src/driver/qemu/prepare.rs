@@ -16,7 +16,7 @@ use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, s
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{self, GuestSetup, Prepared, failed, fifos, process};
-use crate::driver::{disk, guest_binary, host, initramfs, memory, network, shares, tsc};
+use crate::driver::{disk, guest_binary, host, initramfs, memory, network, root_image, shares, tsc};
 
 /// The driver of the guest's network device.
 const NETWORK_MODULE: &str = "virtio_net";
@@ -75,6 +75,9 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
     if let Some(disk) = &disk {
         disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
     }
+    let cache = config.state_dir.cache();
+    let images = shares.imaged.iter().map(|directory| root_image::ensure(&cache, directory));
+    let images = images.collect::<Result<Vec<_>, _>>().map_err(|source| failed("making the root image", source))?;
     let acceleration = host::acceleration();
     let accelerator = acceleration.accelerator;
     let resources = launch.spec.resources;
@@ -92,6 +95,7 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
             ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
         }),
         disk,
+        images,
     };
     let helper = waited::helper_program(config.helper.as_deref())?;
     let cgroup = cgroup::plan(launch, overhead_mib(accelerator, args.shares.len()));
@@ -151,6 +155,7 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.execute.extend(std::env::split_paths(&libraries).filter(|directory| directory.is_absolute()));
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
     policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
+    policy.read.extend(args.images.iter().cloned());
     policy.modify.push("/dev/null".into());
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));

@@ -1,0 +1,66 @@
+//! How the layers of a copy-on-write root reach the guest.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rootfs, SpecError};
+
+/// What the guest sees of the read-only directories of an [`Rootfs::Overlayfs`] root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootDevice {
+    /// Whatever keeps the meaning of the directories: they are shared.
+    #[default]
+    Auto,
+    /// A disk image of each directory as it is at the start, made once for each content. What changes in
+    /// the directory later is seen by later starts.
+    Image,
+    /// The directories themselves, shared read-only by virtiofs.
+    Virtiofs,
+}
+
+impl RootDevice {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Image, Self::Virtiofs];
+
+    /// Its name on the command line and in a specification.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Image => "image",
+            Self::Virtiofs => "virtiofs",
+        }
+    }
+
+    /// Whether images are made.
+    pub fn is_image(self) -> bool {
+        self == Self::Image
+    }
+}
+
+/// An image is of something that the sandbox does not write to.
+pub(super) fn check(rootfs: &Rootfs, device: RootDevice) -> Result<(), SpecError> {
+    match rootfs {
+        Rootfs::Native(_) if device.is_image() => Err(SpecError::ImageWithoutLayers),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_layers_become_images() {
+        let (native, layers) = (Rootfs::Native("/a".into()), Rootfs::Overlayfs(vec!["/a".into()]));
+        assert_eq!(check(&native, RootDevice::Image), Err(SpecError::ImageWithoutLayers));
+        assert_eq!(check(&layers, RootDevice::Image), Ok(()));
+        for device in [RootDevice::Auto, RootDevice::Virtiofs] {
+            assert_eq!(check(&native, device), Ok(()));
+            assert_eq!(check(&layers, device), Ok(()));
+        }
+        for device in RootDevice::ALL {
+            assert_eq!(serde_json::to_value(device).unwrap(), device.as_str());
+        }
+        assert!(serde_json::from_str::<RootDevice>("\"erofs\"").is_err());
+    }
+}
