@@ -108,6 +108,7 @@ fn serve(state: OsString) -> Result<()> {
         state_dir,
         background: true,
         stop_sandboxes: None,
+        reserve: None,
         drivers,
         krunfw: None,
     })?)

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod driver;
 pub mod kernel;
+pub mod metrics;
 pub mod orchestrator;
 pub mod paths;
 pub mod private_dir;

@@ -233,6 +233,7 @@ fn help_texts() {
         "inspect",
         "logs",
         "events",
+        "metrics",
         "wait",
         "stop",
         "kill",

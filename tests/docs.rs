@@ -180,6 +180,23 @@ fn kinds_of_events() {
 }
 
 #[test]
+fn metrics() {
+    let page = read("docs/operations.md");
+    let table = rows(section(&page, "## Metrics"));
+    let documented: BTreeMap<String, Words> =
+        table.iter().map(|cells| (cells[0].trim_matches('`').to_owned(), code_words(cells[1]))).collect();
+    let mut code: BTreeMap<String, Words> = BTreeMap::new();
+    for counter in sandpen::actors::counters::Counter::ALL {
+        let name = counter.name();
+        let words = code.entry(name.name.to_owned()).or_default();
+        words.extend(name.label.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]));
+    }
+    code.insert("sandpen_fault_active".to_owned(), Words::from(["fault", "clock_jumped"].map(str::to_owned)));
+    code.insert("sandpen_sandboxes".to_owned(), Words::from(["state".to_owned()]));
+    assert_eq!(documented, code);
+}
+
+#[test]
 fn the_fields_of_a_sandbox() {
     let source = read("src/api.rs");
     let (_, fields) = source.split_once("pub struct Sandbox {").unwrap();

@@ -23,6 +23,34 @@ fn run(home: &Home, name: &str, script: &str) -> Command {
     command
 }
 
+/// The number of `sandpen metrics`, with its labels as they are printed there.
+fn metric(home: &Home, name: &str) -> u64 {
+    let text = home.ok(&["metrics"]);
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Every event as kind and detail, oldest first.
+fn events(home: &Home) -> Vec<(String, serde_json::Value)> {
+    let lines = home.ok(&["events", "--json"]);
+    let events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    events.map(|event| (event["kind"].as_str().unwrap().to_owned(), event["detail"].clone())).collect()
+}
+
+/// How often a fault began and ended, by the events.
+fn edges(home: &Home, fault: &str) -> (usize, usize) {
+    let events = events(home);
+    let count = |kind: &str| events.iter().filter(|(of, detail)| of == kind && detail["fault"] == fault).count();
+    (count("fault_began"), count("fault_ended"))
+}
+
+/// How often a log failed and recovered, by the events.
+fn log_edges(home: &Home) -> (usize, usize) {
+    let events = events(home);
+    let count = |kind: &str| events.iter().filter(|(of, _)| of == kind).count();
+    (count("log_failed"), count("log_recovered"))
+}
+
 #[test]
 fn a_full_disk_holds_output_back_and_refuses_new_sandboxes() {
     let disk = disk::Disk::new();
@@ -42,6 +70,7 @@ fn a_full_disk_holds_output_back_and_refuses_new_sandboxes() {
     let go = std::fs::write(go.path().join("go"), "");
     let log_is_stuck = Instant::now() + Duration::from_millis(500);
     let mut rows = Vec::new();
+    let full = metric(&home, "sandpen_fault_active{fault=\"disk_full\"}");
     while Instant::now() < log_is_stuck {
         rows.push(home.run(&["inspect", "a"]));
     }
@@ -60,6 +89,16 @@ fn a_full_disk_holds_output_back_and_refuses_new_sandboxes() {
     let expected: String = (1..=100_000).map(|i| format!("line {i}\n")).collect();
     assert!(home.log("a") == expected.as_bytes(), "{} bytes of {}", home.log("a").len(), expected.len());
     assert!(output(run(&home, "b", "true")).status.success());
+    // Told when there was room again, once for each end, whatever was tried in between.
+    assert_eq!(full, 1);
+    until("the events are recorded", || edges(&home, "disk_full").1 > 0 && log_edges(&home).1 > 0);
+    assert_eq!((edges(&home, "disk_full"), log_edges(&home)), ((1, 1), (1, 1)), "{:#?}", events(&home));
+    assert_eq!(metric(&home, "sandpen_faults_total{fault=\"disk_full\"}"), 1);
+    assert_eq!(metric(&home, "sandpen_fault_active{fault=\"disk_full\"}"), 0);
+    assert_eq!(metric(&home, "sandpen_starts_refused_total{reason=\"disk_full\"}"), 1);
+    assert_eq!(metric(&home, "sandpen_log_failures_total"), 1);
+    assert!(metric(&home, "sandpen_log_retries_total") > 1);
+    assert_eq!(metric(&home, "sandpen_log_bytes_total"), expected.len() as u64);
 }
 
 #[actix_rt::test]
@@ -80,6 +119,11 @@ async fn a_database_that_another_program_locks_delays_and_refuses() {
     until("its end is recorded", || home.inspect("a")["state"] == "STOPPED");
     assert_eq!(home.inspect("a")["exit_code"], 7);
     assert!(output(run(&home, "b", "true")).status.success());
+    until("the end of the fault is recorded", || edges(&home, "database_locked").1 > 0);
+    assert_eq!(edges(&home, "database_locked"), (1, 1));
+    assert_eq!(metric(&home, "sandpen_faults_total{fault=\"database_locked\"}"), 1);
+    assert_eq!(metric(&home, "sandpen_starts_refused_total{reason=\"database\"}"), 1);
+    assert!(metric(&home, "sandpen_database_failures_total{cause=\"locked\"}") > 1);
 }
 
 #[test]

@@ -8,10 +8,11 @@
 //! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
+//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
 //!
 //! Commands live with their receiver, events with their sender; modules depend downwards only:
-//! supervisor → monitor → {log_writer, database, driver} → {state, spec}.
+//! supervisor → monitor → {log_writer, database, driver} → {state, spec}; [`faults::Faults`], with the
+//! [`counters`], is handed down to all of them.
 
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
@@ -20,10 +21,12 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod actor_ref;
+pub mod counters;
 pub mod database;
 pub mod driver;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_driver;
+pub mod faults;
 pub mod hosting;
 pub mod intensity;
 pub mod log_writer;
@@ -32,6 +35,7 @@ pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
 pub mod process_identity;
+pub mod room;
 pub mod spec;
 pub mod state;
 pub mod state_dir;

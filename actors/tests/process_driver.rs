@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::{Addr, Arbiter, System};
 use sandpen_actors::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
 use sandpen_actors::driver::Drivers;
+use sandpen_actors::faults::Faults;
 use sandpen_actors::hosting::host_on;
 use sandpen_actors::intensity::RestartIntensity;
 use sandpen_actors::process_driver::ProcessDriver;
@@ -36,6 +37,8 @@ async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
         log_arbiters: vec![log_arbiter.handle()],
         supervisor_pid: std::process::id(),
         open_files_limit: 1024,
+        reserve: None,
+        faults: Faults::default(),
         intensity: RestartIntensity::default(),
     };
     host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {})

@@ -39,6 +39,10 @@ pub struct Args {
     /// command has started is kept so, unless SANDPEN_NO_KEEP is set
     #[arg(long)]
     keep: bool,
+    /// Refuse new sandboxes when less than this is free on the disk of the state directory, for example 1g
+    /// [default: 64 MiB, or a twentieth of a smaller disk]
+    #[arg(long, value_name = "BYTES", value_parser = super::args::bytes, env = "SANDPEN_RESERVE", hide_env_values = true)]
+    reserve: Option<u64>,
     #[command(flatten)]
     krunfw: KrunfwArg,
     /// Leave the session and tell readiness on stdout
@@ -77,6 +81,7 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         data_dir: global.data_dir(),
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
+        reserve: args.reserve,
         drivers: None,
         krunfw: args.krunfw.path()?,
     };

@@ -15,6 +15,7 @@ mod inspect;
 mod kernel;
 mod kill;
 mod logs;
+mod metrics;
 mod names;
 mod print;
 mod ps;
@@ -95,6 +96,7 @@ enum Command {
     Inspect(inspect::Args),
     Logs(logs::Args),
     Events(events::Args),
+    Metrics(metrics::Args),
     Wait(wait::Args),
     Stop(stop::Args),
     Kill(kill::Args),
@@ -173,6 +175,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
             Command::Events(args) => events::execute(global, args).await,
+            Command::Metrics(args) => metrics::execute(global, args).await,
             Command::Wait(args) => wait::execute(global, args).await,
             Command::Stop(args) => stop::execute(global, args).await,
             Command::Kill(args) => kill::execute(global, args).await,

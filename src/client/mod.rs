@@ -28,6 +28,7 @@ use crate::api::{
     API_VERSION, DiskEntry, ErrorBody, KillRequest, NAME, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest,
     StdinReply, StopRequest, Transition, Version,
 };
+use crate::metrics::Metric;
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
 pub use error::ClientError;
@@ -196,6 +197,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn events(self, options: ClientOptions, request: EventsRequest) -> Result<EventReader, ClientError> {
         EventReader::open(self, options, request).await
+    }
+
+    /// Counters and gauges.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn metrics(&self) -> Result<Vec<Metric>, ClientError> {
+        self.get("/v1/metrics?format=json").await
     }
 
     /// Answers when the sandbox has ended.

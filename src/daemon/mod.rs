@@ -56,6 +56,8 @@ pub struct DaemonOptions {
     pub background: bool,
     /// What a signal does to the sandboxes: stops them with this grace, or leaves them running.
     pub stop_sandboxes: Option<Duration>,
+    /// Bytes that stay free on the state directory's disk; see [`crate::SandpenBuilder::reserve`].
+    pub reserve: Option<u64>,
     /// The drivers; `None` for all that work on this host.
     pub drivers: Option<Drivers>,
     /// The libkrunfw that those use; `None` for the one that is found.
@@ -166,7 +168,11 @@ fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError
         Some(drivers) => drivers.clone(),
         None => drivers::offer(dir, &options.data_dir, options.krunfw.as_deref())?,
     };
-    let sandpen = Sandpen::builder().state_dir(dir.path()).drivers(drivers).start()?;
+    let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
+    if let Some(reserve) = options.reserve {
+        builder = builder.reserve(reserve);
+    }
+    let sandpen = builder.start()?;
     let (published, listener) = socket::Published::new(dir)?;
     Ok((sandpen, published, listener))
 }

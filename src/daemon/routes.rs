@@ -21,6 +21,7 @@ use crate::api::{
     Transition,
 };
 use crate::driver::confine;
+use crate::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
 use crate::orchestrator::SandpenError;
 
 /// Longest grace that is accepted: a day, in milliseconds.
@@ -51,6 +52,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
+        .service(resource("/v1/metrics").route(web::get().to(metrics)))
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))
         .service(resource("/v1/disks").route(web::get().to(disks)))
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
@@ -190,6 +192,32 @@ async fn remove_disk(shared: Data<Shared>, path: Path<String>) -> Result<HttpRes
     let handle = shared.handle.clone();
     finish(async move { handle.remove_disk(&name).await }).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// How the metrics are written.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum MetricsFormat {
+    #[default]
+    Prometheus,
+    Json,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsQuery {
+    #[serde(default)]
+    format: MetricsFormat,
+}
+
+async fn metrics(shared: Data<Shared>, query: Query<MetricsQuery>) -> HttpResponse {
+    let metrics = shared.handle.metrics().await;
+    match query.format {
+        MetricsFormat::Json => HttpResponse::Ok().json(metrics),
+        MetricsFormat::Prometheus => {
+            HttpResponse::Ok().content_type(PROMETHEUS_CONTENT_TYPE).body(prometheus(&metrics))
+        }
+    }
 }
 
 async fn reconcile(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {

@@ -46,6 +46,7 @@ pub struct SandpenBuilder {
     krunfw: Option<PathBuf>,
     drivers: Option<Drivers>,
     intensity: RestartIntensity,
+    reserve: Option<u64>,
 }
 
 impl SandpenBuilder {
@@ -88,6 +89,14 @@ impl SandpenBuilder {
         self
     }
 
+    /// So many bytes stay free on the disk of the state directory for the sandboxes that are there: a new
+    /// one is refused when less is free. Default: 64 MiB, or a twentieth of a disk smaller than 1.25 GiB.
+    #[must_use]
+    pub fn reserve(mut self, bytes: u64) -> Self {
+        self.reserve = Some(bytes);
+        self
+    }
+
     /// Takes the state directory, opens the database, takes over the microVMs of an earlier run and
     /// answers when all of this is done. Blocks for some milliseconds; from an async function call it
     /// through your runtime's `spawn_blocking` if that matters.
@@ -102,12 +111,13 @@ impl SandpenBuilder {
             Some(drivers) => drivers,
             None => crate::driver::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
         };
-        let started = thread::start(state_dir.clone(), drivers, self.intensity)?;
+        let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
+        let started = thread::start(state_dir.clone(), settings)?;
         // Now everything that no live sandbox owns has ended.
         for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {
             tracing::info!(?cgroup, "removed a cgroup that an earlier run left");
         }
-        let handle = Handle::new(started.supervisor, started.database, state_dir);
+        let handle = Handle::new(started.supervisor, started.database, started.faults, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }
 }

@@ -7,9 +7,10 @@ use actix::MailboxError;
 use chrono::Utc;
 use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{
-    Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
+    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
 };
 use sandpen_actors::driver::{DriverError, VmmProcess};
+use sandpen_actors::faults::{Fault, Faults};
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
@@ -23,6 +24,7 @@ use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
 use crate::driver::confine::cgroup;
+use crate::metrics::{self, Metric};
 
 /// Why a request to an orchestrator was not fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -80,16 +82,15 @@ impl SandpenError {
                 SupervisorError::AlreadyLive { .. } => "already_live",
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => "not_found",
                 SupervisorError::NotLive { .. } => "not_live",
-                SupervisorError::NoRoom { .. } => "no_room",
+                SupervisorError::OpenFiles { .. } => "no_room",
+                SupervisorError::Storage(error) => storage_code(error.fault()),
+                SupervisorError::Database(error) => database_code(error),
                 SupervisorError::ShuttingDown => "shutting_down",
                 SupervisorError::Driver(DriverError::Unavailable { .. }) => "driver_unavailable",
                 SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => "unsupported",
                 SupervisorError::Driver(_) | SupervisorError::Monitor(_) => "guest_unreachable",
                 SupervisorError::DiskInUse { .. } => "disk_in_use",
-                SupervisorError::Database(_)
-                | SupervisorError::RemoveLog { .. }
-                | SupervisorError::Disk { .. }
-                | SupervisorError::Gone => "internal",
+                SupervisorError::RemoveLog { .. } | SupervisorError::Disk { .. } | SupervisorError::Gone => "internal",
             },
             Self::NoStdin(_) => "no_stdin",
             Self::NoTerminal(_) => "no_terminal",
@@ -97,10 +98,25 @@ impl SandpenError {
             Self::Driver(_) => "guest_unreachable",
             Self::Events(DatabaseError::EventsGone { .. }) => "events_gone",
             Self::Events(_) => "events_ahead",
-            Self::Database(_) | Self::Log(_) | Self::VmmLog(_) => "internal",
+            Self::Database(error) => database_code(error),
+            Self::Log(_) | Self::VmmLog(_) => "internal",
             Self::Gone => "gone",
         }
     }
+}
+
+/// The code of a fault that keeps something from being written.
+fn storage_code(fault: Fault) -> &'static str {
+    match fault {
+        Fault::DiskFull | Fault::OpenFiles => "no_room",
+        Fault::ReadOnly => "read_only",
+        Fault::DatabaseLocked => "database_busy",
+        Fault::StorageFailed | Fault::ClockJumped => "internal",
+    }
+}
+
+fn database_code(error: &DatabaseError) -> &'static str {
+    Fault::of_database(error).map_or("internal", storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.
@@ -111,12 +127,18 @@ const START_ATTEMPTS: usize = 10;
 pub struct Handle {
     supervisor: ActorRef<Supervisor>,
     database: ActorRef<Database>,
+    faults: Faults,
     state_dir: Arc<StateDir>,
 }
 
 impl Handle {
-    pub(super) fn new(supervisor: ActorRef<Supervisor>, database: ActorRef<Database>, state_dir: StateDir) -> Self {
-        Self { supervisor, database, state_dir: Arc::new(state_dir) }
+    pub(super) fn new(
+        supervisor: ActorRef<Supervisor>,
+        database: ActorRef<Database>,
+        faults: Faults,
+        state_dir: StateDir,
+    ) -> Self {
+        Self { supervisor, database, faults, state_dir: Arc::new(state_dir) }
     }
 
     /// Starts a sandbox, new or ended; resolves when it is RUNNING or has ended: look at the row's
@@ -176,6 +198,13 @@ impl Handle {
     /// A number that is no longer kept or has not come yet, or the database's.
     pub async fn events(&self, options: EventsOptions) -> Result<Events, SandpenError> {
         Events::open(self.database.clone(), options).await
+    }
+
+    /// Counters and gauges of this orchestrator.
+    pub async fn metrics(&self) -> Vec<Metric> {
+        // Without the database there is the rest.
+        let by_state = self.database.send(CountSandboxes).await.ok().and_then(Result::ok);
+        metrics::all(&self.faults, by_state.as_deref())
     }
 
     /// Ends a sandbox gracefully; resolves when it has ended.
@@ -271,7 +300,7 @@ impl Handle {
             });
             report.leftovers.extend(cgroups);
         }
-        thread::tell_reconciled(&self.database, &report).await;
+        thread::tell_reconciled(&self.database, &self.faults, &report).await;
         Ok(report)
     }
 

@@ -8,8 +8,10 @@ use actix::{Arbiter, System};
 use futures::channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::actor_ref::ActorRef;
+use sandpen_actors::counters::Counter;
 use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening, RecordEvent};
 use sandpen_actors::driver::{Drivers, error_chain};
+use sandpen_actors::faults::{Faults, record_all};
 use sandpen_actors::intensity::RestartIntensity;
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Leftover, Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
@@ -24,25 +26,33 @@ const LOG_ARBITERS: usize = 2;
 pub(super) struct Started {
     pub(super) supervisor: ActorRef<Supervisor>,
     pub(super) database: ActorRef<Database>,
+    pub(super) faults: Faults,
     pub(super) stop: oneshot::Sender<()>,
     pub(super) thread: JoinHandle<()>,
 }
 
-type Ready = Result<(ActorRef<Supervisor>, ActorRef<Database>), StartError>;
+type Ready = Result<(ActorRef<Supervisor>, ActorRef<Database>, Faults), StartError>;
+
+/// What a builder was told.
+pub(super) struct Settings {
+    pub(super) drivers: Drivers,
+    pub(super) intensity: RestartIntensity,
+    pub(super) reserve: Option<u64>,
+}
 
 /// Starts the thread and waits until its actors are ready.
-pub(super) fn start(state_dir: StateDir, drivers: Drivers, intensity: RestartIntensity) -> Result<Started, StartError> {
+pub(super) fn start(state_dir: StateDir, settings: Settings) -> Result<Started, StartError> {
     let (ready, is_ready) = mpsc::sync_channel::<Ready>(1);
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("sandpen".to_owned())
         .spawn(move || {
             let system = System::new();
-            system.block_on(run(state_dir, drivers, intensity, &ready, stopped));
+            system.block_on(run(state_dir, settings, &ready, stopped));
         })
         .map_err(StartError::Thread)?;
     match is_ready.recv() {
-        Ok(Ok((supervisor, database))) => Ok(Started { supervisor, database, stop, thread }),
+        Ok(Ok((supervisor, database, faults))) => Ok(Started { supervisor, database, faults, stop, thread }),
         Ok(Err(error)) => {
             let _ = thread.join();
             Err(error)
@@ -55,16 +65,10 @@ pub(super) fn start(state_dir: StateDir, drivers: Drivers, intensity: RestartInt
 }
 
 /// Lives until `stopped` resolves: `shutdown`, or the owner was dropped.
-async fn run(
-    state_dir: StateDir,
-    drivers: Drivers,
-    intensity: RestartIntensity,
-    ready: &mpsc::SyncSender<Ready>,
-    stopped: oneshot::Receiver<()>,
-) {
+async fn run(state_dir: StateDir, settings: Settings, ready: &mpsc::SyncSender<Ready>, stopped: oneshot::Receiver<()>) {
     let database_arbiter = Arbiter::new();
     let log_arbiters: Vec<Arbiter> = (0..LOG_ARBITERS).map(|_| Arbiter::new()).collect();
-    match make_actors(&state_dir, drivers, intensity, &database_arbiter, &log_arbiters).await {
+    match make_actors(&state_dir, settings, &database_arbiter, &log_arbiters).await {
         Ok(actors) => {
             let _ = ready.send(Ok(actors));
             let _ = stopped.await;
@@ -83,12 +87,15 @@ async fn run(
 
 async fn make_actors(
     state_dir: &StateDir,
-    drivers: Drivers,
-    intensity: RestartIntensity,
+    settings: Settings,
     database_arbiter: &Arbiter,
     log_arbiters: &[Arbiter],
 ) -> Ready {
-    let database = open_database(state_dir, database_arbiter, intensity).await?;
+    let Settings { drivers, intensity, reserve } = settings;
+    let (faults, events) = Faults::new();
+    let database = open_database(state_dir, database_arbiter, intensity, &faults).await?;
+    // Ends with the database.
+    actix_rt::spawn(record_all(database.clone(), faults.clone(), events));
     let started =
         Happening::OrchestratorStarted { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
     record(&database, started).await;
@@ -101,17 +108,22 @@ async fn make_actors(
         log_arbiters: log_arbiters.iter().map(Arbiter::handle).collect(),
         supervisor_pid: std::process::id(),
         open_files_limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
+        reserve,
+        faults: faults.clone(),
         intensity,
     };
-    let supervisor = Supervisor::keep_running(config, restarts_recorded("supervisor", database.clone()));
+    let supervisor = Supervisor::keep_running(
+        config,
+        restarts_recorded(Counter::SupervisorRestarts, database.clone(), faults.clone()),
+    );
     let report =
         supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
-    tell_reconciled(&database, &report).await;
-    Ok((supervisor, database))
+    tell_reconciled(&database, &faults, &report).await;
+    Ok((supervisor, database, faults))
 }
 
 /// Logs what a reconciliation found, and records it if it found anything.
-pub(super) async fn tell_reconciled(database: &ActorRef<Database>, report: &ReconcileReport) {
+pub(super) async fn tell_reconciled(database: &ActorRef<Database>, faults: &Faults, report: &ReconcileReport) {
     let ReconcileReport { adopted, resolved, leftovers } = report;
     for key in adopted {
         tracing::info!(sandbox = %key, "taken over from an earlier run");
@@ -129,6 +141,7 @@ pub(super) async fn tell_reconciled(database: &ActorRef<Database>, report: &Reco
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let removed = count(leftovers.iter().filter(|leftover| leftover.error.is_none()).count());
         let (adopted, resolved) = (count(adopted.len()), count(resolved.len()));
+        faults.counters().add(Counter::Adopted, adopted);
         record(database, Happening::Reconciled { adopted, resolved, removed }).await;
     }
 }
@@ -147,11 +160,12 @@ async fn open_database(
     state_dir: &StateDir,
     arbiter: &Arbiter,
     intensity: RestartIntensity,
+    faults: &Faults,
 ) -> Result<ActorRef<Database>, StartError> {
     let (opened, opening) = oneshot::channel::<Result<DatabaseFile, DatabaseError>>();
-    let path = state_dir.database();
+    let (path, told) = (state_dir.database(), faults.clone());
     arbiter.spawn(async move {
-        let _ = opened.send(DatabaseFile::open(&path).await);
+        let _ = opened.send(DatabaseFile::open(&path, told).await);
     });
     let file = opening.await.map_err(|_| StartError::ThreadEnded)??;
     // Its own restarts are recorded by those who follow.
@@ -159,7 +173,7 @@ async fn open_database(
     let database = Database::keep_running(file, arbiter.handle(), intensity, move || {
         let _ = restarted.send(());
     });
-    let mut told = restarts_recorded("database", database.clone());
+    let mut told = restarts_recorded(Counter::DatabaseRestarts, database.clone(), faults.clone());
     actix_rt::spawn(async move {
         while restarts.recv().await.is_some() {
             told();
@@ -169,8 +183,10 @@ async fn open_database(
 }
 
 /// Records each restart of an actor as an event.
-fn restarts_recorded(actor: &'static str, database: ActorRef<Database>) -> impl FnMut() + 'static {
+fn restarts_recorded(counter: Counter, database: ActorRef<Database>, faults: Faults) -> impl FnMut() + 'static {
     move || {
+        faults.count(counter);
+        let actor = counter.name().label.map_or("", |(_, actor)| actor);
         let database = database.clone();
         let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
         actix_rt::spawn(async move { record(&database, restarted).await });

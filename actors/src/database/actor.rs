@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix::{
@@ -15,11 +15,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    CloseDatabase, DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes,
-    ListTransitions, RecordEvent, RecordHealth, RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox,
-    WatchEvents, event_queries, queries,
+    CloseDatabase, CountSandboxes, DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys,
+    ListSandboxes, ListTransitions, RecordEvent, RecordHealth, RecordTransition, RemoveSandbox, SandboxRow,
+    UpsertSandbox, WatchEvents, event_queries, queries,
 };
 use crate::actor_ref::{ActorRef, keep_running};
+use crate::counters::Counter;
+use crate::faults::{Fault, Faults, Place};
 use crate::intensity::RestartIntensity;
 use crate::spec::SandboxKey;
 
@@ -41,6 +43,37 @@ enum Pending {
 #[derive(Debug, Clone)]
 pub struct DatabaseFile {
     pool: SqlitePool,
+    health: Health,
+}
+
+/// What its writes say about the host.
+#[derive(Debug, Clone)]
+struct Health {
+    faults: Faults,
+    /// The file's directory.
+    dir: PathBuf,
+}
+
+impl Health {
+    /// Tells how a write went. SQLite says "I/O error" to many things: the directory is asked then.
+    async fn note<T>(&self, written: &Result<T, DatabaseError>) {
+        let Err(error) = written else { return self.faults.well(&Place::Database) };
+        let Some(mut fault) = Fault::of_database(error) else { return };
+        if fault == Fault::StorageFailed {
+            let dir = self.dir.clone();
+            let probed = tokio::task::spawn_blocking(move || crate::room::try_to_write(&dir)).await;
+            if let Ok(Err(error)) = probed {
+                fault = Fault::of_io(&error);
+            }
+        }
+        self.faults.count(match fault {
+            Fault::DatabaseLocked => Counter::DatabaseBusy,
+            Fault::DiskFull => Counter::DatabaseFull,
+            Fault::ReadOnly => Counter::DatabaseReadOnly,
+            _ => Counter::DatabaseOther,
+        });
+        self.faults.met(Place::Database, fault, &crate::driver::error_chain(error));
+    }
 }
 
 impl DatabaseFile {
@@ -49,7 +82,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// A damaged, foreign or newer file, or one that cannot be written; the file is not changed then.
-    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
+    pub async fn open(path: &Path, faults: Faults) -> Result<Self, DatabaseError> {
         // SQLite gives its other files the same mode.
         std::fs::OpenOptions::new()
             .append(true)
@@ -70,7 +103,7 @@ impl DatabaseFile {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
         }
         match sqlx::migrate!("../migrations").run(&pool).await {
-            Ok(()) => Ok(Self { pool }),
+            Ok(()) => Ok(Self { pool, health: Health { faults, dir: path.parent().unwrap_or(path).to_owned() } }),
             Err(MigrateError::VersionMissing(version)) => Err(DatabaseError::Newer { path: path.to_owned(), version }),
             Err(MigrateError::Execute(source)) => Err(refusal(path, source)),
             Err(source) => Err(DatabaseError::Migrate { path: path.to_owned(), source }),
@@ -83,6 +116,7 @@ pub struct Database {
     #[cfg(feature = "testing")]
     pub(super) bomb: crate::testing_panic::Bomb,
     pool: SqlitePool,
+    health: Health,
     pending: VecDeque<Pending>,
     writing: bool,
     /// Changes when there may be new events.
@@ -95,7 +129,7 @@ impl Database {
     /// # Errors
     /// See there.
     pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
-        Ok(Self::on(DatabaseFile::open(path).await?))
+        Ok(Self::on(DatabaseFile::open(path, Faults::default()).await?))
     }
 
     /// An actor on an open file.
@@ -104,6 +138,7 @@ impl Database {
             #[cfg(feature = "testing")]
             bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Database),
             pool: file.pool,
+            health: file.health,
             pending: VecDeque::new(),
             writing: false,
             events: watch::Sender::new(()),
@@ -159,10 +194,10 @@ impl Database {
                 None => break,
             }
         }
-        let pool = self.pool.clone();
+        let (pool, health) = (self.pool.clone(), self.health.clone());
         let write = async move {
-            write_batch(&pool, updates).await;
-            write_events(&pool, events).await;
+            write_batch(&pool, &health, updates).await;
+            write_events(&pool, &health, events).await;
             for reply in flushes {
                 let _ = reply.send(Ok(()));
             }
@@ -205,11 +240,16 @@ fn refusal(path: &Path, source: sqlx::Error) -> DatabaseError {
 }
 
 /// All in one statement; if that fails, each alone, so that a bad one fails alone.
-async fn write_batch(pool: &SqlitePool, updates: Vec<(RecordTransition, oneshot::Sender<Result<(), DatabaseError>>)>) {
+async fn write_batch(
+    pool: &SqlitePool,
+    health: &Health,
+    updates: Vec<(RecordTransition, oneshot::Sender<Result<(), DatabaseError>>)>,
+) {
     if updates.is_empty() {
         return;
     }
     let whole = queries::record(pool, updates.iter().map(|(update, _)| update)).await;
+    health.note(&whole).await;
     let alone = whole.is_err() && updates.len() > 1;
     let mut whole = Some(whole);
     for (update, reply) in updates {
@@ -227,11 +267,16 @@ async fn write_batch(pool: &SqlitePool, updates: Vec<(RecordTransition, oneshot:
 }
 
 /// The same for events.
-async fn write_events(pool: &SqlitePool, events: Vec<(RecordEvent, oneshot::Sender<Result<(), DatabaseError>>)>) {
+async fn write_events(
+    pool: &SqlitePool,
+    health: &Health,
+    events: Vec<(RecordEvent, oneshot::Sender<Result<(), DatabaseError>>)>,
+) {
     if events.is_empty() {
         return;
     }
     let whole = event_queries::record(pool, events.iter().map(|(event, _)| event)).await;
+    health.note(&whole).await;
     let alone = whole.is_err() && events.len() > 1;
     let mut whole = Some(whole);
     for (event, reply) in events {
@@ -298,7 +343,12 @@ impl Handler<UpsertSandbox> for Database {
     type Result = Answer<SandboxRow>;
 
     fn handle(&mut self, upsert: UpsertSandbox, _: &mut Self::Context) -> Self::Result {
-        self.query(|pool| async move { queries::upsert(&pool, upsert).await })
+        let health = self.health.clone();
+        self.query(|pool| async move {
+            let row = queries::upsert(&pool, upsert).await;
+            health.note(&row).await;
+            row
+        })
     }
 }
 
@@ -315,6 +365,14 @@ impl Handler<ListSandboxes> for Database {
 
     fn handle(&mut self, _: ListSandboxes, _: &mut Self::Context) -> Self::Result {
         self.query(|pool| async move { queries::list(&pool).await })
+    }
+}
+
+impl Handler<CountSandboxes> for Database {
+    type Result = Answer<Vec<(String, u64)>>;
+
+    fn handle(&mut self, _: CountSandboxes, _: &mut Self::Context) -> Self::Result {
+        self.query(|pool| async move { queries::count_sandboxes(&pool).await })
     }
 }
 
@@ -338,9 +396,10 @@ impl Handler<RemoveSandbox> for Database {
     type Result = Answer<()>;
 
     fn handle(&mut self, RemoveSandbox(sandbox): RemoveSandbox, _: &mut Self::Context) -> Self::Result {
-        let events = self.events.clone();
+        let (events, health) = (self.events.clone(), self.health.clone());
         self.query(move |pool| async move {
             let removed = queries::remove(&pool, sandbox).await;
+            health.note(&removed).await;
             events.send_replace(());
             removed
         })
@@ -351,9 +410,10 @@ impl Handler<RecordHealth> for Database {
     type Result = Answer<()>;
 
     fn handle(&mut self, record: RecordHealth, _: &mut Self::Context) -> Self::Result {
-        let events = self.events.clone();
+        let (events, health) = (self.events.clone(), self.health.clone());
         self.query(|pool| async move {
             let recorded = queries::record_health(&pool, record).await;
+            health.note(&recorded).await;
             events.send_replace(());
             recorded
         })

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::HealthStatus;
+use crate::faults::Fault;
 use crate::spec::SandboxKey;
 use crate::state::SandboxState;
 
@@ -112,6 +113,25 @@ pub enum Happening {
     },
     /// It can be written again.
     LogRecovered {},
+    /// Something is wrong with the host.
+    FaultBegan {
+        /// What.
+        fault: Fault,
+        /// Where it was met first, one line with causes.
+        message: String,
+    },
+    /// It is over.
+    FaultEnded {
+        /// What.
+        fault: Fault,
+        /// How long it lasted, in milliseconds.
+        lasted_ms: u64,
+    },
+    /// The host's clock was set.
+    ClockJumped {
+        /// By so much, in milliseconds; negative: back.
+        by_ms: i64,
+    },
 }
 
 impl Happening {

@@ -141,6 +141,11 @@ pub struct GetSandbox(pub SandboxKey);
 #[rtype(result = "Result<Vec<SandboxRow>, DatabaseError>")]
 pub struct ListSandboxes;
 
+/// How many sandboxes there are of each state's word; states without any are left out.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<(String, u64)>, DatabaseError>")]
+pub struct CountSandboxes;
+
 /// The keys of all rows that are live or in BACKOFF, those that cannot be read otherwise included.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<SandboxKey>, DatabaseError>")]

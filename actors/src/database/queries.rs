@@ -166,6 +166,12 @@ pub(super) async fn list(pool: &SqlitePool) -> Result<Vec<SandboxRow>, DatabaseE
     Ok(readable)
 }
 
+pub(super) async fn count_sandboxes(pool: &SqlitePool) -> Result<Vec<(String, u64)>, DatabaseError> {
+    let rows = sqlx::query("SELECT status, count(*) AS count FROM sandboxes GROUP BY status").fetch_all(pool).await;
+    let rows = rows.map_err(sql("counting the sandboxes"))?;
+    rows.iter().map(|row| Ok((column(row, "status")?, number(0, row, "count")?))).collect()
+}
+
 /// From the columns alone. A key that is not one has no runtime directory either.
 pub(super) async fn list_live_keys(pool: &SqlitePool) -> Result<Vec<SandboxKey>, DatabaseError> {
     let rows = sqlx::query(

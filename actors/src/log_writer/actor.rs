@@ -19,7 +19,10 @@ use super::{
     Appended, AttachStream, AwaitBytes, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, StreamTotals,
     Subscribe, WriteChunk,
 };
+use crate::counters::Counter;
+use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
+use crate::faults::{Fault, Place};
 
 /// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
 pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
@@ -128,10 +131,8 @@ impl LogWriter {
     /// Counts and tells bytes that are on file.
     fn count(&mut self, stream: OutputStream, len: u64, at_us: u64, ctx: &mut Context<Self>) -> Appended {
         let appended = Appended { offset: self.store.advance(stream, len), len, stream, at: time_of(at_us) };
-        if self.backoff.succeeded() {
-            self.trouble = None;
-            tracing::info!(log = ?self.store.path(), "the log can be written again");
-        }
+        self.config.faults.counters().add(Counter::LogBytes, len);
+        self.recovered();
         self.publish(false);
         for subscriber in &self.subscribers {
             if let Some(recipient) = &subscriber.appended {
@@ -148,12 +149,31 @@ impl LogWriter {
         self.published.send_replace(Published { totals: self.store.totals(), ended, stuck });
     }
 
+    /// Notes that the log can be written, if that is new.
+    pub(super) fn recovered(&mut self) {
+        if self.backoff.succeeded() {
+            self.trouble = None;
+            tracing::info!(log = ?self.store.path(), "the log can be written again");
+            self.config.faults.well(&self.place());
+            self.config.faults.tell_of_log(self.config.sandbox.as_ref(), Happening::LogRecovered {});
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place::Log(self.config.path.clone())
+    }
+
     /// Notes that the log cannot be written; answers when to try again.
-    fn fail(&mut self, error: LogError) -> Instant {
+    pub(super) fn fail(&mut self, error: LogError) -> Instant {
         let now = Instant::now();
         let error = Arc::new(error);
+        let message = error_chain(&*error);
+        self.config.faults.count(Counter::LogRetries);
+        if let Some(fault) = Fault::of_causes(&*error) {
+            self.config.faults.met(self.place(), fault, &message);
+        }
         if self.backoff.failed(now) {
-            let message = error_chain(&*error);
+            self.config.faults.count(Counter::LogFailures);
             tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
             self.tell(&LogFailed { message, lost_bytes: 0 });
         }
@@ -163,6 +183,8 @@ impl LogWriter {
     }
 
     pub(super) fn tell(&self, event: &LogFailed) {
+        let failed = Happening::LogFailed { message: event.message.clone() };
+        self.config.faults.tell_of_log(self.config.sandbox.as_ref(), failed);
         for subscriber in &self.subscribers {
             if let Some(recipient) = &subscriber.failed {
                 recipient.do_send(event.clone());
@@ -179,7 +201,10 @@ impl LogWriter {
                     tracing::warn!(?log, error = %error_chain(&e), "the log cannot be rotated; it grows beyond its limit");
                     self.tell(&LogFailed { message, lost_bytes: 0 });
                 }
-                Note::RotationWorks => tracing::info!(?log, "the log can be rotated again"),
+                Note::RotationWorks => {
+                    tracing::info!(?log, "the log can be rotated again");
+                    self.config.faults.tell_of_log(self.config.sandbox.as_ref(), Happening::LogRecovered {});
+                }
                 Note::Lost(lost_bytes) => {
                     tracing::warn!(?log, lost_bytes, "the log file lacks bytes that had been written to it");
                     let message =
@@ -261,6 +286,13 @@ impl Actor for LogWriter {
             self.fail(e);
         }
         self.publish(false);
+    }
+}
+
+impl Drop for LogWriter {
+    /// Trouble that is left is the next writer's, if there is one.
+    fn drop(&mut self) {
+        self.config.faults.well(&self.place());
     }
 }
 

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::fut::{ActorFuture, ActorFutureExt as _};
 use actix::{ActorContext as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
@@ -78,11 +78,11 @@ impl LogWriter {
                 Err(next) => again = Some(again.map_or(next, |again: Instant| again.max(next))),
             }
         }
-        if again.is_none()
-            && let Err(e) = self.store.mark_generation()
-        {
-            self.trouble = Some(Arc::new(e));
-            again = Some(Instant::now() + Duration::from_millis(100));
+        if again.is_none() {
+            match self.store.mark_generation() {
+                Ok(()) => self.recovered(),
+                Err(e) => again = Some(self.fail(e)),
+            }
         }
         let Some(again) = again else { return self.write_out(ctx) };
         let now = Instant::now();

@@ -43,10 +43,11 @@ pub use messages::*;
 pub use names::remove_files;
 pub use tail::position_of_tail;
 
-use crate::spec::LogLimits;
+use crate::faults::Faults;
+use crate::spec::{LogLimits, SandboxKey};
 
 /// What a [`LogWriter`] needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LogConfig {
     /// The current log file; rotated files and indexes lie beside it. Its directory is made if
     /// it is missing.
@@ -60,11 +61,23 @@ pub struct LogConfig {
     pub close_limit: Duration,
     /// After how long without a byte the files are closed.
     pub idle_close: Duration,
+    /// Whose log it is, in events.
+    pub sandbox: Option<SandboxKey>,
+    /// Hears of trouble, and counts.
+    pub faults: Faults,
 }
 
 impl LogConfig {
     /// Closes within 10 s, and files after 30 s without a byte.
     pub fn new(path: PathBuf, limits: LogLimits, generation: u64) -> Self {
-        Self { path, limits, generation, close_limit: Duration::from_secs(10), idle_close: Duration::from_secs(30) }
+        Self {
+            path,
+            limits,
+            generation,
+            close_limit: Duration::from_secs(10),
+            idle_close: Duration::from_secs(30),
+            sandbox: None,
+            faults: Faults::default(),
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::{Abandon, AwaitProcess, Channels, GetChannels, GetState, Kill, Monito
 use crate::actor_ref::ActorRef;
 use crate::database::{Database, SandboxRow};
 use crate::driver::{Driver, Launch, VmmProcess};
+use crate::faults::Faults;
 use crate::log_writer::LogWriter;
 use crate::state::SandboxState;
 
@@ -45,6 +46,8 @@ pub struct MonitorConfig {
     pub log: Addr<LogWriter>,
     /// The database.
     pub database: ActorRef<Database>,
+    /// Counts.
+    pub faults: Faults,
     /// Hears of every durable state change; runs on the monitor's arbiter.
     pub on_change: Arc<dyn Fn(StateChanged) + Send + Sync>,
 }

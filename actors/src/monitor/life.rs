@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::deadlines::{Deadlines, Due};
 use super::health::Health;
 use super::{MonitorConfig, MonitorError, StartMode, StateChanged};
+use crate::counters::Counter;
 use crate::database::{DatabaseError, RecordHealth};
 use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
@@ -133,6 +134,7 @@ impl Life {
         let is_new = self.config.mode != StartMode::Adopt && self.config.row.state == SandboxState::Starting;
         match (is_new, error) {
             (true, error) => {
+                self.config.faults.count(Counter::StartFailures);
                 let reason = FailureReason::SpawnFailed { message: error.chain() };
                 self.close_log().await?;
                 self.apply(Event::SpawnFailed(reason)).await
@@ -354,6 +356,10 @@ impl Life {
         let mut pauses = RETRY_PAUSES.into_iter();
         let mut pause = RETRY_PAUSES[0];
         while let Err(error) = self.config.log.send(Close).await? {
+            if let LogError::NotWrittenOut(_) = error {
+                // All is on file, and the writer has ended: it has told why.
+                break;
+            }
             tracing::warn!(sandbox = %self.config.row.spec.key, %error, "the log cannot be completed yet");
             pause = pauses.next().unwrap_or(pause);
             self.pause_answering(pause).await;
@@ -419,6 +425,7 @@ impl Life {
             }
             let error = crate::driver::error_chain(&error);
             tracing::warn!(sandbox = %row.spec.key, error, "the state change is not durable yet");
+            self.config.faults.count(Counter::DatabaseRetries);
             pause = pauses.next().unwrap_or(pause);
             self.pause_answering(pause).await;
         }

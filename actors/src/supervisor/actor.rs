@@ -21,6 +21,7 @@ use super::{Shutdown, SupervisorError};
 use crate::actor_ref::ActorRef;
 use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
+use crate::faults::Faults;
 use crate::intensity::RestartIntensity;
 use crate::log_writer::{LogError, remove_files};
 use crate::monitor::{StateChanged, Stop};
@@ -28,12 +29,6 @@ use crate::process_identity::boot_id;
 use crate::spec::{DiskName, RestartPolicy, SandboxKey};
 use crate::state::{Event, SandboxState, StoppedBy};
 use crate::state_dir::StateDir;
-
-/// Open files that one live sandbox takes in this process: two pidfds, two of the control port,
-/// stdin, two outputs, log and index, and some for a follower or two.
-const FILES_PER_SANDBOX: u64 = 12;
-/// Open files of everything else in this process.
-const FILES_BESIDE: u64 = 128;
 
 pub(super) type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
 
@@ -56,6 +51,11 @@ pub struct SupervisorConfig {
     pub supervisor_pid: u32,
     /// How many files this process may open.
     pub open_files_limit: u64,
+    /// So many bytes stay free on the state directory's disk for what runs; `None`: see
+    /// [`crate::room::RESERVE_DEFAULT`].
+    pub reserve: Option<u64>,
+    /// The faults of the host, and the counters.
+    pub faults: Faults,
     /// How often a sandbox may lose its monitor or its log writer before it is FAILED.
     pub intensity: RestartIntensity,
 }
@@ -69,6 +69,8 @@ pub struct Supervisor {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) removing_disks: HashSet<DiskName>,
+    /// Whether it will be looked whether there is room again.
+    pub(super) watches_room: bool,
     /// Whether a [`super::Reconcile`] has begun.
     pub(super) reconciled: bool,
     /// The host's boot; `None` where it cannot be told.
@@ -89,6 +91,7 @@ impl Supervisor {
             subscribers: Vec::new(),
             shutting_down: None,
             removing_disks: HashSet::new(),
+            watches_room: false,
             reconciled: false,
             boot_id: boot_id().ok(),
             itself: None,
@@ -318,13 +321,6 @@ impl Supervisor {
 
     pub(super) fn refuse<T: 'static>(&self, error: SupervisorError) -> Answer<T> {
         Box::pin(async move { Err(error) }.into_actor(self))
-    }
-
-    pub(super) fn check_room(&self) -> Result<(), SupervisorError> {
-        let live = self.children.len();
-        let wanted = FILES_BESIDE + FILES_PER_SANDBOX * (u64::try_from(live).unwrap_or(u64::MAX / 64) + 1);
-        let limit = self.config.open_files_limit;
-        if wanted > limit { Err(SupervisorError::NoRoom { live, limit }) } else { Ok(()) }
     }
 }
 

@@ -14,9 +14,10 @@ use super::{
     SubscribeStateChanges, SupervisorError, WaitSandbox,
 };
 use crate::database::{GetSandbox, SandboxRow};
+use crate::faults::Place;
 use crate::hosting::DownReason;
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop};
-use crate::spec::SandboxKey;
+use crate::spec::{SandboxKey, SandboxSpec};
 use crate::state::{SandboxState, StoppedBy};
 
 /// What a kill leaves for a monitor that comes later.
@@ -26,6 +27,17 @@ impl Handler<StartSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
     fn handle(&mut self, StartSandbox { spec }: StartSandbox, _: &mut Self::Context) -> Self::Result {
+        Box::pin(self.start(spec).map(|started, this, ctx| {
+            if let Err(refusal) = &started {
+                this.note_refusal(refusal, ctx);
+            }
+            started
+        }))
+    }
+}
+
+impl Supervisor {
+    fn start(&mut self, spec: SandboxSpec) -> Answer<SandboxRow> {
         let key = spec.key.clone();
         if self.shutting_down.is_some() {
             return self.refuse(SupervisorError::ShuttingDown);
@@ -36,7 +48,7 @@ impl Handler<StartSandbox> for Supervisor {
         if let Some(child) = self.children.get(&key) {
             return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
         }
-        let free = self.check_room().and_then(|()| self.check_disk(spec.disk.name.as_ref()));
+        let free = self.check_open_files().and_then(|()| self.check_disk(spec.disk.name.as_ref()));
         let driver = match free.and_then(|()| Ok(self.config.drivers.select(&spec.driver, spec.network)?)) {
             Ok(driver) => driver,
             Err(error) => return self.refuse(error),
@@ -53,8 +65,14 @@ impl Handler<StartSandbox> for Supervisor {
             self.config.supervisor_pid,
             self.boot_id.clone(),
         );
+        let room = self.disk_room();
+        let row = async move {
+            room.await?;
+            row.await
+        };
         let hosted = row.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
+                this.config.faults.well(&Place::StateDir);
                 this.host_child(row, driver, StartMode::Launch, ctx);
                 Ok(started)
             }

@@ -14,6 +14,7 @@
 //! two requests for one name can never meet.
 
 mod actor;
+mod admission;
 mod child;
 mod disks;
 mod handlers;
@@ -34,6 +35,7 @@ use crate::database::DatabaseError;
 use crate::driver::DriverError;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
+use crate::room::NoRoom;
 use crate::spec::{DiskName, SandboxKey, SpecError};
 
 /// Why the supervisor refused or could not finish a request.
@@ -68,12 +70,15 @@ pub enum SupervisorError {
     #[error(
         "no room for another sandbox: {live} live ones, and this process may open {limit} files; raise the limit on open files (ulimit -n)"
     )]
-    NoRoom {
+    OpenFiles {
         /// How many there are.
         live: usize,
         /// The limit on open files.
         limit: u64,
     },
+    /// The state directory's disk takes nothing more.
+    #[error(transparent)]
+    Storage(#[from] NoRoom),
     /// The orchestrator is ending and takes no new work.
     #[error("sandpen is shutting down and starts nothing new")]
     ShuttingDown,

@@ -12,6 +12,7 @@ use super::actor::Supervisor;
 use super::disks;
 use super::succession::lives;
 use crate::actor_ref::ActorRef;
+use crate::counters::Counter;
 use crate::database::{Database, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::hosting::{DownReason, host_on};
@@ -97,9 +98,14 @@ impl Supervisor {
         let log_arbiter = self.log_arbiter(&key);
         let log_path = self.config.state_dir.log(&key);
         let supervisor = self.itself(ctx);
+        let faults = self.config.faults.clone();
+        if mode == StartMode::Launch {
+            faults.count(if row.restarts > 0 { Counter::Restarts } else { Counter::Starts });
+        }
         let child = self.children.entry(key.clone()).or_default();
         let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
-            let config = LogConfig::new(log_path, row.spec.log, generation);
+            let (sandbox, faults) = (Some(key.clone()), faults.clone());
+            let config = LogConfig { sandbox, faults, ..LogConfig::new(log_path, row.spec.log, generation) };
             let lost = LogLost { key: key.clone(), generation };
             let supervisor = supervisor.clone();
             let on_down = move |reason| {
@@ -117,6 +123,7 @@ impl Supervisor {
             launch,
             log: log.clone(),
             database: self.config.database.clone(),
+            faults,
             on_change: Arc::new(move |changed| listener.tell(changed)),
         };
         let down_key = key.clone();
@@ -139,6 +146,8 @@ impl Supervisor {
 
     /// An event for each actor that panicked. Nothing depends on it, so a failure is only told.
     pub(super) fn record_restart(&mut self, key: &SandboxKey, actor: &'static str, ctx: &mut Context<Self>) {
+        let is_monitor = actor == "monitor";
+        self.config.faults.count(if is_monitor { Counter::MonitorRestarts } else { Counter::LogWriterRestarts });
         let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
         let recorded = self.config.database.send(RecordEvent::now(Some(key.clone()), restarted));
         ctx.spawn(recorded.into_actor(self).map(|recorded, _, _| {

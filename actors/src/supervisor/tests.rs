@@ -15,6 +15,7 @@ use super::*;
 use crate::database::{Database, GetSandbox, ListTransitions, SandboxRow};
 use crate::driver::{Drivers, OutputStream, VmmEvent};
 use crate::fake_driver::{Asked, FakeDriver, FakeVmm};
+use crate::faults::Faults;
 use crate::hosting::host_on;
 use crate::intensity::RestartIntensity;
 use crate::monitor::StateChanged;
@@ -54,6 +55,8 @@ impl Stage {
             log_arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             supervisor_pid: std::process::id(),
             open_files_limit: 1024,
+            reserve: None,
+            faults: Faults::default(),
             intensity: RestartIntensity::default(),
         };
         let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {});
@@ -445,7 +448,7 @@ fn no_room_is_refused_before_anything_is_made() {
             vmms.push(stage.running(stage.spec(&format!("s{number}"))).await);
         }
         let refused = stage.start(stage.spec("one-more")).await.unwrap().unwrap_err();
-        assert!(matches!(refused, SupervisorError::NoRoom { live: 74, limit: 1024 }), "{refused}");
+        assert!(matches!(refused, SupervisorError::OpenFiles { live: 74, limit: 1024 }), "{refused}");
         assert!(stage.database.send(GetSandbox(key("one-more"))).await.unwrap().unwrap().is_none());
         stage.end();
     });

@@ -1,5 +1,7 @@
 //! An event in one line.
 
+use std::time::Duration;
+
 use chrono::SecondsFormat;
 use sandpen::api::EventEntry;
 use sandpen_actors::database::{Happening, HealthStatus};
@@ -75,6 +77,14 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
         Happening::ActorRestarted { actor, reason } => format!("{actor}: {reason}"),
         Happening::LogFailed { message } => message.clone(),
         Happening::LogRecovered {} => String::new(),
+        Happening::FaultBegan { fault, message } => format!("{fault}: {message}"),
+        Happening::FaultEnded { fault, lasted_ms } => {
+            format!("{fault}, after {} s", Duration::from_millis(*lasted_ms).as_secs_f64())
+        }
+        Happening::ClockJumped { by_ms } => match u64::try_from(*by_ms) {
+            Ok(forward) => format!("{} s forward", Duration::from_millis(forward).as_secs_f64()),
+            Err(_) => format!("{} s back", Duration::from_millis(by_ms.unsigned_abs()).as_secs_f64()),
+        },
     };
     (what, why)
 }

@@ -1,0 +1,356 @@
+//! Faults of the host around us, each told once when it begins and once when it ends.
+//!
+//! ```text
+//!   database ─┐ a write fails, or works again
+//!   log ──────┤                                begins: first place that sees it
+//!   admission ┼─▶ Faults: places per fault ──▶ ends: last place that saw it ───▶ event, counter
+//!   clock ────┘
+//! ```
+//!
+//! Who meets a fault says so each time; only the first and the last time make an event, however often
+//! something is tried in between. Events wait, bounded, until they can be recorded ([`record_all`]): what
+//! is told of a full disk is written when there is room again, with the time at which it began.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::actor_ref::ActorRef;
+use crate::counters::{Counter, Counters};
+use crate::database::{Database, DatabaseError, Happening, RecordEvent};
+use crate::spec::SandboxKey;
+
+/// So many events wait for being recorded; more are counted and dropped.
+const WAITING_EVENTS: usize = 256;
+/// Pauses between tries to record an event: the first one, doubled up to the last.
+const RECORD_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A fault of the host that sandpen lives with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// No room, or no quota, on a disk that is written to.
+    DiskFull,
+    /// A file system is read-only, as Linux makes one that is damaged.
+    ReadOnly,
+    /// Another error of a disk or its file system.
+    StorageFailed,
+    /// Another program holds the database's lock.
+    DatabaseLocked,
+    /// This process has too few file descriptors for another sandbox.
+    OpenFiles,
+    /// Somebody set the clock.
+    ClockJumped,
+}
+
+impl Fault {
+    /// All.
+    pub const ALL: [Self; 6] =
+        [Self::DiskFull, Self::ReadOnly, Self::StorageFailed, Self::DatabaseLocked, Self::OpenFiles, Self::ClockJumped];
+
+    /// Its word, in events and labels.
+    pub fn as_str(self) -> &'static str {
+        self.counter().name().label.map_or("", |(_, value)| value)
+    }
+
+    /// What counts how often it began.
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::DiskFull => Counter::FaultDiskFull,
+            Self::ReadOnly => Counter::FaultReadOnly,
+            Self::StorageFailed => Counter::FaultStorageFailed,
+            Self::DatabaseLocked => Counter::FaultDatabaseLocked,
+            Self::OpenFiles => Counter::FaultOpenFiles,
+            Self::ClockJumped => Counter::FaultClockJumped,
+        }
+    }
+
+    /// Whether states and logs may be impossible to write while it lasts.
+    pub fn hinders_writing(self) -> bool {
+        matches!(self, Self::DiskFull | Self::ReadOnly | Self::StorageFailed | Self::DatabaseLocked)
+    }
+
+    /// What an error of the system means while a file is written.
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOSPC | Errno::EDQUOT) => Self::DiskFull,
+            Some(Errno::EROFS) => Self::ReadOnly,
+            Some(Errno::EMFILE | Errno::ENFILE) => Self::OpenFiles,
+            _ => Self::StorageFailed,
+        }
+    }
+
+    /// The same by the first cause that the system named; an error without one is none of the host's.
+    pub fn of_causes(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|cause| cause.downcast_ref::<io::Error>()).map(Self::of_io)
+    }
+
+    /// What SQLite's refusal means; `None` when it is no fault of the host.
+    pub fn of_database(error: &DatabaseError) -> Option<Self> {
+        let DatabaseError::Sql { source: sqlx::Error::Database(cause), .. } = error else { return None };
+        // SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN; the low byte of extended ones.
+        match cause.code()?.parse::<i32>().ok()? & 0xff {
+            5 | 6 => Some(Self::DatabaseLocked),
+            8 => Some(Self::ReadOnly),
+            13 => Some(Self::DiskFull),
+            10 | 14 => Some(Self::StorageFailed),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a fault is met.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The database's file.
+    Database,
+    /// A log, by its path.
+    Log(PathBuf),
+    /// The state directory, looked at before a start.
+    StateDir,
+    /// This process.
+    Process,
+}
+
+/// What the recorder is given.
+#[derive(Debug)]
+enum News {
+    Event(Box<RecordEvent>),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Events on their way to [`record_all`].
+#[derive(Debug)]
+pub struct WaitingEvents(mpsc::Receiver<News>);
+
+#[derive(Debug, Default)]
+struct State {
+    places: BTreeMap<Place, Fault>,
+    since: BTreeMap<Fault, Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    counters: Counters,
+    state: Mutex<State>,
+    news: Option<mpsc::Sender<News>>,
+}
+
+/// The faults of the moment and the counters: shared by all actors of an orchestrator.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Shared>);
+
+impl Faults {
+    /// Nothing wrong and nothing counted. Without [`record_all`] on the other end (or by `default()`)
+    /// there are counters, but no events.
+    pub fn new() -> (Self, WaitingEvents) {
+        let (news, waiting) = mpsc::channel(WAITING_EVENTS);
+        (Self(Arc::new(Shared { news: Some(news), ..Shared::default() })), WaitingEvents(waiting))
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Counts one.
+    pub fn count(&self, counter: Counter) {
+        self.0.counters.count(counter);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place meets a fault, again or for the first time.
+    pub fn met(&self, place: Place, fault: Fault, message: &str) {
+        let began = {
+            let mut state = self.state();
+            let before = state.places.insert(place, fault);
+            if before == Some(fault) {
+                return;
+            }
+            let ended = before.and_then(|before| state.end(before));
+            let began = !state.since.contains_key(&fault);
+            if began {
+                state.since.insert(fault, Instant::now());
+            }
+            drop(state);
+            self.tell_ended(ended);
+            began
+        };
+        if began {
+            tracing::warn!(%fault, message, "a fault of the host began");
+            self.count(fault.counter());
+            self.tell(RecordEvent::now(None, Happening::FaultBegan { fault, message: message.to_owned() }));
+        }
+    }
+
+    /// A place works, or is no longer there.
+    pub fn well(&self, place: &Place) {
+        let ended = {
+            let mut state = self.state();
+            match state.places.remove(place) {
+                Some(fault) => state.end(fault),
+                None => return,
+            }
+        };
+        self.tell_ended(ended);
+    }
+
+    /// Something that is over as soon as it is seen.
+    pub fn happened(&self, fault: Fault, happening: Happening) {
+        self.count(fault.counter());
+        self.tell(RecordEvent::now(None, happening));
+    }
+
+    fn tell_ended(&self, ended: Option<(Fault, Duration)>) {
+        if let Some((fault, lasted)) = ended {
+            tracing::info!(%fault, ?lasted, "a fault of the host ended");
+            let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+            self.tell(RecordEvent::now(None, Happening::FaultEnded { fault, lasted_ms }));
+        }
+    }
+
+    /// An event of one sandbox's log.
+    pub fn tell_of_log(&self, sandbox: Option<&SandboxKey>, happening: Happening) {
+        self.tell(RecordEvent::now(sandbox.cloned(), happening));
+    }
+
+    fn tell(&self, event: RecordEvent) {
+        let Some(news) = &self.0.news else { return };
+        if news.try_send(News::Event(Box::new(event))).is_err() {
+            self.count(Counter::EventsDropped);
+        }
+    }
+
+    /// Resolves when what was told so far is recorded, or nobody records any more.
+    pub async fn flushed(&self) {
+        let (done, recorded) = oneshot::channel();
+        if let Some(news) = &self.0.news
+            && news.send(News::Flush(done)).await.is_ok()
+        {
+            // Dropped with the recorder.
+            let _ = recorded.await;
+        }
+    }
+
+    /// The faults of the moment.
+    pub fn active(&self) -> Vec<Fault> {
+        self.state().since.keys().copied().collect()
+    }
+
+    /// Whether there is one that can keep states and logs from being written.
+    pub fn hinder_writing(&self) -> bool {
+        self.state().since.keys().any(|fault| fault.hinders_writing())
+    }
+}
+
+impl State {
+    /// Ends a fault unless another place has it too; how long it lasted.
+    fn end(&mut self, fault: Fault) -> Option<(Fault, Duration)> {
+        if self.places.values().any(|other| *other == fault) {
+            return None;
+        }
+        self.since.remove(&fault).map(|since| (fault, since.elapsed()))
+    }
+}
+
+/// Records events in their order, each until it is durable; ends with the database.
+pub async fn record_all(database: ActorRef<Database>, faults: Faults, WaitingEvents(mut waiting): WaitingEvents) {
+    while let Some(news) = waiting.recv().await {
+        let event = match news {
+            News::Event(event) => *event,
+            News::Flush(done) => {
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+                continue;
+            }
+        };
+        let (mut pause, longest) = RECORD_PAUSES;
+        loop {
+            match database.send(event.clone()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => faults.count(Counter::DatabaseRetries),
+                Err(_) => return,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(waiting: &mut WaitingEvents) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Ok(News::Event(event)) = waiting.0.try_recv() {
+            all.push(match event.happening {
+                Happening::FaultBegan { fault, .. } => format!("+{fault}"),
+                Happening::FaultEnded { fault, .. } => format!("-{fault}"),
+                other => format!("{other:?}"),
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn a_fault_is_told_when_the_first_place_meets_it_and_when_the_last_one_is_well() {
+        let (faults, mut waiting) = Faults::new();
+        let log = |n: u32| Place::Log(format!("/{n}").into());
+        for _ in 0..3 {
+            faults.met(Place::Database, Fault::DiskFull, "full");
+            faults.met(log(1), Fault::DiskFull, "full");
+        }
+        assert_eq!(told(&mut waiting), ["+disk_full"]);
+        assert!(faults.hinder_writing());
+        faults.well(&Place::Database);
+        faults.well(&log(2));
+        assert_eq!(told(&mut waiting), [""; 0]);
+        faults.well(&log(1));
+        assert_eq!(told(&mut waiting), ["-disk_full"]);
+        assert!(faults.active().is_empty());
+        assert_eq!(faults.counters().value(Counter::FaultDiskFull), 1);
+    }
+
+    #[test]
+    fn a_place_has_one_fault_at_a_time() {
+        let (faults, mut waiting) = Faults::new();
+        faults.met(Place::Database, Fault::DatabaseLocked, "");
+        faults.met(Place::Database, Fault::ReadOnly, "");
+        assert_eq!(told(&mut waiting), ["+database_locked", "-database_locked", "+read_only"]);
+        assert_eq!(faults.active(), [Fault::ReadOnly]);
+    }
+
+    #[test]
+    fn too_many_events_are_dropped_and_counted() {
+        let (faults, _waiting) = Faults::new();
+        for _ in 0..WAITING_EVENTS {
+            faults.met(Place::Database, Fault::DiskFull, "");
+            faults.well(&Place::Database);
+        }
+        assert_eq!(faults.counters().value(Counter::EventsDropped), WAITING_EVENTS as u64);
+    }
+
+    #[test]
+    fn the_words_of_events_and_labels_are_the_same() {
+        for fault in Fault::ALL {
+            assert_eq!(serde_json::to_value(fault).unwrap(), fault.as_str());
+        }
+    }
+}

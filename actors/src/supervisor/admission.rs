@@ -1,0 +1,100 @@
+//! Whether there is room for one more sandbox. New work is refused before old work lacks something.
+//!
+//! ```text
+//!   start ─▶ descriptors? ─▶ disk? ─▶ row          refused ─▶ counted, fault begins
+//!                                                     └─ looked again every 5 s ─▶ room: fault ends
+//! ```
+
+use std::time::Duration;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+
+use super::SupervisorError;
+use super::actor::Supervisor;
+use crate::counters::Counter;
+use crate::driver::error_chain;
+use crate::faults::{Fault, Place};
+use crate::room;
+
+/// Open files that one live sandbox takes in this process: two pidfds, two of the control port,
+/// stdin, two outputs, log and index, and some for a follower or two.
+const FILES_PER_SANDBOX: u64 = 12;
+/// Open files of everything else in this process.
+const FILES_BESIDE: u64 = 128;
+/// From a refusal on, how often it is looked whether there is room again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    /// Whether this process may open the files of one more.
+    pub(super) fn check_open_files(&self) -> Result<(), SupervisorError> {
+        let live = self.children.len();
+        let wanted = FILES_BESIDE + FILES_PER_SANDBOX * (u64::try_from(live).unwrap_or(u64::MAX / 64) + 1);
+        let limit = self.config.open_files_limit;
+        if wanted > limit { Err(SupervisorError::OpenFiles { live, limit }) } else { Ok(()) }
+    }
+
+    /// Whether the state directory takes one more.
+    pub(super) fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
+        let (dir, reserve) = (self.config.state_dir.path().to_owned(), self.config.reserve);
+        async move {
+            let checked = tokio::task::spawn_blocking(move || room::check(&dir, reserve)).await;
+            Ok(checked.map_err(|_| SupervisorError::Gone)??)
+        }
+    }
+
+    /// Counts a refusal; one that the host is to blame for begins a fault.
+    pub(super) fn note_refusal(&mut self, refusal: &SupervisorError, ctx: &mut Context<Self>) {
+        let faults = &self.config.faults;
+        let counter = match refusal {
+            SupervisorError::Spec(_) => Counter::RefusedSpec,
+            SupervisorError::AlreadyLive { .. } | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
+            SupervisorError::OpenFiles { .. } => {
+                faults.met(Place::Process, Fault::OpenFiles, &refusal.to_string());
+                self.look_again(ctx);
+                Counter::RefusedOpenFiles
+            }
+            SupervisorError::Storage(cause) => {
+                let fault = cause.fault();
+                faults.met(Place::StateDir, fault, &error_chain(cause));
+                self.look_again(ctx);
+                match fault {
+                    Fault::DiskFull => Counter::RefusedDiskFull,
+                    Fault::ReadOnly => Counter::RefusedReadOnly,
+                    _ => Counter::RefusedOther,
+                }
+            }
+            SupervisorError::Database(cause) => match Fault::of_database(cause) {
+                Some(Fault::DiskFull) => Counter::RefusedDiskFull,
+                Some(Fault::ReadOnly) => Counter::RefusedReadOnly,
+                _ => Counter::RefusedDatabase,
+            },
+            SupervisorError::Driver(_) => Counter::RefusedDriver,
+            SupervisorError::ShuttingDown => Counter::RefusedShuttingDown,
+            _ => Counter::RefusedOther,
+        };
+        self.config.faults.count(counter);
+    }
+
+    fn look_again(&mut self, ctx: &mut Context<Self>) {
+        if self.watches_room {
+            return;
+        }
+        self.watches_room = true;
+        ctx.run_later(LOOK_AGAIN, |this, ctx| {
+            let room = this.disk_room();
+            ctx.spawn(room.into_actor(this).map(|room, this, ctx| {
+                this.watches_room = false;
+                let files = this.check_open_files();
+                if files.is_ok() {
+                    this.config.faults.well(&Place::Process);
+                }
+                if room.is_ok() {
+                    this.config.faults.well(&Place::StateDir);
+                }
+                if files.is_err() || room.is_err() {
+                    this.look_again(ctx);
+                }
+            }));
+        });
+    }
+}
