@@ -39,20 +39,27 @@ use sandpen_actors::state_dir::StateDir;
 /// be used.
 pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, host::KrunUnusable> {
     let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig::new(state_dir.clone(), data_dir)));
-    let usable = match host::krun(krunfw, data_dir) {
-        Err(error @ host::KrunUnusable::Named(_)) => return Err(error),
-        // Without libkrun nothing would come of it.
-        Err(error @ host::KrunUnusable::LeftOut) if krunfw.is_some() => return Err(error),
-        usable => usable.is_ok(),
-    };
     #[cfg(feature = "krun")]
     {
         // What was named stays the same when the current directory changes.
         let firmware = crate::kernel::krunfw::named(krunfw).map_err(host::KrunUnusable::Named)?;
         let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
         let krun = Arc::new(krun::KrunDriver::new(config));
-        Ok(if usable { Drivers::default().with(krun).with(qemu) } else { Drivers::default().with(qemu).with(krun) })
+        Ok(if krun_is_usable(krunfw, data_dir)? { Drivers::default().with(krun).with(qemu) } else { Drivers::default().with(qemu).with(krun) })
     }
     #[cfg(not(feature = "krun"))]
-    Ok(Drivers::default().with(qemu))
+    {
+        krun_is_usable(krunfw, data_dir)?;
+        Ok(Drivers::default().with(qemu))
+    }
+}
+
+/// Whether libkrun is the preferred driver.
+fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, host::KrunUnusable> {
+    match host::krun(krunfw, data_dir) {
+        Err(error @ host::KrunUnusable::Named(_)) => Err(error),
+        // Without libkrun nothing would come of it.
+        Err(error @ host::KrunUnusable::LeftOut) if krunfw.is_some() => Err(error),
+        usable => Ok(usable.is_ok()),
+    }
 }
