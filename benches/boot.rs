@@ -41,7 +41,7 @@ impl Setup {
         let required = |name: &str| std::env::var_os(name).ok_or(format!("set {name}; `make bench-boot` does"));
         let state = tempfile::tempdir()?;
         let kernel = kernel::find(&paths::default_data_dir())?;
-        let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), &kernel, &[])?;
+        let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), Some(&kernel), &[])?;
         let accelerator = host::acceleration().accelerator;
         let args = QemuArgs {
             tag: "bench".into(),
@@ -50,6 +50,7 @@ impl Setup {
             memory_mib: 256,
             tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
             kernel: kernel.vmlinux(),
+            acpi: true,
             initramfs,
             shares: vec![ROOTFS_TAG.to_owned()],
             network: None,

@@ -138,6 +138,8 @@ pub struct Sandbox {
     pub disk: Option<SandboxDisk>,
     /// How a root of layers reaches the guest.
     pub root_device: RootDevice,
+    /// The file of its own guest kernel; null for the driver's.
+    pub kernel: Option<PathBuf>,
 }
 
 impl Sandbox {
@@ -192,6 +194,7 @@ impl Sandbox {
             rlimits: spec.rlimits.clone(),
             disk: dir.disk(spec).map(|path| SandboxDisk::new(&spec.disk, path)),
             root_device: spec.root_device,
+            kernel: spec.kernel.clone(),
         }
     }
 

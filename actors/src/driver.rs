@@ -65,6 +65,15 @@ pub enum DriverError {
         /// What was wanted and what to do instead.
         what: String,
     },
+    /// The spec names what this driver cannot use; nothing was changed.
+    #[error("{what} cannot be used")]
+    Unusable {
+        /// What, for example "the guest kernel".
+        what: &'static str,
+        /// Why not, and what to do.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The driver makes no terminals.
     #[error("the driver has no terminals; use another one, for example --driver qemu")]
     NoTerminals,
@@ -86,6 +95,12 @@ pub enum DriverError {
 }
 
 impl DriverError {
+    /// The refusal of a driver that boots no kernels.
+    pub fn no_kernel(driver: &str) -> Self {
+        let what = "a guest kernel: it boots none; leave it out, or use another driver".to_owned();
+        Self::Unsupported { driver: driver.to_owned(), what }
+    }
+
     /// The message with all its causes, one line.
     pub fn chain(&self) -> String {
         error_chain(self)
@@ -254,6 +269,13 @@ pub trait Driver: Send + Sync {
     /// Whether it makes this kind of network; `auto` passes over a driver that does not.
     fn makes(&self, _network: Network) -> bool {
         true
+    }
+
+    /// Looks at what the specification names and this driver alone can judge, before anything is made for
+    /// it. Most drivers have nothing to look at but kernels, which test drivers do not boot.
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let refused = spec.kernel.is_some().then(|| DriverError::no_kernel(self.name()));
+        Box::pin(async { refused.map_or(Ok(()), Err) })
     }
 
     /// Makes a microVM; resolves when the VMM process exists. Blocking work is done off the

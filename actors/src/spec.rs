@@ -7,6 +7,7 @@ mod bytes;
 mod disk;
 mod error;
 mod health;
+mod kernel;
 mod names;
 mod network;
 mod restart;
@@ -19,6 +20,7 @@ mod tests;
 mod volume;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -28,6 +30,7 @@ pub use bytes::ByteString;
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use error::SpecError;
 pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
+pub use kernel::KERNEL_MAX_BYTES;
 pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
@@ -152,6 +155,10 @@ pub struct SandboxSpec {
     /// How an [`Rootfs::Overlayfs`] root's directories reach the guest.
     #[serde(default)]
     pub root_device: RootDevice,
+    /// The guest kernel, a file of the host, absolute; `None` for the driver's own. Its path is kept, not
+    /// its content: every start takes what the file holds then.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -195,6 +202,7 @@ impl SandboxSpec {
             rlimits: Vec::new(),
             disk: Disk::default(),
             root_device: RootDevice::default(),
+            kernel: None,
         }
     }
 
@@ -218,7 +226,8 @@ impl SandboxSpec {
                 Err(e) => return Err(unusable(e.to_string())),
             }
         }
-        volume::check_host(&self.volumes)
+        volume::check_host(&self.volumes)?;
+        self.kernel.as_deref().map_or(Ok(()), kernel::check_host)
     }
 
     /// Replaces port 0 of the host, of published ports, by a free one. Blocking, for microseconds.
@@ -281,6 +290,6 @@ impl SandboxSpec {
         rlimits::check(&self.rlimits)?;
         disk::check(&self.rootfs, &self.disk)?;
         root_device::check(&self.rootfs, self.root_device)?;
-        Ok(())
+        self.kernel.as_deref().map_or(Ok(()), kernel::check)
     }
 }

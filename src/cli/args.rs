@@ -36,7 +36,7 @@ impl ConfigArg {
 }
 
 /// The libkrunfw to use.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct KrunfwArg {
     /// The libkrunfw.so.5 to use, the guest kernel of the krun driver [default: what SANDPEN_KRUNFW names,
     /// also for daemons that a command starts; else the installed one, else the system's]
@@ -47,8 +47,7 @@ pub struct KrunfwArg {
 impl KrunfwArg {
     /// What was named here or in the environment, absolute: a daemon leaves the current directory.
     pub fn path(&self) -> Result<Option<PathBuf>, CliError> {
-        let from_env = || std::env::var_os(krunfw::ENV).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let path = self.krunfw.clone().or_else(from_env);
+        let path = self.krunfw.clone().or_else(krunfw::named_by_environment);
         path.map(|path| std::path::absolute(path).map_err(CliError::CurrentDir)).transpose()
     }
 }

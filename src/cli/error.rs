@@ -56,6 +56,18 @@ pub enum CliError {
     /// A volume that JSON cannot carry.
     #[error("volume {0:?} is not UTF-8; rename it or give a symbolic link to it")]
     VolumeText(PathBuf),
+    /// A kernel that is not there.
+    #[error("kernel {path:?} cannot be used")]
+    KernelFile {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A kernel that JSON cannot carry.
+    #[error("kernel {0:?} is not UTF-8; rename it or give a symbolic link to it")]
+    KernelText(PathBuf),
     /// Both ways to name a config.
     #[error("give the config either as --config {option} or in the name {name:?}")]
     TwoConfigs {

@@ -38,6 +38,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::paths;
 
+use args::KrunfwArg;
 use error::CliError;
 
 /// Exit code for failures of `run` and `attach` themselves, apart from the workload's.
@@ -130,6 +131,8 @@ impl Global {
         if std::env::var_os(NO_KEEP).is_none_or(|value| value.is_empty()) {
             args.push("--keep".into());
         }
+        // In the environment a relative name would soon mean another file.
+        args.extend(KrunfwArg::default().path()?.into_iter().flat_map(|path| ["--krunfw".into(), path.into()]));
         args.extend(["--state-dir".into(), state_dir.clone().into(), "--data-dir".into(), data_dir.into()]);
         let program = std::env::current_exe().map_err(CliError::OwnProgram)?;
         Ok(ClientOptions { state_dir, daemon: Some(DaemonCommand { program, args }) })

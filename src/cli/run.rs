@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sandpen::client::{Beginning, Client};
@@ -131,6 +131,10 @@ pub struct Args {
     /// written to; virtiofs shares them [default: virtiofs]
     #[arg(long, value_name = "KIND", value_parser = root_device)]
     root: Option<RootDevice>,
+    /// Boot this kernel, a bzImage or vmlinux, instead of the driver's; what it lacks as modules of an
+    /// installed kernel of its version must be built in
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
@@ -226,6 +230,7 @@ impl Args {
             ports: self.publish.clone(),
             disk: Disk { bytes: self.disk, name: self.keep_disk.clone() },
             root_device: self.root.unwrap_or_default(),
+            kernel: self.kernel.as_deref().map(real_kernel).transpose()?,
             ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
         };
         spec.config_last_modified = None;
@@ -250,6 +255,12 @@ fn real_directory(given: &OsString) -> Result<PathBuf, CliError> {
     }
     let real = path.canonicalize().map_err(|source| CliError::Rootfs { path, source })?;
     if real.to_str().is_none() { Err(CliError::RootfsText(real)) } else { Ok(real) }
+}
+
+/// A kernel by its real path, likewise.
+fn real_kernel(given: &Path) -> Result<PathBuf, CliError> {
+    let real = given.canonicalize().map_err(|source| CliError::KernelFile { path: given.to_owned(), source })?;
+    if real.to_str().is_none() { Err(CliError::KernelText(real)) } else { Ok(real) }
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {

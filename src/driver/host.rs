@@ -184,11 +184,20 @@ pub fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Result<PathBuf, KrunUnusa
     }
     // Before KVM, so that a mistake shows on every host.
     let named = krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
-    let acceleration = acceleration();
-    if acceleration.accelerator != Accelerator::Kvm {
-        return Err(KrunUnusable::Kvm(acceleration.reason));
-    }
+    krun_kvm()?;
     krunfw::find(named.as_deref(), data_dir).map_err(KrunUnusable::Firmware)
+}
+
+/// Whether KVM runs Linux in libkrun's machines on this host.
+///
+/// # Errors
+/// [`KrunUnusable::Kvm`].
+pub fn krun_kvm() -> Result<(), KrunUnusable> {
+    let acceleration = acceleration();
+    match acceleration.accelerator {
+        Accelerator::Kvm => Ok(()),
+        Accelerator::Tcg => Err(KrunUnusable::Kvm(acceleration.reason)),
+    }
 }
 
 fn decide(device: std::io::Result<()>, cpuinfo: &str, architecture: &str) -> Acceleration {

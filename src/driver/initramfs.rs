@@ -13,9 +13,9 @@ use sha2::{Digest as _, Sha256};
 use crate::kernel::{InstalledKernel, InstalledModule};
 
 /// Modules that a guest with a shared directory as root needs.
-const MODULES: [&str; 3] = ["virtio_mmio", "virtio_console", "virtiofs"];
+pub const MODULES: [&str; 3] = ["virtio_mmio", "virtio_console", "virtiofs"];
 /// Goes into the content's name: raise it when the layout changes.
-const LAYOUT: &str = "sandpen initramfs 1";
+const LAYOUT: &str = "sandpen initramfs 2";
 /// The end of a newc archive.
 const TRAILER: &str = "TRAILER!!!";
 
@@ -49,21 +49,31 @@ pub enum InitramfsError {
 }
 
 /// The initramfs of a kernel and a guest program, made where `cache` has none, with what a guest always
-/// needs and the modules `extra`. Blocking.
+/// needs and the modules `extra`; with none for a kernel without modules. Blocking.
 ///
 /// # Errors
 /// [`InitramfsError`].
-pub fn ensure(cache: &Path, guest: &[u8], kernel: &InstalledKernel, extra: &[&str]) -> Result<PathBuf, InitramfsError> {
-    let modules = kernel.modules_for(&[&MODULES, extra].concat());
-    let path = cache.join(format!("initramfs-{}.cpio", content_key(guest, &modules)));
-    let sizes: Vec<_> = modules.iter().map(|module| (module.name.as_str(), module.file.size)).collect();
+pub fn ensure(
+    cache: &Path,
+    guest: &[u8],
+    kernel: Option<&InstalledKernel>,
+    extra: &[&str],
+) -> Result<PathBuf, InitramfsError> {
+    let wanted = [&MODULES, extra].concat();
+    let modules: Vec<_> = kernel
+        .into_iter()
+        .flat_map(|kernel| {
+            kernel.modules_for(&wanted).into_iter().map(move |module| (module, kernel.module_path(module)))
+        })
+        .collect();
+    let path = cache.join(format!("initramfs-{}.cpio", content_key(guest, modules.iter().map(|(module, _)| *module))));
+    let sizes: Vec<_> = modules.iter().map(|(module, _)| (module.name.as_str(), module.file.size)).collect();
     let size = archive_size(guest.len() as u64, &sizes);
     if fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == size) {
         return Ok(path);
     }
     let mut contents = Vec::new();
-    for module in modules {
-        let path = kernel.module_path(module);
+    for (module, path) in modules {
         let bytes = fs::read(&path).map_err(|source| InitramfsError::Module { path: path.clone(), source })?;
         if !module.file.is_of(&bytes) {
             return Err(InitramfsError::Changed { path });
@@ -76,7 +86,7 @@ pub fn ensure(cache: &Path, guest: &[u8], kernel: &InstalledKernel, extra: &[&st
 }
 
 /// Everything that the bytes depend on, hashed.
-fn content_key(guest: &[u8], modules: &[&InstalledModule]) -> String {
+fn content_key<'a>(guest: &[u8], modules: impl Iterator<Item = &'a InstalledModule>) -> String {
     let mut hash = Sha256::new();
     hash.update(LAYOUT);
     hash.update(Sha256::digest(guest));
@@ -98,18 +108,28 @@ fn module_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 fn archive(guest: &[u8], modules: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {
     let mut output = Vec::new();
     let mut inode = 0;
-    let mut add = |output: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]| {
+    let mut add = |output: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), data: &[u8]| {
         inode += 1;
         let size = u32::try_from(data.len()).map_err(|_| std::io::Error::from(std::io::ErrorKind::FileTooLarge))?;
-        let mut writer = newc::Builder::new(name).ino(inode).nlink(1).mode(mode).write(output, size);
+        let mut writer = newc::Builder::new(name)
+            .ino(inode)
+            .nlink(1)
+            .mode(mode)
+            .rdev_major(device.0)
+            .rdev_minor(device.1)
+            .write(output, size);
         writer.write_all(data)?;
         writer.finish().map(drop)
     };
-    add(&mut output, "init", 0o100_755, guest)?;
-    add(&mut output, "modules.list", 0o100_644, module_list(modules.iter().map(|(name, _)| *name)).as_bytes())?;
-    add(&mut output, "modules", 0o040_755, &[])?;
+    let none = (0, 0);
+    add(&mut output, "init", 0o100_755, none, guest)?;
+    add(&mut output, "dev", 0o040_755, none, &[])?;
+    // A program that a kernel without a console starts has no streams, and opens this one for them.
+    add(&mut output, "dev/null", 0o020_666, (1, 3), &[])?;
+    add(&mut output, "modules.list", 0o100_644, none, module_list(modules.iter().map(|(name, _)| *name)).as_bytes())?;
+    add(&mut output, "modules", 0o040_755, none, &[])?;
     for (name, bytes) in modules {
-        add(&mut output, &module_path(name), 0o100_644, bytes)?;
+        add(&mut output, &module_path(name), 0o100_644, none, bytes)?;
     }
     newc::trailer(output)
 }
@@ -119,7 +139,12 @@ fn archive(guest: &[u8], modules: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>
 fn archive_size(guest: u64, modules: &[(&str, u64)]) -> u64 {
     let entry = |name: &str, size: u64| (110 + name.len() as u64 + 1).next_multiple_of(4) + size.next_multiple_of(4);
     let list = module_list(modules.iter().map(|(name, _)| *name)).len() as u64;
-    let fixed = entry("init", guest) + entry("modules.list", list) + entry("modules", 0) + entry(TRAILER, 0);
+    let fixed = entry("init", guest)
+        + entry("dev", 0)
+        + entry("dev/null", 0)
+        + entry("modules.list", list)
+        + entry("modules", 0)
+        + entry(TRAILER, 0);
     fixed + modules.iter().map(|(name, size)| entry(&module_path(name), *size)).sum::<u64>()
 }
 
@@ -154,7 +179,7 @@ mod tests {
         let fixture = Fixture::new();
         let kernel = fixture.install().unwrap();
         let cache = fixture.path().join("cache");
-        let path = ensure(&cache, b"the guest", &kernel, &[]).unwrap();
+        let path = ensure(&cache, b"the guest", Some(&kernel), &[]).unwrap();
         let file = fs::File::open(&path).unwrap();
         let mut reader = newc::Reader::new(file).unwrap();
         let mut entries = Vec::new();
@@ -166,10 +191,10 @@ mod tests {
             reader = newc::Reader::new(reader.finish().unwrap()).unwrap();
         }
         assert_eq!(entries[0], ("init".to_owned(), 0o100_755, b"the guest".to_vec()));
-        let list = String::from_utf8(entries[1].2.clone()).unwrap();
+        let list = String::from_utf8(entries[3].2.clone()).unwrap();
         let names = ["virtio_ring", "virtio", "virtio_mmio", "virtio_console", "fuse", "virtiofs"];
         assert_eq!(list.lines().collect::<Vec<_>>(), names.map(|name| format!("/modules/{name}.ko")));
-        let files: Vec<_> = entries[3..].iter().map(|(name, ..)| format!("/{name}")).collect();
+        let files: Vec<_> = entries[5..].iter().map(|(name, ..)| format!("/{name}")).collect();
         assert_eq!(files, list.lines().collect::<Vec<_>>());
     }
 
@@ -178,13 +203,20 @@ mod tests {
         let fixture = Fixture::new();
         let kernel = fixture.install().unwrap();
         let cache = fixture.path().join("cache");
-        let first = ensure(&cache, b"one", &kernel, &[]).unwrap();
+        let first = ensure(&cache, b"one", Some(&kernel), &[]).unwrap();
         let whole = fs::read(&first).unwrap();
         fs::write(&first, &whole[..whole.len() / 2]).unwrap();
-        assert_eq!(ensure(&cache, b"one", &kernel, &[]).unwrap(), first);
+        assert_eq!(ensure(&cache, b"one", Some(&kernel), &[]).unwrap(), first);
         assert!(fs::read(&first).unwrap() == whole);
-        assert_ne!(ensure(&cache, b"two", &kernel, &[]).unwrap(), first);
+        assert_ne!(ensure(&cache, b"two", Some(&kernel), &[]).unwrap(), first);
         assert_eq!(fs::read_dir(&cache).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_kernel_without_modules_gets_the_guest_alone() {
+        let cache = tempfile::tempdir().unwrap();
+        let path = ensure(cache.path(), b"one", None, &["virtio_net"]).unwrap();
+        assert!(fs::read(path).unwrap() == archive(b"one", &[]).unwrap());
     }
 
     #[test]
@@ -196,7 +228,7 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let failed = ensure(&fixture.path().join("cache"), b"one", &kernel, &[]);
+        let failed = ensure(&fixture.path().join("cache"), b"one", Some(&kernel), &[]);
         assert!(matches!(failed, Err(InitramfsError::Changed { .. })));
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
+use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
 use super::waited;
@@ -111,6 +112,16 @@ impl Driver for KrunDriver {
 
     fn makes(&self, network: sandpen_actors::spec::Network) -> bool {
         super::network::Kind::Tsi.makes(network)
+    }
+
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let (config, payload) = (self.config.clone(), self.payload);
+        let check = move || match payload {
+            Payload::Bare if spec.kernel.is_some() => Err(DriverError::no_kernel(BARE_NAME)),
+            Payload::Bare => Ok(()),
+            Payload::Linux => prepare::check_kernel(&config, &spec),
+        };
+        waited::blocking(check).boxed()
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {

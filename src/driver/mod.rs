@@ -45,7 +45,11 @@ pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> R
         let firmware = crate::kernel::krunfw::named(krunfw).map_err(host::KrunUnusable::Named)?;
         let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
         let krun = Arc::new(krun::KrunDriver::new(config));
-        Ok(if krun_is_usable(krunfw, data_dir)? { Drivers::default().with(krun).with(qemu) } else { Drivers::default().with(qemu).with(krun) })
+        Ok(if krun_is_usable(krunfw, data_dir)? {
+            Drivers::default().with(krun).with(qemu)
+        } else {
+            Drivers::default().with(qemu).with(krun)
+        })
     }
     #[cfg(not(feature = "krun"))]
     {

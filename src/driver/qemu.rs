@@ -14,10 +14,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
+use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
 use super::waited;
 
+mod kernel;
 mod prepare;
 
 #[cfg(test)]
@@ -71,6 +73,11 @@ impl Driver for QemuDriver {
 
     fn makes(&self, network: sandpen_actors::spec::Network) -> bool {
         super::network::Kind::User.makes(network)
+    }
+
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let config = self.config.clone();
+        waited::blocking(move || kernel::check(&config, &spec)).boxed()
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {

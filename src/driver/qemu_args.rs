@@ -17,6 +17,8 @@ pub use super::waited::PORTS;
 /// transports (with ACPI, as it is by default): one is the ports', one a disk's, one a network's, and
 /// one is left for what comes.
 pub const SHARES_MAX: usize = 20;
+/// The same where there are no tables of ACPI: 8 transports.
+pub const SHARES_MAX_WITHOUT_ACPI: usize = 4;
 
 /// virtiofsd's socket in the runtime directory, for each shared directory.
 pub fn share_socket(number: usize) -> String {
@@ -57,6 +59,8 @@ pub struct QemuArgs {
     pub tsc_khz: Option<u32>,
     /// The unpacked kernel.
     pub kernel: PathBuf,
+    /// Whether it finds its devices in tables of ACPI; else QEMU names them on its command line.
+    pub acpi: bool,
     /// The initramfs.
     pub initramfs: PathBuf,
     /// Tags of the shared directories, at most [`SHARES_MAX`]; the sockets are [`share_socket`]s.
@@ -91,7 +95,7 @@ impl QemuArgs {
         argv.flag("-no-reboot");
         argv.pair("-display", "none");
         argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        argv.pair("-M", "microvm,memory-backend=mem");
+        argv.pair("-M", if self.acpi { "microvm,memory-backend=mem" } else { "microvm,memory-backend=mem,acpi=off" });
         match self.accelerator {
             Accelerator::Kvm => {
                 argv.pair("-accel", "kvm");
@@ -196,6 +200,7 @@ mod tests {
             memory_mib: 256,
             tsc_khz: Some(2_596_131),
             kernel: "/data/kernel/6.1.0-56-cloud-amd64/vmlinux".into(),
+            acpi: true,
             initramfs: "/state/cache/initramfs-ab.cpio".into(),
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
             network: None,
@@ -289,6 +294,13 @@ mod tests {
         -blockdev driver=file,node-name=image0,read-only=on,filename=/cache/root-ab.img
         -device virtio-blk-device,drive=image0,serial=sandpen-image-0,num-queues=1,werror=report,rerror=report
         ");
+    }
+
+    #[test]
+    fn a_kernel_without_acpi_gets_its_devices_by_command_line() {
+        let mut args = args(Accelerator::Tcg);
+        args.acpi = false;
+        assert!(text(&args).contains("\n-M microvm,memory-backend=mem,acpi=off\n"));
     }
 
     #[test]

@@ -64,16 +64,23 @@ impl Shares {
     }
 }
 
+/// Refuses more shared directories than a machine has devices for.
+pub(super) fn check_room(spec: &SandboxSpec, driver: &str, most: usize) -> Result<(), DriverError> {
+    let wanted = spec.rootfs.paths().len() + spec.volumes.len();
+    if wanted <= most {
+        return Ok(());
+    }
+    let what = format!(
+        "{wanted} shared directories (root directory or its layers, and volumes); its machines have room for {most}"
+    );
+    Err(DriverError::Unsupported { driver: driver.to_owned(), what })
+}
+
 /// The shared directories of `spec`, looked at. `most` is how many devices for them a machine of
 /// `driver` has room for.
 pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shares, DriverError> {
+    check_room(spec, driver, most)?;
     let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
-    let wanted = spec.rootfs.paths().len() + spec.volumes.len();
-    if wanted > most {
-        return Err(unsupported(format!(
-            "{wanted} shared directories (root directory or its layers, and volumes); its machines have room for {most}"
-        )));
-    }
     let share = |tag: String, path: &Path, read_only: bool| {
         // Here with words of our own: a VMM or virtiofsd would only be found dead.
         access(path, AccessFlags::R_OK | AccessFlags::X_OK)

@@ -23,6 +23,9 @@ const PVH_NOTE_TYPE: NoteType = NoteType(18);
 /// Largest file that is read: a `vmlinux` with all its debug information has less than 1 GiB.
 const FILE_MAX_BYTES: u64 = 2 << 30;
 
+/// Bytes that tell what a file is.
+const HEADER_BYTES: u64 = 4096;
+
 const HINT: &str = "give the bzImage or vmlinux of an x86-64 Linux kernel, for example /boot/vmlinuz-VERSION";
 
 /// Why a file cannot be used as a kernel.
@@ -108,6 +111,28 @@ pub struct Image {
     pub vmlinux: Vec<u8>,
     /// For example `6.1.0-49-cloud-amd64`.
     pub version: String,
+    /// Whether it has a PVH entry point, through which QEMU boots it.
+    pub pvh: bool,
+}
+
+/// What a file begins as.
+enum Kind {
+    Elf,
+    BzImage,
+    Arm64Image,
+}
+
+/// By the magic numbers, all within the first [`HEADER_BYTES`].
+fn kind(start: &[u8]) -> Option<Kind> {
+    if start.starts_with(b"\x7fELF") {
+        Some(Kind::Elf)
+    } else if start.get(0x38..0x3c) == Some(b"ARM\x64") {
+        Some(Kind::Arm64Image)
+    } else if start.get(0x202..0x206) == Some(b"HdrS") {
+        Some(Kind::BzImage)
+    } else {
+        None
+    }
 }
 
 /// Reads and unpacks a bzImage or an ELF `vmlinux`.
@@ -125,7 +150,13 @@ pub fn read(path: &Path) -> Result<Image, ImageError> {
         return Err(ImageError::NotAKernel { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
-    file.take(FILE_MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    let mut start = (&file).take(HEADER_BYTES);
+    start.read_to_end(&mut bytes).map_err(failed)?;
+    if kind(&bytes).is_none() {
+        // Without a look at the rest, which may be much.
+        return Err(ImageError::NotAKernel { path: path.to_owned() });
+    }
+    file.take(FILE_MAX_BYTES - HEADER_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     unpack(bytes, path)
 }
 
@@ -135,19 +166,16 @@ pub fn read(path: &Path) -> Result<Image, ImageError> {
 /// As [`read`].
 pub fn unpack(bytes: Vec<u8>, path: &Path) -> Result<Image, ImageError> {
     let not_a_kernel = || ImageError::NotAKernel { path: path.to_owned() };
-    let vmlinux = if bytes.starts_with(b"\x7fELF") {
-        bytes
-    } else if bytes.get(0x38..0x3c) == Some(b"ARM\x64") {
-        return Err(ImageError::Architecture { path: path.to_owned(), found: "aarch64".to_owned() });
-    } else if bytes.get(0x202..0x206) == Some(b"HdrS") {
-        unpack_payload(&bytes, path)?
-    } else {
-        return Err(not_a_kernel());
+    let vmlinux = match kind(&bytes).ok_or_else(not_a_kernel)? {
+        Kind::Elf => bytes,
+        Kind::Arm64Image => {
+            return Err(ImageError::Architecture { path: path.to_owned(), found: "aarch64".to_owned() });
+        }
+        Kind::BzImage => unpack_payload(&bytes, path)?,
     };
-    let has_pvh_note = check_elf(&vmlinux, path)?;
-    match (version_of(&vmlinux), has_pvh_note) {
-        (Some(version), true) => Ok(Image { vmlinux, version }),
-        (Some(_), false) => Err(ImageError::NoPvhNote { path: path.to_owned() }),
+    let pvh = check_elf(&vmlinux, path)?;
+    match (version_of(&vmlinux), pvh) {
+        (Some(version), pvh) => Ok(Image { vmlinux, version, pvh }),
         (None, true) => Err(ImageError::NoVersion { path: path.to_owned() }),
         // Any program is an ELF file for this machine.
         (None, false) => Err(not_a_kernel()),

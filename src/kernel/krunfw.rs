@@ -107,8 +107,12 @@ pub fn installed(data_dir: &Path) -> Option<PathBuf> {
 /// # Errors
 /// [`KrunfwError`] when that is of no use.
 pub fn named(explicit: Option<&Path>) -> Result<Option<PathBuf>, KrunfwError> {
-    let from_env = || std::env::var_os(ENV).filter(|value| !value.is_empty()).map(PathBuf::from);
-    explicit.map(Path::to_owned).or_else(from_env).map(check_named).transpose()
+    explicit.map(Path::to_owned).or_else(named_by_environment).map(check_named).transpose()
+}
+
+/// What [`ENV`] names, as it is.
+pub fn named_by_environment() -> Option<PathBuf> {
+    std::env::var_os(ENV).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn check_named(path: PathBuf) -> Result<PathBuf, KrunfwError> {

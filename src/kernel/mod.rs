@@ -14,12 +14,14 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod builtin;
 pub mod compression;
 mod debian;
 pub mod image;
 pub mod krunfw;
 mod manifest;
 pub mod modules;
+pub mod own;
 mod store;
 
 pub use debian::DebianError;
@@ -120,6 +122,9 @@ fn install_files(
 ) -> Result<InstalledKernel, KernelError> {
     tracing::info!(?kernel, "unpacking the kernel");
     let image = image::read(kernel)?;
+    if !image.pvh {
+        return Err(image::ImageError::NoPvhNote { path: kernel.to_owned() }.into());
+    }
     let (modules, builtin) = modules::collect(modules, &image.version)?;
     let installed = store.install(&image, &modules, builtin, origin)?;
     tracing::info!(version = installed.version(), directory = ?installed.directory(), "kernel installed");
@@ -132,6 +137,14 @@ fn install_files(
 /// [`KernelError::NotInstalled`] or [`KernelError::Damaged`].
 pub fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
     store::find(data_dir)
+}
+
+/// The installed kernel of a version, whether it is the current one or not, if there is one.
+///
+/// # Errors
+/// [`KernelError::Damaged`].
+pub fn find_version(data_dir: &Path, version: &str) -> Result<Option<InstalledKernel>, KernelError> {
+    store::find_version(data_dir, version)
 }
 
 #[cfg(test)]

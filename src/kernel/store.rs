@@ -138,6 +138,16 @@ fn sync_directory(path: &Path) -> Result<(), KernelError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
 }
 
+/// The kernel of a version in a data directory.
+pub(super) fn find_version(data_dir: &Path, version: &str) -> Result<Option<InstalledKernel>, KernelError> {
+    let directory = data_dir.join("kernel").join(version);
+    if !is_version(version) || directory.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let opened = InstalledKernel::open(directory.clone());
+    opened.map(Some).map_err(|source| KernelError::Damaged { directory, source })
+}
+
 /// The current kernel of a data directory.
 pub(super) fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
     let directory = data_dir.join("kernel");

@@ -78,7 +78,7 @@ impl SandpenError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Supervisor(error) => match error {
-                SupervisorError::Spec(_) => "invalid_spec",
+                SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => "invalid_spec",
                 SupervisorError::AlreadyLive { .. } => "already_live",
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => "not_found",
                 SupervisorError::NotLive { .. } => "not_live",

@@ -6,6 +6,7 @@
 pub mod confinement;
 pub mod features;
 pub mod guests;
+pub mod kernels;
 pub mod nested;
 pub mod pty;
 

@@ -134,6 +134,14 @@ pub enum SpecError {
     /// A disk that cannot be made.
     #[error("a disk of {0} bytes: use 16M to 1024G, in steps of 4K")]
     DiskSize(u64),
+    /// A guest kernel that cannot be had.
+    #[error("kernel {path:?} cannot be used: {reason}")]
+    Kernel {
+        /// The path as given.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A volume that cannot be had.
     #[error("volume {volume:?} cannot be used: {reason}")]
     Volume {

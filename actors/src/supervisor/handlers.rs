@@ -61,7 +61,7 @@ impl Supervisor {
             self.config.database.clone(),
             self.config.state_dir.clone(),
             spec,
-            driver.name(),
+            driver.clone(),
             self.config.supervisor_pid,
             self.boot_id.clone(),
         );

@@ -50,7 +50,7 @@ pub(super) async fn reserve_row(
     database: ActorRef<Database>,
     dir: StateDir,
     spec: SandboxSpec,
-    driver: &'static str,
+    driver: Arc<dyn Driver>,
     supervisor_pid: u32,
     boot_id: Option<String>,
 ) -> Result<SandboxRow, SupervisorError> {
@@ -62,11 +62,12 @@ pub(super) async fn reserve_row(
         Ok::<_, SpecError>(spec)
     });
     let spec = checked.await.map_err(|_| SupervisorError::Gone)??;
+    driver.check(Arc::new(spec.clone())).await?;
     let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
     // What an earlier run of this name wrote goes; a restart by the policy keeps it.
     let key = row.spec.key.clone();
     tokio::task::spawn_blocking(move || disks::remove_own(&dir, &key)).await.map_err(|_| SupervisorError::Gone)??;
-    row.driver = Some(driver.to_owned());
+    row.driver = Some(driver.name().to_owned());
     row.supervisor_pid = supervisor_pid;
     row.boot_id = boot_id;
     record(&database, &row, Event::StartRequested).await

@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::vm_spec::{Boot, VmSpec};
+use super::vm_spec::{Boot, GuestKernel, VmSpec};
 use crate::driver::confine::{self, ConfineError};
 use crate::driver::krun_ffi::{self, Context, KrunError, Port};
 use crate::driver::waited::PORTS;
@@ -66,14 +66,17 @@ fn become_microvm() -> Result<Infallible, HelperError> {
         other => other,
     })?;
     krun_ffi::init_log()?;
-    if let Boot::Linux { firmware, .. } = &spec.boot {
+    if let Boot::Linux { kernel: GuestKernel::Firmware(firmware), .. } = &spec.boot {
         // Before the context is made, which looks for it.
         krun_ffi::load_firmware(firmware)?;
     }
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;
     match &spec.boot {
-        Boot::Linux { root, shares, disk: writable, images, .. } => {
+        Boot::Linux { kernel, root, shares, disk: writable, images } => {
+            if let GuestKernel::Own(image) = kernel {
+                context.set_elf_kernel(image)?;
+            }
             match root {
                 Some(root) => context.set_root(root, guest_binary())?,
                 None => context.set_empty_root(guest_binary())?,

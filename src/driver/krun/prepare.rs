@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::driver::{DriverError, Launch};
+use sandpen_actors::spec::{Network, SandboxSpec};
 use sandpen_actors::waiter::{StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{RootfsSource, Volume};
 
-use super::vm_spec::{Boot, SharedDir, VmSpec};
+use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::confine::{Policy, SystemCalls, cgroup};
 use crate::driver::host::{self, KrunUnusable};
@@ -15,6 +16,7 @@ use crate::driver::shares::Share;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::driver::waited::{self, GuestSetup, Prepared, failed, process};
 use crate::driver::{disk, memory, network, root_image, shares};
+use crate::kernel::{builtin, own};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -52,7 +54,10 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
     match boot {
-        Boot::Linux { root, shares, disk, images, .. } => {
+        Boot::Linux { kernel, root, shares, disk, images } => {
+            if let GuestKernel::Own(image) = kernel {
+                policy.read.push(image.clone());
+            }
             policy.own.extend(root.iter().map(PathBuf::from));
             for share in shares {
                 let list = if share.read_only { &mut policy.read } else { &mut policy.own };
@@ -75,12 +80,7 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
     let disk = config.state_dir.disk(&launch.spec);
     // The empty first root of a guest that makes its own is one device more.
     let shares = shares::find(&launch.spec, NAME, SHARES_MAX - usize::from(disk.is_some()))?;
-    let firmware = host::krun(config.firmware.as_deref(), &config.data_dir).map_err(|error| match error {
-        KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => {
-            DriverError::Unavailable { name: NAME.to_owned(), reason: format!("{error}; use --driver qemu") }
-        }
-        KrunUnusable::Firmware(_) | KrunUnusable::Named(_) => failed("looking for the guest kernel", error),
-    })?;
+    let kernel = guest_kernel(config, &launch.spec)?;
     let rootfs = match &disk {
         None => RootfsSource::Current,
         Some(disk) => {
@@ -95,7 +95,46 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
-    Ok((Boot::Linux { firmware, root: native, shares: shares_beside, disk, images }, rootfs, shares.mounts))
+    Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, images }, rootfs, shares.mounts))
+}
+
+fn guest_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<GuestKernel, DriverError> {
+    let unusable = |error| match error {
+        KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => {
+            DriverError::Unavailable { name: NAME.to_owned(), reason: format!("{error}; use --driver qemu") }
+        }
+        KrunUnusable::Firmware(_) | KrunUnusable::Named(_) => failed("looking for the guest kernel", error),
+    };
+    match &spec.kernel {
+        None => host::krun(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware).map_err(unusable),
+        Some(file) => {
+            let image = own_kernel(config, file, spec)?;
+            // libkrunfw is neither needed nor loaded.
+            host::krun_kvm().map_err(unusable)?;
+            Ok(GuestKernel::Own(image))
+        }
+    }
+}
+
+/// Judges a sandbox's own kernel; what else is wrong shows at the start.
+pub(super) fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
+    spec.kernel.as_ref().map_or(Ok(()), |file| own_kernel(config, file, spec).map(drop))
+}
+
+/// The copy of a sandbox's own kernel that is booted.
+fn own_kernel(config: &KrunConfig, file: &Path, spec: &SandboxSpec) -> Result<PathBuf, DriverError> {
+    const HINT: &str = "libkrun loads no modules, so the guest's drivers must be built in; use a kernel that has \
+                        them, or --driver qemu";
+    let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
+    if config.state_dir.disk(spec).is_some() {
+        needed.extend(disk::MODULES);
+    }
+    if spec.network != Network::None {
+        needed.push(builtin::TSI);
+    }
+    own::ensure(&config.state_dir.cache(), file, |facts| facts.check_has(&needed, HINT))
+        .map(|(image, ())| image)
+        .map_err(|source| DriverError::Unusable { what: "the guest kernel", source: Box::new(source) })
 }
 
 fn bare(launch: &Launch) -> Result<Boot, DriverError> {

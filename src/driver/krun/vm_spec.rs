@@ -27,8 +27,8 @@ pub(super) struct VmSpec {
 pub(super) enum Boot {
     /// Linux with our PID 1.
     Linux {
-        /// libkrunfw, absolute.
-        firmware: PathBuf,
+        /// What is booted.
+        kernel: GuestKernel,
         /// The host directory that becomes `/`, absolute; `None` where PID 1 makes a root of layers.
         root: Option<String>,
         /// Directories beside it: layers and volumes.
@@ -43,6 +43,16 @@ pub(super) enum Boot {
         /// An ELF file of the host, absolute.
         image: PathBuf,
     },
+}
+
+/// Where a guest's Linux comes from; absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GuestKernel {
+    /// libkrunfw.
+    Firmware(PathBuf),
+    /// An ELF file, the sandbox's own.
+    Own(PathBuf),
 }
 
 /// A host directory for the guest.
@@ -65,7 +75,7 @@ mod tests {
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
         let volume = SharedDir { tag: "v".into(), directory: "/d,:\n".into(), read_only: true };
         let boot = Boot::Linux {
-            firmware: "/a b/\"c".into(),
+            kernel: GuestKernel::Own("/a b/\"c".into()),
             root: Some("/r\n\\".into()),
             shares: vec![volume],
             disk: Some("/x".into()),

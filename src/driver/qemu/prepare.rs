@@ -10,16 +10,13 @@ use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
-use super::QemuConfig;
+use super::{QemuConfig, kernel};
 use crate::driver::confine::{self, Policy, cgroup};
 use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{self, GuestSetup, Prepared, failed, fifos, process};
 use crate::driver::{disk, guest_binary, host, initramfs, memory, network, root_image, shares, tsc};
-
-/// The driver of the guest's network device.
-const NETWORK_MODULE: &str = "virtio_net";
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +42,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 
 pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
     let shares = shares::find(&launch.spec, super::NAME, SHARES_MAX)?;
+    let disk = config.state_dir.disk(&launch.spec);
     let network = network::plan(&launch.spec, super::NAME, network::Kind::User)?;
     memory::check(launch.spec.resources.memory_mib, super::NAME)?;
     check_open_files().map_err(|source| failed("sharing the root directory", source))?;
@@ -53,24 +51,9 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         None => host::find_qemu(),
     };
     let qemu = qemu.map_err(|source| failed("looking for QEMU", source))?;
-    let kernel =
-        crate::kernel::find(&config.data_dir).map_err(|source| failed("looking for the guest kernel", source))?;
-    let disk = config.state_dir.disk(&launch.spec);
-    let mut extra = Vec::new();
-    if network.is_some() {
-        extra.push(NETWORK_MODULE);
-    }
-    if disk.is_some() {
-        extra.extend(disk::MODULES);
-    }
-    for module in &extra {
-        kernel.check_has(module).map_err(|source| failed("looking for the guest kernel's modules", source))?;
-    }
-    if disk.is_some() {
-        // Some kernels have no such file and do without.
-        extra.extend(disk::OPTIONAL_MODULES);
-    }
-    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), &kernel, &extra)
+    let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some())?;
+    shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
+    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), kernel.modules.as_ref(), &extra)
         .map_err(|source| failed("making the initramfs", source))?;
     if let Some(disk) = &disk {
         disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
@@ -87,7 +70,8 @@ pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, 
         cpus: resources.cpus,
         memory_mib: resources.memory_mib,
         tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
-        kernel: kernel.vmlinux(),
+        kernel: kernel.vmlinux,
+        acpi: kernel.acpi,
         initramfs,
         shares: shares.all().map(|share| share.tag.clone()).collect(),
         network: network.as_ref().map(|plan| UserNetwork {

@@ -1,0 +1,229 @@
+//! A sandbox's own kernel: read, unpacked, and kept by its content, so that what is booted is what was
+//! looked at, whatever becomes of the file.
+//!
+//! ```text
+//!   file ── read before, unchanged ────────────▶ known ─┐
+//!     └──── else ─▶ read ─▶ unpacked ─▶ looked at ──────┴▶ accepted by the driver ─▶ kept copy
+//!                                                            (untouched since, or compared, or written)
+//! ```
+//! A kept copy is `kernel-SHA256.vmlinux` in the cache directory. It is used without a look at its bytes
+//! only as long as this process wrote or compared it itself and its inode is unchanged.
+
+use std::fs::{self, File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+
+use super::builtin::{self, Builtin};
+use super::image::{self, Image, ImageError};
+use super::{KernelError, hex, store};
+
+/// Files that are remembered; the oldest is forgotten.
+const REMEMBERED: usize = 32;
+
+/// Why a kernel cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnKernelError {
+    /// It is no kernel that boots here.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It boots, but could not do what the machine is for.
+    #[error("the kernel {path:?}, version {version}, has no {part} ({option}); {hint}")]
+    Lacks {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: String,
+        /// What is missing.
+        part: &'static str,
+        /// What it would have to be built with.
+        option: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// It was written to meanwhile.
+    #[error("the kernel {path:?} was changed while it was read; try again when it is complete")]
+    Changing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Kernels of its version are installed, but damaged.
+    #[error("the modules for the kernel {path:?} cannot be used")]
+    Modules {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<KernelError>,
+    },
+    /// The copy cannot be written.
+    #[error("keeping a copy of the kernel {path:?}")]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<KernelError>,
+    },
+}
+
+/// What was found out about a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The file, as it was given.
+    pub path: PathBuf,
+    /// For example `6.12.113`.
+    pub version: String,
+    /// Whether QEMU finds an entry point.
+    pub pvh: bool,
+    /// What it has built in.
+    pub builtin: Builtin,
+}
+
+impl Facts {
+    /// The refusal of a kernel that lacks a part; `hint` says what to do.
+    pub fn lacks(&self, part: &'static str, hint: &'static str) -> OwnKernelError {
+        let (path, version) = (self.path.clone(), self.version.clone());
+        OwnKernelError::Lacks { path, version, part, option: builtin::option(part), hint }
+    }
+
+    /// Checks that all these parts are built in.
+    ///
+    /// # Errors
+    /// [`OwnKernelError::Lacks`] with the first that is not.
+    pub fn check_has(&self, parts: &[&'static str], hint: &'static str) -> Result<(), OwnKernelError> {
+        match parts.iter().find(|part| !self.builtin.has(part)) {
+            Some(part) => Err(self.lacks(part, hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Tells two contents of a path apart without reading them: a write or a replacement changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity([i64; 5], u64, u64);
+
+impl Identity {
+    fn of(meta: &Metadata) -> Self {
+        let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+        Self([times[0], times[1], times[2], times[3], meta.size().cast_signed()], meta.dev(), meta.ino())
+    }
+
+    /// Whether the last change is a while ago: the clock of inodes ticks every some milliseconds.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed();
+        self.0[2] < now - 1
+    }
+}
+
+struct Known {
+    /// The file as it was looked at.
+    file: Identity,
+    facts: Facts,
+    /// SHA-256 of the unpacked kernel.
+    sha256: String,
+    /// The copy that was written or compared last.
+    copy: Option<Identity>,
+}
+
+/// One at a time, so that many starts with one kernel read it once, and hold it in memory once.
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// Looks at a kernel, lets `accept` judge it, and gives the path of the copy in `cache` to boot. Of a
+/// kernel that is refused nothing is written. Blocking: the first time in a process's life for as long as it
+/// takes to read and unpack it, then for microseconds.
+///
+/// # Errors
+/// [`OwnKernelError`], that of `accept` included.
+pub fn ensure<T>(
+    cache: &Path,
+    file: &Path,
+    accept: impl FnOnce(&Facts) -> Result<T, OwnKernelError>,
+) -> Result<(PathBuf, T), OwnKernelError> {
+    let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = |source| ImageError::Read { path: file.to_owned(), source };
+    let identity = Identity::of(&fs::metadata(file).map_err(read)?);
+    let at = all.iter().position(|known| known.file == identity && known.facts.path == file);
+    let (mut known, image) = match at {
+        Some(at) => (all.remove(at), None),
+        None => look_at(file).map(|(known, image)| (known, Some(image)))?,
+    };
+    let accepted = accept(&known.facts);
+    let kept = accepted.and_then(|accepted| {
+        let copy = cache.join(format!("kernel-{}.vmlinux", known.sha256));
+        let untouched = known.copy.is_some() && identity_of(&copy) == known.copy;
+        if !untouched {
+            known.copy = None;
+            let image = match image {
+                Some(image) => image,
+                // It may have changed since the look at its inode; then it is another kernel.
+                None => match look_at(file)? {
+                    (again, image) if again.sha256 == known.sha256 => image,
+                    _ => return Err(OwnKernelError::Changing { path: file.to_owned() }),
+                },
+            };
+            known.copy = Some(keep(&copy, &image.vmlinux, file)?);
+        }
+        Ok((copy, accepted))
+    });
+    // A file that changed again within one tick of the clock looks the same.
+    if known.file.is_settled() && !matches!(kept, Err(OwnKernelError::Changing { .. })) {
+        if all.len() >= REMEMBERED {
+            all.remove(0);
+        }
+        all.push(known);
+    }
+    kept
+}
+
+fn look_at(file: &Path) -> Result<(Known, Image), OwnKernelError> {
+    let read = |source| ImageError::Read { path: file.to_owned(), source };
+    let before = Identity::of(&fs::metadata(file).map_err(read)?);
+    let image = image::read(file)?;
+    let after = Identity::of(&fs::metadata(file).map_err(read)?);
+    if before != after {
+        return Err(OwnKernelError::Changing { path: file.to_owned() });
+    }
+    let facts = Facts {
+        path: file.to_owned(),
+        version: image.version.clone(),
+        pvh: image.pvh,
+        builtin: Builtin::of(&image.vmlinux),
+    };
+    let sha256 = hex(&Sha256::digest(&image.vmlinux));
+    Ok((Known { file: after, facts, sha256, copy: None }, image))
+}
+
+fn identity_of(path: &Path) -> Option<Identity> {
+    // Not through a link: the copy is a file of ours.
+    fs::symlink_metadata(path).ok().filter(Metadata::is_file).map(|meta| Identity::of(&meta))
+}
+
+/// Makes sure that `copy` holds `bytes`: it does already, or it is written whole.
+fn keep(copy: &Path, bytes: &[u8], file: &Path) -> Result<Identity, OwnKernelError> {
+    let failed = |source| OwnKernelError::Keep { path: file.to_owned(), source: Box::new(source) };
+    let write = |source| KernelError::Write { action: "write", path: copy.to_owned(), source };
+    let before = identity_of(copy);
+    if before.is_some() && holds(copy, bytes) && identity_of(copy) == before {
+        return before.ok_or_else(|| failed(write(std::io::ErrorKind::NotFound.into())));
+    }
+    let directory = copy.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(write).map_err(failed)?;
+    store::write_whole(copy, bytes).map_err(failed)?;
+    identity_of(copy).ok_or_else(|| failed(write(std::io::ErrorKind::NotFound.into())))
+}
+
+fn holds(copy: &Path, bytes: &[u8]) -> bool {
+    let mut content = Vec::new();
+    let limit = bytes.len() as u64 + 1;
+    let read = File::open(copy).and_then(|file| file.take(limit).read_to_end(&mut content));
+    read.is_ok() && content == bytes
+}
+
+#[cfg(test)]
+#[path = "own_tests.rs"]
+mod tests;
