@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use support::{Home, output, until};
+use support::{Home, output, output_within, until};
 
 /// `sandpen run -d -n NAME` of a script on the host.
 fn run(home: &Home, name: &str, script: &str) -> Command {
@@ -28,6 +28,15 @@ fn metric(home: &Home, name: &str) -> u64 {
     let text = home.ok(&["metrics"]);
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Longer than anything may take that is not kept waiting for ever.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// The letter of a process's state in /proc; `None` when it is gone.
+fn state_of(pid: u64) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 /// Every event as kind and detail, oldest first.
@@ -99,6 +108,48 @@ fn a_full_disk_holds_output_back_and_refuses_new_sandboxes() {
     assert_eq!(metric(&home, "sandpen_log_failures_total"), 1);
     assert!(metric(&home, "sandpen_log_retries_total") > 1);
     assert_eq!(metric(&home, "sandpen_log_bytes_total"), expected.len() as u64);
+}
+
+#[test]
+fn a_full_disk_keeps_no_microvm_from_being_stopped_and_no_daemon_from_ending() {
+    let disk = disk::Disk::new();
+    let home = Home::new_in(disk.path());
+    // `a` has written when it is stopped, `b` is silent, `c` ends by itself while nothing can be recorded.
+    let forever = "while :; do echo x; sleep 0.05; done";
+    assert!(output(run(&home, "a", forever)).status.success());
+    assert!(output(run(&home, "b", "exec sleep 1000")).status.success());
+    let go = tempfile::tempdir().unwrap();
+    let wait = format!("while [ ! -e {}/go ]; do sleep 0.01; done; exit 7", go.path().display());
+    assert!(output(run(&home, "c", &wait)).status.success());
+    let pids = ["a", "b", "c"].map(|name| home.inspect(name)["microvm_pid"].as_u64().unwrap());
+    let runs = |pid: u64| !matches!(state_of(pid), None | Some('Z'));
+    if !disk.fill() {
+        home.run(&["shutdown", "--stop-sandboxes", "--time", "1"]);
+        return;
+    }
+    let go = std::fs::write(go.path().join("go"), "");
+    let stopped = output_within(LIMIT, home.sandpen(&["stop", "--time", "1", "b"]));
+    let b_runs = runs(pids[1]);
+    let shutdown = output_within(LIMIT, home.sandpen(&["shutdown", "--stop-sandboxes", "--time", "1"]));
+    let still_run: Vec<_> = pids.into_iter().filter(|pid| runs(*pid)).collect();
+    // Before anything can fail: a daemon without room to record does not clean up.
+    disk.free();
+    go.unwrap();
+    let stopped = String::from_utf8_lossy(&stopped.stderr).into_owned();
+    assert!(stopped.contains("cannot be recorded now (disk_full)"), "{stopped}");
+    assert!(!b_runs);
+    let shutdown = String::from_utf8_lossy(&shutdown.stderr).into_owned();
+    for name in ["default/a", "default/b", "default/c"] {
+        assert!(shutdown.contains(name), "{shutdown}");
+    }
+    assert_eq!(still_run, [0; 0]);
+    // The next daemon finds all of it.
+    let ends = ["a", "b", "c"].map(|name| home.inspect(name));
+    for row in &ends {
+        assert!(row["state"] == "STOPPED" || row["state"] == "FAILED", "{row:#}");
+    }
+    assert_eq!(ends[2]["exit_code"], 7, "{:#}", ends[2]);
+    assert!(home.log("a").chunks(2).all(|line| line == b"x\n"));
 }
 
 #[actix_rt::test]

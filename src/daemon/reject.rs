@@ -55,7 +55,7 @@ fn status_of(code: &str) -> StatusCode {
         "events_gone" => StatusCode::GONE,
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,
-        "driver_unavailable" | "no_room" | "read_only" | "database_busy" | "shutting_down" | "gone" => {
+        "driver_unavailable" | "no_room" | "read_only" | "database_busy" | "unrecorded" | "shutting_down" | "gone" => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         _ => StatusCode::INTERNAL_SERVER_ERROR,

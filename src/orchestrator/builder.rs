@@ -149,7 +149,8 @@ impl Sandpen {
     /// adopts them.
     ///
     /// # Errors
-    /// [`SandpenError`] when a part of it had ended already; all threads are joined even then.
+    /// [`SandpenError`] when a part of it had ended already; [`SandpenError::Unrecorded`] when the host kept the
+    /// end of some from being recorded (a full disk). All threads are joined even then.
     pub async fn shutdown(mut self, grace: Option<Duration>) -> Result<(), SandpenError> {
         let ended = self.handle.supervisor().send(Shutdown { grace }).await.map_err(|_| SandpenError::Gone);
         let stopped = Happening::OrchestratorStopped { pid: std::process::id(), sandboxes_ended: grace.is_some() };
@@ -177,7 +178,11 @@ impl Sandpen {
             }
             Err(_) => return Err(SandpenError::Gone),
         }
-        ended?;
-        flushed
+        let unrecorded = ended?;
+        flushed?;
+        match unrecorded.is_empty() {
+            true => Ok(()),
+            false => Err(SandpenError::Unrecorded { sandboxes: unrecorded }),
+        }
     }
 }

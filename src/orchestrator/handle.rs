@@ -53,6 +53,15 @@ pub enum SandpenError {
     /// The sandbox was made without a terminal.
     #[error("sandbox {0} has no terminal; start it with -t")]
     NoTerminal(SandboxKey),
+    /// Sandboxes were told to end, and their end could not be recorded before the orchestrator's own.
+    #[error(
+        "the end of {} could not be recorded, because the disk or the database cannot be written; the next start records what became of them",
+        .sandboxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Unrecorded {
+        /// Which.
+        sandboxes: Vec<SandboxKey>,
+    },
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
@@ -85,6 +94,7 @@ impl SandpenError {
                 SupervisorError::OpenFiles { .. } => "no_room",
                 SupervisorError::Storage(error) => storage_code(error.fault()),
                 SupervisorError::Database(error) => database_code(error),
+                SupervisorError::Unrecorded { .. } => "unrecorded",
                 SupervisorError::ShuttingDown => "shutting_down",
                 SupervisorError::Driver(DriverError::Unavailable { .. }) => "driver_unavailable",
                 SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => "unsupported",
@@ -100,6 +110,7 @@ impl SandpenError {
             Self::Events(_) => "events_ahead",
             Self::Database(error) => database_code(error),
             Self::Log(_) | Self::VmmLog(_) => "internal",
+            Self::Unrecorded { .. } => "unrecorded",
             Self::Gone => "gone",
         }
     }

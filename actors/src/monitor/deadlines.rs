@@ -74,6 +74,16 @@ impl Deadlines {
             self.time_limit = None;
             return Some(Due::TimeLimit);
         }
+        self.take_escalation(now)
+    }
+
+    /// When the next step of an end that was asked for is due.
+    pub(super) fn next_escalation(&self) -> Option<Instant> {
+        self.escalation.map(|(at, _)| at)
+    }
+
+    /// [`Deadlines::take_due`] without the time limit.
+    pub(super) fn take_escalation(&mut self, now: Instant) -> Option<Due> {
         let (at, due) = self.escalation?;
         if at > now {
             return None;

@@ -11,13 +11,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::deadlines::{Deadlines, Due};
 use super::health::Health;
-use super::{MonitorConfig, MonitorError, StartMode, StateChanged};
+use super::recording::{Asked, Ending};
+use super::{MonitorConfig, MonitorError, StartMode};
 use crate::counters::Counter;
-use crate::database::{DatabaseError, RecordHealth};
+use crate::database::RecordHealth;
 use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
-use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
+use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
-use crate::transition::advance;
 
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
 /// QEMU's or libkrun's hands then, which takes microseconds; seconds mean that the guest lied.
@@ -26,9 +26,6 @@ const MISSING_BYTES_LIMIT: Duration = Duration::from_secs(10);
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
 /// Grace of a workload that reached its time limit or is unhealthy.
 const TIME_LIMIT_GRACE: Duration = Duration::from_secs(10);
-/// Pauses between tries while the database or the log cannot be written.
-const RETRY_PAUSES: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// A command with the place for its answer.
 pub(super) enum Command {
@@ -38,7 +35,7 @@ pub(super) enum Command {
 
 /// An actor that this story cannot go on without has ended; the supervisor starts it again and finds
 /// the microVM by adoption.
-struct Interrupted;
+pub(super) struct Interrupted;
 
 impl From<MailboxError> for Interrupted {
     fn from(_: MailboxError) -> Self {
@@ -48,26 +45,30 @@ impl From<MailboxError> for Interrupted {
 
 /// The guest's report of the workload's end.
 #[derive(Clone, Copy)]
-struct ExitReport {
+pub(super) struct ExitReport {
     exit: ExitStatus,
     stdout: u64,
     stderr: u64,
 }
 
 /// The answer of a health check on its way, or why there is none.
-type Checking = BoxFuture<'static, Result<ExecOutcome, String>>;
+pub(super) type Checking = BoxFuture<'static, Result<ExecOutcome, String>>;
 type Draining = BoxFuture<'static, Result<Result<StreamTotals, LogError>, MailboxError>>;
 
 pub(super) struct Life {
-    config: MonitorConfig,
-    commands: mpsc::Receiver<Command>,
-    state: watch::Sender<SandboxState>,
+    pub(super) config: MonitorConfig,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) state: watch::Sender<SandboxState>,
     process: watch::Sender<Option<Arc<dyn VmmProcess>>>,
-    deadlines: Deadlines,
-    report: Option<ExitReport>,
+    pub(super) deadlines: Deadlines,
+    pub(super) report: Option<ExitReport>,
     draining: Option<Draining>,
-    health: Option<Health>,
-    checking: Option<Checking>,
+    pub(super) health: Option<Health>,
+    pub(super) checking: Option<Checking>,
+    /// What follows the edge that is being recorded.
+    pub(super) ending: Option<Ending>,
+    /// Stops that were carried out while something else was being recorded.
+    pub(super) asked: Asked,
 }
 
 impl Life {
@@ -87,6 +88,8 @@ impl Life {
             draining: None,
             health: None,
             checking: None,
+            ending: None,
+            asked: Asked::default(),
         }
     }
 
@@ -120,8 +123,7 @@ impl Life {
         for (stream, pipe) in outputs {
             if let Err(error) = self.config.log.send(AttachStream { stream, pipe }).await? {
                 let message = crate::driver::error_chain(&error);
-                self.apply(Event::Faulted(FailureReason::Internal { message })).await?;
-                self.signal_vmm(&*process, SIGKILL);
+                self.apply_and_end(Event::Faulted(FailureReason::Internal { message }), Ending::Kill).await?;
             }
         }
         self.resume_deadlines();
@@ -158,6 +160,7 @@ impl Life {
         events: &mut mpsc::Receiver<VmmEvent>,
     ) -> Result<ExitStatus, Interrupted> {
         loop {
+            self.record_asked().await?;
             let health_due = self.health.as_ref().and_then(Health::due);
             let due = self.deadlines.next().into_iter().chain(health_due).min();
             let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
@@ -177,7 +180,7 @@ impl Life {
                 }
                 Some(answer) = checking => {
                     self.checking = None;
-                    self.on_checked(process, answer).await?;
+                    self.on_checked(answer).await?;
                 }
                 Some(()) = timer => self.on_due(process).await?,
             }
@@ -204,8 +207,7 @@ impl Life {
                 self.draining = Some(Box::pin(self.config.log.send(wanted)));
             }
             VmmEvent::Faulted(reason) => {
-                self.apply(Event::Faulted(reason)).await?;
-                self.signal_vmm(process, SIGKILL);
+                self.apply_and_end(Event::Faulted(reason), Ending::Kill).await?;
             }
             VmmEvent::VmmExited(_) => {}
         }
@@ -261,30 +263,29 @@ impl Life {
     async fn on_command(&mut self, process: &dyn VmmProcess, command: Command) -> Result<(), Interrupted> {
         match command {
             Command::Stop { grace, by, reply } => {
-                self.apply(Event::StopRequested(by.cause())).await?;
-                if self.report.is_none() {
-                    self.ask_workload_to_end(process, grace).await;
-                }
+                self.apply_and_end(Event::StopRequested(by.cause()), Ending::Ask(grace)).await?;
                 let _ = reply.send(Ok(()));
             }
             Command::Kill { signal: SIGKILL, reply } => {
-                self.apply(Event::StopRequested(StopCause::Killed { signal: SIGKILL })).await?;
-                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
-                let killed = process.signal_vmm(SIGKILL);
+                let cause = StopCause::Killed { signal: SIGKILL };
+                let killed = self.apply_then(Event::StopRequested(cause), Ending::Kill).await?;
                 let _ = reply.send(killed.map_err(|error| MonitorError::Driver(error.chain())));
             }
             Command::Kill { signal, reply } => {
-                let answer = match tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(signal)).await {
-                    Ok(answer) => answer.map_err(|error| MonitorError::Driver(error.chain())),
-                    Err(_) => Err(MonitorError::Driver("the guest does not answer".to_owned())),
-                };
-                let _ = reply.send(answer);
+                let _ = reply.send(self.signal_workload(process, signal).await);
             }
         }
         Ok(())
     }
 
-    async fn ask_workload_to_end(&mut self, process: &dyn VmmProcess, grace: Duration) {
+    pub(super) async fn signal_workload(&self, process: &dyn VmmProcess, signal: i32) -> Result<(), MonitorError> {
+        match tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(signal)).await {
+            Ok(answer) => answer.map_err(|error| MonitorError::Driver(error.chain())),
+            Err(_) => Err(MonitorError::Driver("the guest does not answer".to_owned())),
+        }
+    }
+
+    pub(super) async fn ask_workload_to_end(&mut self, process: &dyn VmmProcess, grace: Duration) {
         self.deadlines.stop_asked(Instant::now(), grace);
         let asked = tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(SIGTERM)).await;
         if !matches!(asked, Ok(Ok(()))) {
@@ -297,8 +298,8 @@ impl Life {
         match self.deadlines.take_due(Instant::now()) {
             Some(Due::TimeLimit) => {
                 let limit = self.config.row.spec.timeout.unwrap_or_default();
-                self.apply(Event::Faulted(FailureReason::TimedOut { limit })).await?;
-                self.ask_workload_to_end(process, TIME_LIMIT_GRACE).await;
+                let event = Event::Faulted(FailureReason::TimedOut { limit });
+                self.apply_and_end(event, Ending::Ask(TIME_LIMIT_GRACE)).await?;
             }
             Some(Due::TerminateVmm) => self.signal_vmm(process, SIGTERM),
             Some(Due::KillVmm) => self.signal_vmm(process, SIGKILL),
@@ -315,11 +316,7 @@ impl Life {
         }
     }
 
-    async fn on_checked(
-        &mut self,
-        process: &dyn VmmProcess,
-        answer: Result<ExecOutcome, String>,
-    ) -> Result<(), Interrupted> {
+    async fn on_checked(&mut self, answer: Result<ExecOutcome, String>) -> Result<(), Interrupted> {
         let Some(health) = &mut self.health else { return Ok(()) };
         let crash = health.take(&answer, Instant::now());
         let now = health.state().clone();
@@ -334,8 +331,7 @@ impl Life {
             }
         }
         if let Some(reason) = crash {
-            self.apply(Event::Faulted(reason)).await?;
-            self.ask_workload_to_end(process, TIME_LIMIT_GRACE).await;
+            self.apply_and_end(Event::Faulted(reason), Ending::Ask(TIME_LIMIT_GRACE)).await?;
         }
         Ok(())
     }
@@ -343,6 +339,7 @@ impl Life {
     /// The VMM is gone: the pipes' rest goes on file, then the end becomes visible.
     async fn finish(&mut self, process: &dyn VmmProcess, status: ExitStatus) -> Result<(), Interrupted> {
         self.close_log().await?;
+        self.record_asked().await?;
         self.record_exit().await?;
         self.apply(Event::VmmExited(status)).await?;
         if let Err(error) = process.release().await {
@@ -351,37 +348,12 @@ impl Life {
         Ok(())
     }
 
-    /// Tries until it works: with a full disk the bytes wait in the pipes, which the waiter holds.
-    async fn close_log(&mut self) -> Result<(), Interrupted> {
-        let mut pauses = RETRY_PAUSES.into_iter();
-        let mut pause = RETRY_PAUSES[0];
-        while let Err(error) = self.config.log.send(Close).await? {
-            if let LogError::NotWrittenOut(_) = error {
-                // All is on file, and the writer has ended: it has told why.
-                break;
-            }
-            tracing::warn!(sandbox = %self.config.row.spec.key, %error, "the log cannot be completed yet");
-            pause = pauses.next().unwrap_or(pause);
-            self.pause_answering(pause).await;
-        }
-        Ok(())
+    /// Its process, once there is one.
+    pub(super) fn vmm(&self) -> Option<Arc<dyn VmmProcess>> {
+        self.process.borrow().clone()
     }
 
-    /// Waits, but leaves no command without an answer.
-    async fn pause_answering(&mut self, pause: Duration) {
-        let end = tokio::time::sleep(pause);
-        tokio::pin!(end);
-        loop {
-            tokio::select! {
-                () = &mut end => return,
-                Some(Command::Stop { reply, .. } | Command::Kill { reply, .. }) = self.commands.recv() => {
-                    let _ = reply.send(Ok(()));
-                }
-            }
-        }
-    }
-
-    fn signal_vmm(&self, process: &dyn VmmProcess, signal: i32) {
+    pub(super) fn signal_vmm(&self, process: &dyn VmmProcess, signal: i32) {
         if let Err(error) = process.signal_vmm(signal) {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "the VMM process was not signalled");
         }
@@ -404,38 +376,5 @@ impl Life {
         {
             self.deadlines.limit_run_time(at);
         }
-    }
-
-    /// One edge: decided, durable, told. An event without an edge changes nothing.
-    async fn apply(&mut self, event: Event) -> Result<(), Interrupted> {
-        let (row, record) = match advance(&self.config.row, &event, Utc::now()) {
-            Ok(Some(step)) => step,
-            Ok(None) => return Ok(()),
-            Err(no_edge) => {
-                tracing::warn!(sandbox = %self.config.row.spec.key, %no_edge, "event ignored");
-                return Ok(());
-            }
-        };
-        let mut pauses = RETRY_PAUSES.into_iter();
-        let mut pause = RETRY_PAUSES[0];
-        while let Err(error) = self.config.database.send(record.clone()).await? {
-            if let DatabaseError::UnknownSandbox { .. } = error {
-                tracing::error!(sandbox = %row.spec.key, %error, "the row was removed while its microVM lived");
-                break;
-            }
-            let error = crate::driver::error_chain(&error);
-            tracing::warn!(sandbox = %row.spec.key, error, "the state change is not durable yet");
-            self.config.faults.count(Counter::DatabaseRetries);
-            pause = pauses.next().unwrap_or(pause);
-            self.pause_answering(pause).await;
-        }
-        tracing::info!(sandbox = %row.spec.key, from = self.config.row.state.status(), to = row.state.status(), event = event.name());
-        self.config.row = row;
-        if self.config.row.state != SandboxState::Running {
-            (self.health, self.checking) = (None, None);
-        }
-        self.state.send_replace(self.config.row.state.clone());
-        (self.config.on_change)(StateChanged { row: Arc::new(self.config.row.clone()) });
-        Ok(())
     }
 }

@@ -11,13 +11,15 @@
 //! ```
 //!
 //! Every state change goes through [`crate::state::next`], is durable in the database, and only then
-//! told as [`StateChanged`].
+//! told as [`StateChanged`]. With a disk that is full it may take long until it is durable: what ends the
+//! microVM does not wait for that ([`recording`]).
 
 mod actor;
 mod deadlines;
 mod health;
 mod life;
 mod messages;
+mod recording;
 
 pub use actor::{Monitor, MonitorConfig, StartMode};
 pub use messages::*;

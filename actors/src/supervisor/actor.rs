@@ -17,7 +17,7 @@ use super::disks;
 use super::restart::{Occasion, pause_before_restart, row_wants_restart};
 use super::start::record;
 use super::succession::Succession;
-use super::{Shutdown, SupervisorError};
+use super::{RECORD_LIMIT, Shutdown, SupervisorError};
 use crate::actor_ref::ActorRef;
 use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
@@ -286,8 +286,8 @@ impl Supervisor {
             ctx.cancel_future(timer);
             self.end_backoff(key, ctx);
         }
-        let row = async move { ended.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
-        Box::pin(row.into_actor(self))
+        let (faults, key) = (self.config.faults.clone(), key.clone());
+        Box::pin(until_recorded(ended, key, stop.grace, faults).into_actor(self))
     }
 
     fn end_backoff(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
@@ -321,6 +321,27 @@ impl Supervisor {
 
     pub(super) fn refuse<T: 'static>(&self, error: SupervisorError) -> Answer<T> {
         Box::pin(async move { Err(error) }.into_actor(self))
+    }
+}
+
+/// The row of an end that was asked for. It is waited for without a limit, unless the host keeps it from
+/// being recorded.
+async fn until_recorded(
+    mut ended: oneshot::Receiver<Arc<SandboxRow>>,
+    key: SandboxKey,
+    grace: Duration,
+    faults: Faults,
+) -> Result<SandboxRow, SupervisorError> {
+    let mut limit = grace.saturating_add(RECORD_LIMIT);
+    loop {
+        match tokio::time::timeout(limit, &mut ended).await {
+            Ok(row) => return row.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone),
+            Err(_) if faults.hinder_writing() => {
+                let faults = faults.active().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                return Err(SupervisorError::Unrecorded { key, faults });
+            }
+            Err(_) => limit = RECORD_LIMIT,
+        }
     }
 }
 

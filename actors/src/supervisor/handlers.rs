@@ -13,6 +13,7 @@ use super::{
     AwaitRestart, AwaitStarted, KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
     SubscribeStateChanges, SupervisorError, WaitSandbox,
 };
+use crate::counters::Counter;
 use crate::database::{GetSandbox, SandboxRow};
 use crate::faults::Place;
 use crate::hosting::DownReason;
@@ -20,6 +21,8 @@ use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartM
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::state::{SandboxState, StoppedBy};
 
+/// How long the last events may take to be recorded when everything ends.
+const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a kill leaves for a monitor that comes later.
 const KILLED: Stop = Stop { grace: std::time::Duration::ZERO, by: StoppedBy::Request };
 
@@ -239,7 +242,7 @@ impl Handler<SubscribeStateChanges> for Supervisor {
 }
 
 impl Handler<Shutdown> for Supervisor {
-    type Result = ResponseActFuture<Self, ()>;
+    type Result = ResponseActFuture<Self, Vec<SandboxKey>>;
 
     fn handle(&mut self, shutdown: Shutdown, ctx: &mut Self::Context) -> Self::Result {
         self.shutting_down = Some(shutdown);
@@ -255,13 +258,47 @@ impl Handler<Shutdown> for Supervisor {
                     ended.push(receiver);
                 }
             }
-            return Box::pin(async move { drop(join_all(ended).await) }.into_actor(self));
+            let ended = async move { drop(join_all(ended).await) };
+            return Box::pin(ended.into_actor(self).then(|(), this, _| this.flush_events(Vec::new())));
         };
         let stop = Stop { grace, by: StoppedBy::Shutdown };
         let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, stop, stop, ctx)).collect();
-        ends.into_iter().fold(Box::pin(actix::fut::ready(())) as ResponseActFuture<Self, ()>, |all, end| {
-            Box::pin(all.then(|(), _, _| end).map(|_, _, _| ()))
-        })
+        let nobody = Box::pin(actix::fut::ready(Vec::new())) as ResponseActFuture<Self, Vec<SandboxKey>>;
+        let all = ends.into_iter().fold(nobody, |all, end| {
+            Box::pin(all.then(|mut unrecorded, _, _| {
+                end.map(move |end, this: &mut Self, _| {
+                    if let Err(SupervisorError::Unrecorded { key, .. }) = end {
+                        this.leave_unrecorded(&key);
+                        unrecorded.push(key);
+                    }
+                    unrecorded
+                })
+            }))
+        });
+        Box::pin(all.then(|unrecorded, this, _| this.flush_events(unrecorded)))
+    }
+}
+
+impl Supervisor {
+    /// Lets go of a microVM whose end is the next orchestrator's to record: its waiter keeps what it has.
+    fn leave_unrecorded(&mut self, key: &SandboxKey) {
+        tracing::warn!(sandbox = %key, "its end cannot be recorded now and is left to the next start");
+        self.config.faults.count(Counter::LeftUnrecorded);
+        if let Some(monitor) = self.children.remove(key).and_then(|child| child.monitor) {
+            monitor.do_send(Abandon);
+        }
+    }
+
+    /// Gives events that wait a last moment to be recorded.
+    fn flush_events(&self, unrecorded: Vec<SandboxKey>) -> ResponseActFuture<Self, Vec<SandboxKey>> {
+        let faults = self.config.faults.clone();
+        let flushed = async move {
+            if tokio::time::timeout(FLUSH_LIMIT, faults.flushed()).await.is_err() {
+                tracing::warn!("events of faults could not be recorded before the end");
+            }
+            unrecorded
+        };
+        Box::pin(flushed.into_actor(self))
     }
 }
 

@@ -180,9 +180,11 @@ impl std::fmt::Display for LeftoverKind {
     }
 }
 
-/// Refuses new work, stops every sandbox with this grace, answers when all have ended.
+/// Refuses new work, stops every sandbox with this grace, answers when all have ended. While the host keeps
+/// their states or logs from being written, it waits no longer than the grace and [`RECORD_LIMIT`](super::RECORD_LIMIT);
+/// the answer names those whose end is left to the next orchestrator.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Vec<SandboxKey>")]
 pub struct Shutdown {
     /// How long workloads may take after SIGTERM; `None` leaves the microVMs running for the next
     /// orchestrator to adopt.

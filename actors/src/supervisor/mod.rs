@@ -31,12 +31,18 @@ mod tests;
 pub use actor::{Supervisor, SupervisorConfig};
 pub use messages::*;
 
+use std::time::Duration;
+
 use crate::database::DatabaseError;
 use crate::driver::DriverError;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
 use crate::room::NoRoom;
 use crate::spec::{DiskName, SandboxKey, SpecError};
+
+/// How long the end of a microVM may wait to be recorded, after its grace, while a fault of the host hinders
+/// that; then whoever waits is told. Twice what a VMM may take to end after SIGTERM, and some more.
+pub const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the supervisor refused or could not finish a request.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +128,16 @@ pub enum SupervisorError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The microVM is being ended, or has been, and a fault of the host keeps that from being recorded.
+    #[error(
+        "sandbox {key} was told to end, which cannot be recorded now ({faults}); that is tried again until it works, and `sandpen wait {key}` waits for it"
+    )]
+    Unrecorded {
+        /// Which.
+        key: SandboxKey,
+        /// The faults of the moment.
+        faults: String,
     },
     /// An actor that the request needs is gone.
     #[error("an internal part has ended; look into the daemon's log")]

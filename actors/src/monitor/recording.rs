@@ -1,0 +1,203 @@
+//! Making a state change durable, however long that takes, without keeping anybody from ending the
+//! microVM meanwhile.
+//!
+//! ```text
+//!   edge ─▶ sent to the database ─┬ durable ─▶ told ─▶ what follows it (workload asked, VMM killed)
+//!                  ▲              └ refused ─▶ what follows it, at once
+//!                  └── pause ◀───────────────────┘
+//!      meanwhile: stop, kill, escalation ─▶ carried out; a stop is recorded next
+//! ```
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use futures::future::OptionFuture;
+use nix::libc::{SIGKILL, SIGTERM};
+use tokio::sync::oneshot;
+
+use super::deadlines::Due;
+use super::life::{Command, Interrupted, Life};
+use super::{MonitorError, StateChanged};
+use crate::counters::Counter;
+use crate::database::DatabaseError;
+use crate::driver::DriverError;
+use crate::log_writer::{Close, LogError};
+use crate::state::{Event, SandboxState, StopCause};
+use crate::transition::advance;
+
+/// Pauses between tries while the database or the log cannot be written.
+const RETRY_PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+
+/// How the microVM is ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ending {
+    /// The workload is asked, and has this long.
+    Ask(Duration),
+    /// The VMM is killed.
+    Kill,
+}
+
+/// Stops that are carried out and not recorded yet.
+#[derive(Default)]
+pub(super) struct Asked {
+    cause: Option<StopCause>,
+    replies: Vec<oneshot::Sender<Result<(), MonitorError>>>,
+}
+
+impl Life {
+    /// [`Life::apply_then`], where nobody waits for an answer.
+    pub(super) async fn apply_and_end(&mut self, event: Event, ending: Ending) -> Result<(), Interrupted> {
+        if let Err(error) = self.apply_then(event, ending).await? {
+            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "ending the microVM");
+        }
+        Ok(())
+    }
+
+    /// One edge after which the microVM is ended; before it is durable if that takes more than one try.
+    pub(super) async fn apply_then(
+        &mut self,
+        event: Event,
+        ending: Ending,
+    ) -> Result<Result<(), DriverError>, Interrupted> {
+        self.ending = Some(ending);
+        self.apply(event).await?;
+        Ok(self.carry_out().await)
+    }
+
+    async fn carry_out(&mut self) -> Result<(), DriverError> {
+        let Some(ending) = self.ending.take() else { return Ok(()) };
+        self.end(ending).await
+    }
+
+    async fn end(&mut self, ending: Ending) -> Result<(), DriverError> {
+        let Some(process) = self.vmm() else { return Ok(()) };
+        match ending {
+            // One that has ended waits for its exit to be recorded; its guest powers off then.
+            Ending::Ask(_) if self.report.is_some() => Ok(()),
+            Ending::Ask(grace) => {
+                self.ask_workload_to_end(&*process, grace).await;
+                Ok(())
+            }
+            Ending::Kill => {
+                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
+                process.signal_vmm(SIGKILL)
+            }
+        }
+    }
+
+    /// One edge: decided, durable, told. An event without an edge changes nothing.
+    pub(super) async fn apply(&mut self, event: Event) -> Result<(), Interrupted> {
+        let (row, record) = match advance(&self.config.row, &event, Utc::now()) {
+            Ok(Some(step)) => step,
+            Ok(None) => return Ok(()),
+            Err(no_edge) => {
+                tracing::warn!(sandbox = %self.config.row.spec.key, %no_edge, "event ignored");
+                return Ok(());
+            }
+        };
+        let mut pauses = RETRY_PAUSES.into_iter();
+        let mut pause = RETRY_PAUSES[0];
+        loop {
+            let recording = self.config.database.send(record.clone());
+            let Err(error) = self.meanwhile(recording).await? else { break };
+            if let DatabaseError::UnknownSandbox { .. } = error {
+                tracing::error!(sandbox = %row.spec.key, %error, "the row was removed while its microVM lived");
+                break;
+            }
+            let error = crate::driver::error_chain(&error);
+            tracing::warn!(sandbox = %row.spec.key, error, "the state change is not durable yet");
+            self.config.faults.count(Counter::DatabaseRetries);
+            if let Err(error) = self.carry_out().await {
+                tracing::warn!(sandbox = %row.spec.key, error = %error.chain(), "ending the microVM");
+            }
+            pause = pauses.next().unwrap_or(pause);
+            self.meanwhile(tokio::time::sleep(pause)).await;
+        }
+        tracing::info!(sandbox = %row.spec.key, from = self.config.row.state.status(), to = row.state.status(), event = event.name());
+        self.config.row = row;
+        if self.config.row.state != SandboxState::Running {
+            (self.health, self.checking) = (None, None);
+        }
+        self.state.send_replace(self.config.row.state.clone());
+        (self.config.on_change)(StateChanged { row: std::sync::Arc::new(self.config.row.clone()) });
+        Ok(())
+    }
+
+    /// Records a stop that was carried out while something else was being recorded.
+    pub(super) async fn record_asked(&mut self) -> Result<(), Interrupted> {
+        while let Some(cause) = self.asked.cause.take() {
+            self.apply(Event::StopRequested(cause)).await?;
+        }
+        for reply in self.asked.replies.drain(..) {
+            let _ = reply.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Tries until it works: with a full disk the bytes wait in the pipes, which the waiter holds.
+    pub(super) async fn close_log(&mut self) -> Result<(), Interrupted> {
+        let mut pauses = RETRY_PAUSES.into_iter();
+        let mut pause = RETRY_PAUSES[0];
+        loop {
+            let closing = self.config.log.send(Close);
+            let Err(error) = self.meanwhile(closing).await? else { return Ok(()) };
+            if let LogError::NotWrittenOut(_) = error {
+                // All is on file, and the writer has ended: it has told why.
+                return Ok(());
+            }
+            tracing::warn!(sandbox = %self.config.row.spec.key, %error, "the log cannot be completed yet");
+            pause = pauses.next().unwrap_or(pause);
+            self.meanwhile(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// Waits for what depends on a disk, and does meanwhile what must not.
+    async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        let mut wait = pin!(wait);
+        loop {
+            let due = self.deadlines.next_escalation();
+            let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
+            tokio::select! {
+                biased;
+                done = &mut wait => return done,
+                Some(command) = self.commands.recv() => self.act_at_once(command).await,
+                Some(()) = timer => self.escalate_at_once(),
+            }
+        }
+    }
+
+    async fn act_at_once(&mut self, command: Command) {
+        let (ending, cause, reply) = match command {
+            Command::Stop { grace, by, reply } => (Ending::Ask(grace), by.cause(), reply),
+            Command::Kill { signal: SIGKILL, reply } => (Ending::Kill, StopCause::Killed { signal: SIGKILL }, reply),
+            Command::Kill { signal, reply } => {
+                let answer = match self.vmm() {
+                    Some(process) => self.signal_workload(&*process, signal).await,
+                    None => Err(MonitorError::Ended),
+                };
+                let _ = reply.send(answer);
+                return;
+            }
+        };
+        // What followed the edge is less than this, or has been done.
+        let ended = self.end(ending).await;
+        self.asked.cause = Some(cause);
+        match ended {
+            Ok(()) => self.asked.replies.push(reply),
+            Err(error) => {
+                let _ = reply.send(Err(MonitorError::Driver(error.chain())));
+            }
+        }
+    }
+
+    fn escalate_at_once(&mut self) {
+        let (Some(due), Some(process)) = (self.deadlines.take_escalation(Instant::now()), self.vmm()) else { return };
+        match due {
+            Due::TerminateVmm => self.signal_vmm(&*process, SIGTERM),
+            Due::KillVmm => self.signal_vmm(&*process, SIGKILL),
+            Due::TimeLimit => {}
+        }
+    }
+}
