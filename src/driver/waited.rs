@@ -70,7 +70,12 @@ pub(super) struct GuestSetup {
 pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, DriverError> {
     match configured {
         Some(helper) => Ok(helper.to_owned()),
-        None => std::env::current_exe().map_err(|source| failed("finding sandpen's own program", source)),
+        None => match std::env::current_exe() {
+            Ok(program) if program.exists() => Ok(program),
+            // It was replaced on disk, for an upgrade: this process goes on with what it is.
+            Ok(_) => Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id()))),
+            Err(source) => Err(failed("finding sandpen's own program", source)),
+        },
     }
 }
 
