@@ -56,6 +56,9 @@ impl Setup {
             network: None,
             disk: None,
             images: Vec::new(),
+            memory: sandpen::driver::qemu_args::Memory::New,
+            monitor: false,
+            incoming: false,
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),

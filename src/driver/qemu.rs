@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   launch ──▶ prepare (kernel, initramfs, command lines) ──▶ waiter starts virtiofsd and QEMU
+//!                 └─▶ a machine like it was saved: the waiter starts QEMU, which restores that one
 //! ```
 //!
 //! The root directory comes by virtiofs, from a process of ours beside QEMU; the workload's streams
@@ -17,10 +18,16 @@ use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
+use self::prepare::Plan;
+use self::templates::Templates;
 use super::waited;
 
 mod kernel;
+mod monitor;
 mod prepare;
+mod template;
+mod template_file;
+mod templates;
 
 #[cfg(test)]
 mod tests;
@@ -57,12 +64,14 @@ impl QemuConfig {
 #[derive(Debug, Clone)]
 pub struct QemuDriver {
     config: Arc<QemuConfig>,
+    templates: Arc<Templates>,
 }
 
 impl QemuDriver {
     /// A driver; what is missing on this host shows at a launch, with what to do about it.
     pub fn new(config: QemuConfig) -> Self {
-        Self { config: Arc::new(config) }
+        let templates = Arc::new(Templates::new(&config.state_dir.cache()));
+        Self { config: Arc::new(config), templates }
     }
 }
 
@@ -81,10 +90,14 @@ impl Driver for QemuDriver {
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
-        let config = self.config.clone();
+        let (config, templates) = (self.config.clone(), self.templates.clone());
         async move {
             let (runtime_dir, bin_dir) = (launch.runtime_dir.clone(), config.state_dir.bin());
-            let prepared = waited::blocking(move || prepare::prepare(&config, &launch)).await?;
+            let plan = waited::blocking(move || Plan::new(&config, launch)).await?;
+            if let Some(vmm) = templates.restored(&plan, &bin_dir).await {
+                return Ok(vmm);
+            }
+            let prepared = waited::blocking(move || plan.prepared(&plan.args, Vec::new())).await?;
             waited::launch(runtime_dir, &bin_dir, prepared, "starting QEMU").await
         }
         .boxed()
@@ -92,6 +105,11 @@ impl Driver for QemuDriver {
 
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
-        waited::adopt(launch.runtime_dir, config.state_dir.bin(), move || prepare::boot_limit(&config)).boxed()
+        async move {
+            monitor::restore_again(&launch.runtime_dir).await;
+            let bin_dir = config.state_dir.bin();
+            waited::adopt(launch.runtime_dir, bin_dir, move || prepare::boot_limit(&config)).await
+        }
+        .boxed()
     }
 }

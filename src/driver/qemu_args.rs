@@ -71,7 +71,27 @@ pub struct QemuArgs {
     pub disk: Option<PathBuf>,
     /// Images of the root's layers, topmost first.
     pub images: Vec<PathBuf>,
+    /// The guest's memory.
+    pub memory: Memory,
+    /// Whether QEMU listens to commands on the FIFOs [`MONITOR`].
+    pub monitor: bool,
+    /// Whether it waits for a machine's state instead of booting.
+    pub incoming: bool,
 }
+
+/// Where the guest's memory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Memory {
+    /// Made by QEMU, so that virtiofsd can map it.
+    New,
+    /// This file, written to.
+    File(PathBuf),
+    /// This file as it is; what the guest writes is its own.
+    CopyOf(PathBuf),
+}
+
+/// The FIFO pair on which QEMU's monitor speaks QMP (`docs/interop/qmp-spec.txt` of QEMU).
+pub const MONITOR: &str = "qmp";
 
 /// QEMU's user networking.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +128,7 @@ impl QemuArgs {
         }
         argv.pair("-smp", self.cpus.to_string());
         argv.pair("-m", format!("{}M", self.memory_mib));
-        // virtiofsd maps the guest's memory, so it has to be shared.
-        argv.pair("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", self.memory_mib));
+        argv.pair("-object", self.memory_backend());
         argv.pair("-kernel", &self.kernel);
         argv.pair("-initrd", &self.initramfs);
         argv.pair("-append", self.kernel_parameters());
@@ -142,7 +161,30 @@ impl QemuArgs {
             argv.pair("-netdev", netdev);
             argv.pair("-device", "virtio-net-device,netdev=net");
         }
+        if self.monitor {
+            argv.pair("-chardev", format!("pipe,id={MONITOR},path={MONITOR}"));
+            argv.pair("-mon", format!("chardev={MONITOR},mode=control"));
+        }
+        if self.incoming {
+            argv.pair("-incoming", "defer");
+        }
         argv.0
+    }
+
+    fn memory_backend(&self) -> OsString {
+        let size = self.memory_mib;
+        let file = |path: &Path, share: &str| {
+            let mut backend =
+                OsString::from(format!("memory-backend-file,id=mem,size={size}M,share={share},mem-path="));
+            backend.push(doubled_commas(path.as_os_str()));
+            backend
+        };
+        match &self.memory {
+            // virtiofsd maps it, so it has to be shared.
+            Memory::New => format!("memory-backend-memfd,id=mem,size={size}M,share=on").into(),
+            Memory::File(path) => file(path, "on"),
+            Memory::CopyOf(path) => file(path, "off"),
+        }
     }
 
     fn kernel_parameters(&self) -> String {
@@ -206,6 +248,9 @@ mod tests {
             network: None,
             disk: None,
             images: Vec::new(),
+            memory: Memory::New,
+            monitor: false,
+            incoming: false,
         }
     }
 
@@ -301,6 +346,27 @@ mod tests {
         let mut args = args(Accelerator::Tcg);
         args.acpi = false;
         assert!(text(&args).contains("\n-M microvm,memory-backend=mem,acpi=off\n"));
+    }
+
+    #[test]
+    fn a_machine_that_is_saved_and_one_that_is_restored() {
+        let booted = args(Accelerator::Tcg);
+        let added = |args: &QemuArgs| {
+            let (with, without) = (text(args), text(&booted));
+            let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
+            added.join("\n")
+        };
+        let saved = QemuArgs { memory: Memory::File("/proc/self/fd/10".into()), monitor: true, ..booted.clone() };
+        insta::assert_snapshot!(added(&saved), @r"
+        -object memory-backend-file,id=mem,size=256M,share=on,mem-path=/proc/self/fd/10
+        -chardev pipe,id=qmp,path=qmp
+        -mon chardev=qmp,mode=control
+        ");
+        let restored = QemuArgs { memory: Memory::CopyOf("/a,b".into()), incoming: true, ..booted.clone() };
+        insta::assert_snapshot!(added(&restored), @r"
+        -object memory-backend-file,id=mem,size=256M,share=off,mem-path=/a,,b
+        -incoming defer
+        ");
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) struct Prepared {
 }
 
 /// What a driver has arranged for the guest.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct GuestSetup {
     /// Where its `/` comes from.
     pub(super) rootfs: RootfsSource,
@@ -88,13 +88,7 @@ pub(super) fn prepared(
     boot_limit: Duration,
     cgroup: Option<cgroup::Plan>,
 ) -> Result<Prepared, DriverError> {
-    let waiter = WaiterSpec {
-        tags: vec![launch.tag()],
-        fifos: fifos(),
-        processes,
-        vmm_log: launch.vmm_log.clone(),
-        vmm_log_limit: VMM_LOG_LIMIT,
-    };
+    let waiter = waiter_spec(launch, processes, &[]);
     // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
     let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
@@ -103,6 +97,17 @@ pub(super) fn prepared(
     prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
     start_order::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup })
+}
+
+/// What the waiter is told, with FIFOs beside those of the ports.
+pub(super) fn waiter_spec(launch: &Launch, processes: Vec<ProcessSpec>, extra_fifos: &[String]) -> WaiterSpec {
+    WaiterSpec {
+        tags: vec![launch.tag()],
+        fifos: fifos().into_iter().chain(extra_fifos.iter().cloned()).collect(),
+        processes,
+        vmm_log: launch.vmm_log.clone(),
+        vmm_log_limit: VMM_LOG_LIMIT,
+    }
 }
 
 /// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
@@ -148,25 +153,60 @@ pub(super) async fn launch(
     prepared: Prepared,
     step: &str,
 ) -> Result<Vmm, DriverError> {
-    let cgroups = prepared.cgroup.map(|plan| plan.paths()).unwrap_or_default();
-    let waited = match WaitedVmm::launch(&runtime_dir, bin_dir, prepared.waiter).await {
-        Ok(waited) => waited,
-        Err(error) => {
-            remove_cgroups(cgroups).await;
-            return Err(failed(step, error));
+    let Prepared { waiter, start, boot_limit, cgroup } = prepared;
+    let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step).await?;
+    started.watch(SessionMode::Launch(start), boot_limit).await
+}
+
+/// The processes of a microVM that nobody watches yet.
+pub(super) struct Started {
+    waited: WaitedVmm,
+    runtime_dir: PathBuf,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Started {
+    /// Starts them; where that fails nothing of them stays.
+    pub(super) async fn new(
+        runtime_dir: PathBuf,
+        bin_dir: &Path,
+        waiter: WaiterSpec,
+        cgroup: Option<cgroup::Plan>,
+        step: &str,
+    ) -> Result<Self, DriverError> {
+        let cgroups = cgroup.map(|plan| plan.paths()).unwrap_or_default();
+        match WaitedVmm::launch(&runtime_dir, bin_dir, waiter).await {
+            Ok(waited) => Ok(Self { waited, runtime_dir, cgroups }),
+            Err(error) => {
+                remove_cgroups(cgroups).await;
+                Err(failed(step, error))
+            }
         }
-    };
-    let mode = SessionMode::Launch(prepared.start);
-    let begun = begin(&waited, runtime_dir, mode, prepared.boot_limit, cgroups.clone()).await;
-    if begun.is_err() {
-        // Nobody will watch it: nothing of it may stay.
-        let _ = waited.signal(SIGKILL);
-        if let Err(error) = waited.release().await {
-            tracing::warn!(%error, "clearing up after a microVM that could not be started");
-        }
-        remove_cgroups(cgroups).await;
     }
-    begun
+
+    /// Their waiter.
+    pub(super) fn waited(&self) -> &WaitedVmm {
+        &self.waited
+    }
+
+    /// Begins to watch them; where that fails nothing of them stays.
+    pub(super) async fn watch(self, mode: SessionMode, boot_limit: Duration) -> Result<Vmm, DriverError> {
+        let begun = begin(&self.waited, self.runtime_dir.clone(), mode, boot_limit, self.cgroups.clone()).await;
+        if begun.is_err() {
+            // Nobody will watch it: nothing of it may stay.
+            self.clear_away().await;
+        }
+        begun
+    }
+
+    /// Ends them, if they have not ended, and removes what is left of them.
+    pub(super) async fn clear_away(self) {
+        let _ = self.waited.signal(SIGKILL);
+        if let Err(error) = self.waited.release().await {
+            tracing::warn!(%error, "clearing up after a microVM");
+        }
+        remove_cgroups(self.cgroups).await;
+    }
 }
 
 /// Finds the microVM of an earlier daemon: it runs, or ended in the meantime. `boot_limit` is asked

@@ -25,7 +25,7 @@ mod steps;
 mod sys;
 
 pub use landlock::{Landlock, kernel_abi};
-pub use policy::Policy;
+pub use policy::{FIRST_INHERITED, Policy};
 pub use report::{ProcessConfinement, read};
 pub use seccomp::{Seccomp, SystemCalls, available as seccomp_available};
 pub use steps::{Begun, ConfineError, announce, begin, enforce};

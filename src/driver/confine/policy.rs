@@ -38,7 +38,13 @@ pub struct Policy {
     pub cgroup: Result<Plan, String>,
     /// Most open files; less where the hard limit is lower.
     pub open_files: u64,
+    /// Files that a program of its own gets open, for reading, as descriptors from [`FIRST_INHERITED`] on:
+    /// what is reached by a path that it will not have.
+    pub inherited: Vec<PathBuf>,
 }
+
+/// The descriptor of the first of [`Policy::inherited`].
+pub const FIRST_INHERITED: i32 = 10;
 
 impl Policy {
     /// A policy that allows no files and no connections.
@@ -55,6 +61,7 @@ impl Policy {
             system_calls: SystemCalls::AnyVmm,
             cgroup: Err("none was planned".to_owned()),
             open_files: FEW_OPEN_FILES,
+            inherited: Vec::new(),
         }
     }
 }

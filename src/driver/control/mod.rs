@@ -60,6 +60,8 @@ pub struct ControlFifos {
 pub enum SessionMode {
     /// The guest boots: wait for it and send this. Its wall clock is set when it is sent.
     Launch(Box<Start>),
+    /// The guest was restored from one that had booted: send this at once.
+    Restored(Box<Start>),
     /// The guest of an earlier daemon: ask it for its state, and send this if it still waits for it.
     Adopt(Option<Box<Start>>),
 }
@@ -104,6 +106,7 @@ pub fn open(
     // An earlier daemon may have read the first part of a frame: at most one is cut.
     let (garbage, start, progress) = match mode {
         SessionMode::Launch(start) => (Garbage::Refuse, Some(start), Progress::launched()),
+        SessionMode::Restored(start) => (Garbage::Refuse, Some(start), Progress::restored()),
         SessionMode::Adopt(start) => {
             let limit = FrameReader::<GuestMessage>::CAPACITY;
             let progress = Progress::adopting(RandomState::new().build_hasher().finish(), start.is_some());
@@ -283,6 +286,9 @@ impl Task {
         // A limit beyond what the clock can express is none that anybody lives to see.
         let deadline = Instant::now().checked_add(self.boot_limit);
         let limit = self.boot_limit;
+        if self.progress.starts_at_once() {
+            self.act(Step::SendStart).await?;
+        }
         while self.progress.awaits_guest() {
             let asked = match self.progress.query() {
                 Some(query) => self.session.send(&query).await.map(|()| Some(Instant::now() + ASK_INTERVAL)),

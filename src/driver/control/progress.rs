@@ -3,6 +3,7 @@
 //! ```text
 //!   launched ──▶ Booting ──Ready──▶ Starting ──Started──▶ Running ──Exit──▶ Ended
 //!                                      └───────NotStarted──────────────────▶ │
+//!   restored ─────────────────────▶ Starting
 //!   adopting ──▶ Adopting ──our Status──▶ Starting, Running or Ended         │
 //!                  ↻ whatever an earlier daemon had asked for                ▼
 //!                                                       Faulted from anywhere, nothing after
@@ -60,6 +61,16 @@ impl Progress {
     /// A guest that boots.
     pub(super) fn launched() -> Self {
         Self { phase: Phase::Booting, nonce: None, unanswered: 0, can_start: true }
+    }
+
+    /// A guest that has said [`GuestMessage::Ready`] before it was saved, and waits since.
+    pub(super) fn restored() -> Self {
+        Self { phase: Phase::Starting, ..Self::launched() }
+    }
+
+    /// Whether the start message is to be sent before anything is heard. To be asked once, at first.
+    pub(super) fn starts_at_once(&self) -> bool {
+        self.phase == Phase::Starting
     }
 
     /// A guest that somebody else started; `can_start` where its start message was kept.

@@ -12,7 +12,7 @@ use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
 use super::{QemuConfig, kernel};
 use crate::driver::confine::{self, Policy, cgroup};
-use crate::driver::qemu_args::{Accelerator, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use crate::driver::qemu_args::{Accelerator, MONITOR, Memory, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use crate::driver::shares::Share;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{self, GuestSetup, Prepared, failed, fifos, process};
@@ -40,65 +40,120 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
     })
 }
 
-pub(super) fn prepare(config: &QemuConfig, launch: &Launch) -> Result<Prepared, DriverError> {
-    let shares = shares::find(&launch.spec, super::NAME, SHARES_MAX)?;
-    let disk = config.state_dir.disk(&launch.spec);
-    let network = network::plan(&launch.spec, super::NAME, network::Kind::User)?;
-    memory::check(launch.spec.resources.memory_mib, super::NAME)?;
-    check_open_files().map_err(|source| failed("sharing the root directory", source))?;
-    let qemu = match &config.qemu {
-        Some(path) => host::open_qemu(path.clone()),
-        None => host::find_qemu(),
-    };
-    let qemu = qemu.map_err(|source| failed("looking for QEMU", source))?;
-    let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some())?;
-    shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
-    let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), kernel.modules.as_ref(), &extra)
-        .map_err(|source| failed("making the initramfs", source))?;
-    if let Some(disk) = &disk {
-        disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
+/// Everything that is known before the processes are.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    launch: Launch,
+    qemu: PathBuf,
+    helper: PathBuf,
+    /// The command line of a machine that boots.
+    pub(super) args: QemuArgs,
+    shares: Vec<Share>,
+    guest: GuestSetup,
+    cgroup: Result<cgroup::Plan, String>,
+    /// How long the guest may take until its workload runs.
+    pub(super) boot_limit: Duration,
+}
+
+impl Plan {
+    pub(super) fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
+        let shares = shares::find(&launch.spec, super::NAME, SHARES_MAX)?;
+        let network = network::plan(&launch.spec, super::NAME, network::Kind::User)?;
+        memory::check(launch.spec.resources.memory_mib, super::NAME)?;
+        check_open_files().map_err(|source| failed("sharing the root directory", source))?;
+        let qemu = match &config.qemu {
+            Some(path) => host::open_qemu(path.clone()),
+            None => host::find_qemu(),
+        };
+        let qemu = qemu.map_err(|source| failed("looking for QEMU", source))?;
+        let disk = config.state_dir.disk(&launch.spec);
+        let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some())?;
+        shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
+        let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), kernel.modules.as_ref(), &extra)
+            .map_err(|source| failed("making the initramfs", source))?;
+        if let Some(disk) = &disk {
+            disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
+        }
+        let cache = config.state_dir.cache();
+        let images = shares.imaged.iter().map(|directory| root_image::ensure(&cache, directory));
+        let images = images.collect::<Result<Vec<_>, _>>().map_err(|source| failed("making the root image", source))?;
+        let acceleration = host::acceleration();
+        let accelerator = acceleration.accelerator;
+        let resources = launch.spec.resources;
+        let args = QemuArgs {
+            tag: launch.tag(),
+            accelerator,
+            cpus: resources.cpus,
+            memory_mib: resources.memory_mib,
+            tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
+            kernel: kernel.vmlinux,
+            acpi: kernel.acpi,
+            initramfs,
+            shares: shares.all().map(|share| share.tag.clone()).collect(),
+            network: network.as_ref().map(|plan| UserNetwork {
+                restricted: plan.restricted,
+                ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
+            }),
+            disk,
+            images,
+            memory: Memory::New,
+            monitor: false,
+            incoming: false,
+        };
+        let helper = waited::helper_program(config.helper.as_deref())?;
+        let cgroup = cgroup::plan(&launch, overhead_mib(accelerator, args.shares.len()));
+        let rootfs = match args.disk {
+            None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
+            Some(_) => shares.layered_root(),
+        };
+        let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
+        let shares = shares.all().cloned().collect();
+        Ok(Self { launch, qemu: qemu.path, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
     }
-    let cache = config.state_dir.cache();
-    let images = shares.imaged.iter().map(|directory| root_image::ensure(&cache, directory));
-    let images = images.collect::<Result<Vec<_>, _>>().map_err(|source| failed("making the root image", source))?;
-    let acceleration = host::acceleration();
-    let accelerator = acceleration.accelerator;
-    let resources = launch.spec.resources;
-    let args = QemuArgs {
-        tag: launch.tag(),
-        accelerator,
-        cpus: resources.cpus,
-        memory_mib: resources.memory_mib,
-        tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
-        kernel: kernel.vmlinux,
-        acpi: kernel.acpi,
-        initramfs,
-        shares: shares.all().map(|share| share.tag.clone()).collect(),
-        network: network.as_ref().map(|plan| UserNetwork {
-            restricted: plan.restricted,
-            ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
-        }),
-        disk,
-        images,
-    };
-    let helper = waited::helper_program(config.helper.as_deref())?;
-    let cgroup = cgroup::plan(launch, overhead_mib(accelerator, args.shares.len()));
-    let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&qemu.path, &args) };
-    network::permit(network.as_ref(), &mut policy);
-    let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
-    let mut confined = vec![confine::helper::SUBCOMMAND.into(), qemu.path.into_os_string()];
-    confined.extend(args.to_argv());
-    let cgroup_text =
-        serde_json::to_string(&cgroup).map_err(|source| failed("describing the cgroup of the microVM", source))?;
-    let mut processes: Vec<_> =
-        shares.all().enumerate().map(|(number, share)| virtiofsd(&helper, number, share, &cgroup_text)).collect();
-    processes.push(process(VMM_ROLE, &helper, confined, StdioSpec::Data(policy)));
-    let rootfs = match args.disk {
-        None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
-        Some(_) => shares.layered_root(),
-    };
-    let guest = GuestSetup { rootfs, volumes: shares.mounts, network };
-    waited::prepared(launch, processes, guest, boot_limit(config), cgroup.ok())
+
+    /// The program.
+    pub(super) fn qemu(&self) -> &Path {
+        &self.qemu
+    }
+
+    /// The start that it is for.
+    pub(super) fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    /// Whether the machine has nothing but memory, disks and ports: all that can be saved and restored.
+    pub(super) fn can_be_restored(&self) -> bool {
+        let is_plain = self.shares.is_empty() && self.guest.network.is_none();
+        // A kernel of the sandbox's own may never come up, and would be waited for twice.
+        is_plain && self.args.accelerator == Accelerator::Tcg && self.args.acpi
+    }
+
+    /// Its cgroup, if one can be made.
+    pub(super) fn cgroup(&self) -> Option<cgroup::Plan> {
+        self.cgroup.clone().ok()
+    }
+
+    /// The processes for this command line. `inherited` are files that QEMU gets open.
+    pub(super) fn processes(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Vec<ProcessSpec>, DriverError> {
+        let mut policy = Policy { cgroup: self.cgroup.clone(), inherited, ..policy(&self.qemu, args) };
+        network::permit(self.guest.network.as_ref(), &mut policy);
+        let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
+        let mut confined = vec![confine::helper::SUBCOMMAND.into(), self.qemu.clone().into_os_string()];
+        confined.extend(args.to_argv());
+        let cgroup = serde_json::to_string(&self.cgroup)
+            .map_err(|source| failed("describing the cgroup of the microVM", source))?;
+        let shares = self.shares.iter().enumerate();
+        let mut processes: Vec<_> =
+            shares.map(|(number, share)| virtiofsd(&self.helper, number, share, &cgroup)).collect();
+        processes.push(process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy)));
+        Ok(processes)
+    }
+
+    /// What waiter and guest are told.
+    pub(super) fn prepared(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Prepared, DriverError> {
+        let processes = self.processes(args, inherited)?;
+        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup())
+    }
 }
 
 /// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up
@@ -144,10 +199,18 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     policy.modify.extend(args.disk.clone());
+    if args.monitor {
+        policy.modify.extend(monitor_fifos().map(PathBuf::from));
+    }
     if args.accelerator == Accelerator::Kvm {
         policy.devices.push("/dev/kvm".into());
     }
     policy
+}
+
+/// The FIFOs of QEMU's monitor, in the runtime directory.
+pub(super) fn monitor_fifos() -> [String; 2] {
+    [format!("{MONITOR}.in"), format!("{MONITOR}.out")]
 }
 
 /// The process that shares a directory; it sees nothing else of the host.

@@ -126,6 +126,43 @@ async fn output_and_exit_code_arrive() {
     assert!(!runtime_dir.exists());
 }
 
+/// Whatever is wrong with a template, the machine comes up.
+#[tokio::test]
+async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
+    let Some(host) = Host::real() else { return };
+    if crate::driver::host::acceleration().accelerator != crate::driver::qemu_args::Accelerator::Tcg {
+        eprintln!("skipped: machines are restored under emulation only");
+        return;
+    }
+    let driver = host.driver();
+    let garbage = || {
+        let file = |bytes| {
+            let file = template::memory_file("test", bytes).unwrap();
+            template::seal(&file).unwrap();
+            file
+        };
+        template::Template { memory: file(256 << 20), state: file(1000) }
+    };
+    let mut failures = Vec::new();
+    for _ in 0..4 {
+        let mut launch = host.shell("echo up; exit 3");
+        let mut spec = SandboxSpec::clone(&launch.spec);
+        spec.rootfs = Rootfs::Overlayfs(spec.rootfs.paths().into_iter().map(Path::to_owned).collect());
+        spec.root_device = sandpen_actors::spec::RootDevice::Image;
+        launch.spec = Arc::new(spec);
+        let mut vmm = driver.launch(launch).await.unwrap();
+        assert_eq!(next(&mut vmm).await, VmmEvent::WorkloadStarted, "{}", host.vmm_log());
+        let exited = next(&mut vmm).await;
+        assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Code(3), .. }), "{exited:?}");
+        vmm.process.acknowledge_exit().await.unwrap();
+        assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
+        vmm.process.release().await.unwrap();
+        failures.push(driver.templates.replace_all(garbage).await);
+    }
+    // The first built it; the next two found garbage; the last one did not look any more.
+    assert_eq!(failures, [0, 1, 2, 2]);
+}
+
 #[tokio::test]
 async fn stdin_signals_and_a_missing_program() {
     let Some(host) = Host::real() else { return };
