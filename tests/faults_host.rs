@@ -5,6 +5,8 @@
 
 #[path = "chaos/disk.rs"]
 mod disk;
+#[path = "support/loop_disk.rs"]
+mod loop_disk;
 mod support;
 
 use std::process::Command;
@@ -187,4 +189,93 @@ fn a_vmm_that_is_stopped_by_a_signal_stays_running_and_can_be_ended() {
     home.ok(&["stop", "--time", "1", "a"]);
     let row = home.inspect("a");
     assert_eq!((&row["state"], &row["exit_signal"]), (&"STOPPED".into(), &9.into()), "{row:#}");
+}
+
+/// A command that starts the daemon where it has to live with `limits` of the shell's `ulimit`.
+fn daemon_with(home: &Home, limits: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit {limits}; exec \"$0\" ps"), env!("CARGO_BIN_EXE_sandpen")]);
+    command.env("SANDPEN_STATE_DIR", home.state());
+    command
+}
+
+#[test]
+fn a_process_without_file_descriptors_refuses_new_sandboxes_and_logs_on_afterwards() {
+    let home = Home::new();
+    let go = home.path().join("go");
+    let script = "while [ ! -e go ]; do sleep 0.05; done; echo late; exec sleep 1000";
+    assert!(output(daemon_with(&home, "-n 200")).status.success());
+    let mut started = Vec::new();
+    let refused = loop {
+        let name = format!("s{}", started.len());
+        let asked = output(run(&home, &name, script));
+        if !asked.status.success() {
+            break String::from_utf8_lossy(&asked.stderr).into_owned();
+        }
+        started.push(name);
+        assert!(started.len() < 100);
+    };
+    assert!(refused.contains("may open 200 files"), "{refused}");
+    assert!(started.len() > 3, "{started:?}");
+    assert_eq!(edges(&home, "open_files"), (1, 0));
+    // Connections take what is really left; then the workloads write their first bytes, for which files
+    // have to be opened.
+    let socket = home.state().join("sandpen.sock");
+    let connections: Vec<_> = (0..200).map_while(|_| std::os::unix::net::UnixStream::connect(&socket).ok()).collect();
+    let fds = format!("/proc/{}/fd", home.daemon_pid());
+    until("all descriptors are in use", || std::fs::read_dir(&fds).unwrap().count() >= 199);
+    std::fs::write(go, "").unwrap();
+    let daemon_log = home.state().join("daemon.log");
+    until("a log fails", || std::fs::read_to_string(&daemon_log).unwrap().contains("the log cannot be written"));
+    drop(connections);
+    for name in &started {
+        until("the output is on file", || {
+            std::fs::read(home.state().join(format!("logs/default/{name}.log"))).is_ok_and(|log| log == b"late\n")
+        });
+        assert_eq!(home.inspect(name)["state"], "RUNNING");
+    }
+    until("the logs' recovery is recorded", || log_edges(&home).0 == log_edges(&home).1);
+    assert!(metric(&home, "sandpen_log_failures_total") > 0);
+    // Room again, which is found without another request.
+    home.ok(&["kill", &started[0]]);
+    until("the end of the fault is recorded", || edges(&home, "open_files").1 > 0);
+    assert!(output(run(&home, "again", "true")).status.success());
+}
+
+#[test]
+fn a_file_system_that_becomes_read_only_harms_nothing_that_runs_and_refuses_new_sandboxes() {
+    let Some(disk) = loop_disk::LoopDisk::new(256) else { return };
+    let home = Home::new_in(&disk.path());
+    let go = tempfile::tempdir().unwrap();
+    let go = go.path().join("go");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done; echo late; exec sleep 1000", go.display());
+    for name in ["a", "b"] {
+        assert!(output(run(&home, name, &script)).status.success());
+    }
+    let pids = ["a", "b"].map(|name| home.inspect(name)["microvm_pid"].as_u64().unwrap());
+    let daemon = home.daemon_pid();
+    disk.make_read_only();
+    let refused = output(run(&home, "c", "true"));
+    std::fs::write(&go, "").unwrap();
+    until("the log fails", || metric(&home, "sandpen_log_failures_total") == 2);
+    let active = metric(&home, "sandpen_fault_active{fault=\"read_only\"}");
+    let refusals = metric(&home, "sandpen_starts_refused_total{reason=\"read_only\"}");
+    assert_eq!(home.daemon_pid(), daemon);
+    let row = home.inspect("a");
+    let stopped = output_within(LIMIT, home.sandpen(&["stop", "--time", "1", "a"]));
+    let shutdown = output_within(LIMIT, home.sandpen(&["shutdown", "--stop-sandboxes", "--time", "1"]));
+    let running: Vec<_> = pids.iter().filter(|pid| !matches!(state_of(**pid), None | Some('Z'))).collect();
+    // What is left cannot be cleaned up by anybody but us.
+    for (pid, _) in home.processes() {
+        let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+    }
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.contains("cannot be written") && refused.contains("Read-only"), "{refused}");
+    assert_eq!((&row["state"], row["microvm_pid"].as_u64()), (&"RUNNING".into(), Some(pids[0])));
+    assert_eq!((active, refusals), (1, 1));
+    let stopped = String::from_utf8_lossy(&stopped.stderr).into_owned();
+    assert!(stopped.contains("cannot be recorded now (read_only)"), "{stopped}");
+    let shutdown = String::from_utf8_lossy(&shutdown.stderr).into_owned();
+    assert!(shutdown.contains("default/a, default/b"), "{shutdown}");
+    assert!(running.is_empty(), "{running:?}");
 }

@@ -246,7 +246,8 @@ impl Handler<Shutdown> for Supervisor {
 
     fn handle(&mut self, shutdown: Shutdown, ctx: &mut Self::Context) -> Self::Result {
         self.shutting_down = Some(shutdown);
-        let keys: Vec<SandboxKey> = self.children.keys().cloned().collect();
+        let mut keys: Vec<SandboxKey> = self.children.keys().cloned().collect();
+        keys.sort();
         let Some(grace) = shutdown.grace else {
             let mut ended = Vec::new();
             for key in keys {
