@@ -20,7 +20,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use support::{Home, explain, features, nested};
+use support::{Home, explain, features, kernels, nested};
 
 /// How long a scenario may take in there: some ten times what the longest one takes.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(100);
@@ -128,6 +128,24 @@ sandpen run /root/inner -- nope 2>/dev/null
 echo "code $?"
 "#,
             |lines| assert_eq!(lines, ["code 127"]),
+        ),
+        scenario(
+            "own kernel",
+            r#"
+# With a daemon that finds no libkrunfw.
+sandpen shutdown
+export SANDPEN_KRUNFW=
+sandpen run --driver krun /root/inner -- true 2>&1 | grep -o 'kernel install --krunfw'
+sandpen run -n own --driver krun --kernel /own-kernel --disk 32M /root/inner -- sh -c '
+    cat /proc/modules 2>/dev/null | wc -l; echo kept > /file; cat /file; exit 42'
+echo "code $?"
+sandpen inspect own | grep '"kernel"'
+sandpen shutdown
+"#,
+            |lines| {
+                assert_eq!(lines[..2], ["kernel install --krunfw", "0"]);
+                assert_eq!(lines[2..], ["kept", "code 42", r#"  "kernel": "/own-kernel","#]);
+            },
         ),
         scenario(
             "volumes",
@@ -372,6 +390,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     let home = Home::new();
     let root = home.path().join("outer");
     nested::outer_root(&root, Path::new(env!("CARGO_BIN_EXE_sandpen")), &modules, &firmware);
+    std::fs::write(root.join("own-kernel"), kernels::of_libkrunfw(&firmware)).unwrap();
     let mke2fs = sandpen::driver::disk::find_program().expect("mke2fs (`make test` installs it)");
     // Busybox's own is another one.
     std::fs::remove_file(root.join("bin/mke2fs")).unwrap();

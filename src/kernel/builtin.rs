@@ -43,15 +43,12 @@ const PARTS: [Part; 10] = [
 pub struct Builtin([bool; PARTS.len()]);
 
 impl Builtin {
-    /// Looks through an unpacked kernel once.
+    /// Looks through an unpacked kernel.
     pub fn of(vmlinux: &[u8]) -> Self {
-        let mut found = [false; PARTS.len()];
-        for text in vmlinux.split(|byte| *byte == 0).filter(|text| !text.is_empty()) {
-            for (found, part) in found.iter_mut().zip(&PARTS) {
-                *found = *found || text.ends_with(part.string);
-            }
-        }
-        Self(found)
+        let has_string = |string: &[u8]| {
+            memchr::memmem::find_iter(vmlinux, string).any(|at| vmlinux.get(at + string.len()) == Some(&0))
+        };
+        Self(PARTS.each_ref().map(|part| has_string(part.string)))
     }
 
     /// Whether the kernel has a part. False for names that are not known here.
@@ -71,8 +68,9 @@ mod tests {
 
     #[test]
     fn names_are_whole_strings_at_their_end() {
-        let builtin = Builtin::of(b"\0virtio-mmio\0x_virtiofs\0overlays\0virtio_netx\0ext4");
-        let has = ["virtio_mmio", "virtiofs", "overlay", "virtio_net", "ext4", "nothing"].map(|name| builtin.has(name));
+        let builtin = Builtin::of(b"\0virtio-mmio\0x_virtiofs\0overlays\0virtio_netx\0ext4\0virtio_blk");
+        let has =
+            ["virtio_mmio", "virtiofs", "overlay", "virtio_net", "ext4", "virtio_blk"].map(|name| builtin.has(name));
         assert_eq!(has, [true, true, false, false, true, false]);
         assert_eq!(Builtin::of(b""), Builtin([false; PARTS.len()]));
     }

@@ -246,17 +246,11 @@ fn check_elf(vmlinux: &[u8], path: &Path) -> Result<bool, ImageError> {
 /// The version in the kernel's banner, `Linux version VERSION (builder) …`.
 fn version_of(vmlinux: &[u8]) -> Option<String> {
     const BANNER: &[u8] = b"Linux version ";
-    let mut rest = vmlinux;
-    loop {
-        let at = rest.windows(BANNER.len()).position(|window| window == BANNER)?;
-        rest = &rest[at + BANNER.len()..];
+    memchr::memmem::find_iter(vmlinux, BANNER).find_map(|at| {
+        let rest = &vmlinux[at + BANNER.len()..];
         let version: Vec<u8> = rest.iter().copied().take(65).take_while(|b| *b != b' ').collect();
-        if let Ok(version) = String::from_utf8(version)
-            && is_version(&version)
-        {
-            return Some(version);
-        }
-    }
+        String::from_utf8(version).ok().filter(|version| is_version(version))
+    })
 }
 
 /// Whether `version` looks like a kernel version and is safe as a directory's name.

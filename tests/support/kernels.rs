@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use object::{Object as _, ObjectSymbol as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 /// The tests' version, which nothing installs.
 pub const VERSION: &str = "6.99.0-sandpen-test";
@@ -13,13 +13,13 @@ const LOAD_ADDRESS: u64 = 0x0100_0000;
 const PVH_NOTE: [u8; 16] = [4, 0, 0, 0, 8, 0, 0, 0, 18, 0, 0, 0, b'X', b'e', b'n', 0];
 
 /// An ELF file with one loaded segment, and a note at an offset in it.
-fn elf(machine: u16, segment: &[u8], note: Option<usize>) -> Vec<u8> {
+fn elf(machine: u16, entry: u64, segment: &[u8], note: Option<usize>) -> Vec<u8> {
     const START: usize = 4096;
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     elf.extend(2_u16.to_le_bytes()); // ET_EXEC
     elf.extend(machine.to_le_bytes());
     elf.extend(1_u32.to_le_bytes());
-    for value in [LOAD_ADDRESS, 64, 0] {
+    for value in [entry, 64, 0] {
         elf.extend(value.to_le_bytes()); // entry, program headers, no sections
     }
     elf.extend(0_u32.to_le_bytes());
@@ -48,7 +48,7 @@ pub fn vmlinux(machine: u16, pvh: bool, strings: &[&str]) -> Vec<u8> {
     let note = segment.len();
     segment.extend(PVH_NOTE);
     segment.extend(LOAD_ADDRESS.to_le_bytes());
-    elf(machine, &segment, pvh.then_some(note))
+    elf(machine, LOAD_ADDRESS, &segment, pvh.then_some(note))
 }
 
 /// A bzImage around a `vmlinux`, packed with gzip, which takes no time where it packs nothing.
@@ -70,9 +70,20 @@ pub fn bzimage(vmlinux: &[u8]) -> Vec<u8> {
 pub fn of_libkrunfw(library: &Path) -> Vec<u8> {
     let bytes = std::fs::read(library).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
-    let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok("KERNEL_BUNDLE")).unwrap();
-    let section = file.section_by_index(symbol.section_index().unwrap()).unwrap();
-    let data = object::ObjectSection::data_range(&section, symbol.address(), symbol.size()).unwrap().unwrap();
+    let content = |name| {
+        let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name)).unwrap();
+        let section = file.section_by_index(symbol.section_index().unwrap()).unwrap();
+        section.data_range(symbol.address(), symbol.size()).unwrap().unwrap()
+    };
+    let data = content("KERNEL_BUNDLE");
     let note = data.windows(PVH_NOTE.len()).position(|window| window == PVH_NOTE).unwrap();
-    elf(62, data, Some(note))
+    elf(62, entry_point(content("krunfw_get_kernel"), data.len() as u64), data, Some(note))
+}
+
+/// Where the kernel of libkrunfw begins. That is written in a function only, which stores three constants:
+/// `movq $IMM32,(REG)`, the address, the entry point and the size in whole pages.
+fn entry_point(code: &[u8], len: u64) -> u64 {
+    let stored = code.windows(7).filter(|code| code.starts_with(&[0x48, 0xc7]) && code[2] & 0xf8 == 0);
+    let stored = stored.map(|code| u64::from(u32::from_le_bytes(code[3..].try_into().unwrap())));
+    stored.into_iter().find(|value| *value > LOAD_ADDRESS && *value != len / 4096 * 4096).unwrap()
 }
