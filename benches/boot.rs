@@ -1,5 +1,6 @@
-//! Time from the command to the workload's first byte: `sandpen run` against the bare QEMU command
-//! with the same kernel, initramfs and root directory, in turn, in one run.
+//! Time from the command to the workload's first byte and to its end: `sandpen run`, booting and restored
+//! from a template, against the bare QEMU command with the same kernel, initramfs and root directory, in
+//! turn, in one run.
 //!
 //! `make bench-boot`, or `cargo bench --bench boot`. Environment: `SANDPEN` (the binary to measure),
 //! `ROOTFS` (with `/bin/echo`), `RUNS` (pairs; 9 by default). Prints a table and, with `JSON=FILE`,
@@ -69,14 +70,15 @@ impl Setup {
         })
     }
 
-    /// `sandpen run`, with a daemon that runs already.
-    fn through_sandpen(&self) -> Result<Duration> {
+    /// `sandpen run`, with a daemon that runs already: the first byte and the end.
+    fn through_sandpen(&self, options: &[&str]) -> Result<[Duration; 2]> {
         let begun = Instant::now();
         let mut child = Command::new(&self.sandpen)
             .env("SANDPEN_STATE_DIR", self.state.path().join("state"))
             .args(["run", "--rm"])
+            .args(options)
             .arg(&self.rootfs)
-            .args(["--", "/bin/echo", "x"])
+            .args(["--", "/bin/sh", "-c", "echo hi"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -86,7 +88,7 @@ impl Setup {
         if !child.wait()?.success() {
             return Err("sandpen run failed".into());
         }
-        Ok(elapsed)
+        Ok([elapsed, begun.elapsed()])
     }
 
     /// QEMU and virtiofsd by hand, with the least that makes the same guest run the same command.
@@ -114,9 +116,12 @@ impl Setup {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let elapsed =
-            guest::converse(dir.path(), &["/bin/echo", "x"], RootfsSource::Virtiofs { tag: ROOTFS_TAG.into() })
-                .map(|()| begun.elapsed());
+        let elapsed = guest::converse(
+            dir.path(),
+            &["/bin/sh", "-c", "echo hi"],
+            RootfsSource::Virtiofs { tag: ROOTFS_TAG.into() },
+        )
+        .map(|()| begun.elapsed());
         guest::end(&mut qemu)?;
         guest::end(&mut virtiofsd)?;
         elapsed
@@ -136,26 +141,46 @@ fn main() -> Result<()> {
     }
     let runs: usize = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(9);
     let setup = Setup::new()?;
-    // One of each that does not count: caches are warm for both then.
+    // Of each the first does not count: caches are warm then, and the template is made.
+    let image = ["--root", "image"];
     setup.bare()?;
-    setup.through_sandpen()?;
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    setup.through_sandpen(&[])?;
+    setup.through_sandpen(&image)?;
+    let (mut bare, mut booted, mut restored) = (Vec::new(), [Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for run in 1..=runs {
         bare.push(setup.bare()?);
-        ours.push(setup.through_sandpen()?);
-        println!("pair {run}: bare {:.3} s, sandpen {:.3} s", bare[run - 1].as_secs_f64(), ours[run - 1].as_secs_f64());
+        for (times, options) in [(&mut booted, &[][..]), (&mut restored, &image)] {
+            for (times, time) in times.iter_mut().zip(setup.through_sandpen(options)?) {
+                times.push(time);
+            }
+        }
+        let last = |times: &[Duration]| times.last().map_or(0.0, Duration::as_secs_f64);
+        println!(
+            "round {run}: bare {:.3} s, booted {:.3} s, restored {:.3} s",
+            last(&bare),
+            last(&booted[0]),
+            last(&restored[0])
+        );
     }
-    let mut ratios: Vec<f64> = ours.iter().zip(&bare).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
-    ratios.sort_unstable_by(f64::total_cmp);
+    let seconds = |times: &[Duration]| times.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
+    let rows = [
+        ("sandpen run, first byte", &booted[0]),
+        ("sandpen run, its end", &booted[1]),
+        ("restored, first byte", &restored[0]),
+        ("restored, its end", &restored[1]),
+    ];
+    println!("\n{runs} rounds                      median s   ratio, median of the rounds");
+    println!("{:<30} {:>8.3}", "bare QEMU command, first byte", median(&mut bare.clone()).as_secs_f64());
+    let mut figures = serde_json::json!({ "bare_s": seconds(&bare) });
+    for (name, times) in rows {
+        let mut ratios: Vec<f64> = times.iter().zip(&bare).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        println!("{name:<30} {:>8.3}   {:>8.3}", median(&mut times.clone()).as_secs_f64(), ratios[runs / 2]);
+        figures[name] = serde_json::json!({ "s": seconds(times), "ratios": ratios });
+    }
     if let Some(path) = std::env::var_os("JSON") {
-        let seconds = |times: &[Duration]| times.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
-        let figures = serde_json::json!({ "bare_s": seconds(&bare), "sandpen_s": seconds(&ours), "ratios": ratios });
         std::fs::write(path, figures.to_string())?;
     }
-    println!("\nfirst workload byte, {runs} pairs   median s");
-    println!("bare QEMU command              {:>8.3}", median(&mut bare).as_secs_f64());
-    println!("sandpen run                    {:>8.3}", median(&mut ours).as_secs_f64());
-    println!("ratio, median of the pairs     {:>8.3}", ratios[runs / 2]);
     let shutdown = Command::new(&setup.sandpen)
         .env("SANDPEN_STATE_DIR", setup.state.path().join("state"))
         .args(["shutdown", "--stop-sandboxes"])
