@@ -3,8 +3,10 @@
 STATE   ?= $(CURDIR)/target/demo/state
 ROOTFS  ?= $(CURDIR)/target/demo/rootfs
 SANDPEN := $(CURDIR)/target/release/sandpen
+PEERS   := $(CURDIR)/target/bench-peers
+export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test chaos test-system-libkrun lint deny bench-boot bench-fleet bench-nested bench-restart packages build kernel rootfs clean
+.PHONY: help demo test chaos test-system-libkrun lint deny bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-nested bench-restart bench-status packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -30,6 +32,20 @@ lint:           ## rustfmt and clippy
 deny:           ## Licences, sources and bans of dependencies
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --all-features check bans licenses sources
+
+bench: bench-logs bench-density bench-status bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
+
+bench-logs: packages bench-peers ## The log path against cat, s6-log and svlogd, in one run
+	PEERS=$(PEERS) cargo bench --locked --features testing --bench logs
+
+bench-density: packages bench-peers ## Memory and CPU of sandboxes that do nothing, and of runsv and s6-supervise
+	PEERS=$(PEERS) cargo bench --locked --features testing --bench density
+
+bench-status: packages ## Durable status updates against one transaction each, in one run
+	cargo bench --locked --features testing --bench status
+
+bench-peers:
+	@scripts/bench-peers $(PEERS)
 
 bench-boot: kernel rootfs ## First workload byte through sandpen against bare QEMU, in one run
 	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench boot

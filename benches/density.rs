@@ -1,0 +1,176 @@
+//! What a sandbox that does nothing costs: memory of the daemon, CPU at rest, and whether it costs more
+//! among many. Host processes (the process driver) as microVMs, 5,000 at most; beside them one `runsv` of runit
+//! and one `s6-supervise` a process.
+//!
+//! `make bench-density`. Environment: `SIZES` (default `1,10,100,1000,5000`, as far as file descriptors go),
+//! `PEERS` (where `scripts/bench-peers` has unpacked the others; without, none), `REST` (seconds of rest; 10
+//! by default), `OUT` (a directory for JSON and SVG). The daemon is this process: what is measured of it is
+//! the growth of its proportional set size since it ran without sandboxes.
+
+#[path = "support/report.rs"]
+mod report;
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use report::Report;
+use sandpen::actors::driver::Drivers;
+use sandpen::actors::process_driver::{self, ProcessDriver};
+use sandpen::actors::spec::{DriverChoice, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen::actors::state_dir::StateDir;
+use sandpen::{Handle, Sandpen};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Starts that are under way at the same time.
+const STARTING: usize = 32;
+/// More of the peers than this tell nothing new.
+const PEERS_MAX: usize = 100;
+
+fn main() -> Result<()> {
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("bench density: skipped (use `make bench-density`)");
+        return Ok(());
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let sizes = std::env::var("SIZES").unwrap_or_else(|_| "1,10,100,1000,5000".to_owned());
+    let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
+    let rest = Duration::from_secs(std::env::var("REST").ok().and_then(|rest| rest.parse().ok()).unwrap_or(10));
+    let mut report =
+        Report::new("density", &["KiB PSS each", "% of a core at rest", "ms a start", "ms inspect", "ms list"]);
+    for size in &sizes {
+        match ours(*size, rest) {
+            Ok(figures) => report.add(&size.to_string(), "sandpen", figures),
+            Err(error) => println!("{size}: {error}"),
+        }
+    }
+    if let Some(peers) = std::env::var_os("PEERS").map(PathBuf::from) {
+        for who in ["runsv", "s6-supervise"] {
+            let each = peer(who, &peers)?;
+            report.add(&PEERS_MAX.to_string(), who, vec![each, f64::NAN, f64::NAN, f64::NAN, f64::NAN]);
+        }
+    }
+    Ok(report.publish()?)
+}
+
+/// Proportional set size of a process in KiB.
+fn pss_kib(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+fn own_cpu() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds = |value: nix::sys::time::TimeVal| {
+        f64::from(i32::try_from(value.tv_sec()).unwrap_or(i32::MAX))
+            + f64::from(i32::try_from(value.tv_usec()).unwrap_or(0)) / 1e6
+    };
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn ours(size: usize, rest: Duration) -> Result<Vec<f64>> {
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let driver = ProcessDriver::new(StateDir::new(state.clone()).bin());
+    let drivers = Drivers::default().with(Arc::new(driver));
+    let sandpen = Sandpen::builder().state_dir(&state).data_dir(dir.path()).drivers(drivers).start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let handle = sandpen.handle();
+        // One comes and goes: what the first one brings about is nobody's growth.
+        start(&handle, dir.path(), "first").await?;
+        handle.kill(&key("first")?, Signal::SIGKILL as i32).await?;
+        handle.wait(&key("first")?).await?;
+        let empty = pss_kib(std::process::id())?;
+        let begun = Instant::now();
+        let names: Vec<_> = (0..size).map(|number| format!("idle-{number}")).collect();
+        let starts = names.iter().map(|name| start(&handle, dir.path(), name));
+        futures::stream::iter(starts).buffer_unordered(STARTING).try_collect::<()>().await?;
+        let each_start = ms(begun.elapsed()) / f64::from(u32::try_from(size)?);
+        let full = pss_kib(std::process::id())?;
+        let begun = Instant::now();
+        handle.get(&key("idle-0")?).await?;
+        let inspect = ms(begun.elapsed());
+        let begun = Instant::now();
+        let listed = handle.list().await?.len();
+        let list = ms(begun.elapsed());
+        let cpu = own_cpu()?;
+        tokio::time::sleep(rest).await;
+        let at_rest = (own_cpu()? - cpu) / rest.as_secs_f64() * 100.0;
+        sandpen.shutdown(Some(Duration::ZERO)).await?;
+        println!("{size}: {listed} listed, up in {each_start:.1} ms each");
+        Ok(vec![(full - empty) / f64::from(u32::try_from(size)?), at_rest, each_start, inspect, list])
+    })
+}
+
+fn key(name: &str) -> Result<SandboxKey> {
+    Ok(SandboxKey::new(SandboxName::new(name)?))
+}
+
+async fn start(handle: &Handle, dir: &Path, name: &str) -> Result<()> {
+    let command = vec!["/bin/sleep".into(), "100000".into()];
+    let spec = SandboxSpec {
+        driver: DriverChoice::Named(process_driver::NAME.to_owned()),
+        ..SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(dir.to_owned()), command)
+    };
+    handle.start_sandbox(spec).await?;
+    Ok(())
+}
+
+/// KiB of one supervisor of the others, each with a process under it.
+fn peer(who: &str, peers: &Path) -> Result<f64> {
+    let dir = tempfile::tempdir()?;
+    let mut children = Vec::new();
+    for number in 0..PEERS_MAX {
+        let service = dir.path().join(number.to_string());
+        fs::create_dir(&service)?;
+        fs::write(service.join("run"), "#!/bin/sh\nexec sleep 100000\n")?;
+        fs::set_permissions(service.join("run"), fs::Permissions::from_mode(0o755))?;
+        let mut command = Command::new(peers.join("usr/bin").join(who));
+        command.arg(&service).env("LD_LIBRARY_PATH", peers.join("usr/lib/x86_64-linux-gnu"));
+        children.push(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    }
+    // All have started their process when each has a child.
+    let begun = Instant::now();
+    while !children.iter().all(|child| !below(child).is_empty()) {
+        if begun.elapsed() > Duration::from_secs(30) {
+            return Err(format!("{who} starts nothing").into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut kib = 0.0;
+    for child in &children {
+        kib += pss_kib(child.id())?;
+    }
+    for mut child in children {
+        let started = below(&child);
+        child.kill()?;
+        child.wait()?;
+        for pid in started {
+            // The child of a child that has just ended, so nobody else's.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+    Ok(kib / f64::from(u32::try_from(PEERS_MAX)?))
+}
+
+fn below(child: &Child) -> Vec<i32> {
+    let pid = child.id();
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
