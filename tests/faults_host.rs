@@ -279,3 +279,79 @@ fn a_file_system_that_becomes_read_only_harms_nothing_that_runs_and_refuses_new_
     assert!(shutdown.contains("default/a, default/b"), "{shutdown}");
     assert!(running.is_empty(), "{running:?}");
 }
+
+/// The library that makes a program see another time; the package libfaketime.
+fn faketime() -> Option<std::path::PathBuf> {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let found = libraries.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    if found.is_none() {
+        eprintln!("skipped: the package libfaketime is not installed");
+    }
+    found
+}
+
+#[test]
+fn a_clock_that_is_set_ends_and_delays_nothing() {
+    let Some(library) = faketime() else { return };
+    let home = Home::new();
+    let offset = home.path().join("offset");
+    let set_clock = |text: &str| {
+        std::fs::write(home.path().join("offset.new"), text).unwrap();
+        std::fs::rename(home.path().join("offset.new"), &offset).unwrap();
+    };
+    let start_daemon = || {
+        let mut command = home.sandpen(&["ps"]);
+        command.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", &offset);
+        // Only the wall clock can be set.
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        assert!(output(command).status.success());
+    };
+    let end_daemon = || home.ok(&["shutdown"]);
+    let transition = || assert!(output(run(&home, "t", "true")).status.success());
+    set_clock("+0");
+    start_daemon();
+    let limited = ["run", "-d", "--driver", "process", "-n", "a", "--timeout", "1h"];
+    let mut command = home.sandpen(&limited);
+    command.arg(home.path()).args(["--", "/bin/sh", "-c", "exec sleep 1000"]);
+    assert!(output(command).status.success());
+    let mut command = home.sandpen(&["run", "-d", "--driver", "process", "-n", "r", "--restart", "always"]);
+    command.arg(home.path()).args(["--", "/bin/sh", "-c", "sleep 0.1"]);
+    assert!(output(command).status.success());
+    let pid = home.inspect("a")["microvm_pid"].clone();
+    let goes_on = |when: &str| {
+        let row = home.inspect("a");
+        assert_eq!((&row["state"], &row["microvm_pid"]), (&"RUNNING".into(), &pid), "{when}: {row:#}");
+        // From one to the next at most a minute, by the clock that nobody sets.
+        let starts = home.inspect("r")["generation"].as_u64().unwrap();
+        until("it is started again", || home.inspect("r")["generation"].as_u64().unwrap() > starts);
+    };
+    let jumps = || -> Vec<i64> {
+        let events = events(&home).into_iter().filter(|(kind, _)| kind == "clock_jumped");
+        events.map(|(_, detail)| detail["by_ms"].as_i64().unwrap() / 1000).collect()
+    };
+    for (to, jump) in [("+1d", 86_400), ("-1d", -172_800)] {
+        let before = jumps().len();
+        set_clock(to);
+        transition();
+        goes_on(to);
+        until("the jump is recorded", || jumps().len() > before);
+        let told = *jumps().last().unwrap();
+        assert!((told - jump).abs() <= 60, "{to}: {told}");
+        // What the row says of the past was written by another clock.
+        end_daemon();
+        start_daemon();
+        goes_on(&format!("{to}, the next daemon"));
+    }
+    // One that did not see it happen: its clock is a day ahead of what is in the rows.
+    end_daemon();
+    set_clock("+0");
+    start_daemon();
+    goes_on("set while no daemon ran");
+    assert_eq!(metric(&home, "sandpen_faults_total{fault=\"clock_jumped\"}"), 0);
+    let numbers: Vec<u64> = home
+        .ok(&["events", "--json"])
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
+        .collect();
+    assert!(numbers.iter().zip(1..).all(|(seq, expected)| *seq == expected));
+}

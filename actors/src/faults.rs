@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor_ref::ActorRef;
+use crate::clock::JumpWatch;
 use crate::counters::{Counter, Counters};
 use crate::database::{Database, DatabaseError, Happening, RecordEvent};
 use crate::spec::SandboxKey;
@@ -147,6 +148,7 @@ struct Shared {
     counters: Counters,
     state: Mutex<State>,
     news: Option<mpsc::Sender<News>>,
+    clock: JumpWatch,
 }
 
 /// The faults of the moment and the counters: shared by all actors of an orchestrator.
@@ -209,6 +211,11 @@ impl Faults {
             }
         };
         self.tell_ended(ended);
+    }
+
+    /// Tells whether somebody has set the clock since the last time.
+    pub fn look_at_clock(&self) {
+        self.0.clock.look(self);
     }
 
     /// Something that is over as soon as it is seen.

@@ -21,6 +21,7 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod actor_ref;
+pub mod clock;
 pub mod counters;
 pub mod database;
 pub mod driver;

@@ -3,13 +3,16 @@
 //! Pure. Used by the monitor (all edges of a live sandbox) and by the supervisor (the edges of one
 //! that has no monitor: the start request and BACKOFF).
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use crate::database::{RecordTransition, SandboxRow};
 use crate::state::{Event, NoSuchEdge, SandboxState, StopCause, StoppedBy, next};
 
 /// The row after `event`, and the record that makes it durable; `None` when the event changes
-/// nothing.
+/// nothing. `ran` is for how long the workload has run, where somebody has measured it; else the row's
+/// times say.
 ///
 /// # Errors
 /// [`NoSuchEdge`] as [`next`].
@@ -17,6 +20,7 @@ pub fn advance(
     row: &SandboxRow,
     event: &Event,
     at: DateTime<Utc>,
+    ran: Option<Duration>,
 ) -> Result<Option<(SandboxRow, RecordTransition)>, NoSuchEdge> {
     let state = next(&row.state, event)?;
     let stopped_by = stopped_by(row.stopped_by, event);
@@ -43,7 +47,7 @@ pub fn advance(
         SandboxState::Stopped { .. } | SandboxState::Failed { .. } if !row.state.is_ended() => {
             after.ended_at = Some(at);
             after.microvm_pid = None;
-            let ran = row.started_at.and_then(|from| (at - from).to_std().ok());
+            let ran = ran.or_else(|| row.started_at.and_then(|from| (at - from).to_std().ok()));
             if row.state.is_live() && ran.is_some_and(|ran| ran >= row.spec.restart_backoff.healthy_after) {
                 after.restarts_in_a_row = 0;
             }

@@ -8,6 +8,7 @@ use actix::{Arbiter, System};
 use futures::channel::oneshot;
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::actor_ref::ActorRef;
+use sandpen_actors::clock;
 use sandpen_actors::counters::Counter;
 use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening, RecordEvent};
 use sandpen_actors::driver::{Drivers, error_chain};
@@ -94,6 +95,12 @@ async fn make_actors(
     let Settings { drivers, intensity, reserve } = settings;
     let (faults, events) = Faults::new();
     let database = open_database(state_dir, database_arbiter, intensity, &faults).await?;
+    let clock = faults.clone();
+    actix_rt::spawn(async move {
+        if let Err(error) = clock::watch(clock).await {
+            tracing::warn!(%error, "that the clock is set will be noticed later");
+        }
+    });
     // Ends with the database.
     actix_rt::spawn(record_all(database.clone(), faults.clone(), events));
     let started =

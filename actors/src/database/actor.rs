@@ -184,6 +184,8 @@ impl Database {
             return;
         }
         self.writing = true;
+        // Times are about to be written down.
+        self.health.faults.look_at_clock();
         let mut updates = Vec::new();
         let (mut events, mut flushes) = (Vec::new(), Vec::new());
         while updates.len() + events.len() < BATCH {

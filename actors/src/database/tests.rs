@@ -55,7 +55,7 @@ async fn add(database: &Addr<Database>, name: &str) -> SandboxRow {
 }
 
 async fn step(database: &Addr<Database>, row: &SandboxRow, event: Event) -> SandboxRow {
-    let (row, record) = advance(row, &event, Utc::now()).unwrap().unwrap();
+    let (row, record) = advance(row, &event, Utc::now(), None).unwrap().unwrap();
     database.send(record).await.unwrap().unwrap();
     row
 }
@@ -169,7 +169,7 @@ fn the_same_number_twice_is_recorded_once_and_an_old_one_does_not_turn_back_the_
         let fixture = Fixture::new();
         let database = fixture.open().await;
         let row = add(&database, "a").await;
-        let (starting, first) = advance(&row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        let (starting, first) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         database.send(first.clone()).await.unwrap().unwrap();
         step(&database, &starting, Event::WorkloadStarted).await;
         database.send(first).await.unwrap().unwrap();
@@ -206,7 +206,7 @@ fn one_bad_update_fails_alone() {
         let database = fixture.open().await;
         let mut answers = Vec::new();
         let good = add(&database, "a").await;
-        let (_, record) = advance(&good, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        let (_, record) = advance(&good, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         for sandbox in [good.id, 999] {
             answers.push(database.send(RecordTransition { sandbox, ..record.clone() }));
         }
@@ -226,7 +226,7 @@ fn a_thousand_senders_that_go_away_lose_nothing() {
             rows.push(add(&database, &format!("s{number}")).await);
         }
         for row in &rows {
-            let (_, record) = advance(row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+            let (_, record) = advance(row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
             database.do_send(record);
         }
         database.send(Flush).await.unwrap().unwrap();
@@ -244,7 +244,7 @@ fn another_programs_lock_is_waited_for() {
         let other = SqlitePoolForTests::open(&fixture.path()).await;
         let mut connection = other.0.acquire().await.unwrap();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
-        let (_, record) = advance(&row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         let update = tokio::task::spawn_local(database.send(record));
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!update.is_finished());

@@ -13,6 +13,7 @@ use super::deadlines::{Deadlines, Due};
 use super::health::Health;
 use super::recording::{Asked, Ending};
 use super::{MonitorConfig, MonitorError, StartMode};
+use crate::clock::{process_age, run_time};
 use crate::counters::Counter;
 use crate::database::RecordHealth;
 use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
@@ -69,6 +70,8 @@ pub(super) struct Life {
     pub(super) ending: Option<Ending>,
     /// Stops that were carried out while something else was being recorded.
     pub(super) asked: Asked,
+    /// Since when the workload runs, by the clock that nobody sets.
+    pub(super) runs_since: Option<Instant>,
 }
 
 impl Life {
@@ -90,6 +93,7 @@ impl Life {
             checking: None,
             ending: None,
             asked: Asked::default(),
+            runs_since: None,
         }
     }
 
@@ -126,7 +130,11 @@ impl Life {
                 self.apply_and_end(Event::Faulted(FailureReason::Internal { message }), Ending::Kill).await?;
             }
         }
-        self.resume_deadlines();
+        let mut age = None;
+        if let Some(pid) = process.pid() {
+            age = tokio::task::spawn_blocking(move || process_age(pid)).await.unwrap_or(None);
+        }
+        self.resume_deadlines(age);
         let status = self.watch(&*process, &mut events).await?;
         self.finish(&*process, status).await
     }
@@ -192,7 +200,8 @@ impl Life {
             VmmEvent::WorkloadStarted => {
                 if self.config.row.state == SandboxState::Starting {
                     self.apply(Event::WorkloadStarted).await?;
-                    self.resume_deadlines();
+                    // It has just begun, whatever the clock says.
+                    self.resume_deadlines(Some(Duration::ZERO));
                 }
             }
             VmmEvent::WorkloadNotStarted { code, message } => {
@@ -360,7 +369,7 @@ impl Life {
     }
 
     /// Deadlines from the row, so that they hold over an adoption too.
-    fn resume_deadlines(&mut self) {
+    fn resume_deadlines(&mut self, age: Option<Duration>) {
         let row = &self.config.row;
         if row.state != SandboxState::Running {
             if matches!(row.state, SandboxState::Stopping { exit: None, .. }) {
@@ -368,7 +377,8 @@ impl Life {
             }
             return;
         }
-        let ran = row.started_at.and_then(|from| (Utc::now() - from).to_std().ok()).unwrap_or_default();
+        let ran = run_time(row.started_at, Utc::now(), age);
+        self.runs_since = Instant::now().checked_sub(ran);
         let known = row.health.clone();
         self.health = row.spec.health.clone().map(|check| Health::new(check, ran, known, Instant::now()));
         if let Some(limit) = row.spec.timeout

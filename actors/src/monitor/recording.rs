@@ -89,14 +89,15 @@ impl Life {
 
     /// One edge: decided, durable, told. An event without an edge changes nothing.
     pub(super) async fn apply(&mut self, event: Event) -> Result<(), Interrupted> {
-        let (row, record) = match advance(&self.config.row, &event, Utc::now()) {
-            Ok(Some(step)) => step,
-            Ok(None) => return Ok(()),
-            Err(no_edge) => {
-                tracing::warn!(sandbox = %self.config.row.spec.key, %no_edge, "event ignored");
-                return Ok(());
-            }
-        };
+        let (row, record) =
+            match advance(&self.config.row, &event, Utc::now(), self.runs_since.map(|since| since.elapsed())) {
+                Ok(Some(step)) => step,
+                Ok(None) => return Ok(()),
+                Err(no_edge) => {
+                    tracing::warn!(sandbox = %self.config.row.spec.key, %no_edge, "event ignored");
+                    return Ok(());
+                }
+            };
         let mut pauses = RETRY_PAUSES.into_iter();
         let mut pause = RETRY_PAUSES[0];
         loop {

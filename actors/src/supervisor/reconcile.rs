@@ -27,6 +27,7 @@ use super::child::Child;
 use super::leftovers::{self, Found};
 use super::restart::{Occasion, row_wants_restart};
 use super::{Leftover, LeftoverKind, Reconcile, ReconcileReport, SupervisorError};
+use crate::clock::pause_left;
 use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::driver::error_chain;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
@@ -219,7 +220,7 @@ impl Supervisor {
 
     fn go_on(&mut self, key: SandboxKey, mut row: SandboxRow, work: &mut Work, ctx: &mut Context<Self>) {
         if let SandboxState::Backoff { until } = row.state {
-            let pause = (until - Utc::now()).to_std().unwrap_or_default();
+            let pause = pause_left(until, Utc::now(), row.spec.restart_backoff.max);
             row.supervisor_pid = self.config.supervisor_pid;
             row.boot_id.clone_from(&self.boot_id);
             self.note_row(&Arc::new(row));

@@ -35,7 +35,7 @@ pub(super) async fn record(
     row: &SandboxRow,
     event: Event,
 ) -> Result<SandboxRow, SupervisorError> {
-    match advance(row, &event, Utc::now()) {
+    match advance(row, &event, Utc::now(), None) {
         Ok(Some((row, record))) => {
             database.send(record).await??;
             Ok(row)

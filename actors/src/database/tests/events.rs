@@ -54,7 +54,7 @@ fn a_transition_that_is_not_recorded_or_recorded_twice_leaves_no_gap() {
         let fixture = Fixture::new();
         let database = fixture.open().await;
         let row = add(&database, "a").await;
-        let (starting, first) = advance(&row, &Event::StartRequested, Utc::now()).unwrap().unwrap();
+        let (starting, first) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         database.send(first.clone()).await.unwrap().unwrap();
         database.send(first.clone()).await.unwrap().unwrap();
         let unknown = RecordTransition { sandbox: 999, ..first };
