@@ -59,6 +59,9 @@ pub const MEMORY_MAX_MIB: u32 = 1 << 20;
 /// a quarter of the stack limit (2 MiB); half of that leaves room for pointers and padding.
 pub const WORKLOAD_MAX_BYTES: usize = 1 << 20;
 
+/// Longest stay of an ended sandbox that removes itself.
+pub const REMOVE_DELAY_MAX: Duration = Duration::from_hours(24);
+
 /// What a microVM may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
@@ -131,6 +134,10 @@ pub struct SandboxSpec {
     /// Remove row and log when the sandbox has ended and nobody waits for it any more.
     #[serde(default)]
     pub remove_on_end: bool,
+    /// How long it then stays for those who want its output or its end: from the end, or from when the last
+    /// reader of its output left, at most [`REMOVE_DELAY_MAX`]. Zero removes it whoever reads.
+    #[serde(default)]
+    pub remove_delay: Duration,
     /// When the project file was last changed; `None` where none is used.
     #[serde(default)]
     pub config_last_modified: Option<DateTime<Utc>>,
@@ -194,6 +201,7 @@ impl SandboxSpec {
             health: None,
             log: LogLimits::default(),
             remove_on_end: false,
+            remove_delay: Duration::ZERO,
             config_last_modified: None,
             terminal: None,
             network: Network::default(),
@@ -284,6 +292,9 @@ impl SandboxSpec {
             return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
         self.health.as_ref().map_or(Ok(()), health::check)?;
+        if self.remove_delay > REMOVE_DELAY_MAX {
+            return Err(SpecError::RemoveDelay(self.remove_delay));
+        }
         restart::check(self.restart, self.restart_backoff, self.remove_on_end)?;
         network::check(self.network, &self.ports)?;
         volume::check(&self.volumes)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
     ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartPolicy,
-    Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, Volume,
+    Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, Volume,
 };
 
 use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network, root_device};
@@ -148,6 +148,9 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
+/// How long an ended sandbox stays for a foreground that was cut off from its daemon.
+const REMOVE_DELAY: Duration = Duration::from_secs(10);
+
 impl Args {
     fn key(&self) -> Result<SandboxKey, CliError> {
         match &self.name {
@@ -222,8 +225,10 @@ impl Args {
             restart: self.restart,
             health: self.health(),
             log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep },
-            // In the foreground we remove it, after its last byte and its exit code are here.
-            remove_on_end: self.rm && self.detach,
+            remove_on_end: self.rm,
+            // In the foreground we remove it, after its last byte and its exit code are here. If we cannot,
+            // the daemon does.
+            remove_delay: if self.rm && !self.detach { REMOVE_DELAY } else { Duration::ZERO },
             volumes: self.volumes()?,
             rlimits: self.rlimit.clone(),
             network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::On }),
@@ -240,9 +245,6 @@ impl Args {
         }
         // What can be refused is refused before a daemon is started for it.
         spec.check()?;
-        if self.rm && self.restart != RestartPolicy::No {
-            return Err(SpecError::RestartAndRemove(self.restart).into());
-        }
         Ok(spec)
     }
 }
@@ -287,7 +289,7 @@ async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<
             Ok(code)
         }
         Shown::Detached(name) => {
-            let remove = if args.rm { "; --rm no longer holds: remove it with `sandpen rm`" } else { "" };
+            let remove = if args.rm { "; it is removed when it has ended" } else { "" };
             Ok(print::left(&format!("left sandbox {name}, which runs on; `sandpen attach {name}` comes back{remove}")))
         }
     }

@@ -15,8 +15,8 @@ use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, Reconcile, ReconcileReport,
-    RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile,
+    ReconcileReport, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 
 use super::events::{Events, EventsOptions};
@@ -321,9 +321,11 @@ impl Handle {
     /// # Errors
     /// `NotFound`, or the log's.
     pub async fn output(&self, key: &SandboxKey, options: OutputOptions) -> Result<Output, SandpenError> {
+        // Before the look: nothing that is there then removes itself.
+        let reader = self.supervisor.send(OpenReader { key: key.clone() }).await??;
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        let (key, generation) = (row.spec.key, row.generation);
-        Output::open(self.state_dir.log(&key), self.supervisor.clone(), key, generation, options).await
+        let start = (row.spec.key, row.generation);
+        Output::open(self.state_dir.log(key), self.supervisor.clone(), reader, start, options).await
     }
 
     /// What the sandbox's VMM and its guest's console printed since its last start. Call it, and

@@ -7,7 +7,7 @@ use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::driver::OutputStream;
 use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
 use sandpen_actors::spec::SandboxKey;
-use sandpen_actors::supervisor::{AwaitRestart, OpenChannels, Supervisor};
+use sandpen_actors::supervisor::{AwaitRestart, OpenChannels, Reader, Supervisor};
 
 use super::handle::SandpenError;
 
@@ -46,14 +46,16 @@ pub struct Output {
     live: Option<(ActorRef<Supervisor>, SandboxKey)>,
     /// The latest start that is known.
     generation: u64,
+    /// Keeps what is read from being removed.
+    _reader: Reader,
 }
 
 impl Output {
     pub(super) async fn open(
         log: PathBuf,
         supervisor: ActorRef<Supervisor>,
-        key: SandboxKey,
-        generation: u64,
+        reader: Reader,
+        (key, generation): (SandboxKey, u64),
         options: OutputOptions,
     ) -> Result<Self, SandpenError> {
         let stream = options.stream;
@@ -68,7 +70,7 @@ impl Output {
             }
         };
         let live = options.follow.then_some((supervisor, key));
-        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live, generation })
+        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live, generation, _reader: reader })
     }
 
     /// Position in the whole log of what [`Output::next`] answers next.

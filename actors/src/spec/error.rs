@@ -113,6 +113,9 @@ pub enum SpecError {
     /// A sandbox that is removed and started again when it ends.
     #[error("a sandbox that is removed when it ends cannot have the restart policy {0}; leave one of them out")]
     RestartAndRemove(super::RestartPolicy),
+    /// A stay of a sandbox that removes itself which is too long.
+    #[error("{0:?} is too long for an ended sandbox that is to be removed; at most {limit:?}", limit = super::REMOVE_DELAY_MAX)]
+    RemoveDelay(Duration),
     /// The host has no port to listen at.
     #[error("no free port can be chosen for a published port: {0}")]
     NoFreePort(String),

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::child::Child;
 use super::disks;
+use super::lingering::{Lingering, Readers, lingers};
 use super::restart::{Occasion, pause_before_restart, row_wants_restart};
 use super::start::record;
 use super::succession::Succession;
@@ -69,6 +70,9 @@ pub struct Supervisor {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) removing_disks: HashSet<DiskName>,
+    /// Ended, and to be removed soon.
+    pub(super) lingering: HashMap<SandboxKey, Lingering>,
+    pub(super) readers: Readers,
     /// Whether it will be looked whether there is room again.
     pub(super) watches_room: bool,
     /// Whether a [`super::Reconcile`] has begun.
@@ -91,6 +95,8 @@ impl Supervisor {
             subscribers: Vec::new(),
             shutting_down: None,
             removing_disks: HashSet::new(),
+            lingering: HashMap::new(),
+            readers: Readers::default(),
             watches_room: false,
             reconciled: false,
             boot_id: boot_id().ok(),
@@ -204,8 +210,11 @@ impl Supervisor {
 
     /// The last step of a child; with `remove_on_end` its row and log go too. Whoever waited for the
     /// end is answered when the name is free.
-    fn forget(&mut self, key: &SandboxKey, row: &SandboxRow, ctx: &mut Context<Self>) {
-        if !row.spec.remove_on_end {
+    fn forget(&mut self, key: &SandboxKey, row: &Arc<SandboxRow>, ctx: &mut Context<Self>) {
+        if lingers(row) {
+            self.linger(row.clone(), ctx);
+        }
+        if !row.spec.remove_on_end || lingers(row) {
             self.answer_and_drop(key);
             return;
         }

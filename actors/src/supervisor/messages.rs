@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Message, Recipient};
 
-use super::SupervisorError;
+use super::{Reader, SupervisorError};
 use crate::database::SandboxRow;
 use crate::monitor::{Channels, StateChanged};
 use crate::spec::{DiskName, SandboxKey, SandboxSpec};
@@ -87,6 +87,15 @@ pub struct NamedDisk {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<SandboxRow, SupervisorError>")]
 pub struct WaitSandbox {
+    /// Which.
+    pub key: SandboxKey,
+}
+
+/// Keeps a sandbox that removes itself from going, at its end or with a
+/// [`remove_delay`](SandboxSpec::remove_delay) after it, as long as the answer lives.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Reader, SupervisorError>")]
+pub struct OpenReader {
     /// Which.
     pub key: SandboxKey,
 }

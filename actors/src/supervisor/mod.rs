@@ -19,6 +19,7 @@ mod child;
 mod disks;
 mod handlers;
 mod leftovers;
+mod lingering;
 mod messages;
 mod orphans;
 mod reconcile;
@@ -29,6 +30,7 @@ mod succession;
 mod tests;
 
 pub use actor::{Supervisor, SupervisorConfig};
+pub use lingering::Reader;
 pub use messages::*;
 
 use std::time::Duration;

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::leftovers::{self, Found};
+use super::lingering::lingers;
 use super::restart::{Occasion, row_wants_restart};
 use super::{Leftover, LeftoverKind, Reconcile, ReconcileReport, SupervisorError};
 use crate::clock::pause_left;
@@ -43,7 +44,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Whether an orchestrator died in the middle of making this row (nothing of its request was ever
 /// answered) or of removing it.
 fn is_to_go(row: &SandboxRow) -> bool {
-    row.state == SandboxState::Created || (row.spec.remove_on_end && row.state.is_ended())
+    row.state == SandboxState::Created || (row.spec.remove_on_end && row.state.is_ended() && !lingers(row))
 }
 
 fn goes_on(row: &SandboxRow) -> bool {
@@ -170,6 +171,7 @@ impl Supervisor {
         ctx: &mut Context<Self>,
     ) -> Work {
         let mut work = Work::default();
+        self.linger_on(rows.iter(), ctx);
         let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.spec.key.clone(), row)).collect();
         for key in taken {
             match rows.remove(&key) {

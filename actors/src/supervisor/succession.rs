@@ -18,6 +18,7 @@ use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Context, Recipient, Wr
 use super::Shutdown;
 use super::actor::{Supervisor, SupervisorConfig};
 use super::child::Child;
+use super::lingering::Readers;
 use super::start::RETRY_PAUSE;
 use crate::actor_ref::{ActorRef, keep_running};
 use crate::database::{ListSandboxes, SandboxRow};
@@ -35,6 +36,7 @@ pub(super) struct Estate {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) reconciled: bool,
+    pub(super) readers: Readers,
 }
 
 /// Where it lies between two of them.
@@ -69,11 +71,12 @@ impl Supervisor {
     /// Takes what an earlier supervisor left, before any message.
     pub(super) fn inherit(&mut self, ctx: &mut Context<Self>) {
         let Some(estate) = self.succession.as_ref().and_then(Succession::take) else { return };
-        let Estate { children, subscribers, shutting_down, reconciled } = estate;
+        let Estate { children, subscribers, shutting_down, reconciled, readers } = estate;
         self.children = children;
         self.subscribers = subscribers;
         self.shutting_down = shutting_down;
         self.reconciled = reconciled;
+        self.readers = readers;
         let database = self.config.database.clone();
         let rows = async move {
             loop {
@@ -100,6 +103,7 @@ impl Supervisor {
                 subscribers: std::mem::take(&mut self.subscribers),
                 shutting_down: self.shutting_down,
                 reconciled: self.reconciled,
+                readers: self.readers.clone(),
             });
         }
     }
@@ -111,6 +115,7 @@ impl Supervisor {
             let row = rows.remove(&key);
             self.resume_child(&key, row, ctx);
         }
+        self.linger_on(rows.values(), ctx);
     }
 
     fn resume_child(&mut self, key: &SandboxKey, row: Option<SandboxRow>, ctx: &mut Context<Self>) {

@@ -1,6 +1,7 @@
 //! Supervisor and monitors with the fake driver, a real database and real logs.
 
 mod health;
+mod lingering;
 mod restarts;
 
 use std::future::Future;
