@@ -378,7 +378,9 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
             let exit = match (cause, status) {
                 (StopCause::Killed { signal }, _) | (_, ExitStatus::Signal(signal)) => ExitStatus::Signal(*signal),
                 // QEMU turns SIGTERM into a clean exit; the workload was killed all the same.
-                (_, ExitStatus::Code(_) | ExitStatus::Unknown) => ExitStatus::Signal(9),
+                (_, ExitStatus::Code(_)) => ExitStatus::Signal(9),
+                // Nobody saw whether the workload heeded the stop.
+                (_, ExitStatus::Unknown) => ExitStatus::Unknown,
             };
             S::Stopped { exit }
         }

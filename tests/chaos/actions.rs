@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use sandpen::actors::testing_panic::ActorKind;
 
 use crate::checks::Files;
 use crate::control::{Control, build_writer};
@@ -15,7 +16,7 @@ use crate::plan::{self, Action, Kind, Step};
 use crate::report::Report;
 use crate::service::Service;
 use crate::support::{Home, guests};
-use crate::world::{Ending, Life, Sandbox, Start, most};
+use crate::world::{Ending, Life, Sandbox, Start, WaiterKilled, most};
 
 /// What each live writer may write in a round, and in its life.
 const ROUND_BYTES: u64 = 1 << 20;
@@ -44,6 +45,8 @@ pub struct Chaos {
     daemon_paused: Option<(u32, Instant)>,
     /// Whether this round did what may break a start.
     pub hindered: bool,
+    /// Whether this round left sandboxes without daemon, monitor or log writer for a moment.
+    pub unwatched: bool,
     service: Service,
     kvm: bool,
     next_name: usize,
@@ -74,6 +77,7 @@ impl Chaos {
             disk_full_until: None,
             daemon_paused: None,
             hindered: false,
+            unwatched: false,
             service,
             kvm,
             next_name: 0,
@@ -99,6 +103,10 @@ impl Chaos {
             self.start(Kind::Writer);
         }
         self.hindered = false;
+        self.unwatched = false;
+        for sandbox in self.sandboxes.iter_mut().filter(|sandbox| sandbox.waiter_killed != WaiterKilled::Never) {
+            sandbox.waiter_killed = WaiterKilled::Earlier;
+        }
         for step in plan::round(self.seed, number) {
             std::thread::sleep(step.pause);
             self.end_what_is_due(Instant::now());
@@ -199,6 +207,10 @@ impl Chaos {
 
     fn carry_out(&mut self, step: Step) {
         self.hindered |= matches!(step.action, Action::KillDaemon | Action::KillAll | Action::FillDisk(_));
+        self.unwatched |= matches!(
+            step.action,
+            Action::KillDaemon | Action::KillAll | Action::Panic(ActorKind::Monitor | ActorKind::LogWriter, _)
+        );
         let done = match step.action {
             Action::Start(kind) => self.may_start(kind).then(|| self.start(kind)),
             Action::Rerun => self
@@ -239,6 +251,13 @@ impl Chaos {
             Action::FillDisk(time) => self.disk.fill().then(|| {
                 self.disk_full_until = Some(Instant::now() + time);
             }),
+            Action::Panic(actor, place) => {
+                let of_sandbox = matches!(actor, ActorKind::Monitor | ActorKind::LogWriter);
+                // Whoever is between two states is a target as well.
+                let at = self.target(step, |sandbox| !matches!(sandbox.life, Life::Ended | Life::Removing));
+                let sandbox = at.filter(|_| of_sandbox).map(|at| self.sandboxes[at].name.as_str());
+                daemon::inject_panic(&self.home, actor, place, sandbox).then_some(())
+            }
             Action::KillService => {
                 self.service.kill_and_start();
                 Some(())
@@ -252,7 +271,7 @@ impl Chaos {
     fn kill_waiter(&mut self, at: usize) -> Option<()> {
         let pid = self.home.waiter(&self.sandboxes[at].name)?;
         daemon::send(pid, Signal::SIGKILL);
-        self.sandboxes[at].waiter_killed = true;
+        self.sandboxes[at].waiter_killed = WaiterKilled::ThisRound;
         Some(())
     }
 
@@ -277,7 +296,8 @@ impl Chaos {
             vmm: None,
             since: Instant::now(),
             paused: false,
-            waiter_killed: false,
+            waiter_killed: WaiterKilled::Never,
+            complete: false,
             verified: 0,
         });
         self.run(self.sandboxes.len() - 1);
@@ -287,7 +307,8 @@ impl Chaos {
     pub fn run(&mut self, at: usize) {
         let sandbox = &mut self.sandboxes[at];
         sandbox.life = Life::Starting;
-        sandbox.waiter_killed = false;
+        sandbox.complete = false;
+        sandbox.waiter_killed = WaiterKilled::Never;
         // No two starts of a name write the same line.
         let tried = u64::try_from(sandbox.starts.len()).unwrap();
         let base = 100_000_000_000_000 + tried * 1_000_000_000;
@@ -384,6 +405,10 @@ fn deed(action: Action) -> &'static str {
         Action::KillDaemon => "daemons killed",
         Action::PauseDaemon(_) => "daemons paused",
         Action::FillDisk(_) => "times the disk was full",
+        Action::Panic(ActorKind::Supervisor, _) => "supervisors panicked",
+        Action::Panic(ActorKind::Database, _) => "database actors panicked",
+        Action::Panic(ActorKind::Monitor, _) => "monitors panicked",
+        Action::Panic(ActorKind::LogWriter, _) => "log writers panicked",
         Action::KillService => "embedding services killed",
     }
 }

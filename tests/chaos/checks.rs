@@ -12,11 +12,13 @@ use crate::actions::Chaos;
 use crate::daemon;
 use crate::plan::Kind;
 use crate::settle::SETTLE_LIMIT;
-use crate::world::{Life, Sandbox};
+use crate::world::{Life, Sandbox, WaiterKilled};
 
 /// Open files of a daemon without sandboxes, and for each live one.
 const DAEMON_FILES: usize = 64;
 const SANDBOX_FILES: usize = 12;
+/// Processes of virtiofsd for each live sandbox with Linux: it and its child in a namespace.
+const COMPANIONS: usize = 2;
 /// Memory that a daemon may take more than the first one took.
 const MORE_MEMORY_KIB: u64 = 24 << 10;
 
@@ -53,8 +55,9 @@ impl Chaos {
                 assert!(files.length() <= most, "the log of {name} has {} bytes, not {most}", files.length());
             } else if let Some(possible) = possible {
                 let length = files.length();
-                // A pipe goes with its last holder, and what is in it: the workload was that here.
-                let unheld = self.hindered && sandbox.waiter_killed && length < possible[0];
+                // A pipe goes with its last holder, and what is in it: the workload was that here, because waiter
+                // and reader had both been ended in this round.
+                let unheld = self.unwatched && sandbox.waiter_killed == WaiterKilled::ThisRound && length < possible[0];
                 self.report.unheld += u64::from(unheld);
                 assert!(
                     unheld || possible.contains(&length),
@@ -85,7 +88,7 @@ impl Chaos {
         self.sandboxes.iter().filter(|sandbox| sandbox.life == Life::Live).collect()
     }
 
-    /// No process, runtime directory, log or mount of a sandbox that is over.
+    /// No process, runtime directory, log or mount of a sandbox that is over; one waiter for each that lives.
     fn nothing_is_left(&self) {
         let live = self.live();
         until_none(|| {
@@ -94,15 +97,28 @@ impl Chaos {
                 live.iter().any(|sandbox| {
                     let waits = line.contains("waiter") && line.contains(&format!("default/{} ", sandbox.name));
                     let waits = waits || line.contains(&format!("default/{}/", sandbox.name));
-                    waits || sandbox.vmm.is_some_and(|(vmm, _)| vmm == pid) || line.contains("__virtiofsd")
+                    waits || sandbox.vmm.is_some_and(|(vmm, _)| vmm == pid)
                 })
             };
+            let linux = live.iter().filter(|sandbox| sandbox.kind == Kind::Linux).count();
             let mut strangers = self.home.processes();
-            strangers.retain(|(pid, line)| daemon != Some(*pid) && !is_of_live(*pid, line));
+            let holders = strangers.iter().filter(|(_, line)| line.starts_with("sandpen-waiter")).count();
+            let mut companions = 0;
+            strangers.retain(|(pid, line)| {
+                let is_companion = line.contains("__virtiofsd");
+                companions += usize::from(is_companion);
+                let is_known = is_companion && companions <= linux * COMPANIONS;
+                daemon != Some(*pid) && !is_known && !is_of_live(*pid, line)
+            });
             let run = entries(&self.home.state().join("run/default"));
             let names: BTreeSet<_> = live.iter().map(|sandbox| sandbox.name.clone()).collect();
-            (!strangers.is_empty() || run != names)
-                .then(|| format!("left: {strangers:?}; runtime directories of {run:?}, not {names:?}"))
+            let zombies = daemon.map_or(0, zombies_of);
+            (!strangers.is_empty() || run != names || holders != names.len() || zombies > 0).then(|| {
+                format!(
+                    "left: {strangers:?}, {zombies} that nobody reaped; {holders} waiters; \
+                     runtime directories of {run:?}, not {names:?}"
+                )
+            })
         });
         for log in entries(&self.home.state().join("logs/default")) {
             let known = self.sandboxes.iter().any(|sandbox| log.starts_with(&format!("{}.", sandbox.name)));
@@ -136,6 +152,16 @@ fn until_none(mut complaint: impl FnMut() -> Option<String>) {
         assert!(Instant::now() < deadline, "{text}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Children of a process that ended and were not waited for.
+fn zombies_of(parent: u32) -> usize {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let is_zombie = |pid: &&str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    };
+    children.split_whitespace().filter(is_zombie).count()
 }
 
 fn entries(dir: &PathBuf) -> BTreeSet<String> {

@@ -9,7 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use sandpen::actors::testing_panic::{ActorKind, PanicPlace};
+use serde_json::json;
+
 use crate::support::{DEADLINE, Home};
+
+/// How long a step waits for the answer to an injected panic.
+const PANIC_LIMIT: Duration = Duration::from_millis(300);
 
 pub fn send(pid: u32, signal: Signal) {
     // It may be gone already; nobody else gets its number within a round's second.
@@ -49,6 +55,28 @@ impl Outage {
     pub fn time(self) -> Duration {
         self.0.join().unwrap()
     }
+}
+
+/// Makes one of the daemon's actors panic; whether it was there.
+pub fn inject_panic(home: &Home, actor: ActorKind, place: PanicPlace, sandbox: Option<&str>) -> bool {
+    let body = json!({ "actor": actor, "place": place, "sandbox": sandbox }).to_string();
+    let request = format!(
+        "POST /v1/testing/panic HTTP/1.1\r\nHost: sandpen\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // The daemon may be dead, or stopped by a signal: a step waits for nothing.
+    let Ok(mut stream) = UnixStream::connect(home.state().join("sandpen.sock")) else { return false };
+    let _ = stream.set_read_timeout(Some(PANIC_LIMIT));
+    let mut answer = [0; 12];
+    let answered = stream.write_all(request.as_bytes()).is_ok() && stream.read_exact(&mut answer).is_ok();
+    let status = answer.get(9..).unwrap_or_default();
+    assert!(
+        !answered || [b"204", b"404"].iter().any(|known| status == *known),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
+    answered && status == b"204"
 }
 
 fn answers(socket: &PathBuf) -> bool {

@@ -1,5 +1,5 @@
 //! Chaos by seed: microVMs and processes write numbered lines at full rate, while daemons, waiters, VMMs and an
-//! embedding service are killed, the disk is filled, and sandboxes come and go. After each round
+//! embedding service are killed, actors panic, the disk is filled, and sandboxes come and go. After each round
 //! everything that must be true is checked (see `checks`).
 //!
 //! ```text

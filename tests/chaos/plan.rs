@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use sandpen::actors::testing_panic::{ActorKind, PLACES, PanicPlace};
+
 /// Random numbers that a seed repeats (splitmix64).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -67,6 +69,8 @@ pub enum Action {
     PauseDaemon(Duration),
     /// The state directory's disk is full for this time.
     FillDisk(Duration),
+    /// One of the daemon's actors panics.
+    Panic(ActorKind, PanicPlace),
     /// SIGKILL to the service that embeds sandpen, and its next start.
     KillService,
 }
@@ -94,7 +98,7 @@ pub fn round(seed: u64, number: u64) -> Vec<Step> {
 
 fn action(dice: &mut Dice) -> Action {
     let millis = |dice: &mut Dice, most| Duration::from_millis(dice.below(most));
-    match dice.below(38) {
+    match dice.below(42) {
         0..=5 => Action::Start(Kind::Writer),
         6..=7 => Action::Start(Kind::Flood),
         8 => Action::Start(Kind::Halting),
@@ -111,6 +115,18 @@ fn action(dice: &mut Dice) -> Action {
         32..=34 => Action::KillWaiter,
         35 => Action::KillAll,
         36 => Action::FillDisk(millis(dice, 400)),
-        _ => Action::KillService,
+        37 => Action::KillService,
+        _ => panic_of(dice),
     }
+}
+
+fn panic_of(dice: &mut Dice) -> Action {
+    let actor = match dice.below(4) {
+        0 => ActorKind::Supervisor,
+        1 => ActorKind::Database,
+        2 => ActorKind::Monitor,
+        _ => ActorKind::LogWriter,
+    };
+    let place = usize::try_from(dice.below(PLACES.len() as u64)).unwrap_or(0);
+    Action::Panic(actor, PLACES[place])
 }

@@ -37,6 +37,13 @@ fn start(home: &Home) -> (Child, String) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").expect("its address").to_owned();
+    // It binds its address before it hears signals; until then SIGTERM would end it as SIGKILL does.
+    let status = format!("/proc/{}/status", child.id());
+    until("the service hears SIGTERM", || {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(caught, 16).unwrap() & (1 << (Signal::SIGTERM as u64 - 1)) != 0
+    });
     (child, address)
 }
 
@@ -93,7 +100,8 @@ impl Service {
             self.verified > before
         });
         daemon::send(self.child.id(), Signal::SIGTERM);
-        assert!(self.child.wait().unwrap().success());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "the service ended with {status}");
         let row = self.home.inspect(&self.name);
         assert_eq!((&row["state"], &row["exit_signal"]), (&"STOPPED".into(), &15.into()), "{row:#}");
     }

@@ -120,7 +120,8 @@ impl Chaos {
             }
             return false;
         }
-        assert!(sandbox.may_have_ended(ending, row), "{} after {ending:?}: {row:#}", sandbox.name);
+        assert!(sandbox.may_have_ended(ending, row, self.unwatched), "{} after {ending:?}: {row:#}", sandbox.name);
+        sandbox.complete = row["exit_code"] == 42;
         sandbox.life = Life::Ended;
         sandbox.vmm = None;
         true

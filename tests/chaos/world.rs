@@ -51,6 +51,15 @@ pub enum Life {
     Removing,
 }
 
+/// When a waiter of a start was killed last. The one that took its place is not the VMM's parent and is not
+/// told its exit status, so this may be unknown from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaiterKilled {
+    Never,
+    Earlier,
+    ThisRound,
+}
+
 pub struct Sandbox {
     pub name: String,
     pub kind: Kind,
@@ -64,8 +73,9 @@ pub struct Sandbox {
     pub since: Instant,
     /// Stopped by a signal in this round.
     pub paused: bool,
-    /// A waiter of this start was killed: how a process without a guest ends later may be unknown.
-    pub waiter_killed: bool,
+    pub waiter_killed: WaiterKilled,
+    /// It said that it wrote everything.
+    pub complete: bool,
     /// Bytes of its log that were compared.
     pub verified: u64,
 }
@@ -76,7 +86,9 @@ impl Sandbox {
     }
 
     /// Whether an ended row tells the truth.
-    pub fn may_have_ended(&self, ending: Ending, row: &Value) -> bool {
+    ///
+    /// `unwatched`: for a moment of this round no daemon, monitor or log writer was there.
+    pub fn may_have_ended(&self, ending: Ending, row: &Value, unwatched: bool) -> bool {
         let code = |code: u64| row["state"] == "STOPPED" && row["exit_code"] == code && row["exit_signal"].is_null();
         let signal = |signal: u64| row["state"] == "STOPPED" && row["exit_signal"] == signal;
         let vmm_lost = row["state"] == "FAILED" && row["failure_kind"] == "vmm_lost";
@@ -84,12 +96,13 @@ impl Sandbox {
         if self.kind == Kind::Flood && code(42) {
             return true;
         }
-        if self.waiter_killed {
+        if self.waiter_killed != WaiterKilled::Never {
             let unknown = row["state"] == "STOPPED" && row["exit_code"].is_null() && row["exit_signal"].is_null();
-            // Ended while neither a waiter nor a daemon was there to see it.
             let unseen = row["state"] == "FAILED" && row["failure_kind"] == "lost";
-            // A stop whose outcome nobody saw counts as one by force.
-            if unknown || unseen || (matches!(ending, Ending::Stop) && signal(9)) {
+            // Ended while neither a waiter nor a daemon was there to see it.
+            let alone = self.waiter_killed == WaiterKilled::ThisRound && unwatched;
+            // Linux reports its workload's end itself, to a daemon that is there to hear it.
+            if (unknown && (alone || self.kind != Kind::Linux)) || (unseen && alone) {
                 return true;
             }
         }
@@ -112,6 +125,7 @@ impl Sandbox {
                 let written = start.control.as_ref().unwrap().written();
                 Some([start.from + written.done, start.from + written.intent])
             }
+            (Kind::Flood, Life::Ended) if self.complete => Some([start.from + FLOOD_BYTES; 2]),
             (Kind::Halting, Life::Live) => Some([start.from + FLOOD_BYTES; 2]),
             (Kind::Flood | Kind::Halting | Kind::Linux, _) => None,
         }

@@ -114,6 +114,7 @@ fn a_stop_that_needed_force_is_a_signal_not_a_success() {
     assert_eq!(end(&requested, ExitStatus::Code(0)), Some(ExitStatus::Signal(9)));
     assert_eq!(end(&requested, ExitStatus::Signal(15)), Some(ExitStatus::Signal(15)));
     assert_eq!(end(&stopping(StopCause::Killed { signal: 9 }), ExitStatus::Unknown), Some(ExitStatus::Signal(9)));
+    assert_eq!(end(&requested, ExitStatus::Unknown), Some(ExitStatus::Unknown), "nobody saw whether it was heeded");
 }
 
 #[test]
