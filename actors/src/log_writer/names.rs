@@ -74,12 +74,14 @@ pub(super) fn shift(log: &Path, keep: u32) -> Result<(), LogError> {
             hole = Some(n);
         }
     }
-    // A limit that was lowered leaves surplus files.
-    let mut surplus = keep + 1;
-    while exists(&log_name(log, surplus)).unwrap_or(false) {
-        remove(&log_name(log, surplus))?;
-        remove(&index_name(log, surplus))?;
-        surplus += 1;
+    // A limit that was lowered leaves surplus files. The oldest first: a crash in between leaves no hole.
+    let mut free = keep + 1;
+    while exists(&log_name(log, free)).unwrap_or(false) {
+        free += 1;
+    }
+    for n in (keep + 1..free).rev() {
+        remove(&log_name(log, n))?;
+        remove(&index_name(log, n))?;
     }
     let top = if let Some(hole) = hole {
         hole
@@ -129,16 +131,49 @@ pub(super) fn half_moved(below: (bool, bool), above: (bool, bool)) -> bool {
 /// The first [`LogError::File`], after everything else was removed.
 pub fn remove_files(log: &Path) -> Result<(), LogError> {
     let mut first = Ok(());
+    for path in files(log) {
+        first = first.and(remove(&path));
+    }
+    first
+}
+
+/// The files of a log, the oldest first: when we die while they are removed in this order, there is no hole
+/// that hides the rest from the next one.
+fn files(log: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     let mut holes = 0;
     let mut n = 0;
     while holes < HOLES {
-        let mut found = false;
-        for path in [log_name(log, n), index_name(log, n)] {
-            found |= fs::symlink_metadata(&path).is_ok();
-            first = first.and(remove(&path));
-        }
-        holes = if found { 0 } else { holes + 1 };
+        let before = found.len();
+        let pair = [index_name(log, n), log_name(log, n)];
+        found.extend(pair.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()));
+        holes = if found.len() > before { 0 } else { holes + 1 };
         n += 1;
     }
-    first
+    found.reverse();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_that_was_cut_off_anywhere_is_finished_by_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        let make = || (0..2 * HOLES).flat_map(|n| [log_name(&log, n), index_name(&log, n)]);
+        let count = || fs::read_dir(dir.path()).unwrap().count();
+        for cut in 0..=make().count() {
+            for path in make() {
+                fs::write(path, "").unwrap();
+            }
+            for path in &files(&log)[..cut] {
+                remove(path).unwrap();
+            }
+            assert_eq!(count(), make().count() - cut);
+            remove_files(&log).unwrap();
+            assert_eq!(count(), 0, "cut off after {cut} files");
+        }
+    }
 }
