@@ -22,6 +22,9 @@ use crate::intensity::{RecentFailures, RestartIntensity};
 /// To so many actors a message is given whose handling ends each of them: enough for a storm of other
 /// faults, and an end for a message that is the fault itself.
 const ATTEMPTS: usize = 10;
+/// An actor that lived so long with a message was not ended by it: the count begins again. Some messages
+/// wait for hours.
+const SURVIVED: Duration = Duration::from_mins(1);
 /// First pause of an actor that failed too often; doubled with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
@@ -71,10 +74,12 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     {
         let mut this = self.clone();
         async move {
-            for _ in 0..ATTEMPTS {
+            let mut attempts = 0;
+            while attempts < ATTEMPTS {
                 let Some(address) = this.next_address().await else { break };
+                let sent = Instant::now();
                 match address.send(message.clone()).await {
-                    Err(MailboxError::Closed) => {}
+                    Err(MailboxError::Closed) => attempts = attempts_after(attempts, sent.elapsed()),
                     answered => return answered,
                 }
             }
@@ -122,6 +127,11 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         let next = self.current.wait_for(|address| address.as_ref().is_some_and(Addr::connected)).await;
         next.ok().and_then(|address| address.clone())
     }
+}
+
+/// How many actors in a row a message may have ended, when the last one had it for this long.
+fn attempts_after(attempts: usize, had: Duration) -> usize {
+    if had < SURVIVED { attempts + 1 } else { 1 }
 }
 
 /// Hosts an actor on `arbiter`, and another one whenever it panicked. `make` runs there; `on_restart`
@@ -223,6 +233,14 @@ mod tests {
             assert_eq!(seen.load(Ordering::SeqCst), ATTEMPTS);
             assert_eq!(actor.send(PanicUntil(1)).await.unwrap(), ATTEMPTS + 1);
         });
+    }
+
+    #[test]
+    fn a_message_that_waits_for_long_outlives_any_number_of_actors() {
+        let quick = (0..ATTEMPTS).fold(0, |attempts, _| attempts_after(attempts, Duration::from_millis(1)));
+        assert_eq!(quick, ATTEMPTS);
+        let slow = (0..10 * ATTEMPTS).fold(0, |attempts, _| attempts_after(attempts, SURVIVED));
+        assert!(slow < ATTEMPTS);
     }
 
     #[test]

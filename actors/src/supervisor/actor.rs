@@ -16,7 +16,7 @@ use super::child::Child;
 use super::disks;
 use super::lingering::{Lingering, Readers, lingers};
 use super::restart::{Occasion, pause_before_restart, row_wants_restart};
-use super::start::record;
+use super::start::record_until_durable;
 use super::succession::Succession;
 use super::{RECORD_LIMIT, Shutdown, SupervisorError};
 use crate::actor_ref::ActorRef;
@@ -155,9 +155,12 @@ impl Supervisor {
 
     /// A stop that came after the sandbox's last transition: nobody may start it again after our death.
     fn record_late_stop(&mut self, key: &SandboxKey, row: Arc<SandboxRow>, by: StoppedBy, ctx: &mut Context<Self>) {
-        let database = self.config.database.clone();
+        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
         let key = key.clone();
-        let stop = async move { (record(&database, &row, Event::StopRequested(by.cause())).await, row) };
+        let stop = async move {
+            let stopped = Event::StopRequested(by.cause());
+            (record_until_durable(&database, &faults, &row, stopped).await, row)
+        };
         ctx.spawn(stop.into_actor(self).map(move |(stopped, row), this, ctx| {
             let row = match stopped {
                 Ok(stopped) => {
@@ -181,9 +184,10 @@ impl Supervisor {
         let random = RandomState::new().hash_one(&key) >> 32;
         let jitter = f64::from(u32::try_from(random).unwrap_or(0)) / f64::from(u32::MAX);
         let pause = pause_before_restart(row.spec.restart_backoff, row.restarts_in_a_row, jitter);
-        let database = self.config.database.clone();
+        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
         let until = Utc::now() + pause;
-        let back_off = async move { record(&database, &row, Event::BackoffScheduled { until }).await };
+        let scheduled = Event::BackoffScheduled { until };
+        let back_off = async move { record_until_durable(&database, &faults, &row, scheduled).await };
         ctx.spawn(back_off.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
                 this.note_row(&Arc::new(row));
@@ -303,9 +307,10 @@ impl Supervisor {
         let Some(child) = self.children.get(key) else { return };
         let Some(row) = child.row.clone() else { return };
         let by = child.stop.map_or(StoppedBy::Request, |stop| stop.by);
-        let database = self.config.database.clone();
+        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
         let key = key.clone();
-        let stop = async move { record(&database, &row, Event::StopRequested(by.cause())).await };
+        let stopped = Event::StopRequested(by.cause());
+        let stop = async move { record_until_durable(&database, &faults, &row, stopped).await };
         ctx.spawn(stop.into_actor(self).map(move |row, this, ctx| {
             match row {
                 Ok(row) => this.note_row(&Arc::new(row)),

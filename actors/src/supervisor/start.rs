@@ -13,8 +13,9 @@ use super::disks;
 use super::succession::lives;
 use crate::actor_ref::ActorRef;
 use crate::counters::Counter;
-use crate::database::{Database, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
+use crate::database::{Database, DatabaseError, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
+use crate::faults::Faults;
 use crate::hosting::{DownReason, host_on};
 use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode};
@@ -26,7 +27,7 @@ use crate::transition::advance;
 /// How long an orphaned VMM may take to end after SIGKILL.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Pause before a restart that could not be recorded is tried again.
+/// Pause before what the database could not do is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Applies one edge to a row that has no monitor and makes it durable.
@@ -42,6 +43,27 @@ pub(super) async fn record(
         }
         Ok(None) => Ok(row.clone()),
         Err(_) => Err(SupervisorError::AlreadyLive { key: row.spec.key.clone(), status: row.state.status() }),
+    }
+}
+
+/// As [`record`], for what has happened or is decided whether the database can take it now or not: tries
+/// until it is durable.
+pub(super) async fn record_until_durable(
+    database: &ActorRef<Database>,
+    faults: &Faults,
+    row: &SandboxRow,
+    event: Event,
+) -> Result<SandboxRow, SupervisorError> {
+    loop {
+        match record(database, row, event.clone()).await {
+            Err(SupervisorError::Database(error)) if !matches!(error, DatabaseError::UnknownSandbox { .. }) => {
+                let error = crate::driver::error_chain(&error);
+                tracing::warn!(sandbox = %row.spec.key, error, "the state change is not durable yet");
+                faults.count(Counter::DatabaseRetries);
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            recorded => return recorded,
+        }
     }
 }
 
@@ -163,9 +185,15 @@ impl Supervisor {
         let intensity = self.config.intensity;
         let Some(child) = self.children.get_mut(key) else { return };
         let may_go_on = child.losses.count(Instant::now(), intensity);
+        self.find_again(key.clone(), may_go_on, ctx);
+    }
+
+    fn find_again(&mut self, key: SandboxKey, may_go_on: bool, ctx: &mut Context<Self>) {
+        if self.children.get(&key).is_none_or(|child| lives(child.monitor.as_ref())) {
+            return;
+        }
         let database = self.config.database.clone();
         let wanted = key.clone();
-        let key = key.clone();
         // What was told last can be older than what is durable.
         let read = async move { database.send(GetSandbox(wanted)).await };
         ctx.spawn(read.into_actor(self).map(move |row, this, ctx| match row {
@@ -175,9 +203,14 @@ impl Supervisor {
                 this.note_row(&Arc::new(row));
                 this.on_ended(&key, ctx);
             }
-            other => {
-                tracing::error!(sandbox = %key, ?other, "the row of a live sandbox cannot be read; it is left alone until the next start");
+            Ok(Ok(None)) => {
+                tracing::error!(sandbox = %key, "the row was removed while its microVM lived");
                 this.children.remove(&key);
+            }
+            // The microVM runs on meanwhile, and its waiter keeps its output.
+            unread => {
+                tracing::error!(sandbox = %key, ?unread, "the row of a live sandbox cannot be read; trying again");
+                ctx.run_later(RETRY_PAUSE, move |this, ctx| this.find_again(key, may_go_on, ctx));
             }
         }));
     }
@@ -205,7 +238,7 @@ impl Supervisor {
         let key = row.spec.key.clone();
         let driver = self.driver_of(&row);
         let launch = self.launch_of(&row);
-        let database = self.config.database.clone();
+        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
         let end = async move {
             if let Ok(driver) = driver
                 && let Ok(mut vmm) = driver.adopt(launch).await
@@ -225,8 +258,9 @@ impl Supervisor {
                 }
             }
             let message = "its monitor failed too often".to_owned();
-            let row = record(&database, &row, Event::Faulted(FailureReason::Internal { message })).await?;
-            record(&database, &row, Event::VmmExited(ExitStatus::Unknown)).await
+            let faulted = Event::Faulted(FailureReason::Internal { message });
+            let row = record_until_durable(&database, &faults, &row, faulted).await?;
+            record_until_durable(&database, &faults, &row, Event::VmmExited(ExitStatus::Unknown)).await
         };
         ctx.spawn(end.into_actor(self).map(move |row, this, ctx| {
             match row {

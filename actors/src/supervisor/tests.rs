@@ -33,6 +33,7 @@ struct Stage {
     driver: FakeDriver,
     arrivals: mpsc::UnboundedReceiver<FakeVmm>,
     dir: Arc<TempDir>,
+    faults: Faults,
     arbiters: Vec<Arbiter>,
 }
 
@@ -45,6 +46,7 @@ impl Stage {
     async fn on(dir: Arc<TempDir>, driver: FakeDriver, arrivals: mpsc::UnboundedReceiver<FakeVmm>) -> Self {
         let state_dir = StateDir::new(dir.path().to_owned());
         let arbiters = vec![Arbiter::new()];
+        let faults = Faults::default();
         let database = Database::open(&state_dir.database()).await.unwrap();
         let database = host_on(&Arbiter::current(), move || database, |_| {});
         let config = SupervisorConfig {
@@ -57,11 +59,11 @@ impl Stage {
             supervisor_pid: std::process::id(),
             open_files_limit: 1024,
             reserve: None,
-            faults: Faults::default(),
+            faults: faults.clone(),
             intensity: RestartIntensity::default(),
         };
         let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {});
-        Self { supervisor, database, driver, arrivals, dir, arbiters }
+        Self { supervisor, database, driver, arrivals, dir, faults, arbiters }
     }
 
     fn spec(&self, name: &str) -> SandboxSpec {
@@ -110,6 +112,13 @@ impl Stage {
 
     async fn wait(&self, name: &str) -> SandboxRow {
         soon(self.supervisor.send(WaitSandbox { key: key(name) })).await.unwrap().unwrap()
+    }
+
+    /// A statement of another program.
+    async fn execute(&self, sql: &'static str) {
+        let path = self.dir.path().join("sandpen.db");
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        sqlx::query(sql).execute(&pool).await.unwrap();
     }
 
     fn end(self) {
@@ -341,6 +350,27 @@ fn a_lost_driver_task_is_healed_by_adoption_without_touching_the_microvm() {
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
         assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
         assert_eq!(std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap(), b"before after");
+        stage.end();
+    });
+}
+
+#[test]
+fn a_microvm_whose_row_cannot_be_read_when_its_monitor_is_lost_is_adopted_when_it_can() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        stage.execute("ALTER TABLE sandboxes RENAME TO elsewhere").await;
+        vmm.hang_up();
+        // The loss was noticed when there is no monitor to ask, and this answer comes after the supervisor's own.
+        let ask = || KillSandbox { key: key("a"), signal: nix::libc::SIGUSR1 };
+        while !matches!(soon(stage.supervisor.send(ask())).await.unwrap(), Err(SupervisorError::Database(_))) {
+            tokio::task::yield_now().await;
+        }
+        stage.execute("ALTER TABLE elsewhere RENAME TO sandboxes").await;
+        while soon(vmm.next_asked()).await.unwrap() != Asked::Adopted {}
+        assert_eq!(stage.row("a").await.state, SandboxState::Running);
+        exit(&mut vmm, 0, b"").await;
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
         stage.end();
     });
 }

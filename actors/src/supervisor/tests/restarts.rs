@@ -1,6 +1,7 @@
 //! Restarts by the policy, over the deaths of orchestrators.
 
 use super::*;
+use crate::counters::Counter;
 use crate::spec::RestartBackoff;
 use crate::state::StoppedBy;
 
@@ -27,12 +28,6 @@ impl Stage {
             arbiter.join().unwrap();
         }
         self
-    }
-
-    async fn execute(&self, sql: &'static str) {
-        let path = self.dir.path().join("sandpen.db");
-        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-        sqlx::query(sql).execute(&pool).await.unwrap();
     }
 
     /// Ends what runs by the orchestrator's own end.
@@ -207,6 +202,33 @@ fn a_stop_between_the_end_and_the_decision_is_final() {
         assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
         let stage = stage.succeed().await;
         assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        stage.end();
+    });
+}
+
+#[test]
+fn a_restart_that_cannot_be_recorded_waits_until_it_can() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let spec = stage.restarting("a", RestartPolicy::Always);
+        let mut vmm = stage.running(spec).await;
+        let failing = "CREATE TRIGGER no_backoff BEFORE INSERT ON transitions WHEN NEW.status = 'BACKOFF'
+                       BEGIN SELECT RAISE(ABORT, 'not now'); END";
+        stage.execute(failing).await;
+        exit(&mut vmm, 1, b"").await;
+        let was_tried = async {
+            while stage.faults.counters().value(Counter::DatabaseRetries) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(was_tried).await;
+        // It runs no more, and its name is not free.
+        assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        assert!(matches!(soon(stage.start(stage.spec("a"))).await.unwrap(), Err(SupervisorError::AlreadyLive { .. })));
+        stage.execute("DROP TRIGGER no_backoff").await;
+        let next = stage.arrival().await;
+        assert_eq!(next.launch.generation, 2);
+        next.tell(VmmEvent::WorkloadStarted).await;
         stage.end();
     });
 }
