@@ -5,6 +5,7 @@ mod error;
 mod events;
 pub mod frame;
 mod reconcile;
+mod timings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{ErrorBody, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use reconcile::{LeftoverEntry, ReconcileReply};
+pub use timings::{StepTime, Timings};
 
 use crate::driver::confine::ProcessConfinement;
 
@@ -140,6 +142,8 @@ pub struct Sandbox {
     pub root_device: RootDevice,
     /// The file of its own guest kernel; null for the driver's.
     pub kernel: Option<PathBuf>,
+    /// Where the time of its latest start went; null in lists, and where this daemon never had it live.
+    pub timings: Option<Timings>,
 }
 
 impl Sandbox {
@@ -195,6 +199,7 @@ impl Sandbox {
             disk: dir.disk(spec).map(|path| SandboxDisk::new(&spec.disk, path)),
             root_device: spec.root_device,
             kernel: spec.kernel.clone(),
+            timings: None,
         }
     }
 

@@ -197,6 +197,17 @@ fn metrics() {
 }
 
 #[test]
+fn steps_of_a_start() {
+    use sandpen::actors::start_timings::StartStep;
+    let page = read("docs/operations.md");
+    let table = rows(section(&page, "## Where the time of a start goes"));
+    let documented: Vec<_> =
+        table.iter().map(|cells| (cells[0].trim_matches('`'), cells[1].trim_matches('`'))).collect();
+    let code: Vec<_> = StartStep::ALL.into_iter().map(|step| (step.name(), step.spender().name())).collect();
+    assert_eq!(documented, code);
+}
+
+#[test]
 fn the_fields_of_a_sandbox() {
     let source = read("src/api.rs");
     let (_, fields) = source.split_once("pub struct Sandbox {").unwrap();

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
+use crate::start_timings::StartTimings;
 use crate::state::{ExitStatus, FailureReason};
 
 /// One of the workload's two output streams.
@@ -136,6 +137,8 @@ pub struct Launch {
     pub vmm_log: PathBuf,
     /// Tag of the state directory, for argv.
     pub state_id: String,
+    /// Where the driver notes its steps of the start.
+    pub timings: StartTimings,
 }
 
 impl Launch {

@@ -12,7 +12,7 @@
 //!
 //! Commands live with their receiver, events with their sender; modules depend downwards only:
 //! supervisor → monitor → {log_writer, database, driver} → {state, spec}; [`faults::Faults`], with the
-//! [`counters`], is handed down to all of them.
+//! [`counters`], is handed down to all of them, and with each start its [`start_timings::StartTimings`].
 
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
@@ -38,6 +38,7 @@ pub mod process_driver;
 pub mod process_identity;
 pub mod room;
 pub mod spec;
+pub mod start_timings;
 pub mod state;
 pub mod state_dir;
 pub mod supervisor;

@@ -149,7 +149,7 @@ impl Driver for ProcessDriver {
             if launch.spec.terminal.is_some() {
                 return Err(DriverError::NoTerminals);
             }
-            let waited = WaitedVmm::launch(&launch.runtime_dir, &bin_dir, waiter_spec(&launch)).await;
+            let waited = WaitedVmm::launch(&launch.runtime_dir, &bin_dir, waiter_spec(&launch), &launch.timings).await;
             let waited = waited.map_err(|error| launch_error("starting a process", error))?;
             hand_over(waited, &launch.runtime_dir, launch.spec.stdin)
         }

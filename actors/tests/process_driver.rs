@@ -39,6 +39,7 @@ async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
         open_files_limit: 1024,
         reserve: None,
         faults: Faults::default(),
+        timings: sandpen_actors::start_timings::LatestTimings::default(),
         intensity: RestartIntensity::default(),
     };
     host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {})
@@ -134,7 +135,16 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
                 vmm_log: dir.path().join("vmm.log"),
                 vmm_log_limit: 4096,
             };
-            left.push(WaitedVmm::launch(&state_dir.runtime(&key(name)), &state_dir.bin(), waiter).await.unwrap());
+            left.push(
+                WaitedVmm::launch(
+                    &state_dir.runtime(&key(name)),
+                    &state_dir.bin(),
+                    waiter,
+                    &sandpen_actors::start_timings::StartTimings::default(),
+                )
+                .await
+                .unwrap(),
+            );
         }
         std::fs::create_dir(state_dir.runtime(&key("empty"))).unwrap();
         let database = Database::open(&state_dir.database()).await.unwrap();

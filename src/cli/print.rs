@@ -6,6 +6,7 @@
 
 mod event;
 mod stream;
+mod timings;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
@@ -26,6 +27,7 @@ use super::args::short_name;
 use super::terminal;
 pub use event::event;
 pub use stream::{Foreground, Output};
+pub use timings::Timings;
 
 /// Environment variable with the daemon's log filter.
 const LOG_FILTER: &str = "SANDPEN_LOG";

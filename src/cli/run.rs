@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sandpen::api::Timings;
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
     ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartPolicy,
@@ -38,6 +39,7 @@ Examples:
   sandpen run --disk 1G ./rootfs -- sh -c 'rm -rf /bin'
   sandpen run --root image ./rootfs -- sh -c 'echo quick'
   sandpen run --overlay ./tools --keep-disk work ./rootfs -- sh
+  sandpen run --root image --timings ./rootfs -- true
   sandpen run --timeout 30s ./rootfs -- ./untrusted
   sandpen run -d --restart on-failure:5 -n job ./rootfs -- ./job
   sandpen run -d --restart always --health-cmd 'wget -qO- localhost' -n web ./rootfs -- /srv/web
@@ -135,6 +137,10 @@ pub struct Args {
     /// installed kernel of its version must be built in
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// When it has ended, show on standard error where the time went; with -d up to its start. `sandpen inspect`
+    /// has the same
+    #[arg(long)]
+    timings: bool,
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
@@ -266,33 +272,55 @@ fn real_kernel(given: &Path) -> Result<PathBuf, CliError> {
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let mut timings = print::Timings::begin(args.timings);
     let spec = args.spec()?;
     if args.detach {
         let client = global.connect().await?;
+        timings.mark("daemon_found");
         let sandbox = client.start_sandbox(&spec).await?;
-        return print::detached(&sandbox);
+        timings.mark("answered");
+        let code = print::detached(&sandbox)?;
+        timings.show(sandbox.timings.as_ref());
+        return Ok(code);
     }
-    foreground(global, args, &spec).await
+    foreground(global, args, &spec, timings).await
 }
 
-async fn foreground(global: &Global, args: &Args, spec: &SandboxSpec) -> Result<u8, CliError> {
+async fn foreground(
+    global: &Global,
+    args: &Args,
+    spec: &SandboxSpec,
+    mut timings: print::Timings,
+) -> Result<u8, CliError> {
     let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone() };
     wanted.check()?;
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
+    timings.mark("daemon_found");
     match show(&client, &options, &spec.key, Beginning::Start(spec), wanted).await? {
         Shown::Ended(sandbox) => {
+            timings.mark("output_shown");
             let code = print::ended(&sandbox, !args.rm);
+            // Asked for again: the first answer can be older than the last steps.
+            let steps = if args.timings { wait_timings(global, &spec.key).await } else { None };
             if args.rm {
                 remove(&client, &spec.key).await?;
+                timings.mark("removed");
             }
+            timings.show(steps.as_ref());
             Ok(code)
         }
         Shown::Detached(name) => {
+            timings.show(client.inspect(&spec.key).await.ok().and_then(|sandbox| sandbox.timings).as_ref());
             let remove = if args.rm { "; it is removed when it has ended" } else { "" };
             Ok(print::left(&format!("left sandbox {name}, which runs on; `sandpen attach {name}` comes back{remove}")))
         }
     }
+}
+
+/// What is known when it has ended; of another daemon's sandbox that is less.
+async fn wait_timings(global: &Global, key: &SandboxKey) -> Option<Timings> {
+    global.connect().await.ok()?.wait(key).await.ok()?.timings
 }
 
 async fn remove(client: &Client, key: &SandboxKey) -> Result<(), CliError> {

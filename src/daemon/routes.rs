@@ -18,7 +18,7 @@ use super::stream;
 use super::strict::Strict;
 use crate::api::{
     BODY_MAX_BYTES, DiskEntry, KillRequest, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest,
-    Transition,
+    Timings, Transition,
 };
 use crate::driver::confine;
 use crate::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
@@ -96,6 +96,12 @@ fn view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox 
     Sandbox::new(row, shared.handle.state_dir())
 }
 
+/// With what is left out of lists.
+fn full_view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
+    let timings = shared.handle.start_timings(&row.spec.key);
+    Sandbox { timings: timings.as_ref().map(Timings::from), ..view(shared, row) }
+}
+
 async fn version(shared: Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().json(&shared.version)
 }
@@ -105,7 +111,7 @@ async fn start(shared: Data<Shared>, spec: Json<Strict<SandboxSpec>>) -> Result<
     // The supervisor checks it, for embedding applications as well.
     let (Strict(spec), handle) = (spec.into_inner(), shared.handle.clone());
     let row = finish(async move { handle.start_sandbox(spec).await }).await?;
-    Ok(HttpResponse::Created().json(view(&shared, &row)))
+    Ok(HttpResponse::Created().json(full_view(&shared, &row)))
 }
 
 #[derive(Deserialize)]
@@ -127,7 +133,7 @@ async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Reject
     let runtime_dir = shared.handle.state_dir().runtime(&key);
     let confinement = web::block(move || confine::read(&runtime_dir)).await;
     let confinement = confinement.map_err(|e| Rejection::from_error("internal", &e))?;
-    Ok(HttpResponse::Ok().json(Sandbox { confinement, ..view(&shared, &row) }))
+    Ok(HttpResponse::Ok().json(Sandbox { confinement, ..full_view(&shared, &row) }))
 }
 
 async fn history(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
@@ -153,7 +159,7 @@ async fn remove(shared: Data<Shared>, path: KeyPath, query: Query<RemoveQuery>) 
 async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
     tokio::select! {
-        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(view(&shared, &row?))),
+        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(full_view(&shared, &row?))),
         () = shared.ending.cancelled() => Err(Rejection::shutting_down()),
     }
 }

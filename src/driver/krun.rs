@@ -136,6 +136,6 @@ impl Driver for KrunDriver {
 
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
-        waited::adopt(launch.runtime_dir, config.state_dir.bin(), move || config.boot_limit()).boxed()
+        waited::adopt(launch.runtime_dir, config.state_dir.bin(), launch.timings, move || config.boot_limit()).boxed()
     }
 }

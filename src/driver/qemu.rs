@@ -108,7 +108,7 @@ impl Driver for QemuDriver {
         async move {
             monitor::restore_again(&launch.runtime_dir).await;
             let bin_dir = config.state_dir.bin();
-            waited::adopt(launch.runtime_dir, bin_dir, move || prepare::boot_limit(&config)).await
+            waited::adopt(launch.runtime_dir, bin_dir, launch.timings, move || prepare::boot_limit(&config)).await
         }
         .boxed()
     }

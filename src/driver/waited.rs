@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use nix::libc::SIGKILL;
 use sandpen_actors::driver::{DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmProcess};
 use sandpen_actors::spec::{ByteString, TerminalSize};
+use sandpen_actors::start_timings::{StartStep, StartTimings};
 use sandpen_actors::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
 };
@@ -53,6 +54,8 @@ pub(super) struct Prepared {
     pub(super) boot_limit: Duration,
     /// The cgroup that the processes join, where there is one.
     pub(super) cgroup: Option<cgroup::Plan>,
+    /// Where the steps of the start are noted.
+    pub(super) timings: StartTimings,
 }
 
 /// What a driver has arranged for the guest.
@@ -96,7 +99,8 @@ pub(super) fn prepared(
     network::tell(guest.network, &mut start);
     prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
     start_order::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup })
+    launch.timings.mark(StartStep::RootReady);
+    Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup, timings: launch.timings.clone() })
 }
 
 /// What the waiter is told, with FIFOs beside those of the ports.
@@ -153,8 +157,8 @@ pub(super) async fn launch(
     prepared: Prepared,
     step: &str,
 ) -> Result<Vmm, DriverError> {
-    let Prepared { waiter, start, boot_limit, cgroup } = prepared;
-    let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step).await?;
+    let Prepared { waiter, start, boot_limit, cgroup, timings } = prepared;
+    let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step, timings).await?;
     started.watch(SessionMode::Launch(start), boot_limit).await
 }
 
@@ -163,6 +167,7 @@ pub(super) struct Started {
     waited: WaitedVmm,
     runtime_dir: PathBuf,
     cgroups: Vec<PathBuf>,
+    timings: StartTimings,
 }
 
 impl Started {
@@ -173,10 +178,11 @@ impl Started {
         waiter: WaiterSpec,
         cgroup: Option<cgroup::Plan>,
         step: &str,
+        timings: StartTimings,
     ) -> Result<Self, DriverError> {
         let cgroups = cgroup.map(|plan| plan.paths()).unwrap_or_default();
-        match WaitedVmm::launch(&runtime_dir, bin_dir, waiter).await {
-            Ok(waited) => Ok(Self { waited, runtime_dir, cgroups }),
+        match WaitedVmm::launch(&runtime_dir, bin_dir, waiter, &timings).await {
+            Ok(waited) => Ok(Self { waited, runtime_dir, cgroups, timings }),
             Err(error) => {
                 remove_cgroups(cgroups).await;
                 Err(failed(step, error))
@@ -191,7 +197,8 @@ impl Started {
 
     /// Begins to watch them; where that fails nothing of them stays.
     pub(super) async fn watch(self, mode: SessionMode, boot_limit: Duration) -> Result<Vmm, DriverError> {
-        let begun = begin(&self.waited, self.runtime_dir.clone(), mode, boot_limit, self.cgroups.clone()).await;
+        let (dir, cgroups, timings) = (self.runtime_dir.clone(), self.cgroups.clone(), self.timings.clone());
+        let begun = begin(&self.waited, dir, mode, boot_limit, cgroups, timings).await;
         if begun.is_err() {
             // Nobody will watch it: nothing of it may stay.
             self.clear_away().await;
@@ -214,6 +221,7 @@ impl Started {
 pub(super) async fn adopt(
     runtime_dir: PathBuf,
     bin_dir: PathBuf,
+    timings: StartTimings,
     boot_limit: impl FnOnce() -> Duration + Send + 'static,
 ) -> Result<Vmm, DriverError> {
     let waited = match WaitedVmm::adopt(&runtime_dir, &bin_dir).await {
@@ -234,7 +242,7 @@ pub(super) async fn adopt(
         Ok((boot_limit(), cgroups_of(&dir), start))
     });
     let (boot_limit, cgroups, start) = looked_up.await?;
-    begin(&waited, runtime_dir, SessionMode::Adopt(start), boot_limit, cgroups).await
+    begin(&waited, runtime_dir, SessionMode::Adopt(start), boot_limit, cgroups, timings).await
 }
 
 /// The cgroups that the processes of an earlier daemon's microVM joined, as they tell it.
@@ -263,11 +271,12 @@ async fn begin(
     mode: SessionMode,
     boot_limit: Duration,
     cgroups: Vec<PathBuf>,
+    timings: StartTimings,
 ) -> Result<Vmm, DriverError> {
     let opened = blocking(move || Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?)));
     let (outputs, fifos) = opened.await?;
     let (session, listen, told) =
-        control::open(fifos, mode, boot_limit).map_err(|error| failed("watching the control port", error))?;
+        control::open(fifos, mode, boot_limit, timings).map_err(|error| failed("watching the control port", error))?;
     let (sender, events) = mpsc::channel(EVENTS);
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
     drop(tokio::spawn(watch::watch(waited.clone(), listen, told, sender, cgroups.clone())));

@@ -117,7 +117,7 @@ impl SandpenBuilder {
         for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {
             tracing::info!(?cgroup, "removed a cgroup that an earlier run left");
         }
-        let handle = Handle::new(started.supervisor, started.database, started.faults, state_dir);
+        let handle = Handle::new(started.supervisor, started.database, started.faults, started.timings, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }
 }

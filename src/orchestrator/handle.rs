@@ -13,6 +13,7 @@ use sandpen_actors::driver::{DriverError, VmmProcess};
 use sandpen_actors::faults::{Fault, Faults};
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
+use sandpen_actors::start_timings::{LatestTimings, StartTimings};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
     AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile,
@@ -139,6 +140,7 @@ pub struct Handle {
     supervisor: ActorRef<Supervisor>,
     database: ActorRef<Database>,
     faults: Faults,
+    timings: LatestTimings,
     state_dir: Arc<StateDir>,
 }
 
@@ -147,9 +149,10 @@ impl Handle {
         supervisor: ActorRef<Supervisor>,
         database: ActorRef<Database>,
         faults: Faults,
+        timings: LatestTimings,
         state_dir: StateDir,
     ) -> Self {
-        Self { supervisor, database, faults, state_dir: Arc::new(state_dir) }
+        Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir) }
     }
 
     /// Starts a sandbox, new or ended; resolves when it is RUNNING or has ended: look at the row's
@@ -209,6 +212,13 @@ impl Handle {
     /// A number that is no longer kept or has not come yet, or the database's.
     pub async fn events(&self, options: EventsOptions) -> Result<Events, SandpenError> {
         Events::open(self.database.clone(), options).await
+    }
+
+    /// Where the time of a sandbox's latest start went; more of it while it runs. `None` where this
+    /// orchestrator never had it live, or it is removed; of one that an earlier orchestrator started it says
+    /// so ([`StartTimings::is_adopted`]).
+    pub fn start_timings(&self, key: &SandboxKey) -> Option<StartTimings> {
+        self.timings.get(key)
     }
 
     /// Counters and gauges of this orchestrator.

@@ -14,6 +14,7 @@ use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening,
 use sandpen_actors::driver::{Drivers, error_chain};
 use sandpen_actors::faults::{Faults, record_all};
 use sandpen_actors::intensity::RestartIntensity;
+use sandpen_actors::start_timings::LatestTimings;
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Leftover, Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
 
@@ -28,11 +29,12 @@ pub(super) struct Started {
     pub(super) supervisor: ActorRef<Supervisor>,
     pub(super) database: ActorRef<Database>,
     pub(super) faults: Faults,
+    pub(super) timings: LatestTimings,
     pub(super) stop: oneshot::Sender<()>,
     pub(super) thread: JoinHandle<()>,
 }
 
-type Ready = Result<(ActorRef<Supervisor>, ActorRef<Database>, Faults), StartError>;
+type Ready = Result<(ActorRef<Supervisor>, ActorRef<Database>, Faults, LatestTimings), StartError>;
 
 /// What a builder was told.
 pub(super) struct Settings {
@@ -53,7 +55,9 @@ pub(super) fn start(state_dir: StateDir, settings: Settings) -> Result<Started, 
         })
         .map_err(StartError::Thread)?;
     match is_ready.recv() {
-        Ok(Ok((supervisor, database, faults))) => Ok(Started { supervisor, database, faults, stop, thread }),
+        Ok(Ok((supervisor, database, faults, timings))) => {
+            Ok(Started { supervisor, database, faults, timings, stop, thread })
+        }
         Ok(Err(error)) => {
             let _ = thread.join();
             Err(error)
@@ -106,6 +110,7 @@ async fn make_actors(
     let started =
         Happening::OrchestratorStarted { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
     record(&database, started).await;
+    let timings = LatestTimings::default();
     let config = SupervisorConfig {
         state_dir: state_dir.clone(),
         state_id: crate::paths::state_id(state_dir),
@@ -117,6 +122,7 @@ async fn make_actors(
         open_files_limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft),
         reserve,
         faults: faults.clone(),
+        timings: timings.clone(),
         intensity,
     };
     let supervisor = Supervisor::keep_running(
@@ -126,7 +132,7 @@ async fn make_actors(
     let report =
         supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
     tell_reconciled(&database, &faults, &report).await;
-    Ok((supervisor, database, faults))
+    Ok((supervisor, database, faults, timings))
 }
 
 /// Logs what a reconciliation found, and records it if it found anything.

@@ -23,6 +23,7 @@ use crate::counters::Counter;
 use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
 use crate::faults::{Fault, Place};
+use crate::start_timings::StartStep;
 
 /// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
 pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
@@ -131,6 +132,7 @@ impl LogWriter {
     /// Counts and tells bytes that are on file.
     fn count(&mut self, stream: OutputStream, len: u64, at_us: u64, ctx: &mut Context<Self>) -> Appended {
         let appended = Appended { offset: self.store.advance(stream, len), len, stream, at: time_of(at_us) };
+        self.config.timings.mark(StartStep::FirstOutput);
         self.config.faults.counters().add(Counter::LogBytes, len);
         self.recovered();
         self.publish(false);

@@ -45,6 +45,7 @@ pub use tail::position_of_tail;
 
 use crate::faults::Faults;
 use crate::spec::{LogLimits, SandboxKey};
+use crate::start_timings::StartTimings;
 
 /// What a [`LogWriter`] needs to know.
 #[derive(Debug, Clone)]
@@ -65,6 +66,8 @@ pub struct LogConfig {
     pub sandbox: Option<SandboxKey>,
     /// Hears of trouble, and counts.
     pub faults: Faults,
+    /// Where the first byte is noted.
+    pub timings: StartTimings,
 }
 
 impl LogConfig {
@@ -78,6 +81,7 @@ impl LogConfig {
             idle_close: Duration::from_secs(30),
             sandbox: None,
             faults: Faults::default(),
+            timings: StartTimings::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::counters::Counter;
 use crate::database::RecordHealth;
 use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
+use crate::start_timings::StartStep;
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
 
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
@@ -200,6 +201,7 @@ impl Life {
             VmmEvent::WorkloadStarted => {
                 if self.config.row.state == SandboxState::Starting {
                     self.apply(Event::WorkloadStarted).await?;
+                    self.mark(StartStep::Running);
                     // It has just begun, whatever the clock says.
                     self.resume_deadlines(Some(Duration::ZERO));
                 }
@@ -210,6 +212,7 @@ impl Life {
             }
             VmmEvent::WorkloadExited { exit, stdout_bytes, stderr_bytes } => {
                 let (stdout, stderr) = (stdout_bytes.unwrap_or(0), stderr_bytes.unwrap_or(0));
+                self.mark(StartStep::WorkloadEnded);
                 self.report = Some(ExitReport { exit, stdout, stderr });
                 self.deadlines.workload_ended();
                 let wanted = AwaitBytes { stdout, stderr, idle_limit: MISSING_BYTES_LIMIT };
@@ -230,6 +233,7 @@ impl Life {
         totals: Result<StreamTotals, LogError>,
     ) -> Result<(), Interrupted> {
         let Some(report) = self.report else { return Ok(()) };
+        self.mark(StartStep::OutputComplete);
         match totals {
             Ok(totals) if totals.stdout < report.stdout || totals.stderr < report.stderr => tracing::warn!(
                 sandbox = %self.config.row.spec.key,
@@ -257,6 +261,7 @@ impl Life {
                 self.apply(Event::WorkloadStarted).await?;
             }
             self.apply(Event::WorkloadExited(exit)).await?;
+            self.mark(StartStep::ExitRecorded);
         }
         Ok(())
     }
@@ -347,14 +352,21 @@ impl Life {
 
     /// The VMM is gone: the pipes' rest goes on file, then the end becomes visible.
     async fn finish(&mut self, process: &dyn VmmProcess, status: ExitStatus) -> Result<(), Interrupted> {
+        self.mark(StartStep::VmmEnded);
         self.close_log().await?;
         self.record_asked().await?;
         self.record_exit().await?;
         self.apply(Event::VmmExited(status)).await?;
+        self.mark(StartStep::EndRecorded);
         if let Err(error) = process.release().await {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "cleaning up after the microVM");
         }
+        self.mark(StartStep::Released);
         Ok(())
+    }
+
+    fn mark(&self, step: StartStep) {
+        self.config.launch.timings.mark(step);
     }
 
     /// Its process, once there is one.

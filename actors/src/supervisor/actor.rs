@@ -28,6 +28,7 @@ use crate::log_writer::{LogError, remove_files};
 use crate::monitor::{StateChanged, Stop};
 use crate::process_identity::boot_id;
 use crate::spec::{DiskName, RestartPolicy, SandboxKey};
+use crate::start_timings::LatestTimings;
 use crate::state::{Event, SandboxState, StoppedBy};
 use crate::state_dir::StateDir;
 
@@ -57,6 +58,8 @@ pub struct SupervisorConfig {
     pub reserve: Option<u64>,
     /// The faults of the host, and the counters.
     pub faults: Faults,
+    /// Where the time of each sandbox's latest start went.
+    pub timings: LatestTimings,
     /// How often a sandbox may lose its monitor or its log writer before it is FAILED.
     pub intensity: RestartIntensity,
 }
@@ -247,6 +250,7 @@ impl Supervisor {
         let (id, key) = (row.id, row.spec.key.clone());
         let (log, vmm_log) = (self.config.state_dir.log(&key), self.config.state_dir.vmm_log(&key));
         let (dir, of_disk) = (self.config.state_dir.clone(), key.clone());
+        let timings = self.config.timings.clone();
         async move {
             let files = move || {
                 remove_files(&log)?;
@@ -258,6 +262,7 @@ impl Supervisor {
                 }
             };
             let removed = tokio::task::spawn_blocking(files).await.map_err(|_| SupervisorError::Gone)?;
+            timings.forget(&key);
             removed.map_err(|source| SupervisorError::RemoveLog { key, source })?;
             let disk = tokio::task::spawn_blocking(move || disks::remove_own(&dir, &of_disk)).await;
             disk.map_err(|_| SupervisorError::Gone)??;

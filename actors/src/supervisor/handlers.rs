@@ -19,6 +19,7 @@ use crate::faults::Place;
 use crate::hosting::DownReason;
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop};
 use crate::spec::{SandboxKey, SandboxSpec};
+use crate::start_timings::StartTimings;
 use crate::state::{SandboxState, StoppedBy};
 
 /// How long the last events may take to be recorded when everything ends.
@@ -56,6 +57,7 @@ impl Supervisor {
             Ok(driver) => driver,
             Err(error) => return self.refuse(error),
         };
+        let timings = StartTimings::requested();
         let mut child = Child::with_disk(spec.disk.name.clone());
         let (sender, started) = oneshot::channel();
         child.until_started.push(sender);
@@ -67,6 +69,7 @@ impl Supervisor {
             driver.clone(),
             self.config.supervisor_pid,
             self.boot_id.clone(),
+            timings.clone(),
         );
         let room = self.disk_room();
         let row = async move {
@@ -76,6 +79,7 @@ impl Supervisor {
         let hosted = row.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
                 this.config.faults.well(&Place::StateDir);
+                this.config.timings.begin(&key, timings);
                 this.host_child(row, driver, StartMode::Launch, ctx);
                 Ok(started)
             }

@@ -20,6 +20,7 @@ use crate::hosting::{DownReason, host_on};
 use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode};
 use crate::spec::{SandboxKey, SandboxSpec, SpecError};
+use crate::start_timings::{StartStep, StartTimings};
 use crate::state::{Event, ExitStatus, FailureReason};
 use crate::state_dir::StateDir;
 use crate::transition::advance;
@@ -75,6 +76,7 @@ pub(super) async fn reserve_row(
     driver: Arc<dyn Driver>,
     supervisor_pid: u32,
     boot_id: Option<String>,
+    timings: StartTimings,
 ) -> Result<SandboxRow, SupervisorError> {
     let mut spec = spec;
     let checked = tokio::task::spawn_blocking(move || {
@@ -85,6 +87,7 @@ pub(super) async fn reserve_row(
     });
     let spec = checked.await.map_err(|_| SupervisorError::Gone)??;
     driver.check(Arc::new(spec.clone())).await?;
+    timings.mark(StartStep::Checked);
     let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
     // What an earlier run of this name wrote goes; a restart by the policy keeps it.
     let key = row.spec.key.clone();
@@ -92,7 +95,9 @@ pub(super) async fn reserve_row(
     row.driver = Some(driver.name().to_owned());
     row.supervisor_pid = supervisor_pid;
     row.boot_id = boot_id;
-    record(&database, &row, Event::StartRequested).await
+    let row = record(&database, &row, Event::StartRequested).await?;
+    timings.mark(StartStep::Recorded);
+    Ok(row)
 }
 
 impl Supervisor {
@@ -104,6 +109,7 @@ impl Supervisor {
             runtime_dir: self.config.state_dir.runtime(key),
             vmm_log: self.config.state_dir.vmm_log(key),
             state_id: self.config.state_id.clone(),
+            timings: self.config.timings.of_live(key),
         }
     }
 
@@ -128,7 +134,8 @@ impl Supervisor {
         let child = self.children.entry(key.clone()).or_default();
         let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
             let (sandbox, faults) = (Some(key.clone()), faults.clone());
-            let config = LogConfig { sandbox, faults, ..LogConfig::new(log_path, row.spec.log, generation) };
+            let timings = launch.timings.clone();
+            let config = LogConfig { sandbox, faults, timings, ..LogConfig::new(log_path, row.spec.log, generation) };
             let lost = LogLost { key: key.clone(), generation };
             let supervisor = supervisor.clone();
             let on_down = move |reason| {
@@ -277,9 +284,12 @@ impl Supervisor {
         let driver = self.driver_of(&row);
         let database = self.config.database.clone();
         let key = key.clone();
+        let timings = StartTimings::requested();
+        self.config.timings.begin(&key, timings.clone());
         let start = async move {
             let driver = driver?;
             let row = record(&database, &row, Event::StartRequested).await?;
+            timings.mark(StartStep::Recorded);
             Ok::<_, SupervisorError>((row, driver))
         };
         ctx.spawn(start.into_actor(self).map(move |started, this, ctx| match started {

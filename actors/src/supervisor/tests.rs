@@ -21,6 +21,7 @@ use crate::hosting::host_on;
 use crate::intensity::RestartIntensity;
 use crate::monitor::StateChanged;
 use crate::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use crate::start_timings::{LatestTimings, StartStep};
 use crate::state::{ExitStatus, FailureReason, SandboxState};
 use crate::state_dir::StateDir;
 
@@ -34,6 +35,7 @@ struct Stage {
     arrivals: mpsc::UnboundedReceiver<FakeVmm>,
     dir: Arc<TempDir>,
     faults: Faults,
+    timings: LatestTimings,
     arbiters: Vec<Arbiter>,
 }
 
@@ -49,6 +51,7 @@ impl Stage {
         let faults = Faults::default();
         let database = Database::open(&state_dir.database()).await.unwrap();
         let database = host_on(&Arbiter::current(), move || database, |_| {});
+        let timings = LatestTimings::default();
         let config = SupervisorConfig {
             state_dir,
             state_id: format!("test-{}", dir.path().file_name().unwrap().to_string_lossy()),
@@ -60,10 +63,11 @@ impl Stage {
             open_files_limit: 1024,
             reserve: None,
             faults: faults.clone(),
+            timings: timings.clone(),
             intensity: RestartIntensity::default(),
         };
         let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {});
-        Self { supervisor, database, driver, arrivals, dir, faults, arbiters }
+        Self { supervisor, database, driver, arrivals, dir, faults, timings, arbiters }
     }
 
     fn spec(&self, name: &str) -> SandboxSpec {
@@ -169,6 +173,25 @@ fn a_whole_life_with_output_and_history() {
         let history = stage.database.send(ListTransitions(row.id)).await.unwrap().unwrap();
         let words: Vec<_> = history.iter().map(|step| (step.seq, step.state.status())).collect();
         assert_eq!(words, [(1, "STARTING"), (2, "RUNNING"), (3, "STOPPING"), (4, "STOPPED")]);
+        let timings = stage.timings.get(&key("a")).unwrap();
+        let steps: Vec<_> = timings.steps().iter().map(|timed| timed.step).collect();
+        // What no driver noted is left out, not made up.
+        let of_monitor = [
+            StartStep::Requested,
+            StartStep::Checked,
+            StartStep::Recorded,
+            StartStep::Running,
+            StartStep::WorkloadEnded,
+            StartStep::OutputComplete,
+            StartStep::ExitRecorded,
+            StartStep::VmmEnded,
+            StartStep::EndRecorded,
+            StartStep::Released,
+        ];
+        let without_output: Vec<_> = steps.iter().copied().filter(|step| *step != StartStep::FirstOutput).collect();
+        assert_eq!((without_output.as_slice(), steps.len()), (&of_monitor[..], of_monitor.len() + 1));
+        soon(stage.supervisor.send(RemoveSandbox { key: key("a"), force: false })).await.unwrap().unwrap();
+        assert!(stage.timings.get(&key("a")).is_none());
         stage.end();
     });
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::records::ProcessesRecord;
 use super::*;
+use crate::start_timings::StartTimings;
 use crate::state::ExitStatus;
 use test_support::*;
 
@@ -280,12 +281,12 @@ async fn specifications_that_lead_elsewhere_are_refused() {
     for name in ["", "..", "a/b", "exit", "commands", ".hidden", "a b", "stdout.out"] {
         let mut spec = home.spec(vec![shell("vmm", "")]);
         spec.fifos.push(name.to_owned());
-        let error = WaitedVmm::launch(&home.runtime(), &home.bin(), spec).await.unwrap_err();
+        let error = WaitedVmm::launch(&home.runtime(), &home.bin(), spec, &StartTimings::default()).await.unwrap_err();
         assert!(matches!(error, WaiterError::Invalid(_)), "{name:?}: {error}");
     }
     for roles in [&["vmm", "vmm"][..], &[], &["virtiofsd"], &["vmm", "waiter"], &["vmm", "a b"]] {
         let spec = home.spec(roles.iter().map(|role| shell(role, "")).collect());
-        let error = WaitedVmm::launch(&home.runtime(), &home.bin(), spec).await.unwrap_err();
+        let error = WaitedVmm::launch(&home.runtime(), &home.bin(), spec, &StartTimings::default()).await.unwrap_err();
         assert!(matches!(error, WaiterError::Invalid(_)), "{roles:?}: {error}");
     }
     assert!(!home.runtime().exists());
@@ -455,7 +456,7 @@ async fn a_hundred_waiters() {
     let launches = (0..100).map(|i| {
         let runtime = home.path().join(format!("run/{i}"));
         let (bin, spec) = (home.bin(), home.spec(vec![shell("vmm", &format!("echo {i}; exit {i}"))]));
-        async move { WaitedVmm::launch(&runtime, &bin, spec).await }
+        async move { WaitedVmm::launch(&runtime, &bin, spec, &StartTimings::default()).await }
     });
     let vmms = futures::future::try_join_all(launches).await.unwrap();
     let mut waiters = Vec::new();

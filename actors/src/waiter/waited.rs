@@ -19,6 +19,7 @@ use super::wire::{COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, W
 use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::process_identity::ProcessIdentity;
+use crate::start_timings::{StartStep, StartTimings};
 use crate::state::ExitStatus;
 
 /// How long a waiter that has the lock may take until it has recorded its processes.
@@ -66,15 +67,21 @@ impl WaitedVmm {
     /// # Errors
     /// [`WaiterError::Start`] when a program cannot be executed, [`WaiterError::Live`] when
     /// something runs in the directory; nothing is left running or on disk then.
-    pub async fn launch(runtime_dir: &Path, bin_dir: &Path, spec: WaiterSpec) -> Result<Self, WaiterError> {
+    pub async fn launch(
+        runtime_dir: &Path,
+        bin_dir: &Path,
+        spec: WaiterSpec,
+        timings: &StartTimings,
+    ) -> Result<Self, WaiterError> {
         check(&spec)?;
         let encoded =
             encode(&spec).ok_or_else(|| WaiterError::Invalid("arguments and environment are too large".into()))?;
         let (dir, bin, new) = (runtime_dir.to_owned(), bin_dir.to_owned(), spec.clone());
         let mut child = blocking(move || launch::spawn_new(&dir, &bin, &new)).await?;
+        timings.mark(StartStep::WaiterStarted);
 
         match launch::converse(&mut child, &encoded).await {
-            Some(Report::Ready) => {}
+            Some(Report::Ready) => timings.mark(StartStep::VmmStarted),
             report => return Err(launch::failed(runtime_dir, &spec, child, report).await),
         }
         let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());

@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use sandpen_actors::driver::{DriverError, ExecOutcome, VmmEvent};
 use sandpen_actors::spec::SandboxSpec;
+use sandpen_actors::start_timings::{StartStep, StartTimings};
 use sandpen_actors::state::FailureReason;
 use sandpen_guest::protocol::{
     Bytes, Exec, FrameReader, Garbage, GuestMessage, HostMessage, Message, Network, PowerOff, Rlimit, RootfsSource,
@@ -92,6 +93,7 @@ pub fn open(
     fifos: ControlFifos,
     mode: SessionMode,
     boot_limit: Duration,
+    timings: StartTimings,
 ) -> io::Result<(GuestSession, impl Future<Output = ()> + Send + 'static, mpsc::Receiver<VmmEvent>)> {
     let session = GuestSession(Arc::new(Handle {
         control: WritePort::new(fifos.control_in)?,
@@ -121,6 +123,7 @@ pub fn open(
         start,
         boot_limit,
         events: sender,
+        timings,
     };
     Ok((session, task.run(), receiver))
 }
@@ -270,6 +273,7 @@ struct Task {
     start: Option<Box<Start>>,
     boot_limit: Duration,
     events: mpsc::Sender<VmmEvent>,
+    timings: StartTimings,
 }
 
 impl Task {
@@ -335,9 +339,12 @@ impl Task {
         match step {
             Step::SendStart => {
                 let Some(mut start) = self.start.take() else { return Ok(()) };
+                self.timings.mark(StartStep::GuestReady);
                 start.wall_clock = wall_clock();
                 let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
-                self.session.0.control.write_at_once(&frame).await.map_err(internal)
+                self.session.0.control.write_at_once(&frame).await.map_err(internal)?;
+                self.timings.mark(StartStep::StartSent);
+                Ok(())
             }
             Step::ExecEnded { id, outcome } => {
                 let mut execs = self.session.0.execs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -349,6 +356,9 @@ impl Task {
             }
             Step::Tell(event) => {
                 let is_end = matches!(event, VmmEvent::WorkloadExited { .. } | VmmEvent::WorkloadNotStarted { .. });
+                if event == VmmEvent::WorkloadStarted {
+                    self.timings.mark(StartStep::WorkloadStarted);
+                }
                 if is_end {
                     self.session.0.over.cancel();
                 }

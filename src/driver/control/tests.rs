@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use proptest::prelude::*;
+use sandpen_actors::start_timings::StartTimings;
 use sandpen_actors::state::ExitStatus;
 use sandpen_guest::protocol::{ExitReport, GuestState, PROTOCOL_VERSION, StartFailure, StartFailureCode, WorkloadEnd};
 use tokio::task::JoinHandle;
@@ -77,7 +78,7 @@ fn begin(mode: SessionMode, limit: Duration, script: impl FnOnce(&mut Guest) + S
     let (guest_in, control_in) = pipe(false);
     let (guest_stdin, stdin_in) = pipe(false);
     let fifos = ControlFifos { control_out, control_in, stdin_in };
-    let (session, task, events) = open(fifos, mode, limit).unwrap();
+    let (session, task, events) = open(fifos, mode, limit, StartTimings::default()).unwrap();
     let mut guest = Guest {
         control_out: guest_out.into(),
         control_in: guest_in.into(),

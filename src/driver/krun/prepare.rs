@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::spec::{Network, SandboxSpec};
+use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{RootfsSource, Volume};
 
@@ -81,6 +82,7 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
     // The empty first root of a guest that makes its own is one device more.
     let shares = shares::find(&launch.spec, NAME, SHARES_MAX - usize::from(disk.is_some()))?;
     let kernel = guest_kernel(config, &launch.spec)?;
+    launch.timings.mark(StartStep::KernelReady);
     let rootfs = match &disk {
         None => RootfsSource::Current,
         Some(disk) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
+use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
@@ -71,6 +72,7 @@ impl Plan {
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
         let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), kernel.modules.as_ref(), &extra)
             .map_err(|source| failed("making the initramfs", source))?;
+        launch.timings.mark(StartStep::KernelReady);
         if let Some(disk) = &disk {
             disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
         }
@@ -108,6 +110,7 @@ impl Plan {
         };
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
+        launch.timings.mark(StartStep::RootReady);
         Ok(Self { launch, qemu: qemu.path, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
     }
 

@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sandpen_actors::driver::{DriverError, Vmm};
+use sandpen_actors::start_timings::StartTimings;
 use sandpen_actors::waiter::{open_fifo_read, prepare_runtime_dir};
 use sandpen_guest::protocol::{FrameError, FrameReader, Garbage, GuestMessage};
 use tokio::io::AsyncReadExt as _;
@@ -143,7 +144,10 @@ impl Template {
         .await?;
         let processes = plan.processes(&args, vec![path_of(&memory)])?;
         let waiter = waited::waiter_spec(plan.launch(), processes, &monitor_fifos());
-        let started = Started::new(runtime_dir.clone(), bin_dir, waiter, plan.cgroup(), "starting QEMU").await?;
+        // Its steps are no steps of the start, which waits for the whole.
+        let untold = StartTimings::default();
+        let started =
+            Started::new(runtime_dir.clone(), bin_dir, waiter, plan.cgroup(), "starting QEMU", untold).await?;
         let saved = tokio::select! {
             saved = save(&runtime_dir, plan.boot_limit) => saved,
             _ = started.waited().ended() => Err(TemplateError::Ended),
@@ -164,8 +168,8 @@ impl Template {
         let mut prepared = waited::blocking(move || planned.prepared(&args, inherited)).await?;
         prepared.waiter.fifos.extend(monitor_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
-        let waited::Prepared { waiter, start, boot_limit, cgroup } = prepared;
-        let started = Started::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU").await?;
+        let waited::Prepared { waiter, start, boot_limit, cgroup, timings } = prepared;
+        let started = Started::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU", timings).await?;
         let restored = tokio::select! {
             restored = restore(&runtime_dir) => restored,
             _ = started.waited().ended() => Err(TemplateError::Ended),

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sandpen_actors::driver::{Vmm, error_chain};
+use sandpen_actors::start_timings::StartStep;
 use sha2::{Digest as _, Sha256};
 
 use super::prepare::Plan;
@@ -70,6 +71,7 @@ impl Templates {
         };
         for _ in 0..FAILURES {
             let template = self.get(&key, plan, bin_dir).await?;
+            plan.launch().timings.mark(StartStep::TemplateReady);
             match template.restore(plan, bin_dir).await {
                 Ok(vmm) => return Some(vmm),
                 Err(error) => {

@@ -66,6 +66,7 @@ impl Host {
             spec: Arc::new(spec),
             generation: 1,
             state_id: "test".into(),
+            timings: sandpen_actors::start_timings::StartTimings::default(),
         }
     }
 

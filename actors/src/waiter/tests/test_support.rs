@@ -64,7 +64,13 @@ impl Home {
     }
 
     pub async fn launch(&self, processes: Vec<ProcessSpec>) -> Result<WaitedVmm, WaiterError> {
-        within(WaitedVmm::launch(&self.runtime(), &self.bin(), self.spec(processes))).await
+        within(WaitedVmm::launch(
+            &self.runtime(),
+            &self.bin(),
+            self.spec(processes),
+            &crate::start_timings::StartTimings::default(),
+        ))
+        .await
     }
 
     /// Everything that is in a FIFO now.
