@@ -298,6 +298,7 @@ impl Chaos {
             paused: false,
             waiter_killed: WaiterKilled::Never,
             complete: false,
+            final_length: None,
             verified: 0,
         });
         self.run(self.sandboxes.len() - 1);
@@ -308,6 +309,7 @@ impl Chaos {
         let sandbox = &mut self.sandboxes[at];
         sandbox.life = Life::Starting;
         sandbox.complete = false;
+        sandbox.final_length = None;
         sandbox.waiter_killed = WaiterKilled::Never;
         // No two starts of a name write the same line.
         let tried = u64::try_from(sandbox.starts.len()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,10 @@ impl Chaos {
                 });
             }
             let mut files = Files::open(&logs, &sandbox.name);
+            if let Some(length) = sandbox.final_length {
+                assert_eq!(files.length(), length, "the log of {} changed after its end", sandbox.name);
+                continue;
+            }
             let possible = sandbox.possible_lengths();
             if let Some([least, most]) = possible
                 && sandbox.life == Life::Live
@@ -66,6 +70,9 @@ impl Chaos {
                 );
             }
             self.report.bytes += compare(sandbox, &files);
+            if sandbox.life == Life::Ended {
+                sandbox.final_length = Some(sandbox.verified);
+            }
         }
     }
 
@@ -187,16 +194,39 @@ fn compare(sandbox: &mut Sandbox, files: &Files) -> u64 {
     sandbox.verified - from
 }
 
+/// The files of a log, the current one first. A rotation that was cut off leaves one number free.
+fn all_files(logs: &std::path::Path, name: &str) -> Vec<File> {
+    let mut files = Vec::new();
+    let mut missing = 0;
+    for number in 0.. {
+        let suffix = if number == 0 { String::new() } else { format!(".{number}") };
+        match File::open(logs.join(format!("{name}.log{suffix}"))) {
+            Ok(file) => {
+                files.push(file);
+                missing = 0;
+            }
+            Err(_) if missing == 2 => break,
+            Err(_) => missing += 1,
+        }
+    }
+    files
+}
+
 /// A log's files, oldest first, as one row of bytes. Nothing was rotated away.
 pub struct Files(Vec<(u64, u64, File)>);
 
 impl Files {
     pub fn open(logs: &std::path::Path, name: &str) -> Self {
-        let current = logs.join(format!("{name}.log"));
-        let mut files: Vec<_> = std::iter::once(current)
-            .chain((1..).map(|number| logs.join(format!("{name}.log.{number}"))))
-            .map_while(|path| File::open(path).ok())
-            .collect();
+        // A rotation meanwhile would show a file twice, or not at all. It makes another file the current one.
+        let inodes = |files: &[File]| files.iter().map(|file| file.metadata().unwrap().ino()).collect::<Vec<_>>();
+        let mut files = all_files(logs, name);
+        loop {
+            let again = all_files(logs, name);
+            if inodes(&files) == inodes(&again) {
+                break;
+            }
+            files = again;
+        }
         files.reverse();
         let mut from = 0;
         let placed = files.into_iter().map(|file| {

@@ -76,6 +76,8 @@ pub struct Sandbox {
     pub waiter_killed: WaiterKilled,
     /// It said that it wrote everything.
     pub complete: bool,
+    /// How long its log was when it was first looked at after the end. It stays so.
+    pub final_length: Option<u64>,
     /// Bytes of its log that were compared.
     pub verified: u64,
 }
