@@ -9,6 +9,7 @@ mod disk;
 mod loop_disk;
 mod support;
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -240,6 +241,51 @@ fn a_process_without_file_descriptors_refuses_new_sandboxes_and_logs_on_afterwar
     home.ok(&["kill", &started[0]]);
     until("the end of the fault is recorded", || edges(&home, "open_files").1 > 0);
     assert!(output(run(&home, "again", "true")).status.success());
+}
+
+/// Sets how many processes and threads the user of a daemon may have before the daemon can make no more.
+fn limit_processes(home: &Home, daemon: u32, limit: &str) {
+    let mut command = Command::new("prlimit");
+    // Only the soft limit, which the user may raise again.
+    command.args(["--pid", &daemon.to_string(), &format!("--nproc={limit}:")]);
+    command.uid(home.uid()).gid(home.uid());
+    assert!(output(command).status.success());
+}
+
+#[test]
+fn a_host_without_room_for_another_process_fails_new_sandboxes_and_harms_none_that_runs() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: the limit is of a user's processes, and this one has others");
+        return;
+    }
+    let home = Home::of_ordinary_user();
+    let go = home.state().parent().unwrap().join("go");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done; echo late; exec sleep 1000", go.display());
+    assert!(output(run(&home, "a", &script)).status.success());
+    let pid = home.inspect("a")["microvm_pid"].clone();
+    let daemon = home.daemon_pid();
+    limit_processes(&home, daemon, "1");
+    let failed = output(run(&home, "b", "true"));
+    let failed = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(failed.contains("Resource temporarily unavailable"), "{failed}");
+    assert_eq!(home.inspect("b")["failure_kind"], "spawn_failed");
+    assert_eq!(metric(&home, "sandpen_fault_active{fault=\"processes\"}"), 1);
+    assert_eq!(metric(&home, "sandpen_start_failures_total"), 1);
+    std::fs::write(go, "").unwrap();
+    until("the output is on file", || home.log("a") == b"late\n");
+    let row = home.inspect("a");
+    assert_eq!((&row["state"], &row["microvm_pid"]), (&"RUNNING".into(), &pid));
+    assert_eq!(edges(&home, "processes"), (1, 0));
+    // Room again, which is found without another request.
+    limit_processes(&home, daemon, "10000");
+    until("the end of the fault is recorded", || edges(&home, "processes").1 > 0);
+    assert!(output(run(&home, "b", "true")).status.success());
+    assert_eq!(home.daemon_pid(), daemon);
+    assert_eq!(metric(&home, "sandpen_faults_total{fault=\"processes\"}"), 1);
+    let restarts = ["supervisor", "database", "monitor", "log_writer"]
+        .map(|actor| metric(&home, &format!("sandpen_actor_restarts_total{{actor=\"{actor}\"}}")));
+    assert_eq!(restarts, [0; 4]);
+    home.ok(&["kill", "a"]);
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub enum Counter {
     FaultStorageFailed,
     FaultDatabaseLocked,
     FaultOpenFiles,
+    FaultProcesses,
     FaultClockJumped,
     EventsDropped,
     LeftUnrecorded,
@@ -57,7 +58,7 @@ pub struct CounterName {
 
 impl Counter {
     /// All, those of one name together, in the order of the enum.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Starts,
         Self::Restarts,
         Self::RefusedSpec,
@@ -88,6 +89,7 @@ impl Counter {
         Self::FaultStorageFailed,
         Self::FaultDatabaseLocked,
         Self::FaultOpenFiles,
+        Self::FaultProcesses,
         Self::FaultClockJumped,
         Self::EventsDropped,
         Self::LeftUnrecorded,
@@ -126,6 +128,7 @@ impl Counter {
             Self::FaultStorageFailed => ("sandpen_faults_total", Some(("fault", "storage_failed"))),
             Self::FaultDatabaseLocked => ("sandpen_faults_total", Some(("fault", "database_locked"))),
             Self::FaultOpenFiles => ("sandpen_faults_total", Some(("fault", "open_files"))),
+            Self::FaultProcesses => ("sandpen_faults_total", Some(("fault", "processes"))),
             Self::FaultClockJumped => ("sandpen_faults_total", Some(("fault", "clock_jumped"))),
             Self::EventsDropped => ("sandpen_events_dropped_total", None),
             Self::LeftUnrecorded => ("sandpen_left_unrecorded_total", None),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use tokio::sync::mpsc;
 
@@ -104,18 +105,24 @@ pub struct FakeDriver {
     launched: mpsc::UnboundedSender<FakeVmm>,
     living: Arc<Mutex<HashMap<PathBuf, Arc<Shared>>>>,
     refuse: Arc<Mutex<Option<String>>>,
+    hinder: Arc<Mutex<Option<Errno>>>,
 }
 
 impl FakeDriver {
     /// The driver and where its microVMs arrive.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<FakeVmm>) {
         let (launched, arrivals) = mpsc::unbounded_channel();
-        (Self { launched, living: Arc::default(), refuse: Arc::default() }, arrivals)
+        (Self { launched, living: Arc::default(), refuse: Arc::default(), hinder: Arc::default() }, arrivals)
     }
 
     /// From now on launches fail with these words (`None`: they work again).
     pub fn refuse(&self, words: Option<&str>) {
         *lock(&self.refuse) = words.map(str::to_owned);
+    }
+
+    /// From now on adoptions fail with this error of the system (`None`: they work again).
+    pub fn hinder_adoption(&self, errno: Option<Errno>) {
+        *lock(&self.hinder) = errno;
     }
 
     /// Nothing of the microVM in this runtime directory is left.
@@ -185,7 +192,12 @@ impl Driver for FakeDriver {
 
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let shared = lock(&self.living).get(&launch.runtime_dir).cloned();
+        let hinder = *lock(&self.hinder);
         async move {
+            if let Some(errno) = hinder {
+                let source = std::io::Error::from(errno);
+                return Err(DriverError::Launch { step: "finding a fake microVM".to_owned(), source: source.into() });
+            }
             let shared = shared.ok_or(DriverError::Gone)?;
             let vmm = shared.hand_over()?;
             let _ = shared.asked.send(Asked::Adopted);

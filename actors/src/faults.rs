@@ -46,14 +46,23 @@ pub enum Fault {
     DatabaseLocked,
     /// This process has too few file descriptors for another sandbox.
     OpenFiles,
+    /// No process and no thread can be made: a limit is reached, or there is no memory.
+    Processes,
     /// Somebody set the clock.
     ClockJumped,
 }
 
 impl Fault {
     /// All.
-    pub const ALL: [Self; 6] =
-        [Self::DiskFull, Self::ReadOnly, Self::StorageFailed, Self::DatabaseLocked, Self::OpenFiles, Self::ClockJumped];
+    pub const ALL: [Self; 7] = [
+        Self::DiskFull,
+        Self::ReadOnly,
+        Self::StorageFailed,
+        Self::DatabaseLocked,
+        Self::OpenFiles,
+        Self::Processes,
+        Self::ClockJumped,
+    ];
 
     /// Its word, in events and labels.
     pub fn as_str(self) -> &'static str {
@@ -68,6 +77,7 @@ impl Fault {
             Self::StorageFailed => Counter::FaultStorageFailed,
             Self::DatabaseLocked => Counter::FaultDatabaseLocked,
             Self::OpenFiles => Counter::FaultOpenFiles,
+            Self::Processes => Counter::FaultProcesses,
             Self::ClockJumped => Counter::FaultClockJumped,
         }
     }
@@ -91,6 +101,17 @@ impl Fault {
     pub fn of_causes(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         causes.find_map(|cause| cause.downcast_ref::<io::Error>()).map(Self::of_io)
+    }
+
+    /// What the host lacks for a microVM to be made or found, where that is the cause; it may pass.
+    pub fn of_lack(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let cause = causes.find_map(|cause| cause.downcast_ref::<io::Error>())?;
+        match cause.raw_os_error().map(Errno::from_raw)? {
+            Errno::EMFILE | Errno::ENFILE => Some(Self::OpenFiles),
+            Errno::EAGAIN | Errno::ENOMEM => Some(Self::Processes),
+            _ => None,
+        }
     }
 
     /// What SQLite's refusal means; `None` when it is no fault of the host.
@@ -124,6 +145,10 @@ pub enum Place {
     StateDir,
     /// This process.
     Process,
+    /// The start of a microVM.
+    Start,
+    /// A microVM that is looked for, by its runtime directory.
+    Adoption(PathBuf),
 }
 
 /// What the recorder is given.

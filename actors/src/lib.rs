@@ -36,6 +36,7 @@ pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
 pub mod process_identity;
+pub mod reading;
 pub mod room;
 pub mod spec;
 pub mod start_timings;

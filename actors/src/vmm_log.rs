@@ -18,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::log_writer::registration::{Registration, register};
+use crate::reading::off_this_thread;
 
 /// Most bytes of one chunk.
 const CHUNK_MAX: usize = 64 << 10;
@@ -98,7 +99,7 @@ impl VmmLogReader {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    off_this_thread(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn open(path: &Path) -> io::Result<Option<File>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
+use sandpen_actors::reading::off_this_thread;
 use sandpen_actors::spec::{ConfigName, DiskName, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
@@ -131,7 +132,7 @@ async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Reject
     let key = key(path)?;
     let row = shared.handle.get(&key).await?.ok_or_else(|| Rejection::not_found(&key))?;
     let runtime_dir = shared.handle.state_dir().runtime(&key);
-    let confinement = web::block(move || confine::read(&runtime_dir)).await;
+    let confinement = off_this_thread(move || confine::read(&runtime_dir)).await;
     let confinement = confinement.map_err(|e| Rejection::from_error("internal", &e))?;
     Ok(HttpResponse::Ok().json(Sandbox { confinement, ..full_view(&shared, &row) }))
 }

@@ -120,7 +120,7 @@ impl SandpenError {
 /// The code of a fault that keeps something from being written.
 fn storage_code(fault: Fault) -> &'static str {
     match fault {
-        Fault::DiskFull | Fault::OpenFiles => "no_room",
+        Fault::DiskFull | Fault::OpenFiles | Fault::Processes => "no_room",
         Fault::ReadOnly => "read_only",
         Fault::DatabaseLocked => "database_busy",
         Fault::StorageFailed | Fault::ClockJumped => "internal",

@@ -16,6 +16,7 @@ mod events;
 mod handle;
 mod lock;
 mod output;
+mod runtime;
 mod thread;
 mod vmm_log;
 

@@ -19,6 +19,7 @@ use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Leftover, Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
 
 use super::builder::StartError;
+use super::runtime;
 
 /// Threads for log writers. Moving bytes is the kernel's work; two keep a slow disk of one log from
 /// holding up all others.
@@ -50,8 +51,11 @@ pub(super) fn start(state_dir: StateDir, settings: Settings) -> Result<Started, 
     let thread = std::thread::Builder::new()
         .name("sandpen".to_owned())
         .spawn(move || {
-            let system = System::new();
-            system.block_on(run(state_dir, settings, &ready, stopped));
+            let runtime = match runtime::make() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
+            };
+            System::with_tokio_rt(|| runtime).block_on(run(state_dir, settings, &ready, stopped));
         })
         .map_err(StartError::Thread)?;
     match is_ready.recv() {
@@ -71,8 +75,16 @@ pub(super) fn start(state_dir: StateDir, settings: Settings) -> Result<Started, 
 
 /// Lives until `stopped` resolves: `shutdown`, or the owner was dropped.
 async fn run(state_dir: StateDir, settings: Settings, ready: &mpsc::SyncSender<Ready>, stopped: oneshot::Receiver<()>) {
-    let database_arbiter = Arbiter::new();
-    let log_arbiters: Vec<Arbiter> = (0..LOG_ARBITERS).map(|_| Arbiter::new()).collect();
+    let arbiter = || Arbiter::try_with_tokio_rt(runtime::make);
+    let made = arbiter().and_then(|database| {
+        let logs: Vec<_> = (0..LOG_ARBITERS).map(|_| arbiter()).collect::<Result<_, _>>()?;
+        Ok((database, logs))
+    });
+    let (database_arbiter, log_arbiters) = match made {
+        Ok(made) => made,
+        // Those that were made end with the System.
+        Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
+    };
     match make_actors(&state_dir, settings, &database_arbiter, &log_arbiters).await {
         Ok(actors) => {
             let _ = ready.send(Ok(actors));

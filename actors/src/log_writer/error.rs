@@ -80,7 +80,7 @@ pub enum LogError {
     },
     /// The runtime of the reader ended, or a read panicked.
     #[error("reading the log was cut off")]
-    ReadCutOff(#[source] tokio::task::JoinError),
+    ReadCutOff(#[source] tokio::sync::oneshot::error::RecvError),
 }
 
 impl LogError {

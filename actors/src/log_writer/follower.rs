@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::segment::{self, Chain, Cursor, Hold, SEGMENTS_HELD, Segment};
 use super::{FollowFrom, LogError, StreamTotals};
 use crate::driver::OutputStream;
+use crate::reading::off_this_thread;
 
 /// A piece of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +218,7 @@ impl LogFollower {
 
     async fn read(&mut self, segment: Arc<Segment>, cursor: Cursor, limit: u64) -> Result<(), LogError> {
         let position = self.position;
-        let read = tokio::task::spawn_blocking(move || {
+        let read = off_this_thread(move || {
             let result = segment.read(cursor, position, limit);
             (segment, result)
         });

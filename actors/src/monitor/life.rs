@@ -17,6 +17,7 @@ use crate::clock::{process_age, run_time};
 use crate::counters::Counter;
 use crate::database::RecordHealth;
 use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
+use crate::faults::{Fault, Place};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
 use crate::start_timings::StartStep;
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
@@ -24,6 +25,8 @@ use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, St
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
 /// QEMU's or libkrun's hands then, which takes microseconds; seconds mean that the guest lied.
 const MISSING_BYTES_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before a microVM is looked for again that could not be found for lack of something.
+const ADOPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long passing a message to the guest may take before the VMM is told instead.
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
 /// Grace of a workload that reached its time limit or is unhealthy.
@@ -109,8 +112,8 @@ impl Life {
     async fn tell(&mut self) -> Result<(), Interrupted> {
         let made = match self.config.mode {
             StartMode::Launch => self.config.driver.launch(self.config.launch.clone()).await,
-            StartMode::Adopt => self.config.driver.adopt(self.config.launch.clone()).await,
-            StartMode::Resume => match self.config.driver.adopt(self.config.launch.clone()).await {
+            StartMode::Adopt => self.adopt().await,
+            StartMode::Resume => match self.adopt().await {
                 // A microVM that ran would have left its waiter.
                 Err(DriverError::Gone) if self.config.row.state == SandboxState::Starting => {
                     self.config.driver.launch(self.config.launch.clone()).await
@@ -140,12 +143,30 @@ impl Life {
         self.finish(&*process, status).await
     }
 
+    /// Finds the microVM. It runs, so what the host lacks for the moment is waited for; a stop waits too.
+    async fn adopt(&self) -> Result<Vmm, DriverError> {
+        let place = Place::Adoption(self.config.launch.runtime_dir.clone());
+        loop {
+            let found = self.config.driver.adopt(self.config.launch.clone()).await;
+            let lack = found.as_ref().err().and_then(|error| Fault::of_lack(error).zip(Some(error.chain())));
+            let Some((fault, message)) = lack else {
+                self.config.faults.well(&place);
+                return found;
+            };
+            self.config.faults.met(place.clone(), fault, &message);
+            tokio::time::sleep(ADOPT_PAUSE).await;
+        }
+    }
+
     /// Nothing to watch: the start failed, or nothing is left of an earlier microVM.
     async fn end_without_vmm(&mut self, error: &DriverError) -> Result<(), Interrupted> {
         let is_new = self.config.mode != StartMode::Adopt && self.config.row.state == SandboxState::Starting;
         match (is_new, error) {
             (true, error) => {
                 self.config.faults.count(Counter::StartFailures);
+                if let Some(fault) = Fault::of_lack(error) {
+                    self.config.faults.met(Place::Start, fault, &error.chain());
+                }
                 let reason = FailureReason::SpawnFailed { message: error.chain() };
                 self.close_log().await?;
                 self.apply(Event::SpawnFailed(reason)).await

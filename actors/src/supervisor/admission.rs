@@ -1,7 +1,7 @@
 //! Whether there is room for one more sandbox. New work is refused before old work lacks something.
 //!
 //! ```text
-//!   start ─▶ descriptors? ─▶ disk? ─▶ row          refused ─▶ counted, fault begins
+//!   start ─▶ descriptors? ─▶ disk? ─▶ row ─▶ process?     refused or failed ─▶ counted, fault begins
 //!                                                     └─ looked again every 5 s ─▶ room: fault ends
 //! ```
 
@@ -75,7 +75,8 @@ impl Supervisor {
         self.config.faults.count(counter);
     }
 
-    fn look_again(&mut self, ctx: &mut Context<Self>) {
+    /// Looks later whether faults that nobody else meets again have ended.
+    pub(super) fn look_again(&mut self, ctx: &mut Context<Self>) {
         if self.watches_room {
             return;
         }
@@ -91,7 +92,12 @@ impl Supervisor {
                 if room.is_ok() {
                     this.config.faults.well(&Place::StateDir);
                 }
-                if files.is_err() || room.is_err() {
+                // The least that a start needs; what a single one of them lacked is no fault that lasts.
+                let process = std::thread::Builder::new().spawn(|| ());
+                if files.is_ok() && process.is_ok() {
+                    this.config.faults.well(&Place::Start);
+                }
+                if files.is_err() || room.is_err() || process.is_err() {
                     this.look_again(ctx);
                 }
             }));

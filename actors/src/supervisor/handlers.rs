@@ -20,7 +20,7 @@ use crate::hosting::DownReason;
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::start_timings::StartTimings;
-use crate::state::{SandboxState, StoppedBy};
+use crate::state::{FailureReason, SandboxState, StoppedBy};
 
 /// How long the last events may take to be recorded when everything ends.
 const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -334,8 +334,11 @@ impl Handler<crate::testing_panic::InjectPanic> for Supervisor {
 impl Handler<StateChanged> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, StateChanged { row }: StateChanged, _: &mut Self::Context) {
+    fn handle(&mut self, StateChanged { row }: StateChanged, ctx: &mut Self::Context) {
         self.note_row(&row);
+        if let SandboxState::Failed { reason: FailureReason::SpawnFailed { .. }, .. } = row.state {
+            self.look_again(ctx);
+        }
     }
 }
 

@@ -116,6 +116,9 @@ impl Supervisor {
             self.resume_child(&key, row, ctx);
         }
         self.linger_on(rows.values(), ctx);
+        if !self.config.faults.active().is_empty() {
+            self.look_again(ctx);
+        }
     }
 
     fn resume_child(&mut self, key: &SandboxKey, row: Option<SandboxRow>, ctx: &mut Context<Self>) {

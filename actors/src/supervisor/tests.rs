@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, Context, Handler, System};
+use nix::errno::Errno;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -16,7 +17,7 @@ use super::*;
 use crate::database::{Database, GetSandbox, ListTransitions, SandboxRow};
 use crate::driver::{Drivers, OutputStream, VmmEvent};
 use crate::fake_driver::{Asked, FakeDriver, FakeVmm};
-use crate::faults::Faults;
+use crate::faults::{Fault, Faults};
 use crate::hosting::host_on;
 use crate::intensity::RestartIntensity;
 use crate::monitor::StateChanged;
@@ -395,6 +396,31 @@ fn a_microvm_whose_row_cannot_be_read_when_its_monitor_is_lost_is_adopted_when_i
         exit(&mut vmm, 0, b"").await;
         assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
         stage.end();
+    });
+}
+
+#[test]
+fn a_microvm_that_cannot_be_found_for_lack_of_descriptors_or_processes_is_not_given_up() {
+    on_stage(|| async {
+        for (errno, fault) in [(Errno::EMFILE, Fault::OpenFiles), (Errno::EAGAIN, Fault::Processes)] {
+            let mut stage = Stage::new().await;
+            let mut vmm = stage.running(stage.spec("a")).await;
+            stage.driver.hinder_adoption(Some(errno));
+            vmm.hang_up();
+            let was_tried = async {
+                while stage.faults.counters().value(fault.counter()) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon(was_tried).await;
+            assert_eq!(stage.row("a").await.state, SandboxState::Running);
+            stage.driver.hinder_adoption(None);
+            assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Adopted));
+            assert_eq!(stage.faults.active(), []);
+            exit(&mut vmm, 0, b"").await;
+            assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+            stage.end();
+        }
     });
 }
 
