@@ -190,6 +190,10 @@ fn a_vmm_that_is_stopped_by_a_signal_stays_running_and_can_be_ended() {
     home.ok(&["stop", "--time", "1", "a"]);
     let row = home.inspect("a");
     assert_eq!((&row["state"], &row["exit_signal"]), (&"STOPPED".into(), &9.into()), "{row:#}");
+    let told = || events(&home).into_iter().filter(|(kind, _)| kind == "vmm_suspended").collect::<Vec<_>>();
+    until("it is recorded", || !told().is_empty());
+    assert_eq!(told(), [("vmm_suspended".to_owned(), serde_json::json!({ "pid": pid }))]);
+    assert_eq!(metric(&home, "sandpen_vmms_suspended_total"), 1);
 }
 
 /// A command that starts the daemon where it has to live with `limits` of the shell's `ulimit`.

@@ -43,6 +43,7 @@ pub enum Counter {
     FaultOpenFiles,
     FaultProcesses,
     FaultClockJumped,
+    VmmsSuspended,
     EventsDropped,
     LeftUnrecorded,
 }
@@ -58,7 +59,7 @@ pub struct CounterName {
 
 impl Counter {
     /// All, those of one name together, in the order of the enum.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Starts,
         Self::Restarts,
         Self::RefusedSpec,
@@ -91,6 +92,7 @@ impl Counter {
         Self::FaultOpenFiles,
         Self::FaultProcesses,
         Self::FaultClockJumped,
+        Self::VmmsSuspended,
         Self::EventsDropped,
         Self::LeftUnrecorded,
     ];
@@ -130,6 +132,7 @@ impl Counter {
             Self::FaultOpenFiles => ("sandpen_faults_total", Some(("fault", "open_files"))),
             Self::FaultProcesses => ("sandpen_faults_total", Some(("fault", "processes"))),
             Self::FaultClockJumped => ("sandpen_faults_total", Some(("fault", "clock_jumped"))),
+            Self::VmmsSuspended => ("sandpen_vmms_suspended_total", None),
             Self::EventsDropped => ("sandpen_events_dropped_total", None),
             Self::LeftUnrecorded => ("sandpen_left_unrecorded_total", None),
         };
@@ -152,6 +155,7 @@ impl Counter {
                 "Failed attempts to record a state change or an event, which were repeated."
             }
             "sandpen_faults_total" => "Faults of the host that began, by kind.",
+            "sandpen_vmms_suspended_total" => "VMM processes that did not answer and were found suspended by a signal.",
             "sandpen_events_dropped_total" => "Events that were never recorded: too many waited for a disk with room.",
             "sandpen_left_unrecorded_total" => "Sandboxes whose end is left to the next orchestrator to record.",
             _ => "",

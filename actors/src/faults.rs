@@ -257,8 +257,8 @@ impl Faults {
         }
     }
 
-    /// An event of one sandbox's log.
-    pub fn tell_of_log(&self, sandbox: Option<&SandboxKey>, happening: Happening) {
+    /// An event of one sandbox.
+    pub fn tell_of_sandbox(&self, sandbox: Option<&SandboxKey>, happening: Happening) {
         self.tell(RecordEvent::now(sandbox.cloned(), happening));
     }
 

@@ -49,13 +49,26 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = match fs::read(format!("/proc/{pid}/stat")) {
+/// Whether a signal or a debugger has suspended it.
+///
+/// # Errors
+/// As [`ProcessIdentity::of`].
+pub fn is_suspended(pid: u32) -> io::Result<bool> {
+    // Field 3, the first one after the name.
+    let letter = |stat: &[u8]| stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2).copied());
+    Ok(matches!(letter(&stat(pid)?), Some(b'T' | b't')))
+}
+
+fn stat(pid: u32) -> io::Result<Vec<u8>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
         // The process was reaped between open and read.
-        Err(error) if error.raw_os_error() == Some(3) => return Err(io::ErrorKind::NotFound.into()),
-        stat => stat?,
-    };
-    parse_start_time(&stat)
+        Err(error) if error.raw_os_error() == Some(3) => Err(io::ErrorKind::NotFound.into()),
+        stat => stat,
+    }
+}
+
+fn start_time(pid: u32) -> io::Result<u64> {
+    parse_start_time(&stat(pid)?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time")))
 }
 

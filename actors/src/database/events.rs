@@ -75,6 +75,11 @@ pub enum Happening {
         /// How the last failure ended, and the last of what it wrote.
         output: String,
     },
+    /// The VMM process does not do what it was asked, because a signal has suspended it.
+    VmmSuspended {
+        /// The process.
+        pid: u32,
+    },
     /// An orchestrator took the state directory.
     OrchestratorStarted {
         /// Its process.

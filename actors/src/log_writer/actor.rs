@@ -157,7 +157,7 @@ impl LogWriter {
             self.trouble = None;
             tracing::info!(log = ?self.store.path(), "the log can be written again");
             self.config.faults.well(&self.place());
-            self.config.faults.tell_of_log(self.config.sandbox.as_ref(), Happening::LogRecovered {});
+            self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), Happening::LogRecovered {});
         }
     }
 
@@ -186,7 +186,7 @@ impl LogWriter {
 
     pub(super) fn tell(&self, event: &LogFailed) {
         let failed = Happening::LogFailed { message: event.message.clone() };
-        self.config.faults.tell_of_log(self.config.sandbox.as_ref(), failed);
+        self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), failed);
         for subscriber in &self.subscribers {
             if let Some(recipient) = &subscriber.failed {
                 recipient.do_send(event.clone());
@@ -205,7 +205,7 @@ impl LogWriter {
                 }
                 Note::RotationWorks => {
                     tracing::info!(?log, "the log can be rotated again");
-                    self.config.faults.tell_of_log(self.config.sandbox.as_ref(), Happening::LogRecovered {});
+                    self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), Happening::LogRecovered {});
                 }
                 Note::Lost(lost_bytes) => {
                     tracing::warn!(?log, lost_bytes, "the log file lacks bytes that had been written to it");

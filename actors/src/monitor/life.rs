@@ -16,7 +16,7 @@ use super::{MonitorConfig, MonitorError, StartMode};
 use crate::clock::{process_age, run_time};
 use crate::counters::Counter;
 use crate::database::RecordHealth;
-use crate::driver::{DriverError, ExecOutcome, Vmm, VmmEvent, VmmProcess};
+use crate::driver::{DriverError, ExecOutcome, ExecStatus, Vmm, VmmEvent, VmmProcess};
 use crate::faults::{Fault, Place};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
 use crate::start_timings::StartStep;
@@ -74,6 +74,8 @@ pub(super) struct Life {
     pub(super) ending: Option<Ending>,
     /// Stops that were carried out while something else was being recorded.
     pub(super) asked: Asked,
+    /// Whether its VMM process was found suspended last.
+    pub(super) suspended: bool,
     /// Since when the workload runs, by the clock that nobody sets.
     pub(super) runs_since: Option<Instant>,
 }
@@ -97,6 +99,7 @@ impl Life {
             checking: None,
             ending: None,
             asked: Asked::default(),
+            suspended: false,
             runs_since: None,
         }
     }
@@ -210,7 +213,7 @@ impl Life {
                 }
                 Some(answer) = checking => {
                     self.checking = None;
-                    self.on_checked(answer).await?;
+                    self.on_checked(process, answer).await?;
                 }
                 Some(()) = timer => self.on_due(process).await?,
             }
@@ -330,7 +333,11 @@ impl Life {
     }
 
     async fn on_due(&mut self, process: &dyn VmmProcess) -> Result<(), Interrupted> {
-        match self.deadlines.take_due(Instant::now()) {
+        let due = self.deadlines.take_due(Instant::now());
+        if due.is_some() {
+            self.tell_if_suspended(process).await;
+        }
+        match due {
             Some(Due::TimeLimit) => {
                 let limit = self.config.row.spec.timeout.unwrap_or_default();
                 let event = Event::Faulted(FailureReason::TimedOut { limit });
@@ -351,7 +358,14 @@ impl Life {
         }
     }
 
-    async fn on_checked(&mut self, answer: Result<ExecOutcome, String>) -> Result<(), Interrupted> {
+    async fn on_checked(
+        &mut self,
+        process: &dyn VmmProcess,
+        answer: Result<ExecOutcome, String>,
+    ) -> Result<(), Interrupted> {
+        if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ExecStatus::Ended(_))) {
+            self.tell_if_suspended(process).await;
+        }
         let Some(health) = &mut self.health else { return Ok(()) };
         let crash = health.take(&answer, Instant::now());
         let now = health.state().clone();

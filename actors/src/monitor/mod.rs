@@ -20,6 +20,7 @@ mod health;
 mod life;
 mod messages;
 mod recording;
+mod suspension;
 
 pub use actor::{Monitor, MonitorConfig, StartMode};
 pub use messages::*;

@@ -67,6 +67,7 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
         Happening::HealthChanged { status: HealthStatus::Starting, output, .. } => format!("starting: {output}"),
         Happening::HealthChanged { status: HealthStatus::Healthy, .. } => "healthy".to_owned(),
         Happening::HealthChanged { failures, output, .. } => format!("failing, {failures} in a row: {output}"),
+        Happening::VmmSuspended { pid } => format!("process {pid} does not answer: a signal has suspended it"),
         Happening::Removed { generation } => format!("after {generation} starts"),
         Happening::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
         Happening::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),
