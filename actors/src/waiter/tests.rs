@@ -33,6 +33,27 @@ async fn an_exit_code_and_the_last_output_come_through() {
 }
 
 #[tokio::test]
+async fn an_end_that_cannot_be_recorded_is_recorded_when_it_can() {
+    let home = Home::new();
+    let vmm = home.launch(vec![shell("vmm", "read line < control.in; exit 42")]).await.unwrap();
+    // A directory in the way: the disk takes nothing under this name.
+    let in_the_way = home.runtime().join("exit");
+    fs::create_dir(&in_the_way).unwrap();
+    home.write("control.in", b"go\n");
+    let words = home.runtime().join("waiter.err");
+    let was_tried = async {
+        while !fs::read_to_string(&words).unwrap().contains("trying again") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within(was_tried).await;
+    assert!(fs::exists(format!("/proc/{}", vmm.pid())).unwrap(), "not reaped before its end is durable");
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(within(vmm.ended()).await.status, ExitStatus::Code(42));
+    vmm.release().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_signal_is_told_from_a_code() {
     let home = Home::new();
     let vmm = home.launch(vec![shell("vmm", "exec sleep 1000")]).await.unwrap();
