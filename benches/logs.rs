@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use report::Report;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::process_driver::{self, ProcessDriver};
-use sandpen::actors::spec::{DriverChoice, LogLimits, Rootfs, SandboxName, SandboxSpec};
+use sandpen::actors::spec::{DriverChoice, LogBacklog, LogLimits, Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state_dir::StateDir;
 use sandpen::{Handle, Sandpen};
 
@@ -34,7 +34,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The argument with which this program is a writer; bytes of one write and how many writes follow.
 const WRITER: &str = "--as-writer";
 /// Bytes of a log file, and how many old ones are kept.
-const LIMITS: LogLimits = LogLimits { max_bytes: 10 << 20, keep: 5 };
+const LIMITS: LogLimits = LogLimits { max_bytes: 10 << 20, keep: 5, backlog: LogBacklog::Block };
 
 struct Case {
     name: &'static str,

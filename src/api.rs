@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use sandpen_actors::database::{HealthState, RecordTransition, SandboxRow};
 use sandpen_actors::spec::{
-    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, HealthCheck, Network, PublishedPort, RestartBackoff,
-    RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, Network, PublishedPort,
+    RestartBackoff, RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
 };
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState, StoppedBy};
 use sandpen_actors::state_dir::StateDir;
@@ -142,6 +142,11 @@ pub struct Sandbox {
     pub root_device: RootDevice,
     /// The file of its own guest kernel; null for the driver's.
     pub kernel: Option<PathBuf>,
+    /// What happens to output while the log cannot be written.
+    pub log_backlog: LogBacklog,
+    /// What of its latest start's output was dropped, as far as the log is marked; null in lists, and with
+    /// `block`.
+    pub log_dropped: Option<DroppedBytes>,
     /// Where the time of its latest start went; null in lists, and where this daemon never had it live.
     pub timings: Option<Timings>,
 }
@@ -199,6 +204,8 @@ impl Sandbox {
             disk: dir.disk(spec).map(|path| SandboxDisk::new(&spec.disk, path)),
             root_device: spec.root_device,
             kernel: spec.kernel.clone(),
+            log_backlog: spec.log.backlog,
+            log_dropped: None,
             timings: None,
         }
     }
@@ -233,6 +240,15 @@ impl Sandbox {
             Some(_) => FAILED,
         }
     }
+}
+
+/// Output that was dropped, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedBytes {
+    /// Of stdout.
+    pub stdout: u64,
+    /// Of stderr.
+    pub stderr: u64,
 }
 
 /// The disk of a sandbox.

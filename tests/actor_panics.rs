@@ -88,7 +88,7 @@ async fn check_log(handle: &Handle, name: &str) -> u64 {
     while let Some(chunk) = output.next().await.unwrap() {
         match chunk {
             sandpen_actors::log_writer::LogChunk::Bytes { bytes, .. } => text.extend_from_slice(&bytes),
-            gap @ sandpen_actors::log_writer::LogChunk::Gap { .. } => panic!("{name}: {gap:?}"),
+            gap => panic!("{name}: {gap:?}"),
         }
     }
     let text = String::from_utf8(text).unwrap();

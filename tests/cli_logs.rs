@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use support::{Home, explain, finish, output, until};
@@ -145,6 +146,34 @@ fn who_stops_reading_holds_up_nobody() {
     stalled.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
     assert!(finish(stalled).status.success());
     assert!(rest == logs(&home, &["a"]), "{} bytes", rest.len());
+}
+
+#[test]
+fn clients_that_never_read_hold_up_nobody_however_much_there_is() {
+    const BYTES: usize = 16 << 20;
+    let home = Home::new();
+    let gate = home.path().join("gate");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.01; done; head -c {BYTES} /dev/zero", gate.display());
+    let limits = ["-d", "--log-max-size", "32M"];
+    assert!(output(run(&home, "a", &limits, &script)).status.success());
+    // Bare HTTP, of which nothing is read but that it was answered; and both commands that follow.
+    let mut http = UnixStream::connect(home.state().join("sandpen.sock")).unwrap();
+    http.write_all(b"GET /v1/sandboxes/default/a/output?follow HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answered = [0; 12];
+    http.read_exact(&mut answered).unwrap();
+    assert_eq!(&answered, b"HTTP/1.1 200");
+    let mut stalled = [spawn(home.sandpen(&["logs", "-f", "a"])), spawn(home.sandpen(&["attach", "a"]))];
+    fs::write(gate, "").unwrap();
+    assert_eq!(home.ok(&["wait", "a"]), "0\n");
+    assert_eq!(home.log("a").len(), BYTES);
+    assert!(home.ok(&["ps", "-a"]).contains("STOPPED"), "others are served as ever");
+    let mut rest = Vec::new();
+    stalled[0].stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), BYTES, "it has missed nothing");
+    for child in &mut stalled {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn bodies_are_checked() {
     for body in ["", "{", "[]", "null", "\"x\"", "{}", &"[".repeat(10_000)] {
         refused(&home, "POST", "/v1/sandboxes", body, 400, "invalid_request");
     }
-    let odd: [(&str, Value); 10] = [
+    let odd: [(&str, Value); 12] = [
         ("terminal", json!({"rows": 0, "cols": 80})),
         ("terminal", json!({"rows": 24, "cols": 65536})),
         ("terminal", json!(true)),
@@ -135,6 +135,8 @@ fn bodies_are_checked() {
         ("rootfs", json!({"docker": "x"})),
         ("timeout", json!({"secs": -1, "nanos": 0})),
         ("env", json!({"A": "b"})),
+        ("log", json!({"max_bytes": 4096, "keep": 1, "backlog": "maybe"})),
+        ("log", json!({"max_bytes": 4096, "keep": 1, "backlog": null})),
     ];
     for (field, value) in odd {
         let body = spec(&|spec| spec[field] = value.clone());

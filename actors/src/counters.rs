@@ -29,6 +29,8 @@ pub enum Counter {
     MonitorRestarts,
     LogWriterRestarts,
     LogBytes,
+    LogDroppedStdout,
+    LogDroppedStderr,
     LogFailures,
     LogRetries,
     DatabaseBusy,
@@ -59,7 +61,7 @@ pub struct CounterName {
 
 impl Counter {
     /// All, those of one name together, in the order of the enum.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::Starts,
         Self::Restarts,
         Self::RefusedSpec,
@@ -78,6 +80,8 @@ impl Counter {
         Self::MonitorRestarts,
         Self::LogWriterRestarts,
         Self::LogBytes,
+        Self::LogDroppedStdout,
+        Self::LogDroppedStderr,
         Self::LogFailures,
         Self::LogRetries,
         Self::DatabaseBusy,
@@ -118,6 +122,8 @@ impl Counter {
             Self::MonitorRestarts => ("sandpen_actor_restarts_total", Some(("actor", "monitor"))),
             Self::LogWriterRestarts => ("sandpen_actor_restarts_total", Some(("actor", "log_writer"))),
             Self::LogBytes => ("sandpen_log_bytes_total", None),
+            Self::LogDroppedStdout => ("sandpen_log_dropped_bytes_total", Some(("stream", "stdout"))),
+            Self::LogDroppedStderr => ("sandpen_log_dropped_bytes_total", Some(("stream", "stderr"))),
             Self::LogFailures => ("sandpen_log_failures_total", None),
             Self::LogRetries => ("sandpen_log_retries_total", None),
             Self::DatabaseBusy => ("sandpen_database_failures_total", Some(("cause", "locked"))),
@@ -148,6 +154,7 @@ impl Counter {
             "sandpen_adopted_total" => "MicroVMs and pending restarts of an earlier orchestrator that were taken over.",
             "sandpen_actor_restarts_total" => "Actors that panicked and were followed by another one.",
             "sandpen_log_bytes_total" => "Bytes of output written to logs.",
+            "sandpen_log_dropped_bytes_total" => "Bytes of output dropped while logs could not be written, by stream.",
             "sandpen_log_failures_total" => "Times that a log could no longer be written.",
             "sandpen_log_retries_total" => "Failed attempts to write a log; its bytes wait in their pipe.",
             "sandpen_database_failures_total" => "Writes that the database refused, by cause.",

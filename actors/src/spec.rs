@@ -84,11 +84,25 @@ pub struct LogLimits {
     pub max_bytes: u64,
     /// Rotated files kept beside the current one, at least 1.
     pub keep: u32,
+    /// What happens to output while the log cannot be written.
+    #[serde(default)]
+    pub backlog: LogBacklog,
+}
+
+/// What happens to a sandbox's output while its log cannot be written, or not fast enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogBacklog {
+    /// It waits in its pipe, and the workload with it: nothing is lost.
+    #[default]
+    Block,
+    /// It is read and dropped, counted, and the gap is marked in the log: the workload does not wait.
+    Drop,
 }
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { max_bytes: 10 << 20, keep: 5 }
+        Self { max_bytes: 10 << 20, keep: 5, backlog: LogBacklog::Block }
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! offset  size  field
-//!      0     1  kind: 1 stdout, 2 stderr, 3 gap, 4 end
+//!      0     1  kind: 1 stdout, 2 stderr, 3 gap, 4 end, 5 stdout dropped, 6 stderr dropped
 //!      1     3  zero
 //!      4     4  payload length in bytes, little endian, at most 1 MiB
 //!      8     8  time in µs since 1970, little endian, signed (kinds 1 and 2, else 0)
 //!     16     8  position of the first byte in the sandbox's whole log, little endian
 //!     24        payload
 //! ```
-//! A gap's payload is the number of bytes that are no longer on file (u64, little endian). The last
+//! A gap's payload is the number of bytes that are no longer on file (u64, little endian), that of kinds 5
+//! and 6 the number of bytes that were never written. The last
 //! frame is always an end frame, whose payload is an [`End`] in JSON: a stream without one was cut.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -32,6 +33,8 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const GAP: u8 = 3;
 const END: u8 = 4;
+const DROPPED_STDOUT: u8 = 5;
+const DROPPED_STDERR: u8 = 6;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,15 @@ pub enum Frame {
     /// Bytes that are no longer on file.
     Gap {
         /// Position of the first one.
+        position: u64,
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes that were dropped while the log could not be written; they take no positions.
+    Dropped {
+        /// Where the workload wrote them.
+        stream: OutputStream,
+        /// Where they would have been.
         position: u64,
         /// How many.
         bytes: u64,
@@ -83,7 +95,7 @@ pub enum FrameError {
     /// A time outside of what can be represented.
     #[error("a frame's time of {0} µs cannot be represented")]
     Time(i64),
-    /// A gap or end payload that cannot be read.
+    /// The payload of a gap, of dropped bytes or of the end that cannot be read.
     #[error("the payload of a frame of kind {0} cannot be read")]
     Payload(u8),
 }
@@ -104,6 +116,13 @@ impl Frame {
                 }
             }
             Self::Gap { position, bytes } => put(out, GAP, 0, *position, &bytes.to_le_bytes()),
+            Self::Dropped { stream, position, bytes } => {
+                let kind = match stream {
+                    OutputStream::Stdout => DROPPED_STDOUT,
+                    OutputStream::Stderr => DROPPED_STDERR,
+                };
+                put(out, kind, 0, *position, &bytes.to_le_bytes());
+            }
             Self::End(end) => {
                 // A struct of strings and a bool always serialises; without a payload the reader
                 // reports a broken frame, which is what it would be.
@@ -131,7 +150,7 @@ impl Frame {
         let length = header.get_u32_le();
         let micros = header.get_i64_le();
         let position = header.get_u64_le();
-        if !(STDOUT..=END).contains(&kind) {
+        if !(STDOUT..=DROPPED_STDERR).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         if reserved != 0 {
@@ -148,9 +167,14 @@ impl Frame {
         from.advance(HEADER_BYTES);
         let bytes = from.split_to(size).freeze();
         Ok(Some(match kind {
-            GAP => {
+            GAP | DROPPED_STDOUT | DROPPED_STDERR => {
                 let count = <[u8; 8]>::try_from(bytes.as_ref()).map_err(|_| FrameError::Payload(kind))?;
-                Self::Gap { position, bytes: u64::from_le_bytes(count) }
+                let bytes = u64::from_le_bytes(count);
+                match kind {
+                    DROPPED_STDOUT => Self::Dropped { stream: OutputStream::Stdout, position, bytes },
+                    DROPPED_STDERR => Self::Dropped { stream: OutputStream::Stderr, position, bytes },
+                    _ => Self::Gap { position, bytes },
+                }
             }
             END => Self::End(serde_json::from_slice(&bytes).map_err(|_| FrameError::Payload(kind))?),
             _ => Self::Bytes {
@@ -182,19 +206,28 @@ mod tests {
 
     fn frames() -> impl Strategy<Value = Frame> {
         let stream = prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)];
-        let bytes =
-            (stream, 0..4_000_000_000_000_000i64, any::<u64>(), proptest::collection::vec(any::<u8>(), 1..2000))
-                .prop_map(|(stream, micros, position, bytes)| Frame::Bytes {
-                    stream,
-                    at: DateTime::from_timestamp_micros(micros).unwrap(),
-                    position,
-                    bytes: bytes.into(),
-                });
+        let bytes = (
+            stream.clone(),
+            0..4_000_000_000_000_000i64,
+            any::<u64>(),
+            proptest::collection::vec(any::<u8>(), 1..2000),
+        )
+            .prop_map(|(stream, micros, position, bytes)| Frame::Bytes {
+                stream,
+                at: DateTime::from_timestamp_micros(micros).unwrap(),
+                position,
+                bytes: bytes.into(),
+            });
         let gap = (any::<u64>(), any::<u64>()).prop_map(|(position, bytes)| Frame::Gap { position, bytes });
+        let dropped = (stream, any::<u64>(), any::<u64>()).prop_map(|(stream, position, bytes)| Frame::Dropped {
+            stream,
+            position,
+            bytes,
+        });
         let end = (any::<bool>(), ".{0,20}").prop_map(|(complete, text)| {
             Frame::End(End { complete, error: (!complete).then(|| ErrorDetail::message("internal", text)) })
         });
-        prop_oneof![bytes, gap, end]
+        prop_oneof![bytes, gap, dropped, end]
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::signal::Signal;
 use sandpen::kernel::krunfw;
-use sandpen_actors::spec::{ByteString, ConfigName, Network, RootDevice, SandboxKey, SandboxName};
+use sandpen_actors::spec::{ByteString, ConfigName, LogBacklog, Network, RootDevice, SandboxKey, SandboxName};
 
 use super::CliError;
 
@@ -132,6 +132,15 @@ pub fn root_device(text: &str) -> Result<RootDevice, String> {
         let known = RootDevice::ALL.map(RootDevice::as_str).join(", ");
         format!("a root cannot come by {text:?}; it can by {known}")
     })
+}
+
+/// Reads what happens to output that cannot be written.
+pub fn log_backlog(text: &str) -> Result<LogBacklog, String> {
+    match text {
+        "block" => Ok(LogBacklog::Block),
+        "drop" => Ok(LogBacklog::Drop),
+        _ => Err(format!("{text:?} is neither block nor drop")),
+    }
 }
 
 /// Reads `30s`, `5m` or `1h30m`.

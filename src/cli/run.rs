@@ -8,11 +8,11 @@ use std::time::Duration;
 use sandpen::api::Timings;
 use sandpen::client::{Beginning, Client};
 use sandpen_actors::spec::{
-    ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartPolicy,
-    Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, Volume,
+    ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, LogLimits, Network, PublishedPort, Resources,
+    RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, Volume,
 };
 
-use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, mebibytes, network, root_device};
+use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, log_backlog, mebibytes, network, root_device};
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, Wanted, show};
 use super::{CliError, Global, names, print, terminal};
@@ -147,6 +147,10 @@ pub struct Args {
     /// Rotated log files that are kept
     #[arg(long, value_name = "N", default_value_t = 5)]
     log_keep: u32,
+    /// While the log cannot be written, its disk is full for example: block keeps the output waiting, and the
+    /// command with it; drop drops it, and marks the gap in the log
+    #[arg(long, value_name = "POLICY", default_value = "block", value_parser = log_backlog)]
+    log_backlog: LogBacklog,
     /// Directory that is the sandbox's root; starts with "." or "/"
     rootfs: OsString,
     /// The command and its arguments [default: /bin/sh]
@@ -230,7 +234,7 @@ impl Args {
             timeout: self.timeout,
             restart: self.restart,
             health: self.health(),
-            log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep },
+            log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep, backlog: self.log_backlog },
             remove_on_end: self.rm,
             // In the foreground we remove it, after its last byte and its exit code are here. If we cannot,
             // the daemon does.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
+use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_actors::reading::off_this_thread;
-use sandpen_actors::spec::{ConfigName, DiskName, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
+use sandpen_actors::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
 use super::events;
@@ -18,8 +19,8 @@ use super::shared::Shared;
 use super::stream;
 use super::strict::Strict;
 use crate::api::{
-    BODY_MAX_BYTES, DiskEntry, KillRequest, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest,
-    Timings, Transition,
+    BODY_MAX_BYTES, DiskEntry, DroppedBytes, KillRequest, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest,
+    StopRequest, Timings, Transition,
 };
 use crate::driver::confine;
 use crate::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
@@ -131,10 +132,16 @@ async fn list(shared: Data<Shared>, query: Query<ListQuery>) -> Result<HttpRespo
 async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
     let row = shared.handle.get(&key).await?.ok_or_else(|| Rejection::not_found(&key))?;
-    let runtime_dir = shared.handle.state_dir().runtime(&key);
-    let confinement = off_this_thread(move || confine::read(&runtime_dir)).await;
-    let confinement = confinement.map_err(|e| Rejection::from_error("internal", &e))?;
-    Ok(HttpResponse::Ok().json(Sandbox { confinement, ..full_view(&shared, &row) }))
+    let (runtime_dir, log) = (shared.handle.state_dir().runtime(&key), shared.handle.state_dir().log(&key));
+    let may_drop = row.spec.log.backlog == LogBacklog::Drop;
+    let read = move || {
+        let dropped = may_drop.then(|| dropped_bytes(&log)).transpose();
+        (confine::read(&runtime_dir), dropped)
+    };
+    let (confinement, dropped) = off_this_thread(read).await.map_err(|e| Rejection::from_error("internal", &e))?;
+    let dropped = dropped.map_err(|e| Rejection::from_error("internal", &e))?;
+    let log_dropped = dropped.map(|(stdout, stderr)| DroppedBytes { stdout, stderr });
+    Ok(HttpResponse::Ok().json(Sandbox { confinement, log_dropped, ..full_view(&shared, &row) }))
 }
 
 async fn history(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {

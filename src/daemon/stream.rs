@@ -134,6 +134,7 @@ fn frame_from(chunk: LogChunk) -> Frame {
             Frame::Bytes { stream, at, position, bytes: Bytes::from(bytes) }
         }
         LogChunk::Gap { position, bytes } => Frame::Gap { position, bytes },
+        LogChunk::Dropped { stream, position, bytes } => Frame::Dropped { stream, position, bytes },
     }
 }
 

@@ -86,19 +86,19 @@ impl Output {
     pub async fn next(&mut self) -> Result<Option<LogChunk>, SandpenError> {
         loop {
             match self.follower.next().await {
-                Ok(Some(LogChunk::Bytes { stream, .. })) if self.stream.is_some_and(|wanted| wanted != stream) => {}
+                Ok(Some(LogChunk::Bytes { stream, .. } | LogChunk::Dropped { stream, .. }))
+                    if self.stream.is_some_and(|wanted| wanted != stream) => {}
                 Ok(None) => match self.next_generation().await? {
                     Some(generation) => {
                         self.generation = generation;
-                        let from = FollowFrom::Position(self.position());
-                        self.follower = follow(&self.log, self.live.as_ref(), from).await?;
+                        self.go_on(self.position()).await?;
                     }
                     None => return Ok(None),
                 },
                 Ok(chunk) => return Ok(chunk),
                 // A new log writer has taken over, or the sandbox has ended meanwhile.
                 Err(LogError::WriterGone { position }) => {
-                    self.follower = follow(&self.log, self.live.as_ref(), FollowFrom::Position(position)).await?;
+                    self.go_on(position).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -107,6 +107,13 @@ impl Output {
 }
 
 impl Output {
+    /// With another writer, or the next start's, from where the one before ended.
+    async fn go_on(&mut self, position: u64) -> Result<(), SandpenError> {
+        let follower = follow(&self.log, self.live.as_ref(), FollowFrom::Position(position)).await?;
+        self.follower = follower.passing_over(self.follower.marks_told());
+        Ok(())
+    }
+
     /// The next start by the restart policy, waited for where the output is followed.
     async fn next_generation(&self) -> Result<Option<u64>, SandpenError> {
         match self.live.clone() {

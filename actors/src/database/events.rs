@@ -111,10 +111,17 @@ pub enum Happening {
         /// How it failed.
         reason: String,
     },
-    /// A sandbox's log cannot be written; its bytes wait in the pipes.
+    /// A sandbox's log cannot be written; its bytes wait in the pipes, or are dropped.
     LogFailed {
         /// Why, one line with causes.
         message: String,
+    },
+    /// Output was dropped while the log could not be written, as the sandbox's specification wants it.
+    LogDropped {
+        /// Bytes of stdout.
+        stdout: u64,
+        /// Bytes of stderr.
+        stderr: u64,
     },
     /// It can be written again.
     LogRecovered {},

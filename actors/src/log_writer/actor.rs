@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::backoff::Backoff;
 use super::close::{Closing, StopWithoutAddress};
+use super::discard::DroppedNow;
 use super::follower::Published;
 use super::pump::{self, GO_ON, Moved, Source, Wait};
 use super::registration::register;
@@ -45,6 +46,10 @@ pub struct LogWriter {
     pub(super) closing: Option<Closing>,
     idle_timer: bool,
     last_use: Instant,
+    /// With `LogBacklog::Drop`: until when output is dropped because a write was slow.
+    pub(super) slow_until: Option<Instant>,
+    /// What the gap that is not over yet has lost.
+    pub(super) gap: DroppedNow,
     #[cfg(feature = "testing")]
     bomb: crate::testing_panic::Bomb,
 }
@@ -66,6 +71,8 @@ impl LogWriter {
             closing: None,
             idle_timer: false,
             last_use: Instant::now(),
+            slow_until: None,
+            gap: DroppedNow::default(),
         }
     }
 
@@ -99,9 +106,16 @@ impl LogWriter {
         let stream = source.stream;
         let looked = source.look();
         let moved = match looked {
-            Ok(Moved::Bytes(_)) => match self.backoff.next() {
+            Ok(Moved::Bytes(_)) => match self.backoff.next().max(self.slow_until) {
+                Some(next) if next > Instant::now() && self.drops_now() => return self.discard(id),
                 Some(next) if next > Instant::now() => return Err(next),
-                _ => self.move_bytes(id, stream, ctx),
+                _ => match self.move_bytes(id, stream, ctx) {
+                    Err(e) if self.drops() => {
+                        let next = self.fail(e);
+                        return if self.drops_now() { self.discard(id) } else { Err(next) };
+                    }
+                    moved => moved,
+                },
             },
             Ok(other) => Ok(other),
             Err(source) => Err(LogError::Attach { stream, source }),
@@ -117,7 +131,7 @@ impl LogWriter {
     }
 
     fn move_bytes(&mut self, id: u64, stream: OutputStream, ctx: &mut Context<Self>) -> Result<Moved, LogError> {
-        let at_us = now_us();
+        let (at_us, begun) = (now_us(), Instant::now());
         let room = self.store.prepare(stream, at_us, 1);
         self.tell_notes();
         let room = room?;
@@ -125,6 +139,7 @@ impl LogWriter {
         let moved = source.transfer(&room).map_err(LogError::file("writing", self.store.path()))?;
         if let Moved::Bytes(n) = moved {
             self.count(stream, n, at_us, ctx);
+            self.note_pace(begun.elapsed());
         }
         Ok(moved)
     }
@@ -176,7 +191,8 @@ impl LogWriter {
         }
         if self.backoff.failed(now) {
             self.config.faults.count(Counter::LogFailures);
-            tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output waits in its pipe");
+            let fate = if self.drops() { "dropped" } else { "waiting in its pipe" };
+            tracing::warn!(log = ?self.store.path(), error = %message, "the log cannot be written; output is {fate}");
             self.tell(&LogFailed { message, lost_bytes: 0 });
         }
         self.trouble = Some(error);
@@ -284,9 +300,11 @@ impl Actor for LogWriter {
         ctx.spawn(StopWithoutAddress);
         let recovered = self.store.recover();
         self.tell_notes();
-        if let Err(e) = recovered {
+        let ready = recovered.and_then(|()| if self.drops() { self.store.prepare_to_drop(now_us()) } else { Ok(()) });
+        if let Err(e) = ready {
             self.fail(e);
         }
+        self.files_in_use(ctx);
         self.publish(false);
     }
 }
@@ -342,7 +360,7 @@ impl Handler<AwaitBytes> for LogWriter {
         Box::pin(async move {
             loop {
                 let Published { totals, ended, stuck } = *published.borrow_and_update();
-                if ended || (totals.stdout >= wanted.stdout && totals.stderr >= wanted.stderr) {
+                if ended || totals.reaches(wanted.stdout, wanted.stderr) {
                     return Ok(totals);
                 }
                 // A full disk is no silence: the bytes are there and have to wait.

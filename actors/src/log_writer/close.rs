@@ -130,6 +130,7 @@ impl LogWriter {
             tracing::warn!(log = ?self.config.path, error = %message, "the closed log may not survive a power failure");
             self.tell(&LogFailed { message, lost_bytes: 0 });
         }
+        self.gap_is_over();
         self.publish(true);
         self.store.close_files();
         let totals = self.store.totals();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use super::index::Header;
+use super::index::{Header, Record};
 use super::names::{self, index_name};
 
 /// For a file that only its owner may use; a link or a FIFO of that name is not followed or waited for.
@@ -29,12 +29,14 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, LogError> {
 }
 
 /// Makes the current file's index anew. An old one is unlinked, not emptied: readers may hold it.
-pub(super) fn create_index(log: &Path, header: &Header) -> Result<File, LogError> {
+pub(super) fn create_index(log: &Path, header: &Header, records: &[Record]) -> Result<File, LogError> {
     let path = index_name(log, 0);
     names::remove(&path)?;
     let index = options().create_new(true).open(&path).map_err(LogError::file("making", &path))?;
     lock(&index, log)?;
-    index.write_all_at(&header.encode(), 0).map_err(LogError::file("writing", &path))?;
+    let mut bytes = header.encode().to_vec();
+    bytes.extend(records.iter().flat_map(Record::encode));
+    index.write_all_at(&bytes, 0).map_err(LogError::file("writing", &path))?;
     Ok(index)
 }
 

@@ -30,6 +30,15 @@ pub enum LogChunk {
         /// 1 to 65,536 bytes.
         bytes: Vec<u8>,
     },
+    /// Bytes that were never written: they were dropped while the log could not be written.
+    Dropped {
+        /// Which stream.
+        stream: OutputStream,
+        /// Where they would have been.
+        position: u64,
+        /// How many.
+        bytes: u64,
+    },
     /// Bytes that are no longer there.
     Gap {
         /// Position of the first one.
@@ -90,18 +99,55 @@ pub struct LogFollower {
     position: u64,
     ready: VecDeque<LogChunk>,
     source: Source,
+    /// Whether the marks after the last byte of what is being read were told.
+    tail_told: bool,
+    /// Marks at this position that were told already, by this follower or the one before it.
+    marks_told: u64,
+    /// Marks that are yet to be passed over.
+    marks_known: u64,
 }
 
 enum Step {
     Read { segment: Arc<Segment>, cursor: Cursor, limit: u64 },
     GapTo(u64),
+    Tail { segment: Arc<Segment>, cursor: Cursor },
     Wait,
 }
 
 impl LogFollower {
     /// A follower of a live writer.
     pub(super) fn live(queue: Arc<Queue>, position: u64, published: watch::Receiver<Published>) -> Self {
-        Self { queue, reading: None, position, ready: VecDeque::new(), source: Source::Live(published) }
+        Self::new(queue, position, Source::Live(published))
+    }
+
+    fn new(queue: Arc<Queue>, position: u64, source: Source) -> Self {
+        let ready = VecDeque::new();
+        Self { queue, reading: None, position, ready, source, tail_told: false, marks_told: 0, marks_known: 0 }
+    }
+
+    /// How many [`LogChunk::Dropped`] were told at [`LogFollower::position`]: for another follower that goes
+    /// on there.
+    pub fn marks_told(&self) -> u64 {
+        self.marks_told
+    }
+
+    /// Passes over so many [`LogChunk::Dropped`] at the position where this follower begins.
+    #[must_use]
+    pub fn passing_over(mut self, marks: u64) -> Self {
+        self.marks_known = marks;
+        self
+    }
+
+    /// Whether this piece was told by the follower before; counts marks.
+    fn was_told(&mut self, chunk: &LogChunk) -> bool {
+        if !matches!(chunk, LogChunk::Dropped { .. }) {
+            (self.marks_told, self.marks_known) = (0, 0);
+            return false;
+        }
+        self.marks_told += 1;
+        let known = self.marks_known > 0;
+        self.marks_known = self.marks_known.saturating_sub(1);
+        known
     }
 
     /// Reads the files of a log that nobody writes any more, up to where they end now. A log without
@@ -122,13 +168,15 @@ impl LogFollower {
             _ => start,
         };
         let source = Source::Files { log: log.to_owned(), end };
-        Ok(Self { queue: Arc::new(Queue::new(segments)), reading: None, position, ready: VecDeque::new(), source })
+        Ok(Self::new(Arc::new(Queue::new(segments)), position, source))
     }
 
     /// Position after the last byte that [`LogFollower::next`] answered.
     pub fn position(&self) -> u64 {
         match self.ready.front() {
-            Some(LogChunk::Bytes { position, .. } | LogChunk::Gap { position, .. }) => *position,
+            Some(
+                LogChunk::Bytes { position, .. } | LogChunk::Gap { position, .. } | LogChunk::Dropped { position, .. },
+            ) => *position,
             None => self.position,
         }
     }
@@ -142,15 +190,19 @@ impl LogFollower {
     pub async fn next(&mut self) -> Result<Option<LogChunk>, LogError> {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
+                if self.was_told(&chunk) {
+                    continue;
+                }
                 return Ok(Some(chunk));
             }
             let (published, gone) = self.published();
-            match self.step(published.totals.position) {
+            match self.step(published.totals.position, published.ended || gone) {
                 Step::GapTo(to) => {
                     self.ready.push_back(LogChunk::Gap { position: self.position, bytes: to - self.position });
                     self.position = to;
                 }
                 Step::Read { segment, cursor, limit } => self.read(segment, cursor, limit).await?,
+                Step::Tail { segment, cursor } => self.read_tail(segment, cursor).await?,
                 Step::Wait => match &mut self.source {
                     Source::Files { .. } => {
                         if !self.find_more()? {
@@ -187,13 +239,14 @@ impl LogFollower {
     }
 
     /// What to do with everything before `published` on file.
-    fn step(&mut self, published: u64) -> Step {
+    fn step(&mut self, published: u64, is_over: bool) -> Step {
         loop {
             let (segment, cursor) = match &self.reading {
                 Some((segment, cursor)) => (segment, *cursor),
                 None => match self.queue.pop() {
                     Some(segment) => {
                         let cursor = segment.cursor();
+                        self.tail_told = false;
                         let (segment, _) = &*self.reading.insert((segment, cursor));
                         (segment, cursor)
                     }
@@ -208,6 +261,9 @@ impl LogFollower {
             let limit = sealed.unwrap_or(published);
             if self.position < limit {
                 return Step::Read { segment: Arc::clone(segment), cursor, limit };
+            }
+            if (sealed.is_some() || is_over) && !self.tail_told {
+                return Step::Tail { segment: Arc::clone(segment), cursor };
             }
             if sealed.is_none() {
                 return Step::Wait;
@@ -234,13 +290,28 @@ impl LogFollower {
         Ok(())
     }
 
+    async fn read_tail(&mut self, segment: Arc<Segment>, cursor: Cursor) -> Result<(), LogError> {
+        let position = self.position;
+        let read = off_this_thread(move || {
+            let read = segment.tail_marks(cursor, position);
+            (segment, read)
+        });
+        let (segment, (marks, cursor)) = read.await.map_err(LogError::ReadCutOff)?;
+        self.ready = marks.into();
+        self.reading = Some((segment, cursor));
+        self.tail_told = true;
+        Ok(())
+    }
+
     /// Opens the next files when there were too many to hold at once.
     fn find_more(&mut self) -> Result<bool, LogError> {
         let Source::Files { log, end } = &self.source else { return Ok(false) };
         if self.position >= *end {
             return Ok(false);
         }
-        let Chain { segments, .. } = segment::open_chain(log, self.position, *end, Hold::Oldest)?;
+        let Chain { mut segments, .. } = segment::open_chain(log, self.position, *end, Hold::Oldest)?;
+        // One that was read to its end is no more.
+        segments.retain(|segment| segment.sealed.get().is_none_or(|end| *end > self.position));
         let found = !segments.is_empty();
         self.queue = Arc::new(Queue::new(segments));
         Ok(found)
@@ -253,6 +324,7 @@ impl LogChunk {
         match self {
             Self::Bytes { position, bytes, .. } => position + bytes.len() as u64,
             Self::Gap { position, bytes } => position + bytes,
+            Self::Dropped { position, .. } => *position,
         }
     }
 }

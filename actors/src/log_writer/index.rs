@@ -30,6 +30,8 @@ const VERSION: u16 = 1;
 const RECORD_LEN_CODE: u8 = 24;
 const KIND_CHUNK: u8 = 1;
 const KIND_GENERATION: u8 = 2;
+const KIND_DROPPED: u8 = 3;
+const KIND_DROPPED_BEFORE: u8 = 4;
 /// Records read at once.
 const BLOCK_RECORDS: usize = 170;
 
@@ -69,13 +71,34 @@ pub(super) enum Record {
         /// Its number.
         generation: u64,
     },
+    /// Bytes of one stream that were dropped instead of being written; several of one position add up.
+    Dropped {
+        /// Where they would have been.
+        position: u64,
+        /// Their stream.
+        stream: OutputStream,
+        /// How many.
+        bytes: u64,
+    },
+    /// What the generation had dropped of one stream before this file; no mark of a gap.
+    DroppedBefore {
+        /// The file's base.
+        position: u64,
+        /// The stream.
+        stream: OutputStream,
+        /// How many bytes.
+        bytes: u64,
+    },
 }
 
 impl Record {
     /// The position from which on it holds.
     pub fn position(&self) -> u64 {
         match self {
-            Self::Chunk { position, .. } | Self::Generation { position, .. } => *position,
+            Self::Chunk { position, .. }
+            | Self::Generation { position, .. }
+            | Self::Dropped { position, .. }
+            | Self::DroppedBefore { position, .. } => *position,
         }
     }
 
@@ -85,15 +108,22 @@ impl Record {
         let value = match self {
             Self::Chunk { stream, at_us, .. } => {
                 bytes[0] = KIND_CHUNK;
-                bytes[1] = match stream {
-                    OutputStream::Stdout => 0,
-                    OutputStream::Stderr => 1,
-                };
+                bytes[1] = stream_code(*stream);
                 *at_us
             }
             Self::Generation { generation, .. } => {
                 bytes[0] = KIND_GENERATION;
                 *generation
+            }
+            Self::Dropped { stream, bytes: count, .. } => {
+                bytes[0] = KIND_DROPPED;
+                bytes[1] = stream_code(*stream);
+                *count
+            }
+            Self::DroppedBefore { stream, bytes: count, .. } => {
+                bytes[0] = KIND_DROPPED_BEFORE;
+                bytes[1] = stream_code(*stream);
+                *count
             }
         };
         bytes[8..16].copy_from_slice(&self.position().to_le_bytes());
@@ -110,10 +140,16 @@ impl Record {
         }
         let position = number(bytes, 8).filter(|position| *position <= POSITION_MAX)?;
         let value = number(bytes, 16)?;
-        match (bytes[0], bytes[1]) {
-            (KIND_CHUNK, 0) => Some(Self::Chunk { position, stream: OutputStream::Stdout, at_us: value }),
-            (KIND_CHUNK, 1) => Some(Self::Chunk { position, stream: OutputStream::Stderr, at_us: value }),
-            (KIND_GENERATION, 0) => Some(Self::Generation { position, generation: value }),
+        let stream = match bytes[1] {
+            0 => OutputStream::Stdout,
+            1 => OutputStream::Stderr,
+            _ => return None,
+        };
+        match bytes[0] {
+            KIND_CHUNK => Some(Self::Chunk { position, stream, at_us: value }),
+            KIND_GENERATION if bytes[1] == 0 => Some(Self::Generation { position, generation: value }),
+            KIND_DROPPED => Some(Self::Dropped { position, stream, bytes: value }),
+            KIND_DROPPED_BEFORE => Some(Self::DroppedBefore { position, stream, bytes: value }),
             _ => None,
         }
     }
@@ -166,6 +202,13 @@ impl Header {
     }
 }
 
+fn stream_code(stream: OutputStream) -> u8 {
+    match stream {
+        OutputStream::Stdout => 0,
+        OutputStream::Stderr => 1,
+    }
+}
+
 fn checksum(before: &[u8], after: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(before);
@@ -198,6 +241,10 @@ pub(super) struct Walk {
     pub stdout: u64,
     /// Its bytes of stderr before here.
     pub stderr: u64,
+    /// Its bytes of stdout that were dropped before here.
+    pub dropped_stdout: u64,
+    /// Its bytes of stderr that were dropped before here.
+    pub dropped_stderr: u64,
 }
 
 impl Walk {
@@ -211,6 +258,16 @@ impl Walk {
             generation_start: header.generation_start,
             stdout: header.stdout,
             stderr: header.stderr,
+            dropped_stdout: 0,
+            dropped_stderr: 0,
+        }
+    }
+
+    /// What was dropped of a stream before here.
+    pub fn dropped_mut(&mut self, stream: OutputStream) -> &mut u64 {
+        match stream {
+            OutputStream::Stdout => &mut self.dropped_stdout,
+            OutputStream::Stderr => &mut self.dropped_stderr,
         }
     }
 
@@ -242,13 +299,21 @@ impl Walk {
                 self.generation_start = position;
                 self.stdout = 0;
                 self.stderr = 0;
+                self.dropped_stdout = 0;
+                self.dropped_stderr = 0;
             }
+            Record::Dropped { stream, bytes, .. } => {
+                let dropped = self.dropped_mut(stream);
+                *dropped = dropped.saturating_add(bytes);
+            }
+            Record::DroppedBefore { stream, bytes, .. } => *self.dropped_mut(stream) = bytes,
         }
     }
 
     /// The counters here.
     pub fn totals(&self) -> StreamTotals {
-        StreamTotals { stdout: self.stdout, stderr: self.stderr, position: self.position }
+        let Self { stdout, stderr, position, dropped_stdout, dropped_stderr, .. } = *self;
+        StreamTotals { stdout, stderr, position, dropped_stdout, dropped_stderr }
     }
 }
 

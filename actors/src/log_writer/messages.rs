@@ -35,7 +35,7 @@ pub struct WriteChunk {
     pub bytes: Vec<u8>,
 }
 
-/// Resolves when this generation's streams have at least these many bytes on file, or when the
+/// Resolves when this generation's streams have at least these many bytes on file or dropped, or when the
 /// pipes bring nothing for `idle_limit` although bytes are missing: the answer says what is there.
 /// Bytes that wait for room on the disk are waited for without limit.
 #[derive(Debug, Clone, Copy, Message)]
@@ -102,6 +102,18 @@ pub struct StreamTotals {
     pub stderr: u64,
     /// Position after the last byte.
     pub position: u64,
+    /// Bytes of stdout that were dropped instead ([`LogBacklog::Drop`](crate::spec::LogBacklog::Drop)).
+    pub dropped_stdout: u64,
+    /// Bytes of stderr likewise.
+    pub dropped_stderr: u64,
+}
+
+impl StreamTotals {
+    /// Whether so many bytes of each stream came out of the pipes, on file or dropped.
+    pub fn reaches(&self, stdout: u64, stderr: u64) -> bool {
+        self.stdout.saturating_add(self.dropped_stdout) >= stdout
+            && self.stderr.saturating_add(self.dropped_stderr) >= stderr
+    }
 }
 
 /// A quantum was written.

@@ -8,6 +8,7 @@
 //!                        a full pipe: │        │ yes  │   │ it works again
 //!                           at once   ▼        │      ▼   │
 //!                               [move, yield] ─┘   [backing off: bytes wait in the pipe]
+//!   with `LogBacklog::Drop`, backing off: read and dropped, counted and marked in the index
 //!   Close: every pipe to its end ─▶ written out ─▶ followers end ─▶ stopped
 //! ```
 //!
@@ -18,8 +19,11 @@
 mod actor;
 mod backoff;
 mod close;
+mod discard;
+mod dropping;
 mod error;
 mod files;
+mod fionread;
 mod follower;
 mod index;
 mod messages;
@@ -41,7 +45,7 @@ pub use error::LogError;
 pub use follower::{LogChunk, LogFollower};
 pub use messages::*;
 pub use names::remove_files;
-pub use tail::position_of_tail;
+pub use tail::{dropped_bytes, position_of_tail};
 
 use crate::faults::Faults;
 use crate::spec::{LogLimits, SandboxKey};
@@ -66,12 +70,15 @@ pub struct LogConfig {
     pub sandbox: Option<SandboxKey>,
     /// Hears of trouble, and counts.
     pub faults: Faults,
+    /// With [`LogBacklog::Drop`](crate::spec::LogBacklog::Drop): a write that takes longer counts as a disk that is
+    /// too slow.
+    pub slow_write: Duration,
     /// Where the first byte is noted.
     pub timings: StartTimings,
 }
 
 impl LogConfig {
-    /// Closes within 10 s, and files after 30 s without a byte.
+    /// Closes within 10 s, and files after 30 s without a byte; 100 ms are a slow write.
     pub fn new(path: PathBuf, limits: LogLimits, generation: u64) -> Self {
         Self {
             path,
@@ -81,6 +88,7 @@ impl LogConfig {
             idle_close: Duration::from_secs(30),
             sandbox: None,
             faults: Faults::default(),
+            slow_write: Duration::from_millis(100),
             timings: StartTimings::default(),
         }
     }

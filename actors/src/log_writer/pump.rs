@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::fionread::bytes_in_pipe;
 use super::registration::{Registration, register};
 use super::store::Room;
 use crate::driver::OutputStream;
@@ -122,6 +123,33 @@ impl Source {
         let written = room.segment.log.write_at(&held[..most.min(held.len())], room.offset)?;
         held.drain(..written);
         Ok(Moved::Bytes(written as u64))
+    }
+
+    /// How many bytes wait, at most a quantum.
+    pub fn waiting(&self) -> io::Result<u64> {
+        let held = self.copied.as_ref().map_or(0, Vec::len) as u64;
+        Ok((held + bytes_in_pipe(&self.pipe)?).min(QUANTUM))
+    }
+
+    /// Reads at most `most` bytes and drops them; how many that were.
+    pub fn discard(&mut self, most: u64) -> io::Result<u64> {
+        let mut left = usize::try_from(most).unwrap_or(usize::MAX);
+        if let Some(held) = &mut self.copied {
+            let dropped = held.len().min(left);
+            held.drain(..dropped);
+            left -= dropped;
+        }
+        let mut buffer = vec![0; left.min(COPY_BYTES)];
+        while left > 0 {
+            let part = left.min(buffer.len());
+            match nix::unistd::read(&*self.pipe, &mut buffer[..part]) {
+                Ok(0) | Err(Errno::EAGAIN) => break,
+                Ok(n) => left -= n,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(most - left as u64)
     }
 
     fn grow(&mut self) {

@@ -71,7 +71,7 @@ impl Store {
         before.position = end.position.saturating_sub(len);
         before.stdout = end.stdout.saturating_sub(len);
         let header = header_after(&before, now_us());
-        drop(create_index(log, &header)?);
+        drop(create_index(log, &header, &[])?);
         Ok((header, Scan { end, index_len: HEADER_LEN, missing: 0 }))
     }
 }

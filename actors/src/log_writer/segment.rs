@@ -85,6 +85,7 @@ impl Segment {
                     Some(Some(record)) if record.position() > at => break record.position().min(end),
                     Some(record) => {
                         if let Some(record) = record {
+                            chunks.extend(mark(record, position));
                             cursor.walk.apply(record);
                         }
                         cursor.offset += index::RECORD_LEN;
@@ -106,8 +107,34 @@ impl Segment {
         Ok((chunks, cursor))
     }
 
+    /// The marks of bytes that were dropped after the last byte, which is before `position`. Blocks.
+    pub fn tail_marks(&self, mut cursor: Cursor, position: u64) -> (Vec<LogChunk>, Cursor) {
+        let mut marks = Vec::new();
+        loop {
+            let records = self.records(cursor.offset);
+            if records.is_empty() {
+                return (marks, cursor);
+            }
+            cursor.offset += records.len() as u64 * index::RECORD_LEN;
+            for record in records.iter().flatten() {
+                marks.extend(mark(record, position));
+                cursor.walk.apply(record);
+            }
+        }
+    }
+
     fn records(&self, offset: u64) -> Vec<Option<Record>> {
         self.index.as_ref().and_then(|index| index::read_block(index, offset).ok()).unwrap_or_default()
+    }
+}
+
+/// What a record marks for a reader from `from` on.
+fn mark(record: &Record, from: u64) -> Option<LogChunk> {
+    match *record {
+        Record::Dropped { position, stream, bytes } if position >= from && bytes > 0 => {
+            Some(LogChunk::Dropped { stream, position, bytes })
+        }
+        _ => None,
     }
 }
 
@@ -156,7 +183,7 @@ pub(super) struct Chain {
     pub end: Option<Walk>,
 }
 
-/// Opens the files of a log that hold bytes at or after `from` and begin before `to`. Blocks. Safe
+/// Opens the files of a log that end at or after `from` and begin before `to`. Blocks. Safe
 /// beside a live writer: it starts again when a rotation renames files meanwhile.
 pub(super) fn open_chain(log: &Path, from: u64, to: u64, hold: Hold) -> Result<Chain, LogError> {
     let mut tries = OPEN_TRIES;
@@ -283,7 +310,8 @@ fn chain(log: &Path, found: &mut [Found], from: u64, to: u64) -> Result<Chain, L
             // What the index knows beyond the file's end shows as a gap.
             None => end = elder.map_or(end, |walk| walk.position),
         }
-        if base < to && end > from {
+        // One that ends at `from` may have a mark there.
+        if base < to && end >= from {
             let _ = segment.sealed.set(end);
             segments.push(Arc::new(segment));
         }

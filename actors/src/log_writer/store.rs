@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use super::backoff::Backoff;
+use super::dropping::Dropping;
 use super::files::{create_index, lock, open_existing, options};
 use super::follower::Queue;
 use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
@@ -53,7 +54,7 @@ pub(super) struct LastChunk {
 #[derive(Debug)]
 pub(super) struct Current {
     segment: Arc<Segment>,
-    index: Arc<File>,
+    pub(super) index: Arc<File>,
 }
 
 impl Drop for Current {
@@ -102,6 +103,8 @@ pub(super) struct Store {
     pub(super) followers: Vec<Weak<Queue>>,
     pub(super) rotation: Backoff,
     pub(super) notes: Vec<Note>,
+    /// Gaps, with `LogBacklog::Drop`.
+    pub(super) dropping: Dropping,
 }
 
 impl Store {
@@ -119,12 +122,18 @@ impl Store {
             followers: Vec::new(),
             rotation: Backoff::default(),
             notes: Vec::new(),
+            dropping: Dropping::default(),
         }
     }
 
     /// What this writer's generation has on file.
     pub fn totals(&self) -> StreamTotals {
-        if self.marked { self.end.totals() } else { StreamTotals { stdout: 0, stderr: 0, position: self.end.position } }
+        let mut totals = if self.marked { self.end.totals() } else { StreamTotals::default() };
+        totals.position = self.end.position;
+        let (stdout, stderr) = self.dropping.unmarked();
+        totals.dropped_stdout += stdout;
+        totals.dropped_stderr += stderr;
+        totals
     }
 
     /// What happened since the last call.
@@ -168,7 +177,7 @@ impl Store {
         self.ensure_open(now_us)?;
         let max = self.config.limits.max_bytes.max(1);
         if self.place.is_some_and(|place| place.is_full(max, need)) && self.rotation.is_ready(Instant::now()) {
-            match names::shift(&self.config.path, self.config.limits.keep) {
+            match self.room_to_begin().and_then(|()| names::shift(&self.config.path, self.config.limits.keep)) {
                 Ok(()) => {
                     if self.rotation.succeeded() {
                         self.notes.push(Note::RotationWorks);
@@ -184,6 +193,8 @@ impl Store {
             }
         }
         self.mark()?;
+        self.reserve_marks()?;
+        self.flush_marks();
         self.mark_chunk(stream, now_us)?;
         let (Some(current), Some(place)) = (&self.current, &self.place) else { return Err(LogError::Closed) };
         // A file that could not be rotated goes on beyond its limit.
@@ -194,6 +205,9 @@ impl Store {
     /// Counts `bytes` that were written where [`Store::prepare`] said; answers their position.
     pub fn advance(&mut self, stream: OutputStream, bytes: u64) -> u64 {
         let position = self.end.position;
+        if bytes > 0 {
+            self.dropping.gap_ends();
+        }
         if let Some(place) = &mut self.place {
             place.len += bytes;
             if let Some(last) = &mut place.last {
@@ -209,10 +223,14 @@ impl Store {
     pub fn mark_generation(&mut self) -> Result<(), LogError> {
         self.recover()?;
         self.open_known()?;
-        if self.current.is_some() { self.mark() } else { Ok(()) }
+        if self.current.is_some() {
+            self.mark()?;
+            self.flush_marks();
+        }
+        Ok(())
     }
 
-    fn mark(&mut self) -> Result<(), LogError> {
+    pub(super) fn mark(&mut self) -> Result<(), LogError> {
         if self.marked {
             return Ok(());
         }
@@ -226,6 +244,7 @@ impl Store {
         self.end.generation_start = self.end.position;
         self.end.stdout = 0;
         self.end.stderr = 0;
+        (self.end.dropped_stdout, self.end.dropped_stderr) = (0, 0);
         self.marked = true;
         Ok(())
     }
@@ -273,7 +292,7 @@ impl Store {
 
     /// Opens the current files, begins them if there are none, and sets aside what was changed from
     /// outside: truncated, moved away, deleted, written by somebody else.
-    fn ensure_open(&mut self, now_us: u64) -> Result<(), LogError> {
+    pub(super) fn ensure_open(&mut self, now_us: u64) -> Result<(), LogError> {
         self.open_known()?;
         if self.current.is_some() {
             return Ok(());
@@ -335,7 +354,11 @@ impl Store {
             let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
             (Arc::new(segment), index)
         };
-        index.set_len(place.index_len).map_err(LogError::file("shortening", &index_name(log, 0)))?;
+        let index_path = index_name(log, 0);
+        if index.metadata().map_err(LogError::file("looking at", &index_path))?.len() != place.index_len {
+            // Only then: it would give back the room that was allocated for marks.
+            index.set_len(place.index_len).map_err(LogError::file("shortening", &index_path))?;
+        }
         self.use_segment(segment, index);
         Ok(())
     }
@@ -351,15 +374,18 @@ impl Store {
         if !self.marked {
             (end.generation, end.generation_start) = (self.config.generation, end.position);
             (end.stdout, end.stderr) = (0, 0);
+            (end.dropped_stdout, end.dropped_stderr) = (0, 0);
         }
         let header = header_after(&end, now_us);
-        let index = Arc::new(create_index(&log, &header)?);
+        let before = dropped_before(&end);
+        let index_len = HEADER_LEN + before.len() as u64 * RECORD_LEN;
+        let index = Arc::new(create_index(&log, &header, &before)?);
         let log_file = options().create_new(true).open(&log).map_err(LogError::file("making", &log))?;
         let meta = log_file.metadata().map_err(LogError::file("looking at", &log))?;
         self.end = end;
         self.marked = true;
         let identity = (meta.dev(), meta.ino());
-        self.place = Some(Place { base: header.base, len: 0, index_len: HEADER_LEN, last: None, identity });
+        self.place = Some(Place { base: header.base, len: 0, index_len, last: None, identity });
         let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
         self.use_segment(Arc::new(segment), index);
         Ok(())
@@ -371,6 +397,7 @@ impl Store {
             self.followers.retain(|queue| queue.upgrade().is_some_and(|queue| queue.push(Arc::clone(&segment))));
         }
         self.current = Some(Current { segment, index });
+        self.dropping.index_changed();
     }
 
     /// The segments that a new follower begins with, and its position.
@@ -428,6 +455,15 @@ impl Place {
     fn is_full(&self, max: u64, need: u64) -> bool {
         self.len > 0 && (self.len.saturating_add(need) > max || self.index_len >= max.max(INDEX_MAX_LEAST))
     }
+}
+
+/// What the files before this one say of dropped bytes, for its index.
+fn dropped_before(end: &Walk) -> Vec<Record> {
+    [(OutputStream::Stdout, end.dropped_stdout), (OutputStream::Stderr, end.dropped_stderr)]
+        .into_iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(stream, bytes)| Record::DroppedBefore { position: end.position, stream, bytes })
+        .collect()
 }
 
 /// The time for records.

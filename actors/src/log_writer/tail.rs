@@ -40,6 +40,15 @@ pub fn position_of_tail(log: &Path, lines: usize, stream: Option<OutputStream>) 
     Ok(oldest)
 }
 
+/// What the latest generation of a log has dropped, of stdout and stderr, as far as it is marked on file.
+/// Blocks; safe beside a live writer.
+///
+/// # Errors
+/// [`LogError::File`] if a file cannot be opened or read.
+pub fn dropped_bytes(log: &Path) -> Result<(u64, u64), LogError> {
+    Ok(segment::newest_end(log)?.map_or((0, 0), |end| (end.dropped_stdout, end.dropped_stderr)))
+}
+
 /// Counts line ends from the newest byte backwards.
 struct LineCounter {
     wanted: usize,

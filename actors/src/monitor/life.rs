@@ -259,7 +259,7 @@ impl Life {
         let Some(report) = self.report else { return Ok(()) };
         self.mark(StartStep::OutputComplete);
         match totals {
-            Ok(totals) if totals.stdout < report.stdout || totals.stderr < report.stderr => tracing::warn!(
+            Ok(totals) if !totals.reaches(report.stdout, report.stderr) => tracing::warn!(
                 sandbox = %self.config.row.spec.key,
                 reported_stdout = report.stdout,
                 reported_stderr = report.stderr,

@@ -77,6 +77,7 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
         }
         Happening::ActorRestarted { actor, reason } => format!("{actor}: {reason}"),
         Happening::LogFailed { message } => message.clone(),
+        Happening::LogDropped { stdout, stderr } => format!("{stdout} bytes of stdout, {stderr} of stderr"),
         Happening::LogRecovered {} => String::new(),
         Happening::FaultBegan { fault, message } => format!("{fault}: {message}"),
         Happening::FaultEnded { fault, lasted_ms } => {

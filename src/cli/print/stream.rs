@@ -57,6 +57,10 @@ impl Output {
                 message(&format!("{bytes} bytes are no longer on file, the log was rotated"));
                 Ok(())
             }
+            Frame::Dropped { stream, bytes, .. } => {
+                message(&format!("{bytes} bytes of {stream} were dropped here: the log could not be written"));
+                Ok(())
+            }
             Frame::End(_) => Ok(()),
         }
     }

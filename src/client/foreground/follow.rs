@@ -58,7 +58,7 @@ async fn pump(
         let after = match &frame {
             Frame::Bytes { position, bytes, .. } => Some(position.saturating_add(bytes.len() as u64)),
             Frame::Gap { position, bytes } => Some(position.saturating_add(*bytes)),
-            Frame::End(_) => None,
+            Frame::Dropped { .. } | Frame::End(_) => None,
         };
         // Nobody listens any more: the caller is going away, and this future with it.
         let _ = notices.send(Notice::Output(frame)).await;

@@ -28,7 +28,7 @@ fn open_nonblocking(dir: &Path, name: &str) -> OwnedFd {
 
 fn config(dir: &Path) -> LogConfig {
     let Place { max_bytes, keep, .. } = limits();
-    LogConfig::new(dir.join("box.log"), LogLimits { max_bytes, keep }, 7)
+    LogConfig::new(dir.join("box.log"), LogLimits { max_bytes, keep, ..LogLimits::default() }, 7)
 }
 
 async fn start_on(dir: &Path) -> Addr<LogWriter> {
@@ -106,7 +106,8 @@ fn sigkill_under_flood_loses_and_doubles_nothing() {
         // The last one goes on to the end.
         let writer = start_on(dir.path()).await;
         let wanted = AwaitBytes { stdout: OUT as u64, stderr: ERR as u64, idle_limit: DEADLINE };
-        let expected = StreamTotals { stdout: OUT as u64, stderr: ERR as u64, position: all };
+        let expected =
+            StreamTotals { stdout: OUT as u64, stderr: ERR as u64, position: all, ..StreamTotals::default() };
         assert_eq!(ask(&writer, wanted).await.unwrap(), expected);
         assert_eq!(ask(&writer, Close).await.unwrap(), expected);
         for thread in threads {

@@ -9,7 +9,7 @@ use super::trouble::subscribe;
 use super::*;
 
 /// Mounts a tmpfs that only this thread and those that it starts see; `None` without the right to.
-fn small_disk(kib: u32) -> Option<tempfile::TempDir> {
+pub(super) fn small_disk(kib: u32) -> Option<tempfile::TempDir> {
     let dir = tempfile::tempdir().unwrap();
     let options = format!("size={kib}k,mode=0700");
     let mounted = unshare(CloneFlags::CLONE_NEWNS)
@@ -25,7 +25,7 @@ fn small_disk(kib: u32) -> Option<tempfile::TempDir> {
 }
 
 /// A file that leaves no room, but for `spare` bytes.
-fn ballast(dir: &Path, spare: u64) -> PathBuf {
+pub(super) fn ballast(dir: &Path, spare: u64) -> PathBuf {
     let path = dir.join("ballast");
     let mut file = File::create(&path).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}

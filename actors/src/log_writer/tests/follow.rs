@@ -135,7 +135,10 @@ fn generations_are_told_apart_live_and_on_files() {
             write(&writer, OutputStream::Stdout, &bytes[1000..]).await.unwrap();
             let late = ask(&writer, Follow { from: FollowFrom::Generation }).await.unwrap();
             let totals = ask(&writer, Close).await.unwrap();
-            assert_eq!(totals, StreamTotals { stdout: 2000, stderr: 1000, position: 3000 * generation });
+            assert_eq!(
+                totals,
+                StreamTotals { stdout: 2000, stderr: 1000, position: 3000 * generation, ..StreamTotals::default() }
+            );
             for got in [
                 collect(waiting).await.unwrap(),
                 collect(late).await.unwrap(),

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod disk_full;
+mod dropping;
 mod follow;
 mod model;
 mod stream;
@@ -41,7 +42,11 @@ impl Place {
     }
 
     fn config(&self, generation: u64) -> LogConfig {
-        LogConfig::new(self.log(), LogLimits { max_bytes: self.max_bytes, keep: self.keep }, generation)
+        LogConfig::new(
+            self.log(),
+            LogLimits { max_bytes: self.max_bytes, keep: self.keep, ..LogLimits::default() },
+            generation,
+        )
     }
 
     fn start(&self, generation: u64) -> Addr<LogWriter> {
@@ -119,6 +124,8 @@ struct Got {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     gaps: Vec<(u64, u64)>,
+    /// Position, stream, bytes.
+    dropped: Vec<(u64, OutputStream, u64)>,
 }
 
 impl Got {
@@ -133,6 +140,7 @@ impl Got {
                 self.all.extend(&bytes);
             }
             LogChunk::Gap { position, bytes } => self.gaps.push((position, bytes)),
+            LogChunk::Dropped { stream, position, bytes } => self.dropped.push((position, stream, bytes)),
         }
     }
 }
@@ -142,7 +150,9 @@ async fn collect(mut follower: LogFollower) -> Result<Got, LogError> {
     let mut got = Got::default();
     let mut position = follower.position();
     while let Some(chunk) = follower.next().await? {
-        let (LogChunk::Bytes { position: at, .. } | LogChunk::Gap { position: at, .. }) = &chunk;
+        let (LogChunk::Bytes { position: at, .. }
+        | LogChunk::Gap { position: at, .. }
+        | LogChunk::Dropped { position: at, .. }) = &chunk;
         assert_eq!(*at, position, "positions must go on");
         position = chunk.end();
         got.add(chunk);

@@ -1,5 +1,6 @@
 //! Property tests: the index codec, and the store against a model that crashes at will.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 
 use proptest::prelude::*;
@@ -20,6 +21,16 @@ fn record() -> impl Strategy<Value = Record> {
             at_us
         }),
         (0..=1_u64 << 62, any::<u64>()).prop_map(|(position, generation)| Record::Generation { position, generation }),
+        (0..=1_u64 << 62, stream(), any::<u64>()).prop_map(|(position, stream, bytes)| Record::Dropped {
+            position,
+            stream,
+            bytes
+        }),
+        (0..=1_u64 << 62, stream(), any::<u64>()).prop_map(|(position, stream, bytes)| Record::DroppedBefore {
+            position,
+            stream,
+            bytes
+        }),
     ]
 }
 
@@ -37,6 +48,12 @@ enum Step {
     },
     /// The index entry was written, its bytes were not.
     Prepare(OutputStream),
+    /// So many bytes are dropped, after more were claimed.
+    Drop {
+        stream: OutputStream,
+        bytes: u64,
+        claimed: u64,
+    },
     /// The process dies; this many bytes of a further index record were written before.
     Crash {
         partial: usize,
@@ -48,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (stream(), 1_usize..3000).prop_map(|(stream, len)| Step::Write { stream, len }),
         1 => stream().prop_map(Step::Prepare),
+        3 => (stream(), 0_u64..5000, 0_u64..100).prop_map(|(stream, bytes, more)| Step::Drop { stream, bytes, claimed: bytes + more }),
         2 => (0_usize..24).prop_map(|partial| Step::Crash { partial }),
         1 => Just(Step::NextGeneration),
     ]
@@ -103,6 +121,8 @@ proptest! {
         let mut store = Store::new(place.config(generation));
         let mut expected = Got::default();
         let (mut out, mut err) = (0, 0);
+        let mut lost = [0_u64; 2];
+        let mut gaps = BTreeMap::new();
         let bytes = pattern(11, 3000);
         for step in steps {
             match step {
@@ -122,6 +142,16 @@ proptest! {
                         rest = &rest[n..];
                     }
                 }
+                Step::Drop { stream, bytes, claimed } => {
+                    store.prepare_to_drop(now_us()).unwrap();
+                    store.drop_bytes(stream, claimed);
+                    store.undrop_bytes(stream, claimed - bytes);
+                    lost[usize::from(stream == OutputStream::Stderr)] += bytes;
+                    if bytes > 0 {
+                        let at = (expected.all.len() as u64, stream == OutputStream::Stderr);
+                        *gaps.entry(at).or_insert(0) += bytes;
+                    }
+                }
                 Step::Prepare(stream) => drop(store.prepare(stream, now_us(), 1).unwrap()),
                 Step::Crash { partial } => {
                     drop(store);
@@ -137,15 +167,22 @@ proptest! {
                     drop(store);
                     generation += 1;
                     (out, err) = (0, 0);
+                    lost = [0; 2];
                     store = Store::new(place.config(generation));
                 }
             }
             store.recover().unwrap();
             prop_assert!(store.take_notes().is_empty());
-            let totals = StreamTotals { stdout: out as u64, stderr: err as u64, position: expected.all.len() as u64 };
+            let totals = StreamTotals { stdout: out as u64, stderr: err as u64, position: expected.all.len() as u64, dropped_stdout: lost[0], dropped_stderr: lost[1] };
             prop_assert_eq!(store.totals(), totals);
         }
         drop(store);
-        prop_assert!(run(files(&place.log(), FollowFrom::Oldest)) == expected);
+        let mut got = run(files(&place.log(), FollowFrom::Oldest));
+        let mut read = BTreeMap::new();
+        for (position, stream, bytes) in std::mem::take(&mut got.dropped) {
+            *read.entry((position, stream == OutputStream::Stderr)).or_insert(0) += bytes;
+        }
+        prop_assert_eq!(read, gaps);
+        prop_assert!(got == expected);
     }
 }

@@ -21,7 +21,7 @@ fn both_streams_arrive_unchanged_over_many_rotations() {
         let wanted = AwaitBytes { stdout: out.len() as u64, stderr: err.len() as u64, idle_limit: DEADLINE };
         let totals = ask(&writer, wanted).await.unwrap();
         let all = (out.len() + err.len()) as u64;
-        assert_eq!(totals, StreamTotals { stdout: 300_017, stderr: 100_003, position: all });
+        assert_eq!(totals, StreamTotals { stdout: 300_017, stderr: 100_003, position: all, ..StreamTotals::default() });
         for thread in threads {
             thread.join().unwrap();
         }
@@ -163,7 +163,7 @@ fn two_hundred_writers_share_one_thread() {
         let mut pipes = Vec::new();
         for i in 0..WRITERS {
             let path = place.dir.path().join(format!("{i}.log"));
-            let config = LogConfig::new(path, LogLimits { max_bytes: 8192, keep: 20 }, 1);
+            let config = LogConfig::new(path, LogLimits { max_bytes: 8192, keep: 20, ..LogLimits::default() }, 1);
             let writer = LogWriter::start_in_arbiter(&arbiter, move |_| LogWriter::new(config));
             pipes.push((i, attach(&writer, OutputStream::Stdout).await, attach(&writer, OutputStream::Stderr).await));
             writers.push(writer);
@@ -207,7 +207,7 @@ fn waiting_for_bytes_ends_with_what_there_is() {
             std::io::Write::write_all(&mut pipe, b"6").unwrap();
         };
         let (totals, ()) = futures::join!(waiting, others);
-        assert_eq!(totals.unwrap(), StreamTotals { stdout: 6, stderr: 1, position: 7 });
+        assert_eq!(totals.unwrap(), StreamTotals { stdout: 6, stderr: 1, position: 7, ..StreamTotals::default() });
         // Close answers whoever still waits.
         let waiting = ask(&writer, AwaitBytes { stdout: 100, stderr: 0, idle_limit: DEADLINE });
         let (waited, closed) = futures::join!(waiting, ask(&writer, Close));
@@ -245,7 +245,10 @@ fn close_empties_the_pipes_first() {
         std::io::Write::write_all(&mut err, &pattern(10, 60_000)).unwrap();
         // The pipes are still open for writing: nothing but their emptiness ends the draining.
         let (first, second) = futures::join!(ask(&writer, Close), ask(&writer, Close));
-        assert_eq!(first.unwrap(), StreamTotals { stdout: 60_000, stderr: 60_000, position: 120_000 });
+        assert_eq!(
+            first.unwrap(),
+            StreamTotals { stdout: 60_000, stderr: 60_000, position: 120_000, ..StreamTotals::default() }
+        );
         assert_eq!(second.unwrap().position, 120_000);
         eventually("the writer stops", || !writer.connected()).await;
         assert_eq!(open_files(place.dir.path()), 0);

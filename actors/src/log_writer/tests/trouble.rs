@@ -92,7 +92,10 @@ fn a_directory_at_the_logs_own_name_leaves_the_bytes_in_the_pipe() {
         fs::remove_dir(place.log()).unwrap();
         // It goes on by itself: a refused `Close` changed nothing.
         ask(&writer, AwaitBytes { stdout: 4, stderr: 0, idle_limit: DEADLINE }).await.unwrap();
-        assert_eq!(ask(&writer, Close).await.unwrap(), StreamTotals { stdout: 4, stderr: 0, position: 4 });
+        assert_eq!(
+            ask(&writer, Close).await.unwrap(),
+            StreamTotals { stdout: 4, stderr: 0, position: 4, ..StreamTotals::default() }
+        );
         assert_eq!(place.raw(), b"kept");
     });
 }
@@ -113,7 +116,7 @@ fn a_file_truncated_from_outside_leaves_a_gap_and_no_hole() {
         write(&writer, OutputStream::Stderr, b"again").await.unwrap();
         assert_eq!(failures.recv().await.unwrap().lost_bytes, 3);
         let totals = ask(&writer, Close).await.unwrap();
-        assert_eq!(totals, StreamTotals { stdout: 5005, stderr: 5, position: 5010 });
+        assert_eq!(totals, StreamTotals { stdout: 5005, stderr: 5, position: 5010, ..StreamTotals::default() });
         let got = collect(follower).await.unwrap();
         assert_eq!(got.all, b"afagain");
         assert_eq!(got.gaps, [(0, 5000), (5002, 3)]);
@@ -167,7 +170,7 @@ fn a_writer_without_address_stops_and_the_next_one_goes_on() {
         ask(&second, AttachStream { stream: OutputStream::Stdout, pipe: pipe_again }).await.unwrap();
         pipe.write_all(b"second").unwrap();
         let totals = ask(&second, AwaitBytes { stdout: 12, stderr: 0, idle_limit: DEADLINE }).await.unwrap();
-        assert_eq!(totals, StreamTotals { stdout: 12, stderr: 0, position: 12 });
+        assert_eq!(totals, StreamTotals { stdout: 12, stderr: 0, position: 12, ..StreamTotals::default() });
         ask(&second, Close).await.unwrap();
         assert_eq!(place.raw(), b"first second");
         assert!(matches!(collect(reader).await, Err(LogError::WriterGone { position: 6 })));
