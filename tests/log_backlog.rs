@@ -8,6 +8,8 @@ mod support;
 
 use std::path::Path;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::{Home, explain, output, until};
 
 /// Written by each sandbox while the disk is full, to stdout and to stderr.
@@ -85,6 +87,51 @@ fn a_full_disk_keeps_one_waiting_and_costs_the_other_marked_bytes() {
     let followed = home.run(&["logs", "-f", "--stream", "stderr", "drops"]);
     assert_eq!((marks(&followed, "stdout"), marks(&followed, "stderr")), (0, stderr));
     until("it is an event", || home.ok(&["events", "--json"]).contains("\"log_dropped\""));
+}
+
+#[test]
+fn a_daemon_that_dies_amid_a_gap_leaves_no_smaller_loss_and_true_offsets() {
+    const BYTES: u64 = 30_000_000;
+    /// What one log writer claims before it reads.
+    const CLAIM: u64 = 256 << 10;
+    let disk = disk::Disk::new();
+    let home = Home::new_in(disk.path());
+    let signs = tempfile::tempdir().unwrap();
+    let script = format!(
+        "echo begin; while [ ! -e {0}/go ]; do sleep 0.01; done; head -c {BYTES} /dev/zero | tr '\\0' x; : > {0}/done",
+        signs.path().display()
+    );
+    let mut command = home.sandpen(&["run", "-d", "--driver", "process", "-n", "a", "--log-backlog", "drop"]);
+    command.args(["--log-max-size", "64M"]);
+    command.arg(home.path()).args(["--", "/bin/sh", "-c", &script]);
+    assert!(output(command).status.success());
+    until("it began", || home.log("a") == b"begin\n");
+    if !disk.fill() {
+        home.run(&["shutdown", "--stop-sandboxes", "--time", "1"]);
+        return;
+    }
+    let daemon = Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
+    let go = std::fs::write(signs.path().join("go"), "");
+    let lost = || {
+        let row: serde_json::Value = serde_json::from_slice(&home.run(&["inspect", "a"]).stdout).unwrap_or_default();
+        row["log_dropped"]["stdout"].as_u64().unwrap_or(0)
+    };
+    let deadline = std::time::Instant::now() + support::DEADLINE;
+    while lost() == 0 && std::time::Instant::now() < deadline {}
+    let killed = kill(daemon, Signal::SIGKILL);
+    // Before anything can fail: no daemon starts without room.
+    disk.free();
+    go.unwrap();
+    killed.unwrap();
+    until("it has written all", || !home.ok(&["ps"]).is_empty() && signs.path().join("done").exists());
+    // The driver of the tests has no exit code where another daemon was there; what counts is the end.
+    home.run(&["wait", "a"]);
+    let kept = home.log("a");
+    let told = kept.len() as u64 + lost();
+    let whole = BYTES + 6;
+    assert!((whole..=whole + CLAIM).contains(&told), "{} kept, {} dropped", kept.len(), lost());
+    assert!(lost() > 0 && kept.starts_with(b"begin\n"));
+    assert_eq!(home.run(&["logs", "a"]).stdout, kept);
 }
 
 #[test]

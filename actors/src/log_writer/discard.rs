@@ -60,9 +60,9 @@ impl LogWriter {
     /// After a write that was slow, output is dropped for as long as it took: a workload waits for no more
     /// than every second write.
     pub(super) fn note_pace(&mut self, took: Duration) {
-        let was_slow = self.drops() && took > self.config.slow_write;
-        self.slow_until = was_slow.then(|| Instant::now() + took.min(SLOW_MOST));
-        if !was_slow {
+        let pause = pause_after(took, self.config.slow_write).filter(|_| self.drops());
+        self.slow_until = pause.map(|pause| Instant::now() + pause);
+        if pause.is_none() {
             self.gap_is_over();
         }
     }
@@ -75,5 +75,23 @@ impl LogWriter {
             let dropped = Happening::LogDropped { stdout, stderr };
             self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), dropped);
         }
+    }
+}
+
+/// For how long output is dropped after a write that took so long; `None` where that was quick enough.
+fn pause_after(took: Duration, slow_write: Duration) -> Option<Duration> {
+    (took > slow_write).then(|| took.min(SLOW_MOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_write_is_followed_by_as_long_a_pause_within_a_limit() {
+        let limit = Duration::from_millis(100);
+        assert_eq!(pause_after(limit, limit), None);
+        assert_eq!(pause_after(Duration::from_millis(101), limit), Some(Duration::from_millis(101)));
+        assert_eq!(pause_after(Duration::from_mins(1), limit), Some(SLOW_MOST));
     }
 }
