@@ -40,7 +40,18 @@ pub(super) fn create_index(log: &Path, header: &Header, records: &[Record]) -> R
     Ok(index)
 }
 
-/// One writer at a time: the lock is on the current index.
+/// Gives the lock of an index back at its end. Closing the file is not enough: a child of this process has
+/// it open too, from its fork to its exec.
+#[derive(Debug)]
+pub(super) struct Unlock<'a>(pub &'a File);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// One writer at a time: the lock is on the current index, until [`Unlock`].
 pub(super) fn lock(index: &File, log: &Path) -> Result<(), LogError> {
     match index.try_lock() {
         Ok(()) => Ok(()),

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::LogError;
-use super::files::{create_index, lock, open_existing};
+use super::files::{Unlock, create_index, lock, open_existing};
 use super::index::{self, HEADER_LEN, Header, Scan, Walk};
 use super::names::{self, index_name};
 use super::segment::{self, header_after, unknown_header};
@@ -24,9 +24,13 @@ impl Store {
         let log_file = open_existing(&log)?;
         let index_path = index_name(&log, 0);
         let index = open_existing(&index_path)?;
-        if let Some(index) = &index {
-            lock(index, &log)?;
-        }
+        let _unlock = match &index {
+            Some(index) => {
+                lock(index, &log)?;
+                Some(Unlock(index))
+            }
+            None => None,
+        };
         let header = match &index {
             Some(index) => Header::read(index).map_err(LogError::file("reading", &index_path))?,
             None => None,
@@ -71,7 +75,8 @@ impl Store {
         before.position = end.position.saturating_sub(len);
         before.stdout = end.stdout.saturating_sub(len);
         let header = header_after(&before, now_us());
-        drop(create_index(log, &header, &[])?);
+        let index = create_index(log, &header, &[])?;
+        drop(Unlock(&index));
         Ok((header, Scan { end, index_len: HEADER_LEN, missing: 0 }))
     }
 }

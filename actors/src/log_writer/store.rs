@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use super::backoff::Backoff;
 use super::dropping::Dropping;
-use super::files::{create_index, lock, open_existing, options};
+use super::files::{Unlock, create_index, lock, open_existing, options};
 use super::follower::Queue;
 use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
 use super::names::{self, index_name};
@@ -60,7 +60,7 @@ pub(super) struct Current {
 impl Drop for Current {
     fn drop(&mut self) {
         // A follower may hold the same open file for long: the lock must not stay with it.
-        let _ = self.index.unlock();
+        drop(Unlock(&self.index));
     }
 }
 
@@ -344,12 +344,15 @@ impl Store {
             let index_path = index_name(log, 0);
             let Some(index) = open_existing(&index_path)? else { return Ok(()) };
             lock(&index, log)?;
+            let unlock = Unlock(&index);
             let read = LogError::file("reading", &index_path);
             let index_len = index.metadata().map_err(LogError::file("looking at", &index_path))?.len();
             let header = match Header::read(&index).map_err(read)? {
                 Some(header) if header.base == place.base && index_len >= place.index_len => header,
                 _ => return Ok(()),
             };
+            // It stays: `Current` gives it back.
+            std::mem::forget(unlock);
             let index = Arc::new(index);
             let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
             (Arc::new(segment), index)

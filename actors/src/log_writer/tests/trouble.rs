@@ -197,3 +197,32 @@ fn a_closing_writer_takes_nothing_new() {
         assert!(closed.is_err());
     });
 }
+
+#[test]
+fn a_process_that_is_being_started_keeps_no_log_locked() {
+    let place = Place::new(4096, 2);
+    let write = |store: &mut store::Store, generation: u64| {
+        let room = store.prepare(OutputStream::Stdout, generation, 1).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&room.segment.log, b"x", room.offset).unwrap();
+        store.advance(OutputStream::Stdout, 1);
+    };
+    write(&mut store::Store::new(place.config(1)), 1);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Between fork and exec a child has all files of this process open, and the locks with them.
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                assert!(std::process::Command::new("/bin/true").status().unwrap().success());
+            }
+        });
+        let result = std::panic::catch_unwind(|| {
+            for generation in 2..2000 {
+                let mut store = store::Store::new(place.config(generation));
+                store.recover().unwrap();
+                store.follow(FollowFrom::Oldest).map(drop).unwrap();
+            }
+        });
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        result.unwrap();
+    });
+}
