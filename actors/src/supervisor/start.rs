@@ -260,8 +260,10 @@ impl Supervisor {
                         }
                     }
                 };
-                if tokio::time::timeout(GIVE_UP_LIMIT, gone).await.is_ok() {
-                    let _ = vmm.process.release().await;
+                let _ = tokio::time::timeout(GIVE_UP_LIMIT, gone).await;
+                // Ends its waiter, and whatever runs under it still.
+                if let Err(error) = vmm.process.release().await {
+                    tracing::error!(error = %error.chain(), "a microVM that is given up could not be cleaned up");
                 }
             }
             let message = "its monitor failed too often".to_owned();
