@@ -6,7 +6,7 @@ SANDPEN := $(CURDIR)/target/release/sandpen
 PEERS   := $(CURDIR)/target/bench-peers
 export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test chaos test-system-libkrun lint deny bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-nested bench-restart bench-status packages build kernel rootfs clean
+.PHONY: help demo test chaos test-system-libkrun lint deny bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -33,16 +33,19 @@ deny:           ## Licences, sources and bans of dependencies
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --all-features check bans licenses sources
 
-bench: bench-logs bench-density bench-status bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
+bench: bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
 
 bench-logs: packages bench-peers ## The log path against cat, s6-log and svlogd, in one run
-	PEERS=$(PEERS) cargo bench --locked --features testing --bench logs
+	PEERS=$(PEERS) cargo bench --locked --profile measure --features testing --bench logs
 
 bench-density: packages bench-peers ## Memory and CPU of sandboxes that do nothing, and of runsv and s6-supervise
-	PEERS=$(PEERS) cargo bench --locked --features testing --bench density
+	PEERS=$(PEERS) cargo bench --locked --profile measure --features testing --bench density
 
 bench-status: packages ## Durable status updates against one transaction each, in one run
-	cargo bench --locked --features testing --bench status
+	cargo bench --locked --profile measure --features testing --bench status
+
+bench-storm: packages ## A thousand restarts at once, and how soon the daemon answers meanwhile and under floods
+	cargo bench --locked --profile measure --features testing --bench storm
 
 bench-peers:
 	@scripts/bench-peers $(PEERS)
