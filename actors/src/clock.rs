@@ -63,7 +63,7 @@ impl JumpWatch {
     fn step(&self, now: Option<i64>) -> Option<i64> {
         let mut before = self.offset_ms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let by_ms = now?.checked_sub(before.replace(now?)?)?;
-        (by_ms.abs() >= JUMP_LEAST_MS).then_some(by_ms)
+        (by_ms.unsigned_abs() >= JUMP_LEAST_MS.unsigned_abs()).then_some(by_ms)
     }
 }
 
@@ -123,7 +123,10 @@ mod tests {
         let watch = JumpWatch { offset_ms: Mutex::new(None) };
         let told = [Some(5000), Some(5999), None, Some(65_000), Some(65_000), Some(-20_000)].map(|now| watch.step(now));
         assert_eq!(told, [None, None, None, Some(59_001), None, Some(-85_000)]);
-        assert_eq!(watch.step(Some(i64::MIN)), None);
+        // Offsets that no clock has: neither they nor what is too far for a number stops anything.
+        assert_eq!(watch.step(Some(i64::MIN)), Some(i64::MIN + 20_000));
+        assert_eq!(watch.step(Some(0)), None);
+        assert_eq!(JumpWatch { offset_ms: Mutex::new(Some(0)) }.step(Some(i64::MIN)), Some(i64::MIN));
     }
 
     #[test]
