@@ -74,10 +74,12 @@ async fn run(service: Data<Service>, script: Bytes) -> impl Responder {
     let mut spec = SandboxSpec::new(name, rootfs, vec!["/bin/sh".into(), "-c".into(), script.into()]);
     spec.timeout = Some(Duration::from_mins(1));
     let key = spec.key.clone();
-    if let Err(error) = service.sandpen.start_sandbox(spec).await {
-        return HttpResponse::ServiceUnavailable().body(error.to_string());
-    }
-    let options = OutputOptions { from: OutputFrom::Generation, follow: true, stream: None };
+    let row = match service.sandpen.start_sandbox(spec).await {
+        Ok(row) => row,
+        Err(error) => return HttpResponse::ServiceUnavailable().body(error.to_string()),
+    };
+    let from = OutputFrom::Generation(row.first_generation());
+    let options = OutputOptions { from, follow: true, stream: None };
     match service.sandpen.output(&key, options).await {
         Ok(mut output) => HttpResponse::Ok().streaming(Box::pin(async_stream::try_stream! {
             while let Some(chunk) = output.next().await? {

@@ -215,6 +215,11 @@ impl Sandbox {
         matches!(self.state.as_str(), "STOPPED" | "FAILED")
     }
 
+    /// The generation of the latest start by request; those after it are restarts by the policy.
+    pub fn first_generation(&self) -> u64 {
+        self.generation.saturating_sub(u64::from(self.restarts))
+    }
+
     /// Whether it should be listed as active: everything but ended and never started.
     pub fn is_active(&self) -> bool {
         !self.is_ended() && self.state != "CREATED"

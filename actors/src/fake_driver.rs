@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ struct Shared {
     outputs: [OwnedFd; 2],
     exec_outcomes: tokio::sync::Mutex<mpsc::UnboundedReceiver<ExecOutcome>>,
     pid: u32,
+    holds_releases: Arc<AtomicBool>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,13 +108,21 @@ pub struct FakeDriver {
     living: Arc<Mutex<HashMap<PathBuf, Arc<Shared>>>>,
     refuse: Arc<Mutex<Option<String>>>,
     hinder: Arc<Mutex<Option<Errno>>>,
+    holds_releases: Arc<AtomicBool>,
 }
 
 impl FakeDriver {
     /// The driver and where its microVMs arrive.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<FakeVmm>) {
         let (launched, arrivals) = mpsc::unbounded_channel();
-        (Self { launched, living: Arc::default(), refuse: Arc::default(), hinder: Arc::default() }, arrivals)
+        let driver = Self {
+            launched,
+            living: Arc::default(),
+            refuse: Arc::default(),
+            hinder: Arc::default(),
+            holds_releases: Arc::default(),
+        };
+        (driver, arrivals)
     }
 
     /// From now on launches fail with these words (`None`: they work again).
@@ -123,6 +133,11 @@ impl FakeDriver {
     /// From now on adoptions fail with this error of the system (`None`: they work again).
     pub fn hinder_adoption(&self, errno: Option<Errno>) {
         *lock(&self.hinder) = errno;
+    }
+
+    /// From now on a release that is asked for never ends (false: it does).
+    pub fn hold_releases(&self, hold: bool) {
+        self.holds_releases.store(hold, Ordering::SeqCst);
     }
 
     /// Nothing of the microVM in this runtime directory is left.
@@ -150,6 +165,7 @@ impl FakeDriver {
             outputs: [stdout, stderr],
             exec_outcomes: tokio::sync::Mutex::new(answers),
             pid,
+            holds_releases: self.holds_releases.clone(),
         });
         let vmm = shared.hand_over()?;
         living.insert(launch.runtime_dir.clone(), shared.clone());
@@ -252,6 +268,10 @@ impl VmmProcess for FakeProcess {
     }
 
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        self.ask(Asked::Release)
+        let asked = self.ask(Asked::Release);
+        match self.0.holds_releases.load(Ordering::SeqCst) {
+            true => futures::future::pending().boxed(),
+            false => asked,
+        }
     }
 }

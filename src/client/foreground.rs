@@ -141,7 +141,12 @@ impl Foreground<'_> {
         let (started, is_started) = watch::channel(false);
         let work = async {
             let (sandbox, from, is_attached) = match beginning {
-                Beginning::Start(spec) => (client.start_sandbox(spec).await?, OutputStart::Generation, false),
+                Beginning::Start(spec) => {
+                    let sandbox = client.start_sandbox(spec).await?;
+                    // Its answer can be of a later start already, by the restart policy.
+                    let from = OutputStart::Generation(sandbox.first_generation());
+                    (sandbox, from, false)
+                }
                 Beginning::Attach(sandbox) => (*sandbox, OutputStart::Tail(0), true),
             };
             started.send_replace(true);

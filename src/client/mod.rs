@@ -76,8 +76,8 @@ pub enum OutputStart {
     /// The oldest byte on file.
     #[default]
     Oldest,
-    /// The first byte of the current generation.
-    Generation,
+    /// The first byte of this generation, or the oldest kept one after it.
+    Generation(u64),
     /// This position in the whole log.
     Position(u64),
     /// The last lines.
@@ -248,7 +248,7 @@ impl Client {
     pub async fn output(&self, key: &SandboxKey, request: OutputRequest) -> Result<OutputReader, ClientError> {
         let from = match request.from {
             OutputStart::Oldest => String::new(),
-            OutputStart::Generation => "&from=generation".to_owned(),
+            OutputStart::Generation(number) => format!("&from=generation:{number}"),
             OutputStart::Position(position) => format!("&from={position}"),
             OutputStart::Tail(lines) => format!("&tail={lines}"),
         };

@@ -37,13 +37,15 @@ impl OutputQuery {
             (Some(_), Some(_)) => return Err(invalid("from and tail exclude each other".to_owned())),
             (None, Some(lines)) => OutputFrom::Tail(lines),
             (None | Some("oldest"), None) => OutputFrom::Oldest,
-            (Some("generation"), None) => OutputFrom::Generation,
-            (Some(position), None) => match position.parse() {
-                Ok(position) => OutputFrom::Position(position),
-                Err(_) => {
-                    return Err(invalid(format!("from={position:?} is not oldest, generation or a position")));
-                }
-            },
+            (Some("generation"), None) => OutputFrom::LatestGeneration,
+            (Some(from), None) => {
+                let parsed = match from.strip_prefix("generation:") {
+                    Some(number) => number.parse().map(OutputFrom::Generation),
+                    None => from.parse().map(OutputFrom::Position),
+                };
+                let message = || format!("from={from:?} is not oldest, generation, generation:NUMBER or a position");
+                parsed.map_err(|_| invalid(message()))?
+            }
         };
         Ok(OutputOptions { from, follow: self.follow, stream: self.stream })
     }

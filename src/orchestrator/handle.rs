@@ -169,6 +169,8 @@ impl Handle {
             // The supervisor failed meanwhile. What it had begun, the next one goes on with.
             match self.supervisor.send(AwaitStarted { key: key.clone() }).await? {
                 Err(SupervisorError::NotLive { .. } | SupervisorError::NotFound { .. }) => {}
+                // An earlier start, of which something is left.
+                Ok(row) if row.state.is_ended() && row.updated_at < asked_at => {}
                 answer => return Ok(answer?),
             }
             if let Some(row) = self.get(&key).await?.filter(|row| row.state.is_ended() && row.updated_at >= asked_at) {

@@ -19,7 +19,9 @@ pub enum OutputFrom {
     #[default]
     Oldest,
     /// At the first byte of the latest start.
-    Generation,
+    LatestGeneration,
+    /// At the first byte of this start, as counted by the row's generation, or the oldest kept one after it.
+    Generation(u64),
     /// This many lines before the end.
     Tail(usize),
     /// At this position in the whole log.
@@ -62,7 +64,8 @@ impl Output {
         let stream = options.stream;
         let from = match options.from {
             OutputFrom::Oldest => FollowFrom::Oldest,
-            OutputFrom::Generation => FollowFrom::Generation,
+            OutputFrom::LatestGeneration => FollowFrom::LatestGeneration,
+            OutputFrom::Generation(number) => FollowFrom::Generation(number),
             OutputFrom::Position(position) => FollowFrom::Position(position),
             OutputFrom::Tail(lines) => {
                 let log = log.clone();

@@ -52,6 +52,13 @@ pub struct SandboxRow {
     pub updated_at: DateTime<Utc>,
 }
 
+impl SandboxRow {
+    /// The generation of the latest start by request; those after it are restarts by the policy.
+    pub fn first_generation(&self) -> u64 {
+        self.generation.saturating_sub(u64::from(self.restarts))
+    }
+}
+
 /// Makes the row of a sandbox (state CREATED), or puts a new specification into the row of one that
 /// is not live. Answers the row.
 #[derive(Debug, Clone, Message)]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
+use super::generation::position_of_generation;
 use super::segment::{self, Chain, Cursor, Hold, SEGMENTS_HELD, Segment};
 use super::{FollowFrom, LogError, StreamTotals};
 use crate::driver::OutputStream;
@@ -158,7 +159,8 @@ impl LogFollower {
     pub fn of_files(log: &Path, from: FollowFrom) -> Result<Self, LogError> {
         let start = match from {
             FollowFrom::Oldest => 0,
-            FollowFrom::Generation => segment::newest_end(log)?.map_or(0, |end| end.generation_start),
+            FollowFrom::LatestGeneration => segment::newest_end(log)?.map_or(0, |end| end.generation_start),
+            FollowFrom::Generation(number) => position_of_generation(log, number)?,
             FollowFrom::Position(position) => position,
         };
         let Chain { segments, end } = segment::open_chain(log, start, u64::MAX, Hold::Oldest)?;

@@ -78,7 +78,9 @@ pub enum FollowFrom {
     /// The oldest kept byte.
     Oldest,
     /// The first byte of the current generation.
-    Generation,
+    LatestGeneration,
+    /// The first byte of this generation, or the oldest kept one after it.
+    Generation(u64),
     /// This position.
     Position(u64),
 }

@@ -25,6 +25,7 @@ mod error;
 mod files;
 mod fionread;
 mod follower;
+mod generation;
 mod index;
 mod messages;
 mod names;

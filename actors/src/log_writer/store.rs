@@ -21,6 +21,7 @@ use super::backoff::Backoff;
 use super::dropping::Dropping;
 use super::files::{Unlock, create_index, lock, open_existing, options};
 use super::follower::Queue;
+use super::generation::position_of_generation;
 use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
 use super::names::{self, index_name};
 use super::segment::{self, Hold, Segment, header_after, unknown_header};
@@ -409,8 +410,12 @@ impl Store {
         self.open_known()?;
         let start = match from {
             FollowFrom::Oldest => 0,
-            FollowFrom::Generation if self.marked => self.end.generation_start,
-            FollowFrom::Generation => self.end.position,
+            FollowFrom::Generation(number) if number < self.config.generation => {
+                position_of_generation(&self.config.path, number)?
+            }
+            FollowFrom::Generation(number) if number > self.config.generation => self.end.position,
+            FollowFrom::LatestGeneration | FollowFrom::Generation(_) if self.marked => self.end.generation_start,
+            FollowFrom::LatestGeneration | FollowFrom::Generation(_) => self.end.position,
             FollowFrom::Position(position) => position,
         };
         let log = &self.config.path;

@@ -139,6 +139,7 @@ impl Supervisor {
         child.monitor = None;
         child.log = None;
         child.until_settled.clear();
+        child.until_released.clear();
         let Some(row) = child.row.clone() else { return };
         if let Some(Stop { by, .. }) = child.stop
             && row.stopped_by.is_none()
@@ -226,6 +227,9 @@ impl Supervisor {
             return;
         }
         let removal = self.remove_everything(row);
+        if let Some(child) = self.children.get_mut(key) {
+            child.releasing = true;
+        }
         let key = key.clone();
         ctx.spawn(removal.into_actor(self).map(move |removed, this, _| {
             if let Err(error) = removed {

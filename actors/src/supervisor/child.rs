@@ -29,6 +29,10 @@ pub(super) struct Child {
     pub(super) until_hosted: Vec<oneshot::Sender<()>>,
     /// Waiting for the end, whatever follows it; dropped then.
     pub(super) until_settled: Vec<oneshot::Sender<()>>,
+    /// Waiting until what is left of an ended one is gone; dropped then.
+    pub(super) until_released: Vec<oneshot::Sender<()>>,
+    /// It has ended, and what is left of it is being removed for want of a monitor.
+    pub(super) releasing: bool,
     /// A stop was asked for: no restart follows.
     pub(super) stop: Option<Stop>,
     /// The timer of the next attempt, in BACKOFF.
@@ -64,6 +68,12 @@ impl Child {
             return "being removed";
         }
         self.row.as_ref().map_or("STARTING", |row| row.state.status())
+    }
+
+    /// Whether its end is on record, and what is left of it is being removed.
+    pub(super) fn is_releasing(&self) -> bool {
+        let has_ended = self.row.as_ref().is_some_and(|row| row.state.is_ended());
+        has_ended && (self.releasing || self.monitor.is_some())
     }
 
     /// Answers those who wait for RUNNING or the end.

@@ -30,7 +30,14 @@ const KILLED: Stop = Stop { grace: std::time::Duration::ZERO, by: StoppedBy::Req
 impl Handler<StartSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
-    fn handle(&mut self, StartSandbox { spec }: StartSandbox, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, StartSandbox { spec }: StartSandbox, ctx: &mut Self::Context) -> Self::Result {
+        let key = spec.key.clone();
+        if self.shutting_down.is_none()
+            && spec.check_values().is_ok()
+            && let Some(later) = self.when_released(&key, StartSandbox { spec: spec.clone() }, ctx)
+        {
+            return later;
+        }
         Box::pin(self.start(spec).map(|started, this, ctx| {
             if let Err(refusal) = &started {
                 this.note_refusal(refusal, ctx);
@@ -142,6 +149,9 @@ impl Handler<RemoveSandbox> for Supervisor {
     type Result = Answer<()>;
 
     fn handle(&mut self, RemoveSandbox { key, force }: RemoveSandbox, ctx: &mut Self::Context) -> Self::Result {
+        if !force && let Some(later) = self.when_released(&key, RemoveSandbox { key: key.clone(), force }, ctx) {
+            return later;
+        }
         if let Some(child) = self.children.get(&key) {
             if !force || child.removing {
                 return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
@@ -355,7 +365,13 @@ impl Handler<Down> for Supervisor {
         child.monitor = None;
         let leaving = self.shutting_down.is_some_and(|shutdown| shutdown.grace.is_none());
         if !row.state.is_live() {
-            self.on_ended(&key, ctx);
+            match reason {
+                DownReason::Finished => self.on_ended(&key, ctx),
+                DownReason::Panicked => {
+                    self.record_restart(&key, "monitor", ctx);
+                    self.release_and_end(&key, ctx);
+                }
+            }
         } else if leaving {
             // Answers those who wait for this end of ours; the microVM goes on.
             self.children.remove(&key);

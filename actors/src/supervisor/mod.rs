@@ -23,6 +23,7 @@ mod lingering;
 mod messages;
 mod orphans;
 mod reconcile;
+mod release;
 mod restart;
 mod start;
 mod succession;

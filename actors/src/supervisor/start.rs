@@ -101,7 +101,7 @@ pub(super) async fn reserve_row(
 }
 
 impl Supervisor {
-    fn launch_of(&self, row: &SandboxRow) -> Launch {
+    pub(super) fn launch_of(&self, row: &SandboxRow) -> Launch {
         let key = &row.spec.key;
         Launch {
             spec: Arc::new(row.spec.clone()),
@@ -208,7 +208,7 @@ impl Supervisor {
             Ok(Ok(Some(row))) if row.state.is_live() => this.give_up(row, ctx),
             Ok(Ok(Some(row))) => {
                 this.note_row(&Arc::new(row));
-                this.on_ended(&key, ctx);
+                this.release_and_end(&key, ctx);
             }
             Ok(Ok(None)) => {
                 tracing::error!(sandbox = %key, "the row was removed while its microVM lived");

@@ -129,6 +129,7 @@ impl Supervisor {
             return;
         };
         child.next_attempt = None;
+        child.releasing = false;
         child.monitor.take_if(|monitor| !monitor.connected());
         if child.log.take_if(|log| !log.connected()).is_some()
             && let Some(monitor) = &child.monitor
@@ -152,7 +153,7 @@ impl Supervisor {
             _ if row.state.is_live() => self.adopt_again(key, ctx),
             _ if row.state.is_ended() && hosted.is_some() => {
                 self.note_row(&Arc::new(row));
-                self.on_ended(key, ctx);
+                self.release_and_end(key, ctx);
             }
             _ => drop(self.children.remove(key)),
         }

@@ -2,6 +2,8 @@
 
 mod health;
 mod lingering;
+#[cfg(feature = "testing")]
+mod release;
 mod restarts;
 
 use std::future::Future;

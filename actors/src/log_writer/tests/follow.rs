@@ -124,16 +124,16 @@ fn a_writer_that_goes_without_closing_is_told_after_the_last_byte() {
 fn generations_are_told_apart_live_and_on_files() {
     run(async {
         let place = Place::new(4096, 10);
-        assert_eq!(files(&place.log(), FollowFrom::Generation).await, Got::default());
+        assert_eq!(files(&place.log(), FollowFrom::LatestGeneration).await, Got::default());
         for generation in 1..=4 {
             let writer = place.start(generation);
             let before = ask(&writer, AwaitBytes { stdout: 0, stderr: 0, idle_limit: DEADLINE }).await.unwrap();
             assert_eq!((before.stdout, before.stderr), (0, 0));
-            let waiting = ask(&writer, Follow { from: FollowFrom::Generation }).await.unwrap();
+            let waiting = ask(&writer, Follow { from: FollowFrom::LatestGeneration }).await.unwrap();
             let bytes = pattern(generation, 3000);
             write(&writer, OutputStream::Stderr, &bytes[..1000]).await.unwrap();
             write(&writer, OutputStream::Stdout, &bytes[1000..]).await.unwrap();
-            let late = ask(&writer, Follow { from: FollowFrom::Generation }).await.unwrap();
+            let late = ask(&writer, Follow { from: FollowFrom::LatestGeneration }).await.unwrap();
             let totals = ask(&writer, Close).await.unwrap();
             assert_eq!(
                 totals,
@@ -142,14 +142,26 @@ fn generations_are_told_apart_live_and_on_files() {
             for got in [
                 collect(waiting).await.unwrap(),
                 collect(late).await.unwrap(),
-                files(&place.log(), FollowFrom::Generation).await,
+                files(&place.log(), FollowFrom::LatestGeneration).await,
             ] {
                 assert!(got.all == bytes && got.stderr == bytes[..1000]);
             }
         }
+        for generation in 1..=4 {
+            // The last three files of 4096 bytes hold them all; a writer of the last one is asked as well.
+            let got = files(&place.log(), FollowFrom::Generation(generation)).await;
+            let rest: Vec<u8> = (generation..=4).flat_map(|generation| pattern(generation, 3000)).collect();
+            assert!(got.all == rest, "generation {generation}: {} bytes", got.all.len());
+            let writer = place.start(4);
+            let live = ask(&writer, Follow { from: FollowFrom::Generation(generation) }).await.unwrap();
+            ask(&writer, Close).await.unwrap();
+            assert!(collect(live).await.unwrap().all == rest, "generation {generation}");
+        }
+        assert_eq!(files(&place.log(), FollowFrom::Generation(5)).await, Got::default());
+        assert_eq!(files(&place.log(), FollowFrom::Generation(0)).await.all.len(), 12_000);
         // A generation without a byte is one nevertheless.
         ask(&place.start(5), Close).await.unwrap();
-        assert_eq!(files(&place.log(), FollowFrom::Generation).await, Got::default());
+        assert_eq!(files(&place.log(), FollowFrom::LatestGeneration).await, Got::default());
         assert_eq!(files(&place.log(), FollowFrom::Oldest).await.all.len(), 12_000);
     });
 }

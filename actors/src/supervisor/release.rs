@@ -1,0 +1,76 @@
+//! Between the end of a microVM on record and the end of all that it had on the host.
+//!
+//! ```text
+//!   end recorded ─▶ its monitor releases what is left ──────────────────────────▶ name free, or restarted
+//!                     └ monitor or supervisor lost ─▶ found again and released ─┘
+//! ```
+//! Who asks to start or to remove such a sandbox has seen that it ended: the request waits that moment.
+
+use std::time::Duration;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
+use tokio::sync::oneshot;
+
+use super::SupervisorError;
+use super::actor::{Answer, Supervisor};
+use crate::driver::{Driver, DriverError, Launch};
+use crate::spec::SandboxKey;
+
+/// How long finding and releasing what is left of a microVM may take; what is left then, the next
+/// reconciliation finds.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
+impl Supervisor {
+    /// [`Supervisor::on_ended`] for a child whose end is recorded, but perhaps not its release.
+    pub(super) fn release_and_end(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        child.monitor = None;
+        let Some(row) = child.row.clone() else { return };
+        if std::mem::replace(&mut child.releasing, true) {
+            return;
+        }
+        let (launch, driver) = (self.launch_of(&row), self.driver_of(&row));
+        let released = async move { release(&*driver?, launch).await };
+        let released = tokio::time::timeout(RELEASE_LIMIT, released);
+        let key = key.clone();
+        ctx.spawn(released.into_actor(self).map(move |released, this, ctx| {
+            match released {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(sandbox = %key, error = %error.chain(), "cleaning up after a microVM"),
+                Err(_) => tracing::warn!(sandbox = %key, "cleaning up after a microVM takes too long"),
+            }
+            if let Some(child) = this.children.get_mut(&key) {
+                child.releasing = false;
+            }
+            this.on_ended(&key, ctx);
+        }));
+    }
+
+    /// The answer to a request for a sandbox that has ended and is not released: the request again,
+    /// once it is. `None` where nothing is to be waited for.
+    pub(super) fn when_released<M, T>(&mut self, key: &SandboxKey, request: M, ctx: &Context<Self>) -> Option<Answer<T>>
+    where
+        M: Message<Result = Result<T, SupervisorError>> + Send + 'static,
+        T: Send + 'static,
+        Self: Handler<M>,
+    {
+        let child = self.children.get_mut(key).filter(|child| child.is_releasing())?;
+        let (sender, released) = oneshot::channel();
+        child.until_released.push(sender);
+        let itself = ctx.address();
+        let again = async move {
+            let _ = released.await;
+            itself.send(request).await?
+        };
+        Some(Box::pin(again.into_actor(self)))
+    }
+}
+
+/// Releases what is left of a microVM that has ended.
+async fn release(driver: &dyn Driver, launch: Launch) -> Result<(), DriverError> {
+    match driver.adopt(launch).await {
+        Ok(vmm) => vmm.process.release().await,
+        Err(DriverError::Gone) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
