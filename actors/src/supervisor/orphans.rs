@@ -134,25 +134,27 @@ mod tests {
 
     #[test]
     fn an_orphan_is_ended_with_what_is_below_it() {
+        // Another run of this test may be under way.
+        let ours = &format!("0f1e2d{:x}", std::process::id());
         let mut orphan = std::process::Command::new("sh")
-            .args(["-c", "sleep 1000 & sleep 1000 & echo; wait", "0f1e2d/default/web/3"])
+            .args(["-c", "sleep 1000 & sleep 1000 & echo; wait", &format!("{ours}/default/web/3")])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = [0];
         std::io::Read::read_exact(orphan.stdout.as_mut().unwrap(), &mut line).unwrap();
-        let found = find("0f1e2d");
+        let found = find(ours);
         let below = descendants(orphan.id());
         assert_eq!((found.len(), below.len()), (1, 2));
         assert_eq!((found[0].key.name.as_str(), found[0].generation), ("web", 3));
         assert!(!end(&found[0], "other").unwrap(), "it is not of that state directory");
-        assert!(end(&found[0], "0f1e2d").unwrap());
+        assert!(end(&found[0], ours).unwrap());
         orphan.wait().unwrap();
-        assert!(!end(&found[0], "0f1e2d").unwrap(), "it is gone");
+        assert!(!end(&found[0], ours).unwrap(), "it is gone");
         for process in below {
             let alive = pidfd::open(&process).unwrap().filter(|pidfd| !pidfd::has_ended(pidfd).unwrap());
             assert!(alive.is_none());
         }
-        assert_eq!(find("0f1e2d"), []);
+        assert_eq!(find(ours), []);
     }
 }
