@@ -100,6 +100,15 @@ async fn check_log(handle: &Handle, name: &str) -> u64 {
     last
 }
 
+/// The processes whose working directory is below this one, removed or not: each waiter's is its runtime directory.
+fn processes_in(dir: &Path) -> Vec<String> {
+    let dir = dir.canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let inside = processes
+        .filter(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&dir)));
+    inside.map(|process| std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default()).collect()
+}
+
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() - 1) * percent / 100]
 }
@@ -173,6 +182,7 @@ fn panics_everywhere_are_noticed_by_nobody() {
         println!("seed {seed}; {visits} sandboxes came and went meanwhile");
         soon(sandpen.shutdown(Some(Duration::ZERO))).await.unwrap();
     });
+    assert_eq!(processes_in(dir.path()), Vec::<String>::new(), "processes are left");
     for name in ["sandpen.db-wal", "sandpen.db-shm"] {
         assert!(!dir.path().join("state").join(name).exists(), "{name} is left");
     }

@@ -1,6 +1,7 @@
 //! The actor around [`Life`]: hands commands to it, one at a time, and ends with it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, ResponseActFuture,
@@ -48,6 +49,8 @@ pub struct MonitorConfig {
     pub database: ActorRef<Database>,
     /// Counts.
     pub faults: Faults,
+    /// Set once nothing is left of the microVM.
+    pub released: Arc<AtomicBool>,
     /// Hears of every durable state change; runs on the monitor's arbiter.
     pub on_change: Arc<dyn Fn(StateChanged) + Send + Sync>,
 }

@@ -1,6 +1,7 @@
 //! The story of one microVM, told in order: made or found, watched, drained, recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::MailboxError;
@@ -172,7 +173,9 @@ impl Life {
                 }
                 let reason = FailureReason::SpawnFailed { message: error.chain() };
                 self.close_log().await?;
-                self.apply(Event::SpawnFailed(reason)).await
+                self.apply(Event::SpawnFailed(reason)).await?;
+                self.config.released.store(true, Ordering::Release);
+                Ok(())
             }
             (false, error) => {
                 let reason = match error {
@@ -397,6 +400,7 @@ impl Life {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "cleaning up after the microVM");
         }
         self.mark(StartStep::Released);
+        self.config.released.store(true, Ordering::Release);
         Ok(())
     }
 

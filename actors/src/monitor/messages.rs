@@ -79,4 +79,6 @@ pub struct Down {
     pub generation: u64,
     /// How it ended.
     pub reason: DownReason,
+    /// Whether nothing is left of its microVM.
+    pub released: bool,
 }

@@ -355,30 +355,29 @@ impl Handler<StateChanged> for Supervisor {
 impl Handler<Down> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Down { key, generation, reason }: Down, ctx: &mut Self::Context) {
+    fn handle(&mut self, Down { key, generation, reason, released }: Down, ctx: &mut Self::Context) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let Some(row) = child.row.clone().filter(|row| row.generation == generation) else { return };
-        if lives(child.monitor.as_ref()) {
-            // The end of one whose successor is at work already.
+        let successor_works = lives(child.monitor.as_ref());
+        if reason == DownReason::Panicked {
+            self.record_restart(&key, "monitor", ctx);
+        }
+        if successor_works {
             return;
         }
-        child.monitor = None;
         let leaving = self.shutting_down.is_some_and(|shutdown| shutdown.grace.is_none());
         if !row.state.is_live() {
-            match reason {
-                DownReason::Finished => self.on_ended(&key, ctx),
-                DownReason::Panicked => {
-                    self.record_restart(&key, "monitor", ctx);
-                    self.release_and_end(&key, ctx);
-                }
+            match released {
+                true => self.on_ended(&key, ctx),
+                false => self.release_and_end(&key, ctx),
             }
         } else if leaving {
             // Answers those who wait for this end of ours; the microVM goes on.
             self.children.remove(&key);
         } else {
             tracing::warn!(sandbox = %key, ?reason, "a monitor was lost; its microVM is adopted by a new one");
-            if reason == DownReason::Panicked {
-                self.record_restart(&key, "monitor", ctx);
+            if let Some(child) = self.children.get_mut(&key) {
+                child.monitor = None;
             }
             self.adopt_again(&key, ctx);
         }

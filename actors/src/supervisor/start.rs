@@ -1,6 +1,7 @@
 //! How a child comes to its monitor: started, started again, adopted, given up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
@@ -146,6 +147,7 @@ impl Supervisor {
             host_on(&log_arbiter, move || LogWriter::new(config), on_down)
         });
         let listener = supervisor.clone();
+        let released = Arc::new(AtomicBool::new(false));
         let config = MonitorConfig {
             row: row.clone(),
             mode,
@@ -154,13 +156,17 @@ impl Supervisor {
             log: log.clone(),
             database: self.config.database.clone(),
             faults,
+            released: released.clone(),
             on_change: Arc::new(move |changed| listener.tell(changed)),
         };
         let down_key = key.clone();
         let monitor = host_on(
             &self.config.control_arbiter,
             move || Monitor::new(config),
-            move |reason| supervisor.tell(Down { key: down_key, generation, reason }),
+            move |reason| {
+                let released = released.load(Ordering::Acquire);
+                supervisor.tell(Down { key: down_key, generation, reason, released });
+            },
         );
         if let Some(stop) = child.stop {
             monitor.do_send(stop);
@@ -325,14 +331,15 @@ impl actix::Handler<LogLost> for Supervisor {
 
     /// One way back for every loss: the monitor lets go, and a new pair adopts the microVM.
     fn handle(&mut self, LogLost { key, generation }: LogLost, ctx: &mut Self::Context) {
-        // One that lives is the lost one's successor.
         if let Some(child) = self.children.get_mut(&key)
             && child.row.as_ref().is_some_and(|row| row.generation == generation)
-            && !lives(child.log.as_ref())
         {
-            child.log = None;
-            if let Some(monitor) = &child.monitor {
-                monitor.do_send(Abandon);
+            // One that lives is the lost one's successor.
+            if !lives(child.log.as_ref()) {
+                child.log = None;
+                if let Some(monitor) = &child.monitor {
+                    monitor.do_send(Abandon);
+                }
             }
             self.record_restart(&key, "log_writer", ctx);
         }
