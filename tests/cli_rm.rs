@@ -12,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Home, explain, finish, output, run_on_host as run, until};
 
+const SLOW_BYTES: usize = 16_000_000;
+
 /// Starts a client whose workload says `begin` and then waits for the file `NAME.go`.
 fn waiting(home: &Home, name: &str) -> Child {
     let go = home.path().join(format!("{name}.go"));
@@ -47,8 +49,8 @@ fn the_client_removes_it_at_once() {
 #[test]
 fn the_daemon_removes_what_a_killed_client_left_and_waits_for_a_slow_one() {
     let home = Home::new();
-    // Its client does not get rid of its output.
-    let script = "head -c 1000000 /dev/zero | tr '\\0' x";
+    // Its client does not get rid of its output, of which there is more than buffers on the way hold.
+    let script = &format!("head -c {SLOW_BYTES} /dev/zero | tr '\\0' x");
     let mut slow = run(&home, &["--rm", "-n", "slow"], script);
     let slow = slow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("the slow one's workload ends", || {
@@ -60,7 +62,7 @@ fn the_daemon_removes_what_a_killed_client_left_and_waits_for_a_slow_one() {
     until("the daemon removes it", || names(&home) == ["slow"]);
     assert!(!home.state().join("logs/default/a.log").exists());
     let result = finish(slow);
-    assert!(result.status.success() && result.stdout == vec![b'x'; 1_000_000], "{}", result.status);
+    assert!(result.status.success() && result.stdout == vec![b'x'; SLOW_BYTES], "{}", result.status);
     assert!(names(&home).is_empty());
 }
 

@@ -2,8 +2,10 @@
 #![allow(unsafe_code)] // tokio's safe constructor of `AsyncFd` is deprecated
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
@@ -44,8 +46,7 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
 /// # Errors
 /// What `poll` said.
 pub fn has_ended(pidfd: impl AsFd) -> io::Result<bool> {
-    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    Ok(nix::poll::poll(&mut polled, PollTimeout::ZERO)? > 0)
+    is_readable(pidfd.as_fd(), PollTimeout::ZERO)
 }
 
 /// Waits for the process's end (it may still be a zombie), at most this long; false when it still runs.
@@ -54,9 +55,23 @@ pub fn has_ended(pidfd: impl AsFd) -> io::Result<bool> {
 /// # Errors
 /// What `poll` said.
 pub fn wait_ended(pidfd: impl AsFd, limit: std::time::Duration) -> io::Result<bool> {
-    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    Ok(nix::poll::poll(&mut polled, limit)? > 0)
+    is_readable(pidfd.as_fd(), PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))
+}
+
+/// `poll`, again after each signal that somebody has a handler for: even without a timeout it can be cut short.
+fn is_readable(fd: BorrowedFd<'_>, limit: PollTimeout) -> io::Result<bool> {
+    let until = limit.duration().map(|limit| Instant::now() + limit);
+    let mut left = limit;
+    loop {
+        match nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
+            Err(Errno::EINTR) => {}
+            polled => return Ok(polled? > 0),
+        }
+        if let Some(until) = until {
+            let rest = until.saturating_duration_since(Instant::now());
+            left = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
+        }
+    }
 }
 
 /// Resolves when the process has ended (it may still be a zombie).
@@ -70,4 +85,41 @@ pub async fn ended(pidfd: impl AsFd) -> io::Result<()> {
     // owns it to its end.
     let own = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
     own.readable().await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use nix::libc::{pthread_kill, pthread_self};
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal as NixSignal, sigaction};
+
+    use super::*;
+
+    extern "C" fn nothing(_: nix::libc::c_int) {}
+
+    #[test]
+    fn a_signal_is_no_failure_and_no_end() {
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing, and nothing else in this process uses the signal.
+        unsafe { sigaction(NixSignal::SIGURG, &action) }.unwrap();
+        let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).unwrap();
+        // SAFETY: takes nothing.
+        let looker = unsafe { pthread_self() };
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::SeqCst) {
+                    // SAFETY: the thread waits for this one's end, and the signal's handler does nothing.
+                    assert_eq!(unsafe { pthread_kill(looker, NixSignal::SIGURG as nix::libc::c_int) }, 0);
+                }
+            });
+            let looked: Result<Vec<_>, _> = (0..5_000).map(|_| has_ended(&own)).collect();
+            let waited = wait_ended(&own, Duration::from_millis(50));
+            is_done.store(true, Ordering::SeqCst);
+            assert!(looked.unwrap().iter().all(|ended| !ended));
+            assert!(!waited.unwrap());
+        });
+    }
 }

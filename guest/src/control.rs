@@ -116,10 +116,12 @@ pub fn write_all_until(port: &OwnedFd, mut bytes: &[u8], limit: Duration) {
             Err(Errno::EAGAIN) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                if !matches!(poll(&mut [PollFd::new(port.as_fd(), PollFlags::POLLOUT)], timeout), Ok(1)) {
-                    return;
+                match poll(&mut [PollFd::new(port.as_fd(), PollFlags::POLLOUT)], timeout) {
+                    Ok(1) | Err(Errno::EINTR) => {}
+                    _ => return,
                 }
             }
+            Err(Errno::EINTR) => {}
             Err(_) => return,
         }
         if Instant::now() >= deadline {

@@ -65,7 +65,11 @@ impl Source {
             return Ok(Moved::Bytes(0));
         }
         let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO)?;
+        while let Err(errno) = poll(&mut fds, PollTimeout::ZERO) {
+            if errno != Errno::EINTR {
+                return Err(errno.into());
+            }
+        }
         let events = fds[0].revents().unwrap_or(PollFlags::empty());
         Ok(if events.contains(PollFlags::POLLIN) {
             Moved::Bytes(0)
