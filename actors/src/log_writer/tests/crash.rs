@@ -14,7 +14,7 @@ const ERR: usize = 2_000_000;
 
 fn limits() -> Place {
     // Small files: many of the kills hit a rotation.
-    Place { dir: tempfile::tempdir().unwrap(), max_bytes: 50_000, keep: 2000 }
+    Place { dir: TestDir::new(), max_bytes: 50_000, keep: 2000 }
 }
 
 fn fifo(dir: &Path, name: &str) -> File {

@@ -9,8 +9,8 @@ use super::trouble::subscribe;
 use super::*;
 
 /// Mounts a tmpfs that only this thread and those that it starts see; `None` without the right to.
-pub(super) fn small_disk(kib: u32) -> Option<tempfile::TempDir> {
-    let dir = tempfile::tempdir().unwrap();
+pub(super) fn small_disk(kib: u32) -> Option<TestDir> {
+    let dir = TestDir::new();
     let options = format!("size={kib}k,mode=0700");
     let mounted = unshare(CloneFlags::CLONE_NEWNS)
         .and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))

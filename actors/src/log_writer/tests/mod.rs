@@ -25,16 +25,36 @@ use crate::spec::LogLimits;
 /// Nothing here takes nearly as long, even on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// A directory that goes with the test, also where a small disk is mounted over it.
+struct TestDir(tempfile::TempDir);
+
+impl TestDir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        // An error: nothing is mounted.
+        let _ = nix::mount::umount2(self.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 /// A log in a directory of its own.
 struct Place {
-    dir: tempfile::TempDir,
+    dir: TestDir,
     max_bytes: u64,
     keep: u32,
 }
 
 impl Place {
     fn new(max_bytes: u64, keep: u32) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), max_bytes, keep }
+        Self { dir: TestDir::new(), max_bytes, keep }
     }
 
     fn log(&self) -> PathBuf {
