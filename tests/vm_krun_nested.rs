@@ -14,18 +14,14 @@ mod support;
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use support::{Home, explain, features, kernels, nested};
+use support::nested::OuterGuest;
+use support::{Home, features, kernels, nested};
 
 /// How long a scenario may take in there: some ten times what the longest one takes.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(100);
-/// How long the emulated machine may say nothing.
-const SILENCE_LIMIT: Duration = Duration::from_secs(140);
 /// So often a scenario is tried that an emulated processor broke.
 const TRIES: usize = 4;
 
@@ -273,76 +269,35 @@ enum End {
     Hung,
 }
 
-/// The emulated machine while it runs scenarios.
-struct Machine<'a> {
-    home: &'a Home,
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl<'a> Machine<'a> {
-    fn boot(home: &'a Home, root: &Path, path: &OsStr, names: &str) -> Self {
-        let mut command =
-            home.sandpen(&["run", "--rm", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
-        command.args(["-e", &format!("SCENARIOS={names}"), "-e", &format!("LIMIT={}", SCENARIO_LIMIT.as_secs())]);
-        command.args([root.to_str().unwrap(), "--", "sh", "/script"]).env("PATH", path);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                // As it comes: a machine that hangs shows where.
-                eprintln!("{line}");
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { home, child, lines }
-    }
-
-    /// What it says of the next scenario.
-    fn next(&self, name: &str) -> End {
-        let (begin, done) = (format!("== begin {name}"), format!("== done {name}"));
-        let (broken, hung) = (format!("== broken {name}"), format!("== hung {name}"));
-        let mut output = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(SILENCE_LIMIT) {
-            if line == begin {
-                output.clear();
-            } else if line == done || line == broken {
-                return End::Said { broken: line == broken, output };
-            } else if line == hung {
-                return End::Hung;
-            } else {
-                output.push(line);
-            }
+/// What the emulated machine says of the next scenario.
+fn next_end(machine: &OuterGuest<'_>, name: &str) -> End {
+    let (begin, done) = (format!("== begin {name}"), format!("== done {name}"));
+    let (broken, hung) = (format!("== broken {name}"), format!("== hung {name}"));
+    let mut output = Vec::new();
+    while let Some(line) = machine.next_line() {
+        if line == begin {
+            output.clear();
+        } else if line == done || line == broken {
+            return End::Said { broken: line == broken, output };
+        } else if line == hung {
+            return End::Hung;
+        } else {
+            output.push(line);
         }
-        End::Hung
     }
-
-    /// Ends in order; how many runtime directories were left in it.
-    fn end(mut self) -> String {
-        let left = self.lines.recv_timeout(SILENCE_LIMIT).unwrap_or_default();
-        assert!(self.child.wait().unwrap().success());
-        left
-    }
-
-    fn kill(mut self) {
-        let mut kill = self.home.sandpen(&["kill", "outer"]);
-        eprintln!("{}", explain(&kill.output().unwrap()));
-        self.child.wait().unwrap();
-    }
+    End::Hung
 }
 
 /// All scenarios in one machine, and what broke for the emulator's sake in another one.
 fn run_all(home: &Home, root: &Path, path: &OsStr, mut pending: VecDeque<(usize, Scenario)>) {
     while !pending.is_empty() {
         let names: Vec<_> = pending.iter().map(|(_, scenario)| scenario.name.as_str()).collect();
-        let machine = Machine::boot(home, root, path, &names.join(" "));
+        let limit = format!("LIMIT={}", SCENARIO_LIMIT.as_secs());
+        let machine = OuterGuest::boot(home, root, path, &[format!("SCENARIOS={}", names.join(" ")), limit]);
         let mut again = VecDeque::new();
         let mut hung = false;
         while let Some((tries, scenario)) = pending.pop_front() {
-            let why = match machine.next(&scenario.name) {
+            let why = match next_end(&machine, &scenario.name) {
                 End::Said { broken, output } => {
                     let lines: Vec<&str> = output.iter().map(String::as_str).collect();
                     if !broken || scenario.name == "reset" {
@@ -366,7 +321,8 @@ fn run_all(home: &Home, root: &Path, path: &OsStr, mut pending: VecDeque<(usize,
         if hung {
             machine.kill();
         } else {
-            assert_eq!(machine.end(), "== left 0");
+            assert_eq!(machine.next_line().as_deref(), Some("== left 0"));
+            assert!(machine.wait());
         }
         again.append(&mut pending);
         pending = again;

@@ -27,9 +27,10 @@ const MOUNT_POINTS: [&CStr; 4] = [c"/dev", c"/proc", c"/sys", c"/newroot"];
 const DISK_ID: &CStr = c"sandpen-disk";
 /// `KRUN_DISK_FORMAT_RAW` of libkrun.h.
 const DISK_FORMAT_RAW: u32 = 0;
-/// `KRUN_LOG_LEVEL_WARN`, `KRUN_LOG_STYLE_NEVER`, `KRUN_LOG_OPTION_NO_ENV` and
+/// `KRUN_LOG_LEVEL_WARN`, `KRUN_LOG_LEVEL_INFO`, `KRUN_LOG_STYLE_NEVER`, `KRUN_LOG_OPTION_NO_ENV` and
 /// `KRUN_KERNEL_FORMAT_ELF` of libkrun.h.
 const LOG_LEVEL_WARN: u32 = 2;
+const LOG_LEVEL_INFO: u32 = 3;
 const LOG_STYLE_NEVER: u32 = 2;
 const LOG_OPTION_NO_ENV: u32 = 1;
 const KERNEL_FORMAT_ELF: u32 = 1;
@@ -93,15 +94,27 @@ pub fn load_firmware(path: &Path) -> Result<(), KrunError> {
     Err(KrunError::Firmware(message.unwrap_or_else(|| "the dynamic loader gives no reason".to_owned())))
 }
 
-/// Sends libkrun's warnings and the guest's console to standard error, whatever the environment
+/// What libkrun tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Warnings and errors.
+    Warnings,
+    /// Also why a processor stopped: `KVM_EXIT_SHUTDOWN` tells a triple fault from a reset.
+    Steps,
+}
+
+/// Sends libkrun's messages and the guest's console to standard error, whatever the environment
 /// says. Call it once: libkrun panics at a second logger.
 ///
 /// # Errors
 /// [`KrunError::Call`].
-pub fn init_log() -> Result<(), KrunError> {
+pub fn init_log(level: LogLevel) -> Result<(), KrunError> {
+    let level = match level {
+        LogLevel::Warnings => LOG_LEVEL_WARN,
+        LogLevel::Steps => LOG_LEVEL_INFO,
+    };
     // SAFETY: takes integers; standard error is not given away by its number.
-    let answer =
-        unsafe { krun_sys::krun_init_log(libc::STDERR_FILENO, LOG_LEVEL_WARN, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV) };
+    let answer = unsafe { krun_sys::krun_init_log(libc::STDERR_FILENO, level, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV) };
     check("krun_init_log", answer).map(drop)
 }
 

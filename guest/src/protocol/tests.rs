@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::*;
 
@@ -41,7 +42,7 @@ prop_compose! {
         seconds in any::<u64>(),
         nanos in 0..1_000_000_000_u32,
         entropy in any::<[[u8; 32]; 2]>(),
-        off in any::<bool>(),
+        power_off in select(vec![PowerOff::Reset, PowerOff::Off, PowerOff::KeyboardController]),
         terminal in proptest::option::of(terminal_size()),
         volumes in vec((".{0,20}", bytes(), any::<bool>()), 0..4),
         (rlimits, network, resolv_conf) in extras(),
@@ -51,7 +52,7 @@ prop_compose! {
             rootfs,
             wall_clock: Duration::new(seconds, nanos),
             entropy,
-            power_off: if off { PowerOff::Off } else { PowerOff::Reset },
+            power_off,
             terminal,
             volumes: volumes.into_iter().map(|(tag, target, read_only)| Volume { tag, target, read_only }).collect(),
             rlimits, network, resolv_conf,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::vm_spec::{Boot, GuestKernel, VmSpec};
 use crate::driver::confine::{self, ConfineError};
-use crate::driver::krun_ffi::{self, Context, KrunError, Port};
+use crate::driver::krun_ffi::{self, Context, KrunError, LogLevel, Port};
 use crate::driver::waited::PORTS;
 use crate::driver::{disk, guest_binary, standard_input};
 
@@ -65,7 +65,8 @@ fn become_microvm() -> Result<Infallible, HelperError> {
         HelperError::Open { source, .. } => HelperError::Kvm(source),
         other => other,
     })?;
-    krun_ffi::init_log()?;
+    // Of its network libkrun tells every connection.
+    krun_ffi::init_log(if spec.tsi.is_some() { LogLevel::Warnings } else { LogLevel::Steps })?;
     if let Boot::Linux { kernel: GuestKernel::Firmware(firmware), .. } = &spec.boot {
         // Before the context is made, which looks for it.
         krun_ffi::load_firmware(firmware)?;
