@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use super::runtime_dir::DirLock;
 use super::waited::blocking;
 use super::wire::{LOCK_FILE, Report, Stage, WaiterSpec, encode};
 use super::{WaiterError, install, runtime_dir};
@@ -25,10 +26,9 @@ pub(super) fn spawn_new(dir: &Path, bin_dir: &Path, spec: &WaiterSpec) -> Result
             .map_err(file)?;
     }
     let lock = runtime_dir::claim(dir)?;
-    let started = runtime_dir::write_held(dir, spec).and_then(|()| spawn(dir, bin_dir, &spec.tags, &lock));
+    // Given back first: nobody is to wait for a lock on what is being removed.
+    let started = runtime_dir::write_held(dir, spec).and_then(|()| spawn(dir, bin_dir, &spec.tags, lock));
     if started.is_err() {
-        // Closed first: nobody is to wait for a lock on what is being removed.
-        drop(lock);
         runtime_dir::remove(dir)?;
     }
     started
@@ -41,7 +41,7 @@ pub(super) async fn take_up(dir: &Path, bin_dir: &Path) -> Result<Option<Child>,
     let started = blocking(move || {
         let Some(lock) = runtime_dir::claim_abandoned(&runtime)? else { return Ok(None) };
         let Some(spec) = runtime_dir::read_held(&runtime)? else { return Ok(None) };
-        Ok(Some((spawn(&runtime, &bin, &spec.tags, &lock)?, spec)))
+        Ok(Some((spawn(&runtime, &bin, &spec.tags, lock)?, spec)))
     });
     let Some((mut child, spec)) = started.await? else { return Ok(None) };
     let encoded = encode(&spec).ok_or_else(|| WaiterError::Invalid("its record is too large".into()))?;
@@ -57,21 +57,25 @@ pub(super) async fn take_up(dir: &Path, bin_dir: &Path) -> Result<Option<Child>,
 }
 
 /// Executes the waiter. The lock file is its standard error.
-fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: &File) -> Result<Child, WaiterError> {
+fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<Child, WaiterError> {
     let mut attempt = 0;
     loop {
         let program = install::install(bin_dir)?;
         let failed = |source| WaiterError::File { action: "executing the waiter", path: program.clone(), source };
         let mut command = Command::new(&program);
         command.arg0("sandpen-waiter").args(tags).current_dir(dir);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock.try_clone().map_err(failed)?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock.for_waiter().map_err(failed)?);
         match command.spawn() {
             // Another thread's child has the freshly installed file open for writing until its exec.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempt < 100 => {
                 attempt += 1;
                 std::thread::sleep(Duration::from_millis(5));
             }
-            spawned => return spawned.map_err(failed),
+            spawned => {
+                let child = spawned.map_err(failed)?;
+                lock.hand_over();
+                return Ok(child);
+            }
         }
     }
 }

@@ -30,9 +30,40 @@ pub fn prepare_runtime_dir(dir: &Path) -> Result<(), WaiterError> {
     clear(dir)
 }
 
-/// Makes the directory and locks it; the lock goes with the file, also to a child that inherits it.
-/// A stale one (an earlier waiter's records are in it) is emptied.
-pub(super) fn claim(dir: &Path) -> Result<File, WaiterError> {
+/// The lock of a runtime directory, given back at its end unless a waiter has it. Closing the file is not
+/// enough for that: a child of this process has it open too, from its fork to its exec.
+#[derive(Debug)]
+pub(super) struct DirLock {
+    file: File,
+    is_handed_over: bool,
+}
+
+impl DirLock {
+    fn new(file: File) -> Self {
+        Self { file, is_handed_over: false }
+    }
+
+    /// For a waiter: as long as it has this open, it has the lock.
+    pub(super) fn for_waiter(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Leaves it to the waiter that was started with it.
+    pub(super) fn hand_over(mut self) {
+        self.is_handed_over = true;
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        if !self.is_handed_over {
+            let _ = self.file.unlock();
+        }
+    }
+}
+
+/// Makes the directory and locks it. A stale one (an earlier waiter's records are in it) is emptied.
+pub(super) fn claim(dir: &Path) -> Result<DirLock, WaiterError> {
     loop {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("making", dir))?;
         let meta = fs::symlink_metadata(dir).map_err(failed("looking at", dir))?;
@@ -55,7 +86,8 @@ pub(super) fn claim(dir: &Path) -> Result<File, WaiterError> {
             Err(TryLockError::WouldBlock) => return Err(WaiterError::Live { dir: dir.to_owned() }),
             Err(TryLockError::Error(error)) => return Err(failed("locking", &path)(error)),
         }
-        let ours = lock.metadata().map_err(failed("looking at", &path))?;
+        let lock = DirLock::new(lock);
+        let ours = lock.file.metadata().map_err(failed("looking at", &path))?;
         match fs::symlink_metadata(&path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {}
             // Removed between open and lock, by a waiter that left nothing.
@@ -67,20 +99,20 @@ pub(super) fn claim(dir: &Path) -> Result<File, WaiterError> {
             }
             clear(dir)?;
         }
-        lock.set_len(0).map_err(failed("emptying", &path))?;
+        lock.file.set_len(0).map_err(failed("emptying", &path))?;
         return Ok(lock);
     }
 }
 
 /// Locks a directory whose waiter is gone, for the next one; `None` while somebody has it. A waiter's
 /// lock goes with the last of its descriptors, a moment after its death.
-pub(super) fn claim_abandoned(dir: &Path) -> Result<Option<File>, WaiterError> {
+pub(super) fn claim_abandoned(dir: &Path) -> Result<Option<DirLock>, WaiterError> {
     let path = dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
     let lock = options.open(&path).map_err(failed("opening", &path))?;
     match lock.try_lock() {
-        Ok(()) => Ok(Some(lock)),
+        Ok(()) => Ok(Some(DirLock::new(lock))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(failed("locking", &path)(error)),
     }
@@ -119,7 +151,10 @@ pub(super) fn is_held(dir: &Path) -> Result<bool, WaiterError> {
         Err(error) => return Err(failed("opening", &path)(error)),
     };
     match lock.try_lock_shared() {
-        Ok(()) => Ok(false),
+        Ok(()) => {
+            drop(DirLock::new(lock));
+            Ok(false)
+        }
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(failed("locking", &path)(error)),
     }

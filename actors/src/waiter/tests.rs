@@ -11,6 +11,7 @@ use crate::start_timings::StartTimings;
 use crate::state::ExitStatus;
 use test_support::*;
 
+mod lock;
 mod test_support;
 mod wire_tests;
 
