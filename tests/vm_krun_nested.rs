@@ -90,9 +90,8 @@ sandpen run -i /root/inner -- cat < /root/data | cmp - /root/data && echo same
             "bytes",
             r#"
 head -c 8388608 /dev/urandom > /root/inner/data
-sandpen run -n bytes /root/inner -- cat /data 2>/root/err | cmp - /root/inner/data && echo same
-# Said where the microVM died instead.
-cat /root/err; sandpen logs --vmm bytes
+sandpen run -n bytes /root/inner -- cat /data 2>/root/err | cmp - /root/inner/data && echo same ||
+    { cat /root/err; sandpen logs --vmm bytes; }
 sandpen logs bytes | cmp - /root/inner/data && echo same
 rm /root/inner/data
 "#,
@@ -136,6 +135,7 @@ sandpen run -n own --driver krun --kernel /own-kernel --disk 32M /root/inner -- 
     cat /proc/modules 2>/dev/null | wc -l; echo kept > /file; cat /file; exit 42'
 echo "code $?"
 sandpen inspect own | grep '"kernel"'
+sandpen rm own >/dev/null
 sandpen shutdown
 "#,
             |lines| {

@@ -67,8 +67,6 @@ pub(super) struct GuestSetup {
     pub(super) volumes: Vec<Volume>,
     /// Its network, if it has one.
     pub(super) network: Option<network::Plan>,
-    /// What ends its machine. Neither QEMU's nor libkrun's has a power button.
-    pub(super) power_off: PowerOff,
 }
 
 /// The program whose hidden subcommands are called: `configured`, or this process's own.
@@ -94,7 +92,8 @@ pub(super) fn prepared(
     cgroup: Option<cgroup::Plan>,
 ) -> Result<Prepared, DriverError> {
     let waiter = waiter_spec(launch, processes, &[]);
-    let mut start = control::start_message(&launch.spec, guest.rootfs, guest.power_off)
+    // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
+    let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
     start.volumes = guest.volumes;
     network::tell(guest.network, &mut start);

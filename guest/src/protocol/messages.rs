@@ -199,9 +199,6 @@ pub enum PowerOff {
     Reset,
     /// By switching the machine off.
     Off,
-    /// By asking the keyboard controller for a reset, without the kernel's own preparations for one: where the
-    /// VMM takes that for the end (libkrun). A reset where that is not to be had.
-    KeyboardController,
 }
 
 /// Guest → host on the control port.

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::select;
 
 use super::*;
 
@@ -42,7 +41,7 @@ prop_compose! {
         seconds in any::<u64>(),
         nanos in 0..1_000_000_000_u32,
         entropy in any::<[[u8; 32]; 2]>(),
-        power_off in select(vec![PowerOff::Reset, PowerOff::Off, PowerOff::KeyboardController]),
+        off in any::<bool>(),
         terminal in proptest::option::of(terminal_size()),
         volumes in vec((".{0,20}", bytes(), any::<bool>()), 0..4),
         (rlimits, network, resolv_conf) in extras(),
@@ -52,7 +51,7 @@ prop_compose! {
             rootfs,
             wall_clock: Duration::new(seconds, nanos),
             entropy,
-            power_off,
+            power_off: if off { PowerOff::Off } else { PowerOff::Reset },
             terminal,
             volumes: volumes.into_iter().map(|(tag, target, read_only)| Volume { tag, target, read_only }).collect(),
             rlimits, network, resolv_conf,

@@ -7,7 +7,7 @@ use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::spec::{Network, SandboxSpec};
 use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{StdioSpec, VMM_ROLE};
-use sandpen_guest::protocol::{PowerOff, RootfsSource, Volume};
+use sandpen_guest::protocol::{RootfsSource, Volume};
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
@@ -46,8 +46,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let program = waited::helper_program(config.helper.as_deref())?;
     let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
-    let guest = GuestSetup { rootfs, volumes, network, power_off: PowerOff::KeyboardController };
-    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok())
+    waited::prepared(launch, vec![vmm], GuestSetup { rootfs, volumes, network }, config.boot_limit(), cgroup.ok())
 }
 
 /// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
-use sandpen_guest::protocol::{PowerOff, ROOTFS_TAG, RootfsSource};
+use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
 use super::{QemuConfig, kernel};
 use crate::driver::confine::{self, Policy, cgroup};
@@ -108,7 +108,7 @@ impl Plan {
             None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
             Some(_) => shares.layered_root(),
         };
-        let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network, power_off: PowerOff::Reset };
+        let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
         Ok(Self { launch, qemu: qemu.path, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
