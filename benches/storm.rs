@@ -49,6 +49,10 @@ const LIMIT: Duration = Duration::from_mins(2);
 /// What a sandbox of the storm does.
 const IDLE: [&str; 2] = ["/bin/sleep", "100000"];
 
+/// Rest before each round: ext4 searches long for a free inode where many were freed in the last five seconds,
+/// with the round before.
+const SETTLE: Duration = Duration::from_secs(6);
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == DAEMON) {
@@ -66,6 +70,7 @@ fn main() -> Result<()> {
     let mut storms = Report::new("storm", &["s until all run", "× bare"]);
     let mut latencies = Report::new("latency", &["p50 ms", "p99 ms", "most ms", "questions"]);
     for run in 1..=runs {
+        std::thread::sleep(SETTLE);
         let bare = by_hand(size)?;
         storms.add(&format!("{size} started"), "bare loop", vec![bare, 1.0]);
         let dir = tempfile::tempdir()?;
