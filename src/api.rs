@@ -5,6 +5,7 @@ mod error;
 mod events;
 pub mod frame;
 mod reconcile;
+mod requests;
 mod timings;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{ErrorBody, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use reconcile::{LeftoverEntry, ReconcileReply};
+pub use requests::{KillRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest};
 pub use timings::{StepTime, Timings};
 
 use crate::driver::confine::ProcessConfinement;
@@ -359,51 +361,4 @@ fn failure_kind(reason: &FailureReason) -> &'static str {
         FailureReason::Lost => "lost",
         FailureReason::Internal { .. } => "internal",
     }
-}
-
-fn grace_default() -> u64 {
-    GRACE_DEFAULT_MS
-}
-
-/// Body of `POST …/stop`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StopRequest {
-    /// How long the workload may take after SIGTERM, in milliseconds.
-    #[serde(default = "grace_default")]
-    pub grace_ms: u64,
-}
-
-/// Body of `POST …/kill`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KillRequest {
-    /// The signal's number, 1 to 64; 9 ends the VMM process itself.
-    pub signal: i32,
-}
-
-/// Body of `POST /v1/shutdown`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShutdownRequest {
-    /// Whether sandboxes are stopped; otherwise they run on for the next daemon.
-    #[serde(default)]
-    pub stop_sandboxes: bool,
-    /// How long workloads may take after SIGTERM, in milliseconds.
-    #[serde(default = "grace_default")]
-    pub grace_ms: u64,
-}
-
-/// Answer of `POST /v1/shutdown`, when the state directory is free again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShutdownReply {
-    /// The daemon's process, which ends now.
-    pub pid: u32,
-}
-
-/// Answer of `POST …/stdin`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StdinReply {
-    /// Bytes that were passed on before stdin was closed.
-    pub bytes: u64,
 }

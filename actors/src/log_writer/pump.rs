@@ -23,8 +23,9 @@ pub(super) const QUANTUM: u64 = 256 << 10;
 pub(super) const GO_ON: u64 = 64 << 10;
 /// Time between two quanta of a pipe that brings little.
 const TICK: Duration = Duration::from_millis(1);
-/// What a hot pipe is grown to. Unprivileged users get less beyond their pipe quota, which is fine.
-const HOT_PIPE_BYTES: i32 = 256 << 10;
+/// What a hot pipe is grown to: a tick lasts up to 2 ms, in which a program that writes lines of 100 bytes makes
+/// some 400 KiB. Unprivileged users get less beyond their pipe quota, which is fine.
+const HOT_PIPE_BYTES: i32 = 512 << 10;
 /// Most bytes read at once where `splice` does not work.
 const COPY_BYTES: usize = 64 << 10;
 /// How long to wait when the pipe cannot be registered with epoll (no memory, watch limit).

@@ -110,7 +110,7 @@ fn a_pipe_is_spliced_and_grown_when_it_is_hot() {
     store.advance(OutputStream::Stdout, 65_536);
     assert!(source.copied.is_none());
     // An ordinary user may have used up the quota for large pipes.
-    assert!(nix::unistd::geteuid().as_raw() != 0 || fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).unwrap() == 256 << 10);
+    assert!(nix::unistd::geteuid().as_raw() != 0 || fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).unwrap() == 512 << 10);
     drop(pipe);
     assert_eq!(source.look().unwrap(), pump::Moved::Ended);
 }
