@@ -6,24 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, ArbiterHandle, AsyncContext as _, Context, Handler,
-    ResponseActFuture, WrapFuture as _,
+    Actor, ActorFutureExt as _, ArbiterHandle, AsyncContext as _, Context, ResponseActFuture, WrapFuture as _,
 };
 use sqlx::SqlitePool;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{oneshot, watch};
 
-use super::{
-    CloseDatabase, CountSandboxes, DatabaseError, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys,
-    ListSandboxes, ListTransitions, RecordEvent, RecordHealth, RecordTransition, RemoveSandbox, SandboxRow,
-    UpsertSandbox, WatchEvents, event_queries, queries,
-};
+use super::{DatabaseError, RecordEvent, RecordTransition, event_queries, queries};
 use crate::actor_ref::{ActorRef, keep_running};
 use crate::counters::Counter;
 use crate::faults::{Fault, Faults, Place};
 use crate::intensity::RestartIntensity;
-use crate::spec::SandboxKey;
 
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
 /// one commit is shared by all that wait.
@@ -31,9 +25,9 @@ const BATCH: usize = 1000;
 /// How long SQLite waits for another program's lock before it answers that it is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Answer<T> = ResponseActFuture<Database, Result<T, DatabaseError>>;
+pub(super) type Answer<T> = ResponseActFuture<Database, Result<T, DatabaseError>>;
 
-enum Pending {
+pub(super) enum Pending {
     Update(Box<RecordTransition>, oneshot::Sender<Result<(), DatabaseError>>),
     Event(Box<RecordEvent>, oneshot::Sender<Result<(), DatabaseError>>),
     Flush(oneshot::Sender<Result<(), DatabaseError>>),
@@ -42,13 +36,16 @@ enum Pending {
 /// The open file: what every database actor of an orchestrator shares.
 #[derive(Debug, Clone)]
 pub struct DatabaseFile {
-    pool: SqlitePool,
+    /// The one connection that writes.
+    writer: SqlitePool,
+    /// The one that reads: questions do not wait for a batch of updates.
+    reader: SqlitePool,
     health: Health,
 }
 
 /// What its writes say about the host.
 #[derive(Debug, Clone)]
-struct Health {
+pub(super) struct Health {
     faults: Faults,
     /// The file's directory.
     dir: PathBuf,
@@ -56,7 +53,7 @@ struct Health {
 
 impl Health {
     /// Tells how a write went. SQLite says "I/O error" to many things: the directory is asked then.
-    async fn note<T>(&self, written: &Result<T, DatabaseError>) {
+    pub(super) async fn note<T>(&self, written: &Result<T, DatabaseError>) {
         let Err(error) = written else { return self.faults.well(&Place::Database) };
         let Some(mut fault) = Fault::of_database(error) else { return };
         if fault == Fault::StorageFailed {
@@ -96,14 +93,20 @@ impl DatabaseFile {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        // One connection: this actor is the only writer, and its statements are in order.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-        let pool = pool.map_err(|source| refusal(path, source))?;
+        // One connection: this actor is the only writer, and its statements are in order. It stays, whatever the
+        // host lacks by then.
+        let one = || SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let pool = one().connect_with(options.clone()).await.map_err(|source| refusal(path, source))?;
         if let Some(detail) = queries::quick_check(&pool).await.map_err(|source| refusal(path, source))? {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
         }
         match sqlx::migrate!("../migrations").run(&pool).await {
-            Ok(()) => Ok(Self { pool, health: Health { faults, dir: path.parent().unwrap_or(path).to_owned() } }),
+            Ok(()) => {
+                let reader = one().connect_with(options.pragma("query_only", "ON")).await;
+                let reader = reader.map_err(|source| refusal(path, source))?;
+                let health = Health { faults, dir: path.parent().unwrap_or(path).to_owned() };
+                Ok(Self { writer: pool, reader, health })
+            }
             Err(MigrateError::VersionMissing(version)) => Err(DatabaseError::Newer { path: path.to_owned(), version }),
             Err(MigrateError::Execute(source)) => Err(refusal(path, source)),
             Err(source) => Err(DatabaseError::Migrate { path: path.to_owned(), source }),
@@ -115,12 +118,13 @@ impl DatabaseFile {
 pub struct Database {
     #[cfg(feature = "testing")]
     pub(super) bomb: crate::testing_panic::Bomb,
-    pool: SqlitePool,
-    health: Health,
+    pub(super) writer: SqlitePool,
+    pub(super) reader: SqlitePool,
+    pub(super) health: Health,
     pending: VecDeque<Pending>,
     writing: bool,
     /// Changes when there may be new events.
-    events: watch::Sender<()>,
+    pub(super) events: watch::Sender<()>,
 }
 
 impl Database {
@@ -137,7 +141,8 @@ impl Database {
         Self {
             #[cfg(feature = "testing")]
             bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Database),
-            pool: file.pool,
+            writer: file.writer,
+            reader: file.reader,
             health: file.health,
             pending: VecDeque::new(),
             writing: false,
@@ -196,7 +201,7 @@ impl Database {
                 None => break,
             }
         }
-        let (pool, health) = (self.pool.clone(), self.health.clone());
+        let (pool, health) = (self.writer.clone(), self.health.clone());
         let write = async move {
             write_batch(&pool, &health, updates).await;
             write_events(&pool, &health, events).await;
@@ -211,7 +216,7 @@ impl Database {
         }));
     }
 
-    fn wait_for(
+    pub(super) fn wait_for(
         &mut self,
         pending: impl FnOnce(oneshot::Sender<Result<(), DatabaseError>>) -> Pending,
         ctx: &mut Context<Self>,
@@ -222,11 +227,20 @@ impl Database {
         Box::pin(async move { answer.await.unwrap_or(Err(DatabaseError::Ended)) }.into_actor(self))
     }
 
-    fn query<T: 'static, F>(&self, query: impl FnOnce(SqlitePool) -> F) -> Answer<T>
+    /// A question. What was answered as durable before is in its answer.
+    pub(super) fn read<T: 'static, F>(&self, query: impl FnOnce(SqlitePool) -> F) -> Answer<T>
     where
         F: Future<Output = Result<T, DatabaseError>> + 'static,
     {
-        Box::pin(query(self.pool.clone()).into_actor(self))
+        Box::pin(query(self.reader.clone()).into_actor(self))
+    }
+
+    /// A change that is not one of a batch.
+    pub(super) fn write<T: 'static, F>(&self, query: impl FnOnce(SqlitePool) -> F) -> Answer<T>
+    where
+        F: Future<Output = Result<T, DatabaseError>> + 'static,
+    {
+        Box::pin(query(self.writer.clone()).into_actor(self))
     }
 }
 
@@ -299,149 +313,5 @@ impl Actor for Database {
     #[cfg(feature = "testing")]
     fn stopped(&mut self, _: &mut Self::Context) {
         self.bomb.stopped();
-    }
-}
-
-impl Handler<RecordTransition> for Database {
-    type Result = Answer<()>;
-
-    fn handle(&mut self, update: RecordTransition, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Update(Box::new(update), reply), ctx)
-    }
-}
-
-impl Handler<Flush> for Database {
-    type Result = Answer<()>;
-
-    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(Pending::Flush, ctx)
-    }
-}
-
-impl Handler<CloseDatabase> for Database {
-    type Result = Answer<()>;
-
-    fn handle(&mut self, _: CloseDatabase, ctx: &mut Self::Context) -> Self::Result {
-        let pool = self.pool.clone();
-        let flushed = self.wait_for(Pending::Flush, ctx);
-        Box::pin(
-            flushed
-                .then(|flushed, this, _| {
-                    async move {
-                        pool.close().await;
-                        flushed
-                    }
-                    .into_actor(this)
-                })
-                .map(|closed, _, ctx| {
-                    ctx.stop();
-                    closed
-                }),
-        )
-    }
-}
-
-impl Handler<UpsertSandbox> for Database {
-    type Result = Answer<SandboxRow>;
-
-    fn handle(&mut self, upsert: UpsertSandbox, _: &mut Self::Context) -> Self::Result {
-        let health = self.health.clone();
-        self.query(|pool| async move {
-            let row = queries::upsert(&pool, upsert).await;
-            health.note(&row).await;
-            row
-        })
-    }
-}
-
-impl Handler<GetSandbox> for Database {
-    type Result = Answer<Option<SandboxRow>>;
-
-    fn handle(&mut self, GetSandbox(key): GetSandbox, _: &mut Self::Context) -> Self::Result {
-        self.query(|pool| async move { queries::get(&pool, &key).await })
-    }
-}
-
-impl Handler<ListSandboxes> for Database {
-    type Result = Answer<Vec<SandboxRow>>;
-
-    fn handle(&mut self, _: ListSandboxes, _: &mut Self::Context) -> Self::Result {
-        self.query(|pool| async move { queries::list(&pool).await })
-    }
-}
-
-impl Handler<CountSandboxes> for Database {
-    type Result = Answer<Vec<(String, u64)>>;
-
-    fn handle(&mut self, _: CountSandboxes, _: &mut Self::Context) -> Self::Result {
-        self.query(|pool| async move { queries::count_sandboxes(&pool).await })
-    }
-}
-
-impl Handler<ListLiveKeys> for Database {
-    type Result = Answer<Vec<SandboxKey>>;
-
-    fn handle(&mut self, _: ListLiveKeys, _: &mut Self::Context) -> Self::Result {
-        self.query(|pool| async move { queries::list_live_keys(&pool).await })
-    }
-}
-
-impl Handler<ListTransitions> for Database {
-    type Result = Answer<Vec<RecordTransition>>;
-
-    fn handle(&mut self, ListTransitions(sandbox): ListTransitions, _: &mut Self::Context) -> Self::Result {
-        self.query(move |pool| async move { queries::list_transitions(&pool, sandbox).await })
-    }
-}
-
-impl Handler<RemoveSandbox> for Database {
-    type Result = Answer<()>;
-
-    fn handle(&mut self, RemoveSandbox(sandbox): RemoveSandbox, _: &mut Self::Context) -> Self::Result {
-        let (events, health) = (self.events.clone(), self.health.clone());
-        self.query(move |pool| async move {
-            let removed = queries::remove(&pool, sandbox).await;
-            health.note(&removed).await;
-            events.send_replace(());
-            removed
-        })
-    }
-}
-
-impl Handler<RecordHealth> for Database {
-    type Result = Answer<()>;
-
-    fn handle(&mut self, record: RecordHealth, _: &mut Self::Context) -> Self::Result {
-        let (events, health) = (self.events.clone(), self.health.clone());
-        self.query(|pool| async move {
-            let recorded = queries::record_health(&pool, record).await;
-            health.note(&recorded).await;
-            events.send_replace(());
-            recorded
-        })
-    }
-}
-
-impl Handler<RecordEvent> for Database {
-    type Result = Answer<()>;
-
-    fn handle(&mut self, event: RecordEvent, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Event(Box::new(event), reply), ctx)
-    }
-}
-
-impl Handler<ListEvents> for Database {
-    type Result = Answer<EventPage>;
-
-    fn handle(&mut self, list: ListEvents, _: &mut Self::Context) -> Self::Result {
-        self.query(|pool| async move { event_queries::list(&pool, list).await })
-    }
-}
-
-impl Handler<WatchEvents> for Database {
-    type Result = actix::MessageResult<WatchEvents>;
-
-    fn handle(&mut self, _: WatchEvents, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(self.events.subscribe())
     }
 }

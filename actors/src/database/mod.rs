@@ -12,6 +12,7 @@
 mod actor;
 mod event_queries;
 mod events;
+mod handlers;
 mod messages;
 mod queries;
 #[cfg(test)]
