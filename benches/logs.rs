@@ -1,11 +1,15 @@
 //! The log path: programs write as fast as they can, and what they write ends in rotated files. sandpen
-//! (the process driver: everything but the guest) against `cat` into a file, s6-log and svlogd, one
+//! (the process driver: everything but the guest) against `cat` into a file, s6-log, svlogd and conmon, one
 //! of each a writer, on the same work, in turn, in one run.
+//!
+//! On all sides the writers are there first, and wait; the time goes from the moment when they may write until
+//! the last byte is on file: what it costs to start and to end a program is another benchmark's.
 //!
 //! `make bench-logs`. Environment: `RUNS` (rounds; 5 by default), `MIB` (of each case; 512 by default),
 //! `PEERS` (where `scripts/bench-peers` has unpacked the others; without, only `cat`), `OUT` (a directory for
 //! JSON and SVG). CPU time is that of the loggers alone: of this process for sandpen (its waiters sleep),
-//! of each child for the others.
+//! of each child for the others. Memory is the most that was resident: of this process beyond what it had before,
+//! of all loggers together for the others (proportional set sizes).
 
 #[path = "support/report.rs"]
 mod report;
@@ -14,9 +18,10 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -25,14 +30,20 @@ use nix::unistd::Pid;
 use report::Report;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::process_driver::{self, ProcessDriver};
-use sandpen::actors::spec::{DriverChoice, LogBacklog, LogLimits, Rootfs, SandboxName, SandboxSpec};
+use sandpen::actors::spec::{DriverChoice, LogBacklog, LogLimits, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen::actors::state_dir::StateDir;
 use sandpen::{Handle, Sandpen};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The argument with which this program is a writer; bytes of one write and how many writes follow.
+/// The argument with which this program is a writer; the gate, bytes of one write and how many writes follow.
 const WRITER: &str = "--as-writer";
+/// All that log.
+const LOGGERS: [&str; 5] = ["cat", "sandpen", "s6-log", "svlogd", "conmon"];
+/// Until the first look at how much memory the loggers have, and between two: a look takes a while.
+const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// Between two looks at how many bytes are on file.
+const LOOK: Duration = Duration::from_millis(5);
 /// Bytes of a log file, and how many old ones are kept.
 const LIMITS: LogLimits = LogLimits { max_bytes: 10 << 20, keep: 5, backlog: LogBacklog::Block };
 
@@ -49,17 +60,19 @@ const CASES: [Case; 4] = [
     Case { name: "200 writers, 100 B lines", writers: 200, write_bytes: 100 },
 ];
 
-/// How long it took, and the loggers' CPU time.
+/// How long it took, the loggers' CPU time, and the most memory that they had, in MiB.
 struct Figures {
     wall: Duration,
     cpu: Duration,
+    memory_mib: f64,
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let [first, bytes, count] = arguments.as_slice()
+    if let [first, gate, bytes, count] = arguments.as_slice()
         && first == WRITER
     {
+        Gate::pass(Path::new(gate))?;
         return write_all(bytes.parse()?, count.parse()?);
     }
     if !arguments.iter().any(|argument| argument == "--bench") {
@@ -69,32 +82,76 @@ fn main() -> Result<()> {
     let number = |name: &str, default| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
     let (runs, mib) = (number("RUNS", 5), number("MIB", 512));
     let peers = std::env::var_os("PEERS").map(PathBuf::from);
-    let mut report = Report::new("logs", &["MB/s", "CPU s/GB", "× cat's MB/s", "× cat's CPU"]);
+    let mut report = Report::new("logs", &["MB/s", "CPU s/GB", "× cat's MB/s", "× cat's CPU", "MiB memory"]);
     for case in CASES {
         let count = (mib << 20) / case.write_bytes / case.writers;
         let bytes = f64::from(u32::try_from(count * case.write_bytes * case.writers)?);
         for run in 0..=runs {
             let mut cat = None;
-            for logger in ["cat", "sandpen", "s6-log", "svlogd"] {
+            for logger in LOGGERS {
                 let dir = tempfile::tempdir()?;
+                let gate = Gate::shut(dir.path())?;
                 let figures = match (logger, &peers) {
-                    ("sandpen", _) => through_sandpen(dir.path(), &case, count)?,
-                    ("cat", _) => by_peer("cat", Path::new(""), dir.path(), &case, count)?,
+                    ("sandpen", _) => through_sandpen(dir.path(), &case, count, gate)?,
+                    ("cat", _) => by_peer("cat", Path::new(""), dir.path(), &case, count, gate)?,
                     (_, None) => continue,
-                    (_, Some(peers)) => by_peer(logger, peers, dir.path(), &case, count)?,
+                    (_, Some(peers)) => by_peer(logger, peers, dir.path(), &case, count, gate)?,
                 };
                 let speed = bytes / 1e6 / figures.wall.as_secs_f64();
                 let cost = figures.cpu.as_secs_f64() / bytes * 1e9;
                 let (cat_speed, cat_cost) = *cat.get_or_insert((speed, cost));
                 // The first round warms caches and does not count.
                 if run > 0 {
-                    report.add(case.name, logger, vec![speed, cost, speed / cat_speed, cost / cat_cost]);
+                    let memory = figures.memory_mib;
+                    report.add(case.name, logger, vec![speed, cost, speed / cat_speed, cost / cat_cost, memory]);
                 }
             }
         }
         println!("{}: {runs} rounds of {mib} MiB", case.name);
     }
     Ok(report.publish()?)
+}
+
+/// Holds the writers back: they wait for a shared lock on a file, and all get it when this one's is given back.
+struct Gate {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Gate {
+    fn shut(dir: &Path) -> Result<Self> {
+        let path = dir.join("gate");
+        let lock = File::create(&path)?;
+        lock.lock()?;
+        Ok(Self { path, lock })
+    }
+
+    fn open(self) -> Result<Instant> {
+        let begun = Instant::now();
+        self.lock.unlock()?;
+        Ok(begun)
+    }
+
+    fn pass(path: &Path) -> Result<()> {
+        Ok(File::open(path)?.lock_shared()?)
+    }
+
+    /// Waits until so many writers wait (`->` lines of proc_locks(5)).
+    fn await_writers(&self, count: usize) -> Result<()> {
+        let inode = format!(":{} ", std::os::unix::fs::MetadataExt::ino(&self.lock.metadata()?));
+        let begun = Instant::now();
+        loop {
+            let locks = fs::read_to_string("/proc/locks")?;
+            let waiting = locks.lines().filter(|line| line.contains("->") && line.contains(&inode)).count();
+            if waiting >= count {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(60) {
+                return Err(format!("{waiting} of {count} writers have come").into());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 fn write_all(bytes: usize, count: usize) -> Result<()> {
@@ -108,63 +165,153 @@ fn write_all(bytes: usize, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn writer(case: &Case, count: usize) -> Result<[OsString; 4]> {
+fn writer(case: &Case, count: usize, gate: &Gate) -> Result<[OsString; 5]> {
     Ok([
         std::env::current_exe()?.into_os_string(),
         WRITER.into(),
+        gate.path.clone().into_os_string(),
         case.write_bytes.to_string().into(),
         count.to_string().into(),
     ])
 }
 
-/// A writer and a logger of its own behind a pipe, for each.
-fn by_peer(logger: &str, peers: &Path, dir: &Path, case: &Case, count: usize) -> Result<Figures> {
-    let [program, arguments @ ..] = writer(case, count)?;
-    let libraries = peers.join("usr/lib/x86_64-linux-gnu");
-    let begun = Instant::now();
-    let mut children = Vec::new();
-    for number in 0..case.writers {
-        let mut source = Command::new(&program).args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let input = source.stdout.take().ok_or("no pipe")?;
-        let log = dir.join(number.to_string());
-        let mut command = match logger {
-            "s6-log" => {
-                let mut command = Command::new(peers.join("usr/bin/s6-log"));
-                command.arg(format!("n{}", LIMITS.keep)).arg(format!("s{}", LIMITS.max_bytes)).arg(&log);
-                command
-            }
-            "svlogd" => {
-                fs::create_dir(&log)?;
-                fs::write(log.join("config"), format!("s{}\nn{}\n", LIMITS.max_bytes, LIMITS.keep + 1))?;
-                let mut command = Command::new(peers.join("usr/bin/svlogd"));
-                command.arg(&log);
-                command
-            }
-            _ => {
-                let mut command = Command::new("cat");
-                command.stdout(File::create(&log)?);
-                command
-            }
-        };
-        command.env("LD_LIBRARY_PATH", &libraries).stdin(input).stderr(Stdio::null());
-        children.push((source, command.spawn()?));
-    }
-    let mut cpu = Duration::ZERO;
-    for (mut source, mut logger) in children {
-        source.wait()?;
-        cpu += cpu_of(&mut logger)?;
-    }
-    Ok(Figures { wall: begun.elapsed(), cpu })
+/// A logger that reads its standard input and ends with it.
+fn reader(logger: &str, peers: &Path, log: &Path) -> Result<Command> {
+    Ok(match logger {
+        "s6-log" => {
+            let mut command = Command::new(peers.join("usr/bin/s6-log"));
+            command.arg(format!("n{}", LIMITS.keep)).arg(format!("s{}", LIMITS.max_bytes)).arg(log);
+            command
+        }
+        "svlogd" => {
+            fs::create_dir(log)?;
+            fs::write(log.join("config"), format!("s{}\nn{}\n", LIMITS.max_bytes, LIMITS.keep + 1))?;
+            let mut command = Command::new(peers.join("usr/bin/svlogd"));
+            command.arg(log);
+            command
+        }
+        _ => {
+            let mut command = Command::new("cat");
+            command.stdout(File::create(log)?);
+            command
+        }
+    })
 }
 
-/// The CPU time of a child with one thread, when it has ended.
-fn cpu_of(child: &mut Child) -> Result<Duration> {
-    waitid(Id::Pid(Pid::from_raw(child.id().cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+/// What conmon takes for an OCI runtime: it starts the writer, and says which process that is.
+const RUNTIME: &str = r#"#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in
+    --pid-file) pid_file=$2; shift ;;
+    --bundle) bundle=$2; shift ;;
+    create) creates=1 ;;
+    esac
+    shift
+done
+[ "$creates" ] || exit 0
+setsid "$bundle/writer" &
+echo $! >"$pid_file"
+"#;
+
+/// conmon with a writer of its own, in its log format with a time a line.
+fn conmon(peers: &Path, dir: &Path, number: usize, writer: &[OsString]) -> Result<Command> {
+    let bundle = dir.join(format!("bundle-{number}"));
+    fs::create_dir(&bundle)?;
+    let executable = |path: &Path, text: &str| -> Result<()> {
+        fs::write(path, text)?;
+        Ok(fs::set_permissions(path, PermissionsExt::from_mode(0o755))?)
+    };
+    let words: Vec<_> = writer.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    executable(&bundle.join("writer"), &format!("#!/bin/sh\nexec {}\n", words.join(" ")))?;
+    executable(&bundle.join("runtime"), RUNTIME)?;
+    let id = format!("{number:064x}");
+    let mut command = Command::new(peers.join("usr/bin/conmon"));
+    // --sync: it does not leave its parent.
+    command.args(["--sync", "--cid", &id, "--name", &id, "--cuuid", &id]);
+    command.arg("--runtime").arg(bundle.join("runtime")).arg("--bundle").arg(&bundle);
+    command.arg("--container-pidfile").arg(bundle.join("pid"));
+    command.arg("--log-path").arg(format!("k8s-file:{}", dir.join(number.to_string()).display()));
+    command.args(["--log-size-max", &LIMITS.max_bytes.to_string()]).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// A writer and a logger of its own, for each.
+fn by_peer(logger: &str, peers: &Path, dir: &Path, case: &Case, count: usize, gate: Gate) -> Result<Figures> {
+    let writer = writer(case, count, &gate)?;
+    let mut children = Vec::new();
+    for number in 0..case.writers {
+        let mut source = None;
+        let mut command = if logger == "conmon" {
+            conmon(peers, dir, number, &writer)?
+        } else {
+            let mut source_command = Command::new(&writer[0]);
+            let child = source_command.args(&writer[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+            let mut command = reader(logger, peers, &dir.join(number.to_string()))?;
+            command.stdin(source.insert(child).stdout.take().ok_or("no pipe")?);
+            command
+        };
+        command.env("LD_LIBRARY_PATH", peers.join("usr/lib/x86_64-linux-gnu")).stderr(Stdio::null());
+        children.push((source, command.spawn()?));
+    }
+    gate.await_writers(case.writers)?;
+    // What they did to get there is not the log path's.
+    let before = children.iter().map(|(_, logger)| cpu_of(logger.id())).sum::<Result<Duration>>()?;
+    let memory = Memory::watch(children.iter().map(|(_, logger)| logger.id()).collect());
+    let begun = gate.open()?;
+    let mut cpu = Duration::ZERO;
+    for (source, logger) in &mut children {
+        if let Some(source) = source {
+            source.wait()?;
+        }
+        waitid(Id::Pid(Pid::from_raw(logger.id().cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        cpu += cpu_of(logger.id())?;
+    }
+    let (wall, memory_mib) = (begun.elapsed(), memory.most_mib()?);
+    for (_, mut logger) in children {
+        logger.wait()?;
+    }
+    Ok(Figures { wall, cpu: cpu.saturating_sub(before), memory_mib })
+}
+
+/// The CPU time of a process with one thread, be it ended and not reaped.
+fn cpu_of(pid: u32) -> Result<Duration> {
     // Nanoseconds on a processor come first (proc_pid_schedstat of the kernel's documentation).
-    let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id()))?;
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).ok_or("no schedstat")?;
-    child.wait()?;
     Ok(Duration::from_nanos(nanos))
+}
+
+/// Looks at how much memory processes have, together, on a thread of its own.
+struct Memory {
+    stop: mpsc::Sender<()>,
+    most: std::thread::JoinHandle<f64>,
+}
+
+impl Memory {
+    fn watch(pids: Vec<u32>) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let look = move || {
+            let (mut most, mut pause) = (0.0, MEMORY_LOOKS[0]);
+            while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                most = f64::max(most, pids.iter().map(|pid| pss_mib(*pid)).sum());
+                pause = MEMORY_LOOKS[1];
+            }
+            most
+        };
+        Self { stop, most: std::thread::spawn(look) }
+    }
+
+    fn most_mib(self) -> Result<f64> {
+        self.stop.send(())?;
+        self.most.join().map_err(|_| "a panic".into())
+    }
+}
+
+/// Proportional set size; none of a process that has ended.
+fn pss_mib(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).map_or(0.0, |kib| kib / 1024.0)
 }
 
 fn own_cpu() -> Result<Duration> {
@@ -176,8 +323,9 @@ fn own_cpu() -> Result<Duration> {
     Ok(time(usage.user_time()) + time(usage.system_time()))
 }
 
-/// All writers as sandboxes of one orchestrator, until each is STOPPED in the database.
-fn through_sandpen(dir: &Path, case: &Case, count: usize) -> Result<Figures> {
+/// All writers as sandboxes of one orchestrator, until each byte is on file.
+fn through_sandpen(dir: &Path, case: &Case, count: usize, gate: Gate) -> Result<Figures> {
+    let empty_mib = pss_mib(std::process::id());
     let state = dir.join("state");
     let driver = ProcessDriver::new(StateDir::new(state.clone()).bin());
     let sandpen = Sandpen::builder()
@@ -188,18 +336,45 @@ fn through_sandpen(dir: &Path, case: &Case, count: usize) -> Result<Figures> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let figures = runtime.block_on(async {
         let handle = sandpen.handle();
-        let (begun, cpu) = (Instant::now(), own_cpu()?);
-        let all = (0..case.writers).map(|number| run(&handle, dir, case, count, number));
-        futures::future::try_join_all(all).await?;
-        let figures = Figures { wall: begun.elapsed(), cpu: own_cpu()?.saturating_sub(cpu) };
+        let starts = (0..case.writers).map(|number| start(&handle, dir, case, count, number, &gate));
+        let keys = futures::future::try_join_all(starts).await?;
+        gate.await_writers(case.writers)?;
+        let memory = Memory::watch(vec![std::process::id()]);
+        let cpu = own_cpu()?;
+        let begun = gate.open()?;
+        let bytes = u64::try_from(case.write_bytes * count * case.writers)?;
+        while on_file(&handle).await < bytes {
+            tokio::time::sleep(LOOK).await;
+        }
+        let (wall, cpu) = (begun.elapsed(), own_cpu()?.saturating_sub(cpu));
+        let memory_mib = memory.most_mib()? - empty_mib;
+        for key in keys {
+            let row = handle.wait(&key).await?;
+            if !row.state.exit().is_some_and(|exit| exit.is_success()) {
+                return Err(format!("{key} is {}", row.state.status()).into());
+            }
+        }
         sandpen.shutdown(Some(Duration::ZERO)).await?;
-        Ok::<_, Box<dyn Error>>(figures)
+        Ok::<_, Box<dyn Error>>(Figures { wall, cpu, memory_mib })
     })?;
     Ok(figures)
 }
 
-async fn run(handle: &Handle, dir: &Path, case: &Case, count: usize, number: usize) -> Result<()> {
-    let command = writer(case, count)?.into_iter().map(Into::into).collect();
+/// How many bytes the orchestrator has on file, of all logs together.
+async fn on_file(handle: &Handle) -> u64 {
+    let metrics = handle.metrics().await;
+    metrics.iter().find(|metric| metric.name == "sandpen_log_bytes_total").map_or(0, |metric| metric.value)
+}
+
+async fn start(
+    handle: &Handle,
+    dir: &Path,
+    case: &Case,
+    count: usize,
+    number: usize,
+    gate: &Gate,
+) -> Result<SandboxKey> {
+    let command = writer(case, count, gate)?.into_iter().map(Into::into).collect();
     let name = SandboxName::new(format!("writer-{number}"))?;
     let spec = SandboxSpec {
         driver: DriverChoice::Named(process_driver::NAME.to_owned()),
@@ -208,9 +383,5 @@ async fn run(handle: &Handle, dir: &Path, case: &Case, count: usize, number: usi
     };
     let key = spec.key.clone();
     handle.start_sandbox(spec).await?;
-    let row = handle.wait(&key).await?;
-    match row.state.exit() {
-        Some(exit) if exit.is_success() => Ok(()),
-        _ => Err(format!("{key} is {}", row.state.status()).into()),
-    }
+    Ok(key)
 }
