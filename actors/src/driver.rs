@@ -269,6 +269,12 @@ pub trait Driver: Send + Sync {
     /// Its name on the command line and in the database.
     fn name(&self) -> &'static str;
 
+    /// Descriptors that such a microVM keeps open in this process while nothing happens. As for a guest behind a
+    /// waiter: the news of its end, two outputs, two of the control port, stdin.
+    fn open_files(&self, _spec: &SandboxSpec) -> u64 {
+        6
+    }
+
     /// Whether it makes this kind of network; `auto` passes over a driver that does not.
     fn makes(&self, _network: Network) -> bool {
         true

@@ -38,6 +38,7 @@ pub mod process_driver;
 pub mod process_identity;
 pub mod reading;
 pub mod room;
+pub mod spare_descriptors;
 pub mod spec;
 pub mod start_timings;
 pub mod state;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,17 +29,52 @@ pub fn open(identity: &ProcessIdentity) -> io::Result<Option<OwnedFd>> {
     Ok(identity.holds()?.then_some(pidfd))
 }
 
+/// Opens a child of this process that nobody has reaped.
+///
+/// # Errors
+/// No descriptor left, or what `pidfd_open` said.
+pub fn of_child(child: &std::process::Child) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no pid"))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Reaps it, if it has ended and is a child of this process; no error otherwise. Only for a process that nothing
+/// else waits for.
+///
+/// # Errors
+/// What `waitid` said.
+pub fn reap(pidfd: impl AsFd) -> io::Result<()> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    match waitid(Id::PIDFd(pidfd.as_fd()), flags) {
+        // Somebody else's child, or reaped already.
+        Ok(_) | Err(Errno::ECHILD) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Sends a signal; no error when the process is already gone.
 ///
 /// # Errors
 /// `InvalidInput` for a number that is none of the classic signals (1 to 31); what the kernel said.
 pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
-    let signal = Signal::from_named_raw(signal)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{signal} is no signal number")))?;
-    match pidfd_send_signal(pidfd, signal) {
+    match pidfd_send_signal(pidfd, classic(signal)?) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a number is one of the classic signals.
+///
+/// # Errors
+/// `InvalidInput`: it is not.
+pub fn check_signal(signal: i32) -> io::Result<()> {
+    classic(signal).map(drop)
+}
+
+fn classic(signal: i32) -> io::Result<Signal> {
+    Signal::from_named_raw(signal)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{signal} is no signal number")))
 }
 
 /// Whether the process has ended (it may still be a zombie).

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};
 
 use crate::driver::{Driver, DriverError, ExecOutcome, ExecStatus, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
-use crate::spec::{ByteString, Rootfs};
+use crate::spec::{ByteString, Rootfs, SandboxSpec};
 use crate::state::ExitStatus;
 use crate::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write};
 
@@ -139,6 +139,11 @@ async fn run_beside(command: Vec<ByteString>, limit: Duration) -> Result<ExecOut
 }
 
 impl Driver for ProcessDriver {
+    fn open_files(&self, spec: &SandboxSpec) -> u64 {
+        // The news of its end, two outputs.
+        3 + u64::from(spec.stdin)
+    }
+
     fn name(&self) -> &'static str {
         NAME
     }

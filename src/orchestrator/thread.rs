@@ -14,6 +14,7 @@ use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening,
 use sandpen_actors::driver::{Drivers, error_chain};
 use sandpen_actors::faults::{Faults, record_all};
 use sandpen_actors::intensity::RestartIntensity;
+use sandpen_actors::spare_descriptors;
 use sandpen_actors::start_timings::LatestTimings;
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{Leftover, Reconcile, ReconcileReport, Supervisor, SupervisorConfig};
@@ -109,6 +110,7 @@ async fn make_actors(
     log_arbiters: &[Arbiter],
 ) -> Ready {
     let Settings { drivers, intensity, reserve } = settings;
+    spare_descriptors::keep();
     let (faults, events) = Faults::new();
     let database = open_database(state_dir, database_arbiter, intensity, &faults).await?;
     let clock = faults.clone();

@@ -93,7 +93,10 @@ impl LogWriter {
         let wait = match self.quantum(id, ctx) {
             Ok(Moved::Bytes(n)) if n >= GO_ON => Wait::Yield,
             Ok(Moved::Bytes(_)) => Wait::Tick,
-            Ok(Moved::Empty) => Wait::Readable,
+            Ok(Moved::Empty) => {
+                self.store.make_room();
+                Wait::Readable
+            }
             Ok(Moved::Ended) => return,
             Err(again) => Wait::Until(again),
         };

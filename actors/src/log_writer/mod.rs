@@ -29,6 +29,7 @@ mod generation;
 mod index;
 mod messages;
 mod names;
+mod open_logs;
 mod pump;
 mod recover;
 pub(crate) mod registration;
@@ -46,6 +47,7 @@ pub use error::LogError;
 pub use follower::{LogChunk, LogFollower};
 pub use messages::*;
 pub use names::remove_files;
+pub use open_logs::{FILES_OF_LOG, OpenLogs};
 pub use tail::{dropped_bytes, position_of_tail};
 
 use crate::faults::Faults;
@@ -67,6 +69,8 @@ pub struct LogConfig {
     pub close_limit: Duration,
     /// After how long without a byte the files are closed.
     pub idle_close: Duration,
+    /// How many logs have their files open.
+    pub open_logs: OpenLogs,
     /// Whose log it is, in events.
     pub sandbox: Option<SandboxKey>,
     /// Hears of trouble, and counts.
@@ -87,6 +91,7 @@ impl LogConfig {
             generation,
             close_limit: Duration::from_secs(10),
             idle_close: Duration::from_secs(30),
+            open_logs: OpenLogs::default(),
             sandbox: None,
             faults: Faults::default(),
             slow_write: Duration::from_millis(100),

@@ -24,6 +24,7 @@ use super::follower::Queue;
 use super::generation::position_of_generation;
 use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
 use super::names::{self, index_name};
+use super::open_logs::OpenLog;
 use super::segment::{self, Hold, Segment, header_after, unknown_header};
 use super::{FollowFrom, LogConfig, LogError, StreamTotals};
 use crate::driver::OutputStream;
@@ -56,6 +57,7 @@ pub(super) struct LastChunk {
 pub(super) struct Current {
     segment: Arc<Segment>,
     pub(super) index: Arc<File>,
+    _counted: OpenLog,
 }
 
 impl Drop for Current {
@@ -145,6 +147,13 @@ impl Store {
     /// Whether files are open.
     pub fn is_open(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Closes the files, if more logs than are comfortable have theirs open.
+    pub fn make_room(&mut self) {
+        if self.config.open_logs.are_crowded() {
+            self.current = None;
+        }
     }
 
     /// Closes the files; followers keep theirs.
@@ -400,7 +409,7 @@ impl Store {
             self.last_segment = Arc::downgrade(&segment);
             self.followers.retain(|queue| queue.upgrade().is_some_and(|queue| queue.push(Arc::clone(&segment))));
         }
-        self.current = Some(Current { segment, index });
+        self.current = Some(Current { segment, index, _counted: self.config.open_logs.count() });
         self.dropping.index_changed();
     }
 

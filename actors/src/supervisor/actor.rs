@@ -12,6 +12,7 @@ use actix::{
 use chrono::Utc;
 use tokio::sync::oneshot;
 
+use super::admission::files_of_logs;
 use super::child::Child;
 use super::disks;
 use super::lingering::{Lingering, Readers, lingers};
@@ -24,7 +25,7 @@ use crate::database::{self, Database, GetSandbox, SandboxRow};
 use crate::driver::Drivers;
 use crate::faults::Faults;
 use crate::intensity::RestartIntensity;
-use crate::log_writer::{LogError, remove_files};
+use crate::log_writer::{LogError, OpenLogs, remove_files};
 use crate::monitor::{StateChanged, Stop};
 use crate::process_identity::boot_id;
 use crate::spec::{DiskName, RestartPolicy, SandboxKey};
@@ -73,6 +74,7 @@ pub struct Supervisor {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) removing_disks: HashSet<DiskName>,
+    pub(super) open_logs: OpenLogs,
     /// Ended, and to be removed soon.
     pub(super) lingering: HashMap<SandboxKey, Lingering>,
     pub(super) readers: Readers,
@@ -93,7 +95,6 @@ impl Supervisor {
         Self {
             #[cfg(feature = "testing")]
             bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Supervisor),
-            config,
             children: HashMap::new(),
             subscribers: Vec::new(),
             shutting_down: None,
@@ -102,6 +103,8 @@ impl Supervisor {
             readers: Readers::default(),
             watches_room: false,
             reconciled: false,
+            open_logs: OpenLogs::within(files_of_logs(config.open_files_limit)),
+            config,
             boot_id: boot_id().ok(),
             itself: None,
             succession: None,

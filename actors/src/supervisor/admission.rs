@@ -14,23 +14,32 @@ use super::actor::Supervisor;
 use crate::counters::Counter;
 use crate::driver::error_chain;
 use crate::faults::{Fault, Place};
+use crate::log_writer::FILES_OF_LOG;
 use crate::room;
 
-/// Open files that one live sandbox takes in this process: two pidfds, two of the control port,
-/// stdin, two outputs, log and index, and some for a follower or two.
-const FILES_PER_SANDBOX: u64 = 12;
 /// Open files of everything else in this process.
 const FILES_BESIDE: u64 = 128;
+/// The part of all files that logs may keep open while nothing is written to them: with more of them, a log
+/// opens its files when it needs them and closes them at once.
+const LOGS_PART: u64 = 8;
 /// From a refusal on, how often it is looked whether there is room again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// What there must be room for so that the lack of files has ended: a sandbox of any driver.
+const FILES_OF_ONE: u64 = 6;
+
+/// Files of a process that may open `limit` which logs may keep open.
+pub(super) fn files_of_logs(limit: u64) -> u64 {
+    limit / LOGS_PART
+}
 
 impl Supervisor {
-    /// Whether this process may open the files of one more.
-    pub(super) fn check_open_files(&self) -> Result<(), SupervisorError> {
+    /// Whether this process may open the files of one more, which keeps `more` open at rest.
+    pub(super) fn check_open_files(&self, more: u64) -> Result<(), SupervisorError> {
         let live = self.children.len();
-        let wanted = FILES_BESIDE + FILES_PER_SANDBOX * (u64::try_from(live).unwrap_or(u64::MAX / 64) + 1);
+        let at_rest = more + self.children.values().map(|child| child.open_files).sum::<u64>();
         let limit = self.config.open_files_limit;
-        if wanted > limit { Err(SupervisorError::OpenFiles { live, limit }) } else { Ok(()) }
+        let logs = files_of_logs(limit).min(FILES_OF_LOG * (u64::try_from(live).unwrap_or(u64::MAX / 4) + 1));
+        if FILES_BESIDE + at_rest + logs > limit { Err(SupervisorError::OpenFiles { live, limit }) } else { Ok(()) }
     }
 
     /// Whether the state directory takes one more.
@@ -85,7 +94,7 @@ impl Supervisor {
             let room = this.disk_room();
             ctx.spawn(room.into_actor(this).map(|room, this, ctx| {
                 this.watches_room = false;
-                let files = this.check_open_files();
+                let files = this.check_open_files(FILES_OF_ONE);
                 if files.is_ok() {
                     this.config.faults.well(&Place::Process);
                 }

@@ -41,6 +41,8 @@ pub(super) struct Child {
     pub(super) removing: bool,
     /// The named disk of one that has no row yet.
     pub(super) reserved_disk: Option<DiskName>,
+    /// Descriptors that it keeps open at rest.
+    pub(super) open_files: u64,
     /// Losses of its monitor or its log writer.
     pub(super) losses: RecentFailures,
 }

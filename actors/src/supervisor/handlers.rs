@@ -59,13 +59,17 @@ impl Supervisor {
         if let Some(child) = self.children.get(&key) {
             return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
         }
-        let free = self.check_open_files().and_then(|()| self.check_disk(spec.disk.name.as_ref()));
-        let driver = match free.and_then(|()| Ok(self.config.drivers.select(&spec.driver, spec.network)?)) {
+        let driver = self.check_disk(spec.disk.name.as_ref()).and_then(|()| {
+            let driver = self.config.drivers.select(&spec.driver, spec.network)?;
+            self.check_open_files(driver.open_files(&spec))?;
+            Ok(driver)
+        });
+        let driver = match driver {
             Ok(driver) => driver,
             Err(error) => return self.refuse(error),
         };
         let timings = StartTimings::requested();
-        let mut child = Child::with_disk(spec.disk.name.clone());
+        let mut child = Child { open_files: driver.open_files(&spec), ..Child::with_disk(spec.disk.name.clone()) };
         let (sender, started) = oneshot::channel();
         child.until_started.push(sender);
         self.children.insert(key.clone(), child);

@@ -85,6 +85,7 @@ pub(super) fn end(orphan: &Tagged, state_id: &str) -> io::Result<bool> {
         if !pidfd::wait_ended(process, END_LIMIT)? {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it was killed and does not end"));
         }
+        pidfd::reap(process)?;
     }
     Ok(true)
 }
@@ -157,7 +158,7 @@ mod tests {
         assert_eq!((found[0].key.name.as_str(), found[0].generation), ("web", 3));
         assert!(!end(&found[0], "other").unwrap(), "it is not of that state directory");
         assert!(end(&found[0], ours).unwrap());
-        orphan.wait().unwrap();
+        assert!(orphan.wait().is_err(), "as its parent we have reaped it");
         assert!(!end(&found[0], ours).unwrap(), "it is gone");
         for process in below {
             let alive = pidfd::open(&process).unwrap().filter(|pidfd| !pidfd::has_ended(pidfd).unwrap());

@@ -133,10 +133,13 @@ impl Supervisor {
             faults.count(if row.restarts > 0 { Counter::Restarts } else { Counter::Starts });
         }
         let child = self.children.entry(key.clone()).or_default();
+        child.open_files = driver.open_files(&row.spec);
         let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
             let (sandbox, faults) = (Some(key.clone()), faults.clone());
             let timings = launch.timings.clone();
-            let config = LogConfig { sandbox, faults, timings, ..LogConfig::new(log_path, row.spec.log, generation) };
+            let open_logs = self.open_logs.clone();
+            let config =
+                LogConfig { sandbox, faults, timings, open_logs, ..LogConfig::new(log_path, row.spec.log, generation) };
             let lost = LogLost { key: key.clone(), generation };
             let supervisor = supervisor.clone();
             let on_down = move |reason| {

@@ -526,11 +526,12 @@ fn no_room_is_refused_before_anything_is_made() {
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let mut vmms = Vec::new();
-        for number in 0..74 {
+        // 6 descriptors each, 2 more for each log up to an eighth of all, 128 beside.
+        for number in 0..128 {
             vmms.push(stage.running(stage.spec(&format!("s{number}"))).await);
         }
         let refused = stage.start(stage.spec("one-more")).await.unwrap().unwrap_err();
-        assert!(matches!(refused, SupervisorError::OpenFiles { live: 74, limit: 1024 }), "{refused}");
+        assert!(matches!(refused, SupervisorError::OpenFiles { live: 128, limit: 1024 }), "{refused}");
         assert!(stage.database.send(GetSandbox(key("one-more"))).await.unwrap().unwrap().is_none());
         stage.end();
     });

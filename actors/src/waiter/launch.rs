@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::newborn::Newborn;
 use super::runtime_dir::DirLock;
 use super::waited::blocking;
 use super::wire::{LOCK_FILE, Report, Stage, WaiterSpec, encode};
@@ -18,7 +20,7 @@ use super::{WaiterError, install, runtime_dir};
 const REPORT_MAX: u64 = 8 << 10;
 
 /// The waiter for a new microVM; has the directory's lock from its first moment.
-pub(super) fn spawn_new(dir: &Path, bin_dir: &Path, spec: &WaiterSpec) -> Result<Child, WaiterError> {
+pub(super) fn spawn_new(dir: &Path, bin_dir: &Path, spec: &WaiterSpec) -> Result<Newborn, WaiterError> {
     if let Some(logs) = spec.vmm_log.parent() {
         let file = |source| WaiterError::File { action: "making", path: logs.to_owned(), source };
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
@@ -36,19 +38,24 @@ pub(super) fn spawn_new(dir: &Path, bin_dir: &Path, spec: &WaiterSpec) -> Result
 
 /// A waiter for the processes of one that was killed. `None` when there is none to be had: another one
 /// is just being started, or the killed one was of a version that left no word of what it held.
-pub(super) async fn take_up(dir: &Path, bin_dir: &Path) -> Result<Option<Child>, WaiterError> {
+pub(super) async fn take_up(dir: &Path, bin_dir: &Path) -> Result<Option<()>, WaiterError> {
     let (runtime, bin) = (dir.to_owned(), bin_dir.to_owned());
     let started = blocking(move || {
         let Some(lock) = runtime_dir::claim_abandoned(&runtime)? else { return Ok(None) };
         let Some(spec) = runtime_dir::read_held(&runtime)? else { return Ok(None) };
+        // The next one's record takes the place of the killed one's.
+        runtime_dir::reap_waiter(&runtime)?;
         Ok(Some((spawn(&runtime, &bin, &spec.tags, lock)?, spec)))
     });
     let Some((mut child, spec)) = started.await? else { return Ok(None) };
     let encoded = encode(&spec).ok_or_else(|| WaiterError::Invalid("its record is too large".into()))?;
     match converse(&mut child, &encoded).await {
-        Some(Report::Ready) => Ok(Some(child)),
+        Some(Report::Ready) => {
+            child.has_recorded_itself();
+            Ok(Some(()))
+        }
         report => {
-            let status = end_of(&mut child).await;
+            let status = child.end().await;
             let dir = dir.to_owned();
             let words = blocking(move || Ok(last_words(&dir))).await?;
             Err(explain(report, &spec, status, words))
@@ -57,7 +64,7 @@ pub(super) async fn take_up(dir: &Path, bin_dir: &Path) -> Result<Option<Child>,
 }
 
 /// Executes the waiter. The lock file is its standard error.
-fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<Child, WaiterError> {
+fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<Newborn, WaiterError> {
     let mut attempt = 0;
     loop {
         let program = install::install(bin_dir)?;
@@ -72,28 +79,29 @@ fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<C
                 std::thread::sleep(Duration::from_millis(5));
             }
             spawned => {
-                let child = spawned.map_err(failed)?;
+                let child: Child = spawned.map_err(failed)?;
                 lock.hand_over();
-                return Ok(child);
+                return Newborn::new(child).map_err(failed);
             }
         }
     }
 }
 
 /// Hands the specification over and takes the report; `None` when there is none.
-pub(super) async fn converse(child: &mut Child, encoded: &[u8]) -> Option<Report> {
-    let mut input = child.stdin.take()?;
+pub(super) async fn converse(child: &mut Newborn, encoded: &[u8]) -> Option<Report> {
+    let (input, output) = child.take_pipes()?;
+    let (mut input, output) = (Sender::from_owned_fd(input).ok()?, Receiver::from_owned_fd(output).ok()?);
     // A waiter that reads no more has something to report, or has ended.
     let _ = input.write_all(encoded).await;
     drop(input);
     let mut line = String::new();
-    child.stdout.take()?.take(REPORT_MAX).read_to_string(&mut line).await.ok()?;
+    output.take(REPORT_MAX).read_to_string(&mut line).await.ok()?;
     Report::from_line(&line)
 }
 
 /// Reaps the waiter, clears up, and says what the report means.
-pub(super) async fn failed(dir: &Path, spec: &WaiterSpec, mut child: Child, report: Option<Report>) -> WaiterError {
-    let status = end_of(&mut child).await;
+pub(super) async fn failed(dir: &Path, spec: &WaiterSpec, child: Newborn, report: Option<Report>) -> WaiterError {
+    let status = child.end().await;
     let dir = dir.to_owned();
     let read_and_remove = move || {
         let words = last_words(&dir);
@@ -102,13 +110,6 @@ pub(super) async fn failed(dir: &Path, spec: &WaiterSpec, mut child: Child, repo
     match blocking(read_and_remove).await {
         Ok(words) => explain(report, spec, status, words),
         Err(error) => error,
-    }
-}
-
-async fn end_of(child: &mut Child) -> String {
-    match child.wait().await {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
     }
 }
 

@@ -22,8 +22,8 @@
 //! | --- | --- |
 //! | `waiter.err` | locked by the waiter as long as it lives; its last words if something is wrong |
 //! | `processes` | boot id, pids and start times, written before the launch resolves |
-//! | `exit` | how and when the VMM ended, written before the VMM is reaped |
-//! | `ended` | FIFO that reads as ended once `exit` is durable or the waiter is gone |
+//! | `exit` | how and when the VMM ended, written before the VMM is reaped; out on the disk soon after, unless an orchestrator has released the waiter by then |
+//! | `ended` | FIFO that reads as ended once `exit` is written or the waiter is gone |
 //! | `held` | what the waiter holds, for one that takes its place |
 //! | `log` | FIFO that the VMM log is copied from |
 //! | `commands` | FIFO: `release`, `close FIFO` |
@@ -32,6 +32,7 @@ mod check;
 mod fifo;
 mod install;
 mod launch;
+mod newborn;
 #[allow(dead_code)] // the other half is the waiter program's
 mod records;
 mod runtime_dir;

@@ -7,9 +7,10 @@
 //!     ▼
 //!   waiting ◀── taking up what a killed waiter has left: FIFOs opened, `processes` written
 //!     │     ──companion dies──▶ VMM killed (at once, or after EXIT_GRACE if the companion exited)
-//!     │ VMM ended: `exit` durable, then reaped, then the `ended` FIFO closed
+//!     │ VMM ended: `exit` written, then reaped, then the `ended` FIFO closed
 //!     ▼
-//!   ended (companions: SIGTERM, SIGKILL after COMPANION_GRACE; FIFOs still held)
+//!   ended (companions: SIGTERM, SIGKILL after COMPANION_GRACE; FIFOs still held;
+//!     │    not released within SYNC_DELAY: `exit` written out to the disk)
 //!     │ "release" (from any state on: whatever lives is killed)
 //!     ▼
 //!   gone
@@ -57,6 +58,10 @@ const COMPANION_GRACE: Duration = Duration::from_secs(2);
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How soon a record that could not be written (disk error) is tried again.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
+
+/// An orchestrator that lives has the end in its database and releases the waiter long before this. Where there is
+/// none, the disk is to hold the record, for an orchestrator after a power failure.
+const SYNC_DELAY: Duration = Duration::from_millis(200);
 
 struct Failure {
     stage: Stage,
@@ -131,6 +136,7 @@ fn start() -> Result<Option<Waiter>, Failure> {
         exit: None,
         lost: None,
         alarm: None,
+        sync_due: None,
     };
     if take_up {
         return waiter.take_up().map(|()| Some(waiter));
@@ -170,7 +176,7 @@ struct Waiter {
     commands: File,
     /// Bytes of a command whose end was not read yet.
     command_bytes: Vec<u8>,
-    /// Closed when the exit record is durable.
+    /// Closed when the exit record is written.
     ended: Option<File>,
     log: Option<LogCopy>,
     exit_draft: File,
@@ -180,6 +186,8 @@ struct Waiter {
     lost: Option<String>,
     /// What is to be done later, and when.
     alarm: Option<(Instant, Task)>,
+    /// When the exit record is to be written out to the disk.
+    sync_due: Option<Instant>,
 }
 
 impl Waiter {
@@ -253,7 +261,8 @@ impl Waiter {
 
     fn serve(&mut self) {
         loop {
-            let alarm_ms = self.alarm.map(|(at, _)| {
+            let next = self.alarm.map(|(at, _)| at).into_iter().chain(self.sync_due).min();
+            let alarm_ms = next.map(|at| {
                 // Rounded up: an early wake-up would spin.
                 u32::try_from(at.saturating_duration_since(Instant::now()).as_millis() + 1).unwrap_or(u32::MAX)
             });
@@ -274,6 +283,12 @@ impl Waiter {
             ended.sort_by_key(|&i| self.processes[i].role != VMM_ROLE);
             for i in ended {
                 self.process_ended(i);
+            }
+            if self.sync_due.is_some_and(|at| at <= Instant::now()) {
+                self.sync_due = self.sync_exit().err().map(|error| {
+                    let _ = writeln!(io::stderr(), "cannot write out the VMM's end, trying again: {error}");
+                    Instant::now() + RECORD_RETRY
+                });
             }
             if let Some((at, task)) = self.alarm
                 && at <= Instant::now()
@@ -322,7 +337,7 @@ impl Waiter {
         self.write_exit();
     }
 
-    /// Status durable → reaped → `ended` closed, in this order: who sees the process gone or the
+    /// Status written → reaped → `ended` closed, in this order: who sees the process gone or the
     /// FIFO closed finds the status.
     fn write_exit(&mut self) {
         let Some(record) = &self.exit else { return };
@@ -340,7 +355,13 @@ impl Waiter {
             }
         }
         self.ended = None;
+        self.sync_due = Some(Instant::now() + SYNC_DELAY);
         self.alarm = Some((Instant::now() + COMPANION_GRACE, Task::KillCompanions));
+    }
+
+    fn sync_exit(&self) -> io::Result<()> {
+        self.exit_draft.sync_all()?;
+        File::open(".")?.sync_all()
     }
 
     fn kill(&mut self, chosen: impl Fn(&str) -> bool) {
@@ -382,21 +403,15 @@ impl Waiter {
     }
 }
 
+/// Not written out to the disk: no process outlives a power failure.
 fn write_processes(text: &str) -> io::Result<()> {
     let draft = "processes.draft";
-    let mut file = File::create(draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    fs::write(draft, text)?;
     fs::rename(draft, wire::PROCESSES_FILE)
 }
 
+/// The draft is the file from now on; nothing of it can be missing for lack of room.
 fn write_exit(draft: &File, text: &str) -> io::Result<()> {
     draft.write_all_at(text.as_bytes(), 0)?;
-    draft.sync_all()?;
-    match fs::rename(wire::EXIT_DRAFT_FILE, wire::EXIT_FILE) {
-        // A second try after only the directory's sync failed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::exists(wire::EXIT_FILE)? => {}
-        renamed => renamed?,
-    }
-    File::open(".")?.sync_all()
+    fs::rename(wire::EXIT_DRAFT_FILE, wire::EXIT_FILE)
 }

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use super::WaiterError;
 use super::records::{ExitRecord, ProcessesRecord};
-use super::wire::{EXIT_FILE, HELD_FILE, LOCK_FILE, PROCESSES_FILE, VMM_ROLE, WaiterSpec, encode, read_spec};
+use super::wire::{
+    EXIT_FILE, HELD_FILE, LOCK_FILE, PROCESSES_FILE, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode, read_spec,
+};
 use crate::pidfd;
 use crate::process_identity::ProcessIdentity;
 
@@ -97,6 +99,7 @@ pub(super) fn claim(dir: &Path) -> Result<DirLock, WaiterError> {
             if !living(&record)?.is_empty() {
                 return Err(WaiterError::Live { dir: dir.to_owned() });
             }
+            reap_waiter(dir)?;
             clear(dir)?;
         }
         lock.file.set_len(0).map_err(failed("emptying", &path))?;
@@ -204,6 +207,7 @@ pub(super) fn end_and_remove(dir: &Path) -> Result<(), WaiterError> {
             let killed = pidfd::send_signal(&process, nix::libc::SIGKILL);
             killed.map_err(|source| WaiterError::Process { role: "companion".to_owned(), source })?;
         }
+        reap_waiter(dir)?;
     }
     remove(dir)
 }
@@ -226,7 +230,9 @@ fn read_record(path: &Path) -> Result<Option<String>, WaiterError> {
     };
     let mut text = String::new();
     file.take(RECORD_MAX).read_to_string(&mut text).map_err(failed("reading", path))?;
-    Ok(Some(text))
+    // What a power failure leaves of a record that was not written out: as if there had never been one.
+    let is_blank = text.bytes().all(|byte| matches!(byte, 0 | b' '));
+    Ok((!is_blank).then_some(text))
 }
 
 /// The `processes` record, if it was written.
@@ -253,6 +259,16 @@ pub(super) fn identities(record: &ProcessesRecord) -> impl Iterator<Item = (&str
         let identity = ProcessIdentity { boot_id: record.boot_id.clone(), pid: *pid, start_time: *start_time };
         (role.as_str(), identity)
     })
+}
+
+/// Reaps the recorded waiter, if it has ended and was our child.
+pub(super) fn reap_waiter(dir: &Path) -> Result<(), WaiterError> {
+    let Some(record) = read_processes(dir)? else { return Ok(()) };
+    for (role, identity) in identities(&record).filter(|(role, _)| *role == WAITER_ROLE) {
+        let reaped = pidfd::open(&identity).and_then(|waiter| waiter.map_or(Ok(()), pidfd::reap));
+        reaped.map_err(|source| WaiterError::Process { role: role.to_owned(), source })?;
+    }
+    Ok(())
 }
 
 /// Pidfds of those that still run; a zombie does not.

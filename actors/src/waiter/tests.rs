@@ -48,7 +48,7 @@ async fn an_end_that_cannot_be_recorded_is_recorded_when_it_can() {
         }
     };
     within(was_tried).await;
-    assert!(fs::exists(format!("/proc/{}", vmm.pid())).unwrap(), "not reaped before its end is durable");
+    assert!(fs::exists(format!("/proc/{}", vmm.pid())).unwrap(), "not reaped before its end is on record");
     fs::remove_dir(&in_the_way).unwrap();
     assert_eq!(within(vmm.ended()).await.status, ExitStatus::Code(42));
     vmm.release().await.unwrap();

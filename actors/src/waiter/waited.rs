@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::net::unix::pipe::Receiver;
-use tokio::process::Child;
 
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
@@ -19,6 +18,7 @@ use super::wire::{COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, W
 use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::process_identity::ProcessIdentity;
+use crate::spare_descriptors;
 use crate::start_timings::{StartStep, StartTimings};
 use crate::state::ExitStatus;
 
@@ -49,13 +49,12 @@ struct Inner {
     dir: PathBuf,
     bin_dir: PathBuf,
     pid: u32,
-    /// `None` when it was gone already.
-    vmm: Option<OwnedFd>,
+    /// `None` when it was gone already. Its descriptor is opened where it is needed: thousands of them at rest
+    /// would be too many.
+    vmm: Option<ProcessIdentity>,
     /// The read end of the `ended` FIFO; `None` when the waiter was gone already. Whoever waits for the
     /// end has it, so that one of them alone starts another waiter.
     ended: tokio::sync::Mutex<Option<Receiver>>,
-    /// The waiter, where we started it: reaped at the release.
-    child: Mutex<Option<Child>>,
     end: OnceLock<WaitedEnd>,
 }
 
@@ -85,19 +84,20 @@ impl WaitedVmm {
             report => return Err(launch::failed(runtime_dir, &spec, child, report).await),
         }
         let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
-        let mut inner = match blocking(move || Inner::find(dir, bin)).await {
-            Ok(inner) => inner,
+        match blocking(move || Inner::find(dir, bin)).await {
+            Ok(inner) => {
+                child.has_recorded_itself();
+                Ok(Self(Arc::new(inner)))
+            }
             Err(error) => {
                 // It runs, but cannot be watched (no descriptor left, say): take it back.
                 let path = runtime_dir.join(COMMANDS_FIFO);
                 if matches!(blocking(move || command(&path, "release\n")).await, Ok(true)) {
                     launch::failed(runtime_dir, &spec, child, None).await;
                 }
-                return Err(error);
+                Err(error)
             }
-        };
-        inner.child = Mutex::new(Some(child));
-        Ok(Self(Arc::new(inner)))
+        }
     }
 
     /// Finds what an earlier orchestrator launched in this directory: running, or ended with its
@@ -159,7 +159,12 @@ impl WaitedVmm {
     /// # Errors
     /// What the kernel said.
     pub fn has_ended(&self) -> io::Result<bool> {
-        self.0.vmm.as_ref().map_or(Ok(true), pidfd::has_ended)
+        spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(true), pidfd::has_ended))
+    }
+
+    /// The VMM process, if it is not gone: by its identity, never by its pid alone.
+    fn open_vmm(&self) -> io::Result<Option<OwnedFd>> {
+        self.0.vmm.as_ref().map_or(Ok(None), pidfd::open)
     }
 
     /// Sends a signal to the VMM process; no error when it is already gone.
@@ -167,10 +172,11 @@ impl WaitedVmm {
     /// # Errors
     /// What the kernel said.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        self.0.vmm.as_ref().map_or(Ok(()), |vmm| pidfd::send_signal(vmm, signal))
+        pidfd::check_signal(signal)?;
+        spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, signal)))
     }
 
-    /// Resolves when the VMM has ended and that is durable; at once if it did before. To be awaited
+    /// Resolves when the VMM has ended and that is on record; at once if it did before. To be awaited
     /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
     pub async fn ended(&self) -> WaitedEnd {
         let mut pause = TAKE_UP_PAUSES[0];
@@ -205,13 +211,7 @@ impl WaitedVmm {
         // A task of its own: what is begun is ended, whatever becomes of the caller.
         let taken_up = tokio::spawn(async move {
             let mut ended = this.0.ended.lock().await;
-            let child = launch::take_up(&this.0.dir, &this.0.bin_dir).await?;
-            if child.is_some() {
-                let old = std::mem::replace(&mut *this.0.child.lock().unwrap_or_else(PoisonError::into_inner), child);
-                if let Some(mut old) = old {
-                    // It has ended, so this reaps it.
-                    let _ = old.try_wait();
-                }
+            if launch::take_up(&this.0.dir, &this.0.bin_dir).await?.is_some() {
                 let dir = this.0.dir.clone();
                 *ended = Some(blocking(move || open_ended(&dir)).await?);
                 tracing::warn!(pid = this.0.pid, dir = ?this.0.dir, "a waiter was killed; another one has taken its place");
@@ -232,9 +232,16 @@ impl WaitedVmm {
 
     /// Resolves when the VMM process has ended.
     async fn vmm_ended(&self) {
-        if let Some(vmm) = &self.0.vmm
-            && let Err(error) = pidfd::ended(vmm).await
-        {
+        let vmm = match self.open_vmm() {
+            Ok(Some(vmm)) => vmm,
+            Ok(None) => return,
+            Err(error) => {
+                // No descriptor left, say; whoever waits looks again.
+                tracing::warn!(pid = self.0.pid, %error, "a VMM cannot be watched");
+                return std::future::pending().await;
+            }
+        };
+        if let Err(error) = pidfd::ended(&vmm).await {
             tracing::warn!(pid = self.0.pid, %error, "waiting for a VMM in a thread");
             block_until_readable(vmm.as_fd()).await;
         }
@@ -273,16 +280,13 @@ impl WaitedVmm {
                 pidfd::send_signal(&waiter, nix::libc::SIGKILL).map_err(watching)?;
                 pidfd::ended(&waiter).await.map_err(watching)?;
             }
+            pidfd::reap(&waiter).map_err(watching)?;
         }
         self.read_end().await;
         // Without a waiter its processes are ours to end.
         for process in blocking(move || runtime_dir::living(&record)).await? {
             pidfd::send_signal(&process, nix::libc::SIGKILL).map_err(watching)?;
             pidfd::ended(&process).await.map_err(watching)?;
-        }
-        if let Some(mut child) = self.0.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It has ended, so this reaps it at once.
-            child.try_wait().map_err(watching)?;
         }
         self.remove().await
     }
@@ -359,14 +363,14 @@ impl Inner {
         };
         let vmm_identity = identity(VMM_ROLE)?;
         let waiter = open(WAITER_ROLE, &identity(WAITER_ROLE)?)?;
-        let vmm = open(VMM_ROLE, &vmm_identity)?;
+        let pid = vmm_identity.pid;
+        let vmm = open(VMM_ROLE, &vmm_identity)?.map(|_| vmm_identity);
         if waiter.is_none() && vmm.is_none() && runtime_dir::read_exit(&dir)?.is_none() {
             return Err(WaiterError::Gone);
         }
         let ended = if waiter.is_some() { Some(open_ended(&dir)?) } else { None };
-        let pid = vmm_identity.pid;
         let ended = tokio::sync::Mutex::new(ended);
-        Ok(Self { dir, bin_dir, pid, vmm, ended, child: Mutex::new(None), end: OnceLock::new() })
+        Ok(Self { dir, bin_dir, pid, vmm, ended, end: OnceLock::new() })
     }
 }
 

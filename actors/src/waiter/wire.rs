@@ -37,7 +37,7 @@ pub(super) const EXIT_FILE: &str = "exit";
 pub(super) const EXIT_DRAFT_FILE: &str = "exit.draft";
 /// Commands to the waiter.
 pub(super) const COMMANDS_FIFO: &str = "commands";
-/// Reads as ended once the exit record is durable, or the waiter is gone.
+/// Reads as ended once the exit record is written, or the waiter is gone.
 pub(super) const ENDED_FIFO: &str = "ended";
 /// What the VMM log is copied from: the output of processes marked [`StdioSpec::VmmLog`]. It has a name
 /// so that a waiter's death neither ends nor empties it.
