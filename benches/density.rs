@@ -1,12 +1,14 @@
 //! What a sandbox that does nothing costs: memory of the daemon, CPU at rest, and whether it costs more
-//! among many. Host processes (the process driver) as microVMs, 5,000 at most; beside them one `runsv` of runit
-//! and one `s6-supervise` a process.
+//! among many. Host processes (the process driver) as microVMs, 5,000 at most; beside them one `runsv` of runit,
+//! one `s6-supervise` and one conmon a process, and one supervisord for all.
 //!
 //! `make bench-density`. Environment: `SIZES` (default `1,10,100,1000,5000`, as far as file descriptors go),
 //! `PEERS` (where `scripts/bench-peers` has unpacked the others; without, none), `REST` (seconds of rest; 10
 //! by default), `OUT` (a directory for JSON and SVG). The daemon is this process: what is measured of it is
 //! the growth of its proportional set size since it ran without sandboxes.
 
+#[path = "support/conmon.rs"]
+mod conmon;
 #[path = "support/report.rs"]
 mod report;
 
@@ -33,6 +35,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Starts that are under way at the same time.
 const STARTING: usize = 32;
+/// What each of them does.
+const IDLE: [&str; 2] = ["/bin/sleep", "100000"];
 /// More of the peers than this tell nothing new.
 const PEERS_MAX: usize = 100;
 
@@ -55,9 +59,15 @@ fn main() -> Result<()> {
         }
     }
     if let Some(peers) = std::env::var_os("PEERS").map(PathBuf::from) {
-        for who in ["runsv", "s6-supervise"] {
-            let each = peer(who, &peers)?;
-            report.add(&PEERS_MAX.to_string(), who, vec![each, f64::NAN, f64::NAN, f64::NAN, f64::NAN]);
+        for who in ["runsv", "s6-supervise", "conmon", "supervisord"] {
+            let each = match who {
+                "supervisord" => supervisord(&peers),
+                _ => peer(who, &peers),
+            };
+            match each {
+                Ok(each) => report.add(&PEERS_MAX.to_string(), who, vec![each, f64::NAN, f64::NAN, f64::NAN, f64::NAN]),
+                Err(error) => println!("{who}: {error}"),
+            }
         }
     }
     Ok(report.publish()?)
@@ -123,7 +133,7 @@ fn key(name: &str) -> Result<SandboxKey> {
 }
 
 async fn start(handle: &Handle, dir: &Path, name: &str) -> Result<()> {
-    let command = vec!["/bin/sleep".into(), "100000".into()];
+    let command = IDLE.map(Into::into).to_vec();
     let spec = SandboxSpec {
         driver: DriverChoice::Named(process_driver::NAME.to_owned()),
         ..SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(dir.to_owned()), command)
@@ -137,40 +147,89 @@ fn peer(who: &str, peers: &Path) -> Result<f64> {
     let dir = tempfile::tempdir()?;
     let mut children = Vec::new();
     for number in 0..PEERS_MAX {
-        let service = dir.path().join(number.to_string());
-        fs::create_dir(&service)?;
-        fs::write(service.join("run"), "#!/bin/sh\nexec sleep 100000\n")?;
-        fs::set_permissions(service.join("run"), fs::Permissions::from_mode(0o755))?;
-        let mut command = Command::new(peers.join("usr/bin").join(who));
-        command.arg(&service).env("LD_LIBRARY_PATH", peers.join("usr/lib/x86_64-linux-gnu"));
-        children.push(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        let mut command = if who == "conmon" {
+            conmon::command(peers, dir.path(), number, &IDLE.map(Into::into))?
+        } else {
+            let service = dir.path().join(number.to_string());
+            fs::create_dir(&service)?;
+            fs::write(service.join("run"), format!("#!/bin/sh\nexec {}\n", IDLE.join(" ")))?;
+            fs::set_permissions(service.join("run"), fs::Permissions::from_mode(0o755))?;
+            let mut command = Command::new(peers.join("usr/bin").join(who));
+            command.arg(&service).env("LD_LIBRARY_PATH", peers.join("usr/lib/x86_64-linux-gnu"));
+            command.stdin(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        children.push(command.spawn()?);
     }
-    // All have started their process when each has a child.
+    // All have started their process when each has a child, of itself or of what it has started.
+    let started = until(|| children.iter().all(|child| idles_below(child).len() == 1));
+    let kib = children.iter().map(|child| pss_kib(child.id())).sum::<Result<f64>>();
+    for mut child in children {
+        let idles = idles_below(&child);
+        child.kill()?;
+        child.wait()?;
+        end(idles);
+    }
+    started.map_err(|()| format!("{who} starts nothing"))?;
+    Ok(kib? / f64::from(u32::try_from(PEERS_MAX)?))
+}
+
+/// KiB that each of many processes adds to one supervisord.
+fn supervisord(peers: &Path) -> Result<f64> {
+    let with = |count: usize| -> Result<f64> {
+        let dir = tempfile::tempdir()?;
+        let mut config = format!("[supervisord]\nnodaemon=true\nlogfile={0}/log\npidfile={0}/pid\n", dir.path().display());
+        for number in 0..count {
+            let log = dir.path().join(number.to_string());
+            config += &format!("[program:p{number}]\ncommand={}\n", IDLE.join(" "));
+            config += &format!("stdout_logfile={0}.out\nstderr_logfile={0}.err\n", log.display());
+        }
+        fs::write(dir.path().join("config"), config)?;
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(peers.join("usr/bin/supervisord")).arg("-c").arg(dir.path().join("config"));
+        command.env("PYTHONPATH", peers.join("usr/lib/python3/dist-packages"));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let started = until(|| idles_below(&child).len() == count);
+        let kib = pss_kib(child.id());
+        let idles = idles_below(&child);
+        child.kill()?;
+        child.wait()?;
+        end(idles);
+        started.map_err(|()| "it starts nothing (is python3-pkg-resources installed?)")?;
+        kib
+    };
+    Ok((with(PEERS_MAX + 1)? - with(1)?) / f64::from(u32::try_from(PEERS_MAX)?))
+}
+
+/// Waits for something, 30 s at most.
+fn until(mut is_true: impl FnMut() -> bool) -> std::result::Result<(), ()> {
     let begun = Instant::now();
-    while !children.iter().all(|child| !below(child).is_empty()) {
+    while !is_true() {
         if begun.elapsed() > Duration::from_secs(30) {
-            return Err(format!("{who} starts nothing").into());
+            return Err(());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let mut kib = 0.0;
-    for child in &children {
-        kib += pss_kib(child.id())?;
-    }
-    for mut child in children {
-        let started = below(&child);
-        child.kill()?;
-        child.wait()?;
-        for pid in started {
-            // The child of a child that has just ended, so nobody else's.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-    Ok(kib / f64::from(u32::try_from(PEERS_MAX)?))
+    Ok(())
 }
 
-fn below(child: &Child) -> Vec<i32> {
-    let pid = child.id();
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+/// The processes below a child that do nothing, wherever.
+fn idles_below(child: &Child) -> Vec<u32> {
+    let (mut found, mut parents) = (Vec::new(), vec![child.id()]);
+    while let Some(pid) = parents.pop() {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let below = text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        for pid in below {
+            let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if program.trim() == "sleep" { found.push(pid) } else { parents.push(pid) }
+        }
+    }
+    found
+}
+
+/// Ends what was below a process that has just ended, so nobody else's.
+fn end(pids: Vec<u32>) {
+    for pid in pids {
+        let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+    }
 }

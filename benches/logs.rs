@@ -11,6 +11,8 @@
 //! of each child for the others. Memory is the most that was resident: of this process beyond what it had before,
 //! of all loggers together for the others (proportional set sizes).
 
+#[path = "support/conmon.rs"]
+mod conmon;
 #[path = "support/report.rs"]
 mod report;
 
@@ -18,7 +20,6 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
@@ -198,43 +199,6 @@ fn reader(logger: &str, peers: &Path, log: &Path) -> Result<Command> {
     })
 }
 
-/// What conmon takes for an OCI runtime: it starts the writer, and says which process that is.
-const RUNTIME: &str = r#"#!/bin/sh
-while [ $# -gt 0 ]; do
-    case $1 in
-    --pid-file) pid_file=$2; shift ;;
-    --bundle) bundle=$2; shift ;;
-    create) creates=1 ;;
-    esac
-    shift
-done
-[ "$creates" ] || exit 0
-setsid "$bundle/writer" &
-echo $! >"$pid_file"
-"#;
-
-/// conmon with a writer of its own, in its log format with a time a line.
-fn conmon(peers: &Path, dir: &Path, number: usize, writer: &[OsString]) -> Result<Command> {
-    let bundle = dir.join(format!("bundle-{number}"));
-    fs::create_dir(&bundle)?;
-    let executable = |path: &Path, text: &str| -> Result<()> {
-        fs::write(path, text)?;
-        Ok(fs::set_permissions(path, PermissionsExt::from_mode(0o755))?)
-    };
-    let words: Vec<_> = writer.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
-    executable(&bundle.join("writer"), &format!("#!/bin/sh\nexec {}\n", words.join(" ")))?;
-    executable(&bundle.join("runtime"), RUNTIME)?;
-    let id = format!("{number:064x}");
-    let mut command = Command::new(peers.join("usr/bin/conmon"));
-    // --sync: it does not leave its parent.
-    command.args(["--sync", "--cid", &id, "--name", &id, "--cuuid", &id]);
-    command.arg("--runtime").arg(bundle.join("runtime")).arg("--bundle").arg(&bundle);
-    command.arg("--container-pidfile").arg(bundle.join("pid"));
-    command.arg("--log-path").arg(format!("k8s-file:{}", dir.join(number.to_string()).display()));
-    command.args(["--log-size-max", &LIMITS.max_bytes.to_string()]).stdin(Stdio::null());
-    Ok(command)
-}
-
 /// A writer and a logger of its own, for each.
 fn by_peer(logger: &str, peers: &Path, dir: &Path, case: &Case, count: usize, gate: Gate) -> Result<Figures> {
     let writer = writer(case, count, &gate)?;
@@ -242,7 +206,9 @@ fn by_peer(logger: &str, peers: &Path, dir: &Path, case: &Case, count: usize, ga
     for number in 0..case.writers {
         let mut source = None;
         let mut command = if logger == "conmon" {
-            conmon(peers, dir, number, &writer)?
+            let mut command = conmon::command(peers, dir, number, &writer)?;
+            command.args(["--log-size-max", &LIMITS.max_bytes.to_string()]);
+            command
         } else {
             let mut source_command = Command::new(&writer[0]);
             let child = source_command.args(&writer[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

@@ -336,7 +336,7 @@ impl Handle {
         // Before the look: nothing that is there then removes itself.
         let reader = self.supervisor.send(OpenReader { key: key.clone() }).await??;
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        let start = (row.spec.key, row.generation);
+        let start = (row.spec.key.clone(), row.generation);
         Output::open(self.state_dir.log(key), self.supervisor.clone(), reader, start, options).await
     }
 
@@ -347,7 +347,7 @@ impl Handle {
     /// `NotFound`, or the log's.
     pub async fn vmm_log(&self, key: &SandboxKey, options: VmmLogOptions) -> Result<VmmLog, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        let key = row.spec.key;
+        let key = row.spec.key.clone();
         VmmLog::open(self.state_dir.vmm_log(&key), self.supervisor.clone(), key, options).await
     }
 
@@ -358,7 +358,7 @@ impl Handle {
     pub async fn stdin(&self, key: &SandboxKey) -> Result<StdinWriter, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         if !row.spec.stdin {
-            return Err(SandpenError::NoStdin(row.spec.key));
+            return Err(SandpenError::NoStdin(row.spec.key.clone()));
         }
         Ok(StdinWriter { process: self.process(row).await? })
     }
@@ -371,7 +371,7 @@ impl Handle {
     pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         if row.spec.terminal.is_none() {
-            return Err(SandpenError::NoTerminal(row.spec.key));
+            return Err(SandpenError::NoTerminal(row.spec.key.clone()));
         }
         Ok(self.process(row).await?.resize(size).await?)
     }
@@ -381,7 +381,7 @@ impl Handle {
         let channels = self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??;
         channels
             .and_then(|channels| channels.process)
-            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key, status: row.state.status() }.into())
+            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
     }
 
     /// The supervisor itself, for an application's own actors: send it

@@ -1,6 +1,8 @@
 //! What the database actor takes. Every message has a reply: a status update is durable
 //! (synchronous=FULL) when it is answered `Ok`.
 
+use std::sync::Arc;
+
 use actix::Message;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -18,8 +20,8 @@ pub type SandboxId = i64;
 pub struct SandboxRow {
     /// Row number.
     pub id: SandboxId,
-    /// The specification of the latest start.
-    pub spec: SandboxSpec,
+    /// The specification of the latest start; shared by all who have the row.
+    pub spec: Arc<SandboxSpec>,
     /// The state after the latest transition.
     pub state: SandboxState,
     /// Number of the latest transition, from 1.

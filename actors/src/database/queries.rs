@@ -1,5 +1,7 @@
 //! All SQL, and what goes between rows and types.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -255,7 +257,7 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
     let id: SandboxId = column(row, "id")?;
     Ok(SandboxRow {
         id,
-        spec: json(id, row, "spec")?,
+        spec: Arc::new(json(id, row, "spec")?),
         state: json(id, row, "state")?,
         seq: number(id, row, "seq")?,
         generation: number(id, row, "generation")?,

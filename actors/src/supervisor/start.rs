@@ -105,7 +105,7 @@ impl Supervisor {
     pub(super) fn launch_of(&self, row: &SandboxRow) -> Launch {
         let key = &row.spec.key;
         Launch {
-            spec: Arc::new(row.spec.clone()),
+            spec: row.spec.clone(),
             generation: row.generation,
             runtime_dir: self.config.state_dir.runtime(key),
             vmm_log: self.config.state_dir.vmm_log(key),

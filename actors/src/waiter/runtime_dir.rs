@@ -64,8 +64,23 @@ impl Drop for DirLock {
     }
 }
 
+/// Makes the directory above, if it is not there. Has the file system spread what is made in it: ext4 does not use
+/// an inode again for minutes after its file was removed and looks at each of them, and here files come and
+/// go by the thousand. Other file systems have no such attribute, and no such need.
+fn make_parent(dir: &Path) -> Result<(), WaiterError> {
+    let Some(parent) = dir.parent().filter(|parent| !parent.exists()) else { return Ok(()) };
+    DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed("making", parent))?;
+    if let Ok(opened) = File::open(parent)
+        && let Ok(flags) = rustix::fs::ioctl_getflags(&opened)
+    {
+        let _ = rustix::fs::ioctl_setflags(&opened, flags | rustix::fs::IFlags::TOPDIR);
+    }
+    Ok(())
+}
+
 /// Makes the directory and locks it. A stale one (an earlier waiter's records are in it) is emptied.
 pub(super) fn claim(dir: &Path) -> Result<DirLock, WaiterError> {
+    make_parent(dir)?;
     loop {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("making", dir))?;
         let meta = fs::symlink_metadata(dir).map_err(failed("looking at", dir))?;
