@@ -6,7 +6,7 @@
 //! the last byte is on file: what it costs to start and to end a program is another benchmark's.
 //!
 //! `make bench-logs`. Environment: `RUNS` (rounds; 5 by default), `MIB` (of each case; 512 by default),
-//! `PEERS` (where `scripts/bench-peers` has unpacked the others; without, only `cat`), `OUT` (a directory for
+//! `CASE` (only that one, from 0), `PEERS` (where `scripts/bench-peers` has unpacked the others; without, only `cat`), `OUT` (a directory for
 //! JSON and SVG). CPU time is that of the loggers alone: of this process for sandpen (its waiters sleep),
 //! of each child for the others. Memory is the most that was resident: of this process beyond what it had before,
 //! of all loggers together for the others (proportional set sizes).
@@ -84,7 +84,11 @@ fn main() -> Result<()> {
     let (runs, mib) = (number("RUNS", 5), number("MIB", 512));
     let peers = std::env::var_os("PEERS").map(PathBuf::from);
     let mut report = Report::new("logs", &["MB/s", "CPU s/GB", "× cat's MB/s", "× cat's CPU", "MiB memory"]);
-    for case in CASES {
+    let wanted = std::env::var("CASE").ok().and_then(|case| case.parse::<usize>().ok());
+    for (number, case) in CASES.into_iter().enumerate() {
+        if wanted.is_some_and(|wanted| wanted != number) {
+            continue;
+        }
         let count = (mib << 20) / case.write_bytes / case.writers;
         let bytes = f64::from(u32::try_from(count * case.write_bytes * case.writers)?);
         for run in 0..=runs {

@@ -22,6 +22,8 @@ use crate::intensity::RestartIntensity;
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
 /// one commit is shared by all that wait.
 const BATCH: usize = 1000;
+/// Connections that read.
+const READERS: u32 = 2;
 /// How long SQLite waits for another program's lock before it answers that it is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,7 +40,7 @@ pub(super) enum Pending {
 pub struct DatabaseFile {
     /// The one connection that writes.
     writer: SqlitePool,
-    /// The one that reads: questions do not wait for a batch of updates.
+    /// Those that read: questions do not wait for a batch of updates, nor short ones for a long one.
     reader: SqlitePool,
     health: Health,
 }
@@ -102,7 +104,7 @@ impl DatabaseFile {
         }
         match sqlx::migrate!("../migrations").run(&pool).await {
             Ok(()) => {
-                let reader = one().connect_with(options.pragma("query_only", "ON")).await;
+                let reader = one().max_connections(READERS).connect_with(options.pragma("query_only", "ON")).await;
                 let reader = reader.map_err(|source| refusal(path, source))?;
                 let health = Health { faults, dir: path.parent().unwrap_or(path).to_owned() };
                 Ok(Self { writer: pool, reader, health })

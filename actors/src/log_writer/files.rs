@@ -31,8 +31,15 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, LogError> {
 /// Makes the current file's index anew. An old one is unlinked, not emptied: readers may hold it.
 pub(super) fn create_index(log: &Path, header: &Header, records: &[Record]) -> Result<File, LogError> {
     let path = index_name(log, 0);
-    names::remove(&path)?;
-    let index = options().create_new(true).open(&path).map_err(LogError::file("making", &path))?;
+    let make = || options().create_new(true).open(&path);
+    let made = match make() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            names::remove(&path)?;
+            make()
+        }
+        made => made,
+    };
+    let index = made.map_err(LogError::file("making", &path))?;
     lock(&index, log)?;
     let mut bytes = header.encode().to_vec();
     bytes.extend(records.iter().flat_map(Record::encode));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
@@ -26,6 +27,11 @@ use crate::state::ExitStatus;
 const STARTING_LIMIT: Duration = Duration::from_secs(10);
 /// How long a waiter may take to end after `release`; then it is killed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// Launches that are under way at the same time: enough for the processors of a large host while each also waits for
+/// a disk.
+const LAUNCHES_AT_ONCE: usize = 8;
+/// How long a launch waits for others at most.
+const TURN_LIMIT: Duration = Duration::from_secs(2);
 /// Pause before a waiter that could not be started is started again; doubles up to the last one.
 const TAKE_UP_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
@@ -75,6 +81,7 @@ impl WaitedVmm {
         check(&spec)?;
         let encoded =
             encode(&spec).ok_or_else(|| WaiterError::Invalid("arguments and environment are too large".into()))?;
+        let _turn = turn().await;
         let (dir, bin, new) = (runtime_dir.to_owned(), bin_dir.to_owned(), spec.clone());
         let mut child = blocking(move || launch::spawn_new(&dir, &bin, &new)).await?;
         timings.mark(StartStep::WaiterStarted);
@@ -372,6 +379,14 @@ impl Inner {
         let ended = tokio::sync::Mutex::new(ended);
         Ok(Self { dir, bin_dir, pid, vmm, ended, end: OnceLock::new() })
     }
+}
+
+/// Waits for a place among those who are launching; held until every program was executed, which takes milliseconds.
+/// Thousands at once would take longer than one after the other, and everybody who asks something meanwhile would
+/// wait behind all of them. One who has waited for long goes on: a disk that hangs under some is not to stop others.
+async fn turn() -> Option<SemaphorePermit<'static>> {
+    static TURNS: Semaphore = Semaphore::const_new(LAUNCHES_AT_ONCE);
+    tokio::time::timeout(TURN_LIMIT, TURNS.acquire()).await.ok()?.ok()
 }
 
 /// Opens the FIFO whose end is the news of a recorded end. Must run within a tokio runtime.
