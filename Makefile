@@ -6,7 +6,7 @@ SANDPEN := $(CURDIR)/target/release/sandpen
 PEERS   := $(CURDIR)/target/bench-peers
 export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test chaos test-system-libkrun lint deny bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
+.PHONY: help demo test chaos test-system-libkrun lint deny bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -33,12 +33,12 @@ deny:           ## Licences, sources and bans of dependencies
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	cargo deny --all-features check bans licenses sources
 
-bench: bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
+bench: bench-micro bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
 
-bench-logs: packages bench-peers ## The log path against cat, s6-log and svlogd, in one run
+bench-logs: packages bench-peers ## The log path against cat, s6-log, svlogd and conmon, in one run
 	PEERS=$(PEERS) cargo bench --locked --profile measure --features testing --bench logs
 
-bench-density: packages bench-peers ## Memory and CPU of sandboxes that do nothing, and of runsv and s6-supervise
+bench-density: packages bench-peers ## Memory and CPU of sandboxes that do nothing, and of their peers
 	PEERS=$(PEERS) cargo bench --locked --profile measure --features testing --bench density
 
 bench-status: packages ## Durable status updates against one transaction each, in one run
@@ -53,12 +53,15 @@ bench-peers:
 bench-boot: kernel rootfs ## First workload byte through sandpen against bare QEMU, in one run
 	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench boot
 
-bench-fleet: packages ## 100 idle microVMs of libkrun through the daemon against a bare loop, in one run
+bench-fleet: packages ## 1 to 1,000 idle microVMs of libkrun through the daemon against a bare loop, in one run
 	cargo bench --locked --bench fleet
 
 bench-nested: kernel ## A Linux microVM of libkrun through sandpen against a bare libkrun program
 	@$(SANDPEN) kernel install --krunfw --if-missing
 	cargo bench --locked --bench nested
+
+bench-micro: packages ## Small functions that run for every frame, state change and request
+	cargo bench --locked --bench micro
 
 bench-restart: packages ## From a microVM's crash to the next one's workload
 	cargo bench --locked --bench restart

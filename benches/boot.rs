@@ -3,11 +3,12 @@
 //! turn, in one run.
 //!
 //! `make bench-boot`, or `cargo bench --bench boot`. Environment: `SANDPEN` (the binary to measure),
-//! `ROOTFS` (with `/bin/echo`), `RUNS` (pairs; 9 by default). Prints a table and, with `JSON=FILE`,
-//! writes all figures there.
+//! `ROOTFS` (with `/bin/echo`), `RUNS` (pairs; 9 by default), `OUT` (a directory for JSON and SVG).
 
 #[path = "support/guest.rs"]
 mod guest;
+#[path = "support/report.rs"]
+mod report;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
+use report::Report;
 use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, share_socket};
 use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
 use sandpen::{kernel, paths};
@@ -128,11 +130,6 @@ impl Setup {
     }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
 fn main() -> Result<()> {
     // `cargo test --benches` builds and runs this, too: without its environment it only says so.
     if std::env::var_os("SANDPEN").is_none() {
@@ -146,41 +143,23 @@ fn main() -> Result<()> {
     setup.bare()?;
     setup.through_sandpen(&[])?;
     setup.through_sandpen(&image)?;
-    let (mut bare, mut booted, mut restored) = (Vec::new(), [Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut report = Report::new("boot", &["s", "× bare to the first byte"]);
     for run in 1..=runs {
-        bare.push(setup.bare()?);
-        for (times, options) in [(&mut booted, &[][..]), (&mut restored, &image)] {
-            for (times, time) in times.iter_mut().zip(setup.through_sandpen(options)?) {
-                times.push(time);
+        let bare = setup.bare()?.as_secs_f64();
+        report.add("first byte", "bare QEMU command", vec![bare, 1.0]);
+        let mut last = [bare, 0.0, 0.0];
+        for (place, (who, options)) in
+            [("sandpen run", &[][..]), ("sandpen run, from a template", &image)].iter().enumerate()
+        {
+            let times = setup.through_sandpen(options)?.map(|time| time.as_secs_f64());
+            for (case, time) in ["first byte", "its end"].into_iter().zip(times) {
+                report.add(case, who, vec![time, time / bare]);
             }
+            last[place + 1] = times[0];
         }
-        let last = |times: &[Duration]| times.last().map_or(0.0, Duration::as_secs_f64);
-        println!(
-            "round {run}: bare {:.3} s, booted {:.3} s, restored {:.3} s",
-            last(&bare),
-            last(&booted[0]),
-            last(&restored[0])
-        );
+        println!("round {run}: bare {:.3} s, booted {:.3} s, restored {:.3} s", last[0], last[1], last[2]);
     }
-    let seconds = |times: &[Duration]| times.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
-    let rows = [
-        ("sandpen run, first byte", &booted[0]),
-        ("sandpen run, its end", &booted[1]),
-        ("restored, first byte", &restored[0]),
-        ("restored, its end", &restored[1]),
-    ];
-    println!("\n{runs} rounds                      median s   ratio, median of the rounds");
-    println!("{:<30} {:>8.3}", "bare QEMU command, first byte", median(&mut bare.clone()).as_secs_f64());
-    let mut figures = serde_json::json!({ "bare_s": seconds(&bare) });
-    for (name, times) in rows {
-        let mut ratios: Vec<f64> = times.iter().zip(&bare).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
-        ratios.sort_unstable_by(f64::total_cmp);
-        println!("{name:<30} {:>8.3}   {:>8.3}", median(&mut times.clone()).as_secs_f64(), ratios[runs / 2]);
-        figures[name] = serde_json::json!({ "s": seconds(times), "ratios": ratios });
-    }
-    if let Some(path) = std::env::var_os("JSON") {
-        std::fs::write(path, figures.to_string())?;
-    }
+    report.publish()?;
     let shutdown = Command::new(&setup.sandpen)
         .env("SANDPEN_STATE_DIR", setup.state.path().join("state"))
         .args(["shutdown", "--stop-sandboxes"])

@@ -178,7 +178,8 @@ fn peer(who: &str, peers: &Path) -> Result<f64> {
 fn supervisord(peers: &Path) -> Result<f64> {
     let with = |count: usize| -> Result<f64> {
         let dir = tempfile::tempdir()?;
-        let mut config = format!("[supervisord]\nnodaemon=true\nlogfile={0}/log\npidfile={0}/pid\n", dir.path().display());
+        let mut config =
+            format!("[supervisord]\nnodaemon=true\nlogfile={0}/log\npidfile={0}/pid\n", dir.path().display());
         for number in 0..count {
             let log = dir.path().join(number.to_string());
             config += &format!("[program:p{number}]\ncommand={}\n", IDLE.join(" "));

@@ -1,10 +1,9 @@
 //! Many idle microVMs at once: started through the daemon, against a bare loop over the same VMM
 //! command, in turn, in one run. And a crash of one of them, which the others must not notice.
 //!
-//! `make bench-fleet`, or `cargo bench --bench fleet`. Environment: `FLEET` (microVMs; 100 by default),
-//! `RUNS` (pairs; 5 by default). Needs `/dev/kvm` and a C compiler: the guest is a bare-metal program of
-//! `tests/guests` that halts once it has written a line. Prints a table and, with `JSON=FILE`, writes
-//! all figures there.
+//! `make bench-fleet`, or `cargo bench --bench fleet`. Environment: `SIZES` (how many microVMs; `1,10,100,1000` by
+//! default), `RUNS` (pairs of each; 5 by default), `OUT` (a directory for JSON and SVG). Needs `/dev/kvm` and a C
+//! compiler: the guest is a bare-metal program of `tests/guests` that halts once it has written a line.
 //!
 //! The program is its own daemon and its own VMM: it starts itself again for these.
 
@@ -13,6 +12,8 @@ mod guest;
 #[path = "../tests/support/guests.rs"]
 #[allow(clippy::expect_used, reason = "made for tests")]
 mod guests;
+#[path = "support/report.rs"]
+mod report;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use nix::sys::stat::Mode;
+use report::Report;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::spec::{DriverChoice, Resources, Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state_dir::StateDir;
@@ -39,9 +41,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Memory of one microVM in MiB, the least that a specification may have.
 const MEMORY_MIB: u32 = 96;
-/// Rest before each side: ext4 searches long for a free inode where many were freed in the last five seconds,
-/// by the side before.
-const REST: Duration = Duration::from_secs(6);
 /// MicroVMs that boot at the same time, on both sides: a guest that waits for its orders polls, and
 /// takes the processors from those that boot.
 const BOOTING: usize = 8;
@@ -50,10 +49,11 @@ const DAEMON: &str = "--as-daemon";
 
 /// One side of a pair.
 struct Figures {
-    /// Until every guest had written its line, and through the daemon was RUNNING in the database.
+    /// Until every guest's first byte could be read, through the daemon from its log, and it was RUNNING in the
+    /// database.
     up: Duration,
     /// Mean proportional set size of the VMM processes in KiB.
-    pss_kib: u64,
+    pss_kib: f64,
 }
 
 fn main() -> Result<()> {
@@ -71,33 +71,32 @@ fn main() -> Result<()> {
     }
     let number =
         |name: &str, default: usize| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-    let (fleet, runs) = (number("FLEET", 100), number("RUNS", 5));
+    let runs = number("RUNS", 5);
+    let sizes = std::env::var("SIZES").unwrap_or_else(|_| "1,10,100,1000".to_owned());
+    let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
     let dir = tempfile::tempdir()?;
     let image = guests::build(dir.path(), "idle");
     let crash = guests::build(dir.path(), "crash");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
-    for run in 0..=runs {
-        // A state directory each: this measures starts, not a growing database.
-        let home = dir.path().join(run.to_string());
-        std::thread::sleep(REST);
-        let by_hand = by_hand(&image, &home.join("bare"), fleet)?;
-        std::thread::sleep(REST);
-        let pair = (by_hand, runtime.block_on(through_daemon(&image, &home, fleet, &crash))?);
-        // The first pair warms caches and does not count.
-        if run > 0 {
-            println!(
-                "pair {run}: bare {:.3} s, sandpen {:.3} s; {} and {} KiB a VMM",
-                pair.0.up.as_secs_f64(),
-                pair.1.up.as_secs_f64(),
-                pair.0.pss_kib,
-                pair.1.pss_kib
-            );
-            bare.push(pair.0);
-            ours.push(pair.1);
+    let mut report = Report::new("fleet", &["s until all are up", "× bare", "KiB PSS a VMM"]);
+    for size in sizes {
+        for run in 0..=runs {
+            // A state directory each: this measures starts, not a growing database. None is removed before the end.
+            let home = dir.path().join(format!("{size}-{run}"));
+            let bare = by_hand(&image, &home.join("bare"), size)?;
+            let ours = runtime.block_on(through_daemon(&image, &home, size, &crash))?;
+            let (bare_s, ours_s) = (bare.up.as_secs_f64(), ours.up.as_secs_f64());
+            println!("{size}, pair {run}: bare {bare_s:.3} s, sandpen {ours_s:.3} s");
+            // The first pair warms caches and does not count.
+            if run > 0 {
+                let case = format!("{size} started");
+                report.add(&case, "bare loop", vec![bare_s, 1.0, bare.pss_kib]);
+                report.add(&case, "sandpen", vec![ours_s, ours_s / bare_s, ours.pss_kib]);
+            }
         }
+        println!("a triple fault in one more was FAILED with a reason each time, and the {size} ran on");
     }
-    report(fleet, &bare, &ours)
+    Ok(report.publish()?)
 }
 
 /// What the program does as daemon.
@@ -121,7 +120,7 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     let state_dir = home.join("state");
     let daemon =
         DaemonCommand { program: std::env::current_exe()?, args: vec![DAEMON.into(), state_dir.clone().into()] };
-    let client = Client::connect(&ClientOptions { state_dir, daemon: Some(daemon) }).await?;
+    let client = Client::connect(&ClientOptions { state_dir: state_dir.clone(), daemon: Some(daemon) }).await?;
     let spec = |name: String, image: &Path| -> Result<SandboxSpec> {
         let mut spec = SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(home.to_owned()), vec![image.into()]);
         spec.driver = DriverChoice::Named(BARE_NAME.to_owned());
@@ -136,6 +135,12 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
         .buffer_unordered(BOOTING)
         .try_collect()
         .await?;
+    let logs = StateDir::new(state_dir.clone());
+    for spec in &specs {
+        while !fs::metadata(logs.log(&spec.key)).is_ok_and(|log| log.len() > 0) {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    }
     let up = begun.elapsed();
     let pids: Vec<u32> = started.iter().filter_map(|sandbox| sandbox.microvm_pid).collect();
     let pss_kib = mean_pss(&pids)?;
@@ -225,42 +230,12 @@ fn spawn_by_hand(program: &Path, input: &[u8], dir: &Path) -> Result<Child> {
 }
 
 /// Mean of `Pss:` in /proc/PID/smaps_rollup, in KiB (proc(5)).
-fn mean_pss(pids: &[u32]) -> Result<u64> {
-    let mut total = 0;
+fn mean_pss(pids: &[u32]) -> Result<f64> {
+    let mut total = 0.0;
     for pid in pids {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-        total += line.trim().trim_end_matches(" kB").trim().parse::<u64>()?;
+        total += line.trim().trim_end_matches(" kB").trim().parse::<f64>()?;
     }
-    Ok(total / u64::try_from(pids.len().max(1))?)
-}
-
-fn median<T: Copy + Ord>(values: impl Iterator<Item = T>) -> Option<T> {
-    let mut values: Vec<T> = values.collect();
-    values.sort_unstable();
-    values.get(values.len() / 2).copied()
-}
-
-fn report(fleet: usize, bare: &[Figures], ours: &[Figures]) -> Result<()> {
-    let mut ratios: Vec<f64> = ours.iter().zip(bare).map(|(a, b)| a.up.as_secs_f64() / b.up.as_secs_f64()).collect();
-    ratios.sort_unstable_by(f64::total_cmp);
-    let line = |name: &str, side: &[Figures]| -> Result<()> {
-        let up = median(side.iter().map(|figures| figures.up)).ok_or("no runs")?;
-        let pss = median(side.iter().map(|figures| figures.pss_kib)).ok_or("no runs")?;
-        println!("{name:<30} {:>8.3} {pss:>12}", up.as_secs_f64());
-        Ok(())
-    };
-    println!("\n{fleet} idle microVMs, {} pairs     up, s   KiB PSS a VMM", ours.len());
-    line("bare loop over the VMM command", bare)?;
-    line("sandpen daemon", ours)?;
-    println!("{:<30} {:>8.3}", "ratio, median of the pairs", ratios[ratios.len() / 2]);
-    println!("a triple fault in one more was FAILED with a reason each time, and the {fleet} ran on");
-    if let Some(path) = std::env::var_os("JSON") {
-        let side = |figures: &[Figures]| {
-            figures.iter().map(|figures| (figures.up.as_secs_f64(), figures.pss_kib)).collect::<Vec<_>>()
-        };
-        let json = serde_json::json!({ "fleet": fleet, "bare": side(bare), "sandpen": side(ours), "ratios": ratios });
-        fs::write(path, json.to_string())?;
-    }
-    Ok(())
+    Ok(total / f64::from(u32::try_from(pids.len().max(1))?))
 }

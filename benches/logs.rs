@@ -5,7 +5,8 @@
 //! On all sides the writers are there first, and wait; the time goes from the moment when they may write until
 //! the last byte is on file: what it costs to start and to end a program is another benchmark's.
 //!
-//! `make bench-logs`. Environment: `RUNS` (rounds; 5 by default), `MIB` (of each case; 512 by default),
+//! `make bench-logs`. Environment: `RUNS` (rounds; 5 by default), `MIB` (of each case; 2048 by default of
+//! large writes and 512 of lines),
 //! `CASE` (only that one, from 0), `PEERS` (where `scripts/bench-peers` has unpacked the others; without, only `cat`), `OUT` (a directory for
 //! JSON and SVG). CPU time is that of the loggers alone: of this process for sandpen (its waiters sleep),
 //! of each child for the others. Memory is the most that was resident: of this process beyond what it had before,
@@ -81,14 +82,16 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let number = |name: &str, default| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-    let (runs, mib) = (number("RUNS", 5), number("MIB", 512));
+    let runs = number("RUNS", 5);
     let peers = std::env::var_os("PEERS").map(PathBuf::from);
     let mut report = Report::new("logs", &["MB/s", "CPU s/GB", "× cat's MB/s", "× cat's CPU", "MiB memory"]);
     let wanted = std::env::var("CASE").ok().and_then(|case| case.parse::<usize>().ok());
-    for (number, case) in CASES.into_iter().enumerate() {
-        if wanted.is_some_and(|wanted| wanted != number) {
+    let mut kept = Vec::new();
+    for (at, case) in CASES.into_iter().enumerate() {
+        if wanted.is_some_and(|wanted| wanted != at) {
             continue;
         }
+        let mib = number("MIB", if case.write_bytes > 100 { 2048 } else { 512 });
         let count = (mib << 20) / case.write_bytes / case.writers;
         let bytes = f64::from(u32::try_from(count * case.write_bytes * case.writers)?);
         for run in 0..=runs {
@@ -102,6 +105,8 @@ fn main() -> Result<()> {
                     (_, None) => continue,
                     (_, Some(peers)) => by_peer(logger, peers, dir.path(), &case, count, gate)?,
                 };
+                empty(dir.path())?;
+                kept.push(dir);
                 let speed = bytes / 1e6 / figures.wall.as_secs_f64();
                 let cost = figures.cpu.as_secs_f64() / bytes * 1e9;
                 let (cat_speed, cat_cost) = *cat.get_or_insert((speed, cost));
@@ -115,6 +120,21 @@ fn main() -> Result<()> {
         println!("{}: {runs} rounds of {mib} MiB", case.name);
     }
     Ok(report.publish()?)
+}
+
+/// Empties all files, and removes none: ext4 does not use an inode again for minutes after its file was removed, looks
+/// at each of them whenever a file is made, and one round would pay for those before it.
+fn empty(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            empty(&entry.path())?;
+        } else if kind.is_file() {
+            File::options().write(true).open(entry.path())?.set_len(0)?;
+        }
+    }
+    Ok(())
 }
 
 /// Holds the writers back: they wait for a shared lock on a file, and all get it when this one's is given back.

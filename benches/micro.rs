@@ -32,19 +32,14 @@ fn state(c: &mut Criterion) {
 }
 
 fn control_frames(c: &mut Criterion) {
-    let report = GuestMessage::Exit(ExitReport {
-        end: WorkloadEnd::Code(0),
-        stdout_bytes: 1 << 40,
-        stderr_bytes: 1 << 30,
-    });
+    let report =
+        GuestMessage::Exit(ExitReport { end: WorkloadEnd::Code(0), stdout_bytes: 1 << 40, stderr_bytes: 1 << 30 });
     c.bench_function("control port: an exit report written", |b| b.iter(|| encode(black_box(&report))));
     let frame = encode(&report).unwrap_or_default();
     c.bench_function("control port: an exit report read", |b| {
         b.iter_batched(
             || FrameReader::<GuestMessage>::new(Garbage::Refuse),
-            |mut reader| {
-                (reader.push(black_box(&frame)), reader.next())
-            },
+            |mut reader| (reader.push(black_box(&frame)), reader.next()),
             BatchSize::SmallInput,
         );
     });

@@ -2,12 +2,14 @@
 //! pause. A bare-metal guest of libkrun, whose VMM is killed, again and again.
 //!
 //! `make bench-restart`, or `cargo bench --bench restart`. Environment: `CRASHES` (200 by
-//! default). Needs `/dev/kvm` and a C compiler. Prints a table and, with
-//! `JSON=FILE`, writes all figures there. The program is its own VMM: it starts itself again for that.
+//! default), `OUT` (a directory for JSON and SVG). Needs `/dev/kvm` and a C compiler. The program is its own VMM: it
+//! starts itself again for that.
 
 #[path = "../tests/support/guests.rs"]
 #[allow(clippy::expect_used, reason = "made for tests")]
 mod guests;
+#[path = "support/report.rs"]
+mod report;
 
 use std::error::Error;
 use std::path::Path;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use report::Report;
 use sandpen::actors::database::{Happening, SandboxRow};
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::spec::{
@@ -60,12 +63,9 @@ fn main() -> Result<()> {
     })?;
     let last = figures.len().checked_sub(1).ok_or("no crashes")?;
     let at = |share: usize| figures[(figures.len() * share / 100).min(last)].as_secs_f64() * 1e3;
-    println!("\n{crashes} crashes, ms: p50 {:.1}, p99 {:.1}, most {:.1}", at(50), at(99), at(100));
-    if let Some(path) = std::env::var_os("JSON") {
-        let all: Vec<f64> = figures.iter().map(Duration::as_secs_f64).collect();
-        std::fs::write(path, serde_json::to_vec(&all)?)?;
-    }
-    Ok(())
+    let mut report = Report::new("restart", &["p50 ms", "p99 ms", "most ms"]);
+    report.add(&format!("{crashes} crashes"), "sandpen", vec![at(50), at(99), at(100)]);
+    Ok(report.publish()?)
 }
 
 /// Sorted times from the SIGKILL of a VMM process until the next start is RUNNING in the database and

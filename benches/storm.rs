@@ -49,10 +49,6 @@ const LIMIT: Duration = Duration::from_mins(2);
 /// What a sandbox of the storm does.
 const IDLE: [&str; 2] = ["/bin/sleep", "100000"];
 
-/// Rest before each round: ext4 searches long for a free inode where many were freed in the last five seconds,
-/// with the round before.
-const SETTLE: Duration = Duration::from_secs(6);
-
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == DAEMON) {
@@ -69,20 +65,20 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut storms = Report::new("storm", &["s until all run", "× bare"]);
     let mut latencies = Report::new("latency", &["p50 ms", "p99 ms", "most ms", "questions"]);
+    // One round is not to pay for the files that the one before has removed.
+    let kept = tempfile::tempdir()?;
     for run in 1..=runs {
-        std::thread::sleep(SETTLE);
         let bare = by_hand(size)?;
         storms.add(&format!("{size} started"), "bare loop", vec![bare, 1.0]);
-        let dir = tempfile::tempdir()?;
-        let storm = runtime.block_on(storm(dir.path(), size, rest, &mut latencies))?;
+        let dir = kept.path().join(format!("storm-{run}"));
+        let storm = runtime.block_on(storm(&dir, size, rest, &mut latencies))?;
         storms.add(&format!("{size} started"), "sandpen", vec![storm.started, storm.started / bare]);
         storms.add(
             &format!("{size} started again after one SIGKILL each"),
             "sandpen",
             vec![storm.again, storm.again / bare],
         );
-        let dir = tempfile::tempdir()?;
-        runtime.block_on(flood(dir.path(), floods, rest, &mut latencies))?;
+        runtime.block_on(flood(&kept.path().join(format!("flood-{run}")), floods, rest, &mut latencies))?;
         println!("round {run}: bare {bare:.2} s, started {:.2} s, again {:.2} s", storm.started, storm.again);
     }
     storms.publish()?;

@@ -3,8 +3,8 @@
 //!
 //! `make bench-nested`, or `cargo bench --bench nested`. Environment: `RUNS` (pairs; 7 by default).
 //! Where the host's KVM runs no Linux, both sides run inside of a QEMU guest with an emulated SVM, as in
-//! `tests/vm_krun_nested.rs`; what they need is put into its root directory. Prints a table and, with
-//! `JSON=FILE`, writes all figures there.
+//! `tests/vm_krun_nested.rs`; what they need is put into its root directory. With `OUT=DIR` the
+//! figures are written there, as JSON and SVG.
 //!
 //! ```text
 //!   bench ─▶ QEMU guest ─▶ bench --inside ─┬─▶ sandpen run ──────▶ daemon ─▶ microVM
@@ -12,6 +12,8 @@
 //! ```
 
 mod bare;
+#[path = "../support/report.rs"]
+mod report;
 #[path = "../../tests/support/mod.rs"]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "made for tests")]
 mod support;
@@ -21,6 +23,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use report::Report;
 use support::nested::OuterGuest;
 use support::{Home, nested};
 
@@ -74,7 +77,7 @@ fn outside() -> Result<()> {
             }
         }
         if pairs.len() >= runs {
-            return if machine.wait() { report(&pairs) } else { Err("the machine did not end well".into()) };
+            return if machine.wait() { publish(&pairs) } else { Err("the machine did not end well".into()) };
         }
         println!("the emulated machine ended early or fell silent after {} pairs; another one goes on", pairs.len());
         machine.kill();
@@ -83,20 +86,13 @@ fn outside() -> Result<()> {
 }
 
 /// Prints medians, and writes all figures where that is asked for.
-fn report(pairs: &[(f64, f64)]) -> Result<()> {
-    let median = |value: fn(&(f64, f64)) -> f64| {
-        let mut values: Vec<f64> = pairs.iter().map(value).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
-    println!("\ncommand to exit, {} pairs        median s", pairs.len());
-    println!("bare libkrun program           {:>8.3}", median(|pair| pair.0));
-    println!("sandpen run --driver krun      {:>8.3}", median(|pair| pair.1));
-    println!("ratio, median of the pairs     {:>8.3}", median(|pair| pair.1 / pair.0));
-    if let Some(path) = std::env::var_os("JSON") {
-        std::fs::write(path, serde_json::json!({ "pairs": pairs }).to_string())?;
+fn publish(pairs: &[(f64, f64)]) -> Result<()> {
+    let mut report = Report::new("nested", &["s command to exit", "× bare"]);
+    for (bare, ours) in pairs {
+        report.add("a command", "bare libkrun program", vec![*bare, 1.0]);
+        report.add("a command", "sandpen run --driver krun", vec![*ours, ours / bare]);
     }
-    Ok(())
+    Ok(report.publish()?)
 }
 
 /// Measures, in a machine whose KVM runs Linux.

@@ -173,7 +173,7 @@ fn the_same_number_twice_is_recorded_once_and_an_old_one_does_not_turn_back_the_
         database.send(first.clone()).await.unwrap().unwrap();
         step(&database, &starting, Event::WorkloadStarted).await;
         database.send(first).await.unwrap().unwrap();
-        let row = database.send(GetSandbox(row.spec.key)).await.unwrap().unwrap().unwrap();
+        let row = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
         assert_eq!((row.state, row.seq), (SandboxState::Running, 2));
         assert_eq!(database.send(ListTransitions(row.id)).await.unwrap().unwrap().len(), 2);
     });
@@ -311,7 +311,7 @@ fn a_row_that_cannot_be_read_hides_no_other() {
         other.execute("UPDATE sandboxes SET state = '{}' WHERE name = 'b'").await.unwrap();
         let rows = database.send(ListSandboxes).await.unwrap().unwrap();
         assert_eq!(rows.iter().map(|row| row.spec.key.name.as_str()).collect::<Vec<_>>(), ["a"]);
-        let refused = database.send(GetSandbox(bad.spec.key)).await.unwrap();
+        let refused = database.send(GetSandbox(bad.spec.key.clone())).await.unwrap();
         assert!(matches!(refused, Err(DatabaseError::Unreadable { column: "state", .. })));
         // Nor is its microVM taken for nobody's.
         other.execute("UPDATE sandboxes SET status = 'RUNNING' WHERE name = 'b'").await.unwrap();

@@ -113,7 +113,7 @@ fn one_sandbox_can_be_followed_alone() {
         assert_eq!((page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), page.next), (vec![2, 3], 5));
         let page = of(b.spec.key.clone(), 1).await.unwrap().unwrap();
         assert_eq!((page.events.len(), page.next, page.is_last), (1, 3, false));
-        let elsewhere = SandboxKey { config: ConfigName::new("other").unwrap(), ..b.spec.key };
+        let elsewhere = SandboxKey { config: ConfigName::new("other").unwrap(), ..b.spec.key.clone() };
         assert!(of(elsewhere, 9).await.unwrap().unwrap().events.is_empty());
     });
 }
