@@ -275,6 +275,18 @@ fn a_daemon_that_leaves_its_sandboxes_says_so_and_the_next_one_has_them() {
 }
 
 #[test]
+fn a_sandbox_at_rest_keeps_three_descriptors_open() {
+    let home = Home::new();
+    let start = |name: &str| home.ok(&["run", "-d", "--driver", "process", "-n", name, "/", "--", "sleep", "1000"]);
+    let open = || fs::read_dir(format!("/proc/{}/fd", home.daemon_pid())).unwrap().count();
+    start("first");
+    let before = open();
+    (0..10).for_each(|number| drop(start(&number.to_string())));
+    until("the connections are closed", || open() == before + 30);
+    home.ok(&["shutdown", "--stop-sandboxes", "--time", "0"]);
+}
+
+#[test]
 fn a_killed_daemon_does_not_end_a_sandbox_in_the_foreground() {
     let home = Home::new();
     let go = home.path().join("go");

@@ -12,6 +12,7 @@ use crate::state::ExitStatus;
 use test_support::*;
 
 mod lock;
+mod newborn;
 mod test_support;
 mod wire_tests;
 
@@ -270,14 +271,17 @@ async fn what_is_left_without_vmm_and_waiter_is_ended() {
 async fn with_everything_killed_adoption_says_gone_and_clears_up() {
     let home = Home::new();
     let vmm = home.launch(vec![shell("vmm", "exec sleep 1000")]).await.unwrap();
+    let waiter = home.pid("waiter");
     for role in ["waiter", "vmm"] {
         let process = home.pidfd(role);
         crate::pidfd::send_signal(&process, 9).unwrap();
         within(crate::pidfd::ended(&process)).await.unwrap();
     }
+    assert!(fs::exists(format!("/proc/{waiter}")).unwrap(), "its parent is this process");
     drop(vmm);
     assert!(matches!(WaitedVmm::adopt(&home.runtime(), &home.bin()).await, Err(WaiterError::Gone)));
     assert!(!home.runtime().exists());
+    assert!(!fs::exists(format!("/proc/{waiter}")).unwrap(), "reaped with its record");
 }
 
 #[tokio::test]

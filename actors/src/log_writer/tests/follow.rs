@@ -31,6 +31,33 @@ fn a_stalled_follower_gets_what_was_rotated_away() {
 }
 
 #[test]
+fn among_many_open_logs_one_without_new_bytes_closes_its_files_at_once() {
+    run(async {
+        let place = Place::new(1 << 20, 1);
+        let comfortable = OpenLogs::within(FILES_OF_LOG);
+        let one = start(LogConfig { open_logs: comfortable.clone(), ..place.config(1) });
+        let mut pipe = attach(&one, OutputStream::Stdout).await;
+        let write = async |pipe: &mut std::io::PipeWriter, total: u64| {
+            pipe.write_all(b"line\n").unwrap();
+            ask(&one, AwaitBytes { stdout: total, stderr: 0, idle_limit: DEADLINE }).await.unwrap();
+        };
+        write(&mut pipe, 5).await;
+        assert_eq!(open_files(place.dir.path()), 2, "they are kept open for a while");
+        // Somebody else's.
+        let other = comfortable.count();
+        write(&mut pipe, 10).await;
+        while open_files(place.dir.path()) > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(other);
+        write(&mut pipe, 15).await;
+        assert_eq!(open_files(place.dir.path()), 2);
+        ask(&one, Close).await.unwrap();
+        assert_eq!(place.raw(), b"line\n".repeat(3));
+    });
+}
+
+#[test]
 fn a_follower_that_stalls_for_too_long_gets_a_gap() {
     run(async {
         let place = Place::new(4096, 1);
