@@ -167,6 +167,7 @@ async fn a_database_that_another_program_locks_delays_and_refuses() {
     assert!(!refused.status.success() && message.contains("locked"), "{message}");
     std::fs::write(home.path().join("go"), "").unwrap();
     // Its end cannot be recorded yet; nothing is said that is not durable.
+    until("its end has been tried", || metric(&home, "sandpen_database_failures_total{cause=\"locked\"}") > 1);
     assert_eq!(home.inspect("a")["state"], "RUNNING");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     other.close().await.unwrap();
@@ -177,7 +178,6 @@ async fn a_database_that_another_program_locks_delays_and_refuses() {
     assert_eq!(edges(&home, "database_locked"), (1, 1));
     assert_eq!(metric(&home, "sandpen_faults_total{fault=\"database_locked\"}"), 1);
     assert_eq!(metric(&home, "sandpen_starts_refused_total{reason=\"database\"}"), 1);
-    assert!(metric(&home, "sandpen_database_failures_total{cause=\"locked\"}") > 1);
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl Database {
             write_batch(&pool, &health, updates).await;
             write_events(&pool, &health, events).await;
             for reply in flushes {
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(queries::wait_for_writer(&pool).await);
             }
         };
         ctx.spawn(write.into_actor(self).map(|(), this, ctx| {

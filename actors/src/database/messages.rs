@@ -170,7 +170,8 @@ pub struct ListTransitions(pub SandboxId);
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct RemoveSandbox(pub SandboxId);
 
-/// Answers when everything sent before is durable.
+/// Answers when everything sent before is durable or has failed, whoever sent it: an actor that takes over from
+/// another one sends it before it asks what is durable.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct Flush;

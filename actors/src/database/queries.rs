@@ -32,6 +32,12 @@ pub(super) async fn quick_check(pool: &SqlitePool) -> Result<Option<String>, sql
     Ok((word != "ok").then_some(word))
 }
 
+/// Returns when the connection that writes has done all that it was given before, also by an actor that ended
+/// meanwhile.
+pub(super) async fn wait_for_writer(pool: &SqlitePool) -> Result<(), DatabaseError> {
+    sqlx::query("SELECT 1").execute(pool).await.map(drop).map_err(sql("waiting for the writes before"))
+}
+
 pub(super) async fn upsert(pool: &SqlitePool, upsert: UpsertSandbox) -> Result<SandboxRow, DatabaseError> {
     let UpsertSandbox { spec, supervisor_pid } = upsert;
     let unreadable =

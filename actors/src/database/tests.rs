@@ -1,6 +1,8 @@
 //! The database actor with real files.
 
 mod events;
+#[cfg(feature = "testing")]
+mod takeover;
 
 use std::path::PathBuf;
 use std::time::Duration;

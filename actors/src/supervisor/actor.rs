@@ -12,7 +12,7 @@ use actix::{
 use chrono::Utc;
 use tokio::sync::oneshot;
 
-use super::admission::files_of_logs;
+use super::admission::{FILES_OF_ONE, files_of_logs};
 use super::child::Child;
 use super::disks;
 use super::lingering::{Lingering, Readers, lingers};
@@ -80,6 +80,8 @@ pub struct Supervisor {
     pub(super) readers: Readers,
     /// Whether it will be looked whether there is room again.
     pub(super) watches_room: bool,
+    /// Files that whoever was refused last would have kept open.
+    pub(super) files_lacked: u64,
     /// Whether a [`super::Reconcile`] has begun.
     pub(super) reconciled: bool,
     /// The host's boot; `None` where it cannot be told.
@@ -102,6 +104,7 @@ impl Supervisor {
             lingering: HashMap::new(),
             readers: Readers::default(),
             watches_room: false,
+            files_lacked: FILES_OF_ONE,
             reconciled: false,
             open_logs: OpenLogs::within(files_of_logs(config.open_files_limit)),
             config,

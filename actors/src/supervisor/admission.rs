@@ -24,8 +24,9 @@ const FILES_BESIDE: u64 = 128;
 const LOGS_PART: u64 = 8;
 /// From a refusal on, how often it is looked whether there is room again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// What there must be room for so that the lack of files has ended: a sandbox of any driver.
-const FILES_OF_ONE: u64 = 6;
+/// What there must be room for so that a lack of files that refused nobody has ended: the least that a sandbox
+/// of any driver keeps open.
+pub(super) const FILES_OF_ONE: u64 = 3;
 
 /// Files of a process that may open `limit` which logs may keep open.
 pub(super) fn files_of_logs(limit: u64) -> u64 {
@@ -39,7 +40,10 @@ impl Supervisor {
         let at_rest = more + self.children.values().map(|child| child.open_files).sum::<u64>();
         let limit = self.config.open_files_limit;
         let logs = files_of_logs(limit).min(FILES_OF_LOG * (u64::try_from(live).unwrap_or(u64::MAX / 4) + 1));
-        if FILES_BESIDE + at_rest + logs > limit { Err(SupervisorError::OpenFiles { live, limit }) } else { Ok(()) }
+        if FILES_BESIDE + at_rest + logs > limit {
+            return Err(SupervisorError::OpenFiles { live, limit, needed: more });
+        }
+        Ok(())
     }
 
     /// Whether the state directory takes one more.
@@ -57,7 +61,8 @@ impl Supervisor {
         let counter = match refusal {
             SupervisorError::Spec(_) => Counter::RefusedSpec,
             SupervisorError::AlreadyLive { .. } | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
-            SupervisorError::OpenFiles { .. } => {
+            SupervisorError::OpenFiles { needed, .. } => {
+                self.files_lacked = *needed;
                 faults.met(Place::Process, Fault::OpenFiles, &refusal.to_string());
                 self.look_again(ctx);
                 Counter::RefusedOpenFiles
@@ -94,8 +99,9 @@ impl Supervisor {
             let room = this.disk_room();
             ctx.spawn(room.into_actor(this).map(|room, this, ctx| {
                 this.watches_room = false;
-                let files = this.check_open_files(FILES_OF_ONE);
+                let files = this.check_open_files(this.files_lacked);
                 if files.is_ok() {
+                    this.files_lacked = FILES_OF_ONE;
                     this.config.faults.well(&Place::Process);
                 }
                 if room.is_ok() {

@@ -84,6 +84,8 @@ pub enum SupervisorError {
         live: usize,
         /// The limit on open files.
         limit: u64,
+        /// How many it would keep open.
+        needed: u64,
     },
     /// The state directory's disk takes nothing more.
     #[error(transparent)]

@@ -14,7 +14,7 @@ use super::disks;
 use super::succession::lives;
 use crate::actor_ref::ActorRef;
 use crate::counters::Counter;
-use crate::database::{Database, DatabaseError, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
+use crate::database::{Database, DatabaseError, Flush, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::faults::Faults;
 use crate::hosting::{DownReason, host_on};
@@ -210,8 +210,13 @@ impl Supervisor {
         }
         let database = self.config.database.clone();
         let wanted = key.clone();
-        // What was told last can be older than what is durable.
-        let read = async move { database.send(GetSandbox(wanted)).await };
+        // What was told last can be older than what is durable, or is about to be.
+        let read = async move {
+            match database.send(Flush).await? {
+                Ok(()) => database.send(GetSandbox(wanted)).await,
+                Err(error) => Ok(Err(error)),
+            }
+        };
         ctx.spawn(read.into_actor(self).map(move |row, this, ctx| match row {
             Ok(Ok(Some(row))) if row.state.is_live() && may_go_on => this.adopt(row, StartMode::Resume, ctx),
             Ok(Ok(Some(row))) if row.state.is_live() => this.give_up(row, ctx),

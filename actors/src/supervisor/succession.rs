@@ -21,7 +21,7 @@ use super::child::Child;
 use super::lingering::Readers;
 use super::start::RETRY_PAUSE;
 use crate::actor_ref::{ActorRef, keep_running};
-use crate::database::{ListSandboxes, SandboxRow};
+use crate::database::{Flush, ListSandboxes, SandboxRow};
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
 use crate::spec::SandboxKey;
 use crate::state::{SandboxState, StopCause, StoppedBy};
@@ -80,7 +80,14 @@ impl Supervisor {
         let database = self.config.database.clone();
         let rows = async move {
             loop {
-                match database.send(ListSandboxes).await {
+                // What the first one was about to record is seen too, or it is never recorded.
+                let read = async {
+                    match database.send(Flush).await? {
+                        Ok(()) => database.send(ListSandboxes).await,
+                        Err(error) => Ok(Err(error)),
+                    }
+                };
+                match read.await {
                     Ok(Ok(rows)) => return rows,
                     Ok(Err(error)) => {
                         let error = crate::driver::error_chain(&error);

@@ -1,0 +1,40 @@
+//! What the next one sees of a database actor's last work.
+
+use super::*;
+use crate::actor_ref::ActorRef;
+use crate::faults::Faults;
+use crate::intensity::RestartIntensity;
+use crate::testing_panic::{Panic, PanicPlace};
+
+/// A write of the first actor has been given to SQLite and waits for another program's lock when the actor dies.
+/// A question may be answered before it is done; `Flush` is not.
+#[test]
+fn a_flush_waits_for_what_an_actor_was_writing_when_it_died() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let file = DatabaseFile::open(&fixture.path(), Faults::default()).await.unwrap();
+        let arbiter = actix::Arbiter::current();
+        let database: ActorRef<Database> = Database::keep_running(file, arbiter, RestartIntensity::default(), || {});
+        let upsert = UpsertSandbox { spec: spec("a"), supervisor_pid: 7 };
+        let row = database.send(upsert).await.unwrap().unwrap();
+        let other = SqlitePoolForTests::open(&fixture.path()).await;
+        let mut connection = other.0.acquire().await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
+        let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
+        // Whoever sends it dies as well: nobody sends it again.
+        let update = tokio::task::spawn_local(database.send_once(record));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        database.tell(Panic(PanicPlace::Handler));
+        assert!(update.await.unwrap().is_err());
+
+        let flushed = tokio::task::spawn_local(database.send(Flush));
+        let seen = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
+        assert_eq!(seen.state.status(), "CREATED");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!flushed.is_finished());
+        sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
+        flushed.await.unwrap().unwrap().unwrap();
+        let seen = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
+        assert_eq!(seen.state.status(), "STARTING");
+    });
+}
