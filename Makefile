@@ -56,9 +56,9 @@ bench-boot: kernel rootfs ## First workload byte through sandpen against bare QE
 bench-fleet: packages ## 1 to 1,000 idle microVMs of libkrun through the daemon against a bare loop, in one run
 	cargo bench --locked --bench fleet
 
-bench-nested: kernel ## A Linux microVM of libkrun through sandpen against a bare libkrun program
+bench-nested: kernel bench-peers ## A Linux microVM of libkrun through sandpen against a bare libkrun program and microsandbox
 	@$(SANDPEN) kernel install --krunfw --if-missing
-	cargo bench --locked --bench nested
+	PEERS=$(PEERS) cargo bench --locked --bench nested
 
 bench-micro: packages ## Small functions that run for every frame, state change and request
 	cargo bench --locked --bench micro

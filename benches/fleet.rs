@@ -47,6 +47,9 @@ const BOOTING: usize = 8;
 /// The argument with which this program is the daemon; the state directory follows.
 const DAEMON: &str = "--as-daemon";
 
+/// For how long the daemon is watched while nothing happens.
+const REST: Duration = Duration::from_secs(2);
+
 /// One side of a pair.
 struct Figures {
     /// Until every guest's first byte could be read, through the daemon from its log, and it was RUNNING in the
@@ -54,6 +57,10 @@ struct Figures {
     up: Duration,
     /// Mean proportional set size of the VMM processes in KiB.
     pss_kib: f64,
+    /// By how much the daemon's has grown for each of them.
+    daemon_kib: f64,
+    /// Of the daemon while nothing happens, in percent of a core.
+    daemon_cpu: f64,
 }
 
 fn main() -> Result<()> {
@@ -78,7 +85,10 @@ fn main() -> Result<()> {
     let image = guests::build(dir.path(), "idle");
     let crash = guests::build(dir.path(), "crash");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut report = Report::new("fleet", &["s until all are up", "× bare", "KiB PSS a VMM"]);
+    let mut report = Report::new(
+        "fleet",
+        &["s until all are up", "× bare", "KiB PSS a VMM", "KiB PSS of the daemon each", "its % of a core at rest"],
+    );
     for size in sizes {
         for run in 0..=runs {
             // A state directory each: this measures starts, not a growing database. None is removed before the end.
@@ -90,8 +100,9 @@ fn main() -> Result<()> {
             // The first pair warms caches and does not count.
             if run > 0 {
                 let case = format!("{size} started");
-                report.add(&case, "bare loop", vec![bare_s, 1.0, bare.pss_kib]);
-                report.add(&case, "sandpen", vec![ours_s, ours_s / bare_s, ours.pss_kib]);
+                report.add(&case, "bare loop", vec![bare_s, 1.0, bare.pss_kib, f64::NAN, f64::NAN]);
+                let ours = vec![ours_s, ours_s / bare_s, ours.pss_kib, ours.daemon_kib, ours.daemon_cpu];
+                report.add(&case, "sandpen", ours);
             }
         }
         println!("a triple fault in one more was FAILED with a reason each time, and the {size} ran on");
@@ -128,6 +139,9 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
         Ok(spec)
     };
     let specs = (0..fleet).map(|number| spec(format!("vm{number}"), image)).collect::<Result<Vec<_>>>()?;
+    let logs = StateDir::new(state_dir);
+    let daemon: u32 = fs::read_to_string(logs.lock())?.trim().parse()?;
+    let empty_kib = mean_pss(&[daemon])?;
     let begun = Instant::now();
     // Each answer says that RUNNING is durable in the database; a guest writes its line before.
     let started: Vec<_> = futures::stream::iter(&specs)
@@ -135,7 +149,6 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
         .buffer_unordered(BOOTING)
         .try_collect()
         .await?;
-    let logs = StateDir::new(state_dir.clone());
     for spec in &specs {
         while !fs::metadata(logs.log(&spec.key)).is_ok_and(|log| log.len() > 0) {
             tokio::time::sleep(Duration::from_micros(100)).await;
@@ -144,6 +157,10 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     let up = begun.elapsed();
     let pids: Vec<u32> = started.iter().filter_map(|sandbox| sandbox.microvm_pid).collect();
     let pss_kib = mean_pss(&pids)?;
+    let daemon_kib = (mean_pss(&[daemon])? - empty_kib) / f64::from(u32::try_from(fleet)?);
+    let cpu = cpu_time(daemon)?;
+    tokio::time::sleep(REST).await;
+    let daemon_cpu = (cpu_time(daemon)? - cpu).as_secs_f64() / REST.as_secs_f64() * 100.0;
 
     let crashing = spec("crash".to_owned(), crash)?;
     // It may be over before its answer.
@@ -168,7 +185,7 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     }
     // Bare guests know no SIGTERM: no grace.
     client.shutdown(Some(Duration::ZERO)).await?;
-    Ok(Figures { up, pss_kib })
+    Ok(Figures { up, pss_kib, daemon_kib, daemon_cpu })
 }
 
 /// The same processes by hand.
@@ -202,7 +219,7 @@ fn by_hand(image: &Path, home: &Path, fleet: usize) -> Result<Figures> {
         guest::end(child)?;
     }
     done.into_iter().collect::<std::result::Result<(), String>>()?;
-    Ok(Figures { up, pss_kib: pss_kib? })
+    Ok(Figures { up, pss_kib: pss_kib?, daemon_kib: f64::NAN, daemon_cpu: f64::NAN })
 }
 
 fn spawn_by_hand(program: &Path, input: &[u8], dir: &Path) -> Result<Child> {
@@ -227,6 +244,16 @@ fn spawn_by_hand(program: &Path, input: &[u8], dir: &Path) -> Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log);
     Ok(command.spawn()?)
+}
+
+/// On a processor, of all threads that a process has.
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        total += text.split(' ').next().ok_or("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(total))
 }
 
 /// Mean of `Pss:` in /proc/PID/smaps_rollup, in KiB (proc(5)).

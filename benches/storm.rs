@@ -1,13 +1,17 @@
 //! A restart storm and a flood: many sandboxes die at once and are started again without a pause, or write
 //! as fast as they can, while somebody asks the daemon about one of them over its socket. Host processes (the process
-//! driver) as microVMs.
+//! driver) as microVMs; of the flood's, some are microVMs of libkrun that write through a virtio console.
 //!
 //! `make bench-storm`. Environment: `SIZE` (sandboxes of the storm; 1,000 by default), `FLOODS` (writers of
-//! the flood; 200 by default), `REST` (seconds before and after, and of the flood; 5 by default), `RUNS`
-//! (rounds; 5 by default), `OUT` (a directory for JSON and SVG).
+//! the flood; 200 by default), `GUESTS` (how many of these are microVMs; 10 by default, none without `/dev/kvm`),
+//! `REST` (seconds before and after, and of the flood; 5 by default), `RUNS` (rounds; 5 by default), `OUT` (a
+//! directory for JSON and SVG).
 //!
-//! The program is its own daemon: it starts itself again for that.
+//! The program is its own daemon and its own VMM: it starts itself again for these.
 
+#[path = "../tests/support/guests.rs"]
+#[allow(clippy::expect_used, reason = "made for tests")]
+mod guests;
 #[path = "support/report.rs"]
 mod report;
 
@@ -29,12 +33,13 @@ use sandpen::actors::database::Happening;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::process_driver::{self, ProcessDriver};
 use sandpen::actors::spec::{
-    DriverChoice, RestartBackoff, RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec,
+    DriverChoice, Resources, RestartBackoff, RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec,
 };
 use sandpen::actors::state::SandboxState;
 use sandpen::actors::state_dir::StateDir;
 use sandpen::client::{Client, ClientOptions, DaemonCommand, EventReader, EventsRequest};
 use sandpen::daemon::{self, DaemonOptions};
+use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -46,10 +51,13 @@ const STARTING: usize = 32;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longest storm, after which the run has failed.
 const LIMIT: Duration = Duration::from_mins(2);
+/// Memory of a microVM in MiB, the least that a specification may have.
+const MEMORY_MIB: u32 = 96;
 /// What a sandbox of the storm does.
 const IDLE: [&str; 2] = ["/bin/sleep", "100000"];
 
 fn main() -> Result<()> {
+    sandpen::run_helper_if_asked();
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == DAEMON) {
         return serve(arguments.next().ok_or("no state directory")?);
@@ -62,11 +70,14 @@ fn main() -> Result<()> {
         |name: &str, default: usize| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
     let (size, floods, runs) = (number("SIZE", 1000), number("FLOODS", 200), number("RUNS", 5));
     let rest = Duration::from_secs(u64::try_from(number("REST", 5))?);
+    let guests = if guests::kvm() { number("GUESTS", 10).min(floods) } else { 0 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut storms = Report::new("storm", &["s until all run", "× bare"]);
     let mut latencies = Report::new("latency", &["p50 ms", "p99 ms", "most ms", "questions"]);
     // One round is not to pay for the files that the one before has removed.
     let kept = tempfile::tempdir()?;
+    let image = if guests > 0 { guests::build(kept.path(), "flood") } else { PathBuf::new() };
+    let writers = Writers { processes: floods - guests, guests, image };
     for run in 1..=runs {
         let bare = by_hand(size)?;
         storms.add(&format!("{size} started"), "bare loop", vec![bare, 1.0]);
@@ -78,7 +89,7 @@ fn main() -> Result<()> {
             "sandpen",
             vec![storm.again, storm.again / bare],
         );
-        runtime.block_on(flood(&kept.path().join(format!("flood-{run}")), floods, rest, &mut latencies))?;
+        runtime.block_on(flood(&kept.path().join(format!("flood-{run}")), &writers, rest, &mut latencies))?;
         println!("round {run}: bare {bare:.2} s, started {:.2} s, again {:.2} s", storm.started, storm.again);
     }
     storms.publish()?;
@@ -90,8 +101,9 @@ fn serve(state: OsString) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let state_dir = PathBuf::from(state);
-    let driver = ProcessDriver::new(StateDir::new(state_dir.clone()).bin());
-    let drivers = Some(Drivers::default().with(Arc::new(driver)));
+    let dir = StateDir::new(state_dir.clone());
+    let drivers = Drivers::default().with(Arc::new(ProcessDriver::new(dir.bin())));
+    let drivers = Some(drivers.with(Arc::new(KrunDriver::bare(KrunConfig::new(dir, &state_dir)))));
     Ok(daemon::run(&DaemonOptions {
         data_dir: state_dir.clone(),
         state_dir,
@@ -235,16 +247,32 @@ async fn all_again(events: &mut EventReader, mut generations: HashMap<String, u6
     Ok(())
 }
 
-async fn flood(dir: &Path, floods: usize, rest: Duration, latencies: &mut Report) -> Result<()> {
+/// Who writes in a flood.
+struct Writers {
+    processes: usize,
+    guests: usize,
+    /// What the guests run: 256 MiB in the largest writes that they can, and again.
+    image: PathBuf,
+}
+
+async fn flood(dir: &Path, writers: &Writers, rest: Duration, latencies: &mut Report) -> Result<()> {
     let (client, _) = connect(dir).await?;
     let idle = spec("idle", dir, &IDLE)?;
     client.start_sandbox(&idle).await?;
-    for number in 0..floods {
+    for number in 0..writers.guests {
+        let mut guest = spec(&format!("guest-{number}"), dir, &[])?;
+        guest.command = vec![writers.image.clone().into()];
+        guest.driver = DriverChoice::Named(BARE_NAME.to_owned());
+        guest.resources = Resources { cpus: 1, memory_mib: MEMORY_MIB };
+        client.start_sandbox(&guest).await?;
+    }
+    for number in 0..writers.processes {
         client.start_sandbox(&spec(&format!("flood-{number}"), dir, &["/usr/bin/yes"])?).await?;
     }
     let asker = Asker::start(&client, &idle.key);
     tokio::time::sleep(rest).await;
-    latencies.add(&format!("{floods} flood their logs"), "sandpen", asker.figures()?);
+    let case = format!("{} processes and {} microVMs flood their logs", writers.processes, writers.guests);
+    latencies.add(&case, "sandpen", asker.figures()?);
     client.shutdown(Some(Duration::ZERO)).await?;
     Ok(())
 }

@@ -69,6 +69,11 @@ pub fn add_program(dir: &Path, program: &Path, name: &str) {
     if !stripped.is_ok_and(|status| status.success()) {
         fs::copy(program, &place).unwrap();
     }
+    add_libraries(dir, program);
+}
+
+/// Puts the libraries of a program of this host into a root directory.
+pub fn add_libraries(dir: &Path, program: &Path) {
     let libraries = Command::new("ldd").arg(program).output().unwrap();
     for word in String::from_utf8(libraries.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
         let target = dir.join(word.trim_start_matches('/'));
@@ -86,11 +91,10 @@ pub struct OuterGuest<'a> {
 }
 
 impl<'a> OuterGuest<'a> {
-    /// Boots `root` with these entries in the script's environment.
-    pub fn boot(home: &'a Home, root: &Path, path: &OsStr, env: &[String]) -> Self {
-        let mut command =
-            home.sandpen(&["run", "--rm", "-n", "outer", "--driver", "qemu", "--cpus", "2", "--memory", "1G"]);
-        command.args(env.iter().flat_map(|entry| ["-e", entry]));
+    /// Boots `root` with these entries in the script's environment, and options of `run` for its memory and disk.
+    pub fn boot(home: &'a Home, root: &Path, path: &OsStr, env: &[String], options: &[&str]) -> Self {
+        let mut command = home.sandpen(&["run", "--rm", "-n", "outer", "--driver", "qemu", "--cpus", "2"]);
+        command.args(options).args(env.iter().flat_map(|entry| ["-e", entry]));
         command.args([root.to_str().unwrap(), "--", "sh", "/script"]).env("PATH", path);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());

@@ -32,8 +32,9 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const LAUNCHES_AT_ONCE: usize = 8;
 /// How long a launch waits for others at most.
 const TURN_LIMIT: Duration = Duration::from_secs(2);
-/// Pause before a waiter that could not be started is started again; doubles up to the last one.
-const TAKE_UP_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+/// Pause before a waiter that could not be started is started again; doubles up to the last one. The first ones are
+/// short: one that is being killed closes its files one after the other, the one with the lock not the first.
+const TAKE_UP_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_mins(1)];
 
 /// How the VMM ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
