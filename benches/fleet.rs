@@ -205,7 +205,7 @@ fn by_hand(image: &Path, home: &Path, fleet: usize) -> Result<Figures> {
                 let dir = home.join(number.to_string());
                 let child = spawn_by_hand(&program, &input, &dir).map_err(|error| error.to_string())?;
                 children.lock().map_err(|error| error.to_string())?.push(child);
-                guest::converse(&dir, &[], RootfsSource::Current).map_err(|error| error.to_string())?;
+                guest::converse(&dir, &[&image.to_string_lossy()], RootfsSource::Current).map_err(|error| error.to_string())?;
             }
         };
         let workers: Vec<_> = (0..BOOTING).map(|_| scope.spawn(work)).collect();

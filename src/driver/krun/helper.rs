@@ -13,11 +13,18 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::close;
+
 use super::vm_spec::{Boot, GuestKernel, VmSpec};
 use crate::driver::confine::{self, ConfineError};
 use crate::driver::krun_ffi::{self, Context, KrunError, LogLevel, Port};
 use crate::driver::waited::PORTS;
 use crate::driver::{disk, guest_binary, standard_input};
+
+/// Descriptors that a microVM's process has room for from the beginning: about 60 with a root directory and no more,
+/// some for each share, disk and published port.
+const DESCRIPTORS: i32 = 512;
 
 /// The hidden subcommand's name. A word for people who look at the process list may follow it.
 pub const SUBCOMMAND: &str = "__krun";
@@ -57,14 +64,26 @@ pub fn run() -> i32 {
     }
 }
 
+/// Lets the kernel make the table of descriptors large while there is one thread. With several each growth waits for
+/// all processors (`expand_files`, `synchronize_rcu`): 5 to 10 ms at the 65th, which libkrun opens while its guest
+/// already runs, and waits for it.
+fn make_room_for_descriptors(any: &OwnedFd) {
+    // With a lower limit on open files it grows later, as ever.
+    if let Ok(high) = fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(DESCRIPTORS - 1)) {
+        let _ = close(high);
+    }
+}
+
 fn become_microvm() -> Result<Infallible, HelperError> {
     let spec = read_spec()?;
     let begun = confine::begin(&spec.policy)?;
     // libkrun would panic, which says little to people.
-    open("/dev/kvm", true).map_err(|error| match error {
+    let kvm = open("/dev/kvm", true).map_err(|error| match error {
         HelperError::Open { source, .. } => HelperError::Kvm(source),
         other => other,
     })?;
+    make_room_for_descriptors(&kvm);
+    drop(kvm);
     // Of its network libkrun tells every connection.
     krun_ffi::init_log(if spec.tsi.is_some() { LogLevel::Warnings } else { LogLevel::Steps })?;
     if let Boot::Linux { kernel: GuestKernel::Firmware(firmware), .. } = &spec.boot {
