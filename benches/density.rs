@@ -13,6 +13,7 @@ mod conmon;
 mod report;
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -182,8 +183,8 @@ fn supervisord(peers: &Path) -> Result<f64> {
             format!("[supervisord]\nnodaemon=true\nlogfile={0}/log\npidfile={0}/pid\n", dir.path().display());
         for number in 0..count {
             let log = dir.path().join(number.to_string());
-            config += &format!("[program:p{number}]\ncommand={}\n", IDLE.join(" "));
-            config += &format!("stdout_logfile={0}.out\nstderr_logfile={0}.err\n", log.display());
+            writeln!(config, "[program:p{number}]\ncommand={}", IDLE.join(" "))?;
+            writeln!(config, "stdout_logfile={0}.out\nstderr_logfile={0}.err", log.display())?;
         }
         fs::write(dir.path().join("config"), config)?;
         let mut command = Command::new("/usr/bin/python3");

@@ -160,7 +160,7 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     let daemon_kib = (mean_pss(&[daemon])? - empty_kib) / f64::from(u32::try_from(fleet)?);
     let cpu = cpu_time(daemon)?;
     tokio::time::sleep(REST).await;
-    let daemon_cpu = (cpu_time(daemon)? - cpu).as_secs_f64() / REST.as_secs_f64() * 100.0;
+    let daemon_cpu = cpu_time(daemon)?.saturating_sub(cpu).as_secs_f64() / REST.as_secs_f64() * 100.0;
 
     let crashing = spec("crash".to_owned(), crash)?;
     // It may be over before its answer.
@@ -205,7 +205,8 @@ fn by_hand(image: &Path, home: &Path, fleet: usize) -> Result<Figures> {
                 let dir = home.join(number.to_string());
                 let child = spawn_by_hand(&program, &input, &dir).map_err(|error| error.to_string())?;
                 children.lock().map_err(|error| error.to_string())?.push(child);
-                guest::converse(&dir, &[&image.to_string_lossy()], RootfsSource::Current).map_err(|error| error.to_string())?;
+                guest::converse(&dir, &[&image.to_string_lossy()], RootfsSource::Current)
+                    .map_err(|error| error.to_string())?;
             }
         };
         let workers: Vec<_> = (0..BOOTING).map(|_| scope.spawn(work)).collect();

@@ -171,7 +171,7 @@ impl Gate {
             if waiting >= count {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(60) {
+            if begun.elapsed() > Duration::from_mins(1) {
                 return Err(format!("{waiting} of {count} writers have come").into());
             }
             std::thread::sleep(LOOK);
@@ -340,7 +340,7 @@ fn through_sandpen(dir: &Path, case: &Case, count: usize, gate: Gate) -> Result<
         let memory_mib = memory.most_mib()? - empty_mib;
         for key in keys {
             let row = handle.wait(&key).await?;
-            if !row.state.exit().is_some_and(|exit| exit.is_success()) {
+            if !row.state.exit().is_some_and(sandpen::actors::state::ExitStatus::is_success) {
                 return Err(format!("{key} is {}", row.state.status()).into());
             }
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
+use sandpen_actors::supervisor::guests_within;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::confine::{self, cgroup::Hierarchy};
@@ -187,7 +188,7 @@ fn state_directory(state_dir: &Path) -> Check {
 }
 
 fn open_files() -> Check {
-    /// Below this, fewer than 80 sandboxes run at once.
+    /// With so many, 128 sandboxes run at once.
     const FEW: u64 = 1024;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) if hard < OPEN_FILES_MIN => {
@@ -199,7 +200,7 @@ fn open_files() -> Check {
                 .advise("raise the hard limit (ulimit -Hn, LimitNOFILE=) to run many sandboxes")
         }
         Ok((_, hard)) => {
-            Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", hard / 12))
+            Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", guests_within(hard)))
         }
         Err(errno) => Check::new("open-files", CheckStatus::Warn, format!("the limit cannot be read: {errno}")),
     }

@@ -293,7 +293,8 @@ fn run_all(home: &Home, root: &Path, path: &OsStr, mut pending: VecDeque<(usize,
     while !pending.is_empty() {
         let names: Vec<_> = pending.iter().map(|(_, scenario)| scenario.name.as_str()).collect();
         let limit = format!("LIMIT={}", SCENARIO_LIMIT.as_secs());
-        let machine = OuterGuest::boot(home, root, path, &[format!("SCENARIOS={}", names.join(" ")), limit], &["--memory", "1G"]);
+        let machine =
+            OuterGuest::boot(home, root, path, &[format!("SCENARIOS={}", names.join(" ")), limit], &["--memory", "1G"]);
         let mut again = VecDeque::new();
         let mut hung = false;
         while let Some((tries, scenario)) = pending.pop_front() {

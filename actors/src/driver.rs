@@ -264,15 +264,18 @@ pub trait VmmProcess: Send + Sync {
     fn release(&self) -> BoxFuture<'static, Result<(), DriverError>>;
 }
 
+/// Descriptors that a microVM of a guest behind a waiter keeps open in its orchestrator's process while nothing
+/// happens: the news of its end, two outputs, two of the control port, stdin.
+pub const OPEN_FILES_OF_GUEST: u64 = 6;
+
 /// Makes microVMs.
 pub trait Driver: Send + Sync {
     /// Its name on the command line and in the database.
     fn name(&self) -> &'static str;
 
-    /// Descriptors that such a microVM keeps open in this process while nothing happens. As for a guest behind a
-    /// waiter: the news of its end, two outputs, two of the control port, stdin.
+    /// Descriptors that such a microVM keeps open in this process while nothing happens.
     fn open_files(&self, _spec: &SandboxSpec) -> u64 {
-        6
+        OPEN_FILES_OF_GUEST
     }
 
     /// Whether it makes this kind of network; `auto` passes over a driver that does not.

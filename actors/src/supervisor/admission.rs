@@ -12,7 +12,7 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use super::SupervisorError;
 use super::actor::Supervisor;
 use crate::counters::Counter;
-use crate::driver::error_chain;
+use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
 use crate::faults::{Fault, Place};
 use crate::log_writer::FILES_OF_LOG;
 use crate::room;
@@ -31,6 +31,11 @@ pub(super) const FILES_OF_ONE: u64 = 3;
 /// Files of a process that may open `limit` which logs may keep open.
 pub(super) fn files_of_logs(limit: u64) -> u64 {
     limit / LOGS_PART
+}
+
+/// How many microVMs of guests a process has room for that may open `limit` files.
+pub fn guests_within(limit: u64) -> u64 {
+    limit.saturating_sub(FILES_BESIDE + files_of_logs(limit)) / OPEN_FILES_OF_GUEST
 }
 
 impl Supervisor {

@@ -31,6 +31,7 @@ mod succession;
 mod tests;
 
 pub use actor::{Supervisor, SupervisorConfig};
+pub use admission::guests_within;
 pub use lingering::Reader;
 pub use messages::*;
 

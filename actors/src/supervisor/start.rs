@@ -139,7 +139,7 @@ impl Supervisor {
             let timings = launch.timings.clone();
             let open_logs = self.open_logs.clone();
             let config =
-                LogConfig { sandbox, faults, timings, open_logs, ..LogConfig::new(log_path, row.spec.log, generation) };
+                LogConfig { open_logs, sandbox, faults, timings, ..LogConfig::new(log_path, row.spec.log, generation) };
             let lost = LogLost { key: key.clone(), generation };
             let supervisor = supervisor.clone();
             let on_down = move |reason| {

@@ -532,6 +532,7 @@ fn no_room_is_refused_before_anything_is_made() {
         }
         let refused = stage.start(stage.spec("one-more")).await.unwrap().unwrap_err();
         assert!(matches!(refused, SupervisorError::OpenFiles { live: 128, limit: 1024, .. }), "{refused}");
+        assert_eq!(guests_within(1024), 128);
         assert!(stage.database.send(GetSandbox(key("one-more"))).await.unwrap().unwrap().is_none());
         stage.end();
     });
