@@ -9,6 +9,8 @@
 
 #[path = "support/conmon.rs"]
 mod conmon;
+#[path = "support/pss.rs"]
+mod pss;
 #[path = "support/report.rs"]
 mod report;
 
@@ -25,6 +27,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pss::pss_kib;
 use report::Report;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::process_driver::{self, ProcessDriver};
@@ -72,13 +75,6 @@ fn main() -> Result<()> {
         }
     }
     Ok(report.publish()?)
-}
-
-/// Proportional set size of a process in KiB.
-fn pss_kib(pid: u32) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn own_cpu() -> Result<f64> {

@@ -12,8 +12,12 @@ mod guest;
 #[path = "../tests/support/guests.rs"]
 #[allow(clippy::expect_used, reason = "made for tests")]
 mod guests;
+#[path = "support/pss.rs"]
+mod pss;
 #[path = "support/report.rs"]
 mod report;
+#[path = "support/schedstat.rs"]
+mod schedstat;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -27,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use nix::sys::stat::Mode;
+use pss::pss_kib;
 use report::Report;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::spec::{DriverChoice, Resources, Rootfs, SandboxName, SandboxSpec};
@@ -36,6 +41,7 @@ use sandpen::daemon::{self, DaemonOptions};
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
 use sandpen::driver::qemu_args::PORTS;
 use sandpen_guest::protocol::RootfsSource;
+use schedstat::cpu_of;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -249,21 +255,11 @@ fn spawn_by_hand(program: &Path, input: &[u8], dir: &Path) -> Result<Child> {
 
 /// On a processor, of all threads that a process has.
 fn cpu_time(pid: u32) -> Result<Duration> {
-    let mut total = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        total += text.split(' ').next().ok_or("an empty schedstat")?.parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(total))
+    fs::read_dir(format!("/proc/{pid}/task"))?.map(|thread| cpu_of(&thread?.path())).sum()
 }
 
-/// Mean of `Pss:` in /proc/PID/smaps_rollup, in KiB (proc(5)).
+/// Of several processes, in KiB.
 fn mean_pss(pids: &[u32]) -> Result<f64> {
-    let mut total = 0.0;
-    for pid in pids {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-        total += line.trim().trim_end_matches(" kB").trim().parse::<f64>()?;
-    }
+    let total = pids.iter().map(|pid| pss_kib(*pid)).sum::<Result<f64>>()?;
     Ok(total / f64::from(u32::try_from(pids.len().max(1))?))
 }

@@ -16,13 +16,15 @@
 mod conmon;
 #[path = "support/report.rs"]
 mod report;
+#[path = "support/schedstat.rs"]
+mod schedstat;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,7 @@ use sandpen::actors::process_driver::{self, ProcessDriver};
 use sandpen::actors::spec::{DriverChoice, LogBacklog, LogLimits, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen::actors::state_dir::StateDir;
 use sandpen::{Handle, Sandpen};
+use schedstat::cpu_of;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -245,7 +248,9 @@ fn by_peer(logger: &str, peers: &Path, dir: &Path, case: &Case, count: usize, ga
     }
     gate.await_writers(case.writers)?;
     // What they did to get there is not the log path's.
-    let before = children.iter().map(|(_, logger)| cpu_of(logger.id())).sum::<Result<Duration>>()?;
+    // Each has one thread.
+    let cpu_of = |logger: &Child| cpu_of(Path::new(&format!("/proc/{}", logger.id())));
+    let before = children.iter().map(|(_, logger)| cpu_of(logger)).sum::<Result<Duration>>()?;
     let memory = Memory::watch(children.iter().map(|(_, logger)| logger.id()).collect());
     let begun = gate.open()?;
     let mut cpu = Duration::ZERO;
@@ -254,21 +259,13 @@ fn by_peer(logger: &str, peers: &Path, dir: &Path, case: &Case, count: usize, ga
             source.wait()?;
         }
         waitid(Id::Pid(Pid::from_raw(logger.id().cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
-        cpu += cpu_of(logger.id())?;
+        cpu += cpu_of(logger)?;
     }
     let (wall, memory_mib) = (begun.elapsed(), memory.most_mib()?);
     for (_, mut logger) in children {
         logger.wait()?;
     }
     Ok(Figures { wall, cpu: cpu.saturating_sub(before), memory_mib })
-}
-
-/// The CPU time of a process with one thread, be it ended and not reaped.
-fn cpu_of(pid: u32) -> Result<Duration> {
-    // Nanoseconds on a processor come first (proc_pid_schedstat of the kernel's documentation).
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
-    let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).ok_or("no schedstat")?;
-    Ok(Duration::from_nanos(nanos))
 }
 
 /// Looks at how much memory processes have, together, on a thread of its own.

@@ -33,8 +33,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// So many emulated machines may fall silent, as QEMU 7.2 with an emulated SVM does now and then, but one.
 const MACHINES_MAX: usize = 5;
-/// What is said after the last pair.
-const DONE: &str = "all pairs are done";
+/// What is said after the last round.
+const DONE: &str = "all rounds are done";
 /// The exit code of the command that all sides run.
 const CODE: i32 = 42;
 /// That command.
@@ -44,7 +44,7 @@ const WHO: [&str; 3] = ["bare libkrun program", "sandpen run --driver krun", "mi
 /// Where the peer is found in the emulated machine.
 const PEER: &str = "/microsandbox";
 /// Gives the peer a disk: it needs extended attributes of users, which file systems in memory have from Linux 6.6 on
-/// only. What it writes is `/disk/home`; `/disk/inner` is its root directory.
+/// only. What it writes is in `/root/disk/home`; `/root/disk/inner` is its root directory.
 const PREPARE_PEER: &str = "\
 while read -r major minor _ name; do
     [ \"$name\" != vda ] || mknod /root/disk.dev b $major $minor

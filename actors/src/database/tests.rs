@@ -37,6 +37,13 @@ impl Fixture {
         Database::open(&self.path()).await.unwrap().start()
     }
 
+    /// The connection of another program that has the lock for writing, until `ROLLBACK`.
+    async fn locked_by_another(&self) -> sqlx::pool::PoolConnection<sqlx::Sqlite> {
+        let mut other = SqlitePoolForTests::open(&self.path()).await.0.acquire().await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *other).await.unwrap();
+        other
+    }
+
     async fn refused(&self) -> DatabaseError {
         match Database::open(&self.path()).await {
             Ok(_) => panic!("opened"),
@@ -243,14 +250,12 @@ fn another_programs_lock_is_waited_for() {
         let fixture = Fixture::new();
         let database = fixture.open().await;
         let row = add(&database, "a").await;
-        let other = SqlitePoolForTests::open(&fixture.path()).await;
-        let mut connection = other.0.acquire().await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
+        let mut other = fixture.locked_by_another().await;
         let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         let update = tokio::task::spawn_local(database.send(record));
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!update.is_finished());
-        sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *other).await.unwrap();
         update.await.unwrap().unwrap().unwrap();
     });
 }

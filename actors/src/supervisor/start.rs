@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, MailboxError, Message, WrapFuture as _};
 use chrono::Utc;
 use nix::libc::SIGKILL;
 
@@ -67,6 +67,23 @@ pub(super) async fn record_until_durable(
             recorded => return recorded,
         }
     }
+}
+
+/// Asks when all is written that was sent before, also by an actor that has ended since: see [`Flush`].
+pub(super) async fn settled<M, T>(database: &ActorRef<Database>, question: M) -> Result<M::Result, MailboxError>
+where
+    Database: Handler<M>,
+    M: Message<Result = Result<T, DatabaseError>> + Clone + Send + 'static,
+    T: Send + 'static,
+{
+    match flush(database).await? {
+        Ok(()) => database.send(question).await,
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+fn flush(database: &ActorRef<Database>) -> impl Future<Output = Result<Result<(), DatabaseError>, MailboxError>> {
+    database.send(Flush)
 }
 
 /// The row of a sandbox that is about to be started, durable and STARTING.
@@ -211,12 +228,7 @@ impl Supervisor {
         let database = self.config.database.clone();
         let wanted = key.clone();
         // What was told last can be older than what is durable, or is about to be.
-        let read = async move {
-            match database.send(Flush).await? {
-                Ok(()) => database.send(GetSandbox(wanted)).await,
-                Err(error) => Ok(Err(error)),
-            }
-        };
+        let read = async move { settled(&database, GetSandbox(wanted)).await };
         ctx.spawn(read.into_actor(self).map(move |row, this, ctx| match row {
             Ok(Ok(Some(row))) if row.state.is_live() && may_go_on => this.adopt(row, StartMode::Resume, ctx),
             Ok(Ok(Some(row))) if row.state.is_live() => this.give_up(row, ctx),

@@ -19,9 +19,9 @@ use super::Shutdown;
 use super::actor::{Supervisor, SupervisorConfig};
 use super::child::Child;
 use super::lingering::Readers;
-use super::start::RETRY_PAUSE;
+use super::start::{RETRY_PAUSE, settled};
 use crate::actor_ref::{ActorRef, keep_running};
-use crate::database::{Flush, ListSandboxes, SandboxRow};
+use crate::database::{ListSandboxes, SandboxRow};
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
 use crate::spec::SandboxKey;
 use crate::state::{SandboxState, StopCause, StoppedBy};
@@ -81,13 +81,7 @@ impl Supervisor {
         let rows = async move {
             loop {
                 // What the first one was about to record is seen too, or it is never recorded.
-                let read = async {
-                    match database.send(Flush).await? {
-                        Ok(()) => database.send(ListSandboxes).await,
-                        Err(error) => Ok(Err(error)),
-                    }
-                };
-                match read.await {
+                match settled(&database, ListSandboxes).await {
                     Ok(Ok(rows)) => return rows,
                     Ok(Err(error)) => {
                         let error = crate::driver::error_chain(&error);

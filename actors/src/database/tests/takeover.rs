@@ -17,9 +17,7 @@ fn a_flush_waits_for_what_an_actor_was_writing_when_it_died() {
         let database: ActorRef<Database> = Database::keep_running(file, arbiter, RestartIntensity::default(), || {});
         let upsert = UpsertSandbox { spec: spec("a"), supervisor_pid: 7 };
         let row = database.send(upsert).await.unwrap().unwrap();
-        let other = SqlitePoolForTests::open(&fixture.path()).await;
-        let mut connection = other.0.acquire().await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
+        let mut other = fixture.locked_by_another().await;
         let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         // Whoever sends it dies as well: nobody sends it again.
         let update = tokio::task::spawn_local(database.send_once(record));
@@ -32,7 +30,7 @@ fn a_flush_waits_for_what_an_actor_was_writing_when_it_died() {
         assert_eq!(seen.state.status(), "CREATED");
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!flushed.is_finished());
-        sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *other).await.unwrap();
         flushed.await.unwrap().unwrap().unwrap();
         let seen = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
         assert_eq!(seen.state.status(), "STARTING");
