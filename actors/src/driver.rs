@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use crate::start_timings::StartTimings;
@@ -78,6 +79,9 @@ pub enum DriverError {
     /// The driver makes no terminals.
     #[error("the driver has no terminals; use another one, for example --driver qemu")]
     NoTerminals,
+    /// [`Launch::cancel`] was cancelled before there was a microVM; nothing of it is left.
+    #[error("the start was given up: its end was asked for")]
+    Cancelled,
     /// Nothing of the microVM is left: no process, no runtime directory.
     #[error("nothing is left of the microVM")]
     Gone,
@@ -139,6 +143,10 @@ pub struct Launch {
     pub state_id: String,
     /// Where the driver notes its steps of the start.
     pub timings: StartTimings,
+    /// Cancelled when the end is asked for while the microVM is made or looked for: a launch gives up,
+    /// clears away what it has made, and answers [`DriverError::Cancelled`] soon; one that is about to
+    /// succeed may do so as well.
+    pub cancel: CancellationToken,
 }
 
 impl Launch {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, MailboxError, Message, WrapFuture as _};
 use chrono::Utc;
 use nix::libc::SIGKILL;
+use tokio_util::sync::CancellationToken;
 
 use super::SupervisorError;
 use super::actor::Supervisor;
@@ -128,6 +129,7 @@ impl Supervisor {
             vmm_log: self.config.state_dir.vmm_log(key),
             state_id: self.config.state_id.clone(),
             timings: self.config.timings.of_live(key),
+            cancel: CancellationToken::new(),
         }
     }
 

@@ -14,6 +14,7 @@ fn launch(dir: &std::path::Path, rootfs: Rootfs, command: &str) -> Launch {
         generation: 1,
         state_id: "id".to_owned(),
         timings: sandpen_actors::start_timings::StartTimings::default(),
+        cancel: tokio_util::sync::CancellationToken::new(),
     }
 }
 

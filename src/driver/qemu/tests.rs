@@ -67,6 +67,7 @@ impl Host {
             generation: 1,
             state_id: "test".into(),
             timings: sandpen_actors::start_timings::StartTimings::default(),
+            cancel: tokio_util::sync::CancellationToken::new(),
         }
     }
 
