@@ -302,6 +302,11 @@ pub trait Driver: Send + Sync {
     /// calling thread.
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>>;
 
+    /// Kills the VMM process of a microVM that cannot be adopted for the moment, known by its records alone; needs
+    /// no descriptor that stays and waits for nothing but a few small files. Tells its log what is in the way; a
+    /// process that is gone is fine. Test drivers whose microVMs can always be adopted need not do anything.
+    fn kill(&self, _launch: &Launch) {}
+
     /// Finds the microVM of an earlier daemon: its events continue with what is true now, an EXIT
     /// report or a VMM exit that happened in between included.
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>>;

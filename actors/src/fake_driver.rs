@@ -19,7 +19,7 @@ use nix::fcntl::OFlag;
 use tokio::sync::mpsc;
 
 use crate::driver::{Driver, DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
-use crate::spec::ByteString;
+use crate::spec::{ByteString, SandboxSpec};
 
 /// What the monitor asked of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +109,8 @@ pub struct FakeDriver {
     refuse: Arc<Mutex<Option<String>>>,
     hinder: Arc<Mutex<Option<Errno>>>,
     holds_releases: Arc<AtomicBool>,
+    holds_launches: Arc<AtomicBool>,
+    holds_checks: Arc<AtomicBool>,
 }
 
 impl FakeDriver {
@@ -121,6 +123,8 @@ impl FakeDriver {
             refuse: Arc::default(),
             hinder: Arc::default(),
             holds_releases: Arc::default(),
+            holds_launches: Arc::default(),
+            holds_checks: Arc::default(),
         };
         (driver, arrivals)
     }
@@ -138,6 +142,16 @@ impl FakeDriver {
     /// From now on a release that is asked for never ends (false: it does).
     pub fn hold_releases(&self, hold: bool) {
         self.holds_releases.store(hold, Ordering::SeqCst);
+    }
+
+    /// From now on a launch goes on until it is cancelled (false: it is quick).
+    pub fn hold_launches(&self, hold: bool) {
+        self.holds_launches.store(hold, Ordering::SeqCst);
+    }
+
+    /// From now on a check of a specification never ends (false: it is quick).
+    pub fn hold_checks(&self, hold: bool) {
+        self.holds_checks.store(hold, Ordering::SeqCst);
     }
 
     /// Nothing of the microVM in this runtime directory is left.
@@ -201,7 +215,28 @@ impl Driver for FakeDriver {
         "fake"
     }
 
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let refused = spec.kernel.is_some().then(|| DriverError::no_kernel(self.name()));
+        match self.holds_checks.load(Ordering::SeqCst) {
+            true => futures::future::pending().boxed(),
+            false => async { refused.map_or(Ok(()), Err) }.boxed(),
+        }
+    }
+
+    fn kill(&self, launch: &Launch) {
+        if let Some(shared) = lock(&self.living).get(&launch.runtime_dir) {
+            let _ = shared.asked.send(Asked::SignalVmm(nix::libc::SIGKILL));
+        }
+    }
+
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+        if self.holds_launches.load(Ordering::SeqCst) {
+            return async move {
+                launch.cancel.cancelled().await;
+                Err(DriverError::Cancelled)
+            }
+            .boxed();
+        }
         let made = self.launch_now(launch);
         async move { made }.boxed()
     }

@@ -116,7 +116,13 @@ impl Fault {
 
     /// What SQLite's refusal means; `None` when it is no fault of the host.
     pub fn of_database(error: &DatabaseError) -> Option<Self> {
-        let DatabaseError::Sql { source: sqlx::Error::Database(cause), .. } = error else { return None };
+        let DatabaseError::Sql { source, .. } = error else { return None };
+        let cause = match &**source {
+            sqlx::Error::Database(cause) => cause,
+            // The connection that writes waits for a lock.
+            sqlx::Error::PoolTimedOut => return Some(Self::DatabaseLocked),
+            _ => return None,
+        };
         // SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN; the low byte of extended ones.
         match cause.code()?.parse::<i32>().ok()? & 0xff {
             5 | 6 => Some(Self::DatabaseLocked),

@@ -8,7 +8,7 @@
 //! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenReader OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `UpsertSandbox RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
+//! | [`database::Database`] | `UpsertSandbox BeginStart RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
 //!
 //! Commands live with their receiver, events with their sender; modules depend downwards only:
 //! supervisor → monitor → {log_writer, database, driver} → {state, spec}; [`faults::Faults`], with the
@@ -31,6 +31,7 @@ pub mod faults;
 pub mod hosting;
 pub mod intensity;
 pub mod log_writer;
+pub mod long_answer;
 pub mod monitor;
 pub mod pidfd;
 #[cfg(feature = "testing")]

@@ -161,6 +161,15 @@ impl Driver for ProcessDriver {
         .boxed()
     }
 
+    fn kill(&self, launch: &Launch) {
+        if let Err(error) = WaitedVmm::kill(&launch.runtime_dir) {
+            tracing::warn!(
+                error = crate::driver::error_chain(&error),
+                "a process that cannot be adopted is not killed"
+            );
+        }
+    }
+
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let bin_dir = self.bin_dir.clone();
         async move {

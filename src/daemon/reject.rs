@@ -51,7 +51,7 @@ fn status_of(code: &str) -> StatusCode {
         "forbidden" => StatusCode::FORBIDDEN,
         "not_found" | "no_such_route" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
-        "already_live" | "disk_in_use" | "not_live" | "no_stdin" | "no_terminal" => StatusCode::CONFLICT,
+        "already_live" | "disk_in_use" | "not_live" | "given_up" | "no_stdin" | "no_terminal" => StatusCode::CONFLICT,
         "events_gone" => StatusCode::GONE,
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,

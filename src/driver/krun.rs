@@ -134,6 +134,10 @@ impl Driver for KrunDriver {
         .boxed()
     }
 
+    fn kill(&self, launch: &Launch) {
+        waited::kill(launch);
+    }
+
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
         waited::adopt(launch.runtime_dir, config.state_dir.bin(), launch.timings, move || config.boot_limit()).boxed()

@@ -103,6 +103,10 @@ impl Driver for QemuDriver {
         .boxed()
     }
 
+    fn kill(&self, launch: &Launch) {
+        waited::kill(launch);
+    }
+
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
         async move {

@@ -245,6 +245,14 @@ pub(super) async fn adopt(
     begin(&waited, runtime_dir, SessionMode::Adopt(start), boot_limit, cgroups, timings).await
 }
 
+/// Kills a microVM that cannot be adopted for the moment.
+pub(super) fn kill(launch: &Launch) {
+    if let Err(error) = WaitedVmm::kill(&launch.runtime_dir) {
+        let error = sandpen_actors::driver::error_chain(&error);
+        tracing::warn!(sandbox = %launch.spec.key, error, "a microVM that cannot be adopted is not killed");
+    }
+}
+
 /// The cgroups that the processes of an earlier daemon's microVM joined, as they tell it.
 fn cgroups_of(runtime_dir: &Path) -> Vec<PathBuf> {
     let reports = confine::read(runtime_dir).unwrap_or_default().into_values();

@@ -92,6 +92,7 @@ impl SandpenError {
                 SupervisorError::AlreadyLive { .. } => "already_live",
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => "not_found",
                 SupervisorError::NotLive { .. } => "not_live",
+                SupervisorError::GivenUp { .. } => "given_up",
                 SupervisorError::OpenFiles { .. } => "no_room",
                 SupervisorError::Storage(error) => storage_code(error.fault()),
                 SupervisorError::Database(error) => database_code(error),

@@ -13,7 +13,9 @@ use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{oneshot, watch};
 
-use super::{DatabaseError, RecordEvent, RecordTransition, event_queries, queries};
+use super::batch::{Batch, Pending, Refusal, Reply};
+use super::latest_health::LatestHealth;
+use super::{DatabaseError, queries};
 use crate::actor_ref::{ActorRef, keep_running};
 use crate::counters::Counter;
 use crate::faults::{Fault, Faults, Place};
@@ -26,14 +28,10 @@ const BATCH: usize = 1000;
 const READERS: u32 = 2;
 /// How long SQLite waits for another program's lock before it answers that it is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the connection that writes may be in use by a batch of an actor that has ended.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) type Answer<T> = ResponseActFuture<Database, Result<T, DatabaseError>>;
-
-pub(super) enum Pending {
-    Update(Box<RecordTransition>, oneshot::Sender<Result<(), DatabaseError>>),
-    Event(Box<RecordEvent>, oneshot::Sender<Result<(), DatabaseError>>),
-    Flush(oneshot::Sender<Result<(), DatabaseError>>),
-}
 
 /// The open file: what every database actor of an orchestrator shares.
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ pub struct DatabaseFile {
 
 /// What its writes say about the host.
 #[derive(Debug, Clone)]
-pub(super) struct Health {
+struct Health {
     faults: Faults,
     /// The file's directory.
     dir: PathBuf,
@@ -55,9 +53,10 @@ pub(super) struct Health {
 
 impl Health {
     /// Tells how a write went. SQLite says "I/O error" to many things: the directory is asked then.
-    pub(super) async fn note<T>(&self, written: &Result<T, DatabaseError>) {
-        let Err(error) = written else { return self.faults.well(&Place::Database) };
-        let Some(mut fault) = Fault::of_database(error) else { return };
+    async fn note(&self, written: Result<(), &Refusal>) {
+        let Err(refusal) = written else { return self.faults.well(&Place::Database) };
+        let error = DatabaseError::from(refusal);
+        let Some(mut fault) = Fault::of_database(&error) else { return };
         if fault == Fault::StorageFailed {
             let dir = self.dir.clone();
             let probed = tokio::task::spawn_blocking(move || crate::room::try_to_write(&dir)).await;
@@ -71,7 +70,7 @@ impl Health {
             Fault::ReadOnly => Counter::DatabaseReadOnly,
             _ => Counter::DatabaseOther,
         });
-        self.faults.met(Place::Database, fault, &crate::driver::error_chain(error));
+        self.faults.met(Place::Database, fault, &crate::driver::error_chain(&error));
     }
 }
 
@@ -97,7 +96,10 @@ impl DatabaseFile {
             .busy_timeout(BUSY_TIMEOUT);
         // One connection: this actor is the only writer, and its statements are in order. It stays, whatever the
         // host lacks by then.
-        let one = || SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let one = || {
+            let options = SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+            options.acquire_timeout(ACQUIRE_TIMEOUT)
+        };
         let pool = one().connect_with(options.clone()).await.map_err(|source| refusal(path, source))?;
         if let Some(detail) = queries::quick_check(&pool).await.map_err(|source| refusal(path, source))? {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
@@ -122,9 +124,11 @@ pub struct Database {
     pub(super) bomb: crate::testing_panic::Bomb,
     pub(super) writer: SqlitePool,
     pub(super) reader: SqlitePool,
-    pub(super) health: Health,
+    health: Health,
     pending: VecDeque<Pending>,
     writing: bool,
+    /// What health checks said and no batch has written yet.
+    pub(super) latest_health: LatestHealth,
     /// Changes when there may be new events.
     pub(super) events: watch::Sender<()>,
 }
@@ -148,6 +152,7 @@ impl Database {
             health: file.health,
             pending: VecDeque::new(),
             writing: false,
+            latest_health: LatestHealth::default(),
             events: watch::Sender::new(()),
         }
     }
@@ -186,43 +191,47 @@ impl Database {
     }
 
     /// Takes what is pending, up to one batch, and writes it; then goes on while there is more.
-    fn write_pending(&mut self, ctx: &mut Context<Self>) {
-        if self.writing || self.pending.is_empty() {
+    pub(super) fn write_pending(&mut self, ctx: &mut Context<Self>) {
+        if self.writing || (self.pending.is_empty() && !self.latest_health.has_news()) {
             return;
         }
         self.writing = true;
         // Times are about to be written down.
         self.health.faults.look_at_clock();
-        let mut updates = Vec::new();
-        let (mut events, mut flushes) = (Vec::new(), Vec::new());
-        while updates.len() + events.len() < BATCH {
-            match self.pending.pop_front() {
-                Some(Pending::Update(update, reply)) => updates.push((*update, reply)),
-                Some(Pending::Event(event, reply)) => events.push((*event, reply)),
-                Some(Pending::Flush(reply)) => flushes.push(reply),
-                None => break,
-            }
+        let mut batch = Batch::default();
+        for pending in self.pending.drain(..BATCH.min(self.pending.len())) {
+            batch.push(pending);
         }
-        let (pool, health) = (self.writer.clone(), self.health.clone());
+        let health = self.latest_health.all();
+        batch.push_health(health.clone());
+        let (pool, noted) = (self.writer.clone(), self.health.clone());
+        // Goes on to its end if this actor dies meanwhile: its transaction is never left half done. It is
+        // observed here, and by the next actor's flush.
+        let written = tokio::spawn(async move { batch.write(&pool).await });
         let write = async move {
-            write_batch(&pool, &health, updates).await;
-            write_events(&pool, &health, events).await;
-            for reply in flushes {
-                let _ = reply.send(queries::wait_for_writer(&pool).await);
-            }
+            let written = written.await.unwrap_or(Ok(()));
+            noted.note(written.as_ref().copied()).await;
+            written
         };
-        ctx.spawn(write.into_actor(self).map(|(), this, ctx| {
+        ctx.spawn(write.into_actor(self).map(move |written, this, ctx| {
             this.writing = false;
-            this.events.send_replace(());
-            this.write_pending(ctx);
+            match written {
+                Ok(()) => {
+                    this.latest_health.written(&health);
+                    this.events.send_replace(());
+                    this.write_pending(ctx);
+                }
+                // Those who came meanwhile waited for the same thing.
+                Err(refusal) => this.pending.drain(..).for_each(|pending| pending.refuse(&refusal)),
+            }
         }));
     }
 
-    pub(super) fn wait_for(
+    pub(super) fn wait_for<T: 'static>(
         &mut self,
-        pending: impl FnOnce(oneshot::Sender<Result<(), DatabaseError>>) -> Pending,
+        pending: impl FnOnce(Reply<T>) -> Pending,
         ctx: &mut Context<Self>,
-    ) -> Answer<()> {
+    ) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         self.pending.push_back(pending(reply));
         self.write_pending(ctx);
@@ -236,14 +245,6 @@ impl Database {
     {
         Box::pin(query(self.reader.clone()).into_actor(self))
     }
-
-    /// A change that is not one of a batch.
-    pub(super) fn write<T: 'static, F>(&self, query: impl FnOnce(SqlitePool) -> F) -> Answer<T>
-    where
-        F: Future<Output = Result<T, DatabaseError>> + 'static,
-    {
-        Box::pin(query(self.writer.clone()).into_actor(self))
-    }
 }
 
 /// What an error at opening means for the user.
@@ -254,55 +255,6 @@ fn refusal(path: &Path, source: sqlx::Error) -> DatabaseError {
     match primary {
         Some(11 | 26) => DatabaseError::Corrupted { path: path.to_owned(), detail: source.to_string() },
         _ => DatabaseError::Open { path: path.to_owned(), source },
-    }
-}
-
-/// All in one statement; if that fails, each alone, so that a bad one fails alone.
-async fn write_batch(
-    pool: &SqlitePool,
-    health: &Health,
-    updates: Vec<(RecordTransition, oneshot::Sender<Result<(), DatabaseError>>)>,
-) {
-    if updates.is_empty() {
-        return;
-    }
-    let whole = queries::record(pool, updates.iter().map(|(update, _)| update)).await;
-    health.note(&whole).await;
-    let alone = whole.is_err() && updates.len() > 1;
-    let mut whole = Some(whole);
-    for (update, reply) in updates {
-        let written = match alone {
-            true => queries::record(pool, [&update]).await,
-            false => whole.take().unwrap_or(Ok(())),
-        };
-        let written = written.map_err(|error| match queries::is_foreign_key_violation(&error) {
-            true => DatabaseError::UnknownSandbox { sandbox: update.sandbox },
-            false => error,
-        });
-        // A sender that went away does not take its update with it.
-        let _ = reply.send(written);
-    }
-}
-
-/// The same for events.
-async fn write_events(
-    pool: &SqlitePool,
-    health: &Health,
-    events: Vec<(RecordEvent, oneshot::Sender<Result<(), DatabaseError>>)>,
-) {
-    if events.is_empty() {
-        return;
-    }
-    let whole = event_queries::record(pool, events.iter().map(|(event, _)| event)).await;
-    health.note(&whole).await;
-    let alone = whole.is_err() && events.len() > 1;
-    let mut whole = Some(whole);
-    for (event, reply) in events {
-        let written = match alone {
-            true => event_queries::record(pool, [&event]).await,
-            false => whole.take().unwrap_or(Ok(())),
-        };
-        let _ = reply.send(written);
     }
 }
 

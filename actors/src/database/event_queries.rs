@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
 use super::queries::{column, json, number, sql, time, time_text, unreadable};
 use super::{DatabaseError, EventPage, EventRecord, ListEvents, RecordEvent};
@@ -34,7 +34,7 @@ impl<'a> EventJson<'a> {
 
 /// Records a whole batch with one statement.
 pub(super) async fn record<'a>(
-    pool: &SqlitePool,
+    connection: &mut SqliteConnection,
     batch: impl IntoIterator<Item = &'a RecordEvent>,
 ) -> Result<(), DatabaseError> {
     let rows: Result<Vec<_>, _> = batch.into_iter().map(EventJson::of).collect();
@@ -45,7 +45,7 @@ pub(super) async fn record<'a>(
          FROM json_each(?1) ORDER BY key",
     )
     .bind(rows)
-    .execute(pool)
+    .execute(connection)
     .await
     .map(drop)
     .map_err(sql("recording events"))

@@ -2,9 +2,10 @@
 
 use actix::{ActorContext as _, ActorFutureExt as _, Handler, WrapFuture as _};
 
-use super::actor::{Answer, Database, Pending};
+use super::actor::{Answer, Database};
+use super::batch::{Asked, Pending};
 use super::{
-    CloseDatabase, CountSandboxes, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes,
+    BeginStart, CloseDatabase, CountSandboxes, EventPage, Flush, GetSandbox, ListEvents, ListLiveKeys, ListSandboxes,
     ListTransitions, RecordEvent, RecordHealth, RecordTransition, RemoveSandbox, SandboxRow, UpsertSandbox,
     WatchEvents, event_queries, queries,
 };
@@ -14,7 +15,7 @@ impl Handler<RecordTransition> for Database {
     type Result = Answer<()>;
 
     fn handle(&mut self, update: RecordTransition, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Update(Box::new(update), reply), ctx)
+        self.wait_for(|reply| Pending::Update(Box::new(Asked::new(update, reply))), ctx)
     }
 }
 
@@ -54,13 +55,16 @@ impl Handler<CloseDatabase> for Database {
 impl Handler<UpsertSandbox> for Database {
     type Result = Answer<SandboxRow>;
 
-    fn handle(&mut self, upsert: UpsertSandbox, _: &mut Self::Context) -> Self::Result {
-        let health = self.health.clone();
-        self.write(|pool| async move {
-            let row = queries::upsert(&pool, upsert).await;
-            health.note(&row).await;
-            row
-        })
+    fn handle(&mut self, upsert: UpsertSandbox, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(|reply| Pending::Upsert(Box::new(Asked::new(upsert, reply))), ctx)
+    }
+}
+
+impl Handler<BeginStart> for Database {
+    type Result = Answer<SandboxRow>;
+
+    fn handle(&mut self, begin: BeginStart, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(|reply| Pending::Begin(Box::new(Asked::new(begin, reply))), ctx)
     }
 }
 
@@ -68,7 +72,12 @@ impl Handler<GetSandbox> for Database {
     type Result = Answer<Option<SandboxRow>>;
 
     fn handle(&mut self, GetSandbox(key): GetSandbox, _: &mut Self::Context) -> Self::Result {
-        self.read(|pool| async move { queries::get(&pool, &key).await })
+        let row = self.read(|pool| async move { queries::get(&pool, &key).await });
+        Box::pin(row.map(|row, this, _| {
+            let mut row = row?;
+            row.iter_mut().for_each(|row| this.latest_health.apply(row));
+            Ok(row)
+        }))
     }
 }
 
@@ -76,7 +85,12 @@ impl Handler<ListSandboxes> for Database {
     type Result = Answer<Vec<SandboxRow>>;
 
     fn handle(&mut self, _: ListSandboxes, _: &mut Self::Context) -> Self::Result {
-        self.read(|pool| async move { queries::list(&pool).await })
+        let rows = self.read(|pool| async move { queries::list(&pool).await });
+        Box::pin(rows.map(|rows, this, _| {
+            let mut rows = rows?;
+            rows.iter_mut().for_each(|row| this.latest_health.apply(row));
+            Ok(rows)
+        }))
     }
 }
 
@@ -107,28 +121,19 @@ impl Handler<ListTransitions> for Database {
 impl Handler<RemoveSandbox> for Database {
     type Result = Answer<()>;
 
-    fn handle(&mut self, RemoveSandbox(sandbox): RemoveSandbox, _: &mut Self::Context) -> Self::Result {
-        let (events, health) = (self.events.clone(), self.health.clone());
-        self.write(move |pool| async move {
-            let removed = queries::remove(&pool, sandbox).await;
-            health.note(&removed).await;
-            events.send_replace(());
-            removed
-        })
+    fn handle(&mut self, RemoveSandbox(sandbox): RemoveSandbox, ctx: &mut Self::Context) -> Self::Result {
+        self.latest_health.forget(sandbox);
+        self.wait_for(|reply| Pending::Remove(Asked::new(sandbox, reply)), ctx)
     }
 }
 
 impl Handler<RecordHealth> for Database {
-    type Result = Answer<()>;
+    type Result = ();
 
-    fn handle(&mut self, record: RecordHealth, _: &mut Self::Context) -> Self::Result {
-        let (events, health) = (self.events.clone(), self.health.clone());
-        self.write(|pool| async move {
-            let recorded = queries::record_health(&pool, record).await;
-            health.note(&recorded).await;
-            events.send_replace(());
-            recorded
-        })
+    fn handle(&mut self, record: RecordHealth, ctx: &mut Self::Context) {
+        if self.latest_health.put(record) {
+            self.write_pending(ctx);
+        }
     }
 }
 
@@ -136,7 +141,7 @@ impl Handler<RecordEvent> for Database {
     type Result = Answer<()>;
 
     fn handle(&mut self, event: RecordEvent, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Event(Box::new(event), reply), ctx)
+        self.wait_for(|reply| Pending::Event(Box::new(Asked::new(event, reply))), ctx)
     }
 }
 

@@ -72,6 +72,19 @@ pub struct UpsertSandbox {
     pub supervisor_pid: u32,
 }
 
+/// Makes the row, or puts the specification into it, and records the start request, both or neither: the row of an
+/// ended sandbox is as it was until the next start is on record. Answers the row, which is STARTING.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, DatabaseError>")]
+pub struct BeginStart {
+    /// The row.
+    pub sandbox: UpsertSandbox,
+    /// The driver that was chosen.
+    pub driver: String,
+    /// The host's boot.
+    pub boot_id: Option<String>,
+}
+
 /// One edge of the state machine, made durable. The same (`sandbox`, `seq`) twice is recorded once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
@@ -128,9 +141,10 @@ pub enum HealthStatus {
     Failing,
 }
 
-/// Keeps what a health check says of a sandbox's current start.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), DatabaseError>")]
+/// Keeps what a health check says of a sandbox's current start. Nobody waits for it: questions are answered with it
+/// at once, and it is durable with what is written next, soon if it is news. What a check says next replaces it.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
 pub struct RecordHealth {
     /// Which sandbox.
     pub sandbox: SandboxId,
@@ -138,6 +152,8 @@ pub struct RecordHealth {
     pub generation: u64,
     /// What.
     pub health: HealthState,
+    /// Whether its status is another one than before: worth a commit of its own.
+    pub is_news: bool,
 }
 
 /// One sandbox by its key; `None` when there is no such row.

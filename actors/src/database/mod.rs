@@ -1,24 +1,30 @@
 //! The one writer of the SQLite file: status of every sandbox, and its history.
 //!
 //! ```text
-//!   RecordTransition ─▶ pending ─┐   idle: one statement for all that is pending,
-//!   RecordTransition ─▶ pending ─┼─▶ durable (WAL, synchronous=FULL), then all answers
-//!   Flush            ─▶ pending ─┘   a batch that fails is tried again row by row
+//!   BeginStart       ─▶ pending ─┐
+//!   RecordTransition ─▶ pending ─┤   idle: one transaction for all that is pending ([`batch`]),
+//!   RemoveSandbox    ─▶ pending ─┼─▶ durable (WAL, synchronous=FULL), then all answers;
+//!   Flush            ─▶ pending ─┘   a host that cannot write now refuses all at once
+//!   RecordHealth ─▶ the latest one ──▶ goes with the next batch, or begins one where it is news
 //! ```
 //!
 //! Group commit: while one batch is being written, the next one gathers. A sender that goes away
-//! does not take its update with it.
+//! does not take its update with it. Nobody is refused later than one busy time-out of SQLite after
+//! the first try that could have written for him.
 
 mod actor;
+mod batch;
 mod event_queries;
 mod events;
 mod handlers;
+mod latest_health;
 mod messages;
 mod queries;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use actor::{Database, DatabaseFile};
 pub use events::*;
@@ -32,9 +38,9 @@ pub enum DatabaseError {
     Sql {
         /// What was being done.
         action: &'static str,
-        /// The cause.
+        /// The cause; shared by all that one refusal concerns.
         #[source]
-        source: sqlx::Error,
+        source: Arc<sqlx::Error>,
     },
     /// The file cannot be made or opened.
     #[error("the database {path:?} cannot be opened")]

@@ -6,14 +6,15 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{DatabaseError, RecordHealth, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
+use super::{BeginStart, DatabaseError, RecordHealth, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
-use crate::state::{ExitStatus, SandboxState, StoppedBy};
+use crate::state::{Event, ExitStatus, SandboxState, StoppedBy};
+use crate::transition::advance;
 
 pub(super) fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
-    move |source| DatabaseError::Sql { action, source }
+    move |source| DatabaseError::Sql { action, source: Arc::new(source) }
 }
 
 /// RFC 3339 in UTC with microseconds: sorts as text, reads well in the `sqlite3` shell.
@@ -38,11 +39,13 @@ pub(super) async fn wait_for_writer(pool: &SqlitePool) -> Result<(), DatabaseErr
     sqlx::query("SELECT 1").execute(pool).await.map(drop).map_err(sql("waiting for the writes before"))
 }
 
-pub(super) async fn upsert(pool: &SqlitePool, upsert: UpsertSandbox) -> Result<SandboxRow, DatabaseError> {
-    let UpsertSandbox { spec, supervisor_pid } = upsert;
+pub(super) async fn upsert(
+    connection: &mut SqliteConnection,
+    UpsertSandbox { spec, supervisor_pid }: &UpsertSandbox,
+) -> Result<SandboxRow, DatabaseError> {
     let unreadable =
         |error: serde_json::Error| DatabaseError::Unreadable { sandbox: 0, column: "spec", detail: error.to_string() };
-    let spec_json = serde_json::to_string(&spec).map_err(unreadable)?;
+    let spec_json = serde_json::to_string(spec).map_err(unreadable)?;
     let created = serde_json::to_string(&SandboxState::Created).map_err(unreadable)?;
     let rows = sqlx::query(
         "INSERT INTO sandboxes (config_file, name, config_last_modified, supervisor_pid, rootfs_paths, state, spec,
@@ -57,16 +60,32 @@ pub(super) async fn upsert(pool: &SqlitePool, upsert: UpsertSandbox) -> Result<S
     .bind(spec.key.config.as_str())
     .bind(spec.key.name.as_str())
     .bind(spec.config_last_modified.map(time_text))
-    .bind(i64::from(supervisor_pid))
+    .bind(i64::from(*supervisor_pid))
     .bind(spec.rootfs.to_text())
     .bind(created)
     .bind(spec_json)
     .bind(time_text(Utc::now()))
     // To its end: the row comes before the commit, whose error (a full disk) would be passed over.
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .map_err(sql("writing the row of a sandbox"))?;
     decode(rows.first().ok_or(DatabaseError::StillLive)?)
+}
+
+/// The row and its first transition; the caller's transaction makes both durable together.
+pub(super) async fn begin_start(
+    connection: &mut SqliteConnection,
+    BeginStart { sandbox, driver, boot_id }: &BeginStart,
+) -> Result<SandboxRow, DatabaseError> {
+    let mut row = upsert(connection, sandbox).await?;
+    row.driver = Some(driver.clone());
+    row.supervisor_pid = sandbox.supervisor_pid;
+    row.boot_id.clone_from(boot_id);
+    // The row is not live, so there is this edge.
+    let step = advance(&row, &Event::StartRequested, Utc::now(), None).ok().flatten();
+    let (row, record) = step.ok_or(DatabaseError::StillLive)?;
+    self::record(connection, [&record]).await?;
+    Ok(row)
 }
 
 /// A transition as the batch statement takes it.
@@ -119,7 +138,7 @@ impl<'a> TransitionJson<'a> {
 /// Records a whole batch with one statement: one hop to SQLite's thread, one commit. A number that
 /// is there already is left as it is.
 pub(super) async fn record<'a>(
-    pool: &SqlitePool,
+    connection: &mut SqliteConnection,
     batch: impl IntoIterator<Item = &'a RecordTransition>,
 ) -> Result<(), DatabaseError> {
     let rows: Result<Vec<_>, _> = batch.into_iter().map(TransitionJson::of).collect();
@@ -140,7 +159,7 @@ pub(super) async fn record<'a>(
          ON CONFLICT (sandbox_id, seq) DO NOTHING",
     )
     .bind(json)
-    .execute(pool)
+    .execute(connection)
     .await
     .map(drop)
     .map_err(sql("recording state changes"))
@@ -148,7 +167,8 @@ pub(super) async fn record<'a>(
 
 /// Whether an error means that the sandbox of a transition is not there.
 pub(super) fn is_foreign_key_violation(error: &DatabaseError) -> bool {
-    matches!(error, DatabaseError::Sql { source: sqlx::Error::Database(cause), .. } if cause.is_foreign_key_violation())
+    matches!(error, DatabaseError::Sql { source, .. }
+        if matches!(&**source, sqlx::Error::Database(cause) if cause.is_foreign_key_violation()))
 }
 
 pub(super) async fn get(pool: &SqlitePool, key: &SandboxKey) -> Result<Option<SandboxRow>, DatabaseError> {
@@ -226,14 +246,17 @@ pub(super) async fn list_transitions(
 }
 
 /// Keeps what a health check says; a later start has no use for it.
-pub(super) async fn record_health(pool: &SqlitePool, record: RecordHealth) -> Result<(), DatabaseError> {
-    let RecordHealth { sandbox, generation, health } = record;
-    let health = serde_json::to_string(&health).map_err(|error| unreadable(sandbox, "health", &error))?;
+pub(super) async fn record_health(
+    connection: &mut SqliteConnection,
+    record: &RecordHealth,
+) -> Result<(), DatabaseError> {
+    let RecordHealth { sandbox, generation, health, .. } = record;
+    let health = serde_json::to_string(health).map_err(|error| unreadable(*sandbox, "health", &error))?;
     sqlx::query("UPDATE sandboxes SET health = ?3 WHERE id = ?1 AND generation = ?2")
         .bind(sandbox)
-        .bind(i64::try_from(generation).unwrap_or(i64::MAX))
+        .bind(i64::try_from(*generation).unwrap_or(i64::MAX))
         .bind(health)
-        .execute(pool)
+        .execute(connection)
         .await
         .map(drop)
         .map_err(sql("recording a sandbox's health"))
@@ -241,18 +264,18 @@ pub(super) async fn record_health(pool: &SqlitePool, record: RecordHealth) -> Re
 
 /// Removes a row that is not live, with its history (by the foreign key). One that is not there is
 /// removed already: the message may have been sent again.
-pub(super) async fn remove(pool: &SqlitePool, sandbox: SandboxId) -> Result<(), DatabaseError> {
+pub(super) async fn remove(connection: &mut SqliteConnection, sandbox: SandboxId) -> Result<(), DatabaseError> {
     let removed = sqlx::query(
         "DELETE FROM sandboxes WHERE id = ?1 AND status NOT IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')",
     )
     .bind(sandbox)
-    .execute(pool)
+    .execute(&mut *connection)
     .await
     .map_err(sql("removing a sandbox"))?;
     if removed.rows_affected() > 0 {
         return Ok(());
     }
-    let exists = sqlx::query("SELECT 1 FROM sandboxes WHERE id = ?1").bind(sandbox).fetch_optional(pool).await;
+    let exists = sqlx::query("SELECT 1 FROM sandboxes WHERE id = ?1").bind(sandbox).fetch_optional(connection).await;
     match exists.map_err(sql("removing a sandbox"))? {
         Some(_) => Err(DatabaseError::StillLive),
         None => Ok(()),

@@ -78,6 +78,16 @@ pub enum LogError {
         /// Position after the last byte that was read.
         position: u64,
     },
+    /// A stream lacks more bytes than pipes and queues hold.
+    #[error("{missing} bytes of {stream} were reported that never came, and no more than {most} can be on their way")]
+    TooManyMissing {
+        /// The stream.
+        stream: OutputStream,
+        /// Bytes reported and not there.
+        missing: u64,
+        /// Most bytes on their way.
+        most: u64,
+    },
     /// The runtime of the reader ended, or a read panicked.
     #[error("reading the log was cut off")]
     ReadCutOff(#[source] tokio::sync::oneshot::error::RecvError),

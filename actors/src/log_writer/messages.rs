@@ -36,8 +36,9 @@ pub struct WriteChunk {
 }
 
 /// Resolves when this generation's streams have at least these many bytes on file or dropped, or when the
-/// pipes bring nothing for `idle_limit` although bytes are missing: the answer says what is there.
-/// Bytes that wait for room on the disk are waited for without limit.
+/// pipes bring nothing for `idle_limit`, or not all within `limit`, although bytes are missing: the answer says what
+/// is there. Bytes that wait for room on the disk are waited for without limit. Fails at once, with
+/// [`LogError::TooManyMissing`], where more are missing than can be on their way.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<StreamTotals, LogError>")]
 pub struct AwaitBytes {
@@ -45,8 +46,12 @@ pub struct AwaitBytes {
     pub stdout: u64,
     /// Wanted bytes of stderr.
     pub stderr: u64,
+    /// Most bytes of a stream that can be on their way.
+    pub missing_max: u64,
     /// How long no progress may last.
     pub idle_limit: std::time::Duration,
+    /// How long it may last in all.
+    pub limit: std::time::Duration,
 }
 
 /// Closes the files and opens them again by name, new ones if somebody moved them away.

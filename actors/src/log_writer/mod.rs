@@ -65,6 +65,9 @@ pub struct LogConfig {
     /// Which start of the sandbox writes. The same number as the last writer's goes on with its
     /// counters; `u64::MAX` is reserved.
     pub generation: u64,
+    /// Whether this writer is the first one of its generation: what it has on file is all that there is then, also
+    /// where the files of earlier ones are damaged.
+    pub begins_generation: bool,
     /// How long [`Close`] tries before it answers [`LogError::CloseLimit`].
     pub close_limit: Duration,
     /// After how long without a byte the files are closed.
@@ -89,6 +92,7 @@ impl LogConfig {
             path,
             limits,
             generation,
+            begins_generation: false,
             close_limit: Duration::from_secs(10),
             idle_close: Duration::from_secs(30),
             open_logs: OpenLogs::default(),

@@ -47,6 +47,7 @@ impl Store {
             _ if log_file.is_some() => Some(self.rebuild_index(len)?),
             _ => None,
         };
+        self.lost_count = header.is_none();
         match (scan, meta) {
             (Some((header, Scan { end, index_len, missing })), Some(meta)) => {
                 self.end = end;

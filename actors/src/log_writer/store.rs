@@ -94,6 +94,8 @@ pub(super) enum Note {
 pub(super) struct Store {
     pub(super) config: LogConfig,
     pub(super) recovered: bool,
+    /// Whether the files could not say how much of each stream this generation has written.
+    pub(super) lost_count: bool,
     /// The state after the last byte, in this writer's generation once `marked`.
     pub(super) end: Walk,
     /// Whether the files say that our generation has begun.
@@ -116,6 +118,7 @@ impl Store {
         Self {
             config,
             recovered: false,
+            lost_count: false,
             end: Walk::new(&unknown_header(0)),
             marked: false,
             place: None,
@@ -137,6 +140,11 @@ impl Store {
         totals.dropped_stdout += stdout;
         totals.dropped_stderr += stderr;
         totals
+    }
+
+    /// Whether [`Store::totals`] may lack bytes that this generation has written: its index was lost.
+    pub fn has_lost_count(&self) -> bool {
+        self.lost_count && !self.config.begins_generation
     }
 
     /// What happened since the last call.

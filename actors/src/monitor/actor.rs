@@ -1,5 +1,6 @@
 //! The actor around [`Life`]: hands commands to it, one at a time, and ends with it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -49,6 +50,8 @@ pub struct MonitorConfig {
     pub database: ActorRef<Database>,
     /// Counts.
     pub faults: Faults,
+    /// The disk of an earlier run of this name, which goes before the launch.
+    pub stale_disk: Option<PathBuf>,
     /// Set once nothing is left of the microVM.
     pub released: Arc<AtomicBool>,
     /// Hears of every durable state change; runs on the monitor's arbiter.

@@ -1,10 +1,14 @@
 //! What a monitor does when time runs out: pure, the clock is an argument.
 //!
 //! ```text
-//!   stop asked ──grace──▶ SIGTERM to the VMM ──2 s──▶ SIGKILL
+//!   stop asked ──grace──▶ SIGTERM to the VMM ──2 s──▶ SIGKILL, again and again
+//!   workload's end reported ──30 s for its last output──▶ SIGTERM (a plan for an earlier time waits for that)
 //!   exit acknowledged ───────────10 s───────────────▶ SIGKILL
 //!   time limit ─▶ fault TimedOut, then as if stop had been asked
 //! ```
+//!
+//! What is planned is never taken back, whatever a guest says: the one report that it can make puts an end off
+//! once, by the time that its output may take.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +17,9 @@ const TERM_TO_KILL: Duration = Duration::from_secs(2);
 /// How long a guest may take to power off once its exit was acknowledged. Under emulation on a busy
 /// host it needs up to two seconds.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last output of a workload that has ended may take to be on file. What is on its way then, 16 MiB
+/// at most, takes a slow disk some seconds. A full disk alone is waited for longer, until an end is asked for.
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +37,8 @@ pub(super) enum Due {
 pub(super) struct Deadlines {
     time_limit: Option<Instant>,
     escalation: Option<(Instant, Due)>,
+    /// Until then the output of a workload that has ended may arrive.
+    drained_by: Option<Instant>,
 }
 
 impl Deadlines {
@@ -38,21 +47,33 @@ impl Deadlines {
         self.time_limit = Some(at);
     }
 
-    /// The end was asked for; `grace` is what the workload may take.
+    /// The end was asked for; `grace` is what the workload may take, or its last output where it has ended.
     pub(super) fn stop_asked(&mut self, now: Instant, grace: Duration) {
         self.time_limit = None;
-        self.escalate(now.checked_add(grace), Due::TerminateVmm);
+        let at = now.checked_add(grace).map(|at| self.drained_by.map_or(at, |drained_by| at.max(drained_by)));
+        self.escalate(at, Due::TerminateVmm);
+    }
+
+    /// The VMM is being killed.
+    pub(super) fn kill_asked(&mut self, now: Instant) {
+        self.time_limit = None;
+        self.escalate(Some(now), Due::KillVmm);
     }
 
     /// The guest was told to power off.
     pub(super) fn exit_acknowledged(&mut self, now: Instant) {
         self.time_limit = None;
-        self.escalation = now.checked_add(POWER_OFF_LIMIT).map(|at| (at, Due::KillVmm));
+        self.escalate(now.checked_add(POWER_OFF_LIMIT), Due::KillVmm);
     }
 
-    /// The workload ended: nothing of the old plan holds while its output is drained.
-    pub(super) fn workload_ended(&mut self) {
-        *self = Self::default();
+    /// The guest reported the workload's end: its last output is to arrive before the VMM is ended. The time limit
+    /// stays, for an output that never does.
+    pub(super) fn workload_ended(&mut self, now: Instant) {
+        let drained_by = now.checked_add(DRAIN_LIMIT).unwrap_or(now);
+        self.drained_by = Some(drained_by);
+        if let Some((at, Due::TerminateVmm)) = &mut self.escalation {
+            *at = drained_by.max(*at);
+        }
     }
 
     /// A sooner escalation wins; a later one changes nothing.
@@ -125,6 +146,45 @@ mod tests {
         assert_eq!(deadlines.next(), Some(start + Duration::from_secs(10)));
         deadlines.stop_asked(start, Duration::ZERO);
         assert_eq!(deadlines.take_due(start), Some(Due::TerminateVmm));
+    }
+
+    #[test]
+    fn a_reported_end_puts_a_stop_off_once_and_takes_nothing_back() {
+        let start = Instant::now();
+        let after = |secs| start + Duration::from_secs(secs);
+        let mut deadlines = Deadlines::default();
+        deadlines.limit_run_time(after(100));
+        deadlines.stop_asked(start, Duration::from_secs(10));
+        deadlines.workload_ended(after(9));
+        assert_eq!(deadlines.take_due(after(38)), None, "its output may take 30 s");
+        assert_eq!(deadlines.take_due(after(39)), Some(Due::TerminateVmm));
+        assert_eq!(deadlines.take_due(after(41)), Some(Due::KillVmm));
+
+        let mut deadlines = Deadlines::default();
+        deadlines.limit_run_time(after(5));
+        deadlines.workload_ended(start);
+        assert_eq!(deadlines.take_due(after(5)), Some(Due::TimeLimit), "the limit stays");
+        deadlines.stop_asked(after(5), Duration::ZERO);
+        assert_eq!(deadlines.next(), Some(start + DRAIN_LIMIT));
+        deadlines.stop_asked(after(6), Duration::from_secs(120));
+        assert_eq!(deadlines.next(), Some(start + DRAIN_LIMIT));
+        deadlines.exit_acknowledged(after(7));
+        assert_eq!(deadlines.take_due(after(17)), Some(Due::KillVmm));
+    }
+
+    #[test]
+    fn a_stop_long_after_a_reported_end_has_its_grace_and_a_kill_has_none() {
+        let start = Instant::now();
+        let after = |secs| start + Duration::from_secs(secs);
+        let mut deadlines = Deadlines::default();
+        // The disk is full: nothing is due, whatever time passes.
+        deadlines.workload_ended(start);
+        assert_eq!(deadlines.next(), None);
+        deadlines.stop_asked(after(3600), Duration::from_secs(10));
+        assert_eq!(deadlines.next(), Some(after(3610)));
+        deadlines.kill_asked(after(3601));
+        assert_eq!(deadlines.take_due(after(3601)), Some(Due::KillVmm));
+        assert_eq!(deadlines.take_due(after(3603)), Some(Due::KillVmm));
     }
 
     #[test]

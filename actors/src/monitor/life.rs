@@ -10,15 +10,13 @@ use futures::future::{BoxFuture, OptionFuture};
 use nix::libc::{SIGKILL, SIGTERM};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::deadlines::{Deadlines, Due};
+use super::deadlines::{DRAIN_LIMIT, Deadlines, Due};
 use super::health::Health;
 use super::recording::{Asked, Ending};
-use super::{MonitorConfig, MonitorError, StartMode};
+use super::{MonitorConfig, MonitorError};
 use crate::clock::{process_age, run_time};
-use crate::counters::Counter;
 use crate::database::RecordHealth;
-use crate::driver::{DriverError, ExecOutcome, ExecStatus, Vmm, VmmEvent, VmmProcess};
-use crate::faults::{Fault, Place};
+use crate::driver::{ExecOutcome, ExecStatus, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
 use crate::start_timings::StartStep;
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
@@ -26,8 +24,9 @@ use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, St
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
 /// QEMU's or libkrun's hands then, which takes microseconds; seconds mean that the guest lied.
 const MISSING_BYTES_LIMIT: Duration = Duration::from_secs(10);
-/// Pause before a microVM is looked for again that could not be found for lack of something.
-const ADOPT_PAUSE: Duration = Duration::from_secs(1);
+/// Most bytes of one stream that can be on their way: a pipe (1 MiB, the most that an ordinary user gets) and a
+/// virtio queue (256 descriptors; PID 1 writes 4 KiB each, the largest that any guest of ours has are 32 KiB), doubled.
+const IN_FLIGHT_MAX: u64 = 16 << 20;
 /// How long passing a message to the guest may take before the VMM is told instead.
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
 /// Grace of a workload that reached its time limit or is unhealthy.
@@ -60,6 +59,8 @@ pub(super) struct ExitReport {
 /// The answer of a health check on its way, or why there is none.
 pub(super) type Checking = BoxFuture<'static, Result<ExecOutcome, String>>;
 type Draining = BoxFuture<'static, Result<Result<StreamTotals, LogError>, MailboxError>>;
+/// A look whether the VMM process is suspended.
+pub(super) type Looking = BoxFuture<'static, bool>;
 
 pub(super) struct Life {
     pub(super) config: MonitorConfig,
@@ -71,12 +72,15 @@ pub(super) struct Life {
     draining: Option<Draining>,
     pub(super) health: Option<Health>,
     pub(super) checking: Option<Checking>,
-    /// What follows the edge that is being recorded.
-    pub(super) ending: Option<Ending>,
+    /// What follows the edge that is being recorded, and until when it waits for that.
+    pub(super) ending: Option<(Ending, Instant)>,
     /// Stops that were carried out while something else was being recorded.
     pub(super) asked: Asked,
     /// Whether its VMM process was found suspended last.
     pub(super) suspended: bool,
+    pub(super) looking: Option<Looking>,
+    /// The end of a microVM that is known by its records alone.
+    pub(super) killing: Option<BoxFuture<'static, ()>>,
     /// Since when the workload runs, by the clock that nobody sets.
     pub(super) runs_since: Option<Instant>,
 }
@@ -101,6 +105,8 @@ impl Life {
             ending: None,
             asked: Asked::default(),
             suspended: false,
+            looking: None,
+            killing: None,
             runs_since: None,
         }
     }
@@ -108,85 +114,35 @@ impl Life {
     /// From the first step to the last; returns early when an actor it needs is gone.
     pub(super) async fn run(mut self) {
         let sandbox = self.config.row.spec.key.to_string();
-        if matches!(self.tell().await, Err(Interrupted)) {
+        if matches!(self.live().await, Err(Interrupted)) {
             tracing::warn!(%sandbox, "the monitor lost its log writer or the database and ends");
         }
     }
 
-    async fn tell(&mut self) -> Result<(), Interrupted> {
-        let made = match self.config.mode {
-            StartMode::Launch => self.config.driver.launch(self.config.launch.clone()).await,
-            StartMode::Adopt => self.adopt().await,
-            StartMode::Resume => match self.adopt().await {
-                // A microVM that ran would have left its waiter.
-                Err(DriverError::Gone) if self.config.row.state == SandboxState::Starting => {
-                    self.config.driver.launch(self.config.launch.clone()).await
-                }
-                found => found,
-            },
-        };
-        let vmm = match made {
+    async fn live(&mut self) -> Result<(), Interrupted> {
+        let vmm = match self.make().await {
             Ok(vmm) => vmm,
             Err(error) => return self.end_without_vmm(&error).await,
         };
         let Vmm { process, outputs, mut events } = vmm;
         self.config.row.microvm_pid = process.pid();
         self.process.send_replace(Some(process.clone()));
+        self.end_as_asked().await;
         for (stream, pipe) in outputs {
-            if let Err(error) = self.config.log.send(AttachStream { stream, pipe }).await? {
+            let attaching = self.config.log.send(AttachStream { stream, pipe });
+            if let Err(error) = self.meanwhile(attaching).await? {
                 let message = crate::driver::error_chain(&error);
                 self.apply_and_end(Event::Faulted(FailureReason::Internal { message }), Ending::Kill).await?;
             }
         }
         let mut age = None;
         if let Some(pid) = process.pid() {
-            age = tokio::task::spawn_blocking(move || process_age(pid)).await.unwrap_or(None);
+            let looked = tokio::task::spawn_blocking(move || process_age(pid));
+            age = self.meanwhile(looked).await.unwrap_or(None);
         }
         self.resume_deadlines(age);
         let status = self.watch(&*process, &mut events).await?;
         self.finish(&*process, status).await
-    }
-
-    /// Finds the microVM. It runs, so what the host lacks for the moment is waited for; a stop waits too.
-    async fn adopt(&self) -> Result<Vmm, DriverError> {
-        let place = Place::Adoption(self.config.launch.runtime_dir.clone());
-        loop {
-            let found = self.config.driver.adopt(self.config.launch.clone()).await;
-            let lack = found.as_ref().err().and_then(|error| Fault::of_lack(error).zip(Some(error.chain())));
-            let Some((fault, message)) = lack else {
-                self.config.faults.well(&place);
-                return found;
-            };
-            self.config.faults.met(place.clone(), fault, &message);
-            tokio::time::sleep(ADOPT_PAUSE).await;
-        }
-    }
-
-    /// Nothing to watch: the start failed, or nothing is left of an earlier microVM.
-    async fn end_without_vmm(&mut self, error: &DriverError) -> Result<(), Interrupted> {
-        let is_new = self.config.mode != StartMode::Adopt && self.config.row.state == SandboxState::Starting;
-        match (is_new, error) {
-            (true, error) => {
-                self.config.faults.count(Counter::StartFailures);
-                if let Some(fault) = Fault::of_lack(error) {
-                    self.config.faults.met(Place::Start, fault, &error.chain());
-                }
-                let reason = FailureReason::SpawnFailed { message: error.chain() };
-                self.close_log().await?;
-                self.apply(Event::SpawnFailed(reason)).await?;
-                self.config.released.store(true, Ordering::Release);
-                Ok(())
-            }
-            (false, error) => {
-                let reason = match error {
-                    DriverError::Gone => FailureReason::Lost,
-                    error => FailureReason::Internal { message: error.chain() },
-                };
-                self.close_log().await?;
-                self.apply(Event::Faulted(reason)).await?;
-                self.apply(Event::VmmExited(ExitStatus::Unknown)).await
-            }
-        }
     }
 
     /// Handles one thing after the other until the VMM process is gone.
@@ -202,6 +158,7 @@ impl Life {
             let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
             let draining = OptionFuture::from(self.draining.as_mut());
             let checking = OptionFuture::from(self.checking.as_mut());
+            let looking = OptionFuture::from(self.looking.as_mut());
             tokio::select! {
                 event = events.recv() => match event {
                     Some(VmmEvent::VmmExited(status)) => return Ok(status),
@@ -217,6 +174,10 @@ impl Life {
                 Some(answer) = checking => {
                     self.checking = None;
                     self.on_checked(process, answer).await?;
+                }
+                Some(suspended) = looking => {
+                    self.looking = None;
+                    self.on_looked(process, suspended);
                 }
                 Some(()) = timer => self.on_due(process).await?,
             }
@@ -241,8 +202,16 @@ impl Life {
                 let (stdout, stderr) = (stdout_bytes.unwrap_or(0), stderr_bytes.unwrap_or(0));
                 self.mark(StartStep::WorkloadEnded);
                 self.report = Some(ExitReport { exit, stdout, stderr });
-                self.deadlines.workload_ended();
-                let wanted = AwaitBytes { stdout, stderr, idle_limit: MISSING_BYTES_LIMIT };
+                self.deadlines.workload_ended(Instant::now());
+                // There is nobody left to be asked how he is.
+                (self.health, self.checking) = (None, None);
+                let wanted = AwaitBytes {
+                    stdout,
+                    stderr,
+                    missing_max: IN_FLIGHT_MAX,
+                    idle_limit: MISSING_BYTES_LIMIT,
+                    limit: DRAIN_LIMIT,
+                };
                 self.draining = Some(Box::pin(self.config.log.send(wanted)));
             }
             VmmEvent::Faulted(reason) => {
@@ -270,8 +239,17 @@ impl Life {
                 "the guest reported more output than ever arrived"
             ),
             Ok(_) => {}
+            Err(error @ LogError::TooManyMissing { .. }) => {
+                // What it says of its exit is worth no more.
+                self.report = None;
+                let reason = FailureReason::ProtocolBroken { message: error.to_string() };
+                return self.apply_and_end(Event::Faulted(reason), Ending::Kill).await;
+            }
+            // The guest may power off when its bytes are on file, and nobody knows that now: whoever finds the
+            // microVM again asks it anew.
             Err(error) => {
                 tracing::warn!(sandbox = %self.config.row.spec.key, %error, "waiting for the last output failed");
+                return Err(Interrupted);
             }
         }
         self.record_exit().await?;
@@ -326,8 +304,7 @@ impl Life {
         }
     }
 
-    pub(super) async fn ask_workload_to_end(&mut self, process: &dyn VmmProcess, grace: Duration) {
-        self.deadlines.stop_asked(Instant::now(), grace);
+    pub(super) async fn ask_workload_to_end(&mut self, process: &dyn VmmProcess) {
         let asked = tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(SIGTERM)).await;
         if !matches!(asked, Ok(Ok(()))) {
             // A guest that cannot be asked gets no grace.
@@ -336,17 +313,21 @@ impl Life {
     }
 
     async fn on_due(&mut self, process: &dyn VmmProcess) -> Result<(), Interrupted> {
-        let due = self.deadlines.take_due(Instant::now());
-        if due.is_some() {
-            self.tell_if_suspended(process).await;
-        }
-        match due {
+        match self.deadlines.take_due(Instant::now()) {
+            // It ended in time, and its last output has its own limit.
+            Some(Due::TimeLimit) if self.report.is_some() => {
+                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
+            }
             Some(Due::TimeLimit) => {
+                self.look_if_suspended(process);
                 let limit = self.config.row.spec.timeout.unwrap_or_default();
                 let event = Event::Faulted(FailureReason::TimedOut { limit });
                 self.apply_and_end(event, Ending::Ask(TIME_LIMIT_GRACE)).await?;
             }
-            Some(Due::TerminateVmm) => self.signal_vmm(process, SIGTERM),
+            Some(Due::TerminateVmm) => {
+                self.look_if_suspended(process);
+                self.signal_vmm(process, SIGTERM);
+            }
             Some(Due::KillVmm) => self.signal_vmm(process, SIGKILL),
             None => self.check_health(process),
         }
@@ -367,20 +348,17 @@ impl Life {
         answer: Result<ExecOutcome, String>,
     ) -> Result<(), Interrupted> {
         if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ExecStatus::Ended(_))) {
-            self.tell_if_suspended(process).await;
+            self.look_if_suspended(process);
         }
         let Some(health) = &mut self.health else { return Ok(()) };
         let crash = health.take(&answer, Instant::now());
         let now = health.state().clone();
-        if self.config.row.health.as_ref() != Some(&now) {
+        let before = self.config.row.health.as_ref();
+        if before != Some(&now) {
+            let is_news = before.is_none_or(|before| before.status != now.status);
+            let (sandbox, generation) = (self.config.row.id, self.config.row.generation);
             self.config.row.health = Some(now.clone());
-            let record =
-                RecordHealth { sandbox: self.config.row.id, generation: self.config.row.generation, health: now };
-            // What it says next is as good.
-            if let Err(error) = self.config.database.send(record).await? {
-                let error = crate::driver::error_chain(&error);
-                tracing::warn!(sandbox = %self.config.row.spec.key, error, "its health could not be recorded");
-            }
+            self.config.database.tell(RecordHealth { sandbox, generation, health: now, is_news });
         }
         if let Some(reason) = crash {
             self.apply_and_end(Event::Faulted(reason), Ending::Ask(TIME_LIMIT_GRACE)).await?;
@@ -423,8 +401,13 @@ impl Life {
     fn resume_deadlines(&mut self, age: Option<Duration>) {
         let row = &self.config.row;
         if row.state != SandboxState::Running {
-            if matches!(row.state, SandboxState::Stopping { exit: None, .. }) {
-                self.deadlines.stop_asked(Instant::now(), TIME_LIMIT_GRACE);
+            match row.state {
+                SandboxState::Stopping { exit: None, .. } => {
+                    self.deadlines.stop_asked(Instant::now(), TIME_LIMIT_GRACE);
+                }
+                // Its guest says so once more, and powers off; one that says otherwise is ended.
+                SandboxState::Stopping { exit: Some(_), .. } => self.deadlines.workload_ended(Instant::now()),
+                _ => {}
             }
             return;
         }

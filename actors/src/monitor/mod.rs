@@ -18,6 +18,7 @@ mod actor;
 mod deadlines;
 mod health;
 mod life;
+mod making;
 mod messages;
 mod recording;
 mod suspension;

@@ -3,10 +3,14 @@
 //!
 //! ```text
 //!   edge ─▶ sent to the database ─┬ durable ─▶ told ─▶ what follows it (workload asked, VMM killed)
-//!                  ▲              └ refused ─▶ what follows it, at once
+//!                  ▲              ├ no answer for 0.2 s ─▶ what follows it, at once
+//!                  │              └ refused ─▶ what follows it, at once
 //!                  └── pause ◀───────────────────┘
 //!      meanwhile: stop, kill, escalation ─▶ carried out; a stop is recorded next
 //! ```
+//!
+//! Grace and escalation count from the moment when the end was asked for or due. While there is no microVM yet, a
+//! stop or a kill gives up its launch.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -23,12 +27,16 @@ use crate::counters::Counter;
 use crate::database::DatabaseError;
 use crate::driver::DriverError;
 use crate::log_writer::{Close, LogError};
+use crate::reading::off_this_thread;
 use crate::state::{Event, SandboxState, StopCause};
 use crate::transition::advance;
 
 /// Pauses between tries while the database or the log cannot be written.
 const RETRY_PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+
+/// How long what ends the microVM waits for its edge to be durable.
+const DURABLE_FIRST: Duration = Duration::from_millis(200);
 
 /// How the microVM is ended.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +47,42 @@ pub(super) enum Ending {
     Kill,
 }
 
-/// Stops that are carried out and not recorded yet.
+impl Ending {
+    /// The harder one of two.
+    fn or_harder(self, other: Option<Self>) -> Self {
+        match (self, other) {
+            (Self::Ask(grace), Some(Self::Ask(other))) => Self::Ask(grace.min(other)),
+            (Self::Kill, _) | (_, Some(Self::Kill)) => Self::Kill,
+            (ending, None) => ending,
+        }
+    }
+}
+
+/// Stops that came while something else was being recorded or the microVM was being made.
 #[derive(Default)]
 pub(super) struct Asked {
+    /// To be recorded.
     cause: Option<StopCause>,
+    /// To be carried out, once there is a microVM.
+    ending: Option<Ending>,
     replies: Vec<oneshot::Sender<Result<(), MonitorError>>>,
+}
+
+impl Asked {
+    /// A request is meant for good: it is never forgotten for an end that is not, and a kill is what it comes to.
+    fn add(&mut self, cause: StopCause) {
+        if self.cause.as_ref().is_none_or(|before| weight(before) < weight(&cause)) {
+            self.cause = Some(cause);
+        }
+    }
+}
+
+fn weight(cause: &StopCause) -> u8 {
+    match cause {
+        StopCause::WorkloadEnded | StopCause::Faulted { .. } | StopCause::OrchestratorEnds => 0,
+        StopCause::Requested => 1,
+        StopCause::Killed { .. } => 2,
+    }
 }
 
 impl Life {
@@ -61,29 +100,46 @@ impl Life {
         event: Event,
         ending: Ending,
     ) -> Result<Result<(), DriverError>, Interrupted> {
-        self.ending = Some(ending);
+        let now = Instant::now();
+        self.plan(ending, now);
+        self.ending = Some((ending, now + DURABLE_FIRST));
         self.apply(event).await?;
         Ok(self.carry_out().await)
     }
 
+    /// From now on it ends, whatever the guest, a thread or the database does.
+    fn plan(&mut self, ending: Ending, now: Instant) {
+        match ending {
+            Ending::Ask(grace) => self.deadlines.stop_asked(now, grace),
+            Ending::Kill => self.deadlines.kill_asked(now + DURABLE_FIRST),
+        }
+    }
+
     async fn carry_out(&mut self) -> Result<(), DriverError> {
-        let Some(ending) = self.ending.take() else { return Ok(()) };
+        let Some((ending, _)) = self.ending.take() else { return Ok(()) };
         self.end(ending).await
     }
 
     async fn end(&mut self, ending: Ending) -> Result<(), DriverError> {
-        let Some(process) = self.vmm() else { return Ok(()) };
+        let Some(process) = self.vmm() else {
+            self.asked.ending = Some(ending.or_harder(self.asked.ending));
+            self.config.launch.cancel.cancel();
+            return Ok(());
+        };
         match ending {
-            // One that has ended waits for its exit to be recorded; its guest powers off then.
-            Ending::Ask(_) if self.report.is_some() => Ok(()),
-            Ending::Ask(grace) => {
-                self.ask_workload_to_end(&*process, grace).await;
-                Ok(())
-            }
-            Ending::Kill => {
-                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
-                process.signal_vmm(SIGKILL)
-            }
+            // One that has ended cannot be asked; its guest powers off when its exit is recorded.
+            Ending::Ask(_) if self.report.is_some() => {}
+            Ending::Ask(_) => self.ask_workload_to_end(&*process).await,
+            Ending::Kill => return process.signal_vmm(SIGKILL),
+        }
+        Ok(())
+    }
+
+    /// Carries out what was asked for while there was no microVM.
+    pub(super) async fn end_as_asked(&mut self) {
+        let Some(ending) = self.asked.ending.take() else { return };
+        if let Err(error) = self.end(ending).await {
+            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "ending the microVM");
         }
     }
 
@@ -110,9 +166,7 @@ impl Life {
             let error = crate::driver::error_chain(&error);
             tracing::warn!(sandbox = %row.spec.key, error, "the state change is not durable yet");
             self.config.faults.count(Counter::DatabaseRetries);
-            if let Err(error) = self.carry_out().await {
-                tracing::warn!(sandbox = %row.spec.key, error = %error.chain(), "ending the microVM");
-            }
+            self.carry_out_and_tell().await;
             pause = pauses.next().unwrap_or(pause);
             self.meanwhile(tokio::time::sleep(pause)).await;
         }
@@ -155,16 +209,20 @@ impl Life {
     }
 
     /// Waits for what depends on a disk, and does meanwhile what must not.
-    async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
+    pub(super) async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
         let mut wait = pin!(wait);
         loop {
             let due = self.deadlines.next_escalation();
             let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
+            let act = OptionFuture::from(self.ending.map(|(_, at)| tokio::time::sleep_until(at.into())));
+            let killing = OptionFuture::from(self.killing.as_mut());
             tokio::select! {
                 biased;
                 done = &mut wait => return done,
                 Some(command) = self.commands.recv() => self.act_at_once(command).await,
+                Some(()) = act => self.carry_out_and_tell().await,
                 Some(()) = timer => self.escalate_at_once(),
+                Some(()) = killing => self.killing = None,
             }
         }
     }
@@ -182,9 +240,9 @@ impl Life {
                 return;
             }
         };
-        // What followed the edge is less than this, or has been done.
+        self.plan(ending, Instant::now());
         let ended = self.end(ending).await;
-        self.asked.cause = Some(cause);
+        self.asked.add(cause);
         match ended {
             Ok(()) => self.asked.replies.push(reply),
             Err(error) => {
@@ -194,11 +252,25 @@ impl Life {
     }
 
     fn escalate_at_once(&mut self) {
-        let (Some(due), Some(process)) = (self.deadlines.take_escalation(Instant::now()), self.vmm()) else { return };
-        match due {
-            Due::TerminateVmm => self.signal_vmm(&*process, SIGTERM),
-            Due::KillVmm => self.signal_vmm(&*process, SIGKILL),
-            Due::TimeLimit => {}
+        let signal = match self.deadlines.take_escalation(Instant::now()) {
+            Some(Due::TerminateVmm) => SIGTERM,
+            Some(Due::KillVmm) => SIGKILL,
+            Some(Due::TimeLimit) | None => return,
+        };
+        match self.vmm() {
+            Some(process) => self.signal_vmm(&*process, signal),
+            // It lives and cannot be found for lack of something: known by its records, it can be killed all the same.
+            None => {
+                let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
+                let killed = off_this_thread(move || driver.kill(&launch));
+                self.killing = Some(Box::pin(async move { killed.await.unwrap_or(()) }));
+            }
+        }
+    }
+
+    async fn carry_out_and_tell(&mut self) {
+        if let Err(error) = self.carry_out().await {
+            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "ending the microVM");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A VMM process that a signal has suspended (SIGSTOP, a debugger): nothing tells so by itself, so it is looked
-//! for where the microVM does not do what it was asked.
+//! for where the microVM does not do what it was asked. Nothing waits for that look.
 
 use crate::counters::Counter;
 use crate::database::Happening;
@@ -10,12 +10,19 @@ use crate::reading::off_this_thread;
 use super::life::Life;
 
 impl Life {
-    /// An event, once for each time that it is found suspended after it was not.
-    pub(super) async fn tell_if_suspended(&mut self, process: &dyn VmmProcess) {
+    /// Begins a look, if none is under way.
+    pub(super) fn look_if_suspended(&mut self, process: &dyn VmmProcess) {
         let Some(pid) = process.pid() else { return };
-        let now = off_this_thread(move || is_suspended(pid).unwrap_or(false)).await.unwrap_or(false);
+        self.looking.get_or_insert_with(|| {
+            let looked = off_this_thread(move || is_suspended(pid).unwrap_or(false));
+            Box::pin(async move { looked.await.unwrap_or(false) })
+        });
+    }
+
+    /// An event, once for each time that it is found suspended after it was not.
+    pub(super) fn on_looked(&mut self, process: &dyn VmmProcess, now: bool) {
         if now && !self.suspended {
-            let sandbox = &self.config.row.spec.key;
+            let (sandbox, pid) = (&self.config.row.spec.key, process.pid().unwrap_or(0));
             tracing::warn!(%sandbox, pid, "the VMM process is suspended");
             self.config.faults.count(Counter::VmmsSuspended);
             self.config.faults.tell_of_sandbox(Some(sandbox), Happening::VmmSuspended { pid });

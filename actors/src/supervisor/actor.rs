@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt as _, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, ResponseActFuture,
+    Actor, ActorFutureExt as _, ArbiterHandle, AsyncContext as _, Context, Recipient, ResponseActFuture,
     WrapFuture as _,
 };
 use chrono::Utc;
+use futures::future::{BoxFuture, FutureExt as _};
+use nix::libc::SIGKILL;
 use tokio::sync::oneshot;
 
 use super::admission::{FILES_OF_ONE, files_of_logs};
@@ -26,7 +28,7 @@ use crate::driver::Drivers;
 use crate::faults::Faults;
 use crate::intensity::RestartIntensity;
 use crate::log_writer::{LogError, OpenLogs, remove_files};
-use crate::monitor::{StateChanged, Stop};
+use crate::monitor::{Kill, StateChanged, Stop};
 use crate::process_identity::boot_id;
 use crate::spec::{DiskName, RestartPolicy, SandboxKey};
 use crate::start_timings::LatestTimings;
@@ -34,6 +36,27 @@ use crate::state::{Event, SandboxState, StoppedBy};
 use crate::state_dir::StateDir;
 
 pub(super) type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
+/// The last row of a sandbox whose end was asked for.
+pub(super) type Ended = BoxFuture<'static, Result<SandboxRow, SupervisorError>>;
+
+/// How a sandbox is to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// Gracefully.
+    Stop(Stop),
+    /// At once, by request.
+    Kill,
+}
+
+impl End {
+    /// What it leaves for a monitor that comes later.
+    fn stop(self) -> Stop {
+        match self {
+            Self::Stop(stop) => stop,
+            Self::Kill => Stop { grace: Duration::ZERO, by: StoppedBy::Request },
+        }
+    }
+}
 
 /// What the supervisor needs.
 #[derive(Clone)]
@@ -280,30 +303,37 @@ impl Supervisor {
         }
     }
 
-    /// Asks a child to end; resolves with its last row. `ask` is sent to its monitor, `stop` to one that
-    /// comes later.
-    pub(super) fn end_child<M>(
-        &mut self,
-        key: &SandboxKey,
-        stop: Stop,
-        ask: M,
-        ctx: &mut Context<Self>,
-    ) -> Answer<SandboxRow>
-    where
-        M: actix::Message<Result = Result<(), crate::monitor::MonitorError>> + Send + 'static,
-        crate::monitor::Monitor: Handler<M>,
-    {
+    /// Asks a child to end; resolves with its last row.
+    pub(super) fn end_child(&mut self, key: &SandboxKey, end: End, ctx: &mut Context<Self>) -> Ended {
         let Some(child) = self.children.get_mut(key).filter(|child| !child.removing) else {
-            return self.not_live(key);
+            return self.not_live(key).boxed();
         };
         // A request is meant for good, whatever else ends the sandbox.
-        let by = child.stop.filter(|earlier| earlier.by == StoppedBy::Request).map_or(stop.by, |earlier| earlier.by);
-        child.stop = Some(Stop { by, ..stop });
-        let (sender, ended) = oneshot::channel();
-        child.until_ended.push(sender);
-        if let Some(monitor) = &child.monitor {
+        let asked = end.stop();
+        let earlier = child.stop.filter(|earlier| earlier.by == StoppedBy::Request);
+        let stop = Stop { by: earlier.map_or(asked.by, |earlier| earlier.by), ..asked };
+        child.stop = Some(stop);
+        let ended = child.ended();
+        if let Some(reserving) = child.reserving.take() {
+            reserving.cancel();
+            let not_live = self.not_live(key);
+            return async move {
+                match ended.await {
+                    Ok(row) => Ok((*row).clone()),
+                    // It was given up before it had a row.
+                    Err(_) => not_live.await,
+                }
+            }
+            .boxed();
+        }
+        if let Some(monitor) = child.monitor.clone() {
             // The answer is the row of the end; a monitor that ends meanwhile tells it by `Down`.
-            let asked = monitor.send(ask);
+            let asked = async move {
+                match end {
+                    End::Stop(_) => monitor.send(stop).await,
+                    End::Kill => monitor.send(Kill { signal: SIGKILL }).await,
+                }
+            };
             let key = key.clone();
             ctx.spawn(asked.into_actor(self).map(move |answer, _, _| {
                 if let Ok(Err(error)) = answer {
@@ -314,8 +344,7 @@ impl Supervisor {
             ctx.cancel_future(timer);
             self.end_backoff(key, ctx);
         }
-        let (faults, key) = (self.config.faults.clone(), key.clone());
-        Box::pin(until_recorded(ended, key, stop.grace, faults).into_actor(self))
+        until_recorded(ended, key.clone(), stop.grace, self.config.faults.clone()).boxed()
     }
 
     fn end_backoff(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
@@ -336,16 +365,17 @@ impl Supervisor {
     }
 
     /// The answer for a sandbox without a child: `NotFound`, or `NotLive` with its state.
-    pub(super) fn not_live<T: 'static>(&self, key: &SandboxKey) -> Answer<T> {
-        let row = self.config.database.send(GetSandbox(key.clone()));
-        let key = key.clone();
-        let answer = async move {
-            Err(match row.await?? {
+    pub(super) fn not_live<T>(
+        &self,
+        key: &SandboxKey,
+    ) -> impl Future<Output = Result<T, SupervisorError>> + Send + use<T> {
+        let (database, key) = (self.config.database.clone(), key.clone());
+        async move {
+            Err(match database.send(GetSandbox(key.clone())).await?? {
                 Some(row) => SupervisorError::NotLive { key, status: row.state.status() },
                 None => SupervisorError::NotFound { key },
             })
-        };
-        Box::pin(answer.into_actor(self))
+        }
     }
 
     pub(super) fn refuse<T: 'static>(&self, error: SupervisorError) -> Answer<T> {

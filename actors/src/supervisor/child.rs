@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix::{Addr, SpawnHandle};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::database::SandboxRow;
 use crate::intensity::RecentFailures;
@@ -33,6 +34,8 @@ pub(super) struct Child {
     pub(super) until_released: Vec<oneshot::Sender<()>>,
     /// It has ended, and what is left of it is being removed for want of a monitor.
     pub(super) releasing: bool,
+    /// Gives up a start that is not on record yet.
+    pub(super) reserving: Option<CancellationToken>,
     /// A stop was asked for: no restart follows.
     pub(super) stop: Option<Stop>,
     /// The timer of the next attempt, in BACKOFF.
@@ -78,6 +81,21 @@ impl Child {
         has_ended && (self.releasing || self.monitor.is_some())
     }
 
+    /// Resolves with its last row; those who have stopped waiting are forgotten.
+    pub(super) fn ended(&mut self) -> oneshot::Receiver<Arc<SandboxRow>> {
+        waits_for(&mut self.until_ended)
+    }
+
+    /// Resolves with its row once it runs or has ended.
+    pub(super) fn started(&mut self) -> oneshot::Receiver<Arc<SandboxRow>> {
+        waits_for(&mut self.until_started)
+    }
+
+    /// Resolves at its next monitor, or at its end.
+    pub(super) fn hosted(&mut self) -> oneshot::Receiver<()> {
+        waits_for(&mut self.until_hosted)
+    }
+
     /// Answers those who wait for RUNNING or the end.
     pub(super) fn answer_started(&mut self) {
         if let Some(row) = &self.row {
@@ -96,4 +114,12 @@ impl Child {
             }
         }
     }
+}
+
+/// One more who waits, in the place of all who do no longer.
+fn waits_for<T>(waiting: &mut Vec<oneshot::Sender<T>>) -> oneshot::Receiver<T> {
+    waiting.retain(|sender| !sender.is_closed());
+    let (sender, told) = oneshot::channel();
+    waiting.push(sender);
+    told
 }

@@ -1,13 +1,13 @@
 //! One handler per message: requests in, ends heard.
 
 use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Handler, ResponseActFuture, WrapFuture as _};
-use futures::future::join_all;
+use futures::future::{OptionFuture, join_all};
 use nix::libc::SIGKILL;
-use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use super::actor::{Answer, Supervisor};
+use super::actor::{Answer, End, Supervisor};
 use super::child::Child;
-use super::start::reserve_row;
+use super::start::Reservation;
 use super::succession::lives;
 use super::{
     AwaitRestart, AwaitStarted, KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
@@ -17,6 +17,7 @@ use crate::counters::Counter;
 use crate::database::{GetSandbox, SandboxRow};
 use crate::faults::Place;
 use crate::hosting::DownReason;
+use crate::long_answer::LongAnswer;
 use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::start_timings::StartTimings;
@@ -24,8 +25,6 @@ use crate::state::{FailureReason, SandboxState, StoppedBy};
 
 /// How long the last events may take to be recorded when everything ends.
 const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
-/// What a kill leaves for a monitor that comes later.
-const KILLED: Stop = Stop { grace: std::time::Duration::ZERO, by: StoppedBy::Request };
 
 impl Handler<StartSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
@@ -69,26 +68,30 @@ impl Supervisor {
             Err(error) => return self.refuse(error),
         };
         let timings = StartTimings::requested();
+        let cancel = CancellationToken::new();
         let mut child = Child { open_files: driver.open_files(&spec), ..Child::with_disk(spec.disk.name.clone()) };
-        let (sender, started) = oneshot::channel();
-        child.until_started.push(sender);
+        child.reserving = Some(cancel.clone());
+        let started = child.started();
         self.children.insert(key.clone(), child);
-        let row = reserve_row(
-            self.config.database.clone(),
-            self.config.state_dir.clone(),
+        let reservation = Reservation {
+            database: self.config.database.clone(),
             spec,
-            driver.clone(),
-            self.config.supervisor_pid,
-            self.boot_id.clone(),
-            timings.clone(),
-        );
+            driver: driver.clone(),
+            supervisor_pid: self.config.supervisor_pid,
+            boot_id: self.boot_id.clone(),
+            timings: timings.clone(),
+            cancel,
+        };
         let room = self.disk_room();
         let row = async move {
             room.await?;
-            row.await
+            reservation.row().await
         };
         let hosted = row.into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
+                if let Some(child) = this.children.get_mut(&key) {
+                    child.reserving = None;
+                }
                 this.config.faults.well(&Place::StateDir);
                 this.config.timings.begin(&key, timings);
                 this.host_child(row, driver, StartMode::Launch, ctx);
@@ -107,45 +110,43 @@ impl Supervisor {
 }
 
 impl Handler<AwaitStarted> for Supervisor {
-    type Result = Answer<SandboxRow>;
+    type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
 
     fn handle(&mut self, AwaitStarted { key }: AwaitStarted, _: &mut Self::Context) -> Self::Result {
         let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) else {
-            return self.not_live(&key);
+            return LongAnswer::of(self.not_live(&key));
         };
-        let (sender, started) = oneshot::channel();
-        child.until_started.push(sender);
+        let started = child.started();
         if child.row.as_ref().is_some_and(|row| !matches!(row.state, SandboxState::Created | SandboxState::Starting)) {
             child.answer_started();
         }
-        let row = async move { started.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
-        Box::pin(row.into_actor(self))
+        LongAnswer::when(started, |row| Ok((*row).clone()))
     }
 }
 
 impl Handler<StopSandbox> for Supervisor {
-    type Result = Answer<SandboxRow>;
+    type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
 
     fn handle(&mut self, StopSandbox { key, grace }: StopSandbox, ctx: &mut Self::Context) -> Self::Result {
         let stop = Stop { grace, by: StoppedBy::Request };
-        self.end_child(&key, stop, stop, ctx)
+        LongAnswer::of(self.end_child(&key, End::Stop(stop), ctx))
     }
 }
 
 impl Handler<KillSandbox> for Supervisor {
-    type Result = Answer<SandboxRow>;
+    type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
 
     fn handle(&mut self, KillSandbox { key, signal }: KillSandbox, ctx: &mut Self::Context) -> Self::Result {
         if signal == SIGKILL {
-            return self.end_child(&key, KILLED, Kill { signal }, ctx);
+            return LongAnswer::of(self.end_child(&key, End::Kill, ctx));
         }
-        let Some(child) = self.children.get(&key) else { return self.not_live(&key) };
-        let (Some(monitor), Some(row)) = (child.monitor.clone(), child.row.clone()) else { return self.not_live(&key) };
-        let sent = async move {
+        let child = self.children.get(&key).filter(|child| !child.removing);
+        let hosted = child.and_then(|child| child.monitor.clone().zip(child.row.clone()));
+        let Some((monitor, row)) = hosted else { return LongAnswer::of(self.not_live(&key)) };
+        LongAnswer::of(async move {
             monitor.send(Kill { signal }).await??;
             Ok((*row).clone())
-        };
-        Box::pin(sent.into_actor(self))
+        })
     }
 }
 
@@ -161,7 +162,7 @@ impl Handler<RemoveSandbox> for Supervisor {
                 return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
             }
             let again = ctx.address();
-            let killed = self.end_child(&key, KILLED, Kill { signal: SIGKILL }, ctx);
+            let killed = self.end_child(&key, End::Kill, ctx).into_actor(self);
             return Box::pin(killed.then(move |killed, this, _| {
                 let removed = async move {
                     killed?;
@@ -191,17 +192,21 @@ impl Handler<RemoveSandbox> for Supervisor {
 }
 
 impl Handler<WaitSandbox> for Supervisor {
-    type Result = Answer<SandboxRow>;
+    type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
 
     fn handle(&mut self, WaitSandbox { key }: WaitSandbox, _: &mut Self::Context) -> Self::Result {
         if let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) {
-            let (sender, ended) = oneshot::channel();
-            child.until_ended.push(sender);
-            let row = async move { ended.await.map(|row| (*row).clone()).map_err(|_| SupervisorError::Gone) };
-            return Box::pin(row.into_actor(self));
+            return LongAnswer::when(child.ended(), |row| Ok((*row).clone()));
         }
         let row = self.config.database.send(GetSandbox(key.clone()));
-        Box::pin(async move { row.await??.ok_or(SupervisorError::NotFound { key }) }.into_actor(self))
+        let is_leaving = self.shutting_down.is_some();
+        LongAnswer::of(async move {
+            match row.await??.ok_or(SupervisorError::NotFound { key })? {
+                // The next orchestrator's to wait for.
+                row if is_leaving && !row.state.is_ended() => Err(SupervisorError::ShuttingDown),
+                row => Ok(row),
+            }
+        })
     }
 }
 
@@ -210,14 +215,10 @@ impl Handler<OpenChannels> for Supervisor {
 
     fn handle(&mut self, OpenChannels { key }: OpenChannels, _: &mut Self::Context) -> Self::Result {
         // Between two monitors of one microVM, the second one is waited for.
-        let (hosted, until_hosted) = oneshot::channel();
-        if let Some(child) = self.children.get_mut(&key)
-            && child.row.as_ref().is_some_and(|row| row.state.is_live())
-            && !lives(child.monitor.as_ref())
-        {
-            child.until_hosted.push(hosted);
-        }
-        let hosted = async move { until_hosted.await.is_ok() }.into_actor(self);
+        let child = self.children.get_mut(&key).filter(|child| {
+            child.row.as_ref().is_some_and(|row| row.state.is_live()) && !lives(child.monitor.as_ref())
+        });
+        let hosted = OptionFuture::from(child.map(Child::hosted)).into_actor(self);
         let monitor = hosted.map(move |_, this, _| this.children.get(&key).and_then(|child| child.monitor.clone()));
         let channels = |monitor: Option<Addr<Monitor>>| async move {
             let Some(monitor) = monitor else { return Ok(None) };
@@ -229,25 +230,23 @@ impl Handler<OpenChannels> for Supervisor {
 }
 
 impl Handler<AwaitRestart> for Supervisor {
-    type Result = Answer<Option<u64>>;
+    type Result = LongAnswer<Result<Option<u64>, SupervisorError>>;
 
     fn handle(&mut self, AwaitRestart { key, after }: AwaitRestart, ctx: &mut Self::Context) -> Self::Result {
         let Some(child) = self.children.get_mut(&key).filter(|child| !child.removing) else {
-            return Box::pin(async { Ok(None) }.into_actor(self));
+            return LongAnswer::of(async { Ok(None) });
         };
         let generation = child.row.as_ref().filter(|_| child.monitor.is_some()).map(|row| row.generation);
         if let Some(generation) = generation.filter(|generation| *generation > after) {
-            return Box::pin(async move { Ok(Some(generation)) }.into_actor(self));
+            return LongAnswer::of(async move { Ok(Some(generation)) });
         }
         // The end of the child drops the sender.
-        let (sender, next) = oneshot::channel();
-        child.until_hosted.push(sender);
-        let supervisor = ctx.address();
-        let again = async move {
+        let next = child.hosted();
+        let supervisor = self.itself(ctx);
+        LongAnswer::of(async move {
             let _ = next.await;
             supervisor.send(AwaitRestart { key, after }).await?
-        };
-        Box::pin(again.into_actor(self))
+        })
     }
 }
 
@@ -272,16 +271,14 @@ impl Handler<Shutdown> for Supervisor {
                 let Some(child) = self.children.get_mut(&key) else { continue };
                 if let Some(monitor) = &child.monitor {
                     monitor.do_send(Abandon);
-                    let (sender, receiver) = oneshot::channel();
-                    child.until_ended.push(sender);
-                    ended.push(receiver);
+                    ended.push(child.ended());
                 }
             }
             let ended = async move { drop(join_all(ended).await) };
             return Box::pin(ended.into_actor(self).then(|(), this, _| this.flush_events(Vec::new())));
         };
         let stop = Stop { grace, by: StoppedBy::Shutdown };
-        let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, stop, stop, ctx)).collect();
+        let ends: Vec<_> = keys.iter().map(|key| self.end_child(key, End::Stop(stop), ctx).into_actor(self)).collect();
         let nobody = Box::pin(actix::fut::ready(Vec::new())) as ResponseActFuture<Self, Vec<SandboxKey>>;
         let all = ends.into_iter().fold(nobody, |all, end| {
             Box::pin(all.then(|mut unrecorded, _, _| {

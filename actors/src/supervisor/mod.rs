@@ -145,6 +145,12 @@ pub enum SupervisorError {
         /// The faults of the moment.
         faults: String,
     },
+    /// Its end was asked for before it was on record; nothing was changed.
+    #[error("the start of sandbox {key} was given up: its end was asked for")]
+    GivenUp {
+        /// Which.
+        key: SandboxKey,
+    },
     /// An actor that the request needs is gone.
     #[error("an internal part has ended; look into the daemon's log")]
     Gone,

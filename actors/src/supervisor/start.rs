@@ -15,7 +15,9 @@ use super::disks;
 use super::succession::lives;
 use crate::actor_ref::ActorRef;
 use crate::counters::Counter;
-use crate::database::{Database, DatabaseError, Flush, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox};
+use crate::database::{
+    BeginStart, Database, DatabaseError, Flush, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox,
+};
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::faults::Faults;
 use crate::hosting::{DownReason, host_on};
@@ -24,7 +26,6 @@ use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode};
 use crate::spec::{SandboxKey, SandboxSpec, SpecError};
 use crate::start_timings::{StartStep, StartTimings};
 use crate::state::{Event, ExitStatus, FailureReason};
-use crate::state_dir::StateDir;
 use crate::transition::advance;
 
 /// How long an orphaned VMM may take to end after SIGKILL.
@@ -87,36 +88,47 @@ fn flush(database: &ActorRef<Database>) -> impl Future<Output = Result<Result<()
     database.send(Flush)
 }
 
-/// The row of a sandbox that is about to be started, durable and STARTING.
-pub(super) async fn reserve_row(
-    database: ActorRef<Database>,
-    dir: StateDir,
-    spec: SandboxSpec,
-    driver: Arc<dyn Driver>,
-    supervisor_pid: u32,
-    boot_id: Option<String>,
-    timings: StartTimings,
-) -> Result<SandboxRow, SupervisorError> {
-    let mut spec = spec;
-    let checked = tokio::task::spawn_blocking(move || {
-        spec.check()?;
-        // Recorded with the rest: a restart listens at the same ones.
-        spec.choose_free_ports()?;
-        Ok::<_, SpecError>(spec)
-    });
-    let spec = checked.await.map_err(|_| SupervisorError::Gone)??;
-    driver.check(Arc::new(spec.clone())).await?;
-    timings.mark(StartStep::Checked);
-    let mut row = database.send(UpsertSandbox { spec, supervisor_pid }).await??;
-    // What an earlier run of this name wrote goes; a restart by the policy keeps it.
-    let key = row.spec.key.clone();
-    tokio::task::spawn_blocking(move || disks::remove_own(&dir, &key)).await.map_err(|_| SupervisorError::Gone)??;
-    row.driver = Some(driver.name().to_owned());
-    row.supervisor_pid = supervisor_pid;
-    row.boot_id = boot_id;
-    let row = record(&database, &row, Event::StartRequested).await?;
-    timings.mark(StartStep::Recorded);
-    Ok(row)
+/// What a start needs before it has a row.
+pub(super) struct Reservation {
+    pub(super) database: ActorRef<Database>,
+    pub(super) spec: SandboxSpec,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) supervisor_pid: u32,
+    pub(super) boot_id: Option<String>,
+    pub(super) timings: StartTimings,
+    /// Cancelled when its end is asked for before it has a row.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Reservation {
+    /// The row of a sandbox that is about to be started, durable and STARTING. An earlier one of its name is as it
+    /// was until then.
+    pub(super) async fn row(self) -> Result<SandboxRow, SupervisorError> {
+        let Self { database, mut spec, driver, supervisor_pid, boot_id, timings, cancel } = self;
+        let key = spec.key.clone();
+        let checked = async {
+            let checked = tokio::task::spawn_blocking(move || {
+                spec.check()?;
+                // Recorded with the rest: a restart listens at the same ones.
+                spec.choose_free_ports()?;
+                Ok::<_, SpecError>(spec)
+            });
+            let spec = checked.await.map_err(|_| SupervisorError::Gone)??;
+            // May read and unpack a whole kernel.
+            driver.check(Arc::new(spec.clone())).await?;
+            Ok::<_, SupervisorError>(spec)
+        };
+        let spec = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(SupervisorError::GivenUp { key }),
+            spec = checked => spec?,
+        };
+        timings.mark(StartStep::Checked);
+        let sandbox = UpsertSandbox { spec, supervisor_pid };
+        let row = database.send(BeginStart { sandbox, driver: driver.name().to_owned(), boot_id }).await??;
+        timings.mark(StartStep::Recorded);
+        Ok(row)
+    }
 }
 
 impl Supervisor {
@@ -157,8 +169,9 @@ impl Supervisor {
             let (sandbox, faults) = (Some(key.clone()), faults.clone());
             let timings = launch.timings.clone();
             let open_logs = self.open_logs.clone();
-            let config =
-                LogConfig { open_logs, sandbox, faults, timings, ..LogConfig::new(log_path, row.spec.log, generation) };
+            let begins_generation = mode == StartMode::Launch;
+            let config = LogConfig::new(log_path, row.spec.log, generation);
+            let config = LogConfig { open_logs, sandbox, faults, timings, begins_generation, ..config };
             let lost = LogLost { key: key.clone(), generation };
             let supervisor = supervisor.clone();
             let on_down = move |reason| {
@@ -178,6 +191,7 @@ impl Supervisor {
             log: log.clone(),
             database: self.config.database.clone(),
             faults,
+            stale_disk: (row.restarts == 0).then(|| self.config.state_dir.sandbox_disk(&key)),
             released: released.clone(),
             on_change: Arc::new(move |changed| listener.tell(changed)),
         };
@@ -316,8 +330,15 @@ impl Supervisor {
         let key = key.clone();
         let timings = StartTimings::requested();
         self.config.timings.begin(&key, timings.clone());
+        // Nothing ran since this start was asked for: whatever disk there is, is of an earlier one.
+        let stale = (row.restarts == 0 && row.started_at.is_none()).then(|| self.config.state_dir.clone());
         let start = async move {
             let driver = driver?;
+            if let Some(dir) = stale {
+                let of = row.spec.key.clone();
+                let removed = tokio::task::spawn_blocking(move || disks::remove_own(&dir, &of)).await;
+                removed.map_err(|_| SupervisorError::Gone)??;
+            }
             let row = record(&database, &row, Event::StartRequested).await?;
             timings.mark(StartStep::Recorded);
             Ok::<_, SupervisorError>((row, driver))

@@ -184,6 +184,26 @@ impl WaitedVmm {
         spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, signal)))
     }
 
+    /// Kills the VMM process of a runtime directory, known by its records alone: for a host that lacks what it takes
+    /// to watch it. Blocks for a few small files; fine where there is none.
+    ///
+    /// # Errors
+    /// What the kernel said, or a damaged record.
+    pub fn kill(runtime_dir: &Path) -> Result<(), WaiterError> {
+        let watching = |source| WaiterError::Process { role: VMM_ROLE.to_owned(), source };
+        let record = spare_descriptors::with(|| match runtime_dir::read_processes(runtime_dir) {
+            Err(WaiterError::File { source, .. }) => Err(source),
+            read => Ok(read),
+        });
+        let Some(record) = record.map_err(watching)?? else { return Ok(()) };
+        let vmm = runtime_dir::identities(&record).find(|(role, _)| *role == VMM_ROLE);
+        let Some((_, vmm)) = vmm else { return Ok(()) };
+        let killed = spare_descriptors::with(|| {
+            pidfd::open(&vmm)?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, nix::libc::SIGKILL))
+        });
+        killed.map_err(watching)
+    }
+
     /// Resolves when the VMM has ended and that is on record; at once if it did before. To be awaited
     /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
     pub async fn ended(&self) -> WaitedEnd {

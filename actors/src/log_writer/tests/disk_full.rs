@@ -45,7 +45,12 @@ fn bytes_wait_in_the_pipe_until_there_is_room() {
         let bytes = pattern(1, 900_000);
         let mut pipe = attach(&writer, OutputStream::Stdout).await;
         pipe.write_all(&bytes[..1000]).unwrap();
-        ask(&writer, AwaitBytes { stdout: 1000, stderr: 0, idle_limit: DEADLINE }).await.unwrap();
+        ask(
+            &writer,
+            AwaitBytes { stdout: 1000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
+        )
+        .await
+        .unwrap();
         let ballast_file = ballast(place.dir.path(), 40_960);
         let copy = bytes.clone();
         let thread = std::thread::spawn(move || write_in_pieces(pipe, &copy[1000..200_000], &[100, 5000]));
@@ -53,12 +58,26 @@ fn bytes_wait_in_the_pipe_until_there_is_room() {
         assert!(failure.message.contains("No space left"), "{}", failure.message);
         assert_eq!(failure.lost_bytes, 0);
         // Nobody is told that bytes are missing which only wait for room.
-        let stuck = ask(&writer, AwaitBytes { stdout: 200_000, stderr: 0, idle_limit: Duration::from_millis(50) });
+        let stuck = ask(
+            &writer,
+            AwaitBytes {
+                stdout: 200_000,
+                stderr: 0,
+                missing_max: u64::MAX,
+                limit: DEADLINE,
+                idle_limit: Duration::from_millis(50),
+            },
+        );
         assert!(tokio::time::timeout(Duration::from_millis(500), stuck).await.is_err());
         let refused = write(&writer, OutputStream::Stderr, &pattern(9, 30_000)).await;
         assert!(matches!(refused, Err(LogError::File { .. })), "{refused:?}");
         fs::remove_file(ballast_file).unwrap();
-        let totals = ask(&writer, AwaitBytes { stdout: 200_000, stderr: 0, idle_limit: DEADLINE }).await.unwrap();
+        let totals = ask(
+            &writer,
+            AwaitBytes { stdout: 200_000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
+        )
+        .await
+        .unwrap();
         assert_eq!(totals.position, 200_000, "the refused chunk left nothing");
         thread.join().unwrap();
         ask(&writer, Close).await.unwrap();

@@ -1,0 +1,106 @@
+//! How a monitor comes to its microVM: made, or found again. Commands are heard meanwhile.
+//!
+//! ```text
+//!   launch ─────────────▶ microVM            stop, kill: the launch is cancelled, its sandbox STOPPED
+//!   look for it ────────▶ microVM            stop, kill: carried out as soon as it is found
+//!     ↻ the host lacks something for the moment  kill, end of a grace: by its records alone
+//!     └ nothing is left ▶ FAILED (lost)
+//! ```
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::libc::SIGTERM;
+
+use super::StartMode;
+use super::life::{Interrupted, Life};
+use crate::counters::Counter;
+use crate::driver::{Driver, DriverError, Launch, Vmm};
+use crate::faults::{Fault, Faults, Place};
+use crate::reading::off_this_thread;
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+
+/// Pause before a microVM is looked for again that could not be found for lack of something.
+const ADOPT_PAUSE: Duration = Duration::from_secs(1);
+
+impl Life {
+    /// Makes the microVM or finds it.
+    pub(super) async fn make(&mut self) -> Result<Vmm, DriverError> {
+        let (mode, is_starting) = (self.config.mode, self.config.row.state == SandboxState::Starting);
+        let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
+        let faults = self.config.faults.clone();
+        let stale_disk = self.config.stale_disk.take();
+        let making = async move {
+            match mode {
+                StartMode::Launch => make_anew(&*driver, launch, stale_disk).await,
+                StartMode::Adopt => adopt(&*driver, &launch, &faults).await,
+                StartMode::Resume => match adopt(&*driver, &launch, &faults).await {
+                    // A microVM that ran would have left its waiter.
+                    Err(DriverError::Gone) if is_starting => make_anew(&*driver, launch, stale_disk).await,
+                    found => found,
+                },
+            }
+        };
+        self.meanwhile(making).await
+    }
+
+    /// Nothing to watch: the start failed or was given up, or nothing is left of an earlier microVM.
+    pub(super) async fn end_without_vmm(&mut self, error: &DriverError) -> Result<(), Interrupted> {
+        let is_new = self.config.mode != StartMode::Adopt && self.config.row.state == SandboxState::Starting;
+        self.record_asked().await?;
+        if !is_new {
+            let reason = match error {
+                DriverError::Gone => FailureReason::Lost,
+                error => FailureReason::Internal { message: error.chain() },
+            };
+            self.close_log().await?;
+            self.apply(Event::Faulted(reason)).await?;
+            return self.apply(Event::VmmExited(ExitStatus::Unknown)).await;
+        }
+        self.close_log().await?;
+        // Asked while the log was being closed.
+        self.record_asked().await?;
+        if self.config.row.state == SandboxState::Starting {
+            self.config.faults.count(Counter::StartFailures);
+            if let Some(fault) = Fault::of_lack(error) {
+                self.config.faults.met(Place::Start, fault, &error.chain());
+            }
+            self.apply(Event::SpawnFailed(FailureReason::SpawnFailed { message: error.chain() })).await?;
+        } else {
+            tracing::info!(sandbox = %self.config.row.spec.key, %error, "its end was asked for before it had a microVM");
+            // As for a guest that was told to stop before it executed the workload.
+            self.apply(Event::VmmExited(ExitStatus::Signal(SIGTERM))).await?;
+        }
+        self.config.released.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+async fn make_anew(driver: &dyn Driver, launch: Launch, stale_disk: Option<PathBuf>) -> Result<Vmm, DriverError> {
+    if let Some(disk) = stale_disk {
+        let removed = off_this_thread(move || match std::fs::remove_file(disk) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        let failed = |source| DriverError::Launch { step: "removing the disk of an earlier run".to_owned(), source };
+        removed.await.map_err(|cut_off| failed(cut_off.into()))?.map_err(|source| failed(source.into()))?;
+    }
+    driver.launch(launch).await
+}
+
+/// Finds the microVM. It runs, so what the host lacks for the moment is waited for.
+async fn adopt(driver: &dyn Driver, launch: &Launch, faults: &Faults) -> Result<Vmm, DriverError> {
+    let place = Place::Adoption(launch.runtime_dir.clone());
+    loop {
+        let found = driver.adopt(launch.clone()).await;
+        let lack = found.as_ref().err().and_then(|error| Fault::of_lack(error).zip(Some(error.chain())));
+        let Some((fault, message)) = lack else {
+            faults.well(&place);
+            return found;
+        };
+        faults.met(place.clone(), fault, &message);
+        tokio::time::sleep(ADOPT_PAUSE).await;
+    }
+}
