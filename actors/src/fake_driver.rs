@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ pub struct FakeDriver {
     hinder: Arc<Mutex<Option<Errno>>>,
     holds_releases: Arc<AtomicBool>,
     holds_launches: Arc<AtomicBool>,
+    launches_held: Arc<AtomicUsize>,
     holds_checks: Arc<AtomicBool>,
 }
 
@@ -124,6 +125,7 @@ impl FakeDriver {
             hinder: Arc::default(),
             holds_releases: Arc::default(),
             holds_launches: Arc::default(),
+            launches_held: Arc::default(),
             holds_checks: Arc::default(),
         };
         (driver, arrivals)
@@ -147,6 +149,11 @@ impl FakeDriver {
     /// From now on a launch goes on until it is cancelled (false: it is quick).
     pub fn hold_launches(&self, hold: bool) {
         self.holds_launches.store(hold, Ordering::SeqCst);
+    }
+
+    /// How many launches have been held so far.
+    pub fn launches_held(&self) -> usize {
+        self.launches_held.load(Ordering::SeqCst)
     }
 
     /// From now on a check of a specification never ends (false: it is quick).
@@ -231,6 +238,7 @@ impl Driver for FakeDriver {
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         if self.holds_launches.load(Ordering::SeqCst) {
+            self.launches_held.fetch_add(1, Ordering::SeqCst);
             return async move {
                 launch.cancel.cancelled().await;
                 Err(DriverError::Cancelled)

@@ -250,7 +250,16 @@ impl Step {
                 }
             }
             Self::Upsert(asked) => asked.done = Some(alone(queries::upsert(connection, &asked.what).await)?),
-            Self::Begin(asked) => asked.done = Some(alone(queries::begin_start(connection, &asked.what).await)?),
+            Self::Begin(asked) => {
+                // Two rows, both or neither, whatever else is in the transaction.
+                execute(connection, "SAVEPOINT start", "beginning to write a start").await?;
+                let begun = alone(queries::begin_start(connection, &asked.what).await)?;
+                if begun.is_err() {
+                    execute(connection, "ROLLBACK TO start", "taking back a start").await?;
+                }
+                execute(connection, "RELEASE start", "writing a start").await?;
+                asked.done = Some(begun);
+            }
             Self::Remove(asked) => asked.done = Some(alone(queries::remove(connection, asked.what).await)?),
             Self::Health(all) => {
                 for health in all {

@@ -75,7 +75,9 @@ impl Handler<GetSandbox> for Database {
         let row = self.read(|pool| async move { queries::get(&pool, &key).await });
         Box::pin(row.map(|row, this, _| {
             let mut row = row?;
-            row.iter_mut().for_each(|row| this.latest_health.apply(row));
+            if let Some(row) = &mut row {
+                this.latest_health.apply(row);
+            }
             Ok(row)
         }))
     }
@@ -88,7 +90,9 @@ impl Handler<ListSandboxes> for Database {
         let rows = self.read(|pool| async move { queries::list(&pool).await });
         Box::pin(rows.map(|rows, this, _| {
             let mut rows = rows?;
-            rows.iter_mut().for_each(|row| this.latest_health.apply(row));
+            for row in &mut rows {
+                this.latest_health.apply(row);
+            }
             Ok(rows)
         }))
     }

@@ -1,8 +1,10 @@
 //! The database actor with real files.
 
 mod events;
+mod projection;
 #[cfg(feature = "testing")]
 mod takeover;
+mod trouble;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -387,14 +387,13 @@ impl Handler<AwaitBytes> for LogWriter {
                     return Ok(totals);
                 }
                 // A full disk is no silence: the bytes are there and have to wait.
-                let changed = match stuck {
-                    true => Ok(published.changed().await),
-                    false => {
-                        let begun = tokio::time::Instant::now();
-                        let changed = tokio::time::timeout(wanted.idle_limit.min(left), published.changed()).await;
-                        left = left.saturating_sub(begun.elapsed());
-                        changed
-                    }
+                let begun = tokio::time::Instant::now();
+                let changed = if stuck {
+                    Ok(published.changed().await)
+                } else {
+                    let changed = tokio::time::timeout(wanted.idle_limit.min(left), published.changed()).await;
+                    left = left.saturating_sub(begun.elapsed());
+                    changed
                 };
                 match changed {
                     Ok(Ok(())) => {}

@@ -19,7 +19,7 @@ const TERM_TO_KILL: Duration = Duration::from_secs(2);
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last output of a workload that has ended may take to be on file. What is on its way then, 16 MiB
 /// at most, takes a slow disk some seconds. A full disk alone is waited for longer, until an end is asked for.
-pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,24 +152,43 @@ mod tests {
     fn a_reported_end_puts_a_stop_off_once_and_takes_nothing_back() {
         let start = Instant::now();
         let after = |secs| start + Duration::from_secs(secs);
+        let moment = Duration::from_millis(1);
         let mut deadlines = Deadlines::default();
         deadlines.limit_run_time(after(100));
         deadlines.stop_asked(start, Duration::from_secs(10));
         deadlines.workload_ended(after(9));
-        assert_eq!(deadlines.take_due(after(38)), None, "its output may take 30 s");
-        assert_eq!(deadlines.take_due(after(39)), Some(Due::TerminateVmm));
-        assert_eq!(deadlines.take_due(after(41)), Some(Due::KillVmm));
+        let drained_by = after(9) + DRAIN_LIMIT;
+        assert_eq!(deadlines.take_due(drained_by - moment), None, "its output has its time");
+        assert_eq!(deadlines.take_due(drained_by), Some(Due::TerminateVmm));
+        assert_eq!(deadlines.take_due(drained_by + TERM_TO_KILL), Some(Due::KillVmm));
+
+        // A SIGTERM that has been sent is followed by SIGKILL all the same.
+        let mut deadlines = Deadlines::default();
+        deadlines.stop_asked(start, Duration::ZERO);
+        assert_eq!(deadlines.take_due(start), Some(Due::TerminateVmm));
+        deadlines.workload_ended(after(1));
+        assert_eq!(deadlines.take_due(after(2)), Some(Due::KillVmm));
 
         let mut deadlines = Deadlines::default();
-        deadlines.limit_run_time(after(5));
+        deadlines.limit_run_time(start + DRAIN_LIMIT / 2);
         deadlines.workload_ended(start);
-        assert_eq!(deadlines.take_due(after(5)), Some(Due::TimeLimit), "the limit stays");
-        deadlines.stop_asked(after(5), Duration::ZERO);
+        assert_eq!(deadlines.take_due(start + DRAIN_LIMIT / 2), Some(Due::TimeLimit), "the limit stays");
+        deadlines.stop_asked(start + DRAIN_LIMIT / 2, Duration::ZERO);
         assert_eq!(deadlines.next(), Some(start + DRAIN_LIMIT));
-        deadlines.stop_asked(after(6), Duration::from_secs(120));
-        assert_eq!(deadlines.next(), Some(start + DRAIN_LIMIT));
-        deadlines.exit_acknowledged(after(7));
-        assert_eq!(deadlines.take_due(after(17)), Some(Due::KillVmm));
+        deadlines.stop_asked(start + DRAIN_LIMIT / 2, Duration::from_mins(2));
+        assert_eq!(deadlines.next(), Some(start + DRAIN_LIMIT), "a later plan changes nothing");
+    }
+
+    #[test]
+    fn a_power_off_that_does_not_come_is_a_kill_and_no_later_than_planned() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.exit_acknowledged(start);
+        assert_eq!(deadlines.take_due(start + POWER_OFF_LIMIT), Some(Due::KillVmm));
+        let mut deadlines = Deadlines::default();
+        deadlines.stop_asked(start, Duration::from_secs(1));
+        deadlines.exit_acknowledged(start);
+        assert_eq!(deadlines.take_due(start + Duration::from_secs(1)), Some(Due::TerminateVmm));
     }
 
     #[test]

@@ -406,7 +406,10 @@ impl Life {
                     self.deadlines.stop_asked(Instant::now(), TIME_LIMIT_GRACE);
                 }
                 // Its guest says so once more, and powers off; one that says otherwise is ended.
-                SandboxState::Stopping { exit: Some(_), .. } => self.deadlines.workload_ended(Instant::now()),
+                SandboxState::Stopping { exit: Some(_), .. } => {
+                    self.deadlines.workload_ended(Instant::now());
+                    self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
+                }
                 _ => {}
             }
             return;

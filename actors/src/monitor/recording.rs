@@ -257,15 +257,13 @@ impl Life {
             Some(Due::KillVmm) => SIGKILL,
             Some(Due::TimeLimit) | None => return,
         };
-        match self.vmm() {
-            Some(process) => self.signal_vmm(&*process, signal),
-            // It lives and cannot be found for lack of something: known by its records, it can be killed all the same.
-            None => {
-                let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
-                let killed = off_this_thread(move || driver.kill(&launch));
-                self.killing = Some(Box::pin(async move { killed.await.unwrap_or(()) }));
-            }
+        if let Some(process) = self.vmm() {
+            return self.signal_vmm(&*process, signal);
         }
+        // It lives and cannot be found for lack of something: known by its records, it can be killed all the same.
+        let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
+        let killed = off_this_thread(move || driver.kill(&launch));
+        self.killing = Some(Box::pin(async move { killed.await.unwrap_or(()) }));
     }
 
     async fn carry_out_and_tell(&mut self) {

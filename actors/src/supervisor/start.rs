@@ -171,7 +171,7 @@ impl Supervisor {
             let open_logs = self.open_logs.clone();
             let begins_generation = mode == StartMode::Launch;
             let config = LogConfig::new(log_path, row.spec.log, generation);
-            let config = LogConfig { open_logs, sandbox, faults, timings, begins_generation, ..config };
+            let config = LogConfig { begins_generation, open_logs, sandbox, faults, timings, ..config };
             let lost = LogLost { key: key.clone(), generation };
             let supervisor = supervisor.clone();
             let on_down = move |reason| {

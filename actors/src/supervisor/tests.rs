@@ -1,5 +1,6 @@
 //! Supervisor and monitors with the fake driver, a real database and real logs.
 
+mod ends;
 mod health;
 mod lingering;
 #[cfg(feature = "testing")]
@@ -128,11 +129,45 @@ impl Stage {
         sqlx::query(sql).execute(&pool).await.unwrap();
     }
 
+    /// Another program takes the lock for writing.
+    async fn lock_database(&self) -> Lock {
+        let path = self.dir.path().join("sandpen.db");
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
+        Lock(connection)
+    }
+
     fn end(self) {
         for arbiter in self.arbiters {
             arbiter.stop();
             arbiter.join().unwrap();
         }
+    }
+}
+
+struct Lock(sqlx::pool::PoolConnection<sqlx::Sqlite>);
+
+impl Lock {
+    async fn release(mut self) {
+        sqlx::query("ROLLBACK").execute(&mut *self.0).await.unwrap();
+    }
+}
+
+/// How many wait for something of a sandbox.
+#[derive(actix::Message)]
+#[rtype(result = "usize")]
+struct CountWaiting(SandboxKey);
+
+impl Handler<CountWaiting> for Supervisor {
+    type Result = usize;
+
+    fn handle(&mut self, CountWaiting(key): CountWaiting, _: &mut Self::Context) -> usize {
+        self.children.get_mut(&key).map_or(0, |child| {
+            // One more who waits takes the place of those who left.
+            drop((child.ended(), child.hosted()));
+            child.until_ended.len() + child.until_hosted.len() - 1
+        })
     }
 }
 

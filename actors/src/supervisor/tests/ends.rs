@@ -1,0 +1,320 @@
+//! What must end ends, whatever the guest says, the database does or the host lacks; and nobody who asked for it
+//! is forgotten.
+
+use super::*;
+use crate::spec::RestartPolicy;
+use crate::state::StoppedBy;
+
+fn report(stdout: u64) -> VmmEvent {
+    VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: Some(stdout), stderr_bytes: Some(0) }
+}
+
+fn stop(stage: &Stage, name: &str, grace: Duration) -> actix::prelude::Request<Supervisor, StopSandbox> {
+    stage.supervisor.send(StopSandbox { key: key(name), grace })
+}
+
+/// Signals to the VMM until the one that is waited for.
+async fn until_signalled(vmm: &mut FakeVmm, signal: i32) {
+    while soon(vmm.next_asked()).await != Some(Asked::SignalVmm(signal)) {}
+}
+
+#[test]
+fn bytes_that_cannot_exist_are_a_broken_protocol_at_once() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        assert!(vmm.tell(report(u64::MAX)).await);
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalVmm(9)));
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
+        let SandboxState::Failed { reason: FailureReason::ProtocolBroken { message }, exit: None } =
+            stage.wait("a").await.state
+        else {
+            panic!("{:?}", stage.row("a").await.state)
+        };
+        assert!(message.contains("bytes of stdout were reported that never came"), "{message}");
+        stage.end();
+    });
+}
+
+/// What it says may be true, and a byte comes now and then: it has one drain, and no more.
+#[test]
+fn a_guest_that_trickles_what_it_reported_ends_within_one_drain() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        assert!(vmm.tell(report(1 << 20)).await);
+        let acknowledged = loop {
+            vmm.write(OutputStream::Stdout, b".").unwrap();
+            if let Ok(asked) = tokio::time::timeout(Duration::from_millis(100), vmm.next_asked()).await {
+                break asked;
+            }
+        };
+        assert_eq!(acknowledged, Some(Asked::AcknowledgeExit));
+        // It does not power off.
+        until_signalled(&mut vmm, 9).await;
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        stage.end();
+    });
+}
+
+#[test]
+fn a_stop_that_meets_a_forged_report_is_carried_out_all_the_same() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        let stopped = tokio::task::spawn_local(stop(&stage, "a", Duration::from_millis(100)));
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)));
+        assert!(vmm.tell(report(1000)).await);
+        let trickle = async {
+            loop {
+                vmm.write(OutputStream::Stdout, b".").unwrap();
+                if let Ok(Some(Asked::SignalVmm(15))) =
+                    tokio::time::timeout(Duration::from_millis(100), vmm.next_asked()).await
+                {
+                    break;
+                }
+            }
+        };
+        soon(trickle).await;
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(15))).await);
+        let row = soon(stopped).await.unwrap().unwrap().unwrap();
+        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        stage.end();
+    });
+}
+
+/// The output of an honest workload that ends in its grace is not cut by the end of that grace.
+#[test]
+fn an_output_that_takes_longer_than_the_grace_arrives() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        let stopped = tokio::task::spawn_local(stop(&stage, "a", Duration::from_millis(300)));
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)));
+        assert!(vmm.tell(report(6)).await);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        vmm.write(OutputStream::Stdout, b"last\n\n").unwrap();
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit), "no signal came before");
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
+        let row = soon(stopped).await.unwrap().unwrap().unwrap();
+        assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        stage.end();
+    });
+}
+
+#[test]
+fn an_adopted_guest_that_has_ended_and_says_it_runs_is_ended() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        assert!(vmm.tell(report(0)).await);
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
+        // Its monitor is lost; the next one finds STOPPING with an exit.
+        vmm.hang_up();
+        while soon(vmm.next_asked()).await != Some(Asked::Adopted) {}
+        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+        until_signalled(&mut vmm, 15).await;
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(15))).await);
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        stage.end();
+    });
+}
+
+#[test]
+fn a_start_that_takes_long_is_given_up_by_a_stop_and_by_a_kill() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        stage.driver.hold_launches(true);
+        for (held, (name, kills)) in [("a", false), ("b", true)].into_iter().enumerate() {
+            let mut spec = stage.spec(name);
+            spec.restart = RestartPolicy::Always;
+            let start = tokio::task::spawn_local(stage.start(spec));
+            while stage.driver.launches_held() == held {
+                tokio::task::yield_now().await;
+            }
+            let row = match kills {
+                true => soon(stage.supervisor.send(KillSandbox { key: key(name), signal: 9 })).await,
+                false => soon(stop(&stage, name, Duration::from_hours(1))).await,
+            };
+            let row = row.unwrap().unwrap();
+            let signal = if kills { 9 } else { 15 };
+            assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(signal) });
+            assert_eq!(row.stopped_by, Some(StoppedBy::Request));
+            assert_eq!(soon(start).await.unwrap().unwrap().unwrap().state, row.state);
+        }
+        // The names are free.
+        stage.driver.hold_launches(false);
+        let mut vmm = stage.running_when_free(stage.spec("a")).await;
+        exit(&mut vmm, 0, b"").await;
+        stage.wait("a").await;
+        stage.end();
+    });
+}
+
+#[test]
+fn a_start_that_is_still_being_checked_is_given_up_and_changes_nothing() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        exit(&mut vmm, 3, b"kept").await;
+        let before = stage.wait("a").await;
+        stage.driver.hold_checks(true);
+        let mut spec = stage.spec("a");
+        spec.remove_on_end = true;
+        let start = tokio::task::spawn_local(stage.start(spec));
+        let refused = loop {
+            // Until the supervisor has seen the start, there is nothing to stop.
+            match soon(stop(&stage, "a", Duration::ZERO)).await.unwrap() {
+                Err(SupervisorError::NotLive { .. }) if start.is_finished() => break true,
+                Err(SupervisorError::NotLive { .. }) => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(refused);
+        let given_up = soon(start).await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(given_up, SupervisorError::GivenUp { .. }), "{given_up}");
+        assert_eq!(stage.row("a").await, before);
+        assert_eq!(std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap(), b"kept");
+        stage.end();
+    });
+}
+
+#[test]
+fn what_cannot_be_found_for_lack_of_descriptors_can_be_killed() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        stage.driver.hinder_adoption(Some(Errno::EMFILE));
+        vmm.hang_up();
+        while !stage.faults.active().contains(&Fault::OpenFiles) {
+            tokio::task::yield_now().await;
+        }
+        let killed = tokio::task::spawn_local(stage.supervisor.send(KillSandbox { key: key("a"), signal: 9 }));
+        until_signalled(&mut vmm, 9).await;
+        stage.driver.forget(&vmm.launch.runtime_dir);
+        stage.driver.hinder_adoption(None);
+        let row = soon(killed).await.unwrap().unwrap().unwrap();
+        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        stage.end();
+    });
+}
+
+/// A stop by request meets the orchestrator's own end while another edge is being recorded: the sandbox does not
+/// come back with the next orchestrator.
+#[test]
+fn a_users_stop_is_not_forgotten_for_the_orchestrators_own_end() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut spec = stage.spec("a");
+        spec.restart = RestartPolicy::Always;
+        let start = tokio::task::spawn_local(stage.start(spec));
+        let mut vmm = stage.arrival().await;
+        let lock = stage.lock_database().await;
+        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+        let stopped = tokio::task::spawn_local(stop(&stage, "a", Duration::from_hours(1)));
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)), "it waits for no database");
+        let grace = Some(Duration::from_hours(1));
+        let ended = tokio::task::spawn_local(stage.supervisor.send(Shutdown { grace }));
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)));
+        lock.release().await;
+        exit(&mut vmm, 143, b"").await;
+        let row = soon(stopped).await.unwrap().unwrap().unwrap();
+        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        assert!(soon(ended).await.unwrap().unwrap().is_empty());
+        soon(start).await.unwrap().unwrap().unwrap();
+        stage.end();
+    });
+}
+
+/// The database hangs: a time limit and a stop go on by the clock, and so do health checks.
+#[test]
+fn no_end_and_no_health_check_waits_for_the_database() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut spec = stage.spec("limited");
+        spec.timeout = Some(Duration::from_secs(1));
+        let mut check = crate::spec::HealthCheck::new(vec!["check".into()]);
+        check.interval = crate::spec::HEALTH_TIME_MIN;
+        let mut checked = stage.running(SandboxSpec { health: Some(check), ..stage.spec("checked") }).await;
+        let mut limited = stage.running(spec).await;
+        let lock = stage.lock_database().await;
+        for _ in 0..3 {
+            assert_eq!(soon(checked.next_asked()).await, Some(Asked::Exec(vec!["check".into()])));
+            let end = crate::driver::ExecStatus::Ended(ExitStatus::Code(0));
+            checked.answer_exec(crate::driver::ExecOutcome { end, output: String::new() });
+        }
+        let killed = tokio::task::spawn_local(stage.supervisor.send(KillSandbox { key: key("checked"), signal: 9 }));
+        until_signalled(&mut checked, 9).await;
+        assert_eq!(soon(limited.next_asked()).await, Some(Asked::SignalWorkload(15)));
+        lock.release().await;
+        assert!(checked.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
+        assert_eq!(soon(killed).await.unwrap().unwrap().unwrap().state.status(), "STOPPED");
+        exit(&mut limited, 143, b"").await;
+        let row = stage.wait("limited").await;
+        assert!(matches!(row.state.failure(), Some(FailureReason::TimedOut { .. })), "{:?}", row.state);
+        stage.end();
+    });
+}
+
+/// Clients that ask and leave, for as long as a sandbox lives.
+#[test]
+fn waits_that_were_given_up_leave_nothing_behind() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        for _ in 0..1000 {
+            let after = vmm.launch.generation;
+            let asked = stage.supervisor.send(WaitSandbox { key: key("a") });
+            let hosted = stage.supervisor.send(AwaitRestart { key: key("a"), after });
+            let stopped = tokio::time::timeout(Duration::ZERO, async { tokio::join!(asked, hosted) });
+            assert!(stopped.await.is_err());
+        }
+        let patient = tokio::task::spawn_local(stage.supervisor.send(WaitSandbox { key: key("a") }));
+        let left = loop {
+            let left = stage.supervisor.send(CountWaiting(key("a"))).await.unwrap();
+            if left <= 2 {
+                break left;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(left >= 1, "the one who stays is among them");
+        exit(&mut vmm, 0, b"").await;
+        assert_eq!(soon(patient).await.unwrap().unwrap().unwrap().state.status(), "STOPPED");
+        stage.end();
+    });
+}
+
+/// A start whose record is refused leaves the row and the files of the earlier run.
+#[test]
+fn a_start_is_on_record_as_a_whole_or_not_at_all() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        exit(&mut vmm, 3, b"kept").await;
+        let before = stage.wait("a").await;
+        let disk = StateDir::new(stage.dir.path().to_owned()).sandbox_disk(&key("a"));
+        std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+        std::fs::write(&disk, "of the earlier run").unwrap();
+        stage
+            .execute(
+                "CREATE TRIGGER no_start BEFORE INSERT ON transitions WHEN NEW.status = 'STARTING'
+                 BEGIN SELECT RAISE(ABORT, 'not now'); END",
+            )
+            .await;
+        let mut spec = stage.spec("a");
+        spec.remove_on_end = true;
+        let refused = soon(stage.start(spec.clone())).await.unwrap().unwrap_err();
+        assert!(matches!(refused, SupervisorError::Database(_)), "{refused}");
+        assert_eq!(stage.row("a").await, before);
+        assert!(disk.exists());
+        let report = stage.supervisor.send(Reconcile).await.unwrap().unwrap();
+        assert!(report.leftovers.iter().all(|leftover| leftover.sandbox != Some(key("a"))), "{report:?}");
+        assert_eq!(stage.row("a").await, before);
+        stage.execute("DROP TRIGGER no_start").await;
+        let mut vmm = stage.running(spec).await;
+        assert!(!disk.exists(), "the disk of an earlier run goes before the launch");
+        exit(&mut vmm, 0, b"").await;
+        stage.end();
+    });
+}
