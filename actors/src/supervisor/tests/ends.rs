@@ -318,3 +318,30 @@ fn a_start_is_on_record_as_a_whole_or_not_at_all() {
         stage.end();
     });
 }
+
+/// The log writer dies while the last output is on its way: the guest may not power off on the word of nobody.
+#[cfg(feature = "testing")]
+#[test]
+fn an_exit_whose_output_nobody_has_seen_is_not_acknowledged() {
+    use crate::testing_panic::{ActorKind, InjectPanic, PanicPlace};
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut vmm = stage.running(stage.spec("a")).await;
+        let log = stage.dir.path().join("logs/default/a.log");
+        vmm.write(OutputStream::Stdout, b"first").unwrap();
+        assert!(vmm.tell(report(10)).await);
+        while std::fs::read(&log).unwrap_or_default() != b"first" {
+            tokio::task::yield_now().await;
+        }
+        let panic = InjectPanic { actor: ActorKind::LogWriter, place: PanicPlace::Handler, sandbox: Some(key("a")) };
+        assert!(soon(stage.supervisor.send(panic)).await.unwrap());
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Adopted));
+        vmm.write(OutputStream::Stdout, b"rest\n").unwrap();
+        assert!(vmm.tell(report(10)).await);
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
+        assert_eq!(std::fs::read(&log).unwrap(), b"firstrest\n");
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        stage.end();
+    });
+}
