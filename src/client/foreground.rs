@@ -4,7 +4,7 @@
 //! ```text
 //!   starting ──▶ output read from the generation's first byte ─┬▶ ended: its final state asked for
 //!   attaching ─▶ output read from now on ──────────────────────┤
-//!                 ↻ cut by the daemon's death: a new daemon,   └▶ detach keys: left, it goes on
+//!                 ↻ the daemon goes away: the next one,        └▶ detach keys: left, it goes on
 //!                   on from the last position
 //!   at any time, where it was started: 1st signal ─▶ stop with a grace, 2nd ─▶ kill, 3rd, or 2nd with
 //!   nothing left to kill ─▶ the rest of the output is given up (its reader takes nothing)
@@ -52,7 +52,9 @@ pub enum Notice {
     StopFailed(ClientError),
     /// Standard input is no longer passed on, with the reason.
     StdinLost(ClientError),
-    /// The daemon died and another one goes on.
+    /// The daemon ends and leaves the sandbox running; another one is waited for.
+    DaemonEnds,
+    /// The daemon went away and another one goes on.
     Reconnected,
 }
 
