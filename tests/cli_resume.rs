@@ -99,7 +99,8 @@ fn assert_same(what: &str, seen: &[u8], expected: &[u8]) {
     }
     let at = seen.iter().zip(expected).position(|(seen, expected)| seen != expected);
     let at = at.unwrap_or(seen.len().min(expected.len()));
-    let near = |bytes: &[u8]| String::from_utf8_lossy(&bytes[at.saturating_sub(40)..(at + 40).min(bytes.len())]).into_owned();
+    let near =
+        |bytes: &[u8]| String::from_utf8_lossy(&bytes[at.saturating_sub(40)..(at + 40).min(bytes.len())]).into_owned();
     panic!(
         "{what}: {} bytes instead of {}, other from {at} on: {:?} instead of {:?}",
         seen.len(),
@@ -203,7 +204,9 @@ fn everything_goes_on_over(turn: Turn) {
     let log = home.log("a");
     let logged = |args: &[&str]| home.run(&[&["logs"], args, &["a"]].concat()).stdout;
     let numbered = |word: &str| (1..=LINES).map(|i| format!("{word} {i}\n")).collect::<String>().into_bytes();
-    let spoken = |text: &[u8], silence: &[u8]| text.split_inclusive(|byte| *byte == b'\n').filter(|line| *line != silence).collect::<Vec<_>>().concat();
+    let spoken = |text: &[u8], silence: &[u8]| {
+        text.split_inclusive(|byte| *byte == b'\n').filter(|line| *line != silence).collect::<Vec<_>>().concat()
+    };
     let said = [numbered("out"), b"last\n".to_vec()].concat();
     assert_same("logs -f", &whole.stdout, &log);
     assert_same("logs -f, stdout", &spoken(&stdout.stdout, b"tick\n"), &said);

@@ -31,11 +31,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
 
 /// The exit code of the last end of a sandbox that is removed by now, as a shell would report it; `None` where it
 /// is unknown.
-async fn recorded_exit(
-    client: &Client,
-    options: &ClientOptions,
-    key: &SandboxKey,
-) -> Result<Option<i32>, ClientError> {
+async fn recorded_exit(client: &Client, options: &ClientOptions, key: &SandboxKey) -> Result<Option<i32>, ClientError> {
     let request = EventsRequest { sandbox: Some(key.clone()), ..EventsRequest::default() };
     let (mut events, mut code) = (client.events(options, request).await?, None);
     while let Some(event) = events.next().await? {

@@ -32,13 +32,13 @@ use crate::api::{
 use crate::metrics::Metric;
 use crate::private_dir;
 use connection::{Body, Connection, Reply};
-use resume::Resume;
 pub use error::ClientError;
 pub use events::{EventReader, EventsRequest};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
 pub use output::OutputReader;
+use resume::Resume;
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
 pub use terminal::TerminalInput;

@@ -121,6 +121,14 @@ impl Place {
             Frame::End(_) => {}
         }
     }
+
+    /// Whether a frame of a reader that began here is a mark that was told already; each is passed over once.
+    fn passes_over(&mut self, frame: &Frame) -> bool {
+        let is_told = matches!(frame, Frame::Dropped { position, .. } if self.position() == Some(*position));
+        let is_told = is_told && self.marks > 0;
+        self.marks -= u64::from(is_told);
+        is_told
+    }
 }
 
 /// What one daemon tells of an output.
@@ -171,7 +179,7 @@ impl FrameReader {
                     let unsaid = || ErrorDetail::message("internal", "the daemon does not say why");
                     return Err(ClientError::OutputIncomplete(error.unwrap_or_else(unsaid)));
                 }
-                Some(frame) if self.was_told(&frame) => {}
+                Some(frame) if self.begin.passes_over(&frame) => {}
                 Some(frame) => return Ok(Some(frame)),
                 None => {
                     let Some(bytes) = self.reply.next().await? else {
@@ -181,17 +189,6 @@ impl FrameReader {
                     self.buffer.extend_from_slice(&bytes);
                 }
             }
-        }
-    }
-
-    /// Whether it is a mark that the daemon before told already.
-    fn was_told(&mut self, frame: &Frame) -> bool {
-        match frame {
-            Frame::Dropped { position, .. } if self.begin.position() == Some(*position) && self.begin.marks > 0 => {
-                self.begin.marks -= 1;
-                true
-            }
-            _ => false,
         }
     }
 }
@@ -214,6 +211,9 @@ mod tests {
         assert_eq!(at(&place), (Some(5), 2));
         place.move_to(5);
         assert_eq!(at(&place), (Some(5), 2), "the daemon says where it begins, which is there");
+        let mut next = place;
+        let again = [dropped(5), dropped(5), dropped(5), dropped(6)].map(|frame| next.passes_over(&frame));
+        assert_eq!(again, [true, true, false, false], "the third one is new");
         let (at_time, bytes) = (chrono::DateTime::UNIX_EPOCH, vec![0; 7].into());
         place.pass(&Frame::Bytes { stream: OutputStream::Stderr, at: at_time, position: 5, bytes });
         assert_eq!(at(&place), (Some(12), 0));
