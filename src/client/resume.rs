@@ -136,7 +136,8 @@ impl Resume {
     /// Finds the daemon, or starts one in the place of one that crashed.
     async fn look(&self) -> Result<Client, ClientError> {
         let dir = private_dir::prepare_state_dir(&self.options.state_dir)?;
-        match (Client::find(&dir).await, &self.options.daemon) {
+        // Once: one that is dying may still take the connection, and the next look comes soon.
+        match (Client::look(&dir).await, &self.options.daemon) {
             (Err(ClientError::NotRunning { source, .. }), Some(daemon)) if source.kind() != io::ErrorKind::NotFound => {
                 start::start(&dir, daemon).await
             }
