@@ -311,6 +311,28 @@ fn who_ended_a_daemon_in_order_has_none_until_somebody_starts_one() {
 }
 
 #[test]
+fn an_interrupt_reaches_the_sandbox_through_the_next_daemon() {
+    let home = Home::new();
+    let script = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+    let (mut run, _) = begun(run_on_host(&home, &["-n", "a"], script));
+    home.ok(&["shutdown"]);
+    let mut stderr = BufReader::new(run.stderr.take().unwrap()).lines();
+    let mut said = |words: &str| {
+        let line = stderr.next().expect("a line").unwrap();
+        assert!(line.contains(words), "{line}");
+    };
+    said("the daemon ends; sandbox a runs on");
+    send(run.id(), Signal::SIGINT);
+    said("stopping sandbox a");
+    assert!(daemons(&home).is_empty());
+    home.ok(&["ps"]);
+    let ended = finish(run);
+    assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(5), &b"eady\nbye\n"[..]), "{}", explain(&ended));
+    said("goes on with a new one");
+    assert!(stderr.next().is_none(), "nothing failed");
+}
+
+#[test]
 fn a_vmm_log_has_no_positions_and_says_so() {
     let home = Home::new();
     let started = output(run_on_host(&home, &["-d", "-n", "a"], "exec sleep 1000"));
