@@ -137,7 +137,8 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     let state_dir = home.join("state");
     let daemon =
         DaemonCommand { program: std::env::current_exe()?, args: vec![DAEMON.into(), state_dir.clone().into()] };
-    let client = Client::connect(&ClientOptions { state_dir: state_dir.clone(), daemon: Some(daemon) }).await?;
+    let options = ClientOptions { state_dir: state_dir.clone(), daemon: Some(daemon) };
+    let client = Client::connect(&options).await?;
     let spec = |name: String, image: &Path| -> Result<SandboxSpec> {
         let mut spec = SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(home.to_owned()), vec![image.into()]);
         spec.driver = DriverChoice::Named(BARE_NAME.to_owned());
@@ -171,7 +172,7 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     let crashing = spec("crash".to_owned(), crash)?;
     // It may be over before its answer.
     let _ = client.start_sandbox(&crashing).await?;
-    let crashed = client.wait(&crashing.key).await?;
+    let crashed = client.wait(&options, &crashing.key).await?;
     let failure = crashed.failure.unwrap_or_default();
     if crashed.state != "FAILED" || failure.is_empty() {
         return Err(format!("a triple fault is {} {failure:?}", crashed.state).into());

@@ -212,7 +212,7 @@ async fn storm(dir: &Path, size: usize, rest: Duration, latencies: &mut Report) 
     latencies.add(&format!("{size} idle"), "sandpen", asker.figures()?);
 
     let follow = EventsRequest { follow: true, ..EventsRequest::default() };
-    let mut events = client.clone().events(options, follow).await?;
+    let mut events = client.events(&options, follow).await?;
     let generations: HashMap<_, _> = all.iter().map(|sandbox| (sandbox.name.clone(), sandbox.generation)).collect();
     let pids: Vec<_> = all.iter().filter_map(|sandbox| sandbox.microvm_pid).collect();
     let asker = Asker::start(&client, &key);

@@ -138,18 +138,14 @@ fn a_follower_that_does_not_read_holds_up_nobody_and_gets_everything_later() {
 }
 
 #[test]
-fn a_daemon_that_is_shut_down_ends_the_stream_with_a_word() {
+fn a_follower_hears_of_a_shutdown_from_the_next_daemon() {
     let home = Home::new();
     home.ok(&["ps"]);
-    let mut command = home.sandpen(&["events", "-f", "--json"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut first = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut first).unwrap();
+    let mut follower = Follower::new(home.sandpen(&["events", "-f", "--json"]));
+    let first = home.daemon_pid();
+    assert_eq!(follower.until(|event| event["detail"]["pid"] == first), [1]);
     home.ok(&["shutdown"]);
-    let ended = support::finish(child);
-    assert_eq!(ended.status.code(), Some(1), "{}", explain(&ended));
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("shutting down"), "{}", explain(&ended));
-    let last = events(&home, &[]).into_iter().map(|event| brief(&event).1).collect::<Vec<_>>();
-    assert_eq!(last, ["orchestrator_started", "orchestrator_stopped", "orchestrator_started"]);
+    home.ok(&["ps"]);
+    assert_eq!(follower.until(|event| event["kind"] == "orchestrator_stopped"), [2]);
+    assert_eq!(follower.until(|event| event["kind"] == "orchestrator_started"), [3]);
 }

@@ -11,7 +11,7 @@
 mod support;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -267,11 +267,13 @@ fn a_daemon_that_leaves_its_sandboxes_says_so_and_the_next_one_has_them() {
     let mut child = spawn(run(&home, &["-n", "a"], "echo ready; exec sleep 1000"));
     expect(&mut child, b"ready\n");
     home.ok(&["shutdown"]);
-    let result = finish(child);
-    assert_eq!(result.status.code(), Some(125), "{}", explain(&result));
-    assert!(String::from_utf8_lossy(&result.stderr).contains("sandpen logs -f a"), "{}", explain(&result));
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("the daemon ends; sandbox a runs on"), "{said}");
     assert_eq!(home.inspect("a")["state"], "RUNNING");
     home.ok(&["kill", "a"]);
+    let result = finish(child);
+    assert_eq!(result.status.code(), Some(137), "{}", explain(&result));
 }
 
 #[test]
@@ -282,7 +284,8 @@ fn a_sandbox_at_rest_keeps_three_descriptors_open() {
     start("first");
     let before = open();
     (0..10).for_each(|number| drop(start(&number.to_string())));
-    until("the connections are closed", || open() == before + 30);
+    // The first one's connection may have been counted, with what is open for its request.
+    until("the connections are closed", || (before + 28..=before + 30).contains(&open()));
     home.ok(&["shutdown", "--stop-sandboxes", "--time", "0"]);
 }
 

@@ -1,6 +1,6 @@
 //! `sandpen events`.
 
-use sandpen::client::EventsRequest;
+use sandpen::client::{Client, EventsRequest};
 
 use super::args::ConfigArg;
 use super::{CliError, Global, print};
@@ -18,7 +18,7 @@ Examples:
   sandpen events -f --from 118        go on after number 117, nothing missing
   sandpen events --json | jq .        one JSON object per line")]
 pub struct Args {
-    /// Wait for more; goes on with the next daemon if this one dies
+    /// Wait for more; goes on with the next daemon if this one ends
     #[arg(short, long)]
     follow: bool,
     /// Begin with this number [default: the oldest that is kept]
@@ -37,7 +37,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let sandbox = args.name.as_deref().map(|name| args.config.key(name)).transpose()?;
     let request = EventsRequest { from: args.from, follow: args.follow, sandbox };
     let options = global.client_options()?;
-    let mut events = global.connect().await?.events(options, request).await?;
+    let mut events = Client::connect(&options).await?.events(&options, request).await?;
     while let Some(event) = events.next().await? {
         if !print::event(&event, args.json)? {
             break;

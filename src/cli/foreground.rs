@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use sandpen::api::Sandbox;
-use sandpen::client::{Beginning, Client, ClientOptions, Foreground, ForegroundEnd, Input, OnSignal};
+use sandpen::client::{Beginning, Client, ClientError, ClientOptions, Foreground, ForegroundEnd, Input, OnSignal};
 use sandpen_actors::spec::SandboxKey;
 
 use super::args::short_name;
@@ -82,7 +82,7 @@ pub async fn show(
         Ok(ForegroundEnd::GivenUp(_)) => Err(CliError::GivenUp(name)),
         Ok(ForegroundEnd::Detached) => Ok(Shown::Detached(name)),
         Err(source) => {
-            let out_of_sight = source.is_cut() || source.code() == Some("shutting_down");
+            let out_of_sight = source.is_away() || matches!(source, ClientError::NoSuccessor(_));
             Err(if out_of_sight { CliError::OutOfSight { name, source } } else { source.into() })
         }
     }

@@ -1,7 +1,7 @@
 //! `sandpen logs`.
 
 use clap::ValueEnum;
-use sandpen::client::{OutputRequest, OutputStart};
+use sandpen::client::{Client, OutputRequest, OutputStart};
 use sandpen_actors::driver::OutputStream;
 
 use super::args::NameArg;
@@ -18,7 +18,7 @@ Examples:
   sandpen logs --stream stderr web    errors only
   sandpen logs --vmm web              what the microVM's process and the guest's console said")]
 pub struct Args {
-    /// Wait for more until the sandbox has ended
+    /// Wait for more until the sandbox has ended; goes on with the next daemon if this one ends
     #[arg(short, long)]
     follow: bool,
     /// Put the time (UTC) before each line
@@ -30,7 +30,8 @@ pub struct Args {
     /// Only one stream
     #[arg(long)]
     stream: Option<StreamArg>,
-    /// What the VMM and the guest's console printed since the last start, instead of the output
+    /// What the VMM and the guest's console printed since the last start, instead of the output; with -f
+    /// until the sandbox or the daemon ends
     #[arg(long, conflicts_with_all = ["timestamps", "stream"])]
     vmm: bool,
     #[command(flatten)]
@@ -62,7 +63,8 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
             StreamArg::Stderr => OutputStream::Stderr,
         }),
     };
-    let mut output = global.connect().await?.output(&key, request).await?;
+    let options = global.client_options()?;
+    let mut output = Client::connect(&options).await?.output(&options, &key, request).await?;
     let mut printer = print::Output::of_log(args.timestamps);
     while let Some(frame) = output.next().await? {
         if !printer.frame(&frame)? {

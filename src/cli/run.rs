@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sandpen::api::Timings;
 use sandpen::client::{Beginning, Client};
+use sandpen::driver;
 use sandpen_actors::spec::{
     ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, LogLimits, Network, PublishedPort, Resources,
     RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, Volume,
@@ -67,8 +68,8 @@ pub struct Args {
     /// Keys that leave a sandbox on this terminal
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
-    /// What makes the microVM: auto, qemu
-    #[arg(long, value_name = "DRIVER", default_value = "auto")]
+    // What clap would take from a docstring names the drivers.
+    #[arg(long, value_name = "DRIVER", default_value = "auto", help = driver_help())]
     driver: String,
     /// Virtual CPUs, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -259,6 +260,11 @@ impl Args {
     }
 }
 
+/// The help of `--driver`.
+fn driver_help() -> String {
+    format!("What makes the microVM: auto, {}", driver::NAMES.join(", "))
+}
+
 /// A directory by its real path, so that a link that is turned later changes nothing for a restart.
 fn real_directory(given: &OsString) -> Result<PathBuf, CliError> {
     let path = PathBuf::from(given);
@@ -324,7 +330,8 @@ async fn foreground(
 
 /// What is known when it has ended; of another daemon's sandbox that is less.
 async fn wait_timings(global: &Global, key: &SandboxKey) -> Option<Timings> {
-    global.connect().await.ok()?.wait(key).await.ok()?.timings
+    let options = global.client_options().ok()?;
+    Client::connect(&options).await.ok()?.wait(&options, key).await.ok()?.timings
 }
 
 async fn remove(client: &Client, key: &SandboxKey) -> Result<(), CliError> {

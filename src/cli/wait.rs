@@ -1,10 +1,12 @@
 //! `sandpen wait`.
 
+use sandpen::client::{Client, ClientError, ClientOptions, EventsRequest};
+use sandpen_actors::database::Happening;
+use sandpen_actors::spec::SandboxKey;
+use sandpen_actors::state::ExitStatus;
+
 use super::args::NameArg;
 use super::{CliError, Global, print};
-
-/// Daemons in a row that may die before the answer.
-const RECONNECTS: u32 = 3;
 
 /// Wait until a sandbox has ended and print its exit code
 #[derive(Debug, clap::Args)]
@@ -15,12 +17,31 @@ pub struct Args {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
-    let mut deaths = 0;
-    loop {
-        match global.connect().await?.wait(&key).await {
-            // The sandbox runs on, and waiting changes nothing: it is waited for at the next daemon.
-            Err(error) if error.is_cut() && deaths < RECONNECTS => deaths += 1,
-            sandbox => return print::exit_code(&sandbox?),
+    let options = global.client_options()?;
+    let client = Client::connect(&options).await?;
+    match client.wait(&options, &key).await {
+        // With --rm the next daemon removes it before it answers anybody. What happened stays on record.
+        Err(error @ ClientError::RemovedMeanwhile { .. }) => match recorded_exit(&client, &options, &key).await? {
+            Some(code) => print::bytes(format!("{code}\n").as_bytes()),
+            None => Err(error.into()),
+        },
+        sandbox => print::exit_code(&sandbox?),
+    }
+}
+
+/// The exit code of the last end of a sandbox that is removed by now, as a shell would report it; `None` where it
+/// is unknown.
+async fn recorded_exit(client: &Client, options: &ClientOptions, key: &SandboxKey) -> Result<Option<i32>, ClientError> {
+    let request = EventsRequest { sandbox: Some(key.clone()), ..EventsRequest::default() };
+    let (mut events, mut code) = (client.events(options, request).await?, None);
+    while let Some(event) = events.next().await? {
+        if let Some(Happening::Transition { state, .. }) = event.happening() {
+            code = match state.exit().filter(|_| state.is_ended()) {
+                Some(ExitStatus::Code(code)) => Some(code),
+                Some(ExitStatus::Signal(signal)) => Some(128 + signal),
+                Some(ExitStatus::Unknown) | None => None,
+            };
         }
     }
+    Ok(code)
 }

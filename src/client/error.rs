@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use sandpen_actors::spec::SandboxKey;
+
+use super::resume::PATIENCE;
 use crate::api::{API_VERSION, ErrorDetail, Version};
 use crate::private_dir::PrivateDirError;
 
@@ -110,6 +113,23 @@ pub enum ClientError {
     /// The output stream was cut.
     #[error("the output stream was cut by the daemon's end")]
     OutputCut,
+    /// The VMM log was cut: it has no positions from which another daemon could go on.
+    #[error(
+        "the VMM log is not complete: the daemon ended or could not read it; it has no positions to go on from, so ask for it again"
+    )]
+    VmmLogCut(#[source] Box<ClientError>),
+    /// The daemon went away while it was read from or waited for, and no other one goes on.
+    #[error(
+        "the daemon went away, and no other one went on within {} s; the sandboxes run on, and any other command of sandpen starts one",
+        PATIENCE.as_secs()
+    )]
+    NoSuccessor(#[source] Box<ClientError>),
+    /// A sandbox is no more at the daemon that came after one that went away.
+    #[error("sandbox {key} was removed while its daemon was away; `sandpen events {key}` says how it ended")]
+    RemovedMeanwhile {
+        /// Which.
+        key: SandboxKey,
+    },
     /// The user's terminal cannot be used.
     #[error("cannot use this terminal")]
     Terminal(#[source] io::Error),
@@ -139,8 +159,10 @@ impl ClientError {
         }
     }
 
-    /// Whether the connection broke, so that the daemon may have died.
-    pub fn is_cut(&self) -> bool {
+    /// Whether the daemon went away: it died, or it says that it ends, or it is not there (yet). Another one
+    /// can be asked the same.
+    pub fn is_away(&self) -> bool {
         matches!(self, Self::Http { .. } | Self::OutputCut | Self::NotRunning { .. })
+            || matches!(self.code(), Some("shutting_down" | "gone"))
     }
 }

@@ -1,17 +1,18 @@
-//! Reads what happened, line by line, over deaths of the daemon.
+//! Reads what happened, line by line, whatever becomes of the daemon.
+
+use std::path::PathBuf;
 
 use bytes::{Buf, BytesMut};
 use hyper::Method;
 use sandpen_actors::spec::SandboxKey;
 
 use super::connection::{Body, Reply};
+use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions};
 use crate::api::{EventEntry, EventLine};
 
 /// Longest line that is read: an event has a few hundred bytes, a reason some more.
 const LINE_MAX_BYTES: usize = 1 << 20;
-/// Daemons in a row that may die without one event of progress.
-const RECONNECTS: u32 = 3;
 
 /// Which events are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,64 +28,91 @@ pub struct EventsRequest {
 /// A stream of events.
 pub struct EventReader {
     client: Client,
-    options: ClientOptions,
     request: EventsRequest,
-    reply: Reply,
-    buffer: BytesMut,
-    failures: u32,
+    /// `None` between two daemons.
+    lines: Option<LineReader>,
+    resume: Resume,
 }
 
 impl EventReader {
     pub(super) async fn open(
         client: Client,
-        options: ClientOptions,
+        options: &ClientOptions,
         request: EventsRequest,
     ) -> Result<Self, ClientError> {
-        let reply = ask(&client, &request).await?;
-        Ok(Self { client, options, request, reply, buffer: BytesMut::new(), failures: 0 })
+        let mut reader = Self { client, request, lines: None, resume: Resume::new(options, None) };
+        loop {
+            match reader.lines().await {
+                Ok(_) => return Ok(reader),
+                Err(error) => reader.client = reader.resume.after(error).await?,
+            }
+        }
     }
 
-    /// The next event; `None` when everything has come. A daemon that dies while we follow is asked
-    /// for again, and goes on where the last one stopped.
+    /// The next event; `None` when everything has come. Where the daemon dies or is replaced, the next one is
+    /// found, or started, and goes on after the last event. Safe to cancel.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn next(&mut self) -> Result<Option<EventEntry>, ClientError> {
         loop {
-            match self.next_line().await {
-                Err(error) if error.is_cut() && self.request.follow && self.failures < RECONNECTS => {
-                    self.failures += 1;
-                    self.client = Client::connect(&self.options).await?;
-                    self.buffer.clear();
-                    self.reply = match ask(&self.client, &self.request).await {
-                        Err(error) if error.is_cut() => continue,
-                        reply => reply?,
-                    };
-                }
+            let next = match self.lines().await {
+                Ok(lines) => lines.next().await,
+                Err(error) => Err(error),
+            };
+            let error = match next {
                 Ok(Some(EventLine::Event(event))) => {
-                    self.failures = 0;
                     self.request.from = Some(event.seq + 1);
+                    self.resume.progressed();
                     return Ok(Some(event));
                 }
-                Ok(Some(EventLine::Error(body))) => return Err(ClientError::EventsIncomplete(body.error)),
+                Ok(Some(EventLine::Error(body))) => ClientError::EventsIncomplete(body.error),
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            if error.is_away() {
+                self.lines = None;
             }
+            self.client = self.resume.after(error).await?;
         }
     }
 
-    async fn next_line(&mut self) -> Result<Option<EventLine>, ClientError> {
-        let socket = || self.client.state_dir().socket();
+    async fn lines(&mut self) -> Result<&mut LineReader, ClientError> {
+        let lines = match self.lines.take() {
+            Some(lines) => lines,
+            None => LineReader::open(&self.client, &self.request).await?,
+        };
+        Ok(self.lines.insert(lines))
+    }
+}
+
+/// What one daemon tells of the events.
+struct LineReader {
+    socket: PathBuf,
+    reply: Reply,
+    buffer: BytesMut,
+}
+
+impl LineReader {
+    async fn open(client: &Client, request: &EventsRequest) -> Result<Self, ClientError> {
+        let from = request.from.map_or_else(String::new, |from| format!("&from={from}"));
+        let sandbox = request.sandbox.as_ref().map_or_else(String::new, |key| format!("&sandbox={key}"));
+        let target = format!("/v1/events?follow={}{from}{sandbox}", request.follow);
+        let reply = client.send(Method::GET, &target, Body::Empty).await?;
+        Ok(Self { socket: client.state_dir().socket(), reply, buffer: BytesMut::new() })
+    }
+
+    async fn next(&mut self) -> Result<Option<EventLine>, ClientError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(1);
                 return serde_json::from_slice(&line)
                     .map(Some)
-                    .map_err(|source| ClientError::Json { socket: socket(), source });
+                    .map_err(|source| ClientError::Json { socket: self.socket.clone(), source });
             }
             if self.buffer.len() > LINE_MAX_BYTES {
-                return Err(ClientError::TooLarge { socket: socket(), limit: LINE_MAX_BYTES });
+                return Err(ClientError::TooLarge { socket: self.socket.clone(), limit: LINE_MAX_BYTES });
             }
             match self.reply.next().await? {
                 Some(bytes) => self.buffer.extend_from_slice(&bytes),
@@ -92,11 +120,4 @@ impl EventReader {
             }
         }
     }
-}
-
-async fn ask(client: &Client, request: &EventsRequest) -> Result<Reply, ClientError> {
-    let from = request.from.map_or_else(String::new, |from| format!("&from={from}"));
-    let sandbox = request.sandbox.as_ref().map_or_else(String::new, |key| format!("&sandbox={key}"));
-    let target = format!("/v1/events?follow={}{from}{sandbox}", request.follow);
-    client.send(Method::GET, &target, Body::Empty).await
 }

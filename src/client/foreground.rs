@@ -4,7 +4,7 @@
 //! ```text
 //!   starting ──▶ output read from the generation's first byte ─┬▶ ended: its final state asked for
 //!   attaching ─▶ output read from now on ──────────────────────┤
-//!                 ↻ cut by the daemon's death: a new daemon,   └▶ detach keys: left, it goes on
+//!                 ↻ the daemon goes away: the next one,        └▶ detach keys: left, it goes on
 //!                   on from the last position
 //!   at any time, where it was started: 1st signal ─▶ stop with a grace, 2nd ─▶ kill, 3rd, or 2nd with
 //!   nothing left to kill ─▶ the rest of the output is given up (its reader takes nothing)
@@ -21,6 +21,7 @@ use futures::stream::FuturesUnordered;
 use sandpen_actors::spec::{SandboxKey, SandboxSpec};
 use tokio::sync::{mpsc, watch};
 
+use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions, OutputStart, StdinReceiver, TerminalInput};
 use crate::api::Sandbox;
 use crate::api::frame::Frame;
@@ -52,7 +53,9 @@ pub enum Notice {
     StopFailed(ClientError),
     /// Standard input is no longer passed on, with the reason.
     StdinLost(ClientError),
-    /// The daemon died and another one goes on.
+    /// The daemon ends and leaves the sandbox running; another one is waited for.
+    DaemonEnds,
+    /// The daemon went away and another one goes on.
     Reconnected,
 }
 
@@ -171,7 +174,8 @@ impl Foreground<'_> {
                         Some(StopLevel::Kill) => return client.inspect(key).await.map(ForegroundEnd::GivenUp),
                     };
                     level = Some(next);
-                    stops.push(stop(client, key, (next, grace, hang_up), is_started.clone(), notices.clone()));
+                    let stopping = (next, grace, hang_up);
+                    stops.push(stop((client, options), key, stopping, is_started.clone(), notices.clone()));
                 }
                 Some(stopped) = stops.next(), if !stops.is_empty() => match stopped {
                     Stopped::Told => {}
@@ -190,24 +194,36 @@ enum Stopped {
     NothingToKill,
 }
 
-/// Stops the sandbox, also while it is still being started.
+/// Stops the sandbox, also while it is still being started, and also at the next daemon.
 async fn stop(
-    client: &Client,
+    (client, options): (&Client, &ClientOptions),
     key: &SandboxKey,
     (level, grace, hang_up): (StopLevel, Duration, bool),
     mut is_started: watch::Receiver<bool>,
     notices: mpsc::Sender<Notice>,
 ) -> Stopped {
-    let send = || async {
-        match level {
-            StopLevel::Stop => {
-                if hang_up {
-                    // What it could fail with, the stop fails with as well.
-                    let _ = client.kill(key, HANG_UP).await;
-                }
-                client.stop(key, grace).await
+    let ask = async |client: &Client| match level {
+        StopLevel::Stop => {
+            if hang_up {
+                // What it could fail with, the stop fails with as well.
+                let _ = client.kill(key, HANG_UP).await;
             }
-            StopLevel::Kill => client.kill(key, KILL).await,
+            client.stop(key, grace).await
+        }
+        StopLevel::Kill => client.kill(key, KILL).await,
+    };
+    let send = async || {
+        let (mut client, mut resume, mut is_repeated) = (client.clone(), Resume::new(options, Some(key)), false);
+        loop {
+            match ask(&client).await {
+                Err(error) if error.is_away() => {
+                    client = resume.after(error).await?;
+                    is_repeated = true;
+                }
+                // The daemon before has done it, or it has ended by itself: its output says so.
+                Err(error) if is_repeated && is_refused(&error) => return Ok(()),
+                result => return result.map(drop),
+            }
         }
     };
     let stopping = async {
@@ -230,7 +246,7 @@ async fn stop(
         _ = &mut notice => stopping.await,
     };
     match result {
-        Ok(_) => Stopped::Told,
+        Ok(()) => Stopped::Told,
         Err(error) if is_refused(&error) => match level {
             StopLevel::Stop => Stopped::Told,
             StopLevel::Kill => Stopped::NothingToKill,

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod foreground;
 mod output;
+mod resume;
 mod start;
 mod stdin;
 mod terminal;
@@ -37,6 +38,7 @@ pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
 pub use output::OutputReader;
+use resume::Resume;
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
 pub use terminal::TerminalInput;
@@ -191,12 +193,12 @@ impl Client {
         self.get(&path(key, "/history")).await
     }
 
-    /// Everything that happened, in one order. `options` find the next daemon if this one dies.
+    /// Everything that happened, in one order. `options` find the next daemon if this one dies or is replaced.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn events(self, options: ClientOptions, request: EventsRequest) -> Result<EventReader, ClientError> {
-        EventReader::open(self, options, request).await
+    pub async fn events(&self, options: &ClientOptions, request: EventsRequest) -> Result<EventReader, ClientError> {
+        EventReader::open(self.clone(), options, request).await
     }
 
     /// Counters and gauges.
@@ -207,11 +209,24 @@ impl Client {
         self.get("/v1/metrics?format=json").await
     }
 
-    /// Answers when the sandbox has ended.
+    /// Answers when the sandbox has ended. `options` find the next daemon if this one dies or is replaced.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub async fn wait(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
+    /// See [`ClientError`]; [`ClientError::RemovedMeanwhile`] where it was removed before the next daemon could
+    /// be asked.
+    pub async fn wait(&self, options: &ClientOptions, key: &SandboxKey) -> Result<Sandbox, ClientError> {
+        let (mut client, mut resume) = (self.clone(), Resume::new(options, Some(key)));
+        loop {
+            match client.wait_here(key).await {
+                Ok(sandbox) => return Ok(sandbox),
+                // Waiting changes nothing: it is done again.
+                Err(error) => client = resume.after(error).await?,
+            }
+        }
+    }
+
+    /// Answers when the sandbox has ended, while this daemon is there.
+    async fn wait_here(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
         self.get(&path(key, "/wait")).await
     }
 
@@ -241,24 +256,21 @@ impl Client {
         reply.collect().await.map(drop)
     }
 
-    /// Reads a sandbox's output.
+    /// Reads a sandbox's output. `options` find the next daemon if this one dies or is replaced.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn output(&self, key: &SandboxKey, request: OutputRequest) -> Result<OutputReader, ClientError> {
-        let from = match request.from {
-            OutputStart::Oldest => String::new(),
-            OutputStart::Generation(number) => format!("&from=generation:{number}"),
-            OutputStart::Position(position) => format!("&from={position}"),
-            OutputStart::Tail(lines) => format!("&tail={lines}"),
-        };
-        let stream = request.stream.map_or_else(String::new, |stream| format!("&stream={stream}"));
-        let query = format!("/output?follow={}{from}{stream}", request.follow);
-        Ok(OutputReader::new(self.send(Method::GET, &path(key, &query), Body::Empty).await?))
+    pub async fn output(
+        &self,
+        options: &ClientOptions,
+        key: &SandboxKey,
+        request: OutputRequest,
+    ) -> Result<OutputReader, ClientError> {
+        OutputReader::open(self.clone(), options, key, request).await
     }
 
     /// Reads what a sandbox's VMM and its guest's console printed: all of it or the last `tail` lines,
-    /// with `follow` until the sandbox has ended.
+    /// with `follow` until the sandbox has ended. It has no positions, so it does not go on over the daemon's end.
     ///
     /// # Errors
     /// See [`ClientError`].

@@ -18,8 +18,9 @@ impl VmmLogReader {
     /// The next bytes; `None` when everything has come. Safe to cancel.
     ///
     /// # Errors
-    /// [`ClientError::Http`] where the daemon broke off before.
+    /// [`ClientError::VmmLogCut`] where the daemon broke off before. Nobody goes on then: a start of the sandbox
+    /// begins the log anew, so a position in it means nothing to the next daemon.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
-        self.reply.next().await
+        self.reply.next().await.map_err(|error| ClientError::VmmLogCut(Box::new(error)))
     }
 }

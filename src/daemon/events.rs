@@ -48,12 +48,13 @@ pub async fn events(shared: Data<Shared>, query: Query<EventsQuery>) -> Result<H
     let lines = async_stream::stream! {
         loop {
             let batch = tokio::select! {
-                batch = events.next_batch() => batch,
+                biased;
                 () = shared.ending.cancelled(), if follow => {
                     let error = ErrorDetail::message("shutting_down", "the daemon is shutting down");
                     yield line(&ErrorBody { error });
                     break;
                 }
+                batch = events.next_batch() => batch,
             };
             match batch {
                 Ok(batch) if batch.is_empty() => break,

@@ -167,8 +167,9 @@ async fn remove(shared: Data<Shared>, path: KeyPath, query: Query<RemoveQuery>) 
 async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
     tokio::select! {
-        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(full_view(&shared, &row?))),
+        biased;
         () = shared.ending.cancelled() => Err(Rejection::shutting_down()),
+        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(full_view(&shared, &row?))),
     }
 }
 

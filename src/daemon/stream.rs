@@ -60,12 +60,14 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
     let frames = async_stream::stream! {
         let end = loop {
             let next = tokio::select! {
-                next = output.next() => next,
+                // First: what the orchestrator's end looks like from here must not pass for the sandbox's.
+                biased;
                 // What is on file already is read to its end all the same.
                 () = shared.ending.cancelled(), if options.follow => {
                     let error = ErrorDetail::message("shutting_down", "the daemon is shutting down; the sandbox runs on");
                     break End { complete: false, error: Some(error) };
                 }
+                next = output.next() => next,
             };
             match next {
                 Ok(Some(chunk)) => {
@@ -104,11 +106,12 @@ pub async fn vmm_log(
     let chunks = async_stream::stream! {
         loop {
             let next = tokio::select! {
-                next = log.next() => next,
+                biased;
                 () = shared.ending.cancelled(), if options.follow => {
                     yield Err(io::Error::other("the daemon is shutting down"));
                     break;
                 }
+                next = log.next() => next,
             };
             match next {
                 Ok(Some(bytes)) => yield Ok(Bytes::from(bytes)),

@@ -29,6 +29,13 @@ pub use guest::guest_binary;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
+/// The names that a specification may ask for, in alphabetical order.
+pub const NAMES: &[&str] = &[
+    #[cfg(feature = "krun")]
+    krun::NAME,
+    qemu::NAME,
+];
+
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
 /// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocking, for
@@ -65,5 +72,19 @@ fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, host::
         // Without libkrun nothing would come of it.
         Err(error @ host::KrunUnusable::LeftOut) if krunfw.is_some() => Err(error),
         usable => Ok(usable.is_ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_all_drivers() {
+        let dir = tempfile::tempdir().unwrap();
+        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None).unwrap();
+        assert_eq!(format!("{drivers:?}"), format!("{:?}", BTreeSet::from_iter(NAMES)));
     }
 }

@@ -142,6 +142,9 @@ impl Writer {
             Notice::StdinLost(error) => {
                 message(&format!("sandbox {name} gets no more standard input: {}", error_chain(&error)));
             }
+            Notice::DaemonEnds => {
+                message(&format!("the daemon ends; sandbox {name} runs on, and another daemon is waited for"));
+            }
             Notice::Reconnected => message(&format!("the daemon ended; sandbox {name} goes on with a new one")),
         }
     }

@@ -12,13 +12,12 @@ use bytes::Bytes;
 use sandpen_actors::spec::{SandboxKey, TerminalSize};
 use tokio::sync::{mpsc, watch};
 
+use super::super::resume::pause_after;
 use super::super::{Client, ClientError, TerminalInput, stdin_channel};
 use super::{ForegroundEnd, Input, Notice};
 
 /// How long a broken stdin may be the sign of the workload's end, before it is news of its own.
 const STDIN_PATIENCE: Duration = Duration::from_secs(2);
-/// Before a request is sent again to a daemon that is not there.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Passes the input on, once nothing of the answer can be missed. Ends only when the user leaves the
 /// sandbox, or when there is no terminal.
@@ -71,12 +70,12 @@ async fn type_keys(
     notices: &mpsc::Sender<Notice>,
 ) -> Infallible {
     while let Some(first) = typed.recv().await {
-        let mut next = Some(first);
+        let (mut next, mut failures) = (Some(first), 0_u32);
         loop {
             let Err(error) = type_on(client, key, &mut next, &mut typed).await else { break };
             match error.code() {
-                _ if error.is_cut() => {}
-                Some("shutting_down" | "gone") => {}
+                // The output, which goes on or is given up, says which daemon.
+                _ if error.is_away() => {}
                 // Between two starts, or at the end, which is about to be told.
                 Some("not_live" | "guest_unreachable") => break,
                 _ => {
@@ -84,7 +83,8 @@ async fn type_keys(
                     return std::future::pending().await;
                 }
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            failures = failures.saturating_add(1);
+            tokio::time::sleep(pause_after(failures)).await;
         }
     }
     std::future::pending().await
@@ -133,8 +133,10 @@ async fn tell_sizes(
                 let _ = client.resize(key, TerminalSize { rows: other, ..size }).await;
             }
             // Whatever else fails here is not worth a word, and not worth another try.
-            while client.resize(key, size).await.is_err_and(|error| error.is_cut()) {
-                tokio::time::sleep(RETRY_PAUSE).await;
+            let mut failures = 0_u32;
+            while client.resize(key, size).await.is_err_and(|error| error.is_away()) {
+                failures = failures.saturating_add(1);
+                tokio::time::sleep(pause_after(failures)).await;
             }
         }
         if sizes.changed().await.is_err() {

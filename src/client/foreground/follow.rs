@@ -1,15 +1,13 @@
-//! The output of a sandbox in the foreground, over deaths of the daemon.
+//! The output of a sandbox in the foreground, whatever becomes of the daemon.
 
 use sandpen_actors::spec::SandboxKey;
 use tokio::sync::{mpsc, watch};
 
+use super::super::output::{FrameReader, Place};
+use super::super::resume::Resume;
 use super::super::{Client, ClientError, ClientOptions, OutputRequest, OutputStart};
 use super::Notice;
 use crate::api::Sandbox;
-use crate::api::frame::Frame;
-
-/// Daemons in a row that may die without one byte of progress.
-const RECONNECTS: u32 = 3;
 
 /// Reads the output to its end and answers the final state. Tells `opened` when nothing that is
 /// written from then on can be missed.
@@ -18,55 +16,48 @@ pub(super) async fn follow(
     options: &ClientOptions,
     key: &SandboxKey,
     started: Sandbox,
-    mut from: OutputStart,
+    from: OutputStart,
     opened: watch::Sender<bool>,
     notices: &mpsc::Sender<Notice>,
 ) -> Result<Sandbox, ClientError> {
-    let mut failures = 0;
+    let (mut client, mut place) = (client.clone(), Place::new(from));
+    let mut resume = Resume::new(options, Some(key));
     loop {
-        let before = from;
-        let ended = async { if started.is_ended() { Ok(started.clone()) } else { client.wait(key).await } };
+        let ended = async { if started.is_ended() { Ok(started.clone()) } else { client.wait_here(key).await } };
+        let pumped = pump(&client, key, &mut place, &mut resume, &opened, notices);
         // Both at once: a daemon that stops its sandboxes and ends answers those who ask already.
-        let result = tokio::try_join!(pump(client, key, &mut from, &opened, notices), ended);
-        match result.map(|((), sandbox)| sandbox) {
-            Err(error) if error.is_cut() => {
-                failures = if from == before { failures + 1 } else { 1 };
-                if failures > RECONNECTS {
-                    return Err(error);
-                }
-                Client::connect(options).await?;
-                let _ = notices.send(Notice::Reconnected).await;
-            }
-            result => return result,
+        let error = match tokio::try_join!(pumped, ended) {
+            Ok(((), sandbox)) => return Ok(sandbox),
+            Err(error) => error,
+        };
+        if matches!(error.code(), Some("shutting_down" | "gone")) {
+            let _ = notices.send(Notice::DaemonEnds).await;
         }
+        client = resume.after(error).await?;
+        let _ = notices.send(Notice::Reconnected).await;
     }
 }
 
 async fn pump(
     client: &Client,
     key: &SandboxKey,
-    from: &mut OutputStart,
+    place: &mut Place,
+    resume: &mut Resume,
     opened: &watch::Sender<bool>,
     notices: &mpsc::Sender<Notice>,
 ) -> Result<(), ClientError> {
-    let mut output = client.output(key, OutputRequest { from: *from, follow: true, stream: None }).await?;
-    if let Some(position) = output.position() {
-        *from = OutputStart::Position(position);
-    }
+    let request = OutputRequest { follow: true, ..OutputRequest::default() };
+    let mut frames = FrameReader::open(client, key, request, place).await?;
     opened.send_replace(true);
-    while let Some(frame) = output.next().await? {
-        let after = match &frame {
-            Frame::Bytes { position, bytes, .. } => Some(position.saturating_add(bytes.len() as u64)),
-            Frame::Gap { position, bytes } => Some(position.saturating_add(*bytes)),
-            Frame::Dropped { .. } | Frame::End(_) => None,
-        };
+    while let Some(frame) = frames.next().await? {
+        let mut after = *place;
+        after.pass(&frame);
         // Nobody listens any more: the caller is going away, and this future with it.
         let _ = notices.send(Notice::Output(frame)).await;
         // Not before: this future may be dropped while a slow reader holds up the frame, which has
         // to come again then.
-        if let Some(after) = after {
-            *from = OutputStart::Position(after);
-        }
+        *place = after;
+        resume.progressed();
     }
     Ok(())
 }
