@@ -46,7 +46,11 @@ fn bytes_that_cannot_exist_end_it_at_once() {
     start(&home, &rootfs, &["--timeout", "1h"], &exit(u64::MAX, u64::MAX));
     home.run(&["wait", "a"]);
     let row = home.inspect("a");
-    assert_eq!((row["state"].as_str(), row["failure_kind"].as_str()), (Some("FAILED"), Some("protocol_broken")), "{row}");
+    assert_eq!(
+        (row["state"].as_str(), row["failure_kind"].as_str()),
+        (Some("FAILED"), Some("protocol_broken")),
+        "{row}"
+    );
     assert!(row["failure"].as_str().unwrap().contains("were reported that never came"), "{row}");
 }
 

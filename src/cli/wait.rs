@@ -36,11 +36,7 @@ async fn recorded_exit(client: &Client, options: &ClientOptions, key: &SandboxKe
     let (mut events, mut code) = (client.events(options, request).await?, None);
     while let Some(event) = events.next().await? {
         if let Some(Happening::Transition { state, .. }) = event.happening() {
-            code = match state.exit().filter(|_| state.is_ended()) {
-                Some(ExitStatus::Code(code)) => Some(code),
-                Some(ExitStatus::Signal(signal)) => Some(128 + signal),
-                Some(ExitStatus::Unknown) | None => None,
-            };
+            code = state.exit().filter(|_| state.is_ended()).and_then(ExitStatus::shell_code);
         }
     }
     Ok(code)

@@ -158,7 +158,7 @@ mod tests {
         deadlines.stop_asked(start, Duration::from_secs(10));
         deadlines.workload_ended(after(9));
         let drained_by = after(9) + DRAIN_LIMIT;
-        assert_eq!(deadlines.take_due(drained_by - moment), None, "its output has its time");
+        assert_eq!(deadlines.take_due(drained_by.checked_sub(moment).unwrap()), None, "its output has its time");
         assert_eq!(deadlines.take_due(drained_by), Some(Due::TerminateVmm));
         assert_eq!(deadlines.take_due(drained_by + TERM_TO_KILL), Some(Due::KillVmm));
 

@@ -33,7 +33,7 @@ fn a_locked_file_refuses_everybody_at_once() {
         let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
         let all = async { tokio::join!(answers, begin, removal, event) };
         let (answers, begin, removal, event) =
-            tokio::time::timeout(Duration::from_secs(60), all).await.expect("they wait one after the other");
+            tokio::time::timeout(Duration::from_mins(1), all).await.expect("they wait one after the other");
         assert!(answers.iter().all(is_locked) && is_locked(&begin) && is_locked(&removal) && is_locked(&event));
         let live = database.send(ListLiveKeys).await.unwrap().unwrap();
         assert_eq!(live.len(), 200, "questions are answered meanwhile");
