@@ -38,6 +38,9 @@ const RETRY_PAUSES: [Duration; 4] =
 /// How long what ends the microVM waits for its edge to be durable.
 const DURABLE_FIRST: Duration = Duration::from_millis(200);
 
+/// Most signals that wait for a microVM that is being made.
+const SIGNALS_MAX: usize = 16;
+
 /// How the microVM is ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ending {
@@ -58,6 +61,8 @@ impl Ending {
     }
 }
 
+type Reply = oneshot::Sender<Result<(), MonitorError>>;
+
 /// Stops that came while something else was being recorded or the microVM was being made.
 #[derive(Default)]
 pub(super) struct Asked {
@@ -65,7 +70,9 @@ pub(super) struct Asked {
     cause: Option<StopCause>,
     /// To be carried out, once there is a microVM.
     ending: Option<Ending>,
-    replies: Vec<oneshot::Sender<Result<(), MonitorError>>>,
+    replies: Vec<Reply>,
+    /// Signals for the workload, to be passed on once there is a microVM.
+    signals: Vec<(i32, Reply)>,
 }
 
 impl Asked {
@@ -135,11 +142,16 @@ impl Life {
         Ok(())
     }
 
-    /// Carries out what was asked for while there was no microVM.
+    /// Carries out what was asked for while there was no microVM. Where none comes, who waits hears that it has ended.
     pub(super) async fn end_as_asked(&mut self) {
-        let Some(ending) = self.asked.ending.take() else { return };
-        if let Err(error) = self.end(ending).await {
+        if let Some(ending) = self.asked.ending.take()
+            && let Err(error) = self.end(ending).await
+        {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "ending the microVM");
+        }
+        let Some(process) = self.vmm() else { return };
+        for (signal, reply) in std::mem::take(&mut self.asked.signals) {
+            let _ = reply.send(self.signal_workload(&*process, signal).await);
         }
     }
 
@@ -232,11 +244,11 @@ impl Life {
             Command::Stop { grace, by, reply } => (Ending::Ask(grace), by.cause(), reply),
             Command::Kill { signal: SIGKILL, reply } => (Ending::Kill, StopCause::Killed { signal: SIGKILL }, reply),
             Command::Kill { signal, reply } => {
-                let answer = match self.vmm() {
-                    Some(process) => self.signal_workload(&*process, signal).await,
-                    None => Err(MonitorError::Ended),
-                };
-                let _ = reply.send(answer);
+                match self.vmm() {
+                    Some(process) => drop(reply.send(self.signal_workload(&*process, signal).await)),
+                    None if self.asked.signals.len() < SIGNALS_MAX => self.asked.signals.push((signal, reply)),
+                    None => drop(reply.send(Err(MonitorError::Driver("the guest is not there yet".to_owned())))),
+                }
                 return;
             }
         };
