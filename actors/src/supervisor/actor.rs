@@ -237,8 +237,8 @@ impl Supervisor {
         }));
     }
 
-    /// Starts it after the pause, unless it was stopped while BACKOFF was being recorded.
-    fn wait_for_restart(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
+    /// Starts it after the pause, unless it was stopped while BACKOFF or an attempt was being recorded.
+    pub(super) fn wait_for_restart(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
         match self.children.get(key).is_some_and(|child| child.stop.is_some()) {
             true => self.end_backoff(key, ctx),
             false => self.schedule(key, pause, ctx),

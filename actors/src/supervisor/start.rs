@@ -324,7 +324,10 @@ impl Supervisor {
 
     /// Starts a sandbox in BACKOFF again.
     pub(super) fn start_again(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
-        let Some(row) = self.children.get(key).and_then(|child| child.row.clone()) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
+        // It has fired: a stop from here on is the next monitor's, or the next attempt's.
+        child.next_attempt = None;
+        let Some(row) = child.row.clone() else { return };
         let driver = self.driver_of(&row);
         let database = self.config.database.clone();
         let key = key.clone();
@@ -347,7 +350,7 @@ impl Supervisor {
             Ok((row, driver)) => this.host_child(row, driver, StartMode::Launch, ctx),
             Err(error) => {
                 tracing::warn!(sandbox = %key, error = crate::driver::error_chain(&error), "a restart has to wait");
-                this.schedule(&key, RETRY_PAUSE, ctx);
+                this.wait_for_restart(&key, RETRY_PAUSE, ctx);
             }
         }));
     }

@@ -345,3 +345,42 @@ fn an_exit_whose_output_nobody_has_seen_is_not_acknowledged() {
         stage.end();
     });
 }
+
+/// The pause before a restart is over and the attempt is just being recorded when the user stops it: one of the two
+/// is recorded, and what was started ends.
+#[test]
+fn a_stop_that_meets_a_restart_is_not_lost() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut spec = stage.spec("a");
+        spec.restart = RestartPolicy::Always;
+        spec.restart_backoff.initial = Duration::from_millis(500);
+        let mut vmm = stage.running(spec).await;
+        exit(&mut vmm, 1, b"").await;
+        let row = loop {
+            match stage.row("a").await {
+                row if row.state.status() == "BACKOFF" => break row,
+                _ => tokio::task::yield_now().await,
+            }
+        };
+        let SandboxState::Backoff { until } = row.state else { unreachable!() };
+        let lock = stage.lock_database().await;
+        let pause = (until - chrono::Utc::now()).to_std().unwrap_or_default();
+        tokio::time::sleep(pause + Duration::from_millis(100)).await;
+        let stopped = tokio::task::spawn_local(stop(&stage, "a", Duration::ZERO));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        lock.release().await;
+        let end = async {
+            let mut vmm = stage.arrival().await;
+            assert_eq!(vmm.launch.generation, 2);
+            while !matches!(vmm.next_asked().await, Some(Asked::SignalVmm(_))) {}
+            vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(15))).await;
+        };
+        soon(end).await;
+        let row = soon(stopped).await.unwrap().unwrap().unwrap();
+        assert_eq!((row.state.status(), row.stopped_by, row.generation), ("STOPPED", Some(StoppedBy::Request), 2));
+        let stored = stage.row("a").await;
+        assert_eq!((stored.state, stored.stopped_by, stored.seq), (row.state, row.stopped_by, row.seq));
+        stage.end();
+    });
+}
