@@ -5,8 +5,8 @@
 //! code 0, no report), or the emulated machine says nothing more. The cause is not known for certain. What
 //! broke so is told, and tried again in a new machine; wrong output of a microVM that lived never is.
 //!
-//! Needs `sandpen kernel install` (with the KVM modules) and `sandpen kernel install --krunfw`;
-//! without, it says so and passes, unless `SANDPEN_REQUIRE_KRUNFW` is set.
+//! Needs `sandpen kernel install` (with the KVM modules) and `sandpen kernel install --krunfw`, else it
+//! is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::needless_raw_string_hashes, reason = "scripts are quoted alike")]
 
@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
+use sandpen_skip::{Reason, skip};
 use support::nested::OuterGuest;
 use support::{Home, features, kernels, nested};
 
@@ -256,11 +257,6 @@ sandpen shutdown --stop-sandboxes
 echo "== left $(ls /root/state/run/default | wc -l)"
 "#;
 
-fn skipped(reason: &str) {
-    assert!(std::env::var_os("SANDPEN_REQUIRE_KRUNFW").is_none(), "{reason}");
-    eprintln!("skipped: {reason}");
-}
-
 /// How a scenario ended.
 enum End {
     /// As the emulated machine says: whole, or with a microVM that ended by itself.
@@ -333,16 +329,16 @@ fn run_all(home: &Home, root: &Path, path: &OsStr, mut pending: VecDeque<(usize,
 #[test]
 fn linux_runs_in_microvms_of_libkrun() {
     if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
-        return skipped("with KVM, QEMU's processor is the host's");
+        return skip(Reason::KvmWorks, "with KVM, QEMU's processor is the host's");
     }
     let firmware = match sandpen::kernel::krunfw::find(None, &nested::data_dir()) {
         Ok(firmware) => firmware,
-        Err(error) => return skipped(&error.to_string()),
+        Err(error) => return skip(Reason::NoKrunfw, error),
     };
     let kernel = sandpen::kernel::find(&nested::data_dir()).unwrap();
     let modules = kernel.directory().join("modules");
     if !modules.join("kvm_amd.ko").exists() {
-        return skipped("the installed kernel has no KVM modules; run `sandpen kernel install` again");
+        return skip(Reason::NoKernel, "the installed kernel has no KVM modules; run `sandpen kernel install` again");
     }
     let home = Home::new();
     let root = home.path().join("outer");
