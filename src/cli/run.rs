@@ -144,7 +144,7 @@ pub struct Args {
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
-    /// Rotated log files that are kept
+    /// Rotated log files that are kept, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 5)]
     log_keep: u32,
     /// While the log cannot be written, its disk is full for example: block keeps the output waiting, and the

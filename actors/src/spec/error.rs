@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::LOG_KEEP_MAX;
+
 /// Why a piece of a specification was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -67,7 +69,7 @@ pub enum SpecError {
         max: usize,
     },
     /// Log limits that cannot hold anything.
-    #[error("log files of {max_bytes} bytes, {keep} kept: use at least 4096 bytes and 1 file")]
+    #[error("log files of {max_bytes} bytes, {keep} kept: use at least 4096 bytes, and 1 to {LOG_KEEP_MAX} files")]
     Log {
         /// Size at which a log is rotated.
         max_bytes: u64,
