@@ -255,3 +255,23 @@ fn help_texts() {
         assert!(home.ok(&["completion", shell]).contains("sandpen"));
     }
 }
+
+#[test]
+#[cfg(feature = "testing")]
+fn a_port_alone_asks_for_no_way_out() {
+    let home = Home::new();
+    let cases: [(&[&str], &str); 4] = [
+        (&[], "none"),
+        (&["-p", "0:80"], "published"),
+        (&["--net", "on", "-p", "0:80"], "on"),
+        (&["--net", "tsi", "-p", "0:80", "-p", "0:81"], "tsi"),
+    ];
+    for (options, network) in cases {
+        let ran = output(support::run_on_host(&home, &[&["-n", "a"], options].concat(), "true"));
+        assert!(ran.status.success(), "{options:?}: {}", explain(&ran));
+        let row = home.inspect("a");
+        assert_eq!(row["network"], network, "{options:?}");
+        let ports = options.iter().filter(|option| **option == "-p").count();
+        assert_eq!(row["ports"].as_array().map(Vec::len), Some(ports), "{options:?}");
+    }
+}

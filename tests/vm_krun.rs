@@ -228,3 +228,16 @@ fn a_cgroup_outlives_the_daemon_and_goes_with_its_microvm() {
     until("its cgroup is gone", || gone(1));
     until("nothing is left of them", || cgroups[1].iter().all(|directory| !directory.parent().unwrap().exists()));
 }
+
+#[test]
+fn a_port_alone_is_refused_and_the_way_out_that_it_would_bring_is_named() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    let refused = output(run(&home, &["-n", "a", "-p", "0:80"], "idle"));
+    assert_eq!(refused.status.code(), Some(125), "{}", explain(&refused));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("-p") && said.contains("--net tsi") && said.contains("--driver qemu"), "{said}");
+    assert_eq!(home.inspect("a")["network"], "published");
+}

@@ -177,19 +177,21 @@ mkdir /root/inner/www /root/www && echo from the guest > /root/inner/www/page &&
 httpd -p 127.0.0.1:7000 -h /root/www
 # busybox's wget, linked statically, crashes where it looks up an address.
 page() { printf 'GET /page HTTP/1.0\r\n\r\n' | nc -w 9 127.0.0.1 $1 2>/dev/null | grep '^from'; }
-sandpen run -d -n w -p 8080:80 --rlimit nofile=3000:4000 --rlimit core=0 /root/inner -- sh -c '
+sandpen run -d -n w --net tsi -p 8080:80 --rlimit nofile=3000:4000 --rlimit core=0 /root/inner -- sh -c '
     ulimit -n; ulimit -Hn; ulimit -c; printf "GET /page HTTP/1.0\r\n\r\n" | nc -w 9 127.0.0.1 7000 | grep "^from"
     exec httpd -f -p 127.0.0.1:80 -h /www' >/dev/null
 for i in $(seq 60); do page 8080 && break; sleep 1; done
 sandpen logs w
-sandpen run -p 7000:80 /root/inner -- true 2>&1 | grep -o 'port 7000 of [0-9.]*'
-sandpen run -p 127.0.0.1:8081:80 /root/inner -- true 2>&1 | grep -o -e '--driver qemu'
+sandpen run --net tsi -p 7000:80 /root/inner -- true 2>&1 | grep -o 'port 7000 of [0-9.]*'
+sandpen run --net on -p 127.0.0.1:8081:80 /root/inner -- true 2>&1 | grep -o -e '--driver qemu'
+sandpen run --driver krun -p 8081:80 /root/inner -- true 2>&1 | grep -o -e '--net tsi'
+sandpen run -p 8081:80 /root/inner -- true 2>&1 | grep -o -e '--net tsi'
 sandpen run /root/inner -- nc -w 9 127.0.0.1 7000 </dev/null 2>/dev/null || echo no way out
 sandpen kill w >/dev/null
 "#,
             |lines| {
                 let network = ["from the guest", "3000", "4000", "0", "from the host"];
-                let refusals = ["port 7000 of 0.0.0.0", "--driver qemu", "no way out"];
+                let refusals = ["port 7000 of 0.0.0.0", "--driver qemu", "--net tsi", "--net tsi", "no way out"];
                 assert_eq!(lines, [&network[..], &refusals].concat());
             },
         ),

@@ -85,7 +85,7 @@ pub enum SpecError {
     #[error("{0} published ports; at most 64 are accepted")]
     TooManyPorts(usize),
     /// Published ports, but no network to reach them by.
-    #[error("ports are published, but the network is none; choose another, for example on")]
+    #[error("ports are published, but the network is none; choose another, for example published")]
     PortsWithoutNetwork,
     /// A limit of the workload's process that cannot be set.
     #[error("limit {text:?} cannot be set: {reason}")]
