@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("sandpen-skip: {:?}: {error}", skips.list());
+            eprintln!("sandpen-skip: {}: {error}", skips.list().display());
             ExitCode::from(2)
         }
     }
