@@ -29,9 +29,8 @@ lint:           ## rustfmt and clippy
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
-deny:           ## Licences, sources and bans of dependencies
-	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
-	cargo deny --all-features check bans licenses sources
+deny:           ## Licences, sources, bans and, with a database in SANDPEN_ADVISORY_DB=DIR, vulnerabilities of dependencies
+	@scripts/deny
 
 bench: bench-micro bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
 

@@ -86,7 +86,8 @@ fn values_are_checked_and_their_form_said() {
         ("--timeout", "30", "30s"),
         ("--timeout", "0s", "no time"),
         ("--log-max-size", "1K", "4096"),
-        ("--log-keep", "0", "at least"),
+        ("--log-keep", "0", "1 to 1000"),
+        ("--log-keep", "1001", "1 to 1000"),
         ("-w", "relative", "absolute"),
         ("--disk", "1M", "16M"),
         ("--disk", "2048G", "1024G"),
@@ -252,5 +253,25 @@ fn help_texts() {
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.ok(&["completion", shell]).contains("sandpen"));
+    }
+}
+
+#[test]
+#[cfg(feature = "testing")]
+fn a_port_alone_asks_for_no_way_out() {
+    let home = Home::new();
+    let cases: [(&[&str], &str); 4] = [
+        (&[], "none"),
+        (&["-p", "0:80"], "published"),
+        (&["--net", "on", "-p", "0:80"], "on"),
+        (&["--net", "tsi", "-p", "0:80", "-p", "0:81"], "tsi"),
+    ];
+    for (options, network) in cases {
+        let ran = output(support::run_on_host(&home, &[&["-n", "a"], options].concat(), "true"));
+        assert!(ran.status.success(), "{options:?}: {}", explain(&ran));
+        let row = home.inspect("a");
+        assert_eq!(row["network"], network, "{options:?}");
+        let ports = options.iter().filter(|option| **option == "-p").count();
+        assert_eq!(row["ports"].as_array().map(Vec::len), Some(ports), "{options:?}");
     }
 }

@@ -126,3 +126,36 @@ fn restarts_are_neither_lost_nor_doubled_when_the_daemon_dies() {
     let runs: String = (1..=6).map(|run| format!("run {run}\n")).collect();
     assert_eq!(home.ok(&["logs", "a"]), runs);
 }
+
+#[test]
+fn a_limit_of_a_log_that_an_older_version_recorded_is_read_and_restarted() {
+    const BYTES: usize = 20_000;
+    let home = Home::new();
+    let script = format!("head -c {BYTES} /dev/zero | tr '\\0' x; exec sleep 1000");
+    let options = ["-d", "-n", "a", "--restart", "always", "--log-max-size", "4K"];
+    let started = output(run(&home, &options, &script));
+    assert!(started.status.success(), "{}", explain(&started));
+    home.ok(&["shutdown"]);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.state().join("sandpen.db"));
+    actix_rt::Runtime::new().unwrap().block_on(async {
+        let mut database = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        let most = "UPDATE sandboxes SET spec = json_set(spec, '$.log.keep', 4294967295)";
+        assert_eq!(sqlx::query(most).execute(&mut database).await.unwrap().rows_affected(), 1);
+        sqlx::Connection::close(database).await.unwrap();
+    });
+    let row = home.inspect("a");
+    assert_eq!((&row["state"], &row["restarts"]), (&"RUNNING".into(), &0.into()), "{row:#}");
+    kill(Pid::from_raw(i32::try_from(row["microvm_pid"].as_u64().unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+    let files = || {
+        let entries = fs::read_dir(home.state().join("logs/default")).unwrap().map(|entry| entry.unwrap().path());
+        let logs =
+            entries.filter(|path| path.extension().is_some_and(|extension| extension != "idx" && extension != "vmm"));
+        logs.map(|path| path.metadata().map_or(0, |meta| usize::try_from(meta.len()).unwrap())).collect::<Vec<_>>()
+    };
+    until("it has written all again", || {
+        home.inspect("a")["restarts"] == 1 && files().iter().sum::<usize>() == 2 * BYTES
+    });
+    assert!(files().len() >= 2 * BYTES / 4096, "{:?}", files());
+    assert_eq!(home.ok(&["logs", "a"]), "x".repeat(2 * BYTES));
+    home.ok(&["kill", "a"]);
+}

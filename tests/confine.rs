@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use sandpen::driver::confine::{Policy, kernel_abi, seccomp_available};
+use sandpen_skip::{Reason, skip};
 
 fn busybox() -> PathBuf {
     let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
@@ -60,8 +61,7 @@ fn directory() -> tempfile::TempDir {
 #[test]
 fn files_and_connections_beyond_the_policy_are_refused() {
     if let Err(why) = kernel_abi() {
-        eprintln!("skipped: {why}");
-        return;
+        return skip(Reason::NoLandlock, why);
     }
     let dir = directory();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -136,8 +136,7 @@ fn nothing_runs_under_a_policy_that_cannot_be_read() {
 #[test]
 fn what_no_vmm_needs_is_refused_to_qemu() {
     if let Err(why) = seccomp_available() {
-        eprintln!("skipped: {why}");
-        return;
+        return skip(Reason::NoSeccomp, why);
     }
     let dir = directory();
     let mut policy = policy(dir.path());
@@ -176,9 +175,11 @@ fn probe(policy: &Policy, attempt: &str) -> std::process::ExitStatus {
 fn a_process_of_libkrun_ends_at_what_it_must_not_do() {
     use std::os::unix::process::ExitStatusExt as _;
 
-    if let Some(why) = kernel_abi().err().or(seccomp_available().err()) {
-        eprintln!("skipped: {why}");
-        return;
+    if let Err(why) = kernel_abi() {
+        return skip(Reason::NoLandlock, why);
+    }
+    if let Err(why) = seccomp_available() {
+        return skip(Reason::NoSeccomp, why);
     }
     let mut policy = Policy::new("vmm");
     policy.system_calls = sandpen::driver::confine::SystemCalls::Krun;

@@ -338,3 +338,42 @@ fn tests_of_faults_are_there() {
         assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}");
     }
 }
+
+#[test]
+fn reasons_for_skips() {
+    let page = read("docs/testing.md");
+    let (_, rest) = page.split_once("\n| reason | why |\n").unwrap();
+    let (table, _) = rest.split_once("\n\n").unwrap();
+    let documented: Words = rows(table).iter().map(|cells| cells[0].trim_matches('`').to_owned()).collect();
+    let code: Words = sandpen_skip::Reason::ALL.iter().map(|reason| reason.name().to_owned()).collect();
+    assert_eq!(documented, code);
+    for name in
+        fs::read_to_string(root().join(".ci/run")).unwrap().lines().filter_map(|line| line.split_once("allowed="))
+    {
+        for name in name.1.trim_start_matches("$allowed").split(',').filter(|name| !name.is_empty()) {
+            assert!(code.contains(name), ".ci/run: {name}");
+        }
+    }
+}
+
+/// No test ends early without a word: it skips, or is run by another one.
+#[test]
+fn ignored_tests_are_listed_and_none_prints_that_it_is_skipped() {
+    let mut ignored = Words::new();
+    let mut silent = Vec::new();
+    for file in ["tests", "src", "actors/src", "guest/src"].into_iter().flat_map(|dir| rust_files(&root().join(dir))) {
+        let text = fs::read_to_string(&file).unwrap();
+        for rest in text.split("#[ignore").skip(1).filter(|rest| rest.starts_with(" = ")) {
+            ignored.insert(rest.split_once("fn ").unwrap().1.split('(').next().unwrap().to_owned());
+        }
+        let prints = text.lines().any(|line| line.contains(concat!("println!(\"", "skipped")));
+        if prints && !file.ends_with("tests/skip/src/lib.rs") {
+            silent.push(file);
+        }
+    }
+    let page = read("docs/testing.md");
+    let table = rows(section(&page, "## Ignored tests"));
+    let documented: Words = table.iter().map(|cells| cells[0].trim_matches('`').to_owned()).collect();
+    assert_eq!(documented, ignored);
+    assert!(silent.is_empty(), "{silent:?}");
+}

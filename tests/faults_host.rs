@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandpen_skip::{Reason, skip};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use support::{Home, output, output_within, until};
@@ -259,8 +260,7 @@ fn limit_processes(home: &Home, daemon: u32, limit: &str) {
 #[test]
 fn a_host_without_room_for_another_process_fails_new_sandboxes_and_harms_none_that_runs() {
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("skipped: the limit is of a user's processes, and this one has others");
-        return;
+        return skip(Reason::NotRoot, "the limit is of a user's processes, and this one has others");
     }
     let home = Home::of_ordinary_user();
     let go = home.state().parent().unwrap().join("go");
@@ -335,7 +335,7 @@ fn faketime() -> Option<std::path::PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let found = libraries.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
     if found.is_none() {
-        eprintln!("skipped: the package libfaketime is not installed");
+        skip(Reason::NoFaketime, "the package libfaketime");
     }
     found
 }

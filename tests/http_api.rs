@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use sandpen_skip::{Reason, skip};
 use serde_json::{Value, json};
 use support::{DEADLINE, Home, explain};
 
@@ -269,7 +270,7 @@ fn connect_as_another_user() {
 fn another_user_is_refused_even_with_open_permissions() {
     const NOBODY: u32 = 65534;
     if !nix::unistd::geteuid().is_root() {
-        return; // Only root can be somebody else.
+        return skip(Reason::NotRoot, "only root can be somebody else");
     }
     let home = served();
     let socket = home.state().join("sandpen.sock");

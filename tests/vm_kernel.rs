@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
+use sandpen_skip::{Reason, skip};
 use support::{Home, explain, kernels, until};
 
 fn data_dir() -> PathBuf {
@@ -89,7 +90,7 @@ fn restarts_and_new_daemons_take_the_path_of_the_row() {
 fn a_kernel_with_everything_built_in_needs_no_modules_and_no_acpi() {
     let library = match sandpen::kernel::krunfw::find(None, &data_dir()) {
         Ok(library) => library,
-        Err(error) => return eprintln!("skipped: {error}"),
+        Err(error) => return skip(Reason::NoKrunfw, error),
     };
     let home = Home::new();
     let rootfs = home.rootfs();

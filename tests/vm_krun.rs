@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandpen_skip::{Reason, skip};
 use support::confinement::{cgroups_are_as_the_doctor_says, descriptors, landlock_is_as_the_doctor_says, status};
 use support::{Home, explain, feed, finish, guests, output, until};
 
@@ -150,7 +151,7 @@ fn linux_is_refused_where_kvm_runs_none() {
     let checks = doctor["checks"].as_array().unwrap();
     let krun = checks.iter().find(|check| check["name"] == "krun").unwrap();
     if krun["status"] == "ok" {
-        return;
+        return skip(Reason::KvmWorks, "a host that refuses Linux under libkrun");
     }
     assert_ne!(doctor["auto"], "krun");
     let rootfs = home.rootfs();
@@ -226,4 +227,17 @@ fn a_cgroup_outlives_the_daemon_and_goes_with_its_microvm() {
     assert_eq!(home.inspect("b")["failure_kind"], "out_of_memory");
     until("its cgroup is gone", || gone(1));
     until("nothing is left of them", || cgroups[1].iter().all(|directory| !directory.parent().unwrap().exists()));
+}
+
+#[test]
+fn a_port_alone_is_refused_and_the_way_out_that_it_would_bring_is_named() {
+    if !guests::kvm() {
+        return;
+    }
+    let home = Home::new();
+    let refused = output(run(&home, &["-n", "a", "-p", "0:80"], "idle"));
+    assert_eq!(refused.status.code(), Some(125), "{}", explain(&refused));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("-p") && said.contains("--net tsi") && said.contains("--driver qemu"), "{said}");
+    assert_eq!(home.inspect("a")["network"], "published");
 }

@@ -5,8 +5,8 @@
 //! code 0, no report), or the emulated machine says nothing more. The cause is not known for certain. What
 //! broke so is told, and tried again in a new machine; wrong output of a microVM that lived never is.
 //!
-//! Needs `sandpen kernel install` (with the KVM modules) and `sandpen kernel install --krunfw`;
-//! without, it says so and passes, unless `SANDPEN_REQUIRE_KRUNFW` is set.
+//! Needs `sandpen kernel install` (with the KVM modules) and `sandpen kernel install --krunfw`, else it
+//! is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::needless_raw_string_hashes, reason = "scripts are quoted alike")]
 
@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
+use sandpen_skip::{Reason, skip};
 use support::nested::OuterGuest;
 use support::{Home, features, kernels, nested};
 
@@ -176,19 +177,21 @@ mkdir /root/inner/www /root/www && echo from the guest > /root/inner/www/page &&
 httpd -p 127.0.0.1:7000 -h /root/www
 # busybox's wget, linked statically, crashes where it looks up an address.
 page() { printf 'GET /page HTTP/1.0\r\n\r\n' | nc -w 9 127.0.0.1 $1 2>/dev/null | grep '^from'; }
-sandpen run -d -n w -p 8080:80 --rlimit nofile=3000:4000 --rlimit core=0 /root/inner -- sh -c '
+sandpen run -d -n w --net tsi -p 8080:80 --rlimit nofile=3000:4000 --rlimit core=0 /root/inner -- sh -c '
     ulimit -n; ulimit -Hn; ulimit -c; printf "GET /page HTTP/1.0\r\n\r\n" | nc -w 9 127.0.0.1 7000 | grep "^from"
     exec httpd -f -p 127.0.0.1:80 -h /www' >/dev/null
 for i in $(seq 60); do page 8080 && break; sleep 1; done
 sandpen logs w
-sandpen run -p 7000:80 /root/inner -- true 2>&1 | grep -o 'port 7000 of [0-9.]*'
-sandpen run -p 127.0.0.1:8081:80 /root/inner -- true 2>&1 | grep -o -e '--driver qemu'
+sandpen run --net tsi -p 7000:80 /root/inner -- true 2>&1 | grep -o 'port 7000 of [0-9.]*'
+sandpen run --net on -p 127.0.0.1:8081:80 /root/inner -- true 2>&1 | grep -o -e '--driver qemu'
+sandpen run --driver krun -p 8081:80 /root/inner -- true 2>&1 | grep -o -e '--net tsi'
+sandpen run -p 8081:80 /root/inner -- true 2>&1 | grep -o -e '--net tsi'
 sandpen run /root/inner -- nc -w 9 127.0.0.1 7000 </dev/null 2>/dev/null || echo no way out
 sandpen kill w >/dev/null
 "#,
             |lines| {
                 let network = ["from the guest", "3000", "4000", "0", "from the host"];
-                let refusals = ["port 7000 of 0.0.0.0", "--driver qemu", "no way out"];
+                let refusals = ["port 7000 of 0.0.0.0", "--driver qemu", "--net tsi", "--net tsi", "no way out"];
                 assert_eq!(lines, [&network[..], &refusals].concat());
             },
         ),
@@ -255,11 +258,6 @@ done
 sandpen shutdown --stop-sandboxes
 echo "== left $(ls /root/state/run/default | wc -l)"
 "#;
-
-fn skipped(reason: &str) {
-    assert!(std::env::var_os("SANDPEN_REQUIRE_KRUNFW").is_none(), "{reason}");
-    eprintln!("skipped: {reason}");
-}
 
 /// How a scenario ended.
 enum End {
@@ -333,16 +331,16 @@ fn run_all(home: &Home, root: &Path, path: &OsStr, mut pending: VecDeque<(usize,
 #[test]
 fn linux_runs_in_microvms_of_libkrun() {
     if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
-        return skipped("with KVM, QEMU's processor is the host's");
+        return skip(Reason::KvmWorks, "with KVM, QEMU's processor is the host's");
     }
     let firmware = match sandpen::kernel::krunfw::find(None, &nested::data_dir()) {
         Ok(firmware) => firmware,
-        Err(error) => return skipped(&error.to_string()),
+        Err(error) => return skip(Reason::NoKrunfw, error),
     };
     let kernel = sandpen::kernel::find(&nested::data_dir()).unwrap();
     let modules = kernel.directory().join("modules");
     if !modules.join("kvm_amd.ko").exists() {
-        return skipped("the installed kernel has no KVM modules; run `sandpen kernel install` again");
+        return skip(Reason::NoKernel, "the installed kernel has no KVM modules; run `sandpen kernel install` again");
     }
     let home = Home::new();
     let root = home.path().join("outer");

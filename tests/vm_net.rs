@@ -84,7 +84,7 @@ fn a_network_leads_out_and_published_ports_lead_in() {
         "ls /sys/class/net; cat /etc/resolv.conf; ip -o -4 addr show eth0 | awk '{{print $4}}'; ip route; \
          nc -w 9 10.0.2.2 {port} </dev/null; exec httpd -f -p 80 -h /www"
     );
-    home.ok(&["run", "-d", "-n", "a", "-p", "0:80", &rootfs, "--", "sh", "-c", &script]);
+    home.ok(&["run", "-d", "-n", "a", "--net", "on", "-p", "0:80", &rootfs, "--", "sh", "-c", &script]);
     let chosen = published(&home, "a");
     assert!(page(chosen, "/page").ends_with("\r\n\r\nfrom the guest"));
     let said = home.ok(&["logs", "a"]);
@@ -99,7 +99,7 @@ fn a_network_leads_out_and_published_ports_lead_in() {
     let elsewhere = SocketAddr::from(([127, 0, 0, 2], chosen));
     assert!(TcpStream::connect_timeout(&elsewhere, Duration::from_secs(5)).is_err());
 
-    let output = home.run(&["run", "-n", "b", "-p", &format!("{chosen}:80"), &rootfs, "--", "true"]);
+    let output = home.run(&["run", "-n", "b", "--net", "on", "-p", &format!("{chosen}:80"), &rootfs, "--", "true"]);
     assert_eq!(output.status.code(), Some(125), "{}", explain(&output));
     assert!(stderr(&output).contains(&format!("port {chosen} of 127.0.0.1")), "{}", explain(&output));
     assert_eq!(home.inspect("b")["failure_kind"], "spawn_failed");
@@ -107,19 +107,25 @@ fn a_network_leads_out_and_published_ports_lead_in() {
     drop(TcpListener::bind(("127.0.0.1", chosen)).expect("the port is free again"));
 }
 
+/// A port is all that is asked for, so a port is all there is.
 #[test]
 fn with_published_ports_alone_nothing_leads_out() {
     let home = Home::new();
     let rootfs = home.rootfs();
     let port = service();
+    // It is there for those who may.
+    let mut greeting = String::new();
+    TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut greeting).unwrap();
+    assert_eq!(greeting, GREETING);
     fs::create_dir(format!("{rootfs}/www")).unwrap();
     fs::write(format!("{rootfs}/www/page"), "from the guest").unwrap();
     let script = format!(
         "nc -w 5 10.0.2.2 {port} </dev/null || echo refused; nslookup localhost 10.0.2.3 >/dev/null || echo no names; \
          exec httpd -f -p 8000 -h /www"
     );
-    let ports = ["--net", "published", "-p", "127.0.0.1:0:8000"];
-    home.ok(&[&["run", "-d", "-n", "a"][..], &ports, &[&rootfs, "--", "sh", "-c", &script]].concat());
+    home.ok(&["run", "-d", "-n", "a", "-p", "127.0.0.1:0:8000", &rootfs, "--", "sh", "-c", &script]);
+    let row = home.inspect("a");
+    assert_eq!((&row["network"], &row["driver"]), (&"published".into(), &"qemu".into()), "{row:#}");
     assert!(page(published(&home, "a"), "/page").ends_with("from the guest"));
     assert_eq!(home.ok(&["logs", "--stream", "stdout", "a"]), "refused\nno names\n");
     home.ok(&["kill", "a"]);

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use sandpen_skip::{Reason, skip};
 use support::{Home, explain};
 
 /// Whatever its kernel is told, a guest cannot write to a read-only volume.
@@ -141,12 +142,12 @@ fn disk_of(home: &Home, name: &str) -> std::path::PathBuf {
 fn has_disks() -> bool {
     let installed = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
     let kernel = sandpen::kernel::find(&installed).unwrap();
-    let lacks = sandpen::driver::disk::MODULES.iter().find_map(|module| kernel.check_has(module).err());
-    let lacks = lacks.map(|error| error.to_string());
-    let missing = lacks.or(sandpen::driver::disk::find_program().err().map(|error| error.to_string()));
-    if let Some(missing) = missing {
-        assert!(std::env::var_os("SANDPEN_REQUIRE_VM").is_none(), "{missing}");
-        eprintln!("skipped: {missing}; run `sandpen kernel install` again");
+    if let Some(error) = sandpen::driver::disk::MODULES.iter().find_map(|module| kernel.check_has(module).err()) {
+        skip(Reason::NoKernel, error);
+        return false;
+    }
+    if let Err(error) = sandpen::driver::disk::find_program() {
+        skip(Reason::NoMke2fs, error);
         return false;
     }
     true

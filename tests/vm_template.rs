@@ -16,12 +16,7 @@ use support::{Home, explain, feed, finish, until};
 
 /// Only emulated machines are restored: with KVM they boot quickly, which is not tried here.
 fn restores() -> bool {
-    let restores = sandpen::driver::host::acceleration().accelerator == sandpen::driver::qemu_args::Accelerator::Tcg
-        && sandpen::driver::disk::find_program().is_ok();
-    if !restores {
-        eprintln!("skipped: machines are restored under emulation only, and mke2fs makes their disks");
-    }
-    restores
+    support::restores("machines are restored under emulation only")
 }
 
 fn templates(home: &Home) -> Vec<PathBuf> {

@@ -91,9 +91,7 @@ fn a_booted_machine_and_a_restored_one_tell_every_step() {
     assert_eq!(steps.last().unwrap()["step"], "released");
     assert_eq!(steps.len(), rows.len() - 2, "{steps:?}\n{rows:?}");
 
-    let restores = sandpen::driver::host::acceleration().accelerator == sandpen::driver::qemu_args::Accelerator::Tcg
-        && sandpen::driver::disk::find_program().is_ok();
-    if restores {
+    if support::restores("the steps of a restored machine") {
         let restored =
             home.run(&["run", "--rm", "--timings", "--driver", "qemu", "--root", "image", &rootfs, "--", "true"]);
         let rows = table(&restored);

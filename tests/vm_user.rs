@@ -1,5 +1,5 @@
-//! Real microVMs of an ordinary user: run by root, these tests become another user (and say so when
-//! this host does not let that user make namespaces); run by an ordinary user they just run.
+//! Real microVMs of an ordinary user: run by root, these tests become another user (and are skipped
+//! when this host does not let that user make namespaces); run by an ordinary user they just run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
@@ -11,9 +11,10 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandpen_skip::{Reason, skip};
 use support::{Home, explain, output, until};
 
-/// A home of an ordinary user; `None`, and the reason on stderr, where such a user cannot share a
+/// A home of an ordinary user; `None`, which counts as a skip, where such a user cannot share a
 /// root directory.
 fn ordinary_user() -> Option<Home> {
     let home = Home::of_ordinary_user();
@@ -21,7 +22,7 @@ fn ordinary_user() -> Option<Home> {
     let checks = report["checks"].as_array().unwrap();
     let namespaces = checks.iter().find(|check| check["name"] == "user-namespaces").unwrap();
     if namespaces["status"] == "fail" {
-        eprintln!("skipped: user namespaces: {}", namespaces["detail"]);
+        skip(Reason::NoUserNamespaces, &namespaces["detail"]);
         return None;
     }
     assert_eq!(report["auto"], "qemu", "{report}");

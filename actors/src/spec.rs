@@ -61,6 +61,8 @@ pub const WORKLOAD_MAX_BYTES: usize = 1 << 20;
 
 /// Longest stay of an ended sandbox that removes itself.
 pub const REMOVE_DELAY_MAX: Duration = Duration::from_hours(24);
+/// Most rotated files of one log: a rotation renames each of them.
+pub const LOG_KEEP_MAX: u32 = 1000;
 
 /// What a microVM may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +84,8 @@ impl Default for Resources {
 pub struct LogLimits {
     /// Bytes after which a log file is rotated, at least 4096.
     pub max_bytes: u64,
-    /// Rotated files kept beside the current one, at least 1.
+    /// Rotated files kept beside the current one, 1 to [`LOG_KEEP_MAX`]; more, which older versions took, is
+    /// that many.
     pub keep: u32,
     /// What happens to output while the log cannot be written.
     #[serde(default)]
@@ -272,7 +275,7 @@ impl SandboxSpec {
         if !(MEMORY_MIN_MIB..=MEMORY_MAX_MIB).contains(&memory_mib) {
             return Err(SpecError::Memory { mib: memory_mib, min: MEMORY_MIN_MIB, max: MEMORY_MAX_MIB });
         }
-        if self.log.max_bytes < 4096 || self.log.keep < 1 {
+        if self.log.max_bytes < 4096 || !(1..=LOG_KEEP_MAX).contains(&self.log.keep) {
             return Err(SpecError::Log { max_bytes: self.log.max_bytes, keep: self.log.keep });
         }
         if self.command.is_empty() || self.command[0].as_bytes().is_empty() {

@@ -110,11 +110,12 @@ pub struct Args {
     #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
     volume: Vec<OsString>,
     /// Network: none, on (the driver's own kind), tsi (krun), user or published (qemu: out and in, or
-    /// only in) [default: none, or on with -p]
+    /// only in) [default: none, or published with -p]
     #[arg(long, value_name = "KIND", value_parser = network)]
     net: Option<Network>,
     /// Port of the sandbox that the host listens for (TCP); HOST 0 is a free one, ADDR 127.0.0.1 with
-    /// qemu and the command's own with krun; may be given several times
+    /// qemu and the command's own with krun; may be given several times. It gives no way out: that takes
+    /// --net on, and with krun, where there is no port without one, --net tsi
     #[arg(short, long, value_name = "[ADDR:]HOST:GUEST")]
     publish: Vec<PublishedPort>,
     /// Limit of the command's process, for example nofile=4096 or core=0:unlimited; may be given several
@@ -145,7 +146,7 @@ pub struct Args {
     /// Size after which a log file is rotated, with its unit
     #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
     log_max_size: u64,
-    /// Rotated log files that are kept
+    /// Rotated log files that are kept, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 5)]
     log_keep: u32,
     /// While the log cannot be written, its disk is full for example: block keeps the output waiting, and the
@@ -242,7 +243,7 @@ impl Args {
             remove_delay: if self.rm && !self.detach { REMOVE_DELAY } else { Duration::ZERO },
             volumes: self.volumes()?,
             rlimits: self.rlimit.clone(),
-            network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::On }),
+            network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::Published }),
             ports: self.publish.clone(),
             disk: Disk { bytes: self.disk, name: self.keep_disk.clone() },
             root_device: self.root.unwrap_or_default(),

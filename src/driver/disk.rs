@@ -140,13 +140,14 @@ fn make(path: &Path, bytes: u64) -> Result<(), DiskError> {
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
+    use sandpen_skip::{Reason, skip};
+
     use super::*;
 
     #[test]
     fn a_disk_is_sparse_private_and_made_once() {
-        if find_program().is_err() {
-            eprintln!("skipped: no {MKE2FS} on this host");
-            return;
+        if let Err(error) = find_program() {
+            return skip(Reason::NoMke2fs, error);
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("odd ?offset=1, name/a.img");

@@ -79,6 +79,13 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Optio
     if network == Network::None {
         return Ok(None);
     }
+    if kind == Kind::Tsi && network == Network::Published {
+        return Err(unsupported(
+            "the network published, which is what a published port (-p) asks for alone: here a port always comes \
+             with a way out, to the host's own 127.0.0.1 too; say --net tsi if that may be, or use --driver qemu"
+                .to_owned(),
+        ));
+    }
     if !kind.makes(network) {
         let (instead, other) = match kind {
             Kind::Tsi => ("on, tsi", "qemu"),
@@ -186,7 +193,8 @@ mod tests {
         }
         assert!(refusal(Network::Tsi, &[], Kind::User).contains("--driver krun"));
         assert!(refusal(Network::User, &[], Kind::Tsi).contains("--driver qemu"));
-        assert!(refusal(Network::Published, &[], Kind::Tsi).contains("--driver qemu"));
+        let published = refusal(Network::Published, &["1:2"], Kind::Tsi);
+        assert!(["-p", "--net tsi", "--driver qemu"].iter().all(|word| published.contains(word)), "{published}");
         let published = plan(&spec(Network::Published, &[]), "x", Kind::User).unwrap().unwrap();
         assert!(published.restricted && published.resolv_conf.is_none());
         let on = plan(&spec(Network::On, &[]), "x", Kind::User).unwrap().unwrap();

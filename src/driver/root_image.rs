@@ -244,6 +244,8 @@ fn add(hash: &mut Sha256, meta: &Metadata) {
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+    use sandpen_skip::{Reason, skip};
+
     use super::*;
 
     fn root(dir: &Path) -> PathBuf {
@@ -264,9 +266,8 @@ mod tests {
 
     #[test]
     fn an_image_is_made_once_for_each_content() {
-        if find_program().is_err() {
-            eprintln!("skipped: no mke2fs on this host");
-            return;
+        if let Err(error) = find_program() {
+            return skip(Reason::NoMke2fs, error);
         }
         let dir = tempfile::tempdir().unwrap();
         let (root, cache) = (root(dir.path()), dir.path().join("cache"));

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use sandpen_skip::{Reason, skip};
 
 /// Room for the logs of all sandboxes that a run has at one time.
 const OPTIONS: &str = "size=1g,mode=0700";
@@ -20,7 +21,7 @@ impl Disk {
         let dir = tempfile::Builder::new().prefix("sandpen-chaos-").tempdir().unwrap();
         let mounted = mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some(OPTIONS));
         if let Err(error) = mounted {
-            eprintln!("no disk is filled: a tmpfs cannot be mounted here: {error}");
+            skip(Reason::NoMounts, format_args!("no disk is filled: a tmpfs: {error}"));
         }
         Self { dir, mounted: mounted.is_ok() }
     }
@@ -33,7 +34,7 @@ impl Disk {
         self.path().join("filler")
     }
 
-    /// Takes all room that is left.
+    /// Takes all room that is left; `false` where making the disk was skipped already.
     pub fn fill(&self) -> bool {
         if !self.mounted {
             return false;

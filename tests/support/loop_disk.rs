@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MntFlags, umount2};
+use sandpen_skip::{Reason, skip};
 
 /// A mounted file system in an image file; both are gone at the end.
 pub struct LoopDisk {
@@ -13,7 +14,7 @@ pub struct LoopDisk {
 }
 
 impl LoopDisk {
-    /// `None`, with the reason printed, where such a file system cannot be mounted.
+    /// `None`, which counts as a skip, where such a file system cannot be mounted.
     pub fn new(mib: u64) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("sandpen-loop-").tempdir().unwrap();
         let image = dir.path().join("image");
@@ -28,7 +29,7 @@ impl LoopDisk {
             match step {
                 Ok(output) if output.status.success() => {}
                 other => {
-                    eprintln!("skipped: no file system can be mounted here: {other:?}");
+                    skip(Reason::NoMounts, format_args!("ext4 on a loop device: {other:?}"));
                     return None;
                 }
             }
@@ -38,7 +39,7 @@ impl LoopDisk {
         let device = mounted.into_iter().find(|fields| Path::new(fields[1]) == mount).unwrap()[0].to_owned();
         let disk = Self { dir, device };
         if !disk.trigger().exists() {
-            eprintln!("skipped: this kernel's ext4 has no way to make an error");
+            skip(Reason::NoDiskErrors, "this kernel's ext4 has no trigger_fs_error");
             return None;
         }
         Some(disk)

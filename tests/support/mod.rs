@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use sandpen_skip::{Reason, skip};
+
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
 pub const DEADLINE: Duration = Duration::from_mins(4);
 
@@ -229,6 +231,19 @@ pub fn make_rootfs(dir: &Path) {
     for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", dir.join("bin").join(applet)).unwrap();
     }
+}
+
+/// Whether QEMU's machines are restored here, as they are under emulation alone; else `what` is skipped.
+pub fn restores(what: &str) -> bool {
+    if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
+        skip(Reason::KvmWorks, what);
+        return false;
+    }
+    if let Err(error) = sandpen::driver::disk::find_program() {
+        skip(Reason::NoMke2fs, error);
+        return false;
+    }
+    true
 }
 
 /// Runs a command to its end, at most until the deadline.

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
+use crate::spec::LOG_KEEP_MAX;
 
 /// Numbers without any file after which a log is taken to have no more. A crash leaves at most one
 /// hole, a person who deletes files by hand perhaps some.
@@ -60,37 +61,54 @@ pub(super) fn remove(path: &Path) -> Result<(), LogError> {
     }
 }
 
-/// Makes the current name free by moving every file up by one, `keep` rotated ones at most.
+/// What a rotation does, told by what is there.
+#[derive(Debug, PartialEq, Eq)]
+struct Shift {
+    /// Everything below this number moves up by one; what stands here is the oldest one and goes.
+    top: u32,
+    /// Numbers above the limit that have files, the oldest last.
+    surplus: Vec<u32>,
+}
+
+impl Shift {
+    /// For a log that keeps `keep` rotated files; `look` says which of log and index a number has. It looks at
+    /// the numbers that have files, one more, and [`HOLES`] above the limit, however high that is.
+    fn plan(keep: u32, mut look: impl FnMut(u32) -> Result<(bool, bool), LogError>) -> Result<Self, LogError> {
+        let mut top = 1;
+        // A directory in the way is found before anything is moved.
+        while look(top)?.0 && top < keep {
+            top += 1;
+        }
+        // A limit that was lowered leaves surplus files.
+        let mut surplus = Vec::new();
+        let mut holes = 0;
+        let mut n = keep + 1;
+        while holes < HOLES {
+            if matches!(look(n), Ok((false, false)) | Err(_)) {
+                holes += 1;
+            } else {
+                holes = 0;
+                surplus.push(n);
+            }
+            n += 1;
+        }
+        Ok(Self { top, surplus })
+    }
+}
+
+/// Makes the current name free by moving every file up by one, `keep` rotated ones at most, of which there are
+/// 1 to [`LOG_KEEP_MAX`]: a sandbox that an older sandpen recorded may ask for more.
 ///
 /// When it fails, every index is still beside its log and nothing but surplus old files is gone.
 pub(super) fn shift(log: &Path, keep: u32) -> Result<(), LogError> {
-    let keep = keep.max(1);
-    let mut hole = None;
-    for n in 1..=keep {
-        // A directory in the way is found before anything is moved.
-        let free = !exists(&log_name(log, n))?;
-        exists(&index_name(log, n))?;
-        if free && hole.is_none() {
-            hole = Some(n);
-        }
-    }
-    // A limit that was lowered leaves surplus files. The oldest first: a crash in between leaves no hole.
-    let mut free = keep + 1;
-    while exists(&log_name(log, free)).unwrap_or(false) {
-        free += 1;
-    }
-    for n in (keep + 1..free).rev() {
+    let look = |n| Ok((exists(&log_name(log, n))?, exists(&index_name(log, n))?));
+    let Shift { top, surplus } = Shift::plan(keep.clamp(1, LOG_KEEP_MAX), look)?;
+    // The oldest first: a crash in between leaves no hole.
+    for n in surplus.into_iter().rev().chain([top]) {
         remove(&log_name(log, n))?;
+        // An index without its log would be taken for an interrupted rotation.
         remove(&index_name(log, n))?;
     }
-    let top = if let Some(hole) = hole {
-        hole
-    } else {
-        remove(&log_name(log, keep))?;
-        keep
-    };
-    // An index without its log would be taken for an interrupted rotation.
-    remove(&index_name(log, top))?;
     for n in (0..top).rev() {
         rename(&index_name(log, n), &index_name(log, n + 1))?;
         if let Err(e) = rename(&log_name(log, n), &log_name(log, n + 1)) {
@@ -156,7 +174,95 @@ fn files(log: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Files by number: who wrote the log and the index, each told by the number that it began with.
+    type Files = BTreeMap<u32, [Option<u32>; 2]>;
+
+    fn names(log: &Path, n: u32) -> [PathBuf; 2] {
+        [log_name(log, n), index_name(log, n)]
+    }
+
+    fn write(log: &Path, files: &Files) {
+        for (n, pair) in files {
+            for (path, text) in names(log, *n).iter().zip(pair) {
+                if let Some(text) = text {
+                    fs::write(path, text.to_string()).unwrap();
+                }
+            }
+        }
+    }
+
+    /// What stands at the numbers below `end`.
+    fn read(log: &Path, end: u32) -> Files {
+        let text = |path: PathBuf| Some(fs::read_to_string(path).ok()?.parse().unwrap());
+        let all = (0..end).map(|n| (n, names(log, n).map(text)));
+        all.filter(|(_, pair)| *pair != [None; 2]).collect()
+    }
+
+    /// A rotation of files that are only thought of.
+    fn shifted(files: &Files, keep: u32) -> Files {
+        let has_log = |n: u32| files.get(&n).is_some_and(|pair| pair[0].is_some());
+        let top = (1..keep).find(|n| !has_log(*n)).unwrap_or(keep);
+        let mut holes = 0;
+        let mut gone = vec![top];
+        for n in (keep + 1).. {
+            holes = if files.contains_key(&n) { 0 } else { holes + 1 };
+            if holes == HOLES {
+                break;
+            }
+            gone.push(n);
+        }
+        let moved = |n: u32| if n < top { n + 1 } else { n };
+        files.iter().filter(|(n, _)| !gone.contains(n)).map(|(n, pair)| (moved(*n), *pair)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_rotation_is_as_the_model_says(
+            present in proptest::collection::btree_map(0_u32..40, any::<[bool; 2]>(), 0..40),
+            keep in prop_oneof![1_u32..45, Just(LOG_KEEP_MAX), Just(u32::MAX - 1), Just(u32::MAX)],
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let log = dir.path().join("a.log");
+            let pairs = present.into_iter().map(|(n, present)| (n, present.map(|here| here.then_some(n))));
+            let files: Files = pairs.filter(|(_, pair)| *pair != [None; 2]).collect();
+            write(&log, &files);
+            shift(&log, keep).unwrap();
+            prop_assert_eq!(read(&log, 60), shifted(&files, keep.min(LOG_KEEP_MAX)));
+            prop_assert!(!log.exists(), "the current name is free");
+        }
+
+        #[test]
+        fn a_rotation_looks_at_what_is_there_and_little_more(
+            files in 0_u32..50, surplus in 0_u32..50, keep in 60..=LOG_KEEP_MAX,
+        ) {
+            let mut looks = 0;
+            let there = |n: u32| (1..=files).contains(&n) || (keep + 1..=keep + surplus).contains(&n);
+            let look = |n| { looks += 1; Ok((there(n), there(n))) };
+            let shift = Shift::plan(keep, look).unwrap();
+            let above: Vec<u32> = (keep + 1..=keep + surplus).collect();
+            prop_assert_eq!(shift, Shift { top: files + 1, surplus: above });
+            prop_assert_eq!(looks, files + 1 + surplus + HOLES);
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_found_before_anything_is_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        let files: Files = [0, 1, 2, 5].into_iter().map(|n| (n, [Some(n); 2])).collect();
+        write(&log, &files);
+        let in_the_way = index_name(&log, 3);
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(matches!(shift(&log, 4), Err(LogError::NotRegular(path)) if path == in_the_way));
+        fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!(read(&log, 60), files);
+    }
 
     #[test]
     fn a_removal_that_was_cut_off_anywhere_is_finished_by_the_next_one() {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::LOG_KEEP_MAX;
+
 /// Why a piece of a specification was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -67,7 +69,7 @@ pub enum SpecError {
         max: usize,
     },
     /// Log limits that cannot hold anything.
-    #[error("log files of {max_bytes} bytes, {keep} kept: use at least 4096 bytes and 1 file")]
+    #[error("log files of {max_bytes} bytes, {keep} kept: use at least 4096 bytes, and 1 to {LOG_KEEP_MAX} files")]
     Log {
         /// Size at which a log is rotated.
         max_bytes: u64,
@@ -83,7 +85,7 @@ pub enum SpecError {
     #[error("{0} published ports; at most 64 are accepted")]
     TooManyPorts(usize),
     /// Published ports, but no network to reach them by.
-    #[error("ports are published, but the network is none; choose another, for example on")]
+    #[error("ports are published, but the network is none; choose another, for example published")]
     PortsWithoutNetwork,
     /// A limit of the workload's process that cannot be set.
     #[error("limit {text:?} cannot be set: {reason}")]

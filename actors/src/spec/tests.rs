@@ -59,6 +59,9 @@ fn every_limit_has_its_refusal() {
     assert!(matches!(refused(&|s| s.env.push(("A".into(), "\0".into()))), SpecError::Nul { .. }));
     assert!(matches!(refused(&|s| s.workdir = Some("tmp".into())), SpecError::Workdir(_)));
     assert!(matches!(refused(&|s| s.log.max_bytes = 1), SpecError::Log { .. }));
+    for keep in [0, LOG_KEEP_MAX + 1, u32::MAX] {
+        assert!(refused(&|s| s.log.keep = keep).to_string().ends_with("and 1 to 1000 files"));
+    }
     let long = "x".repeat(WORKLOAD_MAX_BYTES);
     assert!(matches!(refused(&|s| s.command.push(long.as_str().into())), SpecError::TooLarge { .. }));
     assert!(matches!(refused(&|s| s.rootfs = Rootfs::Native("rel".into())), SpecError::RootfsRelative(_)));

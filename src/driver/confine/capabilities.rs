@@ -59,13 +59,14 @@ fn may(path: &Path, wanted: u32) -> bool {
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, chown};
 
+    use sandpen_skip::{Reason, skip};
+
     use super::*;
 
     #[test]
     fn files_of_others_take_a_capability() {
         if !Uid::effective().is_root() {
-            eprintln!("skipped: only root can give files away");
-            return;
+            return skip(Reason::NotRoot, "only root can give files away");
         }
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");

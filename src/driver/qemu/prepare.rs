@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
+use sandpen_actors::spec::Network;
 use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
@@ -66,7 +67,7 @@ impl Plan {
             Some(path) => host::open_qemu(path.clone()),
             None => host::find_qemu(),
         };
-        let qemu = qemu.map_err(|source| failed("looking for QEMU", source))?;
+        let qemu = qemu.map_err(|source| failed(looking_for_qemu(launch.spec.network), source))?;
         let disk = config.state_dir.disk(&launch.spec);
         let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some())?;
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
@@ -223,6 +224,17 @@ fn virtiofsd(helper: &Path, number: usize, share: &Share, cgroup: &str) -> Proce
     args.extend([virtiofs::CGROUP.into(), cgroup.into()]);
     args.extend(share.read_only.then(|| virtiofs::READ_ONLY.into()));
     process(&virtiofs::role(number), helper, args, StdioSpec::Listener(share_socket(number)))
+}
+
+/// What is being done when QEMU is not found: a host that has libkrun alone may do with another network.
+fn looking_for_qemu(network: Network) -> &'static str {
+    match network {
+        Network::Published => {
+            "looking for QEMU, which published ports without a way out (-p without --net) need; \
+                               libkrun's, with one, are --net tsi"
+        }
+        _ => "looking for QEMU",
+    }
 }
 
 /// A limit that cannot be read is virtiofsd's to complain about.

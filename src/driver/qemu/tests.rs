@@ -1,8 +1,7 @@
 //! The driver against real QEMU, a real kernel and a busybox root directory; and against hosts that
 //! lack something, which every host can play.
 //!
-//! The real ones need `sandpen kernel install` and `/bin/busybox` (static); without, they say so and
-//! pass, unless `SANDPEN_REQUIRE_VM` is set.
+//! The real ones need `sandpen kernel install`, else they are skipped, and `/bin/busybox` (static).
 
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,6 +13,7 @@ use sandpen_actors::driver::{OutputStream, VmmEvent};
 use sandpen_actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen_actors::state::{ExitStatus, FailureReason};
 use sandpen_actors::waiter::{WaitedVmm, open_fifo_read};
+use sandpen_skip::{Reason, skip};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
@@ -45,8 +45,7 @@ impl Host {
             std::env::var_os("SANDPEN_DATA_DIR").map_or_else(crate::paths::default_data_dir, std::path::PathBuf::from);
         let busybox = Path::new("/bin/busybox");
         if let Err(error) = crate::kernel::find(&data_dir) {
-            assert!(std::env::var_os("SANDPEN_REQUIRE_VM").is_none(), "{error}");
-            eprintln!("skipped: {error}");
+            skip(Reason::NoKernel, error);
             return None;
         }
         let host = Self::new(&data_dir);
@@ -133,8 +132,7 @@ async fn output_and_exit_code_arrive() {
 async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
     let Some(host) = Host::real() else { return };
     if crate::driver::host::acceleration().accelerator != crate::driver::qemu_args::Accelerator::Tcg {
-        eprintln!("skipped: machines are restored under emulation only");
-        return;
+        return skip(Reason::KvmWorks, "machines are restored under emulation only");
     }
     let driver = host.driver();
     let garbage = || {
@@ -253,8 +251,7 @@ async fn an_exit_report_survives_both_ends() {
 async fn a_root_directory_may_hold_many_files_but_no_new_device_nodes() {
     let Some(mut host) = Host::real() else { return };
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("skipped: an ordinary user's guest sees as many files as may be open");
-        return;
+        return skip(Reason::NotRoot, "an ordinary user's guest sees as many files as may be open");
     }
     let script = host.directory.path().join("helper");
     let text = format!("#!/bin/sh\nulimit -n 1000\nexec {} \"$@\"\n", helper().display());

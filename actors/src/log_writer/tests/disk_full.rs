@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use sandpen_skip::{Reason, skip};
 
 use super::trouble::subscribe;
 use super::*;
@@ -18,7 +19,7 @@ pub(super) fn small_disk(kib: u32) -> Option<TestDir> {
     match mounted {
         Ok(()) => Some(dir),
         Err(e) => {
-            println!("skipped: a small tmpfs cannot be mounted here: {e}");
+            skip(Reason::NoMounts, format_args!("a small tmpfs: {e}"));
             None
         }
     }
