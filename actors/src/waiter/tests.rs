@@ -56,6 +56,17 @@ async fn an_end_that_cannot_be_recorded_is_recorded_when_it_can() {
 }
 
 #[tokio::test]
+async fn a_vmm_that_nobody_watches_is_killed_by_its_records() {
+    let home = Home::new();
+    WaitedVmm::kill(&home.runtime()).unwrap();
+    let vmm = home.launch(vec![shell("vmm", "exec sleep 1000")]).await.unwrap();
+    WaitedVmm::kill(&home.runtime()).unwrap();
+    assert_eq!(within(vmm.ended()).await.status, ExitStatus::Signal(9));
+    WaitedVmm::kill(&home.runtime()).unwrap();
+    vmm.release().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_signal_is_told_from_a_code() {
     let home = Home::new();
     let vmm = home.launch(vec![shell("vmm", "exec sleep 1000")]).await.unwrap();
