@@ -51,7 +51,7 @@ mod tests {
         let (_, copied) = copied.keep().unwrap();
         fs::write(dir.path().join("other"), "").unwrap();
         sweep(dir.path());
-        assert_eq!([held.path(), &abandoned, &copied].map(|path| path.exists()), [true, false, true]);
+        assert_eq!([held.path(), &abandoned, &copied].map(Path::exists), [true, false, true]);
         drop(copy);
         sweep(dir.path());
         assert!(!copied.exists() && dir.path().join("other").exists());

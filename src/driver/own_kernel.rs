@@ -33,6 +33,7 @@ pub(super) async fn ensure<T: Send + 'static>(
     cancel: &CancellationToken,
     accept: impl Fn(&Facts) -> Result<T, OwnKernelError> + Clone + Send + 'static,
 ) -> Result<(PathBuf, T), DriverError> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     // Once more, alone, where the work was another one's, whose machine would not take this kernel.
     for is_shared in [true, false] {
         let (path, into, judge) = (file.to_owned(), cache.clone(), accept.clone());
@@ -46,7 +47,6 @@ pub(super) async fn ensure<T: Send + 'static>(
             return Ok(found);
         }
         // What cannot be told from another content is not shared.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let alone = || NUMBER.fetch_add(1, Ordering::Relaxed).to_string();
         let piece = Piece {
             key: look.key().filter(|_| is_shared).map_or_else(alone, |key| format!("{key} {}", cache.display())),

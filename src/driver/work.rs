@@ -208,20 +208,16 @@ where
                 let _ended = ended;
                 work.await
             });
-            match timeout(piece.limit, &mut task).await {
-                Ok(done) => done.unwrap_or_else(|_| Err(Arc::new(WorkError::Lost))),
-                Err(_) => {
-                    signs.stop.cancel();
-                    match timeout(CLEAR_LIMIT, task).await {
-                        Ok(Ok(Ok(done))) => Ok(done),
-                        _ => {
-                            let Piece { what, limit, advice, .. } = piece;
-                            tracing::warn!(what, ?limit, "work was given up");
-                            Err(Arc::new(WorkError::TimedOut { what, limit, advice }))
-                        }
-                    }
-                }
+            if let Ok(done) = timeout(piece.limit, &mut task).await {
+                return done.unwrap_or_else(|_| Err(Arc::new(WorkError::Lost)));
             }
+            signs.stop.cancel();
+            if let Ok(Ok(Ok(done))) = timeout(CLEAR_LIMIT, task).await {
+                return Ok(done);
+            }
+            let Piece { what, limit, advice, .. } = piece;
+            tracing::warn!(what, ?limit, "work was given up");
+            Err(Arc::new(WorkError::TimedOut { what, limit, advice }))
         }
     }
 }
@@ -300,13 +296,11 @@ impl Stop {
                 ended = ended => Some(ended?),
                 () = self.token.cancelled() => None,
             };
-            match ended {
-                Some((status, stdout, stderr)) => Ok(Output { status, stdout, stderr }),
-                None => {
-                    child.kill().await?;
-                    Err(io::Error::new(io::ErrorKind::Interrupted, Stopped))
-                }
+            if let Some((status, stdout, stderr)) = ended {
+                return Ok(Output { status, stdout, stderr });
             }
+            child.kill().await?;
+            Err(io::Error::new(io::ErrorKind::Interrupted, Stopped))
         })
     }
 }

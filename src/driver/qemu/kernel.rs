@@ -74,12 +74,11 @@ pub(super) async fn find(
     cancel: &CancellationToken,
 ) -> Result<(GuestKernel, Vec<&'static str>), DriverError> {
     let mut extra = extra(spec, has_disk);
-    let found = match &spec.kernel {
-        Some(file) => own(config, file, extra.clone(), cancel).await?,
-        None => {
-            let (data_dir, extra) = (config.data_dir.clone(), extra.clone());
-            blocking(move || installed(&data_dir, &extra)).await?
-        }
+    let found = if let Some(file) = &spec.kernel {
+        own(config, file, extra.clone(), cancel).await?
+    } else {
+        let (data_dir, extra) = (config.data_dir.clone(), extra.clone());
+        blocking(move || installed(&data_dir, &extra)).await?
     };
     if has_disk {
         // Some kernels have no such file and do without.

@@ -284,9 +284,13 @@ impl Templates {
 impl Templates {
     /// Puts another template in the place of each; answers how many failures were counted.
     pub(super) fn replace_all(&self, template: impl Fn() -> Template) -> u32 {
-        let mut kinds = self.kinds();
-        kinds.values_mut().for_each(|kind| kind.template = Some(Arc::new(template())));
-        kinds.values().map(|kind| kind.failures).sum()
+        self.kinds().values_mut().for_each(|kind| kind.template = Some(Arc::new(template())));
+        self.failures()
+    }
+
+    /// All that were counted.
+    pub(super) fn failures(&self) -> u32 {
+        self.kinds().values().map(|kind| kind.failures).sum()
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 
+mod cancel;
+
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
 const DEADLINE: Duration = Duration::from_secs(150);
 

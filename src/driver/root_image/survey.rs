@@ -174,10 +174,9 @@ struct Sum([u64; 4]);
 impl Sum {
     fn add(&mut self, hash: &[u8; 32]) {
         let (words, _) = hash.as_chunks::<8>();
-        let mut carry = 0;
+        let mut carry = false;
         for (sum, word) in self.0.iter_mut().zip(words) {
-            let total = u128::from(*sum) + u128::from(u64::from_le_bytes(*word)) + carry;
-            (*sum, carry) = (total as u64, total >> 64);
+            (*sum, carry) = sum.carrying_add(u64::from_le_bytes(*word), carry);
         }
     }
 
@@ -198,7 +197,9 @@ mod tests {
     fn a_sum_is_the_same_in_any_order_and_carries() {
         let sum = |hashes: &[[u8; 32]]| {
             let mut sum = Sum::default();
-            hashes.iter().for_each(|hash| sum.add(hash));
+            for hash in hashes {
+                sum.add(hash);
+            }
             sum.bytes()
         };
         let (mut one, mut two) = ([0; 32], [0; 32]);

@@ -81,3 +81,51 @@ async fn what_cannot_be_had_is_told() {
     let in_a_file = ensure(&dir.path().join("file"), &root).await;
     assert!(is_failed(&in_a_file, |error| matches!(error, ImageError::File { .. })), "{in_a_file:?}");
 }
+
+#[tokio::test]
+async fn many_at_once_make_one_image_and_dead_drafts_go() {
+    if find_program().is_err() {
+        eprintln!("skipped: no mke2fs on this host");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (root(dir.path()), dir.path().join("cache"));
+    let images = cache.join("images");
+    fs::create_dir_all(&images).unwrap();
+    let held = draft::create(&images).unwrap();
+    let (_, dead) = draft::create(&images).unwrap().keep().unwrap();
+    let made = futures::future::join_all((0..6).map(|_| ensure(&cache, &root))).await;
+    let first = made[0].as_ref().unwrap();
+    assert!(made.iter().all(|path| path.as_ref().unwrap() == first));
+    assert_eq!(count(&cache), 1);
+    assert!(held.path().exists() && !dead.exists(), "one that is written to stays, a dead daemon's goes");
+    drop(held);
+    assert_eq!(fs::read_dir(&images).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_directory_has_one_fingerprint_whatever_its_size_and_none_that_is_too_deep() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir_all(root.join("sub/deeper")).unwrap();
+    for number in 0..3000 {
+        fs::write(root.join(format!("sub/{number}")), "").unwrap();
+    }
+    let cancel = CancellationToken::new();
+    let images = dir.path().join("images");
+    let look = async || look(&images, &root, &cancel).await.map(|(survey, _)| survey.fingerprint);
+    let first = look().await.unwrap();
+    assert_eq!(look().await.unwrap(), first);
+    // Two that are alike but for where they lie.
+    fs::write(root.join("sub/deeper/last"), "").unwrap();
+    let second = look().await.unwrap();
+    fs::rename(root.join("sub/deeper/last"), root.join("sub/last")).unwrap();
+    let third = look().await.unwrap();
+    assert!(first != second && second != third && first != third);
+
+    fs::create_dir_all(root.join("d/".repeat(DEPTH_MAX))).unwrap();
+    let error = look().await.unwrap_err().to_string();
+    assert!(error.contains("more than 256 directories deep") && error.contains("virtiofs"), "{error}");
+    cancel.cancel();
+    assert!(matches!(&*look().await.unwrap_err(), WorkError::Cancelled));
+}
