@@ -39,7 +39,8 @@ pub(super) async fn ensure<T: Send + 'static>(
         let (path, into, judge) = (file.to_owned(), cache.clone(), accept.clone());
         let looked = move || {
             let look = own::look(&path).map_err(unusable)?;
-            let at_hand = look.known.as_ref().map(|known| judged(known, &into, &judge)).transpose()?;
+            let judged = |known: &Known| judged(known, known.copy(&into), &judge);
+            let at_hand = look.known.as_ref().map(judged).transpose()?;
             Ok((look, at_hand.flatten()))
         };
         let (look, at_hand) = blocking(looked).await?;
@@ -61,21 +62,21 @@ pub(super) async fn ensure<T: Send + 'static>(
             _ => unusable(error),
         })?;
         let (into, judge) = (cache.clone(), accept.clone());
-        if let Some(found) = blocking(move || judged(&known, &into, &judge)).await? {
+        if let Some(found) = blocking(move || judged(&known, known.kept(&into), &judge)).await? {
             return Ok(found);
         }
     }
     Err(unusable(OwnKernelError::Changing { path: file.to_owned() }))
 }
 
-/// The copy, and what `accept` says; `None` where it has to be read again.
+/// The copy, and what `accept` says; `None` where there is no copy yet.
 fn judged<T>(
     known: &Known,
-    cache: &Path,
+    copy: Option<PathBuf>,
     accept: &impl Fn(&Facts) -> Result<T, OwnKernelError>,
 ) -> Result<Option<(PathBuf, T)>, DriverError> {
     let accepted = accept(known.facts()).map_err(unusable)?;
-    Ok(known.copy(cache).map(|copy| (copy, accepted)))
+    Ok(copy.map(|copy| (copy, accepted)))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //!     └──── else ─▶ read ─▶ unpacked ─▶ looked at ──────┴▶ accepted by the driver ─▶ kept copy
 //!                                                            (untouched since, or compared, or written)
 //! ```
-//! Who looks at many at once, or wants to give up, does the two steps himself: [`look`], which is quick, and
-//! [`Look::read`]. [`ensure`] is both. Nothing is locked while a kernel is read.
+//! Two steps: [`look`], which is quick and mostly enough, and [`Look::read`]. Nothing is locked while a kernel is
+//! read.
 //!
 //! A kept copy is `kernel-SHA256.vmlinux` in the cache directory. It is used without a look at its bytes
 //! only as long as this process wrote or compared it itself and its inode is unchanged.
@@ -153,6 +153,12 @@ impl Known {
         (self.copy.is_some() && identity_of(&copy) == self.copy).then_some(copy)
     }
 
+    /// The copy that [`Look::read`] has just written or compared, if the kernel was accepted. (By now another one
+    /// may have written the same in its place.)
+    pub fn kept(&self, cache: &Path) -> Option<PathBuf> {
+        self.copy.map(|_| self.path_in(cache))
+    }
+
     fn path_in(&self, cache: &Path) -> PathBuf {
         cache.join(format!("kernel-{}.vmlinux", self.sha256))
     }
@@ -219,29 +225,6 @@ impl Look {
         known.remember();
         Ok(known)
     }
-}
-
-/// Looks at a kernel, lets `accept` judge it, and gives the path of the copy in `cache` to boot. Of a
-/// kernel that is refused nothing is written. Blocking: the first time in a process's life for as long as it
-/// takes to read and unpack it, then for microseconds.
-///
-/// # Errors
-/// [`OwnKernelError`], that of `accept` included.
-pub fn ensure<T>(
-    cache: &Path,
-    file: &Path,
-    accept: impl Fn(&Facts) -> Result<T, OwnKernelError>,
-) -> Result<(PathBuf, T), OwnKernelError> {
-    let look = look(file)?;
-    if let Some(known) = &look.known {
-        let accepted = accept(&known.facts)?;
-        if let Some(copy) = known.copy(cache) {
-            return Ok((copy, accepted));
-        }
-    }
-    let known = look.read(cache, |facts| accept(facts).is_ok(), || false)?;
-    let accepted = accept(&known.facts)?;
-    known.copy(cache).map(|copy| (copy, accepted)).ok_or(OwnKernelError::Changing { path: file.to_owned() })
 }
 
 fn look_at(file: &Path, given_up: impl Fn() -> Result<(), OwnKernelError>) -> Result<(Known, Image), OwnKernelError> {
