@@ -11,6 +11,15 @@ const MOMENTS: [u64; 14] = [0, 2, 5, 10, 20, 40, 60, 90, 130, 200, 350, 700, 150
 /// How long that may take on a busy machine. Alone it takes some hundredths of a second.
 const SOON: Duration = Duration::from_secs(5);
 
+/// A start of a sandbox of this name: no other test has its cgroup.
+fn start_of(host: &Host, name: &str) -> Launch {
+    let launch = host.shell("sleep 1000");
+    let mut spec = SandboxSpec::clone(&launch.spec);
+    spec.key.name = SandboxName::new(name).unwrap();
+    let runtime_dir = host.config.state_dir.runtime(&spec.key);
+    Launch { spec: Arc::new(spec), runtime_dir, cancel: tokio_util::sync::CancellationToken::new(), ..launch }
+}
+
 fn with_image(mut launch: Launch) -> Launch {
     let mut spec = SandboxSpec::clone(&launch.spec);
     spec.rootfs = Rootfs::Overlayfs(spec.rootfs.paths().into_iter().map(Path::to_owned).collect());
@@ -77,7 +86,7 @@ async fn cancel_after(host: &Host, driver: &QemuDriver, launch: &Launch, moment:
 #[tokio::test]
 async fn a_start_that_is_cancelled_at_any_moment_leaves_nothing() {
     let Some(host) = Host::real() else { return };
-    for launch in [host.shell("sleep 1000"), with_image(host.shell("sleep 1000"))] {
+    for launch in [start_of(&host, "cancelled"), with_image(start_of(&host, "cancelled-image"))] {
         let driver = host.driver();
         // The second time with all at hand, a template too.
         for _ in 0..2 {
@@ -104,7 +113,7 @@ async fn a_start_that_is_cancelled_at_any_moment_leaves_nothing() {
 async fn a_start_that_is_dropped_at_any_moment_leaves_nothing() {
     let Some(host) = Host::real() else { return };
     let driver = host.driver();
-    let launch = host.shell("sleep 1000");
+    let launch = start_of(&host, "dropped");
     for moment in MOMENTS {
         let start = tokio::spawn(driver.launch(launch.clone()));
         tokio::time::sleep(Duration::from_millis(moment)).await;
@@ -136,13 +145,8 @@ async fn a_template_is_built_for_who_still_wants_it() {
         return;
     }
     let driver = host.driver();
-    let first = with_image(host.shell("sleep 1000"));
-    let mut second = first.clone();
-    let mut spec = SandboxSpec::clone(&second.spec);
-    spec.key.name = SandboxName::new("other").unwrap();
-    second.runtime_dir = host.config.state_dir.runtime(&spec.key);
-    second.spec = Arc::new(spec);
-    second.cancel = tokio_util::sync::CancellationToken::new();
+    let first = with_image(start_of(&host, "leaves"));
+    let second = with_image(start_of(&host, "stays"));
     let starts = [&first, &second].map(|launch| tokio::spawn(driver.launch(launch.clone())));
     let building = host.config.state_dir.cache().join("building");
     let end = Instant::now() + DEADLINE;
