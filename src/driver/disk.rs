@@ -1,14 +1,19 @@
 //! Disk images for the writable layer of a root: a sparse file with an ext4 file system, as large as
-//! the sandbox may write. Blocking.
+//! the sandbox may write.
 
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use sandpen_actors::spec::DISK_DEFAULT_BYTES;
 use sandpen_actors::state_dir::DISK_DRAFT_PREFIX;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 /// Modules that the guest's kernel needs for a root of layers on a disk.
 pub const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
@@ -34,6 +39,12 @@ const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetyp
                         large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
 /// Up to this size files are expected to be small.
 const SMALL_BYTES: u64 = 512 << 20;
+
+/// How long it may take to make one: most of it is a hole, whatever its size.
+const MAKING_LIMIT: Duration = Duration::from_mins(2);
+
+/// Disks in the making.
+static MAKING: Lane<(), DiskError> = Lane::new(4);
 
 /// Why there is no disk.
 #[derive(Debug, thiserror::Error)]
@@ -93,22 +104,46 @@ pub fn find_program() -> Result<PathBuf, DiskError> {
 }
 
 /// Makes the image where there is none: whole or not at all.
-pub(super) fn ensure(path: &Path, bytes: Option<u64>) -> Result<(), DiskError> {
+///
+/// # Errors
+/// [`DiskError`], and those of work.
+pub(super) async fn ensure(path: &Path, bytes: Option<u64>, cancel: &CancellationToken) -> Outcome<(), DiskError> {
+    let looked_at = path.to_owned();
+    let looked = spawn_blocking(move || is_there(&looked_at, bytes)).await.map_err(|_| WorkError::Lost)?;
+    if looked.map_err(WorkError::Failed)? {
+        return Ok(());
+    }
+    let piece = Piece {
+        key: format!("{bytes:?} {}", path.display()),
+        what: format!("making the disk {}", path.display()),
+        limit: MAKING_LIMIT,
+        advice: "try again when the host's disk is less busy",
+    };
+    let path = path.to_owned();
+    let made = move |stop: &Stop| match is_there(&path, bytes)? {
+        true => Ok(()),
+        false => make(&path, bytes.unwrap_or(DISK_DEFAULT_BYTES), stop),
+    };
+    MAKING.on_thread(piece, cancel, made).await
+}
+
+/// Whether there is an image, of this size if one is wanted.
+fn is_there(path: &Path, bytes: Option<u64>) -> Result<bool, DiskError> {
     let failed = |action| move |source| DiskError::File { action, path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() => match bytes {
             Some(wanted) if wanted != meta.len() => {
                 Err(DiskError::Size { path: path.to_owned(), found: meta.len(), wanted })
             }
-            _ => Ok(()),
+            _ => Ok(true),
         },
         Ok(_) => Err(DiskError::NotAFile(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path, bytes.unwrap_or(DISK_DEFAULT_BYTES)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed("looking at")(error)),
     }
 }
 
-fn make(path: &Path, bytes: u64) -> Result<(), DiskError> {
+fn make(path: &Path, bytes: u64, stop: &Stop) -> Result<(), DiskError> {
     let failed = |action| move |source| DiskError::File { action, path: path.to_owned(), source };
     let program = find_program()?;
     let directory = path.parent().ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
@@ -116,7 +151,8 @@ fn make(path: &Path, bytes: u64) -> Result<(), DiskError> {
     let draft = tempfile::Builder::new().prefix(DISK_DRAFT_PREFIX).tempfile_in(directory).map_err(failed("making"))?;
     draft.as_file().set_len(bytes).map_err(failed("making"))?;
     let name = draft.path().file_name().ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"])
         .args(["-i", if bytes <= SMALL_BYTES { "4096" } else { "16384" }, "-O", FEATURES])
         // The file is new, so there is nothing to discard, and what is not written reads as zeros.
@@ -124,9 +160,8 @@ fn make(path: &Path, bytes: u64) -> Result<(), DiskError> {
         // By its name alone: a `?` in a path would begin options.
         .arg(Path::new(".").join(name))
         .current_dir(directory)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed("making"))?;
+        .stdin(Stdio::null());
+    let output = stop.output(command).map_err(failed("making"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
         return Err(DiskError::Failed { bytes, said });
@@ -144,33 +179,40 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_disk_is_sparse_private_and_made_once() {
+    async fn ensure(path: &Path, bytes: Option<u64>) -> Result<(), String> {
+        let made = super::ensure(path, bytes, &CancellationToken::new()).await;
+        made.map_err(|error| format!("{error:?}"))
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_sparse_private_and_made_once() {
         if let Err(error) = find_program() {
             return skip(Reason::NoMke2fs, error);
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("odd ?offset=1, name/a.img");
-        ensure(&path, Some(64 << 20)).unwrap();
+        ensure(&path, Some(64 << 20)).await.unwrap();
         let meta = std::fs::metadata(&path).unwrap();
         assert_eq!((meta.len(), meta.mode() & 0o777), (64 << 20, 0o600));
         assert!(meta.blocks() * 512 < 4 << 20, "{} blocks", meta.blocks());
         let superblock = std::fs::read(&path).unwrap();
         assert_eq!(superblock[1024 + 56..1024 + 58], [0x53, 0xEF], "no ext4 file system");
-        ensure(&path, None).unwrap();
-        assert!(matches!(ensure(&path, Some(32 << 20)), Err(DiskError::Size { found: 67_108_864, .. })));
+        ensure(&path, None).await.unwrap();
+        let error = ensure(&path, Some(32 << 20)).await.unwrap_err();
+        assert!(error.contains("Size {") && error.contains("found: 67108864"), "{error}");
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), meta.ino());
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a draft is left");
     }
 
-    #[test]
-    fn what_is_in_the_way_is_left_alone() {
+    #[tokio::test]
+    async fn what_is_in_the_way_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(ensure(dir.path(), None), Err(DiskError::NotAFile(_))));
+        assert!(ensure(dir.path(), None).await.unwrap_err().contains("NotAFile("));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/nowhere", &link).unwrap();
-        assert!(matches!(ensure(&link, None), Err(DiskError::NotAFile(_))));
+        assert!(ensure(&link, None).await.unwrap_err().contains("NotAFile("));
         std::fs::write(dir.path().join("file"), "").unwrap();
-        assert!(matches!(ensure(&dir.path().join("file/a.img"), None), Err(DiskError::File { .. })));
+        let error = ensure(&dir.path().join("file/a.img"), None).await.unwrap_err();
+        assert!(error.contains("File {"), "{error}");
     }
 }

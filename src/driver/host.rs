@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use super::qemu_args::Accelerator;
 use crate::kernel::krunfw::{self, KrunfwError};
@@ -82,17 +82,21 @@ pub struct Qemu {
 /// # Errors
 /// [`QemuError`].
 pub fn find_qemu() -> Result<Qemu, QemuError> {
+    open_qemu(locate_qemu()?)
+}
+
+/// Where QEMU is in `PATH`. Blocking, for microseconds.
+pub(super) fn locate_qemu() -> Result<PathBuf, QemuError> {
     if std::env::consts::ARCH != "x86_64" {
         return Err(QemuError::Architecture(std::env::consts::ARCH));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&path)
+    std::env::split_paths(&path)
         // A relative entry would mean another program in each directory.
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(QEMU_PROGRAM))
         .find(|program| is_executable(program))
-        .ok_or(QemuError::NotFound)?;
-    open_qemu(program)
+        .ok_or(QemuError::NotFound)
 }
 
 /// [`find_qemu`] for a given program.
@@ -100,19 +104,39 @@ pub fn find_qemu() -> Result<Qemu, QemuError> {
 /// # Errors
 /// [`QemuError`].
 pub fn open_qemu(path: PathBuf) -> Result<Qemu, QemuError> {
-    type Identity = (u64, u64, i64, i64);
-    static KNOWN: Mutex<Option<(Identity, Qemu)>> = Mutex::new(None);
-    let meta = std::fs::metadata(&path).map_err(|source| QemuError::Run { path: path.clone(), source })?;
-    let identity = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
-    let mut known = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((of, qemu)) = &*known
-        && *of == identity
-        && qemu.path == path
-    {
-        return Ok(qemu.clone());
+    match known_qemu(&path)? {
+        Some(qemu) => Ok(qemu),
+        None => ask_qemu(path, |mut command| command.output()),
     }
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
-    let output = output.map_err(|source| QemuError::Run { path: path.clone(), source })?;
+}
+
+type QemuIdentity = (u64, u64, i64, i64);
+
+/// The one that was asked last.
+static KNOWN_QEMU: Mutex<Option<(QemuIdentity, Qemu)>> = Mutex::new(None);
+
+fn identity_of(path: &Path) -> Result<QemuIdentity, QemuError> {
+    let meta = std::fs::metadata(path).map_err(|source| QemuError::Run { path: path.to_owned(), source })?;
+    Ok((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// What is known of a QEMU that has not changed since it was asked. Blocking, for microseconds.
+pub(super) fn known_qemu(path: &Path) -> Result<Option<Qemu>, QemuError> {
+    let identity = identity_of(path)?;
+    let known = KNOWN_QEMU.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = known.as_ref().filter(|(of, qemu)| *of == identity && qemu.path == path);
+    Ok(same.map(|(_, qemu)| qemu.clone()))
+}
+
+/// Asks a QEMU for its version. `output` runs a command to its end.
+pub(super) fn ask_qemu(
+    path: PathBuf,
+    output: impl FnOnce(Command) -> std::io::Result<Output>,
+) -> Result<Qemu, QemuError> {
+    let identity = identity_of(&path)?;
+    let mut command = Command::new(&path);
+    command.arg("--version").stdin(Stdio::null());
+    let output = output(command).map_err(|source| QemuError::Run { path: path.clone(), source })?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let Some(version) = parse_version(&said) else {
         let said = if said.trim().is_empty() { String::from_utf8_lossy(&output.stderr).into_owned() } else { said };
@@ -122,7 +146,7 @@ pub fn open_qemu(path: PathBuf) -> Result<Qemu, QemuError> {
         return Err(QemuError::TooOld { path, version });
     }
     let qemu = Qemu { path, version };
-    *known = Some((identity, qemu.clone()));
+    *KNOWN_QEMU.lock().unwrap_or_else(PoisonError::into_inner) = Some((identity, qemu.clone()));
     Ok(qemu)
 }
 

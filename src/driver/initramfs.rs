@@ -48,8 +48,60 @@ pub enum InitramfsError {
     },
 }
 
-/// The initramfs of a kernel and a guest program, made where `cache` has none, with what a guest always
-/// needs and the modules `extra`; with none for a kernel without modules. Blocking.
+/// An initramfs that is wanted.
+#[derive(Debug, Clone)]
+pub struct Initramfs {
+    path: PathBuf,
+    /// Its length in bytes.
+    size: u64,
+    modules: Vec<(InstalledModule, PathBuf)>,
+}
+
+impl Initramfs {
+    /// That of a kernel, with what a guest always needs and the modules `extra`; with none for a kernel without
+    /// modules. Blocking, for milliseconds.
+    pub fn new(cache: &Path, guest: &[u8], kernel: Option<&InstalledKernel>, extra: &[&str]) -> Self {
+        let wanted = [&MODULES, extra].concat();
+        let of_kernel = |kernel: &InstalledKernel| -> Vec<_> {
+            let modules = kernel.modules_for(&wanted).into_iter();
+            modules.map(|module| (module.clone(), kernel.module_path(module))).collect()
+        };
+        let modules = kernel.map(of_kernel).unwrap_or_default();
+        let key = content_key(guest, modules.iter().map(|(module, _)| module));
+        let sizes: Vec<_> = modules.iter().map(|(module, _)| (module.name.as_str(), module.file.size)).collect();
+        let size = archive_size(guest.len() as u64, &sizes);
+        Self { path: cache.join(format!("initramfs-{key}.cpio")), size, modules }
+    }
+
+    /// Where it is, or belongs.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is there. Blocking, for microseconds.
+    pub fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|meta| meta.is_file() && meta.len() == self.size)
+    }
+
+    /// Makes it: whole or not at all. Blocking. `guest` is the one that it was wanted for.
+    ///
+    /// # Errors
+    /// [`InitramfsError`].
+    pub fn make(&self, guest: &[u8]) -> Result<(), InitramfsError> {
+        let mut contents = Vec::new();
+        for (module, path) in &self.modules {
+            let bytes = fs::read(path).map_err(|source| InitramfsError::Module { path: path.clone(), source })?;
+            if !module.file.is_of(&bytes) {
+                return Err(InitramfsError::Changed { path: path.clone() });
+            }
+            contents.push((module.name.as_str(), bytes));
+        }
+        let written = archive(guest, &contents).and_then(|bytes| write_whole(&self.path, &bytes));
+        written.map_err(|source| InitramfsError::Write { path: self.path.clone(), source })
+    }
+}
+
+/// [`Initramfs::make`], where there is none.
 ///
 /// # Errors
 /// [`InitramfsError`].
@@ -59,30 +111,11 @@ pub fn ensure(
     kernel: Option<&InstalledKernel>,
     extra: &[&str],
 ) -> Result<PathBuf, InitramfsError> {
-    let wanted = [&MODULES, extra].concat();
-    let modules: Vec<_> = kernel
-        .into_iter()
-        .flat_map(|kernel| {
-            kernel.modules_for(&wanted).into_iter().map(move |module| (module, kernel.module_path(module)))
-        })
-        .collect();
-    let path = cache.join(format!("initramfs-{}.cpio", content_key(guest, modules.iter().map(|(module, _)| *module))));
-    let sizes: Vec<_> = modules.iter().map(|(module, _)| (module.name.as_str(), module.file.size)).collect();
-    let size = archive_size(guest.len() as u64, &sizes);
-    if fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == size) {
-        return Ok(path);
+    let wanted = Initramfs::new(cache, guest, kernel, extra);
+    if !wanted.is_there() {
+        wanted.make(guest)?;
     }
-    let mut contents = Vec::new();
-    for (module, path) in modules {
-        let bytes = fs::read(&path).map_err(|source| InitramfsError::Module { path: path.clone(), source })?;
-        if !module.file.is_of(&bytes) {
-            return Err(InitramfsError::Changed { path });
-        }
-        contents.push((module.name.as_str(), bytes));
-    }
-    let written = archive(guest, &contents).and_then(|bytes| write_whole(cache, &path, &bytes));
-    written.map_err(|source| InitramfsError::Write { path: path.clone(), source })?;
-    Ok(path)
+    Ok(wanted.path)
 }
 
 /// Everything that the bytes depend on, hashed.
@@ -148,7 +181,8 @@ fn archive_size(guest: u64, modules: &[(&str, u64)]) -> u64 {
     fixed + modules.iter().map(|(name, size)| entry(&module_path(name), *size)).sum::<u64>()
 }
 
-fn write_whole(directory: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let mut file = tempfile::Builder::new().prefix(".initramfs-").tempfile_in(directory)?;
     file.write_all(bytes)?;

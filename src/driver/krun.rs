@@ -20,6 +20,7 @@ use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
+use super::launching::launching;
 use super::waited;
 
 pub mod helper;
@@ -116,21 +117,23 @@ impl Driver for KrunDriver {
 
     fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
         let (config, payload) = (self.config.clone(), self.payload);
-        let check = move || match payload {
-            Payload::Bare if spec.kernel.is_some() => Err(DriverError::no_kernel(BARE_NAME)),
-            Payload::Bare => Ok(()),
-            Payload::Linux => prepare::check_kernel(&config, &spec),
+        let check = async move {
+            match payload {
+                Payload::Bare if spec.kernel.is_some() => Err(DriverError::no_kernel(BARE_NAME)),
+                Payload::Bare => Ok(()),
+                Payload::Linux => prepare::check_kernel(&config, &spec).await,
+            }
         };
-        waited::blocking(check).boxed()
+        check.boxed()
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let (config, payload) = (self.config.clone(), self.payload);
-        async move {
+        launching(launch, move |launch| async move {
             let (runtime_dir, bin_dir) = (launch.runtime_dir.clone(), config.state_dir.bin());
-            let prepared = waited::blocking(move || prepare::prepare(&config, payload, &launch)).await?;
+            let prepared = prepare::prepare(&config, payload, launch).await?;
             waited::launch(runtime_dir, &bin_dir, prepared, "starting the process of the microVM").await
-        }
+        })
         .boxed()
     }
 

@@ -3,6 +3,7 @@
 pub mod confine;
 pub mod control;
 pub mod disk;
+mod draft;
 mod guest;
 pub mod host;
 pub mod initramfs;
@@ -10,17 +11,21 @@ pub mod initramfs;
 pub mod krun;
 #[cfg(feature = "krun")]
 mod krun_ffi;
+mod launching;
 mod memory;
 mod network;
+mod own_kernel;
 pub mod qemu;
 pub mod qemu_args;
 mod root_image;
 mod shares;
 mod standard_input;
 pub mod start_order;
+mod storage;
 pub mod tsc;
 pub mod virtiofs;
 mod waited;
+mod work;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use sandpen_actors::state_dir::StateDir;
 
 use self::prepare::Plan;
 use self::templates::Templates;
+use super::launching::launching;
 use super::waited;
 
 mod kernel;
@@ -86,20 +87,20 @@ impl Driver for QemuDriver {
 
     fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
         let config = self.config.clone();
-        waited::blocking(move || kernel::check(&config, &spec)).boxed()
+        async move { kernel::check(&config, &spec).await }.boxed()
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let (config, templates) = (self.config.clone(), self.templates.clone());
-        async move {
+        launching(launch, move |launch| async move {
             let (runtime_dir, bin_dir) = (launch.runtime_dir.clone(), config.state_dir.bin());
-            let plan = waited::blocking(move || Plan::new(&config, launch)).await?;
-            if let Some(vmm) = templates.restored(&plan, &bin_dir).await {
+            let plan = Plan::new(&config, launch).await?;
+            if let Some(vmm) = templates.restored(&plan, &bin_dir).await? {
                 return Ok(vmm);
             }
             let prepared = waited::blocking(move || plan.prepared(&plan.args, Vec::new())).await?;
             waited::launch(runtime_dir, &bin_dir, prepared, "starting QEMU").await
-        }
+        })
         .boxed()
     }
 

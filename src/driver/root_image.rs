@@ -6,21 +6,30 @@
 //!                                  there is none: mke2fs -d ─▶ draft ─▶ looked at again ─▶ named
 //! ```
 //!
+//! Every start looks at its directory itself: what was looked at before it was asked for may have changed since.
+//! Starts that find the same content, and no image of it, wait for one that is made.
+//!
 //! A change in the directory changes its fingerprint, so the next start makes another image. Every image
 //! has a size of whole [`IMAGE_STEP`]s, most of it a hole: so machines are alike that differ in their root
 //! alone.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
+use self::survey::{DEPTH_MAX, Survey};
 use super::disk::{DiskError, find_program};
+use super::draft;
+use super::work::{Lane, Outcome, Piece, Stop, WorkError};
+
+mod survey;
 
 /// The size of an image is a whole number of these: 64 GiB, which cost nothing.
 pub(super) const IMAGE_STEP: u64 = 64 << 30;
@@ -28,13 +37,22 @@ pub(super) const IMAGE_STEP: u64 = 64 << 30;
 const KEPT: usize = 16;
 /// How often an image is begun anew because its directory changed meanwhile.
 const TRIES: u32 = 3;
-/// Goes into the fingerprint: raise it when the layout changes.
-const LAYOUT: &[u8] = b"sandpen root image 1";
 /// The file system's features: it is never written to, so it needs no journal.
 const FEATURES: &str =
     "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize";
-const BLOCK: u64 = 4096;
 const SUFFIX: &str = ".img";
+
+/// How long it may take to look at everything in a directory: millions of files, on a slow disk.
+const SURVEY_LIMIT: Duration = Duration::from_mins(10);
+/// How long it may take to make an image, and the bytes for each of which it may take a second more.
+const MAKING_LIMIT: Duration = Duration::from_mins(2);
+const BYTES_A_SECOND: u64 = 16 << 20;
+const ADVICE: &str = "use --root virtiofs, or try again when the disk is less busy";
+
+/// Looks at directories. They need a processor, mostly, and no start waits long for one.
+static SURVEYS: Lane<(Survey, bool), ImageError> = Lane::new(4);
+/// Images in the making; whether the directory has stayed the same. They need the disk, mostly.
+static MAKING: Lane<bool, ImageError> = Lane::new(4);
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +80,9 @@ pub(super) enum ImageError {
     /// The directory changes all the time.
     #[error("the root directory {0:?} changes while its image is made; use --root virtiofs, or wait until it is still")]
     Changing(PathBuf),
+    /// More levels than are walked.
+    #[error("{0:?} lies more than {DEPTH_MAX} directories deep; use --root virtiofs")]
+    TooDeep(PathBuf),
     /// The image cannot be written.
     #[error("{action} the root image {path:?}; is there room, and is the directory yours?")]
     File {
@@ -79,39 +100,78 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
     move |source| ImageError::File { action, path: path.to_owned(), source }
 }
 
-/// The image of `directory`, made where `cache` has none of this content. Blocks for as long as it takes
-/// to read the directory's metadata, and to copy it where it is new.
+/// The image of `directory`, made where `cache` has none of this content. Takes as long as it takes to read the
+/// directory's metadata, and to copy it where it is new; until `cancel` is cancelled.
 ///
 /// # Errors
-/// [`ImageError`].
-pub(super) fn ensure(cache: &Path, directory: &Path) -> Result<PathBuf, ImageError> {
+/// [`ImageError`], and those of work.
+pub(super) async fn ensure(cache: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<PathBuf, ImageError> {
     let images = cache.join("images");
-    DirBuilder::new().recursive(true).mode(0o700).create(&images).map_err(failed("making", &images))?;
-    let mut survey = Survey::of(directory)?;
     for _ in 0..TRIES {
-        let path = images.join(format!("root-{}{SUFFIX}", survey.fingerprint));
-        if found(&path)? {
+        let (survey, is_there) = look(&images, directory, cancel).await?;
+        let path = path_of(&images, &survey);
+        if is_there || make(images.clone(), directory.to_owned(), survey, cancel).await? {
             return Ok(path);
         }
-        // One makes it, others wait for that one; a waiter may find that it was made meanwhile.
-        let lock_path = images.join("lock");
-        let lock = File::options().create(true).append(true).open(&lock_path).map_err(failed("making", &lock_path))?;
-        lock.lock().map_err(failed("locking", &lock_path))?;
-        if found(&path)? {
-            return Ok(path);
-        }
-        let draft = make(&images, directory, &survey)?;
-        let again = Survey::of(directory)?;
-        if again.fingerprint == survey.fingerprint {
-            draft.as_file().sync_all().map_err(failed("writing", &path))?;
-            draft.persist(&path).map_err(|error| failed("naming", &path)(error.error))?;
-            File::open(&images).and_then(|dir| dir.sync_all()).map_err(failed("writing", &path))?;
-            remove_oldest(&images);
-            return Ok(path);
-        }
-        survey = again;
     }
-    Err(ImageError::Changing(directory.to_owned()))
+    Err(Arc::new(WorkError::Failed(ImageError::Changing(directory.to_owned()))))
+}
+
+fn path_of(images: &Path, survey: &Survey) -> PathBuf {
+    images.join(format!("root-{}{SUFFIX}", survey.fingerprint))
+}
+
+/// What is in the directory now, and whether there is an image of it.
+async fn look(images: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<(Survey, bool), ImageError> {
+    // Never shared.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let piece = Piece {
+        key: NUMBER.fetch_add(1, Ordering::Relaxed).to_string(),
+        what: format!("looking at all files of the root directory {}", directory.display()),
+        limit: SURVEY_LIMIT,
+        advice: ADVICE,
+    };
+    let (images, directory) = (images.to_owned(), directory.to_owned());
+    let looked = move |stop: &Stop| {
+        DirBuilder::new().recursive(true).mode(0o700).create(&images).map_err(failed("making", &images))?;
+        let survey = Survey::of(&directory, stop)?;
+        let is_there = found(&path_of(&images, &survey))?;
+        Ok((survey, is_there))
+    };
+    SURVEYS.on_thread(piece, cancel, looked).await
+}
+
+/// Makes the image, unless the directory changes meanwhile.
+async fn make(
+    images: PathBuf,
+    directory: PathBuf,
+    survey: Survey,
+    cancel: &CancellationToken,
+) -> Outcome<bool, ImageError> {
+    let path = path_of(&images, &survey);
+    let piece = Piece {
+        key: path.display().to_string(),
+        what: format!("making an image of the root directory {}", directory.display()),
+        limit: MAKING_LIMIT.saturating_add(Duration::from_secs(survey.image_bytes() / BYTES_A_SECOND)),
+        advice: ADVICE,
+    };
+    let made = move |stop: &Stop| {
+        // It may have been made since the look at it.
+        if found(&path)? {
+            return Ok(true);
+        }
+        draft::sweep(&images);
+        let draft = fill(&images, &directory, &survey, stop)?;
+        if Survey::of(&directory, stop)?.fingerprint != survey.fingerprint {
+            return Ok(false);
+        }
+        draft.as_file().sync_all().map_err(failed("writing", &path))?;
+        draft.persist(&path).map_err(|error| failed("naming", &path)(error.error))?;
+        File::open(&images).and_then(|dir| dir.sync_all()).map_err(failed("writing", &path))?;
+        remove_oldest(&images);
+        Ok(true)
+    };
+    MAKING.on_thread(piece, cancel, made).await
 }
 
 /// Whether the image is there; then it was used now.
@@ -128,23 +188,25 @@ fn found(path: &Path) -> Result<bool, ImageError> {
     }
 }
 
-fn make(images: &Path, directory: &Path, survey: &Survey) -> Result<tempfile::NamedTempFile, ImageError> {
+/// A draft with what is in the directory.
+fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<tempfile::NamedTempFile, ImageError> {
     let program = find_program()?;
-    let draft = tempfile::Builder::new().prefix(".draft-").tempfile_in(images).map_err(failed("making", images))?;
+    let draft = draft::create(images).map_err(failed("making", images))?;
     let image = draft.path();
     let bytes = survey.image_bytes();
     draft.as_file().set_len(bytes).map_err(failed("making", image))?;
     let owner = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"])
         .args(["-N", &survey.inodes().to_string(), "-O", FEATURES, "-E", &owner, "-d"])
         .arg(directory)
         // By its name alone: a `?` in a path would begin options.
         .arg(Path::new(".").join(image.file_name().unwrap_or_default()))
         .current_dir(images)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed("making", image))?;
+        // Not read: so it has the draft's lock for as long as it may write, whatever becomes of this process.
+        .stdin(draft.as_file().try_clone().map_err(failed("making", image))?);
+    let output = stop.output(command).map_err(failed("making", image))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
         return Err(ImageError::Failed { directory: directory.to_owned(), said });
@@ -168,154 +230,5 @@ fn remove_oldest(images: &Path) {
     }
 }
 
-/// What is in a directory.
-struct Survey {
-    fingerprint: String,
-    files: u64,
-    blocks: u64,
-    owner: (u32, u32),
-}
-
-impl Survey {
-    /// Looks at everything below `directory`, on the same file system or not.
-    fn of(directory: &Path) -> Result<Self, ImageError> {
-        let read = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ImageError::Read { path, source }
-        };
-        let meta = fs::metadata(directory).map_err(read(directory))?;
-        let mut survey = Self { fingerprint: String::new(), files: 1, blocks: 1, owner: (meta.uid(), meta.gid()) };
-        let mut hash = Sha256::new();
-        hash.update(LAYOUT);
-        hash.update(directory.as_os_str().as_bytes());
-        add(&mut hash, &meta);
-        let mut pending = vec![directory.to_owned()];
-        while let Some(parent) = pending.pop() {
-            let entries: io::Result<Vec<_>> = fs::read_dir(&parent).and_then(Iterator::collect);
-            let mut entries = entries.map_err(read(&parent))?;
-            entries.sort_by_key(fs::DirEntry::file_name);
-            hash.update((entries.len() as u64).to_le_bytes());
-            for entry in entries {
-                let name = entry.file_name();
-                let path = entry.path();
-                let meta = entry.metadata().map_err(read(&path))?;
-                hash.update((name.len() as u64).to_le_bytes());
-                hash.update(name.as_bytes());
-                add(&mut hash, &meta);
-                survey.files += 1;
-                // Also a block for the directory entry and the extents of an odd file.
-                survey.blocks += meta.len().div_ceil(BLOCK) + 1;
-                if meta.is_dir() {
-                    pending.push(path);
-                }
-            }
-        }
-        survey.fingerprint = crate::kernel::hex(&hash.finalize()[..16]);
-        Ok(survey)
-    }
-
-    /// More than the directory has: mke2fs takes some for itself.
-    fn inodes(&self) -> u64 {
-        self.files + self.files / 16 + 64
-    }
-
-    /// Room for the contents, the inodes and what the file system needs for itself. What is not used is a hole.
-    fn image_bytes(&self) -> u64 {
-        let inodes = self.inodes() * 256 / BLOCK + 1;
-        let blocks = self.blocks + inodes;
-        (blocks + blocks / 8 + 4096) * BLOCK
-    }
-}
-
-/// All that changes when a file does. (The time of the last status change cannot be set by a user.)
-fn add(hash: &mut Sha256, meta: &Metadata) {
-    for number in [meta.dev(), meta.ino(), meta.rdev(), meta.size(), u64::from(meta.mode()), meta.nlink()] {
-        hash.update(number.to_le_bytes());
-    }
-    for number in [meta.uid(), meta.gid()] {
-        hash.update(number.to_le_bytes());
-    }
-    for number in [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()] {
-        hash.update(number.to_le_bytes());
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    use sandpen_skip::{Reason, skip};
-
-    use super::*;
-
-    fn root(dir: &Path) -> PathBuf {
-        let root = dir.join("odd ?root, a=b");
-        fs::create_dir_all(root.join("bin")).unwrap();
-        fs::write(root.join("bin/file"), vec![7; 3 << 20]).unwrap();
-        symlink("bin/file", root.join("link")).unwrap();
-        root
-    }
-
-    fn count(cache: &Path) -> usize {
-        let is_image = |name: std::ffi::OsString| name.to_string_lossy().ends_with(SUFFIX);
-        fs::read_dir(cache.join("images"))
-            .unwrap()
-            .filter(|entry| is_image(entry.as_ref().unwrap().file_name()))
-            .count()
-    }
-
-    #[test]
-    fn an_image_is_made_once_for_each_content() {
-        if let Err(error) = find_program() {
-            return skip(Reason::NoMke2fs, error);
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let (root, cache) = (root(dir.path()), dir.path().join("cache"));
-        let first = ensure(&cache, &root).unwrap();
-        let meta = fs::metadata(&first).unwrap();
-        assert_eq!((meta.len() % IMAGE_STEP, meta.mode() & 0o777), (0, 0o600));
-        assert!(meta.blocks() * 512 < 8 << 20, "{} blocks", meta.blocks());
-        assert_eq!(ensure(&cache, &root).unwrap(), first);
-        assert_eq!(fs::metadata(&first).unwrap().ino(), meta.ino());
-        // A change that keeps size and time of modification.
-        let file = root.join("bin/file");
-        let modified = fs::metadata(&file).unwrap().modified().unwrap();
-        fs::write(&file, vec![8; 3 << 20]).unwrap();
-        File::open(&file).unwrap().set_modified(modified).unwrap();
-        let second = ensure(&cache, &root).unwrap();
-        assert_ne!(second, first);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_ne!(ensure(&cache, &root).unwrap(), second);
-        assert_eq!(count(&cache), 3);
-        // One that was cut short is made again.
-        File::options().write(true).open(&second).unwrap().set_len(4096).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        ensure(&cache, &root).unwrap();
-        let drafts = fs::read_dir(cache.join("images")).unwrap();
-        assert!(drafts.flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with(".draft")));
-    }
-
-    #[test]
-    fn old_images_go() {
-        let dir = tempfile::tempdir().unwrap();
-        for number in 0..KEPT + 3 {
-            let file = File::create(dir.path().join(format!("root-{number}.img"))).unwrap();
-            let age = std::time::Duration::from_secs(1000 - number as u64);
-            file.set_modified(SystemTime::now() - age).unwrap();
-        }
-        File::create(dir.path().join("lock")).unwrap();
-        remove_oldest(dir.path());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT + 1);
-        assert!(!dir.path().join("root-2.img").exists() && dir.path().join("root-3.img").exists());
-    }
-
-    #[test]
-    fn what_cannot_be_had_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let gone = ensure(dir.path(), &dir.path().join("gone"));
-        assert!(matches!(gone, Err(ImageError::Read { .. })), "{gone:?}");
-        fs::write(dir.path().join("file"), "").unwrap();
-        let root = root(dir.path());
-        assert!(matches!(ensure(&dir.path().join("file"), &root), Err(ImageError::File { .. })));
-    }
-}
+mod tests;

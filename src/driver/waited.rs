@@ -27,10 +27,11 @@ use sandpen_guest::protocol::{
     CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, GuestSession, SessionMode};
-use super::{network, start_order};
+use super::{launching, network, start_order};
 
 mod last_words;
 mod watch;
@@ -56,6 +57,8 @@ pub(super) struct Prepared {
     pub(super) cgroup: Option<cgroup::Plan>,
     /// Where the steps of the start are noted.
     pub(super) timings: StartTimings,
+    /// Cancelled when the start is given up.
+    pub(super) cancel: CancellationToken,
 }
 
 /// What a driver has arranged for the guest.
@@ -100,7 +103,8 @@ pub(super) fn prepared(
     prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
     start_order::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     launch.timings.mark(StartStep::RootReady);
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup, timings: launch.timings.clone() })
+    let (timings, cancel) = (launch.timings.clone(), launch.cancel.clone());
+    Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup, timings, cancel })
 }
 
 /// What the waiter is told, with FIFOs beside those of the ports.
@@ -143,7 +147,8 @@ pub(super) fn failed(step: &str, source: impl std::error::Error + Send + Sync + 
     DriverError::Launch { step: step.to_owned(), source: Box::new(source) }
 }
 
-/// Runs what may wait for the disk off the calling thread.
+/// Runs what may wait for a disk, but not for long, off the calling thread: reading and writing small files. What
+/// takes longer is [work](super::work).
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
 ) -> Result<T, DriverError> {
@@ -157,8 +162,8 @@ pub(super) async fn launch(
     prepared: Prepared,
     step: &str,
 ) -> Result<Vmm, DriverError> {
-    let Prepared { waiter, start, boot_limit, cgroup, timings } = prepared;
-    let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step, timings).await?;
+    let Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
+    let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step, timings, &cancel).await?;
     started.watch(SessionMode::Launch(start), boot_limit).await
 }
 
@@ -171,7 +176,7 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Starts them; where that fails nothing of them stays.
+    /// Starts them; where that fails, or is given up, nothing of them stays, nor of what is prepared for them.
     pub(super) async fn new(
         runtime_dir: PathBuf,
         bin_dir: &Path,
@@ -179,10 +184,24 @@ impl Started {
         cgroup: Option<cgroup::Plan>,
         step: &str,
         timings: StartTimings,
+        cancel: &CancellationToken,
     ) -> Result<Self, DriverError> {
         let cgroups = cgroup.map(|plan| plan.paths()).unwrap_or_default();
-        match WaitedVmm::launch(&runtime_dir, bin_dir, waiter, &timings).await {
-            Ok(waited) => Ok(Self { waited, runtime_dir, cgroups, timings }),
+        match WaitedVmm::launch_unless(cancel, &runtime_dir, bin_dir, waiter, &timings).await {
+            Ok(waited) => {
+                let started = Self { waited, runtime_dir, cgroups, timings };
+                if cancel.is_cancelled() {
+                    started.clear_away().await;
+                    return Err(DriverError::Cancelled);
+                }
+                Ok(started)
+            }
+            Err(WaiterError::Cancelled) => {
+                if let Err(error) = WaitedVmm::clear_away(&runtime_dir, bin_dir).await {
+                    tracing::warn!(%error, "clearing up after a start that was given up");
+                }
+                Err(DriverError::Cancelled)
+            }
             Err(error) => {
                 remove_cgroups(cgroups).await;
                 Err(failed(step, error))
@@ -224,6 +243,8 @@ pub(super) async fn adopt(
     timings: StartTimings,
     boot_limit: impl FnOnce() -> Duration + Send + 'static,
 ) -> Result<Vmm, DriverError> {
+    // A start that was abandoned there may be about to end what it made.
+    launching::settled(&runtime_dir).await;
     let waited = match WaitedVmm::adopt(&runtime_dir, &bin_dir).await {
         Ok(waited) => waited,
         Err(WaiterError::Gone) => return Err(DriverError::Gone),

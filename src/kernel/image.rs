@@ -264,4 +264,4 @@ pub fn is_version(version: &str) -> bool {
 
 #[cfg(test)]
 #[path = "image_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

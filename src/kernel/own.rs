@@ -6,6 +6,9 @@
 //!     └──── else ─▶ read ─▶ unpacked ─▶ looked at ──────┴▶ accepted by the driver ─▶ kept copy
 //!                                                            (untouched since, or compared, or written)
 //! ```
+//! Two steps: [`look`], which is quick and mostly enough, and [`Look::read`]. Nothing is locked while a kernel is
+//! read.
+//!
 //! A kept copy is `kernel-SHA256.vmlinux` in the cache directory. It is used without a look at its bytes
 //! only as long as this process wrote or compared it itself and its inode is unchanged.
 
@@ -60,6 +63,9 @@ pub enum OwnKernelError {
         #[source]
         source: Box<KernelError>,
     },
+    /// Nobody wants it any more.
+    #[error("it was given up")]
+    GivenUp,
     /// The copy cannot be written.
     #[error("keeping a copy of the kernel {path:?}")]
     Keep {
@@ -120,7 +126,9 @@ impl Identity {
     }
 }
 
-struct Known {
+/// What was found out about the content of a file.
+#[derive(Debug, Clone)]
+pub struct Known {
     /// The file as it was looked at.
     file: Identity,
     facts: Facts,
@@ -130,57 +138,96 @@ struct Known {
     copy: Option<Identity>,
 }
 
-/// One at a time, so that many starts with one kernel read it once, and hold it in memory once.
+/// The last ones; locked for a look alone.
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// Looks at a kernel, lets `accept` judge it, and gives the path of the copy in `cache` to boot. Of a
-/// kernel that is refused nothing is written. Blocking: the first time in a process's life for as long as it
-/// takes to read and unpack it, then for microseconds.
-///
-/// # Errors
-/// [`OwnKernelError`], that of `accept` included.
-pub fn ensure<T>(
-    cache: &Path,
-    file: &Path,
-    accept: impl FnOnce(&Facts) -> Result<T, OwnKernelError>,
-) -> Result<(PathBuf, T), OwnKernelError> {
-    let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let read = |source| ImageError::Read { path: file.to_owned(), source };
-    let identity = Identity::of(&fs::metadata(file).map_err(read)?);
-    let at = all.iter().position(|known| known.file == identity && known.facts.path == file);
-    let (mut known, image) = match at {
-        Some(at) => (all.remove(at), None),
-        None => look_at(file).map(|(known, image)| (known, Some(image)))?,
-    };
-    let accepted = accept(&known.facts);
-    let kept = accepted.and_then(|accepted| {
-        let copy = cache.join(format!("kernel-{}.vmlinux", known.sha256));
-        let untouched = known.copy.is_some() && identity_of(&copy) == known.copy;
-        if !untouched {
-            known.copy = None;
-            let image = match image {
-                Some(image) => image,
-                // It may have changed since the look at its inode; then it is another kernel.
-                None => match look_at(file)? {
-                    (again, image) if again.sha256 == known.sha256 => image,
-                    _ => return Err(OwnKernelError::Changing { path: file.to_owned() }),
-                },
-            };
-            known.copy = Some(keep(&copy, &image.vmlinux, file)?);
+impl Known {
+    /// What the kernel is.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The copy in `cache`, if it is there and nobody has touched it. Blocking, for microseconds.
+    pub fn copy(&self, cache: &Path) -> Option<PathBuf> {
+        let copy = self.path_in(cache);
+        (self.copy.is_some() && identity_of(&copy) == self.copy).then_some(copy)
+    }
+
+    /// The copy that [`Look::read`] has just written or compared, if the kernel was accepted. (By now another one
+    /// may have written the same in its place.)
+    pub fn kept(&self, cache: &Path) -> Option<PathBuf> {
+        self.copy.map(|_| self.path_in(cache))
+    }
+
+    fn path_in(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("kernel-{}.vmlinux", self.sha256))
+    }
+
+    fn remember(&self) {
+        // A file that changed again within one tick of the clock looks the same.
+        if !self.file.is_settled() {
+            return;
         }
-        Ok((copy, accepted))
-    });
-    // A file that changed again within one tick of the clock looks the same.
-    if known.file.is_settled() && !matches!(kept, Err(OwnKernelError::Changing { .. })) {
+        let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.file != self.file || known.facts.path != self.facts.path);
         if all.len() >= REMEMBERED {
             all.remove(0);
         }
-        all.push(known);
+        all.push(self.clone());
     }
-    kept
 }
 
-fn look_at(file: &Path) -> Result<(Known, Image), OwnKernelError> {
+/// A file as it is at the moment.
+#[derive(Debug, Clone)]
+pub struct Look {
+    path: PathBuf,
+    identity: Identity,
+    /// What is known of this very content.
+    pub known: Option<Known>,
+}
+
+/// Looks at a kernel's file, not at its content. Blocking, for microseconds.
+///
+/// # Errors
+/// [`ImageError::Read`].
+pub fn look(file: &Path) -> Result<Look, OwnKernelError> {
+    let read = |source| ImageError::Read { path: file.to_owned(), source };
+    let identity = Identity::of(&fs::metadata(file).map_err(read)?);
+    let all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.iter().find(|known| known.file == identity && known.facts.path == file).cloned();
+    Ok(Look { path: file.to_owned(), identity, known })
+}
+
+impl Look {
+    /// The same for everybody who would read the same content; `None` where that cannot be told, since the
+    /// file was changed just now.
+    pub fn key(&self) -> Option<String> {
+        self.identity.is_settled().then(|| format!("{:?} {}", self.identity, self.path.display()))
+    }
+
+    /// Reads the kernel, and keeps a copy of it in `cache` if `accept` says so. Blocking, for as long as it takes
+    /// to read and unpack it. Gives up between two steps when `is_given_up` says so.
+    ///
+    /// # Errors
+    /// [`OwnKernelError`].
+    pub fn read(
+        &self,
+        cache: &Path,
+        accept: impl FnOnce(&Facts) -> bool,
+        is_given_up: impl Fn() -> bool,
+    ) -> Result<Known, OwnKernelError> {
+        let given_up = || if is_given_up() { Err(OwnKernelError::GivenUp) } else { Ok(()) };
+        let (mut known, image) = look_at(&self.path, given_up)?;
+        if accept(&known.facts) {
+            given_up()?;
+            known.copy = Some(keep(&known.path_in(cache), &image.vmlinux, &self.path)?);
+        }
+        known.remember();
+        Ok(known)
+    }
+}
+
+fn look_at(file: &Path, given_up: impl Fn() -> Result<(), OwnKernelError>) -> Result<(Known, Image), OwnKernelError> {
     let read = |source| ImageError::Read { path: file.to_owned(), source };
     let before = Identity::of(&fs::metadata(file).map_err(read)?);
     let image = image::read(file)?;
@@ -188,6 +235,7 @@ fn look_at(file: &Path) -> Result<(Known, Image), OwnKernelError> {
     if before != after {
         return Err(OwnKernelError::Changing { path: file.to_owned() });
     }
+    given_up()?;
     let facts = Facts {
         path: file.to_owned(),
         version: image.version.clone(),

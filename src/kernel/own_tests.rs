@@ -3,6 +3,24 @@
 use super::*;
 use crate::kernel::image::tests::tiny_vmlinux;
 
+/// Both steps, as a driver takes them.
+fn ensure<T>(
+    cache: &Path,
+    file: &Path,
+    accept: impl Fn(&Facts) -> Result<T, OwnKernelError>,
+) -> Result<(PathBuf, T), OwnKernelError> {
+    let look = look(file)?;
+    if let Some(known) = &look.known {
+        let accepted = accept(known.facts())?;
+        if let Some(copy) = known.copy(cache) {
+            return Ok((copy, accepted));
+        }
+    }
+    let known = look.read(cache, |facts| accept(facts).is_ok(), || false)?;
+    let accepted = accept(known.facts())?;
+    Ok((known.kept(cache).unwrap(), accepted))
+}
+
 fn kernel() -> Vec<u8> {
     tiny_vmlinux(62, Some((b"Xen", 18)))
 }

@@ -127,6 +127,9 @@ pub enum WaiterError {
         #[source]
         source: io::Error,
     },
+    /// The launch was given up before anything was started.
+    #[error("the launch was given up")]
+    Cancelled,
     /// The asynchronous runtime is being shut down.
     #[error("the runtime is shutting down")]
     RuntimeGone,

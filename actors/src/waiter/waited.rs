@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
@@ -79,10 +80,25 @@ impl WaitedVmm {
         spec: WaiterSpec,
         timings: &StartTimings,
     ) -> Result<Self, WaiterError> {
+        Self::launch_unless(&CancellationToken::new(), runtime_dir, bin_dir, spec, timings).await
+    }
+
+    /// As [`WaitedVmm::launch`], unless `cancel` is cancelled while it waits for its turn behind other launches; what
+    /// is prepared in the runtime directory stays then.
+    ///
+    /// # Errors
+    /// Also [`WaiterError::Cancelled`].
+    pub async fn launch_unless(
+        cancel: &CancellationToken,
+        runtime_dir: &Path,
+        bin_dir: &Path,
+        spec: WaiterSpec,
+        timings: &StartTimings,
+    ) -> Result<Self, WaiterError> {
         check(&spec)?;
         let encoded =
             encode(&spec).ok_or_else(|| WaiterError::Invalid("arguments and environment are too large".into()))?;
-        let _turn = turn().await;
+        let Some(_turn) = cancel.run_until_cancelled(turn()).await else { return Err(WaiterError::Cancelled) };
         let (dir, bin, new) = (runtime_dir.to_owned(), bin_dir.to_owned(), spec.clone());
         let mut child = blocking(move || launch::spawn_new(&dir, &bin, &new)).await?;
         timings.mark(StartStep::WaiterStarted);

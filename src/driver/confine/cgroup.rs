@@ -102,6 +102,15 @@ impl Plan {
         Ok(Cgroup { version: self.version, paths: self.paths() })
     }
 
+    /// The same limits under another name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        for group in &mut self.groups {
+            group.directory.set_file_name(name);
+        }
+        self
+    }
+
     /// The directories.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.groups.iter().map(|group| group.directory.clone()).collect()

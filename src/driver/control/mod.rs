@@ -291,7 +291,13 @@ impl Task {
         let deadline = Instant::now().checked_add(self.boot_limit);
         let limit = self.boot_limit;
         if self.progress.starts_at_once() {
-            self.act(Step::SendStart).await?;
+            match deadline {
+                Some(deadline) => match timeout_at(deadline, self.act(Step::SendStart)).await {
+                    Ok(sent) => sent?,
+                    Err(_) => return Err(self.progress.timed_out(limit)),
+                },
+                None => self.act(Step::SendStart).await?,
+            }
         }
         while self.progress.awaits_guest() {
             let asked = match self.progress.query() {

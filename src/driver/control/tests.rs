@@ -250,6 +250,23 @@ async fn a_guest_that_never_reads_its_start() {
     assert!(matches!(running.fault().await, FailureReason::BootTimedOut { .. }));
 }
 
+/// One that hangs right after it was restored, with a pipe that has no room.
+#[tokio::test]
+async fn a_restored_guest_that_never_reads_its_start() {
+    let (control_out, _guest_out) = pipe(true);
+    let (_guest_in, control_in) = pipe(false);
+    let (_guest_stdin, stdin_in) = pipe(false);
+    let mut full = File::from(control_in.try_clone().unwrap());
+    while full.write(&[0; 4096]).is_ok() {}
+    let fifos = ControlFifos { control_out, control_in, stdin_in };
+    let mode = SessionMode::Restored(start());
+    let (_session, task, mut events) = open(fifos, mode, Duration::from_millis(200), StartTimings::default()).unwrap();
+    let task = tokio::spawn(task);
+    let told = timeout(LIMIT, events.recv()).await.expect("it waits for the guest");
+    assert!(matches!(told, Some(VmmEvent::Faulted(FailureReason::BootTimedOut { .. }))), "{told:?}");
+    timeout(LIMIT, task).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_guest_that_breaks_the_order() {
     let not_started = || GuestMessage::NotStarted(StartFailure::new(StartFailureCode::NotFound, "x"));

@@ -1,5 +1,6 @@
 //! What is looked up before a microVM can be started: whether this host runs it, libkrunfw, and the
-//! specification for its process. Blocking.
+//! specification for its process. What is not at hand is [long work](crate::driver::work), which a start that is
+//! cancelled leaves.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +9,19 @@ use sandpen_actors::spec::{Network, SandboxSpec};
 use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{RootfsSource, Volume};
+use tokio_util::sync::CancellationToken;
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::confine::{Policy, SystemCalls, cgroup};
 use crate::driver::host::{self, KrunUnusable};
 use crate::driver::shares::Share;
+use crate::driver::storage::storage;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
-use crate::driver::waited::{self, GuestSetup, Prepared, failed, process};
-use crate::driver::{disk, memory, network, root_image, shares};
-use crate::kernel::{builtin, own};
+use crate::driver::waited::{self, GuestSetup, Prepared, blocking, failed, process};
+use crate::driver::{disk, memory, network, own_kernel, shares};
+use crate::kernel::builtin;
+use crate::kernel::own::Facts;
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -28,14 +32,30 @@ const SHARES_MAX: usize = 5;
 /// page cache of shared files.
 const OVERHEAD_MIB: u32 = 256;
 
-pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) -> Result<Prepared, DriverError> {
-    let network = network::plan(&launch.spec, NAME, network::Kind::Tsi)?;
-    memory::check(launch.spec.resources.memory_mib, NAME)?;
-    let resources = launch.spec.resources;
+/// What `launch` needs; all that takes long ends soon after its token is cancelled.
+pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launch) -> Result<Prepared, DriverError> {
+    let spec = launch.spec.clone();
+    let looked = blocking(move || {
+        let network = network::plan(&spec, NAME, network::Kind::Tsi)?;
+        memory::check(spec.resources.memory_mib, NAME)?;
+        Ok(network)
+    });
+    let network = looked.await?;
     let (boot, rootfs, volumes) = match payload {
-        Payload::Linux => linux(config, launch)?,
-        Payload::Bare => (bare(launch)?, RootfsSource::Current, Vec::new()),
+        Payload::Linux => linux(config, &launch).await?,
+        Payload::Bare => {
+            let spec = launch.spec.clone();
+            (blocking(move || bare(&spec)).await?, RootfsSource::Current, Vec::new())
+        }
     };
+    let config = config.clone();
+    blocking(move || prepared(&config, &launch, boot, GuestSetup { rootfs, volumes, network })).await
+}
+
+/// Blocking, for milliseconds.
+fn prepared(config: &KrunConfig, launch: &Launch, boot: Boot, guest: GuestSetup) -> Result<Prepared, DriverError> {
+    let resources = launch.spec.resources;
+    let network = &guest.network;
     let port_map = |plan: &network::Plan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
@@ -46,7 +66,7 @@ pub(super) fn prepare(config: &KrunConfig, payload: Payload, launch: &Launch) ->
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let program = waited::helper_program(config.helper.as_deref())?;
     let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
-    waited::prepared(launch, vec![vmm], GuestSetup { rootfs, volumes, network }, config.boot_limit(), cgroup.ok())
+    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok())
 }
 
 /// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
@@ -77,22 +97,15 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 
 type Linux = (Boot, RootfsSource, Vec<Volume>);
 
-fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
+async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
     let disk = config.state_dir.disk(&launch.spec);
     // The empty first root of a guest that makes its own is one device more.
-    let shares = shares::find(&launch.spec, NAME, SHARES_MAX - usize::from(disk.is_some()))?;
-    let kernel = guest_kernel(config, &launch.spec)?;
+    let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
+    let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
+    let kernel = guest_kernel(config, &launch.spec, &launch.cancel).await?;
     launch.timings.mark(StartStep::KernelReady);
-    let rootfs = match &disk {
-        None => RootfsSource::Current,
-        Some(disk) => {
-            disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
-            shares.layered_root()
-        }
-    };
-    let cache = config.state_dir.cache();
-    let images = shares.imaged.iter().map(|directory| root_image::ensure(&cache, directory));
-    let images = images.collect::<Result<Vec<_>, _>>().map_err(|source| failed("making the root image", source))?;
+    let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
+    let images = storage(&config.state_dir, launch, disk.as_deref(), &shares.imaged).await?;
     let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
@@ -100,31 +113,48 @@ fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
     Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, images }, rootfs, shares.mounts))
 }
 
-fn guest_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<GuestKernel, DriverError> {
-    let unusable = |error| match error {
+async fn guest_kernel(
+    config: &KrunConfig,
+    spec: &SandboxSpec,
+    cancel: &CancellationToken,
+) -> Result<GuestKernel, DriverError> {
+    let own = match &spec.kernel {
+        None => None,
+        Some(file) => Some(own_kernel(config, file, spec, cancel).await?),
+    };
+    let config = config.clone();
+    let looked = move || match own {
+        None => host::krun(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware),
+        // libkrunfw is neither needed nor loaded.
+        Some(image) => host::krun_kvm().map(|()| GuestKernel::Own(image)),
+    };
+    blocking(move || looked().map_err(unusable)).await
+}
+
+fn unusable(error: KrunUnusable) -> DriverError {
+    match error {
         KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => {
             DriverError::Unavailable { name: NAME.to_owned(), reason: format!("{error}; use --driver qemu") }
         }
         KrunUnusable::Firmware(_) | KrunUnusable::Named(_) => failed("looking for the guest kernel", error),
-    };
-    match &spec.kernel {
-        None => host::krun(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware).map_err(unusable),
-        Some(file) => {
-            let image = own_kernel(config, file, spec)?;
-            // libkrunfw is neither needed nor loaded.
-            host::krun_kvm().map_err(unusable)?;
-            Ok(GuestKernel::Own(image))
-        }
     }
 }
 
 /// Judges a sandbox's own kernel; what else is wrong shows at the start.
-pub(super) fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
-    spec.kernel.as_ref().map_or(Ok(()), |file| own_kernel(config, file, spec).map(drop))
+pub(super) async fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
+    match &spec.kernel {
+        None => Ok(()),
+        Some(file) => own_kernel(config, file, spec, &CancellationToken::new()).await.map(drop),
+    }
 }
 
 /// The copy of a sandbox's own kernel that is booted.
-fn own_kernel(config: &KrunConfig, file: &Path, spec: &SandboxSpec) -> Result<PathBuf, DriverError> {
+async fn own_kernel(
+    config: &KrunConfig,
+    file: &Path,
+    spec: &SandboxSpec,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, DriverError> {
     const HINT: &str = "libkrun loads no modules, so the guest's drivers must be built in; use a kernel that has \
                         them, or --driver qemu";
     let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
@@ -134,13 +164,13 @@ fn own_kernel(config: &KrunConfig, file: &Path, spec: &SandboxSpec) -> Result<Pa
     if spec.network != Network::None {
         needed.push(builtin::TSI);
     }
-    own::ensure(&config.state_dir.cache(), file, |facts| facts.check_has(&needed, HINT))
-        .map(|(image, ())| image)
-        .map_err(|source| DriverError::Unusable { what: "the guest kernel", source: Box::new(source) })
+    let accept = move |facts: &Facts| facts.check_has(&needed, HINT);
+    own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await.map(|(image, ())| image)
 }
 
-fn bare(launch: &Launch) -> Result<Boot, DriverError> {
-    let program = launch.spec.command.first().map(|program| Path::new(program.as_os_str()));
+/// Blocking, for microseconds.
+fn bare(spec: &SandboxSpec) -> Result<Boot, DriverError> {
+    let program = spec.command.first().map(|program| Path::new(program.as_os_str()));
     let image = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
     let image = image.ok_or_else(|| DriverError::Unsupported {
         driver: BARE_NAME.to_owned(),

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use sandpen_actors::driver::DriverError;
 use sandpen_actors::spec::SandboxSpec;
+use tokio_util::sync::CancellationToken;
 
 use super::QemuConfig;
 use crate::driver::qemu_args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
-use crate::driver::waited::failed;
-use crate::driver::{disk, initramfs};
-use crate::kernel::own::{self, Facts, OwnKernelError};
+use crate::driver::waited::{blocking, failed};
+use crate::driver::{disk, initramfs, own_kernel};
+use crate::kernel::own::{Facts, OwnKernelError};
 use crate::kernel::{self, InstalledKernel, builtin};
 
 /// The driver of the guest's network device.
@@ -55,23 +56,29 @@ fn extra(spec: &SandboxSpec, has_disk: bool) -> Vec<&'static str> {
 }
 
 /// Judges a sandbox's own kernel; what else is wrong shows at the start.
-pub(super) fn check(config: &QemuConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
+pub(super) async fn check(config: &QemuConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
     match &spec.kernel {
         None => Ok(()),
-        Some(file) => own(config, file, &extra(spec, config.state_dir.disk(spec).is_some())).map(drop),
+        Some(file) => {
+            let extra = extra(spec, config.state_dir.disk(spec).is_some());
+            own(config, file, extra, &CancellationToken::new()).await.map(drop)
+        }
     }
 }
 
-/// Finds the kernel, and what its initramfs must hold beside what it always does. Blocking.
-pub(super) fn find(
+/// Finds the kernel, and what its initramfs must hold beside what it always does.
+pub(super) async fn find(
     config: &QemuConfig,
     spec: &SandboxSpec,
     has_disk: bool,
+    cancel: &CancellationToken,
 ) -> Result<(GuestKernel, Vec<&'static str>), DriverError> {
     let mut extra = extra(spec, has_disk);
-    let found = match &spec.kernel {
-        Some(file) => own(config, file, &extra)?,
-        None => installed(&config.data_dir, &extra)?,
+    let found = if let Some(file) = &spec.kernel {
+        own(config, file, extra.clone(), cancel).await?
+    } else {
+        let (data_dir, extra) = (config.data_dir.clone(), extra.clone());
+        blocking(move || installed(&data_dir, &extra)).await?
     };
     if has_disk {
         // Some kernels have no such file and do without.
@@ -88,10 +95,15 @@ fn installed(data_dir: &Path, extra: &[&str]) -> Result<GuestKernel, DriverError
     Ok(GuestKernel { vmlinux: kernel.vmlinux(), modules: Some(kernel), acpi: true })
 }
 
-fn own(config: &QemuConfig, file: &Path, extra: &[&'static str]) -> Result<GuestKernel, DriverError> {
-    let found = own::ensure(&config.state_dir.cache(), file, |facts| accept(&config.data_dir, facts, extra));
-    let (vmlinux, (modules, acpi)) =
-        found.map_err(|source| DriverError::Unusable { what: "the guest kernel", source: Box::new(source) })?;
+async fn own(
+    config: &QemuConfig,
+    file: &Path,
+    extra: Vec<&'static str>,
+    cancel: &CancellationToken,
+) -> Result<GuestKernel, DriverError> {
+    let data_dir = config.data_dir.clone();
+    let accept = move |facts: &Facts| accept(&data_dir, facts, &extra);
+    let (vmlinux, (modules, acpi)) = own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await?;
     Ok(GuestKernel { vmlinux, modules, acpi })
 }
 

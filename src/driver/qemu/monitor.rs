@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use sandpen_actors::waiter::{open_fifo_read, open_fifo_write};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use super::prepare::monitor_fifos;
 use crate::driver::confine::FIRST_INHERITED;
@@ -18,6 +20,9 @@ pub(super) const MEMORY_FD: i32 = FIRST_INHERITED;
 const STATE_FD: i32 = FIRST_INHERITED + 1;
 /// Most bytes of one line of the monitor's; real ones have some hundred.
 const LINE_MAX: usize = 64 << 10;
+
+/// How long QEMU may take to make room in its FIFO, which has place for all that is ever said to it.
+const SAY_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 2000 });
 
 /// Why the monitor is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +98,8 @@ impl Monitor {
     }
 
     async fn say(&mut self, text: &str) -> Result<(), MonitorError> {
-        self.commands.write_all(text.as_bytes()).await.map_err(failed("writing to"))
+        let said = timeout(SAY_LIMIT, self.commands.write_all(text.as_bytes())).await;
+        said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed("writing to"))
     }
 
     /// Reads until a line is the one that is waited for.
@@ -129,10 +135,39 @@ impl Monitor {
 }
 
 /// Says to the QEMU of a dead daemon once more what restores its machine, in case that one did not. One
-/// that has heard it refuses, and nothing changes.
+/// that has heard it refuses, and nothing changes; one that does not read is left alone soon.
 pub(super) async fn restore_again(runtime_dir: &Path) {
     let Ok(mut monitor) = Monitor::open(runtime_dir) else { return };
     if let Err(error) = monitor.say(&restore_commands()).await {
         tracing::debug!(%error, "QEMU's monitor of an adopted microVM");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use super::*;
+
+    /// A QEMU that is stopped, or hostile: it has its FIFOs open and reads nothing.
+    #[tokio::test]
+    async fn nobody_waits_for_a_qemu_that_does_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut held = Vec::new();
+        for name in monitor_fifos() {
+            let path = dir.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let mut both = std::fs::File::options();
+            both.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
+            let mut fifo = both.open(&path).unwrap();
+            while std::io::Write::write(&mut fifo, &[b' '; 4096]).is_ok() {}
+            held.push(fifo);
+        }
+        let begun = tokio::time::Instant::now();
+        timeout(SAY_LIMIT * 100, restore_again(dir.path())).await.expect("it waits for QEMU");
+        assert!(begun.elapsed() >= SAY_LIMIT, "it was not full");
+        let mut monitor = Monitor::open(dir.path()).unwrap();
+        let quit = timeout(SAY_LIMIT * 100, monitor.quit()).await.expect("it waits for QEMU");
+        assert!(matches!(quit, Err(MonitorError::Fifo { action: "writing to", .. })), "{quit:?}");
     }
 }

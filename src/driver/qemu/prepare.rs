@@ -1,5 +1,6 @@
-//! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs and
-//! the processes' command lines. Blocking.
+//! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs, disks, images and
+//! the processes' command lines. What is not at hand is [long work](crate::driver::work), which a start that is
+//! cancelled leaves.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,18 +8,25 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::spec::Network;
+use sandpen_actors::spec::{Network, SandboxSpec};
 use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
+use tokio_util::sync::CancellationToken;
 
-use super::{QemuConfig, kernel};
+use super::QemuConfig;
+use super::kernel::{self, GuestKernel};
 use crate::driver::confine::{self, Policy, cgroup};
+use crate::driver::host::QemuError;
+use crate::driver::initramfs::{Initramfs, InitramfsError};
 use crate::driver::qemu_args::{Accelerator, MONITOR, Memory, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
-use crate::driver::shares::Share;
+use crate::driver::shares::{Share, Shares};
+use crate::driver::storage::storage;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
-use crate::driver::waited::{self, GuestSetup, Prepared, failed, fifos, process};
-use crate::driver::{disk, guest_binary, host, initramfs, memory, network, root_image, shares, tsc};
+use crate::driver::waited::{self, GuestSetup, Prepared, blocking, failed, fifos, process};
+use crate::driver::work::{Lane, Piece, Stop};
+use crate::driver::{guest_binary, host, memory, network, shares, tsc};
+use crate::kernel::InstalledKernel;
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +41,11 @@ enum HostError {
     },
 }
 
+/// How long QEMU may take to say its version.
+const QEMU_LIMIT: Duration = Duration::from_secs(30);
+/// How long an initramfs of some megabytes may take to be written.
+const INITRAMFS_LIMIT: Duration = Duration::from_mins(1);
+
 /// How long a guest may take to report itself.
 pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
     config.boot_limit.unwrap_or_else(|| match host::acceleration().accelerator {
@@ -40,6 +53,77 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
         // Two to three seconds alone, much more where many start on few processors.
         Accelerator::Tcg => Duration::from_mins(3),
     })
+}
+
+/// All that may take long to have.
+struct Parts {
+    shares: Shares,
+    network: Option<network::Plan>,
+    /// The program.
+    qemu: PathBuf,
+    kernel: GuestKernel,
+    initramfs: PathBuf,
+    disk: Option<PathBuf>,
+    images: Vec<PathBuf>,
+}
+
+/// What can be told from the specification and a look at its directories. Blocking, for milliseconds.
+fn looked_at(spec: &SandboxSpec) -> Result<(Shares, Option<network::Plan>), DriverError> {
+    let shares = shares::find(spec, super::NAME, SHARES_MAX)?;
+    let network = network::plan(spec, super::NAME, network::Kind::User)?;
+    memory::check(spec.resources.memory_mib, super::NAME)?;
+    check_open_files().map_err(|source| failed("sharing the root directory", source))?;
+    Ok((shares, network))
+}
+
+/// The program, which has said its version.
+async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken) -> Result<PathBuf, DriverError> {
+    static ASKED: Lane<PathBuf, QemuError> = Lane::new(2);
+    let step = looking_for_qemu(network);
+    let configured = config.qemu.clone();
+    let located = move || {
+        let path = configured.map_or_else(host::locate_qemu, Ok)?;
+        Ok::<_, QemuError>((host::known_qemu(&path)?.is_some(), path))
+    };
+    let (is_known, path) = blocking(move || located().map_err(|source| failed(step, source))).await?;
+    if is_known {
+        return Ok(path);
+    }
+    let piece = Piece {
+        key: path.display().to_string(),
+        what: format!("asking {} for its version", path.display()),
+        limit: QEMU_LIMIT,
+        advice: "see whether it runs (sandpen doctor), or try again when the host is less busy",
+    };
+    let asked = move |stop: &Stop| host::ask_qemu(path, |command| stop.output(command)).map(|qemu| qemu.path);
+    ASKED.on_thread(piece, cancel, asked).await.map_err(|error| error.of_step(step))
+}
+
+async fn initramfs(
+    config: &QemuConfig,
+    kernel: Option<InstalledKernel>,
+    extra: Vec<&'static str>,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, DriverError> {
+    static MADE: Lane<(), InitramfsError> = Lane::new(2);
+    let cache = config.state_dir.cache();
+    let looked = move || {
+        let wanted = Initramfs::new(&cache, guest_binary(), kernel.as_ref(), &extra);
+        Ok((wanted.is_there(), wanted))
+    };
+    let (is_there, wanted) = blocking(looked).await?;
+    let path = wanted.path().to_owned();
+    if !is_there {
+        let piece = Piece {
+            key: path.display().to_string(),
+            what: format!("making the initramfs {}", path.display()),
+            limit: INITRAMFS_LIMIT,
+            advice: "try again when the host's disk is less busy",
+        };
+        let made = MADE.on_thread(piece, cancel, move |_| wanted.make(guest_binary())).await;
+        made.map_err(|error| error.of_step("making the initramfs"))?;
+    }
+    Ok(path)
 }
 
 /// Everything that is known before the processes are.
@@ -58,28 +142,27 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
-        let shares = shares::find(&launch.spec, super::NAME, SHARES_MAX)?;
-        let network = network::plan(&launch.spec, super::NAME, network::Kind::User)?;
-        memory::check(launch.spec.resources.memory_mib, super::NAME)?;
-        check_open_files().map_err(|source| failed("sharing the root directory", source))?;
-        let qemu = match &config.qemu {
-            Some(path) => host::open_qemu(path.clone()),
-            None => host::find_qemu(),
-        };
-        let qemu = qemu.map_err(|source| failed(looking_for_qemu(launch.spec.network), source))?;
+    /// What `launch` needs; all that takes long ends soon after its token is cancelled.
+    pub(super) async fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
+        let spec = launch.spec.clone();
+        let (shares, network) = blocking(move || looked_at(&spec)).await?;
+        let qemu = qemu(config, launch.spec.network, &launch.cancel).await?;
         let disk = config.state_dir.disk(&launch.spec);
-        let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some())?;
+        let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some(), &launch.cancel).await?;
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
-        let initramfs = initramfs::ensure(&config.state_dir.cache(), guest_binary(), kernel.modules.as_ref(), &extra)
-            .map_err(|source| failed("making the initramfs", source))?;
+        let initramfs = initramfs(config, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        if let Some(disk) = &disk {
-            disk::ensure(disk, launch.spec.disk.bytes).map_err(|source| failed("making the disk", source))?;
-        }
-        let cache = config.state_dir.cache();
-        let images = shares.imaged.iter().map(|directory| root_image::ensure(&cache, directory));
-        let images = images.collect::<Result<Vec<_>, _>>().map_err(|source| failed("making the root image", source))?;
+        let images = storage(&config.state_dir, &launch, disk.as_deref(), &shares.imaged).await?;
+        let config = config.clone();
+        blocking(move || {
+            Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, images })
+        })
+        .await
+    }
+
+    /// Blocking, for milliseconds.
+    fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Result<Self, DriverError> {
+        let Parts { shares, network, qemu, kernel, initramfs, disk, images } = parts;
         let acceleration = host::acceleration();
         let accelerator = acceleration.accelerator;
         let resources = launch.spec.resources;
@@ -112,7 +195,7 @@ impl Plan {
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
-        Ok(Self { launch, qemu: qemu.path, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
+        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
     }
 
     /// The program.
@@ -123,6 +206,12 @@ impl Plan {
     /// The start that it is for.
     pub(super) fn launch(&self) -> &Launch {
         &self.launch
+    }
+
+    /// The same machine with a runtime directory and a cgroup of its own: one that belongs to no start.
+    pub(super) fn apart(&self, runtime_dir: PathBuf, name: &str) -> Self {
+        let launch = Launch { runtime_dir, ..self.launch.clone() };
+        Self { launch, cgroup: self.cgroup.clone().map(|plan| plan.named(name)), ..self.clone() }
     }
 
     /// Whether the machine has nothing but memory, disks and ports: all that can be saved and restored.

@@ -27,6 +27,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::monitor::{MEMORY_FD, Monitor, MonitorError};
 use super::prepare::{Plan, monitor_fifos};
@@ -125,16 +126,16 @@ pub(super) fn disk_sizes(args: &QemuArgs) -> io::Result<Vec<u64>> {
 }
 
 impl Template {
-    /// Boots and saves a machine like the one of `plan`, in the runtime directory of the start that it is
-    /// for: whatever clears up after that one clears up after this.
-    pub(super) async fn build(plan: &Plan, bin_dir: &Path) -> Result<Self, TemplateError> {
+    /// Boots and saves a machine like the one of `plan`, in that one's runtime directory, of which nothing stays. Ends
+    /// soon after `stop` is cancelled.
+    pub(super) async fn build(plan: &Plan, bin_dir: &Path, stop: &CancellationToken) -> Result<Self, TemplateError> {
         let memory = memory_file("sandpen-template-memory", u64::from(plan.args.memory_mib) << 20)?;
         let args = QemuArgs { tag: plan.args.tag.clone(), ..blank(&plan.args) };
-        let sizes = disk_sizes(&plan.args).map_err(failed("looking at the disks for"))?;
         let runtime_dir = plan.launch().runtime_dir.clone();
-        let (dir, blanks) = (runtime_dir.clone(), args.clone());
+        let (dir, blanks, of) = (runtime_dir.clone(), args.clone(), plan.args.clone());
         waited::blocking(move || {
             let failed = |source| waited::failed("making a template's blank disks", source);
+            let sizes = disk_sizes(&of).map_err(failed)?;
             prepare_runtime_dir(&dir).map_err(|source| waited::failed("making the runtime directory", source))?;
             for (path, bytes) in blanks.disk.iter().chain(&blanks.images).zip(sizes) {
                 File::create(dir.join(path)).and_then(|file| file.set_len(bytes)).map_err(failed)?;
@@ -147,10 +148,11 @@ impl Template {
         // Its steps are no steps of the start, which waits for the whole.
         let untold = StartTimings::default();
         let started =
-            Started::new(runtime_dir.clone(), bin_dir, waiter, plan.cgroup(), "starting QEMU", untold).await?;
+            Started::new(runtime_dir.clone(), bin_dir, waiter, plan.cgroup(), "starting QEMU", untold, stop).await?;
         let saved = tokio::select! {
             saved = save(&runtime_dir, plan.boot_limit) => saved,
             _ = started.waited().ended() => Err(TemplateError::Ended),
+            () = stop.cancelled() => Err(DriverError::Cancelled.into()),
         };
         // QEMU has ended, or is of no more use; its mapping of the memory is gone with it.
         started.clear_away().await;
@@ -159,7 +161,12 @@ impl Template {
         Ok(Self { memory, state })
     }
 
-    /// Starts a machine from this.
+    /// How long [`Template::build`] may take.
+    pub(super) fn build_limit(plan: &Plan) -> Duration {
+        plan.boot_limit.saturating_add(STEP_LIMIT * 2)
+    }
+
+    /// Starts a machine from this; given up, and nothing of it left, soon after the launch is cancelled.
     pub(super) async fn restore(&self, plan: &Plan, bin_dir: &Path) -> Result<Vmm, TemplateError> {
         let args =
             QemuArgs { memory: Memory::CopyOf(inherited_memory()), monitor: true, incoming: true, ..plan.args.clone() };
@@ -168,11 +175,13 @@ impl Template {
         let mut prepared = waited::blocking(move || planned.prepared(&args, inherited)).await?;
         prepared.waiter.fifos.extend(monitor_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
-        let waited::Prepared { waiter, start, boot_limit, cgroup, timings } = prepared;
-        let started = Started::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU", timings).await?;
+        let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
+        let started =
+            Started::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU", timings, &cancel).await?;
         let restored = tokio::select! {
             restored = restore(&runtime_dir) => restored,
             _ = started.waited().ended() => Err(TemplateError::Ended),
+            () = cancel.cancelled() => Err(DriverError::Cancelled.into()),
         };
         match restored {
             Ok(()) => Ok(started.watch(SessionMode::Restored(start), boot_limit).await?),

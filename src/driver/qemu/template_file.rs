@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::template::{Template, TemplateError, failed, memory_file, seal};
+use crate::driver::draft;
 
 const PAGE: usize = 4096;
 /// As [`PAGE`], for offsets.
@@ -40,21 +41,25 @@ struct Header {
     sha256: String,
 }
 
-/// Writes a template as `path`: whole or not at all. Blocking, for as long as the disk takes.
-pub(super) fn write(path: &Path, key: &str, template: &Template) -> io::Result<()> {
+/// Writes a template as `path`: whole or not at all. Blocking, for as long as the disk takes, or until
+/// `check` fails.
+pub(super) fn write(path: &Path, key: &str, template: &Template, check: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let draft = tempfile::Builder::new().prefix(".draft-").tempfile_in(directory)?;
+    draft::sweep(directory);
+    let draft = draft::create(directory)?;
     let file = draft.as_file();
     let (state_bytes, memory_bytes) = (template.state.metadata()?.len(), template.memory.metadata()?.len());
     let memory_at = PAGE_BYTES + state_bytes.next_multiple_of(PAGE_BYTES);
     file.set_len(memory_at + memory_bytes)?;
     let mut hash = Sha256::new();
     for_pages(&template.state, 0, state_bytes, |at, page| {
+        check()?;
         add(&mut hash, at, page);
         file.write_all_at(page, PAGE_BYTES + at)
     })?;
     for_pages(&template.memory, 0, memory_bytes, |at, page| {
+        check()?;
         add(&mut hash, at, page);
         file.write_all_at(page, memory_at + at)
     })?;
@@ -68,8 +73,12 @@ pub(super) fn write(path: &Path, key: &str, template: &Template) -> io::Result<(
     File::open(directory)?.sync_all()
 }
 
-/// Reads the template of `key`; `None` where there is none that is whole. Blocking.
-pub(super) fn read(path: &Path, key: &str) -> Result<Option<Template>, TemplateError> {
+/// Reads the template of `key`; `None` where there is none that is whole. Blocking, until `check` fails.
+pub(super) fn read(
+    path: &Path,
+    key: &str,
+    check: impl Fn() -> io::Result<()>,
+) -> Result<Option<Template>, TemplateError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -90,6 +99,7 @@ pub(super) fn read(path: &Path, key: &str) -> Result<Option<Template>, TemplateE
     let mut hash = Sha256::new();
     for (into, from, bytes) in [(&state, PAGE_BYTES, state_bytes), (&memory, memory_at, memory_bytes)] {
         let copied = for_pages(&file, from, bytes, |at, page| {
+            check()?;
             add(&mut hash, at, page);
             into.write_all_at(page, at)
         });
@@ -130,6 +140,14 @@ fn for_pages(file: &File, from: u64, bytes: u64, mut take: impl FnMut(u64, &[u8]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn write(path: &Path, key: &str, template: &Template) -> io::Result<()> {
+        super::write(path, key, template, || Ok(()))
+    }
+
+    fn read(path: &Path, key: &str) -> Result<Option<Template>, TemplateError> {
+        super::read(path, key, || Ok(()))
+    }
 
     fn template() -> Template {
         let memory = memory_file("test", 1 << 20).unwrap();

@@ -18,6 +18,8 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 
+mod cancel;
+
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
 const DEADLINE: Duration = Duration::from_secs(150);
 
@@ -157,7 +159,7 @@ async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
         vmm.process.acknowledge_exit().await.unwrap();
         assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
         vmm.process.release().await.unwrap();
-        failures.push(driver.templates.replace_all(garbage).await);
+        failures.push(driver.templates.replace_all(garbage));
     }
     // The first built it; the next two found garbage; the last one did not look any more.
     assert_eq!(failures, [0, 1, 2, 2]);
