@@ -5,11 +5,9 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use sandpen_skip::{Reason, skip};
 use support::{Home, explain, make_rootfs, until};
 
@@ -30,24 +28,6 @@ fn slow_home() -> (Home, String) {
     fs::set_permissions(bin.join("mke2fs"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     (home, path)
-}
-
-/// Ends what the test has started: the clients, the daemon, and what that one runs.
-fn end(home: &Home, clients: Vec<Child>) {
-    for mut client in clients {
-        client.kill().unwrap();
-        client.wait().unwrap();
-    }
-    let pid = |pid: u32| Pid::from_raw(i32::try_from(pid).unwrap());
-    kill(pid(home.daemon_pid()), Signal::SIGKILL).unwrap();
-    until("the daemon is gone", || !home.processes().iter().any(|(_, line)| line.contains("daemon")));
-    until("all is gone", || {
-        let left = home.processes();
-        for (process, _) in &left {
-            let _ = kill(pid(*process), Signal::SIGKILL);
-        }
-        left.is_empty()
-    });
 }
 
 /// The time limit of a microVM, and its start, beside more starts that never get their image than there are
@@ -86,6 +66,18 @@ fn images_that_take_for_ever_hold_up_nobody_else() {
     assert_eq!(row["failure_kind"], "timed_out", "{row}");
     // Two seconds, a boot, and a busy machine.
     assert!(took < Duration::from_mins(1), "it took {took:?}");
-    assert_eq!(home.inspect("image-0")["state"], "STARTING");
-    end(&home, clients);
+    // Each of them can be ended, and all at once.
+    for (name, end) in [("image-0", "stop"), ("image-1", "kill")] {
+        assert_eq!(home.inspect(name)["state"], "STARTING");
+        home.ok(&[end, name]);
+        assert_eq!(home.inspect(name)["state"], "STOPPED");
+    }
+    home.ok(&["shutdown", "--stop-sandboxes"]);
+    for client in &mut clients {
+        until("the start is answered", || client.try_wait().unwrap().is_some());
+    }
+    let left = home.processes();
+    assert!(left.is_empty(), "{left:?}");
+    let drafts = fs::read_dir(home.state().join("cache/images")).unwrap().flatten();
+    assert_eq!(drafts.filter(|entry| entry.file_name().to_string_lossy().starts_with(".draft")).count(), 0);
 }

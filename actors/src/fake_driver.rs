@@ -16,7 +16,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::driver::{Driver, DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
 use crate::spec::{ByteString, SandboxSpec};
@@ -111,6 +111,7 @@ pub struct FakeDriver {
     holds_releases: Arc<AtomicBool>,
     holds_launches: Arc<AtomicBool>,
     launches_held: Arc<AtomicUsize>,
+    lets_go: Arc<Notify>,
     holds_checks: Arc<AtomicBool>,
 }
 
@@ -126,6 +127,7 @@ impl FakeDriver {
             holds_releases: Arc::default(),
             holds_launches: Arc::default(),
             launches_held: Arc::default(),
+            lets_go: Arc::default(),
             holds_checks: Arc::default(),
         };
         (driver, arrivals)
@@ -146,9 +148,14 @@ impl FakeDriver {
         self.holds_releases.store(hold, Ordering::SeqCst);
     }
 
-    /// From now on a launch goes on until it is cancelled (false: it is quick).
+    /// From now on a launch goes on until it is cancelled or let go (false: it is quick).
     pub fn hold_launches(&self, hold: bool) {
         self.holds_launches.store(hold, Ordering::SeqCst);
+    }
+
+    /// Lets one launch that is held go on.
+    pub fn let_go(&self) {
+        self.lets_go.notify_one();
     }
 
     /// How many launches have been held so far.
@@ -239,9 +246,12 @@ impl Driver for FakeDriver {
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         if self.holds_launches.load(Ordering::SeqCst) {
             self.launches_held.fetch_add(1, Ordering::SeqCst);
+            let this = self.clone();
             return async move {
-                launch.cancel.cancelled().await;
-                Err(DriverError::Cancelled)
+                tokio::select! {
+                    () = launch.cancel.cancelled() => Err(DriverError::Cancelled),
+                    () = this.lets_go.notified() => this.launch_now(launch),
+                }
             }
             .boxed();
         }

@@ -18,11 +18,16 @@ use crate::database::{GetSandbox, SandboxRow};
 use crate::faults::Place;
 use crate::hosting::DownReason;
 use crate::long_answer::LongAnswer;
-use crate::monitor::{Abandon, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop};
+use crate::monitor::{
+    Abandon, AwaitProcess, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop,
+};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::start_timings::StartTimings;
 use crate::state::{FailureReason, SandboxState, StoppedBy};
 
+/// How long a launch that is under way may take when the orchestrator ends without its sandboxes; one that takes
+/// longer is given up. It takes some tenths of a second, unless an image or a kernel is made for it.
+const LAUNCH_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long the last events may take to be recorded when everything ends.
 const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -269,9 +274,14 @@ impl Handler<Shutdown> for Supervisor {
             let mut ended = Vec::new();
             for key in keys {
                 let Some(child) = self.children.get_mut(&key) else { continue };
-                if let Some(monitor) = &child.monitor {
-                    monitor.do_send(Abandon);
-                    ended.push(child.ended());
+                if let Some(monitor) = child.monitor.clone() {
+                    let told = child.ended();
+                    ended.push(async move {
+                        // A microVM that is just being made is there for the next orchestrator then.
+                        let _ = tokio::time::timeout(LAUNCH_LIMIT, monitor.send(AwaitProcess)).await;
+                        monitor.do_send(Abandon);
+                        let _ = told.await;
+                    });
                 }
             }
             let ended = async move { drop(join_all(ended).await) };

@@ -384,3 +384,29 @@ fn a_stop_that_meets_a_restart_is_not_lost() {
         stage.end();
     });
 }
+
+/// The orchestrator ends while a microVM is being made: the next one finds it, not half of it.
+#[test]
+fn a_launch_that_is_under_way_is_there_for_the_next_orchestrator() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        stage.driver.hold_launches(true);
+        let start = tokio::task::spawn_local(stage.start(stage.spec("a")));
+        while stage.driver.launches_held() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let ended = tokio::task::spawn_local(stage.supervisor.send(Shutdown { grace: None }));
+        tokio::task::yield_now().await;
+        stage.driver.let_go();
+        let mut vmm = stage.arrival().await;
+        assert!(soon(ended).await.unwrap().unwrap().is_empty());
+        drop(start);
+        stage.driver.hold_launches(false);
+        let stage = stage.succeed().await;
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Adopted));
+        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+        exit(&mut vmm, 5, b"").await;
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(5) });
+        stage.end();
+    });
+}

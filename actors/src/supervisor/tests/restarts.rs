@@ -13,7 +13,7 @@ impl Stage {
     }
 
     /// Another orchestrator of the same state directory, after the death of this one.
-    async fn succeed(self) -> Self {
+    pub(super) async fn succeed(self) -> Self {
         let Self { dir, driver, arrivals, .. } = self.die().await;
         let next = Self::on(dir, driver, arrivals).await;
         soon(next.supervisor.send(Reconcile)).await.unwrap().unwrap();
