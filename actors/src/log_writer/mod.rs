@@ -17,6 +17,7 @@
 //! rename fails, are in `docs/logs.md`. File work blocks: log writers live on arbiters of their own.
 
 mod actor;
+mod await_bytes;
 mod backoff;
 mod close;
 mod discard;

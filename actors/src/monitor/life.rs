@@ -15,8 +15,7 @@ use super::health::Health;
 use super::recording::{Asked, Ending};
 use super::{MonitorConfig, MonitorError};
 use crate::clock::{process_age, run_time};
-use crate::database::RecordHealth;
-use crate::driver::{ExecOutcome, ExecStatus, Vmm, VmmEvent, VmmProcess};
+use crate::driver::{ExecOutcome, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
 use crate::start_timings::StartStep;
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
@@ -30,7 +29,7 @@ const IN_FLIGHT_MAX: u64 = 16 << 20;
 /// How long passing a message to the guest may take before the VMM is told instead.
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
 /// Grace of a workload that reached its time limit or is unhealthy.
-const TIME_LIMIT_GRACE: Duration = Duration::from_secs(10);
+pub(super) const TIME_LIMIT_GRACE: Duration = Duration::from_secs(10);
 
 /// A command with the place for its answer.
 pub(super) enum Command {
@@ -330,38 +329,6 @@ impl Life {
             }
             Some(Due::KillVmm) => self.signal_vmm(process, SIGKILL),
             None => self.check_health(process),
-        }
-        Ok(())
-    }
-
-    /// Asks the workload how it is, when that is due.
-    fn check_health(&mut self, process: &dyn VmmProcess) {
-        if let Some(check) = self.health.as_mut().and_then(|health| health.begin(Instant::now())) {
-            let asked = process.exec(check.command, check.timeout);
-            self.checking = Some(Box::pin(async move { asked.await.map_err(|error| error.chain()) }));
-        }
-    }
-
-    async fn on_checked(
-        &mut self,
-        process: &dyn VmmProcess,
-        answer: Result<ExecOutcome, String>,
-    ) -> Result<(), Interrupted> {
-        if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ExecStatus::Ended(_))) {
-            self.look_if_suspended(process);
-        }
-        let Some(health) = &mut self.health else { return Ok(()) };
-        let crash = health.take(&answer, Instant::now());
-        let now = health.state().clone();
-        let before = self.config.row.health.as_ref();
-        if before != Some(&now) {
-            let is_news = before.is_none_or(|before| before.status != now.status);
-            let (sandbox, generation) = (self.config.row.id, self.config.row.generation);
-            self.config.row.health = Some(now.clone());
-            self.config.database.tell(RecordHealth { sandbox, generation, health: now, is_news });
-        }
-        if let Some(reason) = crash {
-            self.apply_and_end(Event::Faulted(reason), Ending::Ask(TIME_LIMIT_GRACE)).await?;
         }
         Ok(())
     }

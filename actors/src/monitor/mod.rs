@@ -15,6 +15,7 @@
 //! microVM does not wait for that ([`recording`]).
 
 mod actor;
+mod checks;
 mod deadlines;
 mod health;
 mod life;

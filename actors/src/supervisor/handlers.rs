@@ -2,25 +2,23 @@
 
 use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Handler, ResponseActFuture, WrapFuture as _};
 use futures::future::{OptionFuture, join_all};
-use nix::libc::SIGKILL;
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{Answer, End, Supervisor};
+use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::start::Reservation;
+use super::stop::End;
 use super::succession::lives;
 use super::{
-    AwaitRestart, AwaitStarted, KillSandbox, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, StopSandbox,
-    SubscribeStateChanges, SupervisorError, WaitSandbox,
+    AwaitRestart, AwaitStarted, OpenChannels, RemoveSandbox, Shutdown, StartSandbox, SubscribeStateChanges,
+    SupervisorError, WaitSandbox,
 };
 use crate::counters::Counter;
 use crate::database::{GetSandbox, SandboxRow};
 use crate::faults::Place;
 use crate::hosting::DownReason;
 use crate::long_answer::LongAnswer;
-use crate::monitor::{
-    Abandon, AwaitProcess, Channels, Down, GetChannels, Kill, Monitor, StartMode, StateChanged, Stop,
-};
+use crate::monitor::{Abandon, AwaitProcess, Channels, Down, GetChannels, Monitor, StartMode, StateChanged, Stop};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::start_timings::StartTimings;
 use crate::state::{FailureReason, SandboxState, StoppedBy};
@@ -126,32 +124,6 @@ impl Handler<AwaitStarted> for Supervisor {
             child.answer_started();
         }
         LongAnswer::when(started, |row| Ok((*row).clone()))
-    }
-}
-
-impl Handler<StopSandbox> for Supervisor {
-    type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
-
-    fn handle(&mut self, StopSandbox { key, grace }: StopSandbox, ctx: &mut Self::Context) -> Self::Result {
-        let stop = Stop { grace, by: StoppedBy::Request };
-        LongAnswer::of(self.end_child(&key, End::Stop(stop), ctx))
-    }
-}
-
-impl Handler<KillSandbox> for Supervisor {
-    type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
-
-    fn handle(&mut self, KillSandbox { key, signal }: KillSandbox, ctx: &mut Self::Context) -> Self::Result {
-        if signal == SIGKILL {
-            return LongAnswer::of(self.end_child(&key, End::Kill, ctx));
-        }
-        let child = self.children.get(&key).filter(|child| !child.removing);
-        let hosted = child.and_then(|child| child.monitor.clone().zip(child.row.clone()));
-        let Some((monitor, row)) = hosted else { return LongAnswer::of(self.not_live(&key)) };
-        LongAnswer::of(async move {
-            monitor.send(Kill { signal }).await??;
-            Ok((*row).clone())
-        })
     }
 }
 

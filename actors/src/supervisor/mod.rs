@@ -26,6 +26,7 @@ mod reconcile;
 mod release;
 mod restart;
 mod start;
+mod stop;
 mod succession;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,44 @@
+//! A monitor's health checks: when one is due it is asked, and what it says may end the workload. What the answers
+//! mean is [`super::health`]'s.
+
+use std::time::Instant;
+
+use super::life::{Interrupted, Life, TIME_LIMIT_GRACE};
+use super::recording::Ending;
+use crate::database::RecordHealth;
+use crate::driver::{ExecOutcome, ExecStatus, VmmProcess};
+use crate::state::Event;
+
+impl Life {
+    /// Asks the workload how it is, when that is due.
+    pub(super) fn check_health(&mut self, process: &dyn VmmProcess) {
+        if let Some(check) = self.health.as_mut().and_then(|health| health.begin(Instant::now())) {
+            let asked = process.exec(check.command, check.timeout);
+            self.checking = Some(Box::pin(async move { asked.await.map_err(|error| error.chain()) }));
+        }
+    }
+
+    pub(super) async fn on_checked(
+        &mut self,
+        process: &dyn VmmProcess,
+        answer: Result<ExecOutcome, String>,
+    ) -> Result<(), Interrupted> {
+        if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ExecStatus::Ended(_))) {
+            self.look_if_suspended(process);
+        }
+        let Some(health) = &mut self.health else { return Ok(()) };
+        let crash = health.take(&answer, Instant::now());
+        let now = health.state().clone();
+        let before = self.config.row.health.as_ref();
+        if before != Some(&now) {
+            let is_news = before.is_none_or(|before| before.status != now.status);
+            let (sandbox, generation) = (self.config.row.id, self.config.row.generation);
+            self.config.row.health = Some(now.clone());
+            self.config.database.tell(RecordHealth { sandbox, generation, health: now, is_news });
+        }
+        if let Some(reason) = crash {
+            self.apply_and_end(Event::Faulted(reason), Ending::Ask(TIME_LIMIT_GRACE)).await?;
+        }
+        Ok(())
+    }
+}
