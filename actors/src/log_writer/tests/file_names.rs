@@ -117,3 +117,17 @@ fn names_that_cannot_be_looked_at_are_no_free_names() {
     let error = shift(&file.join("a.log"), 3).unwrap_err().to_string();
     assert!(error.contains("looking at"), "{error}");
 }
+
+#[test]
+fn a_rotation_moves_every_file_up_and_refuses_what_is_no_file() {
+    let (_dir, log) = empty();
+    make(&[pair(&log, 0), pair(&log, 1)].concat());
+    shift(&log, 3).unwrap();
+    assert_eq!([0, 1, 2, 3].map(|n| present(&log, n)), [[false; 2], [true; 2], [true; 2], [false; 2]]);
+    assert_eq!(fs::read_to_string(log_name(&log, 1)).unwrap(), log.to_str().unwrap());
+
+    make(&pair(&log, 0));
+    fs::create_dir(log_name(&log, 3)).unwrap();
+    assert!(matches!(shift(&log, 3), Err(LogError::NotRegular(path)) if path == log_name(&log, 3)));
+    assert!([0, 1, 2].iter().all(|n| present(&log, *n) == [true; 2]), "nothing was moved");
+}

@@ -75,6 +75,14 @@ fn an_adopted_guest_is_sent_nothing_but_a_query_before_it_answered() {
 }
 
 #[test]
+fn an_adopted_guest_whose_start_message_was_not_kept_cannot_go_on() {
+    match adopting(false).take(status(NONCE, GuestState::AwaitingStart)) {
+        Err(FailureReason::Internal { message }) => assert!(message.contains("never got its start message")),
+        other => panic!("{other:?} instead of Internal"),
+    }
+}
+
+#[test]
 fn a_guest_owes_an_answer_until_its_workload_runs_or_cannot() {
     let not_started = GuestMessage::NotStarted(StartFailure::new(StartFailureCode::NotFound, "x"));
     for (progress, owes) in [
