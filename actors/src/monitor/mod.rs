@@ -15,6 +15,8 @@
 //! microVM does not wait for that ([`recording`]).
 
 mod actor;
+#[cfg(test)]
+mod deadline_tests;
 mod deadlines;
 mod health;
 mod life;
