@@ -53,7 +53,8 @@ mod tests {
                 assert_eq!(backoff.failed(now), n == 0, "the first of round {round} is told");
                 let next = now + Duration::from_millis(millis);
                 assert_eq!(backoff.next(), Some(next));
-                assert!(!backoff.is_ready(now) && !backoff.is_ready(next - Duration::from_nanos(1)));
+                let early = now + Duration::from_micros(millis * 1000 - 1);
+                assert!(!backoff.is_ready(now) && !backoff.is_ready(early));
                 assert!(backoff.is_ready(next));
                 now = next;
             }
