@@ -6,7 +6,7 @@ SANDPEN := $(CURDIR)/target/release/sandpen
 PEERS   := $(CURDIR)/target/bench-peers
 export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test chaos test-system-libkrun lint deny bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
+.PHONY: help demo test chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -31,6 +31,9 @@ lint:           ## rustfmt and clippy
 
 deny:           ## Licences, sources, bans and, with a database in SANDPEN_ADVISORY_DB=DIR, vulnerabilities of dependencies
 	@scripts/deny
+
+mutants:        ## Changes the deciding modules one place at a time, and has their tests notice
+	@scripts/mutants
 
 bench: bench-micro bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
 

@@ -83,3 +83,6 @@ fn stopped_by(before: Option<StoppedBy>, event: &Event) -> Option<StoppedBy> {
         _ => before,
     }
 }
+
+#[cfg(test)]
+mod tests;

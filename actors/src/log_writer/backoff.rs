@@ -37,3 +37,28 @@ impl Backoff {
         self.failing.take().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_begin_anew_after_a_success() {
+        let mut now = Instant::now();
+        let mut backoff = Backoff::default();
+        for round in 0..2 {
+            assert!(backoff.is_ready(now) && backoff.next().is_none(), "nothing fails");
+            assert!(!backoff.succeeded(), "it was no failure that ended");
+            for (n, millis) in [100, 200, 400, 800, 1600, 3200, 5000, 5000].into_iter().enumerate() {
+                assert_eq!(backoff.failed(now), n == 0, "the first of round {round} is told");
+                let next = now + Duration::from_millis(millis);
+                assert_eq!(backoff.next(), Some(next));
+                let early = now + Duration::from_micros(millis * 1000 - 1);
+                assert!(!backoff.is_ready(now) && !backoff.is_ready(early));
+                assert!(backoff.is_ready(next));
+                now = next;
+            }
+            assert!(backoff.succeeded());
+        }
+    }
+}

@@ -364,3 +364,6 @@ pub(super) fn read_block(index: &File, offset: u64) -> io::Result<Vec<Option<Rec
     }
     Ok(bytes[..filled].chunks_exact(RECORD_BYTES).map(Record::decode).collect())
 }
+
+#[cfg(test)]
+mod tests;

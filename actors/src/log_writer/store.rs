@@ -495,3 +495,6 @@ fn dropped_before(end: &Walk) -> Vec<Record> {
 pub(super) fn now_us() -> u64 {
     u64::try_from(chrono::Utc::now().timestamp_micros()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,8 @@ impl Deadlines {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn a_stop_escalates_from_term_to_kill() {
         let start = Instant::now();
@@ -215,5 +217,37 @@ mod tests {
         assert_eq!(deadlines.take_due(start), None);
         deadlines.stop_asked(start, Duration::MAX);
         assert_eq!(deadlines.next(), None);
+    }
+
+    #[test]
+    fn a_guest_has_ten_seconds_to_power_off_whatever_was_planned() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.limit_run_time(start + SECOND);
+        deadlines.stop_asked(start, SECOND * 60);
+        deadlines.exit_acknowledged(start);
+        assert_eq!(deadlines.take_due(start + SECOND * 9), None);
+        assert_eq!(deadlines.take_due(start + SECOND * 10), Some(Due::KillVmm));
+    }
+
+    #[test]
+    fn a_stop_puts_off_no_kill_that_is_due_as_soon() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.stop_asked(start, Duration::ZERO);
+        assert_eq!(deadlines.take_due(start), Some(Due::TerminateVmm));
+        let kill = deadlines.next().unwrap();
+        deadlines.stop_asked(start, kill - start);
+        assert_eq!(deadlines.take_due(kill), Some(Due::KillVmm));
+    }
+
+    #[test]
+    fn the_time_limit_is_no_step_of_an_end() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.limit_run_time(start);
+        assert_eq!((deadlines.next_escalation(), deadlines.take_escalation(start)), (None, None));
+        deadlines.stop_asked(start, SECOND);
+        assert_eq!(deadlines.next_escalation(), Some(start + SECOND));
     }
 }

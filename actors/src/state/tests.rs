@@ -145,6 +145,65 @@ fn states_survive_json() {
     }
 }
 
+#[test]
+fn ends_are_told_as_shells_do() {
+    let all = [ExitStatus::Code(0), ExitStatus::Code(3), ExitStatus::Signal(9), ExitStatus::Unknown];
+    assert_eq!(all.map(ExitStatus::shell_code), [Some(0), Some(3), Some(137), None]);
+    assert_eq!(all.map(ExitStatus::is_success), [true, false, false, false]);
+    assert_eq!(all.map(|exit| exit.to_string()), ["exit code 0", "exit code 3", "signal 9", "unknown exit status"]);
+}
+
+#[test]
+fn a_state_is_live_or_ended_or_neither() {
+    for state in states() {
+        let expected = match state.status() {
+            "STARTING" | "RUNNING" | "STOPPING" => (true, false),
+            "STOPPED" | "FAILED" => (false, true),
+            "CREATED" | "BACKOFF" => (false, false),
+            other => panic!("{other}"),
+        };
+        assert_eq!((state.is_live(), state.is_ended()), expected, "{state:?}");
+    }
+}
+
+#[test]
+fn a_failure_is_known_from_the_fault_on() {
+    let stopping = next(&SandboxState::Running, &Event::Faulted(FailureReason::OutOfMemory)).unwrap();
+    let failed = next(&stopping, &Event::VmmExited(ExitStatus::Signal(9))).unwrap();
+    assert_eq!(failed, SandboxState::Failed { reason: FailureReason::OutOfMemory, exit: None });
+    for state in [stopping, failed] {
+        assert_eq!(state.failure(), Some(&FailureReason::OutOfMemory), "{state:?}");
+    }
+    let requested = SandboxState::Stopping { cause: StopCause::Requested, exit: None };
+    assert_eq!((SandboxState::Running.failure(), requested.failure()), (None, None));
+}
+
+#[test]
+fn a_workload_that_failed_before_the_fault_keeps_its_exit() {
+    let exit = Some(ExitStatus::Code(3));
+    let faulted = SandboxState::Stopping { cause: StopCause::Faulted { reason: fault() }, exit };
+    let failed = next(&faulted, &Event::VmmExited(ExitStatus::Code(0))).unwrap();
+    assert_eq!((failed.failure(), failed.exit()), (Some(&fault()), exit));
+}
+
+#[test]
+fn only_a_forbidden_system_call_is_explained() {
+    let text = |status| FailureReason::VmmLost { status }.to_string();
+    let (forbidden, killed) = (text(ExitStatus::Signal(nix::libc::SIGSYS)), text(ExitStatus::Signal(9)));
+    assert!(forbidden.contains("(signal 31, SIGSYS: a system call that it is not allowed"), "{forbidden}");
+    assert!(killed.contains("(signal 9) without"), "{killed}");
+}
+
+/// The database's column has the words of the JSON.
+#[test]
+fn who_stopped_it_is_one_word_everywhere() {
+    for (by, cause) in [(StoppedBy::Request, StopCause::Requested), (StoppedBy::Shutdown, StopCause::OrchestratorEnds)]
+    {
+        assert_eq!(serde_json::to_value(by).unwrap(), by.as_str());
+        assert_eq!(by.cause(), cause);
+    }
+}
+
 proptest! {
     /// Whatever happens in whatever order: no panic, an end is left by a start or a back-off only,
     /// and a known exit is never changed but by a new start.

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod limits;
+
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }

@@ -219,3 +219,6 @@ fn name(message: &GuestMessage) -> &'static str {
 fn clean(message: &str) -> String {
     cut_message(message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod disk_full;
 mod dropping;
+mod file_names;
 mod follow;
 mod model;
 mod stream;

@@ -1,0 +1,46 @@
+//! When a file is full, and what the next one says of the ones before.
+
+use super::*;
+
+const KIB: u64 = 1 << 10;
+
+fn place(len: u64, index_len: u64) -> Place {
+    Place { base: 0, len, index_len, last: None, identity: (0, 0) }
+}
+
+#[test]
+fn a_file_is_full_when_what_comes_does_not_fit() {
+    let is_full = |len, need| place(len, HEADER_LEN).is_full(4096, need);
+    assert!(!is_full(4000, 96), "just");
+    assert!(is_full(4000, 97));
+    assert!(is_full(4096, 1));
+    assert!(is_full(5000, 1), "one that could not be rotated in time");
+    assert!(is_full(1, u64::MAX));
+}
+
+#[test]
+fn an_empty_file_takes_what_is_larger_than_any_file() {
+    assert!(!place(0, HEADER_LEN).is_full(4096, 5000));
+    assert!(!place(0, 64 * KIB).is_full(4096, 1), "a new file would be no emptier");
+}
+
+#[test]
+fn an_index_may_be_as_large_as_its_log_and_64_kib_in_any_case() {
+    let is_full = |index_len, max| place(1, index_len).is_full(max, 1);
+    assert!(!is_full(64 * KIB - 1, 4096));
+    assert!(is_full(64 * KIB, 4096));
+    assert!(!is_full(KIB * KIB - 1, KIB * KIB));
+    assert!(is_full(KIB * KIB, KIB * KIB));
+}
+
+#[test]
+fn a_new_file_tells_what_was_dropped_before_it_by_stream() {
+    let mut end = Walk::new(&unknown_header(100));
+    assert_eq!(dropped_before(&end), []);
+    end.dropped_stderr = 7;
+    let stderr = Record::DroppedBefore { position: 100, stream: OutputStream::Stderr, bytes: 7 };
+    assert_eq!(dropped_before(&end), [stderr]);
+    end.dropped_stdout = 1;
+    let stdout = Record::DroppedBefore { position: 100, stream: OutputStream::Stdout, bytes: 1 };
+    assert_eq!(dropped_before(&end), [stdout, stderr]);
+}
