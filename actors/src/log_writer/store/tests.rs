@@ -44,3 +44,24 @@ fn a_new_file_tells_what_was_dropped_before_it_by_stream() {
     let stdout = Record::DroppedBefore { position: 100, stream: OutputStream::Stdout, bytes: 1 };
     assert_eq!(dropped_before(&end), [stdout, stderr]);
 }
+
+/// A follower that comes later shares a rotated file that somebody still reads; others are forgotten, or a log
+/// that rotates for months would grow in memory.
+#[test]
+fn only_rotated_files_that_somebody_reads_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = crate::spec::LogLimits { max_bytes: 4096, keep: 3, ..Default::default() };
+    let mut store = Store::new(LogConfig::new(dir.path().join("a.log"), limits, 1));
+    let fill = |store: &mut Store| {
+        let room = store.prepare(OutputStream::Stdout, now_us(), 4096).unwrap();
+        room.segment.log.write_all_at(&[b'x'; 4096], room.offset).unwrap();
+        store.advance(OutputStream::Stdout, 4096);
+        room.segment
+    };
+    let held = fill(&mut store);
+    for _ in 0..5 {
+        drop(fill(&mut store));
+    }
+    assert_eq!(store.rotated.len(), 2, "the one that is held, and the last one");
+    assert!(store.rotated.iter().filter_map(Weak::upgrade).any(|known| Arc::ptr_eq(&known, &held)));
+}
