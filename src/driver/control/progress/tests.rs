@@ -99,7 +99,7 @@ fn a_guest_owes_an_answer_until_its_workload_runs_or_cannot() {
 
 #[test]
 fn a_guest_that_is_given_up_is_told_apart_by_what_it_owed() {
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     assert_eq!(Progress::launched().timed_out(limit), FailureReason::BootTimedOut { limit });
     let text = adopting(false).timed_out(limit).to_string();
     assert!(text.contains("did not answer a query within 60 s"), "{text}");
