@@ -73,7 +73,8 @@ pub struct UpsertSandbox {
 }
 
 /// Makes the row, or puts the specification into it, and records the start request, both or neither: the row of an
-/// ended sandbox is as it was until the next start is on record. Answers the row, which is STARTING.
+/// ended sandbox is as it was until the next start is on record. Answers the row, which is STARTING. The same twice,
+/// as after the death of the actor that had it, begins one start.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<SandboxRow, DatabaseError>")]
 pub struct BeginStart {
@@ -83,6 +84,9 @@ pub struct BeginStart {
     pub driver: String,
     /// The host's boot.
     pub boot_id: Option<String>,
+    /// When it was asked for. With the supervisor's process it tells this request from another one of the same
+    /// sandbox.
+    pub requested_at: DateTime<Utc>,
 }
 
 /// One edge of the state machine, made durable. The same (`sandbox`, `seq`) twice is recorded once.

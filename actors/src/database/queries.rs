@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use sqlx::{Row as _, SqliteConnection, SqliteExecutor, SqlitePool};
 
 use super::{BeginStart, DatabaseError, RecordHealth, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
@@ -72,17 +72,29 @@ pub(super) async fn upsert(
     decode(rows.first().ok_or(DatabaseError::StillLive)?)
 }
 
-/// The row and its first transition; the caller's transaction makes both durable together.
+/// The row and its first transition; the caller's transaction makes both durable together. What is asked again
+/// after it was written is answered with what was written.
 pub(super) async fn begin_start(
     connection: &mut SqliteConnection,
-    BeginStart { sandbox, driver, boot_id }: &BeginStart,
+    BeginStart { sandbox, driver, boot_id, requested_at }: &BeginStart,
 ) -> Result<SandboxRow, DatabaseError> {
-    let mut row = upsert(connection, sandbox).await?;
+    let mut row = match upsert(connection, sandbox).await {
+        Err(DatabaseError::StillLive) => {
+            let live = get(&mut *connection, &sandbox.spec.key).await?;
+            let is_this_request = |row: &SandboxRow| {
+                row.state == SandboxState::Starting
+                    && row.supervisor_pid == sandbox.supervisor_pid
+                    && time_text(row.updated_at) == time_text(*requested_at)
+            };
+            return live.filter(is_this_request).ok_or(DatabaseError::StillLive);
+        }
+        upserted => upserted?,
+    };
     row.driver = Some(driver.clone());
     row.supervisor_pid = sandbox.supervisor_pid;
     row.boot_id.clone_from(boot_id);
     // The row is not live, so there is this edge.
-    let step = advance(&row, &Event::StartRequested, Utc::now(), None).ok().flatten();
+    let step = advance(&row, &Event::StartRequested, *requested_at, None).ok().flatten();
     let (row, record) = step.ok_or(DatabaseError::StillLive)?;
     self::record(connection, [&record]).await?;
     Ok(row)
@@ -171,7 +183,10 @@ pub(super) fn is_foreign_key_violation(error: &DatabaseError) -> bool {
         if matches!(&**source, sqlx::Error::Database(cause) if cause.is_foreign_key_violation()))
 }
 
-pub(super) async fn get(pool: &SqlitePool, key: &SandboxKey) -> Result<Option<SandboxRow>, DatabaseError> {
+pub(super) async fn get<'a>(
+    pool: impl SqliteExecutor<'a>,
+    key: &SandboxKey,
+) -> Result<Option<SandboxRow>, DatabaseError> {
     let row = sqlx::query("SELECT * FROM sandboxes WHERE config_file = ?1 AND name = ?2")
         .bind(key.config.as_str())
         .bind(key.name.as_str())

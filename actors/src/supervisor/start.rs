@@ -125,7 +125,8 @@ impl Reservation {
         };
         timings.mark(StartStep::Checked);
         let sandbox = UpsertSandbox { spec, supervisor_pid };
-        let row = database.send(BeginStart { sandbox, driver: driver.name().to_owned(), boot_id }).await??;
+        let driver = driver.name().to_owned();
+        let row = database.send(BeginStart { sandbox, driver, boot_id, requested_at: Utc::now() }).await??;
         timings.mark(StartStep::Recorded);
         Ok(row)
     }

@@ -4,7 +4,7 @@ use super::*;
 
 async fn starting(database: &Addr<Database>, name: &str) -> SandboxRow {
     let sandbox = UpsertSandbox { spec: spec(name), supervisor_pid: 7 };
-    let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: Some("boot".into()) };
+    let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: Some("boot".into()), requested_at: Utc::now() };
     database.send(begin).await.unwrap().unwrap()
 }
 
@@ -28,7 +28,8 @@ fn a_locked_file_refuses_everybody_at_once() {
         let other = fixture.locked_by_another().await;
         let answers = futures::future::join_all(updates.iter().map(|update| database.send(update.clone())));
         let sandbox = UpsertSandbox { spec: spec("new"), supervisor_pid: 7 };
-        let begin = database.send(BeginStart { sandbox, driver: "fake".into(), boot_id: None });
+        let begin =
+            database.send(BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() });
         let removal = database.send(RemoveSandbox(1));
         let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
         let all = async { tokio::join!(answers, begin, removal, event) };
@@ -62,7 +63,8 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
         // Waits for the lock; what comes now is the next batch.
         let first = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
         let upsert = |name| UpsertSandbox { spec: spec(name), supervisor_pid: 8 };
-        let begin = |name| BeginStart { sandbox: upsert(name), driver: "d".into(), boot_id: None };
+        let begin =
+            |name| BeginStart { sandbox: upsert(name), driver: "d".into(), boot_id: None, requested_at: Utc::now() };
         let batch = async {
             tokio::join!(
                 first,
@@ -113,7 +115,7 @@ fn both_rows_of_a_start_are_written_or_neither() {
         let mut changed = spec("a");
         changed.remove_on_end = true;
         let sandbox = UpsertSandbox { spec: changed, supervisor_pid: 9 };
-        let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: None };
+        let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() };
         let refused = database.send(begin.clone());
         let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
         let (refused, event) = tokio::join!(refused, event);
@@ -124,6 +126,32 @@ fn both_rows_of_a_start_are_written_or_neither() {
         other.execute("DROP TRIGGER no_start").await.unwrap();
         let row = database.send(begin).await.unwrap().unwrap();
         assert_eq!((row.generation, row.state, row.spec.remove_on_end), (2, SandboxState::Starting, true));
+    });
+}
+
+/// The actor that had the request died after it was written: whoever asks again gets what it began, and another
+/// request does not.
+#[test]
+fn a_start_that_is_asked_for_twice_begins_once() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let sandbox = UpsertSandbox { spec: spec("a"), supervisor_pid: 7 };
+        let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() };
+        let row = database.send(begin.clone()).await.unwrap().unwrap();
+        let again = database.send(begin.clone()).await.unwrap().unwrap();
+        let what = |row: &SandboxRow| (row.id, row.generation, row.seq, row.state.clone(), row.driver.clone());
+        assert_eq!(what(&again), what(&row));
+        let transitions = database.send(ListTransitions(row.id)).await.unwrap().unwrap();
+        assert_eq!(transitions.len(), 1);
+        let later =
+            BeginStart { requested_at: begin.requested_at + chrono::TimeDelta::microseconds(1), ..begin.clone() };
+        let other_supervisor = UpsertSandbox { supervisor_pid: 8, ..begin.sandbox.clone() };
+        for other in [later, BeginStart { sandbox: other_supervisor, ..begin.clone() }] {
+            assert!(matches!(database.send(other).await.unwrap(), Err(DatabaseError::StillLive)));
+        }
+        step(&database, &row, Event::WorkloadStarted).await;
+        assert!(matches!(database.send(begin).await.unwrap(), Err(DatabaseError::StillLive)));
     });
 }
 
