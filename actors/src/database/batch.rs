@@ -178,6 +178,8 @@ impl Batch {
     }
 }
 
+// Not sqlx's `Transaction`: where SQLite has rolled back by itself (a full disk), sqlx takes the error of its own
+// ROLLBACK for a transaction that goes on, and would begin none on this connection ever again.
 async fn write(pool: &SqlitePool, steps: &mut [Step]) -> Result<(), Refusal> {
     let mut connection = pool
         .acquire()
@@ -262,11 +264,8 @@ impl Step {
             }
             Self::Remove(asked) => asked.done = Some(alone(queries::remove(connection, asked.what).await)?),
             Self::Health(all) => {
-                for health in all {
-                    if let Err(error) = alone(queries::record_health(connection, health).await)? {
-                        let (sandbox, error) = (health.sandbox, crate::driver::error_chain(&error));
-                        tracing::warn!(sandbox, error, "its health could not be recorded");
-                    }
+                if let Err(error) = alone(queries::record_health(connection, all).await)? {
+                    tracing::warn!(error = crate::driver::error_chain(&error), "health could not be recorded");
                 }
             }
         }

@@ -147,7 +147,7 @@ pub enum HealthStatus {
 
 /// Keeps what a health check says of a sandbox's current start. Nobody waits for it: questions are answered with it
 /// at once, and it is durable with what is written next, soon if it is news. What a check says next replaces it.
-#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Message)]
 #[rtype(result = "()")]
 pub struct RecordHealth {
     /// Which sandbox.

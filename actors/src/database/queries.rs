@@ -260,21 +260,21 @@ pub(super) async fn list_transitions(
     decoded.collect()
 }
 
-/// Keeps what a health check says; a later start has no use for it.
+/// Keeps what health checks say, with one statement; a later start has no use for it.
 pub(super) async fn record_health(
     connection: &mut SqliteConnection,
-    record: &RecordHealth,
+    batch: &[RecordHealth],
 ) -> Result<(), DatabaseError> {
-    let RecordHealth { sandbox, generation, health, .. } = record;
-    let health = serde_json::to_string(health).map_err(|error| unreadable(*sandbox, "health", &error))?;
-    sqlx::query("UPDATE sandboxes SET health = ?3 WHERE id = ?1 AND generation = ?2")
-        .bind(sandbox)
-        .bind(i64::try_from(*generation).unwrap_or(i64::MAX))
-        .bind(health)
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(sql("recording a sandbox's health"))
+    let json = serde_json::to_string(batch).map_err(|error| unreadable(0, "health", &error))?;
+    sqlx::query(
+        "UPDATE sandboxes SET health = said.value -> 'health' FROM json_each(?1) AS said
+         WHERE sandboxes.id = said.value ->> 'sandbox' AND sandboxes.generation = said.value ->> 'generation'",
+    )
+    .bind(json)
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(sql("recording the health of sandboxes"))
 }
 
 /// Removes a row that is not live, with its history (by the foreign key). One that is not there is

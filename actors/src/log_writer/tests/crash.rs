@@ -103,13 +103,7 @@ fn sigkill_under_flood_loses_and_doubles_nothing() {
         assert!(in_flood > ROUNDS / 2, "only {in_flood} kills hit the flood");
         // The last one goes on to the end.
         let writer = start_on(dir.path()).await;
-        let wanted = AwaitBytes {
-            stdout: OUT as u64,
-            stderr: ERR as u64,
-            missing_max: u64::MAX,
-            idle_limit: DEADLINE,
-            limit: DEADLINE,
-        };
+        let wanted = bytes_of(OUT as u64, ERR as u64);
         let expected =
             StreamTotals { stdout: OUT as u64, stderr: ERR as u64, position: all, ..StreamTotals::default() };
         assert_eq!(ask(&writer, wanted).await.unwrap(), expected);

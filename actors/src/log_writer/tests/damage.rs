@@ -17,9 +17,7 @@ async fn made() -> (Place, Vec<u8>) {
 }
 
 async fn totals(writer: &Addr<LogWriter>) -> StreamTotals {
-    ask(writer, AwaitBytes { stdout: 0, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE })
-        .await
-        .unwrap()
+    ask(writer, bytes_of(0, 0)).await.unwrap()
 }
 
 /// Goes on with the same generation; everything before and the new bytes must be there.

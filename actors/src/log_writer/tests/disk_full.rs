@@ -46,12 +46,7 @@ fn bytes_wait_in_the_pipe_until_there_is_room() {
         let bytes = pattern(1, 900_000);
         let mut pipe = attach(&writer, OutputStream::Stdout).await;
         pipe.write_all(&bytes[..1000]).unwrap();
-        ask(
-            &writer,
-            AwaitBytes { stdout: 1000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        ask(&writer, bytes_of(1000, 0)).await.unwrap();
         let ballast_file = ballast(place.dir.path(), 40_960);
         let copy = bytes.clone();
         let thread = std::thread::spawn(move || write_in_pieces(pipe, &copy[1000..200_000], &[100, 5000]));
@@ -73,12 +68,7 @@ fn bytes_wait_in_the_pipe_until_there_is_room() {
         let refused = write(&writer, OutputStream::Stderr, &pattern(9, 30_000)).await;
         assert!(matches!(refused, Err(LogError::File { .. })), "{refused:?}");
         fs::remove_file(ballast_file).unwrap();
-        let totals = ask(
-            &writer,
-            AwaitBytes { stdout: 200_000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        let totals = ask(&writer, bytes_of(200_000, 0)).await.unwrap();
         assert_eq!(totals.position, 200_000, "the refused chunk left nothing");
         thread.join().unwrap();
         ask(&writer, Close).await.unwrap();

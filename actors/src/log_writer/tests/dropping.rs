@@ -46,21 +46,10 @@ async fn until_kept(
     mut written: usize,
 ) -> usize {
     loop {
-        let before = ask(
-            writer,
-            AwaitBytes { stdout: 0, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        let before = ask(writer, bytes_of(0, 0)).await.unwrap();
         pipe.write_all(&bytes[written..=written]).unwrap();
         written += 1;
-        let wanted = AwaitBytes {
-            stdout: written as u64,
-            stderr: 0,
-            missing_max: u64::MAX,
-            idle_limit: DEADLINE,
-            limit: DEADLINE,
-        };
+        let wanted = bytes_of(written as u64, 0);
         if ask(writer, wanted).await.unwrap().stdout > before.stdout {
             return written;
         }
@@ -82,8 +71,7 @@ fn one_drops_and_never_waits_another_waits_and_loses_nothing() {
         let bytes = pattern(1, 3_000_000);
         let mut pipe = attach(&writer, OutputStream::Stdout).await;
         let mut slow_pipe = attach(&waiting, OutputStream::Stdout).await;
-        let first =
-            AwaitBytes { stdout: 1000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE };
+        let first = bytes_of(1000, 0);
         for (writer, pipe) in [(&writer, &mut pipe), (&waiting, &mut slow_pipe)] {
             pipe.write_all(&bytes[..1000]).unwrap();
             ask(writer, first).await.unwrap();
@@ -93,8 +81,7 @@ fn one_drops_and_never_waits_another_waits_and_loses_nothing() {
         let blocked = std::thread::spawn(move || slow_pipe.write_all(&copy[1000..200_000]).unwrap());
         // All of it goes somewhere although the disk is full all the time.
         pipe.write_all(&bytes[1000..2_900_000]).unwrap();
-        let wanted =
-            AwaitBytes { stdout: 2_900_000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE };
+        let wanted = bytes_of(2_900_000, 0);
         let totals = ask(&writer, wanted).await.unwrap();
         assert_eq!(totals.stdout + totals.dropped_stdout, 2_900_000);
         assert!(totals.dropped_stdout > 2_000_000, "{totals:?}");
@@ -185,18 +172,7 @@ fn a_directory_in_the_way_drops_and_a_second_writer_does_not() {
         fs::remove_dir(place.log()).unwrap();
         let written = until_kept(&writer, &mut pipe, &bytes, 400_000).await;
         // What could not be marked at once is marked now.
-        let totals = ask(
-            &writer,
-            AwaitBytes {
-                stdout: written as u64,
-                stderr: 0,
-                missing_max: u64::MAX,
-                idle_limit: DEADLINE,
-                limit: DEADLINE,
-            },
-        )
-        .await
-        .unwrap();
+        let totals = ask(&writer, bytes_of(written as u64, 0)).await.unwrap();
         assert_eq!(dropped_bytes(&place.log()).unwrap(), (totals.dropped_stdout, 0));
 
         let second = start(dropping(place.config(1)));
@@ -214,12 +190,7 @@ fn a_directory_in_the_way_drops_and_a_second_writer_does_not() {
         );
         assert!(tokio::time::timeout(Duration::from_millis(900), refused).await.is_err(), "it waits");
         ask(&writer, Close).await.unwrap();
-        let totals = ask(
-            &second,
-            AwaitBytes { stdout: 0, stderr: 15, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        let totals = ask(&second, bytes_of(0, 15)).await.unwrap();
         assert_eq!((totals.stderr, totals.dropped_stderr), (15, 0));
         ask(&second, Close).await.unwrap();
     });

@@ -15,12 +15,7 @@ fn a_stalled_follower_gets_what_was_rotated_away() {
         let bytes = pattern(1, 200_000);
         let (head, rest) = bytes.split_at(10_000);
         pipe.write_all(head).unwrap();
-        ask(
-            &writer,
-            AwaitBytes { stdout: 10_000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        ask(&writer, bytes_of(10_000, 0)).await.unwrap();
         let late = ask(&writer, Follow { from: FollowFrom::Oldest }).await.unwrap();
         let oldest_then = late.position();
         assert!(oldest_then > 0 && oldest_then <= 10_000 - 4096);
@@ -44,12 +39,7 @@ fn among_many_open_logs_one_without_new_bytes_closes_its_files_at_once() {
         let mut pipe = attach(&one, OutputStream::Stdout).await;
         let write = async |pipe: &mut std::io::PipeWriter, total: u64| {
             pipe.write_all(b"line\n").unwrap();
-            ask(
-                &one,
-                AwaitBytes { stdout: total, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-            )
-            .await
-            .unwrap();
+            ask(&one, bytes_of(total, 0)).await.unwrap();
         };
         write(&mut pipe, 5).await;
         assert_eq!(open_files(place.dir.path()), 2, "they are kept open for a while");
@@ -108,18 +98,7 @@ fn many_followers_read_while_it_is_written() {
             let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             other.block_on(futures::future::join_all(followers.into_iter().map(collect)))
         });
-        ask(
-            &writer,
-            AwaitBytes {
-                stdout: 400_000,
-                stderr: 50_000,
-                missing_max: u64::MAX,
-                idle_limit: DEADLINE,
-                limit: DEADLINE,
-            },
-        )
-        .await
-        .unwrap();
+        ask(&writer, bytes_of(400_000, 50_000)).await.unwrap();
         ask(&writer, Close).await.unwrap();
         for got in reader.join().unwrap() {
             let got = got.unwrap();
@@ -175,12 +154,7 @@ fn generations_are_told_apart_live_and_on_files() {
         assert_eq!(files(&place.log(), FollowFrom::LatestGeneration).await, Got::default());
         for generation in 1..=4 {
             let writer = place.start(generation);
-            let before = ask(
-                &writer,
-                AwaitBytes { stdout: 0, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-            )
-            .await
-            .unwrap();
+            let before = ask(&writer, bytes_of(0, 0)).await.unwrap();
             assert_eq!((before.stdout, before.stderr), (0, 0));
             let waiting = ask(&writer, Follow { from: FollowFrom::LatestGeneration }).await.unwrap();
             let bytes = pattern(generation, 3000);

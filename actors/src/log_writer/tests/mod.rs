@@ -26,6 +26,11 @@ use crate::spec::LogLimits;
 /// Nothing here takes nearly as long, even on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// Waits for these many bytes of each stream, however many are missing.
+fn bytes_of(stdout: u64, stderr: u64) -> AwaitBytes {
+    AwaitBytes { stdout, stderr, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE }
+}
+
 /// A directory that goes with the test, also where a small disk is mounted over it.
 struct TestDir(tempfile::TempDir);
 

@@ -18,13 +18,7 @@ fn both_streams_arrive_unchanged_over_many_rotations() {
             std::thread::spawn(move || write_in_pieces(out_pipe, &out_copy, &[1, 7, 4096, 100, 33_333, 65_536])),
             std::thread::spawn(move || write_in_pieces(err_pipe, &err_copy, &[1, 3, 999, 5000])),
         ];
-        let wanted = AwaitBytes {
-            stdout: out.len() as u64,
-            stderr: err.len() as u64,
-            missing_max: u64::MAX,
-            idle_limit: DEADLINE,
-            limit: DEADLINE,
-        };
+        let wanted = bytes_of(out.len() as u64, err.len() as u64);
         let totals = ask(&writer, wanted).await.unwrap();
         let all = (out.len() + err.len()) as u64;
         assert_eq!(totals, StreamTotals { stdout: 300_017, stderr: 100_003, position: all, ..StreamTotals::default() });
@@ -86,28 +80,12 @@ fn files_open_at_the_first_byte_and_close_when_idle() {
         let place = Place::new(1 << 20, 2);
         let writer = start(LogConfig { idle_close: Duration::from_millis(30), ..place.config(1) });
         let mut pipe = attach(&writer, OutputStream::Stdout).await;
-        let totals = ask(
-            &writer,
-            AwaitBytes { stdout: 0, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        let totals = ask(&writer, bytes_of(0, 0)).await.unwrap();
         assert_eq!(totals, StreamTotals::default());
         assert!(!place.log().exists(), "no file before the first byte");
         for round in 1..=3 {
             std::io::Write::write_all(&mut pipe, b"line\n").unwrap();
-            ask(
-                &writer,
-                AwaitBytes {
-                    stdout: round * 5,
-                    stderr: 0,
-                    missing_max: u64::MAX,
-                    idle_limit: DEADLINE,
-                    limit: DEADLINE,
-                },
-            )
-            .await
-            .unwrap();
+            ask(&writer, bytes_of(round * 5, 0)).await.unwrap();
             eventually("the files are closed", || open_files(place.dir.path()) == 0).await;
         }
         let mut follower = ask(&writer, Follow { from: FollowFrom::Oldest }).await.unwrap();
@@ -155,8 +133,7 @@ fn a_socket_is_copied() {
         let bytes = pattern(5, 200_001);
         let copy = bytes.clone();
         let thread = std::thread::spawn(move || write_in_pieces(theirs, &copy, &[1, 70_000, 13]));
-        let wanted =
-            AwaitBytes { stdout: 0, stderr: 200_001, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE };
+        let wanted = bytes_of(0, 200_001);
         assert_eq!(ask(&writer, wanted).await.unwrap().stderr, 200_001);
         thread.join().unwrap();
         ask(&writer, Close).await.unwrap();
@@ -204,13 +181,7 @@ fn two_hundred_writers_share_one_thread() {
             let bytes =
                 |wanted: bool| (0..LINES).filter(|n| (n % 3 == 0) == wanted).map(|n| line(i, n)).collect::<String>();
             let (out, err) = (bytes(false), bytes(true));
-            let wanted = AwaitBytes {
-                stdout: out.len() as u64,
-                stderr: err.len() as u64,
-                missing_max: u64::MAX,
-                idle_limit: DEADLINE,
-                limit: DEADLINE,
-            };
+            let wanted = bytes_of(out.len() as u64, err.len() as u64);
             ask(writer, wanted).await.unwrap();
             ask(writer, Close).await.unwrap();
             let got = files(&place.dir.path().join(format!("{i}.log")), FollowFrom::Oldest).await;
@@ -236,10 +207,7 @@ fn waiting_for_bytes_ends_with_what_there_is() {
             idle_limit: Duration::from_millis(100),
         };
         assert_eq!(ask(&writer, short).await.unwrap().stdout, 5);
-        let waiting = ask(
-            &writer,
-            AwaitBytes { stdout: 6, stderr: 1, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        );
+        let waiting = ask(&writer, bytes_of(6, 1));
         let others = async {
             write(&writer, OutputStream::Stderr, b"e").await.unwrap();
             std::io::Write::write_all(&mut pipe, b"6").unwrap();
@@ -247,10 +215,7 @@ fn waiting_for_bytes_ends_with_what_there_is() {
         let (totals, ()) = futures::join!(waiting, others);
         assert_eq!(totals.unwrap(), StreamTotals { stdout: 6, stderr: 1, position: 7, ..StreamTotals::default() });
         // Close answers whoever still waits.
-        let waiting = ask(
-            &writer,
-            AwaitBytes { stdout: 100, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        );
+        let waiting = ask(&writer, bytes_of(100, 0));
         let (waited, closed) = futures::join!(waiting, ask(&writer, Close));
         assert_eq!(waited.unwrap(), closed.unwrap());
     });

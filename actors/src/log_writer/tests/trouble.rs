@@ -49,12 +49,7 @@ fn a_directory_in_the_way_of_rotation_stops_nothing() {
         fs::create_dir(place.numbered(1)).unwrap();
         let mut pipe = attach(&writer, OutputStream::Stdout).await;
         pipe.write_all(&pattern(2, 50_000)).unwrap();
-        ask(
-            &writer,
-            AwaitBytes { stdout: 54_000, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        ask(&writer, bytes_of(54_000, 0)).await.unwrap();
         let failure = failures.recv().await.unwrap();
         assert_eq!(failure.lost_bytes, 0);
         assert!(failure.message.contains("not a regular file"), "{}", failure.message);
@@ -65,12 +60,7 @@ fn a_directory_in_the_way_of_rotation_stops_nothing() {
         while !place.numbered(1).exists() {
             pipe.write_all(b"x").unwrap();
             written += 1;
-            ask(
-                &writer,
-                AwaitBytes { stdout: written, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-            )
-            .await
-            .unwrap();
+            ask(&writer, bytes_of(written, 0)).await.unwrap();
         }
         let totals = ask(&writer, Close).await.unwrap();
         assert_eq!(totals.stdout, written);
@@ -101,9 +91,7 @@ fn a_directory_at_the_logs_own_name_leaves_the_bytes_in_the_pipe() {
         assert!(matches!(refused, Err(LogError::CloseLimit { source: Some(_), .. })), "{refused:?}");
         fs::remove_dir(place.log()).unwrap();
         // It goes on by itself: a refused `Close` changed nothing.
-        ask(&writer, AwaitBytes { stdout: 4, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE })
-            .await
-            .unwrap();
+        ask(&writer, bytes_of(4, 0)).await.unwrap();
         assert_eq!(
             ask(&writer, Close).await.unwrap(),
             StreamTotals { stdout: 4, stderr: 0, position: 4, ..StreamTotals::default() }
@@ -169,9 +157,7 @@ fn a_writer_without_address_stops_and_the_next_one_goes_on() {
         let pipe_again = OwnedFd::from(read.try_clone().unwrap());
         ask(&first, AttachStream { stream: OutputStream::Stdout, pipe: read.into() }).await.unwrap();
         pipe.write_all(b"first ").unwrap();
-        ask(&first, AwaitBytes { stdout: 6, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE })
-            .await
-            .unwrap();
+        ask(&first, bytes_of(6, 0)).await.unwrap();
         // A reader of the first one must not keep the second one out.
         let reader = ask(&first, Follow { from: FollowFrom::Oldest }).await.unwrap();
 
@@ -183,12 +169,7 @@ fn a_writer_without_address_stops_and_the_next_one_goes_on() {
         eventually("the first writer stops", || weak.upgrade().is_none()).await;
         ask(&second, AttachStream { stream: OutputStream::Stdout, pipe: pipe_again }).await.unwrap();
         pipe.write_all(b"second").unwrap();
-        let totals = ask(
-            &second,
-            AwaitBytes { stdout: 12, stderr: 0, missing_max: u64::MAX, idle_limit: DEADLINE, limit: DEADLINE },
-        )
-        .await
-        .unwrap();
+        let totals = ask(&second, bytes_of(12, 0)).await.unwrap();
         assert_eq!(totals, StreamTotals { stdout: 12, stderr: 0, position: 12, ..StreamTotals::default() });
         ask(&second, Close).await.unwrap();
         assert_eq!(place.raw(), b"first second");
