@@ -3,7 +3,6 @@
 pub mod confine;
 pub mod control;
 pub mod disk;
-mod draft;
 mod guest;
 pub mod host;
 pub mod initramfs;

@@ -1,4 +1,7 @@
-//! The guest kernel on this host: installing it and finding it again.
+//! The kernels that guests boot: getting them, unpacking them, looking through them, keeping them and finding them again.
+//!
+//! It knows kernels' files and the data directory they lie in. It does not know who boots a kernel, nor how: a driver
+//! says what it needs of one ([`own::Facts`], [`InstalledKernel::check_has`]). Everything here blocks.
 //!
 //! ```text
 //! <data>/kernel/lock                   held while installing
@@ -17,15 +20,16 @@ use std::path::{Path, PathBuf};
 pub mod builtin;
 pub mod compression;
 mod debian;
-pub mod image;
+pub mod kernel_file;
 pub mod krunfw;
 mod manifest;
 pub mod modules;
 pub mod own;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use debian::DebianError;
-pub(crate) use manifest::hex;
 pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError, ModuleMissing};
 
 /// Where a kernel comes from.
@@ -66,9 +70,9 @@ pub enum KernelError {
         "cannot get Debian's kernel; with a kernel of your own: sandpen kernel install --kernel FILE --modules DIR"
     )]
     Debian(#[from] DebianError),
-    /// The kernel image is unusable.
+    /// The kernel's file is unusable.
     #[error("this kernel cannot be used")]
-    Image(#[from] image::ImageError),
+    File(#[from] kernel_file::KernelFileError),
     /// The modules are unusable.
     #[error("these kernel modules cannot be used")]
     Modules(#[from] modules::ModulesError),
@@ -121,12 +125,12 @@ fn install_files(
     origin: String,
 ) -> Result<InstalledKernel, KernelError> {
     tracing::info!(?kernel, "unpacking the kernel");
-    let image = image::read(kernel)?;
-    if !image.pvh {
-        return Err(image::ImageError::NoPvhNote { path: kernel.to_owned() }.into());
+    let unpacked = kernel_file::read(kernel)?;
+    if !unpacked.pvh {
+        return Err(kernel_file::KernelFileError::NoPvhNote { path: kernel.to_owned() }.into());
     }
-    let (modules, builtin) = modules::collect(modules, &image.version)?;
-    let installed = store.install(&image, &modules, builtin, origin)?;
+    let (modules, builtin) = modules::collect(modules, &unpacked.version)?;
+    let installed = store.install(&unpacked, &modules, builtin, origin)?;
     tracing::info!(version = installed.version(), directory = ?installed.directory(), "kernel installed");
     Ok(installed)
 }
@@ -148,4 +152,4 @@ pub fn find_version(data_dir: &Path, version: &str) -> Result<Option<InstalledKe
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

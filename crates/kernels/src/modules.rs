@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use object::{Object as _, ObjectSection as _};
 
-use super::compression::{self, CompressionError};
+use crate::compression::{self, CompressionError};
 
 /// Modules that guests use: the virtio transport, ports and shared directories, networks, what disk
 /// images as rootfs and writable layers need, and KVM for microVMs inside of guests. The second field says
@@ -236,4 +236,4 @@ fn modinfo(bytes: &[u8], path: &Path) -> Result<ModInfo, ModulesError> {
 
 #[cfg(test)]
 #[path = "modules_tests.rs"]
-pub(super) mod tests;
+mod tests;

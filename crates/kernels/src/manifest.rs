@@ -3,11 +3,12 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use sandpen_cache::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// The manifest's file name.
-pub(super) const FILE_NAME: &str = "manifest.json";
+pub(crate) const FILE_NAME: &str = "manifest.json";
 /// Version of the manifest's format; a reader takes no other.
 const FORMAT: u32 = 1;
 /// A manifest is some kilobytes; what is larger is none.
@@ -59,7 +60,7 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { size: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
     }
 
@@ -67,15 +68,6 @@ impl FileRecord {
     pub fn is_of(&self, bytes: &[u8]) -> bool {
         *self == Self::of(bytes)
     }
-}
-
-/// Bytes in lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes everything
-        text
-    })
 }
 
 /// A module as installed.
@@ -102,13 +94,13 @@ pub struct Manifest {
     pub vmlinux: FileRecord,
     /// In loading order.
     pub modules: Vec<InstalledModule>,
-    /// Those of [`WANTED`](super::modules::WANTED) that the kernel itself holds.
+    /// Those of [`WANTED`](crate::modules::WANTED) that the kernel itself holds.
     #[serde(default)]
     pub builtin: Vec<String>,
 }
 
 impl Manifest {
-    pub(super) fn new(
+    pub(crate) fn new(
         version: String,
         origin: String,
         vmlinux: FileRecord,
@@ -119,7 +111,7 @@ impl Manifest {
     }
 
     /// Whether both describe the same files, wherever they came from.
-    pub(super) fn same_files(&self, other: &Self) -> bool {
+    pub(crate) fn same_files(&self, other: &Self) -> bool {
         self.version == other.version
             && self.vmlinux == other.vmlinux
             && self.modules == other.modules
@@ -135,7 +127,7 @@ impl Manifest {
         if manifest.format != FORMAT {
             return Err(ManifestError::Content(format!("format {}", manifest.format)));
         }
-        if !super::image::is_version(&manifest.version) {
+        if !crate::kernel_file::is_version(&manifest.version) {
             return Err(ManifestError::Content(manifest.version));
         }
         // Module names become paths.
@@ -170,7 +162,7 @@ pub struct InstalledKernel {
 
 impl InstalledKernel {
     /// Reads and checks an installed kernel's directory.
-    pub(super) fn open(directory: PathBuf) -> Result<Self, ManifestError> {
+    pub(crate) fn open(directory: PathBuf) -> Result<Self, ManifestError> {
         let manifest = Manifest::read(&directory.join(FILE_NAME))?;
         let kernel = Self { directory, manifest };
         check_size(&kernel.vmlinux(), &kernel.manifest.vmlinux)?;

@@ -95,7 +95,7 @@ pub(super) fn fetch(work: &Path) -> Result<Package, DebianError> {
     let kernel = only_file(&root.join("boot"), |file| file.starts_with("vmlinuz-"));
     let modules = [root.join("lib/modules"), root.join("usr/lib/modules")]
         .iter()
-        .find_map(|directory| only_file(directory, super::image::is_version));
+        .find_map(|directory| only_file(directory, crate::kernel_file::is_version));
     match (kernel, modules) {
         (Some(kernel), Some(modules)) => Ok(Package { name, kernel, modules }),
         (None, _) => Err(DebianError::Content { package: name, what: "a kernel" }),

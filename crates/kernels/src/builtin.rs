@@ -1,6 +1,6 @@
-//! What a kernel has built in, as far as its image tells.
+//! What a kernel has built in, as far as its file tells.
 //!
-//! A driver registers itself under a name, which lies in the image as a string with its NUL. Where the
+//! A driver registers itself under a name, which lies in the kernel as a string with its NUL. Where the
 //! string is missing, so is the driver. Where it is there, the driver is too, all but certainly: another
 //! string may end in the same letters.
 

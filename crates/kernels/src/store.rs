@@ -2,15 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, RenameFlags};
 
-use super::KernelError;
-use super::image::{Image, is_version};
-use super::manifest::{FILE_NAME, FileRecord, InstalledKernel, InstalledModule, Manifest};
-use super::modules::Module;
+use crate::kernel_file::{UnpackedKernel, is_version};
+use crate::manifest::{FILE_NAME, FileRecord, InstalledKernel, InstalledModule, Manifest};
+use crate::modules::Module;
+use crate::{KernelError, ManifestError};
 
 /// Directories with this prefix are installs under way, or what a killed one left.
 const TEMPORARY_PREFIX: &str = ".installing-";
@@ -21,14 +21,14 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> K
 }
 
 /// `<data>/kernel`, locked against other installs.
-pub(super) struct Store {
+pub(crate) struct Store {
     directory: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Store {
     /// Makes the directory where needed, waits for other installs and clears what killed ones left.
-    pub(super) fn lock(data_dir: &Path) -> Result<Self, KernelError> {
+    pub(crate) fn lock(data_dir: &Path) -> Result<Self, KernelError> {
         let directory = data_dir.join("kernel");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(failed("create", &directory))?;
         let path = directory.join("lock");
@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// A directory beside the kernels, removed when dropped.
-    pub(super) fn temporary(&self) -> Result<tempfile::TempDir, KernelError> {
+    pub(crate) fn temporary(&self) -> Result<tempfile::TempDir, KernelError> {
         tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .tempdir_in(&self.directory)
@@ -61,9 +61,9 @@ impl Store {
     }
 
     /// Writes a kernel and makes it the current one.
-    pub(super) fn install(
+    pub(crate) fn install(
         &self,
-        image: &Image,
+        kernel: &UnpackedKernel,
         modules: &[Module],
         builtin: Vec<String>,
         origin: String,
@@ -73,24 +73,23 @@ impl Store {
             depends: module.depends.clone(),
             file: FileRecord::of(&module.bytes),
         });
-        let vmlinux = FileRecord::of(&image.vmlinux);
-        let manifest = Manifest::new(image.version.clone(), origin, vmlinux, records.collect(), builtin);
-        let target = self.directory.join(&image.version);
-        let kept = InstalledKernel::open(target.clone()).ok().filter(|kernel| kernel.manifest().same_files(&manifest));
+        let vmlinux = FileRecord::of(&kernel.vmlinux);
+        let manifest = Manifest::new(kernel.version.clone(), origin, vmlinux, records.collect(), builtin);
+        let target = self.directory.join(&kernel.version);
+        let kept = InstalledKernel::open(target.clone()).ok().filter(|installed| installed.manifest().same_files(&manifest));
         if kept.is_none() {
-            self.write(image, modules, &manifest, &target)?;
+            self.write(kernel, modules, &manifest, &target)?;
         }
-        write_whole(&self.directory.join(CURRENT), format!("{}\n", image.version).as_bytes())?;
-        sync_directory(&self.directory)?;
+        write_whole(&self.directory.join(CURRENT), format!("{}\n", kernel.version).as_bytes())?;
         InstalledKernel::open(target.clone()).map_err(|source| KernelError::Damaged { directory: target, source })
     }
 
-    fn write(&self, image: &Image, modules: &[Module], manifest: &Manifest, target: &Path) -> Result<(), KernelError> {
+    fn write(&self, kernel: &UnpackedKernel, modules: &[Module], manifest: &Manifest, target: &Path) -> Result<(), KernelError> {
         let temporary = self.temporary()?;
         let staged = temporary.path().join("kernel");
         let module_dir = staged.join("modules");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&module_dir).map_err(failed("create", &module_dir))?;
-        write_synced(&staged.join("vmlinux"), &image.vmlinux)?;
+        write_synced(&staged.join("vmlinux"), &kernel.vmlinux)?;
         for module in modules {
             write_synced(&module_dir.join(format!("{}.ko", module.name)), &module.bytes)?;
         }
@@ -119,19 +118,9 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), KernelError> {
     write().map_err(failed("write", path))
 }
 
-/// Writes a file whole or not at all.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), KernelError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .prefix(".new-")
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error).map(drop)
-    };
-    write().map_err(failed("write", path))
+/// Writes a file that everybody may read: whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), KernelError> {
+    sandpen_cache::write(path, 0o644, bytes).map_err(failed("write", path))
 }
 
 fn sync_directory(path: &Path) -> Result<(), KernelError> {
@@ -139,7 +128,7 @@ fn sync_directory(path: &Path) -> Result<(), KernelError> {
 }
 
 /// The kernel of a version in a data directory.
-pub(super) fn find_version(data_dir: &Path, version: &str) -> Result<Option<InstalledKernel>, KernelError> {
+pub(crate) fn find_version(data_dir: &Path, version: &str) -> Result<Option<InstalledKernel>, KernelError> {
     let directory = data_dir.join("kernel").join(version);
     if !is_version(version) || directory.symlink_metadata().is_err() {
         return Ok(None);
@@ -149,7 +138,7 @@ pub(super) fn find_version(data_dir: &Path, version: &str) -> Result<Option<Inst
 }
 
 /// The current kernel of a data directory.
-pub(super) fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
+pub(crate) fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
     let directory = data_dir.join("kernel");
     let path = directory.join(CURRENT);
     let version = match fs::read_to_string(&path) {
@@ -161,7 +150,7 @@ pub(super) fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
     };
     let damaged = |directory, source| KernelError::Damaged { directory, source };
     if !is_version(&version) {
-        return Err(damaged(directory, super::ManifestError::Content(version)));
+        return Err(damaged(directory, ManifestError::Content(version)));
     }
     let target = directory.join(version);
     InstalledKernel::open(target.clone()).map_err(|source| damaged(target, source))

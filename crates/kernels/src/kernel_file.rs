@@ -1,4 +1,4 @@
-//! Turns a kernel image into the uncompressed `vmlinux` that QEMU boots through its PVH entry.
+//! Turns a kernel's file into the uncompressed `vmlinux` that QEMU boots through its PVH entry.
 //!
 //! A bzImage is a real-mode header with a compressed ELF file behind it; where it lies is in the
 //! header (<https://docs.kernel.org/arch/x86/boot.html>, fields `payload_offset` and
@@ -14,7 +14,7 @@ use object::elf::{EM_X86_64, FileHeader64, NoteType, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use object::{Endianness, FileKind};
 
-use super::compression::{self, Compression, CompressionError};
+use crate::compression::{self, Compression, CompressionError};
 
 /// ELF note of the 32-bit entry point (`XEN_ELFNOTE_PHYS32_ENTRY`, Linux `include/xen/interface/elfnote.h`).
 const PVH_NOTE_NAME: &[u8] = b"Xen";
@@ -30,7 +30,7 @@ const HINT: &str = "give the bzImage or vmlinux of an x86-64 Linux kernel, for e
 
 /// Why a file cannot be used as a kernel.
 #[derive(Debug, thiserror::Error)]
-pub enum ImageError {
+pub enum KernelFileError {
     /// It cannot be read.
     #[error("cannot read the kernel {path:?}")]
     Read {
@@ -106,7 +106,7 @@ pub enum ImageError {
 
 /// An unpacked kernel.
 #[derive(Debug)]
-pub struct Image {
+pub struct UnpackedKernel {
     /// The ELF file.
     pub vmlinux: Vec<u8>,
     /// For example `6.1.0-49-cloud-amd64`.
@@ -138,23 +138,23 @@ fn kind(start: &[u8]) -> Option<Kind> {
 /// Reads and unpacks a bzImage or an ELF `vmlinux`.
 ///
 /// # Errors
-/// [`ImageError`]: every way in which the file is not a kernel that boots here.
-pub fn read(path: &Path) -> Result<Image, ImageError> {
-    let failed = |source| ImageError::Read { path: path.to_owned(), source };
+/// [`KernelFileError`]: every way in which the file is not a kernel that boots here.
+pub fn read(path: &Path) -> Result<UnpackedKernel, KernelFileError> {
+    let failed = |source| KernelFileError::Read { path: path.to_owned(), source };
     // Never waits, as a FIFO would.
     let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     // A device has no end, and reading a directory says better itself what is wrong.
     if (!meta.is_file() && !meta.is_dir()) || meta.len() > FILE_MAX_BYTES {
-        return Err(ImageError::NotAKernel { path: path.to_owned() });
+        return Err(KernelFileError::NotAKernel { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
     let mut start = (&file).take(HEADER_BYTES);
     start.read_to_end(&mut bytes).map_err(failed)?;
     if kind(&bytes).is_none() {
         // Without a look at the rest, which may be much.
-        return Err(ImageError::NotAKernel { path: path.to_owned() });
+        return Err(KernelFileError::NotAKernel { path: path.to_owned() });
     }
     file.take(FILE_MAX_BYTES - HEADER_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     unpack(bytes, path)
@@ -164,26 +164,26 @@ pub fn read(path: &Path) -> Result<Image, ImageError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn unpack(bytes: Vec<u8>, path: &Path) -> Result<Image, ImageError> {
-    let not_a_kernel = || ImageError::NotAKernel { path: path.to_owned() };
+pub fn unpack(bytes: Vec<u8>, path: &Path) -> Result<UnpackedKernel, KernelFileError> {
+    let not_a_kernel = || KernelFileError::NotAKernel { path: path.to_owned() };
     let vmlinux = match kind(&bytes).ok_or_else(not_a_kernel)? {
         Kind::Elf => bytes,
         Kind::Arm64Image => {
-            return Err(ImageError::Architecture { path: path.to_owned(), found: "aarch64".to_owned() });
+            return Err(KernelFileError::Architecture { path: path.to_owned(), found: "aarch64".to_owned() });
         }
         Kind::BzImage => unpack_payload(&bytes, path)?,
     };
     let pvh = check_elf(&vmlinux, path)?;
     match (version_of(&vmlinux), pvh) {
-        (Some(version), pvh) => Ok(Image { vmlinux, version, pvh }),
-        (None, true) => Err(ImageError::NoVersion { path: path.to_owned() }),
+        (Some(version), pvh) => Ok(UnpackedKernel { vmlinux, version, pvh }),
+        (None, true) => Err(KernelFileError::NoVersion { path: path.to_owned() }),
         // Any program is an ELF file for this machine.
         (None, false) => Err(not_a_kernel()),
     }
 }
 
-fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, ImageError> {
-    let truncated = |needed: u64| ImageError::Truncated { path: path.to_owned(), needed, have: bytes.len() as u64 };
+fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, KernelFileError> {
+    let truncated = |needed: u64| KernelFileError::Truncated { path: path.to_owned(), needed, have: bytes.len() as u64 };
     let u16_at = |at: usize| bytes.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     let u32_at = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let header = (bytes.get(0x1f1), u16_at(0x206), u32_at(0x248), u32_at(0x24c));
@@ -191,7 +191,7 @@ fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, ImageError> {
         return Err(truncated(0x250));
     };
     if version < 0x0208 {
-        return Err(ImageError::BootProtocol { path: path.to_owned(), version });
+        return Err(KernelFileError::BootProtocol { path: path.to_owned(), version });
     }
     // 0 means 4, for compatibility with the oldest loaders.
     let setup = (if setup_sectors == 0 { 4 } else { u64::from(setup_sectors) } + 1) * 512;
@@ -199,16 +199,16 @@ fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, ImageError> {
     let end = start + u64::from(length);
     let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
     let payload = range.and_then(|(start, end)| bytes.get(start..end)).ok_or_else(|| truncated(end))?;
-    let format = compression::detect(payload).ok_or_else(|| ImageError::Compression { path: path.to_owned() })?;
+    let format = compression::detect(payload).ok_or_else(|| KernelFileError::Compression { path: path.to_owned() })?;
     let trailer = if format == Compression::Gzip { 0 } else { 4 };
     compression::decompress(payload, format, trailer)
-        .map_err(|source| ImageError::Unpack { path: path.to_owned(), source })
+        .map_err(|source| KernelFileError::Unpack { path: path.to_owned(), source })
 }
 
 /// Whether it has a PVH entry point, if it can be a kernel at all.
-fn check_elf(vmlinux: &[u8], path: &Path) -> Result<bool, ImageError> {
-    let not_a_kernel = || ImageError::NotAKernel { path: path.to_owned() };
-    let architecture = |found: String| ImageError::Architecture { path: path.to_owned(), found };
+fn check_elf(vmlinux: &[u8], path: &Path) -> Result<bool, KernelFileError> {
+    let not_a_kernel = || KernelFileError::NotAKernel { path: path.to_owned() };
+    let architecture = |found: String| KernelFileError::Architecture { path: path.to_owned(), found };
     match FileKind::parse(vmlinux) {
         Ok(FileKind::Elf64) => {}
         Ok(FileKind::Elf32) => return Err(architecture("a 32-bit machine".to_owned())),
@@ -227,7 +227,7 @@ fn check_elf(vmlinux: &[u8], path: &Path) -> Result<bool, ImageError> {
     for segment in segments {
         let needed = segment.p_offset(endian).saturating_add(segment.p_filesz(endian));
         if needed > have {
-            return Err(ImageError::Truncated { path: path.to_owned(), needed, have });
+            return Err(KernelFileError::Truncated { path: path.to_owned(), needed, have });
         }
         if segment.p_type(endian) == PT_NOTE
             && let Ok(Some(mut notes)) = segment.notes(endian, vmlinux)
@@ -263,5 +263,5 @@ pub fn is_version(version: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "image_tests.rs"]
-pub(crate) mod tests;
+#[path = "kernel_file_tests.rs"]
+mod tests;

@@ -9,9 +9,10 @@ use std::process::{Command, Stdio};
 
 use object::read::elf::{Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _};
 use object::{Object as _, ObjectSymbol as _, ReadCache, elf};
+use sandpen_cache::hex;
 use sha2::{Digest as _, Sha256};
 
-use super::{KernelError, hex, store};
+use crate::{KernelError, store};
 
 /// The environment variable that names it.
 pub const ENV: &str = "SANDPEN_KRUNFW";

@@ -16,7 +16,9 @@ fn elf_header(machine: u16) -> Vec<u8> {
 
 fn refused(path: &Path) -> String {
     let error = check_named(path.to_owned()).unwrap_err();
-    let text = sandpen_actors::driver::error_chain(&error);
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let text: Vec<_> = causes.map(ToString::to_string).collect();
+    let text = text.join(": ");
     assert!(text.contains(path.to_str().unwrap()) && text.contains("kernel install --krunfw"), "{text}");
     text
 }

@@ -2,50 +2,14 @@
 
 use std::fs;
 
-use super::image::tests::tiny_vmlinux;
-use super::modules::tests::{VERSION, write_tree};
 use super::*;
+use crate::testing::{Fixture, VERSION};
 
-/// A hand-made kernel with modules, and a data directory.
-pub(crate) struct Fixture {
-    directory: tempfile::TempDir,
-}
-
-impl Fixture {
-    pub(crate) fn new() -> Self {
-        let fixture = Self { directory: tempfile::tempdir().unwrap() };
-        fs::create_dir(fixture.modules()).unwrap();
-        write_tree(&fixture.modules());
-        fs::write(fixture.kernel(), tiny_vmlinux(62, Some((b"Xen", 18)))).unwrap();
-        fixture
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn kernel(&self) -> PathBuf {
-        self.directory.path().join("vmlinux")
-    }
-
-    fn modules(&self) -> PathBuf {
-        self.directory.path().join(VERSION)
-    }
-
-    pub(crate) fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    pub(crate) fn install(&self) -> Result<InstalledKernel, KernelError> {
-        install(&self.data(), &KernelSource::Files { kernel: self.kernel(), modules: self.modules() })
-    }
-
-    fn entries(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.data().join("kernel")).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+fn entries(fixture: &Fixture) -> Vec<String> {
+    let entries = fs::read_dir(fixture.data().join("kernel")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -55,7 +19,7 @@ fn an_installed_kernel_is_found() {
     let installed = fixture.install().unwrap();
     assert_eq!(installed.version(), VERSION);
     assert_eq!(find(&fixture.data()).unwrap(), installed);
-    assert_eq!(fixture.entries(), [VERSION, "current", "lock"]);
+    assert_eq!(entries(&fixture), [VERSION, "current", "lock"]);
     assert_eq!(installed.check_has("virtiofs"), Ok(()));
     assert!(installed.check_has("virtio_net").unwrap_err().to_string().contains("kernel install"));
     let names: Vec<_> =
@@ -75,7 +39,7 @@ fn a_second_install_replaces_and_a_failed_one_changes_nothing() {
     let second = fixture.install().unwrap();
     assert_eq!(second.manifest().modules.len() + 1, first.manifest().modules.len());
     assert_eq!(find(&fixture.data()).unwrap(), second);
-    assert_eq!(fixture.entries(), [VERSION, "current", "lock"]);
+    assert_eq!(entries(&fixture), [VERSION, "current", "lock"]);
 }
 
 #[test]

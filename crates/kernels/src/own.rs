@@ -19,11 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sandpen_cache::hex;
 use sha2::{Digest as _, Sha256};
 
-use super::builtin::{self, Builtin};
-use super::image::{self, Image, ImageError};
-use super::{KernelError, hex, store};
+use crate::builtin::{self, Builtin};
+use crate::KernelError;
+use crate::kernel_file::{self, KernelFileError, UnpackedKernel};
 
 /// Files that are remembered; the oldest is forgotten.
 const REMEMBERED: usize = 32;
@@ -33,7 +34,7 @@ const REMEMBERED: usize = 32;
 pub enum OwnKernelError {
     /// It is no kernel that boots here.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    File(#[from] KernelFileError),
     /// It boots, but could not do what the machine is for.
     #[error("the kernel {path:?}, version {version}, has no {part} ({option}); {hint}")]
     Lacks {
@@ -189,9 +190,9 @@ pub struct Look {
 /// Looks at a kernel's file, not at its content. Blocking, for microseconds.
 ///
 /// # Errors
-/// [`ImageError::Read`].
+/// [`KernelFileError::Read`].
 pub fn look(file: &Path) -> Result<Look, OwnKernelError> {
-    let read = |source| ImageError::Read { path: file.to_owned(), source };
+    let read = |source| KernelFileError::Read { path: file.to_owned(), source };
     let identity = Identity::of(&fs::metadata(file).map_err(read)?);
     let all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = all.iter().find(|known| known.file == identity && known.facts.path == file).cloned();
@@ -217,20 +218,20 @@ impl Look {
         is_given_up: impl Fn() -> bool,
     ) -> Result<Known, OwnKernelError> {
         let given_up = || if is_given_up() { Err(OwnKernelError::GivenUp) } else { Ok(()) };
-        let (mut known, image) = look_at(&self.path, given_up)?;
+        let (mut known, kernel) = look_at(&self.path, given_up)?;
         if accept(&known.facts) {
             given_up()?;
-            known.copy = Some(keep(&known.path_in(cache), &image.vmlinux, &self.path)?);
+            known.copy = Some(keep(&known.path_in(cache), &kernel.vmlinux, &self.path)?);
         }
         known.remember();
         Ok(known)
     }
 }
 
-fn look_at(file: &Path, given_up: impl Fn() -> Result<(), OwnKernelError>) -> Result<(Known, Image), OwnKernelError> {
-    let read = |source| ImageError::Read { path: file.to_owned(), source };
+fn look_at(file: &Path, given_up: impl Fn() -> Result<(), OwnKernelError>) -> Result<(Known, UnpackedKernel), OwnKernelError> {
+    let read = |source| KernelFileError::Read { path: file.to_owned(), source };
     let before = Identity::of(&fs::metadata(file).map_err(read)?);
-    let image = image::read(file)?;
+    let kernel = kernel_file::read(file)?;
     let after = Identity::of(&fs::metadata(file).map_err(read)?);
     if before != after {
         return Err(OwnKernelError::Changing { path: file.to_owned() });
@@ -238,12 +239,12 @@ fn look_at(file: &Path, given_up: impl Fn() -> Result<(), OwnKernelError>) -> Re
     given_up()?;
     let facts = Facts {
         path: file.to_owned(),
-        version: image.version.clone(),
-        pvh: image.pvh,
-        builtin: Builtin::of(&image.vmlinux),
+        version: kernel.version.clone(),
+        pvh: kernel.pvh,
+        builtin: Builtin::of(&kernel.vmlinux),
     };
-    let sha256 = hex(&Sha256::digest(&image.vmlinux));
-    Ok((Known { file: after, facts, sha256, copy: None }, image))
+    let sha256 = hex(&Sha256::digest(&kernel.vmlinux));
+    Ok((Known { file: after, facts, sha256, copy: None }, kernel))
 }
 
 fn identity_of(path: &Path) -> Option<Identity> {
@@ -259,9 +260,7 @@ fn keep(copy: &Path, bytes: &[u8], file: &Path) -> Result<Identity, OwnKernelErr
     if before.is_some() && holds(copy, bytes) && identity_of(copy) == before {
         return before.ok_or_else(|| failed(write(std::io::ErrorKind::NotFound.into())));
     }
-    let directory = copy.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory).map_err(write).map_err(failed)?;
-    store::write_whole(copy, bytes).map_err(failed)?;
+    sandpen_cache::write(copy, 0o600, bytes).map_err(write).map_err(failed)?;
     identity_of(copy).ok_or_else(|| failed(write(std::io::ErrorKind::NotFound.into())))
 }
 

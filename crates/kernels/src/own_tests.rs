@@ -1,7 +1,7 @@
 //! Keeping a kernel by its content, over damage and changes.
 
 use super::*;
-use crate::kernel::image::tests::tiny_vmlinux;
+use crate::testing::tiny_vmlinux;
 
 /// Both steps, as a driver takes them.
 fn ensure<T>(
@@ -76,9 +76,9 @@ fn the_copy_has_the_content_whatever_becomes_of_the_file() {
     let next = fixture.ensure().unwrap();
     assert!(next != copy && fs::read(&next).unwrap() == other, "the next start takes what is there");
     fixture.write(b"no kernel any more");
-    assert!(matches!(fixture.ensure(), Err(OwnKernelError::Image(ImageError::NotAKernel { .. }))));
+    assert!(matches!(fixture.ensure(), Err(OwnKernelError::File(KernelFileError::NotAKernel { .. }))));
     fs::remove_file(fixture.file()).unwrap();
-    assert!(matches!(fixture.ensure(), Err(OwnKernelError::Image(ImageError::Read { .. }))));
+    assert!(matches!(fixture.ensure(), Err(OwnKernelError::File(KernelFileError::Read { .. }))));
 }
 
 #[test]
