@@ -26,10 +26,11 @@ mod work;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::krun_host::KrunUnusable;
 pub use guest::guest_binary;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
+
+use self::krun_host::KrunUnusable;
 
 /// The names that a specification may ask for, in alphabetical order.
 pub const NAMES: &[&str] = &[

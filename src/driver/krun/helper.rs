@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 
+use super::ffi::{self, Context, KrunError, LogLevel, Port};
 use super::vm_spec::{Boot, GuestKernel, VmSpec};
 use crate::driver::confine::{self, ConfineError};
-use super::ffi::{self, Context, KrunError, LogLevel, Port};
 use crate::driver::waited::PORTS;
 use crate::driver::{disk, guest_binary, standard_input};
 

@@ -11,8 +11,8 @@ use sandpen_actors::driver::DriverError;
 use sandpen_actors::spec::SandboxSpec;
 use tokio_util::sync::CancellationToken;
 
-use super::QemuConfig;
 use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
+use super::{QemuConfig, initramfs};
 use crate::driver::waited::{blocking, failed};
 use crate::driver::{disk, own_kernel};
 use crate::kernel::own::{Facts, OwnKernelError};

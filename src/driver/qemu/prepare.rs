@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use super::initramfs::{Initramfs, InitramfsError};
+use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
 use super::{QemuConfig, tsc};
-use super::kernel::{self, GuestKernel};
 use crate::driver::acceleration::{Accelerator, acceleration};
 use crate::driver::confine::{self, Policy, cgroup};
 use crate::driver::shares::{Share, Shares};

@@ -124,10 +124,7 @@ pub(super) fn known(path: &Path) -> Result<Option<Qemu>, QemuError> {
 }
 
 /// Asks a QEMU for its version. `output` runs a command to its end.
-pub(super) fn ask(
-    path: PathBuf,
-    output: impl FnOnce(Command) -> std::io::Result<Output>,
-) -> Result<Qemu, QemuError> {
+pub(super) fn ask(path: PathBuf, output: impl FnOnce(Command) -> std::io::Result<Output>) -> Result<Qemu, QemuError> {
     let identity = identity_of(&path)?;
     let mut command = Command::new(&path);
     command.arg("--version").stdin(Stdio::null());
