@@ -130,7 +130,7 @@ fn storage_code(fault: Fault) -> &'static str {
 }
 
 fn database_code(error: &DatabaseError) -> &'static str {
-    Fault::of_database(error).map_or("internal", storage_code)
+    error.fault().map_or("internal", storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.
