@@ -183,7 +183,8 @@ pub fn unpack(bytes: Vec<u8>, path: &Path) -> Result<UnpackedKernel, KernelFileE
 }
 
 fn unpack_payload(bytes: &[u8], path: &Path) -> Result<Vec<u8>, KernelFileError> {
-    let truncated = |needed: u64| KernelFileError::Truncated { path: path.to_owned(), needed, have: bytes.len() as u64 };
+    let truncated =
+        |needed: u64| KernelFileError::Truncated { path: path.to_owned(), needed, have: bytes.len() as u64 };
     let u16_at = |at: usize| bytes.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     let u32_at = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let header = (bytes.get(0x1f1), u16_at(0x206), u32_at(0x248), u32_at(0x24c));

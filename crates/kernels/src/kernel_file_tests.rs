@@ -57,7 +57,9 @@ fn another_architecture_is_named() {
     let mut arm = vec![0; 4096];
     arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
     assert!(matches!(open(arm), Err(KernelFileError::Architecture { found, .. }) if found == "aarch64"));
-    assert!(matches!(open(tiny_vmlinux(183, PVH)), Err(KernelFileError::Architecture { found, .. }) if found == "aarch64"));
+    assert!(
+        matches!(open(tiny_vmlinux(183, PVH)), Err(KernelFileError::Architecture { found, .. }) if found == "aarch64")
+    );
     assert!(matches!(open(tiny_vmlinux(243, PVH)), Err(KernelFileError::Architecture { .. })));
 }
 

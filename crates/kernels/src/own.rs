@@ -22,8 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sandpen_cache::hex;
 use sha2::{Digest as _, Sha256};
 
-use crate::builtin::{self, Builtin};
 use crate::KernelError;
+use crate::builtin::{self, Builtin};
 use crate::kernel_file::{self, KernelFileError, UnpackedKernel};
 
 /// Files that are remembered; the oldest is forgotten.
@@ -228,7 +228,10 @@ impl Look {
     }
 }
 
-fn look_at(file: &Path, given_up: impl Fn() -> Result<(), OwnKernelError>) -> Result<(Known, UnpackedKernel), OwnKernelError> {
+fn look_at(
+    file: &Path,
+    given_up: impl Fn() -> Result<(), OwnKernelError>,
+) -> Result<(Known, UnpackedKernel), OwnKernelError> {
     let read = |source| KernelFileError::Read { path: file.to_owned(), source };
     let before = Identity::of(&fs::metadata(file).map_err(read)?);
     let kernel = kernel_file::read(file)?;

@@ -76,7 +76,8 @@ impl Store {
         let vmlinux = FileRecord::of(&kernel.vmlinux);
         let manifest = Manifest::new(kernel.version.clone(), origin, vmlinux, records.collect(), builtin);
         let target = self.directory.join(&kernel.version);
-        let kept = InstalledKernel::open(target.clone()).ok().filter(|installed| installed.manifest().same_files(&manifest));
+        let kept =
+            InstalledKernel::open(target.clone()).ok().filter(|installed| installed.manifest().same_files(&manifest));
         if kept.is_none() {
             self.write(kernel, modules, &manifest, &target)?;
         }
@@ -84,7 +85,13 @@ impl Store {
         InstalledKernel::open(target.clone()).map_err(|source| KernelError::Damaged { directory: target, source })
     }
 
-    fn write(&self, kernel: &UnpackedKernel, modules: &[Module], manifest: &Manifest, target: &Path) -> Result<(), KernelError> {
+    fn write(
+        &self,
+        kernel: &UnpackedKernel,
+        modules: &[Module],
+        manifest: &Manifest,
+        target: &Path,
+    ) -> Result<(), KernelError> {
         let temporary = self.temporary()?;
         let staged = temporary.path().join("kernel");
         let module_dir = staged.join("modules");
