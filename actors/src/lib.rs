@@ -17,7 +17,7 @@
 //!   monitor
 //!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
 //!   room
-//!   faults ─▶ outbox, counters, clock ─▶ readable, process_identity
+//!   faults ─▶ outbox, counters, clock ─▶ readable
 //!   waiter ─▶ driver, pidfd, spare_descriptors
 //!   transition, driver, start_timings, state_dir
 //!   state, spec
@@ -49,7 +49,6 @@ pub mod outbox;
 pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
-pub mod process_identity;
 pub(crate) mod readable;
 pub mod reading;
 pub mod room;
@@ -64,3 +63,5 @@ pub mod testing_panic;
 pub mod transition;
 pub mod vmm_log;
 pub mod waiter;
+
+pub use sandpen_waiter::process_identity;
