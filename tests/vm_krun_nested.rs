@@ -330,7 +330,7 @@ fn run_all(home: &Home, root: &Path, path: &OsStr, mut pending: VecDeque<(usize,
 
 #[test]
 fn linux_runs_in_microvms_of_libkrun() {
-    if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
+    if sandpen::driver::acceleration::acceleration().accelerator != sandpen::driver::acceleration::Accelerator::Tcg {
         return skip(Reason::KvmWorks, "with KVM, QEMU's processor is the host's");
     }
     let firmware = match sandpen::kernel::krunfw::find(None, &nested::data_dir()) {

@@ -235,7 +235,7 @@ pub fn make_rootfs(dir: &Path) {
 
 /// Whether QEMU's machines are restored here, as they are under emulation alone; else `what` is skipped.
 pub fn restores(what: &str) -> bool {
-    if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
+    if sandpen::driver::acceleration::acceleration().accelerator != sandpen::driver::acceleration::Accelerator::Tcg {
         skip(Reason::KvmWorks, what);
         return false;
     }

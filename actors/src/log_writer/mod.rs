@@ -33,7 +33,6 @@ mod names;
 mod open_logs;
 mod pump;
 mod recover;
-pub(crate) mod registration;
 mod segment;
 mod store;
 mod tail;

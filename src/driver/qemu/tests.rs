@@ -133,7 +133,7 @@ async fn output_and_exit_code_arrive() {
 #[tokio::test]
 async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
     let Some(host) = Host::real() else { return };
-    if crate::driver::host::acceleration().accelerator != crate::driver::qemu_args::Accelerator::Tcg {
+    if crate::driver::acceleration::acceleration().accelerator != crate::driver::acceleration::Accelerator::Tcg {
         return skip(Reason::KvmWorks, "machines are restored under emulation only");
     }
     let driver = host.driver();

@@ -1,14 +1,9 @@
-//! What this host has for microVMs: QEMU, and what executes the guest's code.
+//! QEMU on this host: where the program is, and whether it is new enough.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
-
-use super::qemu_args::Accelerator;
-use crate::kernel::krunfw::{self, KrunfwError};
 
 /// The program.
 pub const QEMU_PROGRAM: &str = "qemu-system-x86_64";
@@ -81,12 +76,12 @@ pub struct Qemu {
 ///
 /// # Errors
 /// [`QemuError`].
-pub fn find_qemu() -> Result<Qemu, QemuError> {
-    open_qemu(locate_qemu()?)
+pub fn find() -> Result<Qemu, QemuError> {
+    open(locate()?)
 }
 
 /// Where QEMU is in `PATH`. Blocking, for microseconds.
-pub(super) fn locate_qemu() -> Result<PathBuf, QemuError> {
+pub(super) fn locate() -> Result<PathBuf, QemuError> {
     if std::env::consts::ARCH != "x86_64" {
         return Err(QemuError::Architecture(std::env::consts::ARCH));
     }
@@ -99,14 +94,14 @@ pub(super) fn locate_qemu() -> Result<PathBuf, QemuError> {
         .ok_or(QemuError::NotFound)
 }
 
-/// [`find_qemu`] for a given program.
+/// [`find`] for a given program.
 ///
 /// # Errors
 /// [`QemuError`].
-pub fn open_qemu(path: PathBuf) -> Result<Qemu, QemuError> {
-    match known_qemu(&path)? {
+pub fn open(path: PathBuf) -> Result<Qemu, QemuError> {
+    match known(&path)? {
         Some(qemu) => Ok(qemu),
-        None => ask_qemu(path, |mut command| command.output()),
+        None => ask(path, |mut command| command.output()),
     }
 }
 
@@ -121,7 +116,7 @@ fn identity_of(path: &Path) -> Result<QemuIdentity, QemuError> {
 }
 
 /// What is known of a QEMU that has not changed since it was asked. Blocking, for microseconds.
-pub(super) fn known_qemu(path: &Path) -> Result<Option<Qemu>, QemuError> {
+pub(super) fn known(path: &Path) -> Result<Option<Qemu>, QemuError> {
     let identity = identity_of(path)?;
     let known = KNOWN_QEMU.lock().unwrap_or_else(PoisonError::into_inner);
     let same = known.as_ref().filter(|(of, qemu)| *of == identity && qemu.path == path);
@@ -129,10 +124,7 @@ pub(super) fn known_qemu(path: &Path) -> Result<Option<Qemu>, QemuError> {
 }
 
 /// Asks a QEMU for its version. `output` runs a command to its end.
-pub(super) fn ask_qemu(
-    path: PathBuf,
-    output: impl FnOnce(Command) -> std::io::Result<Output>,
-) -> Result<Qemu, QemuError> {
+pub(super) fn ask(path: PathBuf, output: impl FnOnce(Command) -> std::io::Result<Output>) -> Result<Qemu, QemuError> {
     let identity = identity_of(&path)?;
     let mut command = Command::new(&path);
     command.arg("--version").stdin(Stdio::null());
@@ -161,96 +153,6 @@ fn parse_version(said: &str) -> Option<QemuVersion> {
     let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
     Some(QemuVersion { major, minor })
 }
-
-/// What executes guests on this host, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acceleration {
-    /// What.
-    pub accelerator: Accelerator,
-    /// Why, for people.
-    pub reason: String,
-}
-
-/// KVM where it runs Linux guests, else emulation. Blocking, for microseconds.
-pub fn acceleration() -> Acceleration {
-    let device = OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
-    let mut cpuinfo = String::new();
-    // The flags of the first processor are within the first kilobytes.
-    let _ = File::open("/proc/cpuinfo").and_then(|file| file.take(64 << 10).read_to_string(&mut cpuinfo));
-    decide(device, &cpuinfo, std::env::consts::ARCH)
-}
-
-/// Why libkrun cannot run Linux here.
-#[derive(Debug, thiserror::Error)]
-pub enum KrunUnusable {
-    /// It is left out of this build.
-    #[error("this sandpen was built without libkrun (feature krun)")]
-    LeftOut,
-    /// KVM runs no Linux.
-    #[error("libkrun needs KVM: {0}")]
-    Kvm(String),
-    /// There is no guest kernel for it.
-    #[error(transparent)]
-    Firmware(KrunfwError),
-    /// The guest kernel that was named is of no use. That is a mistake on every host.
-    #[error("the libkrunfw that was named cannot be used")]
-    Named(#[source] KrunfwError),
-}
-
-/// Whether libkrun runs Linux on this host: its libkrunfw, or what is missing. `krunfw` is the one to
-/// use, `None` to look for it. Blocking, for milliseconds.
-///
-/// # Errors
-/// [`KrunUnusable`].
-pub fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Result<PathBuf, KrunUnusable> {
-    if cfg!(not(feature = "krun")) {
-        return Err(KrunUnusable::LeftOut);
-    }
-    // Before KVM, so that a mistake shows on every host.
-    let named = krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
-    krun_kvm()?;
-    krunfw::find(named.as_deref(), data_dir).map_err(KrunUnusable::Firmware)
-}
-
-/// Whether KVM runs Linux in libkrun's machines on this host.
-///
-/// # Errors
-/// [`KrunUnusable::Kvm`].
-pub fn krun_kvm() -> Result<(), KrunUnusable> {
-    let acceleration = acceleration();
-    match acceleration.accelerator {
-        Accelerator::Kvm => Ok(()),
-        Accelerator::Tcg => Err(KrunUnusable::Kvm(acceleration.reason)),
-    }
-}
-
-fn decide(device: std::io::Result<()>, cpuinfo: &str, architecture: &str) -> Acceleration {
-    let tcg = |reason: String| Acceleration {
-        accelerator: Accelerator::Tcg,
-        reason: format!("{reason}: guests are emulated (slower)"),
-    };
-    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
-    let can_virtualize =
-        architecture == "aarch64" || flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    if let Err(error) = device {
-        let reason = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no /dev/kvm".to_owned(),
-            // Then it would not help to be allowed to.
-            _ if !can_virtualize => "the processor shows neither vmx nor svm".to_owned(),
-            std::io::ErrorKind::PermissionDenied => {
-                "this user may not open /dev/kvm; its group may (often named kvm)".to_owned()
-            }
-            _ => format!("/dev/kvm cannot be opened ({error})"),
-        };
-        return tcg(reason);
-    }
-    if can_virtualize {
-        return Acceleration { accelerator: Accelerator::Kvm, reason: "/dev/kvm opens".to_owned() };
-    }
-    // Such a KVM emulates: it runs small programs, but no stock Linux.
-    tcg("/dev/kvm opens, but the processor shows neither vmx nor svm".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,18 +172,6 @@ mod tests {
     }
 
     #[test]
-    fn kvm_needs_a_processor_that_runs_linux_in_it() {
-        let cpu = "processor\t: 0\nflags\t\t: fpu vme svm sse\n";
-        let plain = "processor\t: 0\nflags\t\t: fpu vme svm_lock sse\n";
-        assert_eq!(decide(Ok(()), cpu, "x86_64").accelerator, Accelerator::Kvm);
-        assert_eq!(decide(Ok(()), plain, "x86_64").accelerator, Accelerator::Tcg);
-        assert_eq!(decide(Ok(()), "", "aarch64").accelerator, Accelerator::Kvm);
-        let denied = decide(Err(std::io::ErrorKind::PermissionDenied.into()), cpu, "x86_64");
-        assert!(denied.accelerator == Accelerator::Tcg && denied.reason.contains("kvm)"));
-        assert_eq!(decide(Err(std::io::ErrorKind::NotFound.into()), cpu, "x86_64").accelerator, Accelerator::Tcg);
-    }
-
-    #[test]
     fn programs_that_are_not_qemu_are_told_apart() {
         let directory = tempfile::tempdir().unwrap();
         let script = |name: &str, text: &str| {
@@ -290,13 +180,13 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             path
         };
-        let nothing = open_qemu(directory.path().join("nothing"));
+        let nothing = open(directory.path().join("nothing"));
         assert!(matches!(nothing, Err(QemuError::Run { .. })));
         let broken = script("broken", "#!/bin/sh\necho no library >&2; exit 127\n");
-        assert!(matches!(open_qemu(broken), Err(QemuError::Broken { said, .. }) if said.contains("no library")));
+        assert!(matches!(open(broken), Err(QemuError::Broken { said, .. }) if said.contains("no library")));
         let old = script("old", "#!/bin/sh\necho QEMU emulator version 6.1.1\n");
-        assert!(matches!(open_qemu(old), Err(QemuError::TooOld { .. })));
+        assert!(matches!(open(old), Err(QemuError::TooOld { .. })));
         let new = script("new", "#!/bin/sh\necho QEMU emulator version 8.0.2\n");
-        assert_eq!(open_qemu(new).unwrap().version, QemuVersion { major: 8, minor: 0 });
+        assert_eq!(open(new).unwrap().version, QemuVersion { major: 8, minor: 0 });
     }
 }

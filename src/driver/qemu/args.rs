@@ -10,8 +10,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::disk;
-pub use super::waited::PORTS;
+use crate::driver::acceleration::Accelerator;
+use crate::driver::disk;
+pub use crate::driver::waited::PORTS;
 
 /// Shared directories that a machine has room for. QEMU's microvm machine has 24 virtio-mmio
 /// transports (with ACPI, as it is by default): one is the ports', one a disk's, one a network's, and
@@ -23,25 +24,6 @@ pub const SHARES_MAX_WITHOUT_ACPI: usize = 4;
 /// virtiofsd's socket in the runtime directory, for each shared directory.
 pub fn share_socket(number: usize) -> String {
     if number == 0 { "virtiofs.sock".to_owned() } else { format!("virtiofs-{number}.sock") }
-}
-
-/// What executes the guest's code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Accelerator {
-    /// The processor, through `/dev/kvm`.
-    Kvm,
-    /// QEMU's emulation.
-    Tcg,
-}
-
-impl std::fmt::Display for Accelerator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Kvm => "KVM",
-            Self::Tcg => "TCG",
-        })
-    }
 }
 
 /// All that the command line depends on.
@@ -73,8 +55,8 @@ pub struct QemuArgs {
     pub images: Vec<PathBuf>,
     /// The guest's memory.
     pub memory: Memory,
-    /// Whether QEMU listens to commands on the FIFOs [`MONITOR`].
-    pub monitor: bool,
+    /// Whether QEMU listens to commands on the FIFOs [`QMP`].
+    pub qmp: bool,
     /// Whether it waits for a machine's state instead of booting.
     pub incoming: bool,
 }
@@ -91,7 +73,7 @@ pub enum Memory {
 }
 
 /// The FIFO pair on which QEMU's monitor speaks QMP (`docs/interop/qmp-spec.txt` of QEMU).
-pub const MONITOR: &str = "qmp";
+pub const QMP: &str = "qmp";
 
 /// QEMU's user networking.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,9 +143,9 @@ impl QemuArgs {
             argv.pair("-netdev", netdev);
             argv.pair("-device", "virtio-net-device,netdev=net");
         }
-        if self.monitor {
-            argv.pair("-chardev", format!("pipe,id={MONITOR},path={MONITOR}"));
-            argv.pair("-mon", format!("chardev={MONITOR},mode=control"));
+        if self.qmp {
+            argv.pair("-chardev", format!("pipe,id={QMP},path={QMP}"));
+            argv.pair("-mon", format!("chardev={QMP},mode=control"));
         }
         if self.incoming {
             argv.pair("-incoming", "defer");
@@ -249,7 +231,7 @@ mod tests {
             disk: None,
             images: Vec::new(),
             memory: Memory::New,
-            monitor: false,
+            qmp: false,
             incoming: false,
         }
     }
@@ -356,7 +338,7 @@ mod tests {
             let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
             added.join("\n")
         };
-        let saved = QemuArgs { memory: Memory::File("/proc/self/fd/10".into()), monitor: true, ..booted.clone() };
+        let saved = QemuArgs { memory: Memory::File("/proc/self/fd/10".into()), qmp: true, ..booted.clone() };
         insta::assert_snapshot!(added(&saved), @r"
         -object memory-backend-file,id=mem,size=256M,share=on,mem-path=/proc/self/fd/10
         -chardev pipe,id=qmp,path=qmp

@@ -17,7 +17,7 @@ pub const FILE: &str = "start";
 
 /// Why the message cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
-pub enum StartOrderError {
+pub enum StartMessageError {
     /// The system.
     #[error("{action} the start message of the guest")]
     File {
@@ -35,16 +35,16 @@ pub enum StartOrderError {
     Damaged,
 }
 
-fn failed(action: &'static str) -> impl FnOnce(io::Error) -> StartOrderError {
-    move |source| StartOrderError::File { action, source }
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> StartMessageError {
+    move |source| StartMessageError::File { action, source }
 }
 
 /// Keeps `start` in a runtime directory in which nothing runs yet. Blocks on the disk. A process that
 /// dies halfway has started nothing, so nobody reads what it leaves.
 ///
 /// # Errors
-/// [`StartOrderError::File`], or a message that is too large.
-pub(super) fn write(runtime_dir: &Path, start: &Start) -> Result<(), StartOrderError> {
+/// [`StartMessageError::File`], or a message that is too large.
+pub(super) fn write(runtime_dir: &Path, start: &Start) -> Result<(), StartMessageError> {
     let frame = encode(&HostMessage::Start(Box::new(start.clone())))?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
@@ -55,8 +55,8 @@ pub(super) fn write(runtime_dir: &Path, start: &Start) -> Result<(), StartOrderE
 /// The message of the microVM that runs here; `None` where its daemon kept none. Blocks on the disk.
 ///
 /// # Errors
-/// See [`StartOrderError`].
-pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Start>>, StartOrderError> {
+/// See [`StartMessageError`].
+pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Start>>, StartMessageError> {
     let mut options = OpenOptions::new();
     // Whatever lies there, opening it neither waits nor leads elsewhere.
     options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
@@ -69,11 +69,11 @@ pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Start>>, StartOrderE
     file.take(limit).read_to_end(&mut frame).map_err(failed("reading"))?;
     let mut reader = FrameReader::<HostMessage>::new(Garbage::Refuse);
     if reader.push(&frame) != frame.len() {
-        return Err(StartOrderError::Damaged);
+        return Err(StartMessageError::Damaged);
     }
     match reader.next()? {
         Some(HostMessage::Start(start)) => Ok(Some(start)),
-        _ => Err(StartOrderError::Damaged),
+        _ => Err(StartMessageError::Damaged),
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Start>>, StartOrderE
 /// [`FrameError::Version`] names the version that the guest speaks.
 pub fn check_version(runtime_dir: &Path) -> Result<(), FrameError> {
     match read(runtime_dir) {
-        Err(StartOrderError::Frame(error @ FrameError::Version { .. })) => Err(error),
+        Err(StartMessageError::Frame(error @ FrameError::Version { .. })) => Err(error),
         _ => Ok(()),
     }
 }
@@ -127,18 +127,18 @@ mod tests {
         let other = [0xF5, b'S', b'p', 0xFF, 2, 1, 0, 0, 0, 0, 0x18, 0x29, 0x6A, 0xC1];
         fs::write(&path, other).unwrap();
         assert_eq!(check_version(dir.path()), Err(FrameError::Version { theirs: 2 }));
-        assert!(matches!(read(dir.path()), Err(StartOrderError::Frame(FrameError::Version { theirs: 2 }))));
+        assert!(matches!(read(dir.path()), Err(StartMessageError::Frame(FrameError::Version { theirs: 2 }))));
 
         let (dir, _) = kept();
         let path = dir.path().join(FILE);
         let frame = fs::read(&path).unwrap();
         fs::write(&path, &frame[..1000]).unwrap();
-        assert!(matches!(read(dir.path()), Err(StartOrderError::Damaged)));
+        assert!(matches!(read(dir.path()), Err(StartMessageError::Damaged)));
         fs::write(&path, "no message").unwrap();
         assert!(read(dir.path()).is_err());
         check_version(dir.path()).unwrap();
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(matches!(read(dir.path()), Err(StartOrderError::File { .. })));
+        assert!(matches!(read(dir.path()), Err(StartMessageError::File { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! The one unsafe step of the logs: registering a pipe, or the like, with epoll.
+//! Waiting until a descriptor can be read: registering a pipe, or the like, with epoll.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A pipe that is registered with epoll for as long as this lives.
+/// A descriptor that is registered with epoll for as long as this lives.
 pub(crate) type Registration = AsyncFd<Arc<OwnedFd>>;
 
-/// Registers the read end of a pipe. Must be called on a tokio runtime's thread.
+/// Registers the read end of a pipe, an inotify or a timer. Must be called on a tokio runtime's thread.
 ///
 /// # Errors
 /// The system's, for example EPERM for a regular file, which is always readable.
