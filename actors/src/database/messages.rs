@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::DatabaseError;
 use crate::event::{EventRecord, Happening};
 use crate::health::HealthState;
-use crate::row::{SandboxId, SandboxRow};
 use crate::outbox::NewEvent;
+use crate::row::{SandboxId, SandboxRow};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::transition::Transition;
 
