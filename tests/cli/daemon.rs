@@ -10,17 +10,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{self, Home, explain, finish, until};
+use crate::support::{self, Home, explain, finish, send, until};
 
 fn make_state(home: &Home) {
     fs::DirBuilder::new().mode(0o700).create(home.state()).unwrap();
-}
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
 fn gone(pid: u32) -> bool {

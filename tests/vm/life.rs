@@ -1,18 +1,11 @@
 //! The life of real microVMs: stop, kill, time limit, names, removal, and our own death.
 
 use std::fs;
-use std::io::Read as _;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{Home, explain, finish, until};
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
+use crate::support::{Home, expect, explain, finish, send, send_if_there, spawn, until};
 
 /// What may be left of an ended sandbox: its log, index and VMM log, and its row.
 fn assert_clean(home: &Home, name: &str) {
@@ -113,11 +106,9 @@ fn ctrl_c_stops_gracefully_and_twice_kills() {
     let graceful = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 1; done";
     let deaf = "trap '' TERM; echo ready; while :; do sleep 1; done";
     for (script, signals, code) in [(graceful, 1, 3), (deaf, 2, 137)] {
-        let mut command = home.sandpen(&["run", "-n", "a", &rootfs, "--", "sh", "-c", script]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut seen = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
-        assert_eq!(&seen, b"ready\n");
+        let command = home.sandpen(&["run", "-n", "a", &rootfs, "--", "sh", "-c", script]);
+        let mut child = spawn(command);
+        expect(&mut child, b"ready\n");
         send(child.id(), Signal::SIGINT);
         if signals == 2 {
             until("the first one was taken", || home.inspect("a")["state"] == "STOPPING");
@@ -165,7 +156,7 @@ fn a_killed_waiter_costs_neither_output_nor_exit_code() {
     send(killed, Signal::SIGKILL);
     until("another one is there", || home.waiter("a").is_some_and(|waiter| waiter != killed));
     // And together with the daemon.
-    send(home.daemon_pid(), Signal::SIGKILL);
+    home.kill_daemon();
     send(home.waiter("a").unwrap(), Signal::SIGKILL);
     assert_eq!(home.inspect("a")["microvm_pid"], pid);
     assert_eq!(home.ok(&["wait", "a"]).trim(), "42");
@@ -185,7 +176,7 @@ fn a_dead_virtiofsd_is_failed_and_ends_the_vmm() {
     let virtiofsd: Vec<_> = processes.iter().filter(|(_, line)| line.contains("__virtiofsd")).collect();
     assert!(!virtiofsd.is_empty(), "{processes:?}");
     for (pid, _) in virtiofsd {
-        let _ = kill(Pid::from_raw(i32::try_from(*pid).unwrap()), Signal::SIGKILL);
+        send_if_there(*pid, Signal::SIGKILL);
     }
     home.run(&["wait", "a"]);
     let row = home.inspect("a");

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::process::Stdio;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{self, Home, finish};
+use crate::support::{self, Home, finish, spawn};
 
 const MIB: usize = 1 << 20;
 
@@ -28,7 +27,7 @@ fn fifty_mib(stall: Duration) {
 
     let mut command = home.sandpen(&["run", "-n", "a", "--memory", "96M", &rootfs, "--"]);
     command.args(["dd", "if=/random", "bs=1M", "status=none"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command);
     let mut stdout = child.stdout.take().unwrap();
     let mut shown = vec![0; MIB];
     stdout.read_exact(&mut shown).unwrap();
@@ -63,7 +62,7 @@ fn a_foreground_reader_gets_what_was_rotated_away_meanwhile() {
     let rootfs = home.rootfs();
     let mut command = home.sandpen(&["run", "-n", "a", "--log-max-size", "64K", "--log-keep", "1", &rootfs, "--"]);
     command.args(["sh", "-c", "seq 1 200000"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command);
     let mut stdout = child.stdout.take().unwrap();
     let mut shown = vec![0; 2];
     stdout.read_exact(&mut shown).unwrap();
