@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Home, expect, explain, finish, output, run_on_host as run, send, spawn, succeeds, until};
+use crate::support::{
+    Home, expect, explain, finish, is_connected, is_there, output, run_on_host as run, send, spawn, succeeds, until,
+};
 
 #[test]
 fn streams_and_exit_codes_are_the_workloads() {
@@ -224,16 +226,17 @@ fn a_daemon_that_stops_its_sandboxes_answers_those_who_wait() {
         spawn(run(&home, &["-n", "a"], "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"));
     expect(&mut child, b"ready\n");
     let waiting = spawn(home.sandpen(&["wait", "a"]));
-    let following = spawn(home.sandpen(&["logs", "-f", "a"]));
-    std::thread::sleep(Duration::from_millis(300));
+    until("it waits", || is_connected(&waiting));
+    let mut following = spawn(home.sandpen(&["logs", "-f", "a"]));
+    expect(&mut following, b"ready\n");
     let daemon = home.daemon_pid();
     home.ok(&["shutdown", "--stop-sandboxes"]);
     let result = finish(child);
     assert_eq!((result.status.code(), result.stdout.as_slice()), (Some(5), &b"bye\n"[..]), "{}", explain(&result));
     assert!(result.stderr.is_empty(), "{}", explain(&result));
     assert_eq!(finish(waiting).stdout, b"5\n");
-    assert_eq!(finish(following).stdout, b"ready\nbye\n");
-    until("it is gone", || !Path::new(&format!("/proc/{daemon}")).exists());
+    assert_eq!(finish(following).stdout, b"bye\n");
+    until("it is gone", || !is_there(daemon));
     assert!(!home.state().join("sandpen.sock").exists(), "somebody started another daemon");
 }
 

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use nix::sys::signal::Signal;
 
 use crate::support::daemon::daemon;
-use crate::support::{Home, explain, finish, run_on_host, send, spawn, succeeds, until};
+use crate::support::{Home, explain, finish, is_connected, run_on_host, send, spawn, succeeds, until};
 
 /// Lines of a flood, of each stream.
 const LINES: usize = 15_000;
@@ -76,12 +76,6 @@ fn begun(command: Command) -> (Child, u8) {
     let mut first = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     (child, first[0])
-}
-
-/// Whether a process has a connection.
-fn is_connected(child: &Child) -> bool {
-    let mut files = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
-    files.any(|file| fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
 }
 
 /// Says where output differs.

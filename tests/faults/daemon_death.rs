@@ -3,7 +3,6 @@
 //! a run.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use super::deaths::{LINES, assert_clean, assert_same, flood, kill_daemon, numbered, row};
 use crate::support::dice::Dice;
 use crate::support::{
-    self, Home, expect, explain, finish, output, run_named as run, send, send_if_there, spawn, until,
+    self, Home, expect, explain, finish, is_connected, output, run_named as run, send, send_if_there, spawn, until,
 };
 
 /// What became of a start over the death of its daemon.
@@ -203,12 +202,7 @@ fn who_waits_does_so_over_the_death_of_the_daemon() {
     output(run(&home, "a", &["-d"], &script));
     let waiting = spawn(home.sandpen(&["wait", "a"]));
     let daemon = home.daemon_pid();
-    let connected = || {
-        let is_socket = |to: PathBuf| to.to_string_lossy().starts_with("socket:");
-        let mut files = fs::read_dir(format!("/proc/{}/fd", waiting.id())).unwrap().flatten();
-        files.any(|file| fs::read_link(file.path()).is_ok_and(is_socket))
-    };
-    until("it is connected", connected);
+    until("it is connected", || is_connected(&waiting));
     kill_daemon(&home);
     until("it has started another one", || home.lock_holder().is_some_and(|holder| holder != daemon));
     fs::write(go, "").unwrap();
@@ -247,10 +241,10 @@ fn a_daemon_that_a_command_started_comes_back_by_itself() {
     let count = || fs::read_to_string(home.state().join("logs/default/a.log")).map_or(0, |log| log.lines().count());
     let mut first = run(&home, "a", &["-d", "--restart", "always"], "echo start; exec sleep 1000");
     output_of_kept(&mut first);
-    let vmm = home.inspect("a")["microvm_pid"].as_u64().unwrap();
+    let vmm = home.microvm_pid("a");
     let killed = holder().unwrap();
     send_if_there(killed, Signal::SIGKILL);
-    send_if_there(u32::try_from(vmm).unwrap(), Signal::SIGKILL);
+    send_if_there(vmm, Signal::SIGKILL);
     // Nobody asks for anything, and the sandbox runs again.
     until("it was restarted", || count() == 2);
     assert_ne!(holder().unwrap(), killed);

@@ -25,7 +25,7 @@ fn metric(home: &Home, name: &str) -> u64 {
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// The letter of a process's state in /proc; `None` when it is gone.
-fn state_of(pid: u64) -> Option<char> {
+fn state_of(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
 }
@@ -112,8 +112,8 @@ fn a_full_disk_keeps_no_microvm_from_being_stopped_and_no_daemon_from_ending() {
     let go = tempfile::tempdir().unwrap();
     let wait = format!("while [ ! -e {}/go ]; do sleep 0.01; done; exit 7", go.path().display());
     succeeds(run(&home, "c", &["-d"], &wait));
-    let pids = ["a", "b", "c"].map(|name| home.inspect(name)["microvm_pid"].as_u64().unwrap());
-    let runs = |pid: u64| !matches!(state_of(pid), None | Some('Z'));
+    let pids = ["a", "b", "c"].map(|name| home.microvm_pid(name));
+    let runs = |pid: u32| !matches!(state_of(pid), None | Some('Z'));
     if !disk.fill() {
         home.run(&["shutdown", "--stop-sandboxes", "--time", "1"]);
         return;
@@ -210,6 +210,8 @@ fn a_process_without_file_descriptors_refuses_new_sandboxes_and_logs_on_afterwar
     };
     assert!(refused.contains("may open 200 files"), "{refused}");
     assert!(started.len() > 3, "{started:?}");
+    // Recorded beside the answer.
+    until("the fault is recorded", || edges(&home, "open_files").0 > 0);
     assert_eq!(edges(&home, "open_files"), (1, 0));
     // Connections take what is really left; then the workloads write their first bytes, for which files
     // have to be opened.
@@ -289,7 +291,7 @@ fn a_file_system_that_becomes_read_only_harms_nothing_that_runs_and_refuses_new_
     for name in ["a", "b"] {
         succeeds(run(&home, name, &["-d"], &script));
     }
-    let pids = ["a", "b"].map(|name| home.inspect(name)["microvm_pid"].as_u64().unwrap());
+    let pids = ["a", "b"].map(|name| home.microvm_pid(name));
     let daemon = home.daemon_pid();
     disk.make_read_only();
     let refused = output(run(&home, "c", &["-d"], "true"));
@@ -308,7 +310,7 @@ fn a_file_system_that_becomes_read_only_harms_nothing_that_runs_and_refuses_new_
     }
     let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.contains("cannot be written") && refused.contains("Read-only"), "{refused}");
-    assert_eq!((&row["state"], row["microvm_pid"].as_u64()), (&"RUNNING".into(), Some(pids[0])));
+    assert_eq!((&row["state"], row["microvm_pid"].as_u64()), (&"RUNNING".into(), Some(pids[0].into())));
     assert_eq!((active, refusals), (1, 1));
     let stopped = String::from_utf8_lossy(&stopped.stderr).into_owned();
     assert!(stopped.contains("cannot be recorded now (read_only)"), "{stopped}");

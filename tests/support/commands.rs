@@ -1,5 +1,6 @@
 //! Commands of the tests: run to their end within a limit, spoken with, and explained where they failed.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -81,4 +82,10 @@ pub fn expect(child: &mut Child, bytes: &[u8]) {
     let mut seen = vec![0; bytes.len()];
     child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
     assert_eq!(seen, bytes, "{:?}", String::from_utf8_lossy(&seen));
+}
+
+/// Whether a child has a connection, to the daemon.
+pub fn is_connected(child: &Child) -> bool {
+    let mut files = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
+    files.any(|file| fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
 }

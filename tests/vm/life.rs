@@ -1,11 +1,12 @@
 //! The life of real microVMs: stop, kill, time limit, names, removal, and our own death.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Home, expect, explain, finish, send, send_if_there, spawn, until};
+use crate::support::{Home, expect, explain, finish, is_there, send, send_if_there, spawn, until};
 
 /// What may be left of an ended sandbox: its log, index and VMM log, and its row.
 fn assert_clean(home: &Home, name: &str) {
@@ -123,21 +124,27 @@ fn ctrl_c_stops_gracefully_and_twice_kills() {
 fn a_killed_daemon_loses_nothing_and_the_next_one_goes_on() {
     let home = Home::new();
     let rootfs = home.rootfs();
-    let counter = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; sleep 2; echo end; exit 42";
-    home.ok(&["run", "-d", "-n", "counts", &rootfs, "--", "sh", "-c", counter]);
-    home.ok(&["run", "-d", "-n", "short", &rootfs, "--", "sh", "-c", "sleep 1; echo gone; exit 7"]);
+    let wait = |sign: &str| format!("until [ -e /{sign} ]; do sleep 0.1; done");
+    let counter =
+        format!("i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; {}; echo end; exit 42", wait("end"));
+    home.ok(&["run", "-d", "-n", "counts", &rootfs, "--", "sh", "-c", &counter]);
+    home.ok(&["run", "-d", "-n", "short", &rootfs, "--", "sh", "-c", &format!("{}; echo gone; exit 7", wait("go"))]);
     home.ok(&["run", "-d", "-n", "stays", &rootfs, "--", "sleep", "1000"]);
     let pid_before = home.inspect("stays")["microvm_pid"].clone();
     let daemon = home.daemon_pid();
     send(daemon, Signal::SIGKILL);
-    until("the daemon is gone", || !std::path::Path::new(&format!("/proc/{daemon}")).exists());
-    // Long enough for `short` to end while nobody watches: its guest waits for an acknowledgement.
-    std::thread::sleep(Duration::from_secs(2));
+    until("the daemon is gone", || !is_there(daemon));
+    fs::write(format!("{rootfs}/go"), "").unwrap();
+    // `short` ends while nobody watches: its guest waits for an acknowledgement.
+    let control = home.state().join("run/default/short/control.out");
+    let control = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(control).unwrap();
+    until("its guest has told the end", || rustix::io::ioctl_fionread(&control).unwrap() > 0);
 
     assert_eq!(home.ok(&["wait", "short"]).trim(), "7");
     assert_eq!(home.ok(&["logs", "short"]), "gone\n");
     let row = home.inspect("stays");
     assert_eq!((&row["state"], &row["microvm_pid"]), (&"RUNNING".into(), &pid_before));
+    fs::write(format!("{rootfs}/end"), "").unwrap();
     assert_eq!(home.ok(&["wait", "counts"]).trim(), "42");
     let expected: String = (1..=3000).map(|i| format!("line {i}\n")).collect::<String>() + "end\n";
     assert_eq!(home.ok(&["logs", "counts"]), expected);
@@ -191,7 +198,7 @@ fn a_dead_vmm_is_failed_and_its_neighbour_lives() {
     let rootfs = home.rootfs();
     home.ok(&["run", "-d", "-n", "dies", &rootfs, "--", "sleep", "1000"]);
     home.ok(&["run", "-d", "-n", "lives", &rootfs, "--", "sleep", "1000"]);
-    let pid = u32::try_from(home.inspect("dies")["microvm_pid"].as_u64().unwrap()).unwrap();
+    let pid = home.microvm_pid("dies");
     send(pid, Signal::SIGKILL);
     home.run(&["wait", "dies"]);
     let row = home.inspect("dies");
