@@ -13,8 +13,8 @@ use super::close::{Closing, StopWithoutAddress};
 use super::discard::DroppedNow;
 use super::follower::Published;
 use super::pump::{self, GO_ON, Moved, Source, Wait};
-use super::segment::time_of;
-use super::store::{Note, Store, now_us};
+use super::segment::{now_us, time_of};
+use super::store::{Note, Store};
 use super::{
     Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
 };
