@@ -17,7 +17,8 @@ use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, 
 use nix::time::{ClockId, clock_gettime};
 
 use crate::database::Happening;
-use crate::faults::{Fault, Faults};
+use crate::fault::Fault;
+use crate::faults::Faults;
 use crate::log_writer::registration::register;
 use crate::process_identity::ProcessIdentity;
 

@@ -18,13 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor_ref::ActorRef;
 use crate::clock::JumpWatch;
 use crate::counters::{Counter, Counters};
-use crate::database::{Database, DatabaseError, Happening, RecordEvent};
+use crate::database::{Database, DatabaseError, RecordEvent};
+use crate::event::Happening;
+use crate::fault::Fault;
 use crate::spec::SandboxKey;
 
 /// So many events wait for being recorded; more are counted and dropped.
@@ -32,111 +33,49 @@ const WAITING_EVENTS: usize = 256;
 /// Pauses between tries to record an event: the first one, doubled up to the last.
 const RECORD_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// A fault of the host that sandpen lives with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// No room, or no quota, on a disk that is written to.
-    DiskFull,
-    /// A file system is read-only, as Linux makes one that is damaged.
-    ReadOnly,
-    /// Another error of a disk or its file system.
-    StorageFailed,
-    /// Another program holds the database's lock.
-    DatabaseLocked,
-    /// This process has too few file descriptors for another sandbox.
-    OpenFiles,
-    /// No process and no thread can be made: a limit is reached, or there is no memory.
-    Processes,
-    /// Somebody set the clock.
-    ClockJumped,
-}
-
-impl Fault {
-    /// All.
-    pub const ALL: [Self; 7] = [
-        Self::DiskFull,
-        Self::ReadOnly,
-        Self::StorageFailed,
-        Self::DatabaseLocked,
-        Self::OpenFiles,
-        Self::Processes,
-        Self::ClockJumped,
-    ];
-
-    /// Its word, in events and labels.
-    pub fn as_str(self) -> &'static str {
-        self.counter().name().label.map_or("", |(_, value)| value)
-    }
-
-    /// What counts how often it began.
-    pub const fn counter(self) -> Counter {
-        match self {
-            Self::DiskFull => Counter::FaultDiskFull,
-            Self::ReadOnly => Counter::FaultReadOnly,
-            Self::StorageFailed => Counter::FaultStorageFailed,
-            Self::DatabaseLocked => Counter::FaultDatabaseLocked,
-            Self::OpenFiles => Counter::FaultOpenFiles,
-            Self::Processes => Counter::FaultProcesses,
-            Self::ClockJumped => Counter::FaultClockJumped,
-        }
-    }
-
-    /// Whether states and logs may be impossible to write while it lasts.
-    pub fn hinders_writing(self) -> bool {
-        matches!(self, Self::DiskFull | Self::ReadOnly | Self::StorageFailed | Self::DatabaseLocked)
-    }
-
-    /// What an error of the system means while a file is written.
-    pub fn of_io(error: &io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOSPC | Errno::EDQUOT) => Self::DiskFull,
-            Some(Errno::EROFS) => Self::ReadOnly,
-            Some(Errno::EMFILE | Errno::ENFILE) => Self::OpenFiles,
-            _ => Self::StorageFailed,
-        }
-    }
-
-    /// The same by the first cause that the system named; an error without one is none of the host's.
-    pub fn of_causes(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut causes = std::iter::successors(Some(error), |error| error.source());
-        causes.find_map(|cause| cause.downcast_ref::<io::Error>()).map(Self::of_io)
-    }
-
-    /// What the host lacks for a microVM to be made or found, where that is the cause; it may pass.
-    pub fn of_lack(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut causes = std::iter::successors(Some(error), |error| error.source());
-        let cause = causes.find_map(|cause| cause.downcast_ref::<io::Error>())?;
-        match cause.raw_os_error().map(Errno::from_raw)? {
-            Errno::EMFILE | Errno::ENFILE => Some(Self::OpenFiles),
-            Errno::EAGAIN | Errno::ENOMEM => Some(Self::Processes),
-            _ => None,
-        }
-    }
-
-    /// What SQLite's refusal means; `None` when it is no fault of the host.
-    pub fn of_database(error: &DatabaseError) -> Option<Self> {
-        let DatabaseError::Sql { source, .. } = error else { return None };
-        let cause = match &**source {
-            sqlx::Error::Database(cause) => cause,
-            // The connection that writes waits for a lock.
-            sqlx::Error::PoolTimedOut => return Some(Self::DatabaseLocked),
-            _ => return None,
-        };
-        // SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN; the low byte of extended ones.
-        match cause.code()?.parse::<i32>().ok()? & 0xff {
-            5 | 6 => Some(Self::DatabaseLocked),
-            8 => Some(Self::ReadOnly),
-            13 => Some(Self::DiskFull),
-            10 | 14 => Some(Self::StorageFailed),
-            _ => None,
-        }
+/// What an error of the system means while a file is written.
+pub fn of_io(error: &io::Error) -> Fault {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => Fault::DiskFull,
+        Some(Errno::EROFS) => Fault::ReadOnly,
+        Some(Errno::EMFILE | Errno::ENFILE) => Fault::OpenFiles,
+        _ => Fault::StorageFailed,
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+/// The same by the first cause that the system named; an error without one is none of the host's.
+pub fn of_causes(error: &(dyn std::error::Error + 'static)) -> Option<Fault> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<io::Error>()).map(of_io)
+}
+
+/// What the host lacks for a microVM to be made or found, where that is the cause; it may pass.
+pub fn of_lack(error: &(dyn std::error::Error + 'static)) -> Option<Fault> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let cause = causes.find_map(|cause| cause.downcast_ref::<io::Error>())?;
+    match cause.raw_os_error().map(Errno::from_raw)? {
+        Errno::EMFILE | Errno::ENFILE => Some(Fault::OpenFiles),
+        Errno::EAGAIN | Errno::ENOMEM => Some(Fault::Processes),
+        _ => None,
+    }
+}
+
+/// What SQLite's refusal means; `None` when it is no fault of the host.
+pub fn of_database(error: &DatabaseError) -> Option<Fault> {
+    let DatabaseError::Sql { source, .. } = error else { return None };
+    let cause = match &**source {
+        sqlx::Error::Database(cause) => cause,
+        // The connection that writes waits for a lock.
+        sqlx::Error::PoolTimedOut => return Some(Fault::DatabaseLocked),
+        _ => return None,
+    };
+    // SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN; the low byte of extended ones.
+    match cause.code()?.parse::<i32>().ok()? & 0xff {
+        5 | 6 => Some(Fault::DatabaseLocked),
+        8 => Some(Fault::ReadOnly),
+        13 => Some(Fault::DiskFull),
+        10 | 14 => Some(Fault::StorageFailed),
+        _ => None,
     }
 }
 
@@ -227,7 +166,7 @@ impl Faults {
         };
         if began {
             tracing::warn!(%fault, message, "a fault of the host began");
-            self.count(fault.counter());
+            self.count(Counter::of_fault(fault));
             self.tell(RecordEvent::now(None, Happening::FaultBegan { fault, message: message.to_owned() }));
         }
     }
@@ -251,7 +190,7 @@ impl Faults {
 
     /// Something that is over as soon as it is seen.
     pub fn happened(&self, fault: Fault, happening: Happening) {
-        self.count(fault.counter());
+        self.count(Counter::of_fault(fault));
         self.tell(RecordEvent::now(None, happening));
     }
 
@@ -388,7 +327,7 @@ mod tests {
     #[test]
     fn the_words_of_events_and_labels_are_the_same() {
         for fault in Fault::ALL {
-            assert_eq!(serde_json::to_value(fault).unwrap(), fault.as_str());
+            assert_eq!(Counter::of_fault(fault).name().label, Some(("fault", fault.as_str())));
         }
     }
 }

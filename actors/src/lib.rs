@@ -40,13 +40,12 @@ pub mod process_identity;
 pub mod reading;
 pub mod room;
 pub mod spare_descriptors;
-pub mod spec;
+pub mod spec_on_host;
 pub mod start_timings;
-pub mod state;
-pub mod state_dir;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing_panic;
-pub mod transition;
 pub mod vmm_log;
 pub mod waiter;
+
+pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};

@@ -7,10 +7,11 @@ use actix::MailboxError;
 use chrono::Utc;
 use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{
-    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
+    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
 };
 use sandpen_actors::driver::{DriverError, VmmProcess};
-use sandpen_actors::faults::{Fault, Faults};
+use sandpen_actors::fault::Fault;
+use sandpen_actors::faults::Faults;
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
@@ -19,6 +20,7 @@ use sandpen_actors::supervisor::{
     AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile,
     ReconcileReport, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
+use sandpen_actors::transition::Transition;
 
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
@@ -130,7 +132,7 @@ fn storage_code(fault: Fault) -> &'static str {
 }
 
 fn database_code(error: &DatabaseError) -> &'static str {
-    Fault::of_database(error).map_or("internal", storage_code)
+    sandpen_actors::faults::of_database(error).map_or("internal", storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.
@@ -203,7 +205,7 @@ impl Handle {
     ///
     /// # Errors
     /// `NotFound`, or the database's.
-    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<RecordTransition>, SandpenError> {
+    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         Ok(self.database.send(ListTransitions(row.id)).await??)
     }

@@ -18,7 +18,8 @@ use super::latest_health::LatestHealth;
 use super::{DatabaseError, queries};
 use crate::actor_ref::{ActorRef, keep_running};
 use crate::counters::Counter;
-use crate::faults::{Fault, Faults, Place};
+use crate::fault::Fault;
+use crate::faults::{Faults, Place};
 use crate::intensity::RestartIntensity;
 
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
@@ -56,12 +57,12 @@ impl Health {
     async fn note(&self, written: Result<(), &Refusal>) {
         let Err(refusal) = written else { return self.faults.well(&Place::Database) };
         let error = DatabaseError::from(refusal);
-        let Some(mut fault) = Fault::of_database(&error) else { return };
+        let Some(mut fault) = crate::faults::of_database(&error) else { return };
         if fault == Fault::StorageFailed {
             let dir = self.dir.clone();
             let probed = tokio::task::spawn_blocking(move || crate::room::try_to_write(&dir)).await;
             if let Ok(Err(error)) = probed {
-                fault = Fault::of_io(&error);
+                fault = crate::faults::of_io(&error);
             }
         }
         self.faults.count(match fault {

@@ -22,7 +22,7 @@ use super::{
 use crate::counters::Counter;
 use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
-use crate::faults::{Fault, Place};
+use crate::faults::Place;
 use crate::start_timings::StartStep;
 
 /// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
@@ -188,7 +188,7 @@ impl LogWriter {
         let error = Arc::new(error);
         let message = error_chain(&*error);
         self.config.faults.count(Counter::LogRetries);
-        if let Some(fault) = Fault::of_causes(&*error) {
+        if let Some(fault) = crate::faults::of_causes(&*error) {
             self.config.faults.met(self.place(), fault, &message);
         }
         if self.backoff.failed(now) {

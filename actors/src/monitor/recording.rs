@@ -24,7 +24,7 @@ use super::deadlines::Due;
 use super::life::{Command, Interrupted, Life};
 use super::{MonitorError, StateChanged};
 use crate::counters::Counter;
-use crate::database::DatabaseError;
+use crate::database::{DatabaseError, RecordTransition};
 use crate::driver::DriverError;
 use crate::log_writer::{Close, LogError};
 use crate::reading::off_this_thread;
@@ -169,7 +169,7 @@ impl Life {
         let mut pauses = RETRY_PAUSES.into_iter();
         let mut pause = RETRY_PAUSES[0];
         loop {
-            let recording = self.config.database.send(record.clone());
+            let recording = self.config.database.send(RecordTransition(record.clone()));
             let Err(error) = self.meanwhile(recording).await? else { break };
             if let DatabaseError::UnknownSandbox { .. } = error {
                 tracing::error!(sandbox = %row.spec.key, %error, "the row was removed while its microVM lived");

@@ -13,7 +13,8 @@ use super::SupervisorError;
 use super::actor::Supervisor;
 use crate::counters::Counter;
 use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
-use crate::faults::{Fault, Place};
+use crate::fault::Fault;
+use crate::faults::Place;
 use crate::log_writer::FILES_OF_LOG;
 use crate::room;
 
@@ -82,7 +83,7 @@ impl Supervisor {
                     _ => Counter::RefusedOther,
                 }
             }
-            SupervisorError::Database(cause) => match Fault::of_database(cause) {
+            SupervisorError::Database(cause) => match crate::faults::of_database(cause) {
                 Some(Fault::DiskFull) => Counter::RefusedDiskFull,
                 Some(Fault::ReadOnly) => Counter::RefusedReadOnly,
                 _ => Counter::RefusedDatabase,
