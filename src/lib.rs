@@ -4,7 +4,6 @@
 pub mod daemon;
 pub mod doctor;
 pub mod driver;
-pub mod kernel;
 pub mod metrics;
 pub mod orchestrator;
 pub mod paths;
@@ -17,6 +16,7 @@ pub use sandpen_actors as actors;
 pub use sandpen_api as api;
 pub use sandpen_client as client;
 pub use sandpen_client::private_dir;
+pub use sandpen_kernels as kernel;
 pub use sandpen_types::log_start::LogStart;
 
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does

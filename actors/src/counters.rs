@@ -6,8 +6,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::fault::Fault;
-
 /// What one number counts. To add one: a variant here and in [`Counter::ALL`], a line in
 /// [`Counter::name`]; its name goes to `docs/operations.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,21 +48,6 @@ pub enum Counter {
     VmmsSuspended,
     EventsDropped,
     LeftUnrecorded,
-}
-
-impl Counter {
-    /// What counts how often a fault began.
-    pub const fn of_fault(fault: Fault) -> Self {
-        match fault {
-            Fault::DiskFull => Self::FaultDiskFull,
-            Fault::ReadOnly => Self::FaultReadOnly,
-            Fault::StorageFailed => Self::FaultStorageFailed,
-            Fault::DatabaseLocked => Self::FaultDatabaseLocked,
-            Fault::OpenFiles => Self::FaultOpenFiles,
-            Fault::Processes => Self::FaultProcesses,
-            Fault::ClockJumped => Self::FaultClockJumped,
-        }
-    }
 }
 
 /// The name of a counter, and the label that tells it from others of that name.

@@ -138,7 +138,7 @@ fn storage_code(fault: Fault) -> ErrorCode {
 }
 
 fn database_code(error: &DatabaseError) -> ErrorCode {
-    sandpen_actors::faults::of_database(error).map_or(ErrorCode::Internal, storage_code)
+    error.fault().map_or(ErrorCode::Internal, storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::DatabaseError;
 use crate::event::{EventRecord, Happening};
 use crate::health::HealthState;
+use crate::outbox::NewEvent;
 use crate::row::{SandboxId, SandboxRow};
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::transition::Transition;
@@ -105,19 +106,12 @@ pub struct CloseDatabase;
 /// Records what happened; it is durable when this is answered.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
-pub struct RecordEvent {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// To which sandbox, if to one.
-    pub sandbox: Option<SandboxKey>,
-    /// What.
-    pub happening: Happening,
-}
+pub struct RecordEvent(pub NewEvent);
 
 impl RecordEvent {
     /// Something that happens now.
     pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
-        Self { at: Utc::now(), sandbox, happening }
+        Self(NewEvent::now(sandbox, happening))
     }
 }
 

@@ -53,7 +53,7 @@ impl EventReader {
     /// found, or started, and goes on after the last event. Safe to cancel.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// [`ClientError::EventsIncomplete`] where the daemon cannot go on, [`ClientError::NoSuccessor`] where none does.
     pub async fn next(&mut self) -> Result<Option<EventEntry>, ClientError> {
         loop {
             let next = match self.lines().await {

@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, CreateSandbox, DiskEntry, ErrorBody, KillRequest, Metric, NAME, OutputQuery, ReconcileReply, Sandbox,
-    ShutdownReply, ShutdownRequest, StdinReply, StopRequest, Transition, Version,
+    API_VERSION, DiskEntry, ErrorBody, KillRequest, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
+    ShutdownRequest, StdinReply, StopRequest, Transition, Version,
 };
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
 use sandpen_types::state_dir::StateDir;
@@ -47,6 +47,7 @@ pub use foreground::{
 };
 pub use output::OutputReader;
 use resume::Resume;
+pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
 pub use start::DaemonCommand;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
 pub use terminal::TerminalInput;
@@ -69,7 +70,9 @@ pub struct ClientOptions {
     pub daemon: Option<DaemonCommand>,
 }
 
-/// A daemon that was found, or started, and checked.
+/// A daemon that was found, or started, and checked. Every method may fail as a connection does
+/// ([`ClientError::NotRunning`], [`ClientError::Http`], [`ClientError::OtherVersion`]), and with a code of the
+/// daemon's ([`ClientError::code`]); each names those that it is worth while to tell apart.
 #[derive(Debug, Clone)]
 pub struct Client {
     dir: Arc<StateDir>,
@@ -80,7 +83,8 @@ impl Client {
     /// Finds the daemon of a state directory or starts it.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// [`ClientError::StateDir`]; without a daemon command [`ClientError::NotRunning`], with one [`ClientError::Start`];
+    /// [`ClientError::Foreign`] where something else listens.
     pub async fn connect(options: &ClientOptions) -> Result<Self, ClientError> {
         let dir = private_dir::prepare_state_dir(&options.state_dir)?;
         match Self::find(&dir).await {
@@ -147,15 +151,14 @@ impl Client {
     /// Starts a sandbox; answers when it is RUNNING or has ended.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`InvalidSpec`](ErrorCode::InvalidSpec), [`AlreadyLive`](ErrorCode::AlreadyLive),
+    /// [`DiskInUse`](ErrorCode::DiskInUse), [`DriverUnavailable`](ErrorCode::DriverUnavailable) or
+    /// [`NoRoom`](ErrorCode::NoRoom). After [`ClientError::Http`] it may have been started.
     pub async fn start_sandbox(&self, sandbox: &CreateSandbox) -> Result<Sandbox, ClientError> {
         self.call(Method::POST, "/v1/sandboxes", Some(sandbox)).await
     }
 
     /// All sandboxes, oldest first; without `all` the active ones only.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
     pub async fn list(&self, all: bool) -> Result<Vec<Sandbox>, ClientError> {
         self.get(&format!("/v1/sandboxes?all={all}")).await
     }
@@ -163,7 +166,7 @@ impl Client {
     /// One sandbox.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Code [`NotFound`](ErrorCode::NotFound).
     pub async fn inspect(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
         self.get(&path(key, "")).await
     }
@@ -171,7 +174,7 @@ impl Client {
     /// Everything that happened to a sandbox, oldest first.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Code [`NotFound`](ErrorCode::NotFound).
     pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, ClientError> {
         self.get(&path(key, "/history")).await
     }
@@ -179,15 +182,13 @@ impl Client {
     /// Everything that happened, in one order. `options` find the next daemon if this one dies or is replaced.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`EventsGone`](ErrorCode::EventsGone) and [`EventsAhead`](ErrorCode::EventsAhead);
+    /// [`ClientError::NoSuccessor`] where no daemon goes on.
     pub async fn events(&self, options: &ClientOptions, request: EventsRequest) -> Result<EventReader, ClientError> {
         EventReader::open(self.clone(), options, request).await
     }
 
     /// Counters and gauges.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
     pub async fn metrics(&self) -> Result<Vec<Metric>, ClientError> {
         self.get("/v1/metrics?format=json").await
     }
@@ -195,8 +196,8 @@ impl Client {
     /// Answers when the sandbox has ended. `options` find the next daemon if this one dies or is replaced.
     ///
     /// # Errors
-    /// See [`ClientError`]; [`ClientError::RemovedMeanwhile`] where it was removed before the next daemon could
-    /// be asked.
+    /// Code [`NotFound`](ErrorCode::NotFound); [`ClientError::RemovedMeanwhile`] where it was removed before the next
+    /// daemon could be asked, [`ClientError::NoSuccessor`] where there is none.
     pub async fn wait(&self, options: &ClientOptions, key: &SandboxKey) -> Result<Sandbox, ClientError> {
         let (mut client, mut resume) = (self.clone(), Resume::new(options, Some(key)));
         loop {
@@ -216,7 +217,8 @@ impl Client {
     /// Ends a sandbox gracefully; answers when it has ended.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive) and
+    /// [`Unrecorded`](ErrorCode::Unrecorded).
     pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<Sandbox, ClientError> {
         let body = StopRequest { grace_ms: milliseconds(grace) };
         self.call(Method::POST, &path(key, "/stop"), Some(&body)).await
@@ -225,7 +227,7 @@ impl Client {
     /// Sends a signal; with SIGKILL answers when the sandbox has ended.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// As [`Client::stop`]; for other signals [`GuestUnreachable`](ErrorCode::GuestUnreachable) too.
     pub async fn kill(&self, key: &SandboxKey, signal: i32) -> Result<Sandbox, ClientError> {
         self.call(Method::POST, &path(key, "/kill"), Some(&KillRequest { signal })).await
     }
@@ -233,7 +235,7 @@ impl Client {
     /// Removes an ended sandbox; with `force` a live one is killed first.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`NotFound`](ErrorCode::NotFound), and without `force` [`AlreadyLive`](ErrorCode::AlreadyLive).
     pub async fn remove(&self, key: &SandboxKey, force: bool) -> Result<(), ClientError> {
         let reply = self.send(Method::DELETE, &path(key, &format!("?force={force}")), Body::Empty).await?;
         reply.collect().await.map(drop)
@@ -242,7 +244,7 @@ impl Client {
     /// Reads a sandbox's output. `options` find the next daemon if this one dies or is replaced.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Code [`NotFound`](ErrorCode::NotFound); [`ClientError::NoSuccessor`] where no daemon goes on.
     pub async fn output(
         &self,
         options: &ClientOptions,
@@ -256,7 +258,7 @@ impl Client {
     /// with `follow` until the sandbox has ended. It has no positions, so it does not go on over the daemon's end.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Code [`NotFound`](ErrorCode::NotFound).
     pub async fn vmm_log(
         &self,
         key: &SandboxKey,
@@ -271,7 +273,8 @@ impl Client {
     /// Passes what comes out of `input` to a sandbox's stdin, and with `close` ends that then.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive), [`NoStdin`](ErrorCode::NoStdin) and
+    /// [`GuestUnreachable`](ErrorCode::GuestUnreachable). What was taken before that is not known.
     pub async fn stdin(&self, key: &SandboxKey, input: StdinReceiver, close: bool) -> Result<StdinReply, ClientError> {
         let reply = self.send(Method::POST, &path(key, &format!("/stdin?close={close}")), Body::Stream(input)).await?;
         self.decode(reply).await
@@ -280,16 +283,14 @@ impl Client {
     /// Tells the size of a sandbox's terminal.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive),
+    /// [`NoTerminal`](ErrorCode::NoTerminal) and [`GuestUnreachable`](ErrorCode::GuestUnreachable).
     pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), ClientError> {
         let reply = self.send(Method::POST, &path(key, "/resize"), Body::json(&size)?).await?;
         reply.collect().await.map(drop)
     }
 
     /// The disks with names of their own.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
     pub async fn disks(&self) -> Result<Vec<DiskEntry>, ClientError> {
         self.get("/v1/disks").await
     }
@@ -297,16 +298,13 @@ impl Client {
     /// Removes a named disk that no live sandbox has.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Codes [`NotFound`](ErrorCode::NotFound) and [`DiskInUse`](ErrorCode::DiskInUse).
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
         let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
         reply.collect().await.map(drop)
     }
 
     /// Looks for what belongs to nobody and removes it.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
     pub async fn reconcile(&self) -> Result<ReconcileReply, ClientError> {
         self.call::<(), _>(Method::POST, "/v1/reconcile", None).await
     }
@@ -315,7 +313,7 @@ impl Client {
     /// stopped, else they run on for the next daemon.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// Code [`ShuttingDown`](ErrorCode::ShuttingDown) where somebody else was faster.
     pub async fn shutdown(&self, stop_sandboxes: Option<Duration>) -> Result<ShutdownReply, ClientError> {
         let body = ShutdownRequest {
             stop_sandboxes: stop_sandboxes.is_some(),
