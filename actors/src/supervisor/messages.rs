@@ -7,6 +7,7 @@ use actix::{Message, Recipient};
 
 use super::{Reader, SupervisorError};
 use crate::database::SandboxRow;
+use crate::driver::DriverLeftover;
 use crate::monitor::{Channels, StateChanged};
 use crate::spec::{DiskName, SandboxKey, SandboxSpec};
 
@@ -156,6 +157,12 @@ pub struct Leftover {
     pub sandbox: Option<SandboxKey>,
     /// Why it is still there.
     pub error: Option<String>,
+}
+
+impl From<DriverLeftover> for Leftover {
+    fn from(DriverLeftover::Cgroup(path): DriverLeftover) -> Self {
+        Self { kind: LeftoverKind::Cgroup, what: path.display().to_string(), sandbox: None, error: None }
+    }
 }
 
 /// What can be left over.
