@@ -4,6 +4,8 @@
 mod error;
 mod events;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 mod reconcile;
 mod requests;
 mod timings;

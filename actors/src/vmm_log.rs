@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::log_writer::registration::{Registration, register};
+use crate::readable::{Registration, register};
 use crate::reading::off_this_thread;
 
 /// Most bytes of one chunk.

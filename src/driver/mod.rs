@@ -4,7 +4,6 @@ pub mod acceleration;
 pub mod confine;
 pub mod control;
 pub mod disk;
-mod draft;
 mod guest;
 #[cfg(feature = "krun")]
 pub mod krun;

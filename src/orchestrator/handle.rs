@@ -129,7 +129,7 @@ fn storage_code(fault: Fault) -> &'static str {
 }
 
 fn database_code(error: &DatabaseError) -> &'static str {
-    Fault::of_database(error).map_or("internal", storage_code)
+    error.fault().map_or("internal", storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.
@@ -424,5 +424,91 @@ impl StdinWriter {
 impl std::fmt::Debug for StdinWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StdinWriter").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use sandpen_actors::monitor::MonitorError;
+    use sandpen_actors::room::NoRoom;
+    use sandpen_actors::spec::{SandboxName, SpecError};
+
+    use super::*;
+
+    fn unavailable() -> DriverError {
+        DriverError::Unavailable { name: "x".into(), reason: "y".into() }
+    }
+
+    fn full_disk() -> io::Error {
+        io::Error::from_raw_os_error(nix::libc::ENOSPC)
+    }
+
+    /// Every refusal of the supervisor with its code.
+    fn of_supervisor() -> Vec<(SupervisorError, &'static str)> {
+        let key = || SandboxKey::new(SandboxName::new("a").unwrap());
+        let (disk, dir) = (DiskName::new("d").unwrap(), std::path::PathBuf::from("/x"));
+        let write = |errno| NoRoom::Write { dir: dir.clone(), source: io::Error::from_raw_os_error(errno) };
+        let status = "RUNNING";
+        vec![
+            (SpecError::NoCommand.into(), "invalid_spec"),
+            (DriverError::Unusable { what: "it", source: "y".into() }.into(), "invalid_spec"),
+            (SupervisorError::AlreadyLive { key: key(), status }, "already_live"),
+            (SupervisorError::NotFound { key: key() }, "not_found"),
+            (SupervisorError::DiskNotFound { name: disk.clone() }, "not_found"),
+            (SupervisorError::NotLive { key: key(), status }, "not_live"),
+            (SupervisorError::GivenUp { key: key() }, "given_up"),
+            (SupervisorError::OpenFiles { live: 1, limit: 2, needed: 3 }, "no_room"),
+            (NoRoom::Space { dir: dir.clone(), free_mib: 1, reserve_mib: 2 }.into(), "no_room"),
+            (NoRoom::Files { dir: dir.clone() }.into(), "no_room"),
+            (write(nix::libc::ENOSPC).into(), "no_room"),
+            (write(nix::libc::EROFS).into(), "read_only"),
+            (write(nix::libc::EMFILE).into(), "no_room"),
+            (write(nix::libc::EIO).into(), "internal"),
+            (DatabaseError::Ended.into(), "internal"),
+            (SupervisorError::Unrecorded { key: key(), faults: "x".into() }, "unrecorded"),
+            (SupervisorError::ShuttingDown, "shutting_down"),
+            (unavailable().into(), "driver_unavailable"),
+            (DriverError::no_kernel("x").into(), "unsupported"),
+            (DriverError::NoTerminals.into(), "unsupported"),
+            (DriverError::Cancelled.into(), "guest_unreachable"),
+            (DriverError::Launch { step: "x".into(), source: "y".into() }.into(), "guest_unreachable"),
+            (DriverError::Gone.into(), "guest_unreachable"),
+            (DriverError::Unreachable("x".into()).into(), "guest_unreachable"),
+            (DriverError::Signal { signal: 9, source: full_disk() }.into(), "guest_unreachable"),
+            (MonitorError::Ended.into(), "guest_unreachable"),
+            (MonitorError::Driver("x".into()).into(), "guest_unreachable"),
+            (SupervisorError::DiskInUse { name: disk, user: key() }, "disk_in_use"),
+            (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, "internal"),
+            (SupervisorError::Disk { action: "x", source: full_disk() }, "internal"),
+            (SupervisorError::Gone, "gone"),
+        ]
+    }
+
+    /// Programs act on these words: they are part of version 1.
+    #[test]
+    fn each_failure_has_its_code() {
+        let key = SandboxKey::new(SandboxName::new("a").unwrap());
+        let others = [
+            (SandpenError::NoStdin(key.clone()), "no_stdin"),
+            (SandpenError::NoTerminal(key.clone()), "no_terminal"),
+            (DriverError::NoTerminals.into(), "unsupported"),
+            (unavailable().into(), "guest_unreachable"),
+            (DatabaseError::EventsGone { from: 1, first: 2 }.into(), "events_gone"),
+            (DatabaseError::EventsAhead { from: 3, next: 2 }.into(), "events_ahead"),
+            (DatabaseError::StillLive.into(), "internal"),
+            (LogError::NotRegular("/x".into()).into(), "internal"),
+            (SandpenError::VmmLog(full_disk()), "internal"),
+            (SandpenError::Unrecorded { sandboxes: vec![key] }, "unrecorded"),
+            (MailboxError::Closed.into(), "gone"),
+        ];
+        let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));
+        for (error, code) in of_supervisor.chain(others) {
+            assert_eq!(error.code(), code, "{error:?}");
+        }
+        let faults = Fault::ALL.map(storage_code);
+        let codes = ["no_room", "read_only", "internal", "database_busy", "no_room", "no_room", "internal"];
+        assert_eq!(faults, codes, "{:?}", Fault::ALL);
     }
 }

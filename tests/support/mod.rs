@@ -5,8 +5,10 @@
 
 pub mod confinement;
 pub mod features;
+pub mod full_disk;
 pub mod guests;
 pub mod kernels;
+pub mod loop_disk;
 pub mod nested;
 pub mod pty;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{DatabaseError, EventRecord, Happening};
+use crate::outbox::NewEvent;
 use crate::spec::{SandboxKey, SandboxSpec};
 use crate::state::{SandboxState, StoppedBy};
 
@@ -204,19 +205,12 @@ pub struct CloseDatabase;
 /// Records what happened; it is durable when this is answered.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
-pub struct RecordEvent {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// To which sandbox, if to one.
-    pub sandbox: Option<SandboxKey>,
-    /// What.
-    pub happening: Happening,
-}
+pub struct RecordEvent(pub NewEvent);
 
 impl RecordEvent {
     /// Something that happens now.
     pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
-        Self { at: Utc::now(), sandbox, happening }
+        Self(NewEvent::now(sandbox, happening))
     }
 }
 

@@ -68,13 +68,13 @@ impl Supervisor {
             SupervisorError::AlreadyLive { .. } | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;
-                faults.met(Place::Process, Fault::OpenFiles, &refusal.to_string());
+                faults.raise(Place::Process, Fault::OpenFiles, &refusal.to_string());
                 self.look_again(ctx);
                 Counter::RefusedOpenFiles
             }
             SupervisorError::Storage(cause) => {
                 let fault = cause.fault();
-                faults.met(Place::StateDir, fault, &error_chain(cause));
+                faults.raise(Place::StateDir, fault, &error_chain(cause));
                 self.look_again(ctx);
                 match fault {
                     Fault::DiskFull => Counter::RefusedDiskFull,
@@ -82,7 +82,7 @@ impl Supervisor {
                     _ => Counter::RefusedOther,
                 }
             }
-            SupervisorError::Database(cause) => match Fault::of_database(cause) {
+            SupervisorError::Database(cause) => match cause.fault() {
                 Some(Fault::DiskFull) => Counter::RefusedDiskFull,
                 Some(Fault::ReadOnly) => Counter::RefusedReadOnly,
                 _ => Counter::RefusedDatabase,
@@ -107,15 +107,15 @@ impl Supervisor {
                 let files = this.check_open_files(this.files_lacked);
                 if files.is_ok() {
                     this.files_lacked = FILES_OF_ONE;
-                    this.config.faults.well(&Place::Process);
+                    this.config.faults.clear(&Place::Process);
                 }
                 if room.is_ok() {
-                    this.config.faults.well(&Place::StateDir);
+                    this.config.faults.clear(&Place::StateDir);
                 }
                 // The least that a start needs; what a single one of them lacked is no fault that lasts.
                 let process = std::thread::Builder::new().spawn(|| ());
                 if files.is_ok() && process.is_ok() {
-                    this.config.faults.well(&Place::Start);
+                    this.config.faults.clear(&Place::Start);
                 }
                 if files.is_err() || room.is_err() || process.is_err() {
                     this.look_again(ctx);

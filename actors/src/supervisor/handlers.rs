@@ -95,7 +95,7 @@ impl Supervisor {
                 if let Some(child) = this.children.get_mut(&key) {
                     child.reserving = None;
                 }
-                this.config.faults.well(&Place::StateDir);
+                this.config.faults.clear(&Place::StateDir);
                 this.config.timings.begin(&key, timings);
                 this.host_child(row, driver, StartMode::Launch, ctx);
                 Ok(started)

@@ -3,7 +3,7 @@
 //!
 //! The same inputs give the same bytes, so a file is made once and named by its content.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -96,7 +96,7 @@ impl Initramfs {
             }
             contents.push((module.name.as_str(), bytes));
         }
-        let written = archive(guest, &contents).and_then(|bytes| write_whole(&self.path, &bytes));
+        let written = archive(guest, &contents).and_then(|bytes| sandpen_cache::write(&self.path, 0o600, &bytes));
         written.map_err(|source| InitramfsError::Write { path: self.path.clone(), source })
     }
 }
@@ -127,7 +127,7 @@ fn content_key<'a>(guest: &[u8], modules: impl Iterator<Item = &'a InstalledModu
         // Neither a name nor a hash holds a newline.
         hash.update(format!("\n{} {}", module.name, module.file.sha256));
     }
-    crate::kernel::hex(&hash.finalize()[..16])
+    sandpen_cache::hex(&hash.finalize()[..16])
 }
 
 fn module_path(name: &str) -> String {
@@ -181,22 +181,12 @@ fn archive_size(guest: u64, modules: &[(&str, u64)]) -> u64 {
     fixed + modules.iter().map(|(name, size)| entry(&module_path(name), *size)).sum::<u64>()
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let mut file = tempfile::Builder::new().prefix(".initramfs-").tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    File::open(directory)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::kernel::tests::Fixture;
+    use crate::kernel::testing::Fixture;
 
     #[test]
     fn the_size_is_known_beforehand_and_the_bytes_are_the_same_each_time() {

@@ -114,7 +114,7 @@ fn accept(
     extra: &[&'static str],
 ) -> Result<(Option<InstalledKernel>, bool), OwnKernelError> {
     if !facts.pvh {
-        return Err(kernel::image::ImageError::NoPvhNote { path: facts.path.clone() }.into());
+        return Err(kernel::kernel_file::KernelFileError::NoPvhNote { path: facts.path.clone() }.into());
     }
     let damaged = |source| OwnKernelError::Modules { path: facts.path.clone(), source: Box::new(source) };
     let modules = kernel::find_version(data_dir, &facts.version).map_err(damaged)?;

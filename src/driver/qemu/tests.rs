@@ -302,7 +302,7 @@ async fn what_is_missing_is_said_with_what_to_do() {
 /// A VMM that ends at once: what it said is in the log, and nothing stays.
 #[tokio::test]
 async fn a_vmm_that_ends_at_once_is_told_as_such() {
-    let fixture = crate::kernel::tests::Fixture::new();
+    let fixture = crate::kernel::testing::Fixture::new();
     fixture.install().unwrap();
     let mut host = Host::new(&fixture.data());
     let qemu = host.directory.path().join("qemu");

@@ -43,7 +43,7 @@ fn a_whole_life_is_told_in_order_and_stays_after_the_removal() {
         };
         assert_eq!((transition, event.as_str(), &state), (4, "VmmExited", &row.state));
         assert!(reason.unwrap().contains("time limit"));
-        assert_eq!(page.events[4].happening(), Some(note().happening));
+        assert_eq!(page.events[4].happening(), Some(note().0.happening));
         assert_eq!(page.events[5].happening(), Some(Happening::Removed { generation: 1 }));
     });
 }

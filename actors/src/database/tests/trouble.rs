@@ -10,7 +10,7 @@ async fn starting(database: &Addr<Database>, name: &str) -> SandboxRow {
 
 fn is_locked<T: std::fmt::Debug>(answer: &Result<Result<T, DatabaseError>, actix::MailboxError>) -> bool {
     let Ok(Err(error)) = answer else { panic!("{answer:?}") };
-    crate::faults::Fault::of_database(error) == Some(crate::faults::Fault::DatabaseLocked)
+    error.fault() == Some(crate::faults::Fault::DatabaseLocked)
 }
 
 /// Everybody waits for the same lock, nobody for the others' turns: 200 updates one after the other would take
