@@ -376,8 +376,7 @@ impl Drivers {
     /// # Errors
     /// [`DriverError::Unavailable`] with the names that there are.
     pub fn select(&self, choice: &DriverChoice, spec: &SandboxSpec) -> Result<Arc<dyn Driver>, DriverError> {
-        let suits =
-            |name: &&&str| self.by_name.get(**name).is_some_and(|driver| driver.capabilities().suit(spec));
+        let suits = |name: &&&str| self.by_name.get(**name).is_some_and(|driver| driver.capabilities().suit(spec));
         let name = match choice {
             DriverChoice::Auto => self.order.iter().find(suits).or(self.order.first()).copied().unwrap_or("auto"),
             DriverChoice::Named(name) => name.as_str(),

@@ -253,7 +253,11 @@ impl GuestSession for ProcessHandle {
         async { Err(DriverError::NoTerminals) }.boxed()
     }
 
-    fn probe(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
+    fn probe(
+        &self,
+        command: Vec<ByteString>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
         run_probe(command, limit).boxed()
     }
 }

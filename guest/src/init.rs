@@ -20,14 +20,14 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
-    self, Bytes, ProbeEnd, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, Start,
+    self, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd, Start,
     StartFailure, StartFailureCode, TerminalSize, WorkloadEnd,
 };
 
 use crate::control::{Control, ControlError};
-use crate::probe::Probe;
 use crate::log::log;
 use crate::ports::{PortError, Ports};
+use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;

@@ -16,9 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::driver::{
-    Capabilities, Driver, DriverError, DriverLeftover, Launch, OPEN_FILES_OF_GUEST, Vmm,
-};
+use sandpen_actors::driver::{Capabilities, Driver, DriverError, DriverLeftover, Launch, OPEN_FILES_OF_GUEST, Vmm};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 

@@ -132,5 +132,8 @@ where
         }
         Ok(Unclaimed(Some((vmm, under_way))))
     };
-    tokio::spawn(making.in_current_span()).await.unwrap_or_else(|error| Err(failed("making the microVM", error)))?.claim()
+    tokio::spawn(making.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(failed("making the microVM", error)))?
+        .claim()
 }

@@ -16,8 +16,8 @@ use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    AwaitStarted, KillSandbox, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile,
-    ReconcileReport, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    AwaitStarted, KillSandbox, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile, ReconcileReport, RemoveDisk,
+    RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 
 use super::events::{Events, EventsOptions};

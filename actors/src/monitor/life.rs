@@ -153,11 +153,7 @@ impl Life {
     }
 
     /// Handles one thing after the other until the VMM process is gone.
-    async fn watch(
-        &mut self,
-        vmm: &Microvm,
-        events: &mut mpsc::Receiver<VmmEvent>,
-    ) -> Result<ExitStatus, Interrupted> {
+    async fn watch(&mut self, vmm: &Microvm, events: &mut mpsc::Receiver<VmmEvent>) -> Result<ExitStatus, Interrupted> {
         loop {
             self.record_asked().await?;
             let health_due = self.health.as_ref().and_then(Health::due);
@@ -230,11 +226,7 @@ impl Life {
     }
 
     /// The workload's last byte is on file: its end is made durable, then the guest may power off.
-    async fn on_drained(
-        &mut self,
-        vmm: &Microvm,
-        totals: Result<StreamTotals, LogError>,
-    ) -> Result<(), Interrupted> {
+    async fn on_drained(&mut self, vmm: &Microvm, totals: Result<StreamTotals, LogError>) -> Result<(), Interrupted> {
         let Some(report) = self.report else { return Ok(()) };
         self.mark(StartStep::OutputComplete);
         match totals {

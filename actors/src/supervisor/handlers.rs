@@ -72,7 +72,8 @@ impl Supervisor {
         };
         let timings = StartTimings::requested();
         let cancel = CancellationToken::new();
-        let mut child = Child { open_files: driver.capabilities().open_files(&spec), ..Child::with_disk(spec.disk.name.clone()) };
+        let mut child =
+            Child { open_files: driver.capabilities().open_files(&spec), ..Child::with_disk(spec.disk.name.clone()) };
         child.reserving = Some(cancel.clone());
         let started = child.started();
         self.children.insert(key.clone(), child);

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2};
 use sandpen_guest::protocol::{
-    PROBE_OUTPUT_MAX, FrameReader, Garbage, Network, Rlimit, RootfsSource, StdinMessage, encode,
+    FrameReader, Garbage, Network, PROBE_OUTPUT_MAX, Rlimit, RootfsSource, StdinMessage, encode,
 };
 
 use super::*;

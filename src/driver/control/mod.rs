@@ -87,10 +87,7 @@ pub fn open(
     let link = ControlLink(Arc::new(Handle {
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
-        probes: Mutex::new(Probes::new(
-            RandomState::new().build_hasher().finish(),
-            matches!(mode, LinkMode::Adopt(_)),
-        )),
+        probes: Mutex::new(Probes::new(RandomState::new().build_hasher().finish(), matches!(mode, LinkMode::Adopt(_)))),
         over: CancellationToken::new(),
     }));
     // An earlier daemon may have read the first part of a frame: at most one is cut.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use sandpen_actors::driver::{ProbeOutcome, ProbeStatus, VmmEvent};
 use sandpen_actors::state::{ExitStatus, FailureReason};
 use sandpen_guest::protocol::{
-    PROBE_OUTPUT_MAX, ProbeEnd, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, StartFailure,
+    ExitReport, GuestMessage, GuestState, HostMessage, PROBE_OUTPUT_MAX, PROTOCOL_VERSION, ProbeEnd, StartFailure,
     WorkloadEnd, cut_message,
 };
 
