@@ -33,6 +33,7 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod actor_ref;
+pub mod blocking;
 pub mod clock;
 pub mod counters;
 pub mod database;
@@ -51,16 +52,14 @@ pub mod pidfd;
 pub mod process_driver;
 pub mod process_identity;
 pub(crate) mod readable;
-pub mod reading;
 pub mod room;
 pub mod spare_descriptors;
-pub mod spec;
+pub mod spec_on_host;
 pub mod start_timings;
-pub mod state;
-pub mod state_dir;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing_panic;
-pub mod transition;
 pub mod vmm_log;
 pub mod waiter;
+
+pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};

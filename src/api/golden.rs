@@ -237,7 +237,7 @@ fn what_processes_gave_up() {
 
 #[test]
 fn transitions() {
-    let records = states().into_iter().zip(1..).map(|(state, seq)| RecordTransition {
+    let records = states().into_iter().zip(1..).map(|(state, seq)| sandpen_actors::transition::Transition {
         sandbox: 3,
         seq,
         generation: 2,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::driver::{Capabilities, Driver, DriverError, DriverLeftover, Launch, OPEN_FILES_OF_GUEST, Vmm};
+use sandpen_actors::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
@@ -130,7 +130,7 @@ impl Driver for QemuDriver {
         .boxed()
     }
 
-    fn remove_leftovers(&self, state_id: &str) -> BoxFuture<'static, Vec<DriverLeftover>> {
+    fn remove_leftovers(&self, state_id: &str) -> BoxFuture<'static, Vec<Leftover>> {
         cgroup::remove_leftovers(state_id.to_owned()).boxed()
     }
 }

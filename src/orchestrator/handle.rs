@@ -7,10 +7,11 @@ use actix::MailboxError;
 use chrono::Utc;
 use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{
-    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
+    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
 };
 use sandpen_actors::driver::{DriverError, GuestSession};
-use sandpen_actors::faults::{Fault, Faults};
+use sandpen_actors::fault::Fault;
+use sandpen_actors::faults::Faults;
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
@@ -19,6 +20,7 @@ use sandpen_actors::supervisor::{
     AwaitStarted, KillSandbox, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile, ReconcileReport, RemoveDisk,
     RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
+use sandpen_actors::transition::Transition;
 
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
@@ -202,7 +204,7 @@ impl Handle {
     ///
     /// # Errors
     /// `NotFound`, or the database's.
-    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<RecordTransition>, SandpenError> {
+    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         Ok(self.database.send(ListTransitions(row.id)).await??)
     }

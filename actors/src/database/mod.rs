@@ -34,6 +34,10 @@ pub use recorder::record_all;
 
 use crate::faults::Fault;
 
+pub use crate::event::{EventRecord, Happening};
+pub use crate::health::{HealthState, HealthStatus};
+pub use crate::row::{SandboxId, SandboxRow};
+
 /// A failure of the database. Nothing of the request was written, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {

@@ -11,7 +11,6 @@
 //! works again; only the first and the last time make an event, however often something is tried in between.
 
 mod classify;
-mod fault;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use classify::{fault_of_causes, fault_of_io, fault_of_lack};
-pub use fault::Fault;
+pub use sandpen_types::fault::Fault;
 
 use crate::clock::JumpWatch;
 use crate::counters::{Counter, Counters};

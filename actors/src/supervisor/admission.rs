@@ -13,7 +13,8 @@ use super::SupervisorError;
 use super::actor::Supervisor;
 use crate::counters::Counter;
 use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
-use crate::faults::{Fault, Place};
+use crate::fault::Fault;
+use crate::faults::Place;
 use crate::log_writer::FILES_OF_LOG;
 use crate::room;
 

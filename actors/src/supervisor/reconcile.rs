@@ -262,7 +262,7 @@ impl Supervisor {
                 let mut leftovers = drafts;
                 leftovers.extend(clear(dir, state_id, found, taken, resolved).await);
                 // Now everything that no live sandbox owns has ended.
-                leftovers.extend(of_drivers.await.into_iter().map(Leftover::from));
+                leftovers.extend(of_drivers.await);
                 for (key, removal) in removals {
                     let error = removal.await.err().map(|error| error_chain(&error));
                     leftovers.push(Leftover {

@@ -16,7 +16,8 @@ use super::succession::lives;
 use crate::actor_ref::ActorRef;
 use crate::counters::Counter;
 use crate::database::{
-    BeginStart, Database, DatabaseError, Flush, GetSandbox, Happening, RecordEvent, SandboxRow, UpsertSandbox,
+    BeginStart, Database, DatabaseError, Flush, GetSandbox, Happening, RecordEvent, RecordTransition, SandboxRow,
+    UpsertSandbox,
 };
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::faults::Faults;
@@ -42,7 +43,7 @@ pub(super) async fn record(
 ) -> Result<SandboxRow, SupervisorError> {
     match advance(row, &event, Utc::now(), None) {
         Ok(Some((row, record))) => {
-            database.send(record).await??;
+            database.send(RecordTransition(record)).await??;
             Ok(row)
         }
         Ok(None) => Ok(row.clone()),
@@ -108,9 +109,9 @@ impl Reservation {
         let key = spec.key.clone();
         let checked = async {
             let checked = tokio::task::spawn_blocking(move || {
-                spec.check()?;
+                crate::spec_on_host::check(&spec)?;
                 // Recorded with the rest: a restart listens at the same ones.
-                spec.choose_free_ports()?;
+                crate::spec_on_host::choose_free_ports(&mut spec.ports)?;
                 Ok::<_, SpecError>(spec)
             });
             let spec = checked.await.map_err(|_| SupervisorError::Gone)??;

@@ -55,9 +55,9 @@ fn a_transition_that_is_not_recorded_or_recorded_twice_leaves_no_gap() {
         let database = fixture.open().await;
         let row = add(&database, "a").await;
         let (starting, first) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
-        database.send(first.clone()).await.unwrap().unwrap();
-        database.send(first.clone()).await.unwrap().unwrap();
-        let unknown = RecordTransition { sandbox: 999, ..first };
+        database.send(RecordTransition(first.clone())).await.unwrap().unwrap();
+        database.send(RecordTransition(first.clone())).await.unwrap().unwrap();
+        let unknown = RecordTransition(Transition { sandbox: 999, ..first });
         database.send(unknown).await.unwrap().unwrap_err();
         step(&database, &starting, Event::WorkloadStarted).await;
         drop(database);

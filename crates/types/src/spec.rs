@@ -1,7 +1,7 @@
 //! What a sandbox is: its name, its rootfs, its workload and its limits.
 //!
 //! Everything here is plain data, checked when it is made: a [`SandboxName`] that exists is a
-//! safe file name, a [`SandboxSpec`] that passed [`SandboxSpec::check`] can be started.
+//! safe file name, the values of a [`SandboxSpec`] that passed [`SandboxSpec::check_values`] make sense together.
 
 mod bytes;
 mod disk;
@@ -231,43 +231,15 @@ impl SandboxSpec {
         }
     }
 
-    /// Checks every part against this host. Reads file metadata: not for an arbiter thread.
-    ///
-    /// # Errors
-    /// The first [`SpecError`] found.
-    pub fn check(&self) -> Result<(), SpecError> {
-        self.check_values()?;
-        for path in self.rootfs.paths() {
-            if !path.is_absolute() {
-                return Err(SpecError::RootfsRelative(path.to_owned()));
-            }
-            let unusable = |reason: String| SpecError::RootfsUnusable { path: path.to_owned(), reason };
-            match std::fs::metadata(path) {
-                Ok(meta) if meta.is_dir() => {}
-                Ok(_) => return Err(unusable("not a directory".into())),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(unusable("no such directory".into()));
-                }
-                Err(e) => return Err(unusable(e.to_string())),
-            }
-        }
-        volume::check_host(&self.volumes)?;
-        self.kernel.as_deref().map_or(Ok(()), kernel::check_host)
-    }
-
-    /// Replaces port 0 of the host, of published ports, by a free one. Blocking, for microseconds.
-    ///
-    /// # Errors
-    /// [`SpecError::NoFreePort`].
-    pub fn choose_free_ports(&mut self) -> Result<(), SpecError> {
-        network::choose_free(&mut self.ports)
-    }
-
-    /// Checks everything that needs no look at the host's files.
+    /// Checks every value. What it names of the host (directories, files, ports) is looked at where it is
+    /// started.
     ///
     /// # Errors
     /// The first [`SpecError`] found.
     pub fn check_values(&self) -> Result<(), SpecError> {
+        if let Some(relative) = self.rootfs.paths().iter().find(|path| !path.is_absolute()) {
+            return Err(SpecError::RootfsRelative(relative.to_path_buf()));
+        }
         let Resources { cpus, memory_mib } = self.resources;
         if !(1..=64).contains(&cpus) {
             return Err(SpecError::Cpus(cpus));

@@ -1,4 +1,6 @@
-//! The words for what can be wrong with a host.
+//! What can be wrong with the host, in words.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +55,8 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_word_is_what_is_stored() {
+    fn the_words_are_the_same_in_json() {
         for fault in Fault::ALL {
             assert_eq!(serde_json::to_value(fault).unwrap(), fault.as_str());
         }

@@ -114,22 +114,6 @@ pub fn by_depth(volumes: &[Volume]) -> Vec<&Volume> {
     volumes
 }
 
-/// Looks at the host: every volume must be a directory.
-pub(super) fn check_host(volumes: &[Volume]) -> Result<(), SpecError> {
-    for Volume { host, .. } in volumes {
-        let refused = |reason: String| Err(SpecError::volume(host.as_os_str().as_bytes(), &reason));
-        match std::fs::metadata(host) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return refused("it is not a directory; share the directory that it is in".into()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return refused("there is no such directory; make it first".into());
-            }
-            Err(e) => return refused(e.to_string()),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -203,16 +187,6 @@ mod tests {
         assert!(check(&[volume("h", "/a", false)]).is_err());
         let many: Vec<_> = (0..=VOLUMES_MAX).map(|n| volume("/h", &format!("/{n}"), false)).collect();
         assert_eq!(check(&many), Err(SpecError::Volumes(65)));
-    }
-
-    #[test]
-    fn the_host_has_to_have_the_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("file"), "").unwrap();
-        let at = |name: &str| Volume { host: dir.path().join(name), guest: "/a".into(), read_only: false };
-        assert_eq!(check_host(&[at(".")]), Ok(()));
-        assert!(check_host(&[at("file")]).unwrap_err().to_string().contains("directory that it is in"));
-        assert!(check_host(&[at("missing")]).unwrap_err().to_string().contains("make it first"));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::database::{HealthState, HealthStatus};
+use crate::health::{HealthState, HealthStatus};
 use crate::spec::{Rootfs, SandboxName, SandboxSpec};
 use crate::state::{ExitStatus, FailureReason};
 
@@ -44,7 +44,7 @@ fn row(state: SandboxState) -> SandboxRow {
 fn step(row: &SandboxRow, event: &Event, seconds: u64, ran: Option<Duration>) -> SandboxRow {
     let (after, record) = advance(row, event, at(seconds), ran).unwrap().expect("a step");
     assert_eq!((after.seq, after.updated_at), (row.seq + 1, at(seconds)));
-    let expected = RecordTransition {
+    let expected = Transition {
         sandbox: 5,
         seq: after.seq,
         generation: after.generation,

@@ -6,9 +6,41 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
-use crate::database::{RecordTransition, SandboxRow};
+use crate::row::{SandboxId, SandboxRow};
 use crate::state::{Event, NoSuchEdge, SandboxState, StopCause, StoppedBy, next};
+
+/// One edge of the state machine, as it is recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Which sandbox.
+    pub sandbox: SandboxId,
+    /// Its number: the row's `seq` + 1.
+    pub seq: u64,
+    /// Which start.
+    pub generation: u64,
+    /// The event's name.
+    pub event: String,
+    /// The state after it.
+    pub state: SandboxState,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// The VMM process, while there is one.
+    pub microvm_pid: Option<u32>,
+    /// The process whose supervisor looks after it.
+    pub supervisor_pid: u32,
+    /// The driver's name.
+    pub driver: Option<String>,
+    /// Starts by the restart policy since the last start by request.
+    pub restarts: u32,
+    /// Those of them since the last healthy run.
+    pub restarts_in_a_row: u32,
+    /// Who asked for the end of this start, if somebody did.
+    pub stopped_by: Option<StoppedBy>,
+    /// The host's boot at this transition.
+    pub boot_id: Option<String>,
+}
 
 /// The row after `event`, and the record that makes it durable; `None` when the event changes
 /// nothing. `ran` is for how long the workload has run, where somebody has measured it; else the row's
@@ -21,7 +53,7 @@ pub fn advance(
     event: &Event,
     at: DateTime<Utc>,
     ran: Option<Duration>,
-) -> Result<Option<(SandboxRow, RecordTransition)>, NoSuchEdge> {
+) -> Result<Option<(SandboxRow, Transition)>, NoSuchEdge> {
     let state = next(&row.state, event)?;
     let stopped_by = stopped_by(row.stopped_by, event);
     if state == row.state && stopped_by == row.stopped_by {
@@ -55,7 +87,7 @@ pub fn advance(
         _ => {}
     }
     after.state = state;
-    let record = RecordTransition {
+    let record = Transition {
         sandbox: after.id,
         seq: after.seq,
         generation: after.generation,

@@ -1,8 +1,7 @@
 //! How a sandbox is connected, and which of its ports the host has.
 
 use std::fmt;
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -91,28 +90,6 @@ impl FromStr for PublishedPort {
         let port = Self { address, host: number(host)?, guest: number(guest)? };
         if port.guest == 0 { Err(refused()) } else { Ok(port) }
     }
-}
-
-/// Chooses a free port of the host for every published port that names none (0). Somebody else may
-/// take it before the sandbox listens there, which then is refused as any other. Blocking, for
-/// microseconds.
-pub(super) fn choose_free(ports: &mut [PublishedPort]) -> Result<(), SpecError> {
-    let failed = |error: io::Error| SpecError::NoFreePort(error.to_string());
-    let given: Vec<u16> = ports.iter().map(|port| port.host).filter(|host| *host != 0).collect();
-    // All held until the last is chosen, so that none is chosen twice.
-    let mut held = Vec::new();
-    for port in ports.iter_mut().filter(|port| port.host == 0) {
-        while port.host == 0 {
-            let address = port.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            let listener = TcpListener::bind((address, 0)).map_err(failed)?;
-            let free = listener.local_addr().map_err(failed)?.port();
-            if !given.contains(&free) {
-                port.host = free;
-            }
-            held.push(listener);
-        }
-    }
-    Ok(())
 }
 
 /// Checks what a network and its published ports say together.
@@ -215,17 +192,6 @@ mod tests {
         }
         let many: Vec<_> = (0..=64).map(|_| "0:1").collect();
         assert_eq!(check(Network::On, &many), Err(SpecError::TooManyPorts(65)));
-    }
-
-    #[test]
-    fn free_ports_are_chosen_and_given_ones_stay() {
-        let mut ports: Vec<PublishedPort> = ["0:80", "7:7", "127.0.0.1:0:81"].map(|text| text.parse().unwrap()).into();
-        choose_free(&mut ports).unwrap();
-        assert!(ports[0].host != 0 && ports[2].host != 0 && ports[0].host != ports[2].host, "{ports:?}");
-        assert_eq!((ports[1].host, ports[2].guest), (7, 81));
-        assert!(check(Network::On, &ports).is_ok());
-        let mut nowhere = ["192.0.2.1:0:1".parse().unwrap()];
-        assert!(matches!(choose_free(&mut nowhere), Err(SpecError::NoFreePort(_))));
     }
 
     #[test]

@@ -161,7 +161,8 @@ pub enum SpecError {
 }
 
 impl SpecError {
-    pub(super) fn volume(volume: &[u8], reason: &str) -> Self {
+    /// A refused volume, by the part of it that is wrong.
+    pub fn volume(volume: &[u8], reason: &str) -> Self {
         Self::Volume { volume: String::from_utf8_lossy(volume).into_owned(), reason: reason.to_owned() }
     }
 }
