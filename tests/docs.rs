@@ -366,7 +366,9 @@ fn reasons_for_skips() {
 fn ignored_tests_are_listed_and_none_prints_that_it_is_skipped() {
     let mut ignored = Words::new();
     let mut silent = Vec::new();
-    for file in ["tests", "src", "actors/src", "crates", "guest/src"].into_iter().flat_map(|dir| rust_files(&root().join(dir))) {
+    for file in
+        ["tests", "src", "actors/src", "crates", "guest/src"].into_iter().flat_map(|dir| rust_files(&root().join(dir)))
+    {
         let text = fs::read_to_string(&file).unwrap();
         for rest in text.split("#[ignore").skip(1).filter(|rest| rest.starts_with(" = ")) {
             ignored.insert(rest.split_once("fn ").unwrap().1.split('(').next().unwrap().to_owned());
