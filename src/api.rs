@@ -31,7 +31,7 @@ pub use reconcile::{LeftoverEntry, ReconcileReply};
 pub use requests::{KillRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest};
 pub use timings::{StepTime, Timings};
 
-use crate::driver::confine::ProcessConfinement;
+use sandpen_drivers::confine::ProcessConfinement;
 
 /// The version of everything in here; a client refuses a daemon of another one.
 pub const API_VERSION: u32 = 1;

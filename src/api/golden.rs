@@ -21,7 +21,7 @@ use super::*;
 use sandpen_actors::spec::{ConfigName, SandboxKey, SandboxName};
 
 use crate::daemon::Readiness;
-use crate::driver::confine::ProcessConfinement;
+use sandpen_drivers::confine::ProcessConfinement;
 use crate::metrics::{Metric, MetricKind};
 
 /// Asserts that the values are written as the lines of the file, and that each line is read as its value.

@@ -22,7 +22,7 @@ use crate::api::{
     BODY_MAX_BYTES, DiskEntry, DroppedBytes, KillRequest, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest,
     StopRequest, Timings, Transition,
 };
-use crate::driver::confine;
+use sandpen_drivers::confine;
 use crate::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
 use crate::orchestrator::SandpenError;
 

@@ -26,7 +26,7 @@ use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
-use crate::driver::confine::cgroup;
+use sandpen_drivers::confine::cgroup;
 use crate::metrics::{self, Metric};
 
 /// Why a request to an orchestrator was not fulfilled.

@@ -1,0 +1,71 @@
+//! What holds for a process, as it tells it itself: one JSON file in the runtime directory for each.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use sandpen_actors::waiter::VMM_ROLE;
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Cgroup;
+use super::rlimits::Rlimits;
+use super::{Landlock, Seccomp};
+use crate::qemu::args::SHARES_MAX;
+use crate::virtiofs;
+
+/// Before a process's role in the name of its report.
+const PREFIX: &str = "confinement.";
+/// Most bytes that are read of a report.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The roles of processes that write one.
+fn roles() -> impl Iterator<Item = String> {
+    std::iter::once(VMM_ROLE.to_owned()).chain((0..SHARES_MAX).map(virtiofs::role))
+}
+
+/// What one process has given up. Names are stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessConfinement {
+    /// It cannot gain privileges by executing programs.
+    pub no_new_privs: bool,
+    /// The capabilities that it kept.
+    pub capabilities: Vec<String>,
+    /// Its resource limits.
+    pub rlimits: Rlimits,
+    /// Its Landlock ruleset; `None` where there is none.
+    pub landlock: Option<Landlock>,
+    /// Its list of system calls; `None` where there is none.
+    pub seccomp: Option<Seccomp>,
+    /// Its cgroup; `None` where there is none.
+    pub cgroup: Option<Cgroup>,
+    /// For each step that is left out, why.
+    pub left_out: BTreeMap<String, String>,
+}
+
+/// Writes the report of `role` into the current directory, whole or not at all. Nothing of it has to
+/// outlive this boot, so it is not forced to disk.
+pub(super) fn write(role: &str, report: &ProcessConfinement) -> io::Result<()> {
+    let name = format!("{PREFIX}{role}");
+    let draft = format!("{name}.draft");
+    std::fs::write(&draft, serde_json::to_vec(report)?)?;
+    std::fs::rename(draft, name)
+}
+
+/// The reports in a sandbox's runtime directory, by role; `None` where there is none. Blocking, for
+/// microseconds. What cannot be read is left out: it was written by a process that a guest may have
+/// taken over.
+pub fn read(runtime_dir: &Path) -> Option<BTreeMap<String, ProcessConfinement>> {
+    let reports = roles().filter_map(|role| Some((role.clone(), read_one(runtime_dir, &role)?)));
+    let reports: BTreeMap<_, _> = reports.collect();
+    (!reports.is_empty()).then_some(reports)
+}
+
+fn read_one(runtime_dir: &Path, role: &str) -> Option<ProcessConfinement> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+    let file = options.open(runtime_dir.join(format!("{PREFIX}{role}"))).ok()?;
+    let mut json = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut json).ok()?;
+    serde_json::from_slice(&json).ok()
+}
