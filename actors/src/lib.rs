@@ -17,7 +17,7 @@
 //!   monitor
 //!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
 //!   room
-//!   faults ─▶ outbox, counters, clock ─▶ readable, process_identity
+//!   faults ─▶ outbox, counters, clock ─▶ readable
 //!   waiter ─▶ driver, pidfd, spare_descriptors
 //!   transition, driver, start_timings, state_dir
 //!   state, spec
@@ -33,6 +33,7 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod actor_ref;
+pub mod blocking;
 pub mod clock;
 pub mod counters;
 pub mod database;
@@ -49,9 +50,7 @@ pub mod outbox;
 pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
-pub mod process_identity;
 pub(crate) mod readable;
-pub mod reading;
 pub mod room;
 pub mod spare_descriptors;
 pub mod spec_on_host;
@@ -63,3 +62,4 @@ pub mod vmm_log;
 pub mod waiter;
 
 pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};
+pub use sandpen_waiter::process_identity;

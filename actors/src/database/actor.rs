@@ -17,6 +17,7 @@ use super::batch::{Batch, Pending, Refusal, Reply};
 use super::latest_health::LatestHealth;
 use super::{DatabaseError, queries};
 use crate::actor_ref::{ActorRef, keep_running};
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::faults::{Fault, Faults, Place, fault_of_io};
 use crate::intensity::RestartIntensity;
@@ -59,7 +60,7 @@ impl Health {
         let Some(mut fault) = error.fault() else { return };
         if fault == Fault::StorageFailed {
             let dir = self.dir.clone();
-            let probed = tokio::task::spawn_blocking(move || crate::room::try_to_write(&dir)).await;
+            let probed = blocking(move || crate::room::try_to_write(&dir)).await;
             if let Ok(Err(error)) = probed {
                 fault = fault_of_io(&error);
             }

@@ -16,10 +16,10 @@ use nix::libc::SIGTERM;
 
 use super::StartMode;
 use super::life::{Interrupted, Life};
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::driver::{Driver, DriverError, Launch, Vmm};
 use crate::faults::{Faults, Place, fault_of_lack};
-use crate::reading::off_this_thread;
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
 
 /// Pause before a microVM is looked for again that could not be found for lack of something.
@@ -80,7 +80,7 @@ impl Life {
 
 async fn make_anew(driver: &dyn Driver, launch: Launch, stale_disk: Option<PathBuf>) -> Result<Vmm, DriverError> {
     if let Some(disk) = stale_disk {
-        let removed = off_this_thread(move || match std::fs::remove_file(disk) {
+        let removed = blocking(move || match std::fs::remove_file(disk) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         });

@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use sandpen_waiter::process_identity::ProcessIdentity;
+use sandpen_waiter::records::RecordedEnd;
+use sandpen_waiter::wire::{
+    COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode,
+};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
-use super::records::RecordedEnd;
-use super::wire::{COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode};
 use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
-use crate::process_identity::ProcessIdentity;
 use crate::spare_descriptors;
 use crate::start_timings::{StartStep, StartTimings};
 use crate::state::ExitStatus;
@@ -437,13 +439,7 @@ fn open_ended(dir: &Path) -> Result<Receiver, WaiterError> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WaiterError> + Send + 'static,
 ) -> Result<T, WaiterError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(WaiterError::RuntimeGone),
-        },
-    }
+    crate::blocking::blocking(work).await?
 }
 
 /// The way out when no descriptor can be registered any more.
@@ -452,9 +448,9 @@ async fn block_until_readable(fd: BorrowedFd<'_>) {
     let wait = move || {
         let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         while nix::poll::poll(&mut polled, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
-        Ok(())
     };
-    if blocking(wait).await.is_err() {
+    // It may wait for days: never on this thread, even where there is no other one.
+    if tokio::task::spawn_blocking(wait).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

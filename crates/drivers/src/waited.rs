@@ -152,7 +152,7 @@ pub(super) fn failed(step: &str, source: impl std::error::Error + Send + Sync + 
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
 ) -> Result<T, DriverError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed("preparing the microVM", error)))
+    sandpen_actors::blocking::blocking(work).await.map_err(|lost| failed("preparing the microVM", lost))?
 }
 
 /// Starts a microVM and begins to watch it. `step` names that for people, for example "starting QEMU".

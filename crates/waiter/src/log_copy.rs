@@ -1,28 +1,28 @@
 //! The VMM log: what the processes print, up to a limit.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::sys;
+use crate::sys;
 
 /// `O_NOFOLLOW` differs between the two architectures.
 const O_NOFOLLOW: i32 = if cfg!(target_arch = "aarch64") { 0o10_0000 } else { 0o40_0000 };
 
 /// Copies what the processes print into the VMM log, up to its limit: a hostile guest's console
 /// cannot fill the disk.
-pub(super) struct LogCopy {
+pub(crate) struct LogCopy {
     /// Held for reading and writing: it neither ends nor gives SIGPIPE to anybody.
-    pub(super) pipe: File,
+    pub(crate) pipe: File,
     file: File,
     left: u64,
 }
 
 impl LogCopy {
     /// Copies from `pipe` into the file, which is emptied, or goes on where an earlier copy stopped.
-    pub(super) fn open(pipe: File, path: &Path, limit: u64, go_on: bool) -> io::Result<Self> {
+    pub(crate) fn open(pipe: File, path: &Path, limit: u64, go_on: bool) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).custom_flags(O_NOFOLLOW);
         let file = options.open(path)?;
@@ -34,7 +34,7 @@ impl LogCopy {
     }
 
     /// One read of a pipe that has something; false when it is broken.
-    pub(super) fn copy(&mut self) -> bool {
+    pub(crate) fn copy(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let count = match self.pipe.read(&mut buffer) {
             Ok(0) => return false,
@@ -54,7 +54,7 @@ impl LogCopy {
     }
 
     /// Takes what is in the pipe now: the last words of a process that has ended.
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         // A pipe holds 64 KiB; more than this comes from others that still write.
         for _ in 0..64 {
             if !sys::wait_readable(&[self.pipe.as_fd()], Some(0))[0] || !self.copy() {

@@ -1,25 +1,25 @@
 //! What the waiter writes down for whoever comes later.
 //!
-//! Needs the standard library only, because the waiter program is built from this file too.
-//!
 //! ```text
 //! processes       "sandpen-processes 1\nboot ID\nROLE PID START_TIME\n…end\n", the waiter first
 //! exit            "sandpen-exit 1\nvmm code N|signal N|unknown\nat MICROSECONDS\n[lost ROLE\n]end\n" + padding
 //! ```
 
 /// Bytes of the exit record with its padding, more than any content needs.
-pub(super) const EXIT_RECORD_BYTES: usize = 256;
+pub const EXIT_RECORD_BYTES: usize = 256;
 
 /// The `processes` record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ProcessesRecord {
+pub struct ProcessesRecord {
+    /// The boot that pids and start times are of.
     pub boot_id: String,
     /// Role, pid, start time; the waiter first.
     pub processes: Vec<(String, u32, u64)>,
 }
 
 impl ProcessesRecord {
-    pub(super) fn to_text(&self) -> String {
+    /// The record's bytes.
+    pub fn to_text(&self) -> String {
         use std::fmt::Write as _;
         let mut text = format!("sandpen-processes 1\nboot {}\n", self.boot_id);
         for (role, pid, start_time) in &self.processes {
@@ -28,7 +28,8 @@ impl ProcessesRecord {
         text + "end\n"
     }
 
-    pub(super) fn from_text(text: &str) -> Option<Self> {
+    /// Reads them again; `None` where they are not whole.
+    pub fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix("\nend\n")?.lines();
         if lines.next()? != "sandpen-processes 1" {
             return None;
@@ -46,8 +47,10 @@ impl ProcessesRecord {
 
 /// How a VMM ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RecordedEnd {
+pub enum RecordedEnd {
+    /// It exited with this code.
     Code(i32),
+    /// This signal killed it.
     Signal(i32),
     /// Its parent was gone, and nobody else is told.
     Unknown,
@@ -55,9 +58,10 @@ pub(super) enum RecordedEnd {
 
 /// The `exit` record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ExitRecord {
+pub struct ExitRecord {
+    /// How.
     pub end: RecordedEnd,
-    /// Since 1970, in microseconds.
+    /// When: microseconds since 1970.
     pub at_micros: i64,
     /// The companion whose death ended the VMM.
     pub lost: Option<String>,
@@ -65,7 +69,7 @@ pub(super) struct ExitRecord {
 
 impl ExitRecord {
     /// Always [`EXIT_RECORD_BYTES`] long.
-    pub(super) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let end = match self.end {
             RecordedEnd::Code(code) => format!("code {code}"),
             RecordedEnd::Signal(signal) => format!("signal {signal}"),
@@ -76,7 +80,8 @@ impl ExitRecord {
         format!("{text:<EXIT_RECORD_BYTES$}")
     }
 
-    pub(super) fn from_text(text: &str) -> Option<Self> {
+    /// Reads them again; `None` where they are not whole.
+    pub fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.trim_end_matches(' ').strip_suffix("\nend\n")?.lines();
         if lines.next()? != "sandpen-exit 1" {
             return None;

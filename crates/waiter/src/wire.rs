@@ -1,8 +1,6 @@
 //! What the waiter and the orchestrator say to each other: the specification over the waiter's
 //! standard input, one report line back, and the names in the runtime directory.
 //!
-//! Needs the standard library only, because the waiter program is built from this file too.
-//!
 //! ```text
 //! specification   MAGIC  u32 length  body  END          (integers little-endian)
 //! body            items, each u32 length + bytes; lists are a u32 count and their items
@@ -23,29 +21,29 @@ const END: [u8; 8] = *b"SPWEND1\n";
 const BODY_MAX: usize = 16 << 20;
 
 /// The waiter's own role in the `processes` record.
-pub(super) const WAITER_ROLE: &str = "waiter";
+pub const WAITER_ROLE: &str = "waiter";
 /// The role of the process whose end is the microVM's end.
 pub const VMM_ROLE: &str = "vmm";
 
 /// The waiter's lock and last words: whoever has it locked is the directory's live waiter.
-pub(super) const LOCK_FILE: &str = "waiter.err";
+pub const LOCK_FILE: &str = "waiter.err";
 /// Who runs, written before the waiter reports ready.
-pub(super) const PROCESSES_FILE: &str = "processes";
+pub const PROCESSES_FILE: &str = "processes";
 /// How the VMM ended.
-pub(super) const EXIT_FILE: &str = "exit";
+pub const EXIT_FILE: &str = "exit";
 /// The exit record before its rename; made at the start, so that a full disk cannot refuse it.
-pub(super) const EXIT_DRAFT_FILE: &str = "exit.draft";
+pub const EXIT_DRAFT_FILE: &str = "exit.draft";
 /// Commands to the waiter.
-pub(super) const COMMANDS_FIFO: &str = "commands";
+pub const COMMANDS_FIFO: &str = "commands";
 /// Reads as ended once the exit record is written, or the waiter is gone.
-pub(super) const ENDED_FIFO: &str = "ended";
+pub const ENDED_FIFO: &str = "ended";
 /// What the VMM log is copied from: the output of processes marked [`StdioSpec::VmmLog`]. It has a name
 /// so that a waiter's death neither ends nor empties it.
 pub const LOG_FIFO: &str = "log";
 /// What a waiter has to hold, for the one that comes after it.
-pub(super) const HELD_FILE: &str = "held";
+pub const HELD_FILE: &str = "held";
 /// Names that a specification cannot use for its own FIFOs and sockets.
-pub(super) const RESERVED: [&str; 9] = [
+pub const RESERVED: [&str; 9] = [
     LOCK_FILE,
     PROCESSES_FILE,
     "processes.draft",
@@ -138,7 +136,7 @@ impl fmt::Debug for StdioSpec {
 
 /// Which of the waiter's steps failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub enum Stage {
     /// Detaching from the orchestrator.
     Detach,
     /// Reading the specification.
@@ -169,13 +167,23 @@ impl Stage {
 
 /// The waiter's one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Report {
+pub enum Report {
+    /// All programs were executed.
     Ready,
-    Failed { stage: Stage, errno: i32, subject: String },
+    /// Nothing runs.
+    Failed {
+        /// The step that failed.
+        stage: Stage,
+        /// The system's error, 0 where it was none of the system's.
+        errno: i32,
+        /// What it failed with.
+        subject: String,
+    },
 }
 
 impl Report {
-    pub(super) fn to_line(&self) -> String {
+    /// The line, with its newline.
+    pub fn to_line(&self) -> String {
         match self {
             Self::Ready => "ready\n".to_owned(),
             Self::Failed { stage, errno, subject } => {
@@ -186,7 +194,8 @@ impl Report {
         }
     }
 
-    pub(super) fn from_line(line: &str) -> Option<Self> {
+    /// Reads it again; `None` where it is cut short or none of ours.
+    pub fn from_line(line: &str) -> Option<Self> {
         let line = line.strip_suffix('\n')?;
         if line == "ready" {
             return Some(Self::Ready);
@@ -221,7 +230,7 @@ fn put_stdio(out: &mut Vec<u8>, stdio: &StdioSpec) {
 }
 
 /// The specification as the waiter reads it; `None` when it is too large.
-pub(super) fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
+pub fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     for texts in [&spec.tags, &spec.fifos] {
         put_count(&mut body, texts.len());
@@ -319,7 +328,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads a whole encoded specification from `source`; `None` when it ends early or is malformed.
-pub(super) fn read_spec(source: &mut impl std::io::Read) -> Option<WaiterSpec> {
+pub fn read_spec(source: &mut impl std::io::Read) -> Option<WaiterSpec> {
     let mut head = [0; MAGIC.len() + 4];
     source.read_exact(&mut head).ok()?;
     let (magic, length) = head.split_at(MAGIC.len());

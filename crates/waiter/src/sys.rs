@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use super::records::RecordedEnd;
+use sandpen_waiter::records::RecordedEnd;
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("the waiter knows the system call ABI of Linux on x86_64 and aarch64 only");
@@ -25,11 +25,11 @@ const MFD_ALLOW_SEALING: c_uint = 2;
 const F_ADD_SEALS: c_int = 1033;
 /// `F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE`.
 const ALL_SEALS: c_int = 0xf;
-pub(super) const ESRCH: i32 = 3;
+pub(crate) const ESRCH: i32 = 3;
 const EINTR: i32 = 4;
 const SIGPIPE: c_int = 13;
-pub(super) const SIGKILL: c_int = 9;
-pub(super) const SIGTERM: c_int = 15;
+pub(crate) const SIGKILL: c_int = 9;
+pub(crate) const SIGTERM: c_int = 15;
 const LAST_SIGNAL: c_int = 64;
 const SIG_DFL: usize = 0;
 const P_PID: c_int = 1;
@@ -73,7 +73,7 @@ unsafe extern "C" {
 
 /// A session of our own, default signal dispositions for us and our children, no inherited files
 /// but the three standard ones.
-pub(super) fn detach() -> io::Result<()> {
+pub(crate) fn detach() -> io::Result<()> {
     // Fails only for a process group leader, which a fresh child can only be if its parent made it
     // one; then it is away from the parent's group anyway.
     setsid();
@@ -92,19 +92,19 @@ pub(super) fn detach() -> io::Result<()> {
 }
 
 /// Puts `file` in the place of a standard descriptor (0 to 2).
-pub(super) fn replace_standard(number: c_int, file: &impl AsRawFd) -> io::Result<()> {
+pub(crate) fn replace_standard(number: c_int, file: &impl AsRawFd) -> io::Result<()> {
     if dup2(file.as_raw_fd(), number) == number { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes a FIFO for our user only.
-pub(super) fn make_fifo(path: &str) -> io::Result<()> {
+pub(crate) fn make_fifo(path: &str) -> io::Result<()> {
     let path = CString::new(path)?;
     // SAFETY: `path` is a NUL-terminated string that lives through the call.
     if unsafe { mkfifo(path.as_ptr(), 0o600) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A file in memory with this content, at its beginning, that nobody can change.
-pub(super) fn memory_file(content: &[u8]) -> io::Result<File> {
+pub(crate) fn memory_file(content: &[u8]) -> io::Result<File> {
     // SAFETY: the name is a NUL-terminated constant; no other memory is touched.
     let fd = unsafe { syscall(SYS_MEMFD_CREATE, c"sandpen".as_ptr(), MFD_CLOEXEC | MFD_ALLOW_SEALING) };
     let fd = match c_int::try_from(fd) {
@@ -126,7 +126,7 @@ pub(super) fn memory_file(content: &[u8]) -> io::Result<File> {
 /// Gives the command's process a session and with it a process group of its own: its descendants can be
 /// ended with it, and the end of this process means nothing to it. (A group in our session would get
 /// SIGHUP when we are killed while it is stopped.)
-pub(super) fn lead_a_session(command: &mut Command) {
+pub(crate) fn lead_a_session(command: &mut Command) {
     // SAFETY: the closure runs between fork and exec and calls setsid alone, which is async-signal-safe
     // and touches no memory. A child just forked leads no group, so it cannot fail.
     unsafe {
@@ -138,7 +138,7 @@ pub(super) fn lead_a_session(command: &mut Command) {
 }
 
 /// A descriptor that becomes readable when the child ends.
-pub(super) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers; no memory is touched.
     let fd = unsafe { syscall(SYS_PIDFD_OPEN, c_long::from(pid), 0 as c_long) };
     match c_int::try_from(fd) {
@@ -150,7 +150,7 @@ pub(super) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
 
 /// A signal to the process group of a child that leads it and was not reaped yet, so that its pid
 /// cannot mean others.
-pub(super) fn signal_group(unreaped_leader: u32, signal: c_int) {
+pub(crate) fn signal_group(unreaped_leader: u32, signal: c_int) {
     if let Ok(pid) = c_int::try_from(unreaped_leader) {
         kill(-pid, signal);
     }
@@ -158,7 +158,7 @@ pub(super) fn signal_group(unreaped_leader: u32, signal: c_int) {
 
 /// A signal to the process group that this process leads or led; to the process alone where the kernel
 /// knows no better. Neither can meet anybody else.
-pub(super) fn signal_group_of(leader: &OwnedFd, signal: c_int) {
+pub(crate) fn signal_group_of(leader: &OwnedFd, signal: c_int) {
     for flags in [PIDFD_SIGNAL_PROCESS_GROUP, 0] {
         // SAFETY: three integers and a null pointer, which stands for "as kill(2) does it".
         let sent = unsafe {
@@ -171,12 +171,12 @@ pub(super) fn signal_group_of(leader: &OwnedFd, signal: c_int) {
 }
 
 /// Waits until the process has ended.
-pub(super) fn wait_ended(pidfd: &OwnedFd) {
+pub(crate) fn wait_ended(pidfd: &OwnedFd) {
     while !wait_readable(&[pidfd.as_fd()], None)[0] {}
 }
 
 /// How an ended child ended, without reaping it.
-pub(super) fn peek_end(pid: u32) -> io::Result<RecordedEnd> {
+pub(crate) fn peek_end(pid: u32) -> io::Result<RecordedEnd> {
     let mut info = SigInfo { signo: 0, errno: 0, code: 0, pad: 0, pid: 0, uid: 0, status: 0, rest: [0; 25] };
     loop {
         // SAFETY: `info` is writable and as large as the kernel's siginfo_t (128 bytes).
@@ -193,7 +193,7 @@ pub(super) fn peek_end(pid: u32) -> io::Result<RecordedEnd> {
 
 /// Waits until one of `fds` is readable or closed at its other end; `None` waits for ever. Answers
 /// one flag per descriptor.
-pub(super) fn wait_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u32>) -> Vec<bool> {
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u32>) -> Vec<bool> {
     let mut polled: Vec<PollFd> =
         fds.iter().map(|fd| PollFd { fd: fd.as_fd().as_raw_fd(), events: POLLIN, revents: 0 }).collect();
     let timeout = timeout_ms.map_or(-1, |ms| c_int::try_from(ms).unwrap_or(c_int::MAX));

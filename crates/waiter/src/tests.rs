@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use proptest::prelude::*;
 
-use super::super::records::*;
-use super::super::wire::*;
+use crate::process_identity::parse_start_time;
+use crate::records::*;
+use crate::wire::*;
 
 fn os() -> impl Strategy<Value = OsString> {
     proptest::collection::vec(any::<u8>(), 0..40).prop_map(OsString::from_vec)
@@ -63,7 +64,7 @@ proptest! {
         let _ = read_spec(&mut framed.as_slice());
         prop_assert_eq!(read_spec(&mut bytes.as_slice()), None);
         let _ = (Report::from_line(&text), ProcessesRecord::from_text(&text), ExitRecord::from_text(&text));
-        let _ = crate::process_identity::parse_start_time(&bytes);
+        let _ = parse_start_time(&bytes);
     }
 
     #[test]
@@ -91,7 +92,7 @@ proptest! {
         let mut stat = b"1 (".to_vec();
         stat.extend(name);
         stat.extend(b") S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 100 200");
-        prop_assert_eq!(crate::process_identity::parse_start_time(&stat), Some(4242));
+        prop_assert_eq!(parse_start_time(&stat), Some(4242));
     }
 }
 

@@ -4,25 +4,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
-use super::process_identity::ProcessIdentity;
-use super::records::RecordedEnd;
-use super::sys;
-use super::wire::ProcessSpec;
+use sandpen_waiter::process_identity::ProcessIdentity;
+use sandpen_waiter::records::RecordedEnd;
+use sandpen_waiter::wire::ProcessSpec;
 
-pub(super) struct Process {
-    pub(super) role: String,
-    pub(super) pid: u32,
+use crate::sys;
+
+pub(crate) struct Process {
+    pub(crate) role: String,
+    pub(crate) pid: u32,
     start_time: u64,
     /// `None` for another waiter's child: init reaps it, and nobody tells us its status.
     child: Option<Child>,
-    pub(super) pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
     /// Whether its end was seen.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Process {
     /// Executes the program.
-    pub(super) fn start(role: &str, command: &mut Command) -> io::Result<Self> {
+    pub(crate) fn start(role: &str, command: &mut Command) -> io::Result<Self> {
         let mut child = command.spawn()?;
         let pid = child.id();
         let watched = sys::open_pidfd(pid).and_then(|pidfd| Ok((pidfd, ProcessIdentity::of(pid)?.start_time)));
@@ -39,7 +40,7 @@ impl Process {
     }
 
     /// Takes up a process that another waiter started; `None` when it is gone.
-    pub(super) fn take_up(role: &str, identity: &ProcessIdentity) -> io::Result<Option<Self>> {
+    pub(crate) fn take_up(role: &str, identity: &ProcessIdentity) -> io::Result<Option<Self>> {
         let pidfd = match sys::open_pidfd(identity.pid) {
             Ok(pidfd) => pidfd,
             Err(error) if error.raw_os_error() == Some(sys::ESRCH) => return Ok(None),
@@ -54,12 +55,12 @@ impl Process {
     }
 
     /// Its line in the record of processes.
-    pub(super) fn line(&self) -> (String, u32, u64) {
+    pub(crate) fn line(&self) -> (String, u32, u64) {
         (self.role.clone(), self.pid, self.start_time)
     }
 
     /// To it and its descendants in its process group. Of a child that was not reaped yet.
-    pub(super) fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         match self.child {
             Some(_) => sys::signal_group(self.pid, signal),
             None => sys::signal_group_of(&self.pidfd, signal),
@@ -67,7 +68,7 @@ impl Process {
     }
 
     /// How it ended, once it has; it is not reaped.
-    pub(super) fn end(&self) -> RecordedEnd {
+    pub(crate) fn end(&self) -> RecordedEnd {
         match self.child {
             // Nobody else reaps our children.
             Some(_) => sys::peek_end(self.pid).unwrap_or(RecordedEnd::Unknown),
@@ -76,7 +77,7 @@ impl Process {
     }
 
     /// Waits for its end, and reaps it where that is up to us.
-    pub(super) fn reap(&mut self) {
+    pub(crate) fn reap(&mut self) {
         match &mut self.child {
             Some(child) => {
                 let _ = child.wait();
@@ -87,7 +88,7 @@ impl Process {
 }
 
 /// The command of a specification, without its standard descriptors.
-pub(super) fn command(process: &ProcessSpec) -> Command {
+pub(crate) fn command(process: &ProcessSpec) -> Command {
     let mut command = Command::new(&process.program);
     if process.clear_env {
         command.env_clear();

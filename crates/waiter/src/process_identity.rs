@@ -1,7 +1,5 @@
 //! Which process is meant, beyond its pid: pids are used again, and after a host restart they mean
 //! nothing at all.
-//!
-//! Needs the standard library only, because the waiter program is built from this file too.
 
 use std::{fs, io};
 
@@ -74,7 +72,7 @@ fn start_time(pid: u32) -> io::Result<u64> {
 
 /// Field 22 of a `stat` line. The program's name (field 2, in parentheses) is the process's own
 /// choice and may hold anything, so fields are counted from the last parenthesis.
-pub(crate) fn parse_start_time(stat: &[u8]) -> Option<u64> {
+pub fn parse_start_time(stat: &[u8]) -> Option<u64> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
