@@ -1,23 +1,24 @@
 //! sandpen runs untrusted code in microVMs and keeps them running: a library to embed, a daemon
 //! and a command line, with one core.
 
-pub mod api;
-pub mod client;
 pub mod daemon;
 pub mod doctor;
 pub mod metrics;
 pub mod orchestrator;
 pub mod paths;
-pub mod private_dir;
 
 pub use orchestrator::{
-    Events, EventsOptions, Handle, LockError, Output, OutputFrom, OutputOptions, Sandpen, SandpenBuilder, SandpenError,
-    StartError, StdinWriter, VmmLog, VmmLogOptions,
+    Events, EventsOptions, Handle, LockError, Output, OutputOptions, Sandpen, SandpenBuilder, SandpenError, StartError,
+    StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
+pub use sandpen_api as api;
+pub use sandpen_client as client;
+pub use sandpen_client::private_dir;
 pub use sandpen_drivers::run_helper_if_asked;
 pub use sandpen_drivers as driver;
 pub use sandpen_kernels as kernel;
+pub use sandpen_types::log_start::LogStart;
 
 /// The README's example is compiled with the documentation tests.
 #[cfg(doctest)]
