@@ -24,7 +24,7 @@ use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::spare_descriptors;
 use crate::start_timings::{StartStep, StartTimings};
-use crate::state::ExitStatus;
+use sandpen_types::state::ExitStatus;
 
 /// How long a waiter that has the lock may take until it has recorded its processes.
 const STARTING_LIMIT: Duration = Duration::from_secs(10);
@@ -268,7 +268,7 @@ impl WaitedVmm {
         match taken_up.await {
             Ok(Ok(taken_up)) => taken_up,
             Ok(Err(error)) => {
-                let error = crate::driver::error_chain(&error);
+                let error = sandpen_types::error_chain::error_chain(&error);
                 tracing::warn!(pid = self.0.pid, error, "a waiter was killed, and no other one can be started yet");
                 false
             }
