@@ -9,7 +9,7 @@ use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{
     CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
 };
-use sandpen_actors::driver::{DriverError, VmmProcess};
+use sandpen_actors::driver::{DriverError, GuestSession};
 use sandpen_actors::fault::Fault;
 use sandpen_actors::faults::Faults;
 use sandpen_actors::log_writer::LogError;
@@ -17,8 +17,8 @@ use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile,
-    ReconcileReport, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    AwaitStarted, KillSandbox, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile, ReconcileReport, RemoveDisk,
+    RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 use sandpen_actors::transition::Transition;
 
@@ -26,7 +26,6 @@ use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
-use crate::driver::confine::cgroup;
 use crate::metrics::{self, Metric};
 
 /// Why a request to an orchestrator was not fulfilled.
@@ -311,22 +310,7 @@ impl Handle {
     /// # Errors
     /// The database's.
     pub async fn reconcile(&self) -> Result<ReconcileReport, SandpenError> {
-        let mut report = self.supervisor.send(Reconcile).await??;
-        let state_id = crate::paths::state_id(&self.state_dir);
-        let (done, swept) = futures::channel::oneshot::channel();
-        // A thread of its own: the caller may be on any runtime.
-        let sweep = move || {
-            let _ = done.send(cgroup::sweep(&state_id));
-        };
-        if std::thread::Builder::new().name("sandpen-sweep".to_owned()).spawn(sweep).is_ok() {
-            let cgroups = swept.await.unwrap_or_default().into_iter().map(|path| Leftover {
-                kind: LeftoverKind::Cgroup,
-                what: path.display().to_string(),
-                sandbox: None,
-                error: None,
-            });
-            report.leftovers.extend(cgroups);
-        }
+        let report = self.supervisor.send(Reconcile).await??;
         thread::tell_reconciled(&self.database, &self.faults, &report).await;
         Ok(report)
     }
@@ -364,7 +348,7 @@ impl Handle {
         if !row.spec.stdin {
             return Err(SandpenError::NoStdin(row.spec.key.clone()));
         }
-        Ok(StdinWriter { process: self.process(row).await? })
+        Ok(StdinWriter { guest: self.guest(row).await? })
     }
 
     /// Tells the terminal of a live sandbox its new size; its foreground programs get SIGWINCH if
@@ -377,14 +361,14 @@ impl Handle {
         if row.spec.terminal.is_none() {
             return Err(SandpenError::NoTerminal(row.spec.key.clone()));
         }
-        Ok(self.process(row).await?.resize(size).await?)
+        Ok(self.guest(row).await?.resize(size).await?)
     }
 
     /// The way to a live microVM.
-    async fn process(&self, row: SandboxRow) -> Result<Arc<dyn VmmProcess>, SandpenError> {
+    async fn guest(&self, row: SandboxRow) -> Result<Arc<dyn GuestSession>, SandpenError> {
         let channels = self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??;
         channels
-            .and_then(|channels| channels.process)
+            .and_then(|channels| channels.guest)
             .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
     }
 
@@ -417,7 +401,7 @@ impl Handle {
 /// A workload's standard input.
 #[derive(Clone)]
 pub struct StdinWriter {
-    process: Arc<dyn VmmProcess>,
+    guest: Arc<dyn GuestSession>,
 }
 
 impl StdinWriter {
@@ -427,7 +411,7 @@ impl StdinWriter {
     /// # Errors
     /// The microVM has ended or cannot be reached.
     pub async fn write(&self, bytes: Vec<u8>) -> Result<(), SandpenError> {
-        Ok(self.process.write_stdin(bytes).await?)
+        Ok(self.guest.write_stdin(bytes).await?)
     }
 
     /// Ends the input; on a terminal, types its end-of-file character.
@@ -435,13 +419,13 @@ impl StdinWriter {
     /// # Errors
     /// As [`StdinWriter::write`].
     pub async fn close(&self) -> Result<(), SandpenError> {
-        Ok(self.process.close_stdin().await?)
+        Ok(self.guest.close_stdin().await?)
     }
 }
 
 impl std::fmt::Debug for StdinWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StdinWriter").field("pid", &self.process.pid()).finish()
+        f.debug_struct("StdinWriter").finish_non_exhaustive()
     }
 }
 

@@ -240,9 +240,9 @@ fn no_end_and_no_health_check_waits_for_the_database() {
         let mut limited = stage.running(spec).await;
         let lock = stage.lock_database().await;
         for _ in 0..3 {
-            assert_eq!(soon(checked.next_asked()).await, Some(Asked::Exec(vec!["check".into()])));
-            let end = crate::driver::ExecStatus::Ended(ExitStatus::Code(0));
-            checked.answer_exec(crate::driver::ExecOutcome { end, output: String::new() });
+            assert_eq!(soon(checked.next_asked()).await, Some(Asked::Probe(vec!["check".into()])));
+            let end = crate::driver::ProbeStatus::Ended(ExitStatus::Code(0));
+            checked.answer_probe(crate::driver::ProbeOutcome { end, output: String::new() });
         }
         let killed = tokio::task::spawn_local(stage.supervisor.send(KillSandbox { key: key("checked"), signal: 9 }));
         until_signalled(&mut checked, 9).await;

@@ -2,19 +2,19 @@
 //!
 //! A question that was given up may still be answered, once; one that nobody asked may not.
 
-use sandpen_actors::driver::ExecOutcome;
+use sandpen_actors::driver::ProbeOutcome;
 use tokio::sync::oneshot;
 
-/// The questions of one session.
+/// The questions of one link.
 #[derive(Debug)]
-pub(super) struct Execs {
+pub(super) struct Probes {
     next: u64,
-    asked: Option<(u64, oneshot::Sender<ExecOutcome>)>,
+    asked: Option<(u64, oneshot::Sender<ProbeOutcome>)>,
     /// Answers that may come although nobody waits for them.
     given_up: u32,
 }
 
-impl Execs {
+impl Probes {
     /// Numbers begin at `first`: random, so that an earlier daemon's are others. One answer of its may
     /// be under way in an adopted guest.
     pub(super) fn new(first: u64, is_adopted: bool) -> Self {
@@ -22,7 +22,7 @@ impl Execs {
     }
 
     /// The number of a new question. One that waits is given up, as the guest does.
-    pub(super) fn ask(&mut self) -> (u64, oneshot::Receiver<ExecOutcome>) {
+    pub(super) fn ask(&mut self) -> (u64, oneshot::Receiver<ProbeOutcome>) {
         self.give_up();
         let id = self.next;
         self.next = self.next.wrapping_add(1);
@@ -38,7 +38,7 @@ impl Execs {
     }
 
     /// Takes an answer; false when it is to no question.
-    pub(super) fn answer(&mut self, id: u64, outcome: ExecOutcome) -> bool {
+    pub(super) fn answer(&mut self, id: u64, outcome: ProbeOutcome) -> bool {
         match self.asked.take() {
             Some((asked, sender)) if asked == id => {
                 // Who asked may have lost patience.
@@ -61,26 +61,26 @@ impl Execs {
 
 #[cfg(test)]
 mod tests {
-    use sandpen_actors::driver::ExecStatus;
+    use sandpen_actors::driver::ProbeStatus;
 
     use super::*;
 
-    fn outcome() -> ExecOutcome {
-        ExecOutcome { end: ExecStatus::TimedOut, output: String::new() }
+    fn outcome() -> ProbeOutcome {
+        ProbeOutcome { end: ProbeStatus::TimedOut, output: String::new() }
     }
 
     #[test]
     fn each_question_has_one_answer() {
-        let mut execs = Execs::new(u64::MAX, false);
-        assert!(!execs.answer(u64::MAX, outcome()), "nobody asked");
-        let (first, _) = execs.ask();
-        let (second, mut answer) = execs.ask();
+        let mut probes = Probes::new(u64::MAX, false);
+        assert!(!probes.answer(u64::MAX, outcome()), "nobody asked");
+        let (first, _) = probes.ask();
+        let (second, mut answer) = probes.ask();
         assert_eq!((first, second), (u64::MAX, 0));
-        assert!(execs.answer(first, outcome()) && answer.try_recv().is_err(), "late, but asked for");
-        assert!(!execs.answer(first, outcome()));
-        assert!(execs.answer(second, outcome()) && answer.try_recv().is_ok());
-        assert!(!execs.answer(second, outcome()));
-        let mut adopted = Execs::new(5, true);
+        assert!(probes.answer(first, outcome()) && answer.try_recv().is_err(), "late, but asked for");
+        assert!(!probes.answer(first, outcome()));
+        assert!(probes.answer(second, outcome()) && answer.try_recv().is_ok());
+        assert!(!probes.answer(second, outcome()));
+        let mut adopted = Probes::new(5, true);
         assert!(adopted.answer(1, outcome()) && !adopted.answer(1, outcome()));
     }
 }

@@ -2,9 +2,9 @@
 //! directory and limits.
 //!
 //! ```text
-//!   Exec ──▶ runs ──main process ended──▶ ExecEnded
-//!              ├──── time limit ─────────▶ ExecEnded (TimedOut)
-//!              └──── another Exec, the workload's end: killed without an answer
+//!   Probe ──▶ runs ──main process ended──▶ ProbeEnded
+//!              ├──── time limit ─────────▶ ProbeEnded (TimedOut)
+//!              └──── another Probe, the workload's end: killed without an answer
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,14 +14,14 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{Pid, pipe2, read};
-use sandpen_guest::protocol::{Bytes, EXEC_OUTPUT_MAX, ExecEnd, Start, StartFailure, StartFailureCode, WorkloadEnd};
+use sandpen_guest::protocol::{Bytes, PROBE_OUTPUT_MAX, ProbeEnd, Start, StartFailure, StartFailureCode, WorkloadEnd};
 
 use crate::process;
 use crate::workload::{self, Program};
 
 /// A command that runs.
 #[derive(Debug)]
-pub struct Exec {
+pub struct Probe {
     /// The host's number.
     id: u64,
     /// Leader of its session and process group.
@@ -33,7 +33,7 @@ pub struct Exec {
     deadline: Instant,
 }
 
-impl Exec {
+impl Probe {
     /// Executes `command` in the surroundings of the workload that `start` describes.
     pub fn start(
         start: &Start,
@@ -75,7 +75,7 @@ impl Exec {
             match read(output, &mut chunk) {
                 Ok(len) if len > 0 => {
                     self.tail.extend_from_slice(&chunk[..len]);
-                    let surplus = self.tail.len().saturating_sub(EXEC_OUTPUT_MAX);
+                    let surplus = self.tail.len().saturating_sub(PROBE_OUTPUT_MAX);
                     self.tail.drain(..surplus);
                 }
                 Err(Errno::EINTR) => {}
@@ -86,24 +86,24 @@ impl Exec {
     }
 
     /// The answer when `child` is its main process, which has ended; processes that it left are killed.
-    pub fn ended(&mut self, child: Pid, how: WorkloadEnd) -> Option<(u64, ExecEnd, Bytes)> {
+    pub fn ended(&mut self, child: Pid, how: WorkloadEnd) -> Option<(u64, ProbeEnd, Bytes)> {
         (child == self.pid).then(|| {
             self.read();
             process::kill_group(self.pid);
-            (self.id, ExecEnd::Ended(how), Bytes::from(std::mem::take(&mut self.tail)))
+            (self.id, ProbeEnd::Ended(how), Bytes::from(std::mem::take(&mut self.tail)))
         })
     }
 
     /// The answer when its time is up.
-    pub fn timed_out(&mut self, now: Instant) -> Option<(u64, ExecEnd, Bytes)> {
+    pub fn timed_out(&mut self, now: Instant) -> Option<(u64, ProbeEnd, Bytes)> {
         (now >= self.deadline).then(|| {
             self.read();
-            (self.id, ExecEnd::TimedOut, Bytes::from(std::mem::take(&mut self.tail)))
+            (self.id, ProbeEnd::TimedOut, Bytes::from(std::mem::take(&mut self.tail)))
         })
     }
 }
 
-impl Drop for Exec {
+impl Drop for Probe {
     fn drop(&mut self) {
         process::kill_group(self.pid);
     }

@@ -20,14 +20,14 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
-    self, Bytes, ExecEnd, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, Start,
+    self, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd, Start,
     StartFailure, StartFailureCode, TerminalSize, WorkloadEnd,
 };
 
 use crate::control::{Control, ControlError};
-use crate::exec::Exec;
 use crate::log::log;
 use crate::ports::{PortError, Ports};
+use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
@@ -42,9 +42,9 @@ const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Du
 /// How long a port without a host is left alone.
 const NO_HOST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why the session cannot go on.
+/// Why PID 1 cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum SessionError {
+pub enum InitError {
     /// There are no ports.
     #[error(transparent)]
     Ports(#[from] PortError),
@@ -82,7 +82,7 @@ enum State {
 type Prepare = fn(&Start) -> Result<(), PrepareError>;
 
 /// What PID 1 holds.
-pub struct Session {
+pub struct Init {
     control: Control,
     /// The stdin port until the workload gets it.
     stdin_port: Option<OwnedFd>,
@@ -103,7 +103,7 @@ pub struct Session {
     /// What the workload was started with, while it runs.
     surroundings: Option<Box<Start>>,
     /// The command beside it.
-    exec: Option<Exec>,
+    probe: Option<Probe>,
     /// A port without a host says so at once whenever it is polled: none is before this.
     hostless_until: Option<Instant>,
 }
@@ -116,13 +116,13 @@ enum Source {
     Stderr,
     StdinPort,
     StdinPipe,
-    Exec,
+    Probe,
 }
 
-impl Session {
+impl Init {
     /// Takes the ports; `prepare` runs between `Start` and the workload.
-    pub fn new(ports: Ports, prepare: Prepare) -> Result<Self, SessionError> {
-        let failed = |action| move |source| SessionError::Wait { action, source };
+    pub fn new(ports: Ports, prepare: Prepare) -> Result<Self, InitError> {
+        let failed = |action| move |source| InitError::Wait { action, source };
         let mask = SigSet::from(Signal::SIGCHLD);
         mask.thread_block().map_err(failed("blocking SIGCHLD"))?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -141,13 +141,13 @@ impl Session {
             early_size: None,
             quiet_until: None,
             surroundings: None,
-            exec: None,
+            probe: None,
             hostless_until: None,
         })
     }
 
     /// Serves until the host has acknowledged the end; says how to power off.
-    pub fn serve(mut self) -> Result<PowerOff, SessionError> {
+    pub fn serve(mut self) -> Result<PowerOff, InitError> {
         self.control.send(&GuestMessage::Ready { version: PROTOCOL_VERSION })?;
         loop {
             while let Some(message) = self.control.next() {
@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Says whether it was the last message.
-    fn handle(&mut self, message: HostMessage) -> Result<bool, SessionError> {
+    fn handle(&mut self, message: HostMessage) -> Result<bool, InitError> {
         match message {
             HostMessage::Start(start) if matches!(self.state, State::AwaitingStart) => self.begin(start)?,
             HostMessage::Start(_) => log!("a second Start is ignored"),
@@ -183,7 +183,7 @@ impl Session {
                 State::AwaitingStart | State::Running { .. } => log!("an acknowledgement before the end is ignored"),
             },
             HostMessage::Resize(size) => self.resize(size),
-            HostMessage::Exec(exec) => self.begin_exec(exec)?,
+            HostMessage::Probe(probe) => self.begin_probe(probe)?,
         }
         Ok(false)
     }
@@ -197,27 +197,27 @@ impl Session {
         }
     }
 
-    fn begin_exec(&mut self, exec: protocol::Exec) -> Result<(), SessionError> {
+    fn begin_probe(&mut self, probe: protocol::Probe) -> Result<(), InitError> {
         let (State::Running { end: None, .. }, Some(surroundings)) = (&self.state, &self.surroundings) else {
             return Ok(());
         };
         // Two at once would have to be told apart when the host that asked is another one.
-        self.exec = None;
-        let protocol::Exec { id, command, limit } = exec;
-        match Exec::start(surroundings, id, command, limit, &self.null) {
-            Ok(exec) => self.exec = Some(exec),
+        self.probe = None;
+        let protocol::Probe { id, command, limit } = probe;
+        match Probe::start(surroundings, id, command, limit, &self.null) {
+            Ok(probe) => self.probe = Some(probe),
             Err(failure) => {
-                let end = ExecEnd::NotStarted(failure);
-                self.control.send(&GuestMessage::ExecEnded { id, end, output: Bytes::new() })?;
+                let end = ProbeEnd::NotStarted(failure);
+                self.control.send(&GuestMessage::ProbeEnded { id, end, output: Bytes::new() })?;
             }
         }
         Ok(())
     }
 
-    fn end_exec(&mut self, answer: Option<(u64, ExecEnd, Bytes)>) -> Result<(), SessionError> {
+    fn end_probe(&mut self, answer: Option<(u64, ProbeEnd, Bytes)>) -> Result<(), InitError> {
         if let Some((id, end, output)) = answer {
-            self.exec = None;
-            self.control.send(&GuestMessage::ExecEnded { id, end, output })?;
+            self.probe = None;
+            self.control.send(&GuestMessage::ProbeEnded { id, end, output })?;
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Session {
         }
     }
 
-    fn begin(&mut self, mut start: Box<Start>) -> Result<(), SessionError> {
+    fn begin(&mut self, mut start: Box<Start>) -> Result<(), InitError> {
         self.power_off = start.power_off;
         start.terminal = start.terminal.map(|size| self.early_size.unwrap_or(size));
         if let Err(error) = (self.prepare)(&start) {
@@ -269,14 +269,14 @@ impl Session {
         Ok(self.control.send(&GuestMessage::Started)?)
     }
 
-    fn fail(&mut self, failure: StartFailure) -> Result<(), SessionError> {
+    fn fail(&mut self, failure: StartFailure) -> Result<(), InitError> {
         log!("the workload was not started: {}", failure.message);
         self.state = State::NotStarted(failure.clone());
         Ok(self.control.send(&GuestMessage::NotStarted(failure))?)
     }
 
     /// Reports the end once all output is in the ports.
-    fn report_end(&mut self) -> Result<(), SessionError> {
+    fn report_end(&mut self) -> Result<(), InitError> {
         let State::Running { end: Some(end), .. } = self.state else { return Ok(()) };
         if self.quiet_until.is_some_and(|until| Instant::now() >= until) {
             for relay in [&mut self.stdout, &mut self.stderr] {
@@ -297,22 +297,22 @@ impl Session {
     }
 
     /// Waits for something to do and does it.
-    fn wait(&mut self) -> Result<(), SessionError> {
-        let ready = self.poll().map_err(|source| SessionError::Wait { action: "waiting for events", source })?;
-        let timed_out = self.exec.as_mut().and_then(|exec| exec.timed_out(Instant::now()));
-        self.end_exec(timed_out)?;
+    fn wait(&mut self) -> Result<(), InitError> {
+        let ready = self.poll().map_err(|source| InitError::Wait { action: "waiting for events", source })?;
+        let timed_out = self.probe.as_mut().and_then(|probe| probe.timed_out(Instant::now()));
+        self.end_probe(timed_out)?;
         let mut progress = false;
         for (source, flags) in ready {
-            let stream = |stream| move |source| SessionError::Stream { stream, source };
+            let stream = |stream| move |source| InitError::Stream { stream, source };
             match source {
                 Source::Control => {
                     self.control.flush()?;
                     self.control.receive()?;
                 }
                 Source::Children => self.reap()?,
-                Source::Exec => {
-                    if let Some(exec) = &mut self.exec {
-                        exec.read();
+                Source::Probe => {
+                    if let Some(probe) = &mut self.probe {
+                        probe.read();
                     }
                 }
                 Source::Stdout => progress |= self.stdout.carry().map_err(stream("standard output"))?,
@@ -326,7 +326,7 @@ impl Session {
                 }
             }
             // An ended pipe says the same, but is done now.
-            let may_be_port = !matches!(source, Source::Children | Source::StdinPipe | Source::Exec);
+            let may_be_port = !matches!(source, Source::Children | Source::StdinPipe | Source::Probe);
             let nothing_else = !flags.intersects(PollFlags::POLLIN | PollFlags::POLLOUT);
             if may_be_port && nothing_else && flags.contains(PollFlags::POLLHUP) && !progress {
                 self.hostless_until = Some(Instant::now() + NO_HOST_PAUSE);
@@ -350,12 +350,12 @@ impl Session {
             (Source::Stderr, self.stderr.interest(has_host)),
             (Source::StdinPort, stdin.filter(|_| has_host).and_then(StdinFeed::port_interest)),
             (Source::StdinPipe, stdin.and_then(StdinFeed::pipe_interest)),
-            (Source::Exec, self.exec.as_ref().and_then(Exec::interest)),
+            (Source::Probe, self.probe.as_ref().and_then(Probe::interest)),
         ];
         let (sources, mut fds): (Vec<_>, Vec<_>) =
             wanted.into_iter().filter_map(|(source, fd)| fd.map(|fd| (source, fd))).unzip();
-        let exec_until = self.exec.as_ref().map(Exec::deadline);
-        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).chain(exec_until).min();
+        let probe_until = self.probe.as_ref().map(Probe::deadline);
+        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).chain(probe_until).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, or the last millisecond would be spent spinning.
             let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
@@ -369,11 +369,11 @@ impl Session {
         Ok(sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect())
     }
 
-    fn reap(&mut self) -> Result<(), SessionError> {
+    fn reap(&mut self) -> Result<(), InitError> {
         while let Ok(Some(_)) = self.children.read_signal() {}
         while let Some((child, how)) = process::reap() {
-            let ended = self.exec.as_mut().and_then(|exec| exec.ended(child, how));
-            self.end_exec(ended)?;
+            let ended = self.probe.as_mut().and_then(|probe| probe.ended(child, how));
+            self.end_probe(ended)?;
             if let State::Running { pid, end } = &mut self.state
                 && child == *pid
             {
@@ -382,7 +382,7 @@ impl Session {
             }
         }
         if let State::Running { pid, end: Some(_) } = self.state {
-            self.exec = None;
+            self.probe = None;
             self.surroundings = None;
             process::kill_all(pid);
             // What the others wrote there is still read; nobody is left to read what is typed.

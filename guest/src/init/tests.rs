@@ -12,12 +12,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2};
 use sandpen_guest::protocol::{
-    EXEC_OUTPUT_MAX, FrameReader, Garbage, Network, Rlimit, RootfsSource, StdinMessage, encode,
+    FrameReader, Garbage, Network, PROBE_OUTPUT_MAX, Rlimit, RootfsSource, StdinMessage, encode,
 };
 
 use super::*;
 
-mod exec;
+mod probe;
 mod terminal;
 
 struct Host {
@@ -64,7 +64,7 @@ impl Host {
                     stdout: guest_stdout,
                     stderr: guest_stderr,
                 };
-                let served = Session::new(ports, prepare).and_then(Session::serve);
+                let served = Init::new(ports, prepare).and_then(Init::serve);
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(i32::from(served.is_err())) }
             }
