@@ -182,7 +182,7 @@ impl Life {
             pause = pauses.next().unwrap_or(pause);
             self.meanwhile(tokio::time::sleep(pause)).await;
         }
-        tracing::info!(sandbox = %row.spec.key, from = self.config.row.state.status(), to = row.state.status(), event = event.name());
+        tracing::info!(sandbox = %row.spec.key, from = %self.config.row.state.status(), to = %row.state.status(), event = event.name());
         self.config.row = row;
         if self.config.row.state != SandboxState::Running {
             (self.health, self.checking) = (None, None);

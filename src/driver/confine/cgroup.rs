@@ -19,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use sandpen_types::confinement::Cgroup;
 use serde::{Deserialize, Serialize};
 
 use sandpen_actors::driver::{Launch, Leftover, LeftoverKind};
@@ -81,15 +82,6 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Controllers that there are none of here.
     pub missing: Vec<String>,
-}
-
-/// The cgroup that holds a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cgroup {
-    /// 1 or 2.
-    pub version: u8,
-    /// Its directories: one, or one for each controller.
-    pub paths: Vec<PathBuf>,
 }
 
 impl Plan {
