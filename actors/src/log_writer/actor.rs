@@ -19,8 +19,8 @@ use super::{
     Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
 };
 use crate::counters::Counter;
-use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
+use crate::event::Happening;
 use crate::faults::{Place, fault_of_causes};
 use crate::readable::register;
 use crate::start_timings::StartStep;

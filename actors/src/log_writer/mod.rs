@@ -23,7 +23,6 @@ mod close;
 mod discard;
 mod error;
 mod files;
-mod fionread;
 mod follower;
 mod generation;
 mod index;
