@@ -62,4 +62,4 @@ pub mod testing_panic;
 pub mod vmm_log;
 pub mod waiter;
 
-pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};
+pub use sandpen_types::{backoff, event, fault, health, row, spec, state, state_dir, transition};

@@ -18,7 +18,6 @@
 
 mod actor;
 mod await_bytes;
-mod backoff;
 mod close;
 mod discard;
 mod error;

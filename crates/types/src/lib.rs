@@ -9,11 +9,12 @@
 //! | [`start_step`], [`output_stream`] | the steps of a start, and the workload's streams |
 //! | [`reconcile`], [`disk`] | what bringing rows and processes together found; disks with names |
 //! | [`state_dir`] | where everything of one state directory lies |
-//! | [`error_chain`] | errors in one line |
+//! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
 //!
 //! May know: serde, chrono, thiserror. May not: any other crate of sandpen, a file, a socket, a clock, a
 //! thread. What is in here is the same on every host, and for a client that is not on the host at all.
 
+pub mod backoff;
 pub mod disk;
 pub mod error_chain;
 pub mod event;
