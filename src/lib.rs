@@ -1,22 +1,23 @@
 //! sandpen runs untrusted code in microVMs and keeps them running: a library to embed, a daemon
 //! and a command line, with one core.
 
-pub mod api;
-pub mod client;
 pub mod daemon;
 pub mod doctor;
 pub mod driver;
 pub mod metrics;
 pub mod orchestrator;
 pub mod paths;
-pub mod private_dir;
 
 pub use orchestrator::{
-    Events, EventsOptions, Handle, LockError, Output, OutputFrom, OutputOptions, Sandpen, SandpenBuilder, SandpenError,
-    StartError, StdinWriter, VmmLog, VmmLogOptions,
+    Events, EventsOptions, Handle, LockError, Output, OutputOptions, Sandpen, SandpenBuilder, SandpenError, StartError,
+    StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
+pub use sandpen_api as api;
+pub use sandpen_client as client;
+pub use sandpen_client::private_dir;
 pub use sandpen_kernels as kernel;
+pub use sandpen_types::log_start::LogStart;
 
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
 /// nothing. An embedding application calls it first in its `main`, before it makes any thread:

@@ -1,5 +1,5 @@
-//! What a driver promises: [`Driver`] makes a microVM or finds it again, [`Vmm`] is what it hands
-//! back, [`VmmProcess`] is how the monitor acts on it.
+//! What a driver promises: [`Driver`] makes a microVM or finds it again, [`Vmm`] is what it hands back:
+//! the [`VmmProcess`] on this host, and the [`GuestSession`] with what runs in it.
 //!
 //! The traits say nothing of QEMU, libkrun or the control protocol: those live above this crate.
 //! A driver never runs work of its own on the caller's arbiter beyond short, non-blocking steps.
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use sandpen_types::error_chain::error_chain;
 pub use sandpen_types::output_stream::OutputStream;
+pub use sandpen_types::reconcile::{Leftover, LeftoverKind};
 
 use crate::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use crate::start_timings::StartTimings;
@@ -125,19 +126,19 @@ impl Launch {
     }
 }
 
-/// How a command beside the workload ended.
+/// How a probe ended: a command beside the workload that says how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecOutcome {
+pub struct ProbeOutcome {
     /// Its end.
-    pub end: ExecStatus,
+    pub end: ProbeStatus,
     /// The last of what it wrote, or why it was not started: a few hundred bytes without control
     /// characters.
     pub output: String,
 }
 
-/// See [`ExecOutcome`].
+/// See [`ProbeOutcome`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExecStatus {
+pub enum ProbeStatus {
     /// By itself.
     Ended(ExitStatus),
     /// It was killed after its limit.
@@ -146,7 +147,7 @@ pub enum ExecStatus {
     NotStarted,
 }
 
-impl fmt::Display for ExecStatus {
+impl fmt::Display for ProbeStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ended(exit) => exit.fmt(f),
@@ -170,7 +171,7 @@ pub enum VmmEvent {
         message: String,
     },
     /// The guest reports the workload's end. It stays up until
-    /// [`VmmProcess::acknowledge_exit`].
+    /// [`GuestSession::acknowledge_exit`].
     WorkloadExited {
         /// Its end.
         exit: ExitStatus,
@@ -187,8 +188,10 @@ pub enum VmmEvent {
 
 /// A running microVM as a driver hands it over.
 pub struct Vmm {
-    /// To act on it.
+    /// The VMM's process.
     pub process: Arc<dyn VmmProcess>,
+    /// The guest in it.
+    pub guest: Arc<dyn GuestSession>,
     /// The read ends of the workload's output, non-blocking, one per stream.
     pub outputs: Vec<(OutputStream, OwnedFd)>,
     /// What happens to it.
@@ -201,23 +204,29 @@ impl fmt::Debug for Vmm {
     }
 }
 
-/// How the monitor, and whoever feeds stdin, act on a microVM. Methods may be called in any order
-/// and after the end; they answer an error then.
+/// The VMM's process on this host. Methods may be called in any order and after its end.
 pub trait VmmProcess: Send + Sync {
-    /// The VMM process, where there is one on this host.
+    /// Its id, where there is one on this host.
     fn pid(&self) -> Option<u32>;
-
-    /// Sends a signal to the workload, through the guest.
-    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>>;
-
-    /// All output is on file and the end is in the database: the guest may power off.
-    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>>;
 
     /// Sends a signal to the VMM process itself, never to a bare pid.
     ///
     /// # Errors
     /// [`DriverError::Signal`]; no error when the process is already gone.
     fn signal_vmm(&self, signal: i32) -> Result<(), DriverError>;
+
+    /// Everything is read and recorded: lets the waiter end and removes the runtime directory.
+    /// Call it after [`VmmEvent::VmmExited`].
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>>;
+}
+
+/// What a guest can be asked. Methods may be called in any order and after its end; they answer an error then.
+pub trait GuestSession: Send + Sync {
+    /// Sends a signal to the workload.
+    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>>;
+
+    /// All output is on file and the end is in the database: the guest may power off.
+    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>>;
 
     /// Passes bytes to the workload's standard input; resolves when they are in the pipe, so that a
     /// workload that does not read holds up the writer only.
@@ -226,44 +235,62 @@ pub trait VmmProcess: Send + Sync {
     /// Ends the workload's standard input.
     fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>>;
 
-    /// Tells the workload's terminal its new size. Most test drivers have no terminals.
-    fn resize(&self, _size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
-        Box::pin(async { Err(DriverError::NoTerminals) })
-    }
+    /// Tells the workload's terminal its new size; [`DriverError::NoTerminals`] where the driver makes none.
+    fn resize(&self, size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>>;
 
     /// Runs a command beside the workload, in its environment and working directory, and kills it after
     /// `limit`. One at a time: a new one takes the place of one that runs.
-    fn exec(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>>;
-
-    /// Everything is read and recorded: lets the waiter end and removes the runtime directory.
-    /// Call it after [`VmmEvent::VmmExited`].
-    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>>;
+    fn probe(&self, command: Vec<ByteString>, limit: Duration)
+    -> BoxFuture<'static, Result<ProbeOutcome, DriverError>>;
 }
 
 /// Descriptors that a microVM of a guest behind a waiter keeps open in its orchestrator's process while nothing
 /// happens: the news of its end, two outputs, two of the control port, stdin.
 pub const OPEN_FILES_OF_GUEST: u64 = 6;
 
+/// What a driver can do, before anything is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The networks that it makes.
+    pub networks: &'static [Network],
+    /// Whether a workload can have a terminal.
+    pub terminals: bool,
+    /// Whether it boots a kernel that a specification names.
+    pub kernels: bool,
+    /// Descriptors that a microVM keeps open in this process while nothing happens.
+    pub open_files: u64,
+    /// Those that it keeps open besides where the workload has a standard input.
+    pub open_files_of_stdin: u64,
+}
+
+impl Capabilities {
+    /// Descriptors that such a microVM keeps open in this process while nothing happens.
+    pub fn open_files(&self, spec: &SandboxSpec) -> u64 {
+        self.open_files + if spec.stdin { self.open_files_of_stdin } else { 0 }
+    }
+
+    /// Whether it can do all that a specification asks for; `auto` passes over a driver that cannot.
+    pub fn suit(&self, spec: &SandboxSpec) -> bool {
+        self.networks.contains(&spec.network)
+            && (self.terminals || spec.terminal.is_none())
+            && (self.kernels || spec.kernel.is_none())
+    }
+}
+
 /// Makes microVMs.
 pub trait Driver: Send + Sync {
     /// Its name on the command line and in the database.
     fn name(&self) -> &'static str;
 
-    /// Descriptors that such a microVM keeps open in this process while nothing happens.
-    fn open_files(&self, _spec: &SandboxSpec) -> u64 {
-        OPEN_FILES_OF_GUEST
-    }
-
-    /// Whether it makes this kind of network; `auto` passes over a driver that does not.
-    fn makes(&self, _network: Network) -> bool {
-        true
-    }
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
 
     /// Looks at what the specification names and this driver alone can judge, before anything is made for
-    /// it. Most drivers have nothing to look at but kernels, which test drivers do not boot.
+    /// it. By default that it names no kernel where none can be booted.
     fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
-        let refused = spec.kernel.is_some().then(|| DriverError::no_kernel(self.name()));
-        Box::pin(async { refused.map_or(Ok(()), Err) })
+        let refused = spec.kernel.is_some() && !self.capabilities().kernels;
+        let checked = if refused { Err(DriverError::no_kernel(self.name())) } else { Ok(()) };
+        Box::pin(async { checked })
     }
 
     /// Makes a microVM; resolves when the VMM process exists. Blocking work is done off the
@@ -278,6 +305,12 @@ pub trait Driver: Send + Sync {
     /// Finds the microVM of an earlier daemon: its events continue with what is true now, an EXIT
     /// report or a VMM exit that happened in between included.
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>>;
+
+    /// Removes what earlier microVMs of the state directory with this tag left on the host beside what every
+    /// driver leaves (processes, runtime directories, disks), and says what; what belongs to one that runs stays.
+    fn remove_leftovers(&self, _state_id: &str) -> BoxFuture<'static, Vec<Leftover>> {
+        Box::pin(async { Vec::new() })
+    }
 }
 
 /// The drivers of this host, and which of them `auto` means.
@@ -289,7 +322,7 @@ pub struct Drivers {
 }
 
 impl Drivers {
-    /// Adds a driver; `auto` picks the first one added that makes the wanted network.
+    /// Adds a driver; `auto` picks the first one added that can do what is wanted.
     #[must_use]
     pub fn with(mut self, driver: Arc<dyn Driver>) -> Self {
         let name = driver.name();
@@ -299,15 +332,15 @@ impl Drivers {
         self
     }
 
-    /// The driver for a choice. Where none makes the network, `auto` is the preferred one, which says
-    /// so better itself.
+    /// The driver for a choice. Where none can do what the specification asks for, `auto` is the preferred one,
+    /// which says so better itself.
     ///
     /// # Errors
     /// [`DriverError::Unavailable`] with the names that there are.
-    pub fn select(&self, choice: &DriverChoice, network: Network) -> Result<Arc<dyn Driver>, DriverError> {
-        let makes = |name: &&&str| self.by_name.get(**name).is_some_and(|driver| driver.makes(network));
+    pub fn select(&self, choice: &DriverChoice, spec: &SandboxSpec) -> Result<Arc<dyn Driver>, DriverError> {
+        let suits = |name: &&&str| self.by_name.get(**name).is_some_and(|driver| driver.capabilities().suit(spec));
         let name = match choice {
-            DriverChoice::Auto => self.order.iter().find(makes).or(self.order.first()).copied().unwrap_or("auto"),
+            DriverChoice::Auto => self.order.iter().find(suits).or(self.order.first()).copied().unwrap_or("auto"),
             DriverChoice::Named(name) => name.as_str(),
         };
         self.by_name.get(name).cloned().ok_or_else(|| DriverError::Unavailable {
@@ -317,6 +350,18 @@ impl Drivers {
                 _ => format!("there is {}", self.by_name.keys().copied().collect::<Vec<_>>().join(", ")),
             },
         })
+    }
+
+    /// [`Driver::remove_leftovers`] of each.
+    pub fn remove_leftovers(&self, state_id: &str) -> impl Future<Output = Vec<Leftover>> + use<> {
+        let all: Vec<_> = self.by_name.values().map(|driver| driver.remove_leftovers(state_id)).collect();
+        async move {
+            let mut removed = Vec::new();
+            for leftovers in all {
+                removed.extend(leftovers.await);
+            }
+            removed
+        }
     }
 }
 

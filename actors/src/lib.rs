@@ -17,7 +17,7 @@
 //!   monitor
 //!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
 //!   room
-//!   faults ─▶ outbox, counters, clock ─▶ readable, process_identity
+//!   faults ─▶ outbox, counters, clock ─▶ readable
 //!   waiter ─▶ driver, pidfd, spare_descriptors
 //!   transition, driver, start_timings, state_dir
 //!   state, spec
@@ -50,7 +50,6 @@ pub mod outbox;
 pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
-pub mod process_identity;
 pub(crate) mod readable;
 pub mod room;
 pub mod spare_descriptors;
@@ -63,3 +62,4 @@ pub mod vmm_log;
 pub mod waiter;
 
 pub use sandpen_types::{backoff, event, fault, health, row, spec, state, state_dir, transition};
+pub use sandpen_waiter::process_identity;

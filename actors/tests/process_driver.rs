@@ -88,9 +88,9 @@ fn output_exit_stdin_and_kill() {
         reads.stdin = true;
         start(&supervisor, reads).await;
         let channels = supervisor.send(OpenChannels { key: key("reads") }).await.unwrap().unwrap().unwrap();
-        let process = channels.process.unwrap();
-        process.write_stdin(b"hello ".to_vec()).await.unwrap();
-        process.close_stdin().await.unwrap();
+        let guest = channels.guest.unwrap();
+        guest.write_stdin(b"hello ".to_vec()).await.unwrap();
+        guest.close_stdin().await.unwrap();
         assert_eq!(wait(&supervisor, "reads").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
         assert_eq!(log(dir.path(), "reads"), "hello end\n");
 

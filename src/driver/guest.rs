@@ -2,7 +2,7 @@
 
 /// The program: an ELF file, to be `/init` of an initramfs.
 pub fn guest_binary() -> &'static [u8] {
-    include_bytes!(env!("SANDPEN_GUEST_BINARY"))
+    include_bytes!(env!("SANDPEN_GUEST"))
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
+use sandpen_actors::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
+use super::confine::cgroup;
 use super::launching::launching;
+use super::network::Kind;
 use super::waited;
 
 mod ffi;
@@ -112,8 +114,14 @@ impl Driver for KrunDriver {
         }
     }
 
-    fn makes(&self, network: sandpen_actors::spec::Network) -> bool {
-        super::network::Kind::Tsi.makes(network)
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            networks: Kind::Tsi.networks(),
+            terminals: true,
+            kernels: self.payload == Payload::Linux,
+            open_files: OPEN_FILES_OF_GUEST,
+            open_files_of_stdin: 0,
+        }
     }
 
     fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
@@ -145,5 +153,9 @@ impl Driver for KrunDriver {
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
         waited::adopt(launch.runtime_dir, config.state_dir.bin(), launch.timings, move || config.boot_limit()).boxed()
+    }
+
+    fn remove_leftovers(&self, state_id: &str) -> BoxFuture<'static, Vec<Leftover>> {
+        cgroup::remove_leftovers(state_id.to_owned()).boxed()
     }
 }

@@ -19,6 +19,7 @@ use sandpen_actors::driver::{DriverError, Launch, Vmm};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::waited::failed;
 
@@ -119,7 +120,7 @@ where
     let cancel = launch.cancel.child_token();
     let _abandoned = cancel.clone().drop_guard();
     let launch = Launch { cancel: cancel.clone(), ..launch };
-    let made = tokio::spawn(async move {
+    let making = async move {
         let under_way = UnderWay::enter(&launch.runtime_dir).await;
         if cancel.is_cancelled() {
             return Err(DriverError::Cancelled);
@@ -130,6 +131,9 @@ where
             return Err(DriverError::Cancelled);
         }
         Ok(Unclaimed(Some((vmm, under_way))))
-    });
-    made.await.unwrap_or_else(|error| Err(failed("making the microVM", error)))?.claim()
+    };
+    tokio::spawn(making.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(failed("making the microVM", error)))?
+        .claim()
 }

@@ -48,12 +48,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Whether a driver of this kind can do it.
-    pub(super) fn makes(self, network: Network) -> bool {
-        match network {
-            Network::None | Network::On => true,
-            Network::Tsi => self == Self::Tsi,
-            Network::User | Network::Published => self == Self::User,
+    /// The networks that a driver of this kind makes.
+    pub(super) const fn networks(self) -> &'static [Network] {
+        match self {
+            Self::Tsi => &[Network::None, Network::On, Network::Tsi],
+            Self::User => &[Network::None, Network::On, Network::User, Network::Published],
         }
     }
 }
@@ -86,7 +85,7 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Optio
                 .to_owned(),
         ));
     }
-    if !kind.makes(network) {
+    if !kind.networks().contains(&network) {
         let (instead, other) = match kind {
             Kind::Tsi => ("on, tsi", "qemu"),
             Kind::User => ("on, user, published", "krun"),

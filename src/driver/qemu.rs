@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::driver::{Driver, DriverError, Launch, Vmm};
+use sandpen_actors::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::state_dir::StateDir;
 
 use self::prepare::Plan;
 use self::templates::Templates;
+use super::confine::cgroup;
 use super::launching::launching;
+use super::network::Kind;
 use super::waited;
 
 pub mod args;
@@ -85,8 +87,14 @@ impl Driver for QemuDriver {
         NAME
     }
 
-    fn makes(&self, network: sandpen_actors::spec::Network) -> bool {
-        super::network::Kind::User.makes(network)
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            networks: Kind::User.networks(),
+            terminals: true,
+            kernels: true,
+            open_files: OPEN_FILES_OF_GUEST,
+            open_files_of_stdin: 0,
+        }
     }
 
     fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
@@ -120,5 +128,9 @@ impl Driver for QemuDriver {
             waited::adopt(launch.runtime_dir, bin_dir, launch.timings, move || prepare::boot_limit(&config)).await
         }
         .boxed()
+    }
+
+    fn remove_leftovers(&self, state_id: &str) -> BoxFuture<'static, Vec<Leftover>> {
+        cgroup::remove_leftovers(state_id.to_owned()).boxed()
     }
 }

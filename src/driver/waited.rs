@@ -2,8 +2,8 @@
 //! drivers once they know what to start.
 //!
 //! ```text
-//!   launch ──▶ waiter starts the processes ──▶ session with the guest ─────┐ events, merged
-//!   adopt ──▶ waiter found ──▶ the VMM lives: session that asks ───────────┤ by one task
+//!   launch ──▶ waiter starts the processes ──▶ link with the guest ────────┐ events, merged
+//!   adopt ──▶ waiter found ──▶ the VMM lives: link that asks ──────────────┤ by one task
 //!                         └──▶ the VMM is gone: the pipes' last words ─────┤
 //!                                                                          ▼
 //!                      … [Faulted(CompanionLost)] VmmExited, always last
@@ -14,11 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use nix::libc::SIGKILL;
-use sandpen_actors::driver::{DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmProcess};
-use sandpen_actors::spec::{ByteString, TerminalSize};
+use sandpen_actors::driver::{DriverError, Launch, OutputStream, Vmm};
 use sandpen_actors::start_timings::{StartStep, StartTimings};
 use sandpen_actors::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
@@ -28,12 +25,15 @@ use sandpen_guest::protocol::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
+use self::process::{Guest, Process};
 use super::confine::{self, cgroup};
-use super::control::{self, ControlFifos, GuestSession, SessionMode};
+use super::control::{self, ControlFifos, LinkMode};
 use super::{launching, network, start_message};
 
 mod last_words;
+mod process;
 mod watch;
 
 /// Events that may wait for the monitor: more than one microVM ever has.
@@ -164,7 +164,7 @@ pub(super) async fn launch(
 ) -> Result<Vmm, DriverError> {
     let Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
     let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step, timings, &cancel).await?;
-    started.watch(SessionMode::Launch(start), boot_limit).await
+    started.watch(LinkMode::Launch(start), boot_limit).await
 }
 
 /// The processes of a microVM that nobody watches yet.
@@ -215,7 +215,7 @@ impl Started {
     }
 
     /// Begins to watch them; where that fails nothing of them stays.
-    pub(super) async fn watch(self, mode: SessionMode, boot_limit: Duration) -> Result<Vmm, DriverError> {
+    pub(super) async fn watch(self, mode: LinkMode, boot_limit: Duration) -> Result<Vmm, DriverError> {
         let (dir, cgroups, timings) = (self.runtime_dir.clone(), self.cgroups.clone(), self.timings.clone());
         let begun = begin(&self.waited, dir, mode, boot_limit, cgroups, timings).await;
         if begun.is_err() {
@@ -263,7 +263,7 @@ pub(super) async fn adopt(
         Ok((boot_limit(), cgroups_of(&dir), start))
     });
     let (boot_limit, cgroups, start) = looked_up.await?;
-    begin(&waited, runtime_dir, SessionMode::Adopt(start), boot_limit, cgroups, timings).await
+    begin(&waited, runtime_dir, LinkMode::Adopt(start), boot_limit, cgroups, timings).await
 }
 
 /// Kills a microVM that cannot be adopted for the moment.
@@ -297,20 +297,20 @@ async fn remove_cgroups(cgroups: Vec<PathBuf>) {
 async fn begin(
     waited: &WaitedVmm,
     runtime_dir: PathBuf,
-    mode: SessionMode,
+    mode: LinkMode,
     boot_limit: Duration,
     cgroups: Vec<PathBuf>,
     timings: StartTimings,
 ) -> Result<Vmm, DriverError> {
     let opened = blocking(move || Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?)));
     let (outputs, fifos) = opened.await?;
-    let (session, listen, told) =
-        control::open(fifos, mode, boot_limit, timings).map_err(|error| failed("watching the control port", error))?;
-    let (sender, events) = mpsc::channel(EVENTS);
+    let (told, events) = mpsc::channel(EVENTS);
+    let (link, listen) = control::open(fifos, mode, boot_limit, timings, told.clone())
+        .map_err(|error| failed("watching the control port", error))?;
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
-    drop(tokio::spawn(watch::watch(waited.clone(), listen, told, sender, cgroups.clone())));
-    let process = Process { waited: waited.clone(), session: Some(session), cgroups };
-    Ok(Vmm { process: Arc::new(process), outputs, events })
+    drop(tokio::spawn(watch::watch(waited.clone(), listen, told, cgroups.clone()).in_current_span()));
+    let process = Process { waited: waited.clone(), cgroups };
+    Ok(Vmm { process: Arc::new(process), guest: Arc::new(Guest(Some(link))), outputs, events })
 }
 
 /// A microVM that ended while no daemon was there: what it left, and its end.
@@ -328,7 +328,7 @@ async fn ended(waited: WaitedVmm, runtime_dir: PathBuf) -> Result<Vmm, DriverErr
         // There is room for all, and the receiver is in our hand.
         let _ = sender.try_send(event);
     }
-    Ok(Vmm { process: Arc::new(Process { waited, session: None, cgroups }), outputs, events })
+    Ok(Vmm { process: Arc::new(Process { waited, cgroups }), guest: Arc::new(Guest(None)), outputs, events })
 }
 
 type Opener = fn(&Path) -> std::io::Result<std::os::fd::OwnedFd>;
@@ -350,69 +350,4 @@ fn open_control(runtime_dir: &Path) -> Result<ControlFifos, DriverError> {
         control_in: open(runtime_dir, "control.in", open_fifo_write)?,
         stdin_in: open(runtime_dir, "stdin.in", open_fifo_write)?,
     })
-}
-
-/// Acts on a microVM.
-struct Process {
-    waited: WaitedVmm,
-    /// `None` when the VMM was gone already.
-    session: Option<GuestSession>,
-    /// The directories of its cgroup.
-    cgroups: Vec<PathBuf>,
-}
-
-impl Process {
-    fn session(&self) -> Result<GuestSession, DriverError> {
-        self.session.clone().ok_or_else(|| DriverError::Unreachable("its VMM process has ended".to_owned()))
-    }
-}
-
-impl VmmProcess for Process {
-    fn pid(&self) -> Option<u32> {
-        Some(self.waited.pid())
-    }
-
-    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
-        let session = self.session();
-        async move { session?.signal(signal).await }.boxed()
-    }
-
-    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        let session = self.session();
-        async move { session?.acknowledge_exit().await }.boxed()
-    }
-
-    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
-        self.waited.signal(signal).map_err(|source| DriverError::Signal { signal, source })
-    }
-
-    fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
-        let session = self.session();
-        async move { session?.write_stdin(&bytes).await }.boxed()
-    }
-
-    fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        let session = self.session();
-        async move { session?.close_stdin().await }.boxed()
-    }
-
-    fn resize(&self, size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
-        let session = self.session();
-        async move { session?.resize(size).await }.boxed()
-    }
-
-    fn exec(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>> {
-        let session = self.session();
-        async move { session?.exec(&command, limit).await }.boxed()
-    }
-
-    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        let (waited, cgroups) = (self.waited.clone(), self.cgroups.clone());
-        async move {
-            waited.release().await.map_err(|error| failed("clearing up after the microVM", error))?;
-            remove_cgroups(cgroups).await;
-            Ok(())
-        }
-        .boxed()
-    }
 }

@@ -113,10 +113,6 @@ impl SandpenBuilder {
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;
-        // Now everything that no live sandbox owns has ended.
-        for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {
-            tracing::info!(?cgroup, "removed a cgroup that an earlier run left");
-        }
         let handle = Handle::new(started.supervisor, started.database, started.faults, started.timings, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState, Status};
 use crate::transition::{Transition, advance};
 
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {

@@ -7,7 +7,7 @@ use actix::{Addr, Message};
 
 use super::MonitorError;
 use crate::database::SandboxRow;
-use crate::driver::VmmProcess;
+use crate::driver::GuestSession;
 use crate::hosting::DownReason;
 use crate::log_writer::LogWriter;
 use crate::spec::SandboxKey;
@@ -57,8 +57,8 @@ pub struct GetChannels;
 pub struct Channels {
     /// Its log.
     pub log: Addr<LogWriter>,
-    /// Its stdin; `None` before the VMM process exists.
-    pub process: Option<Arc<dyn VmmProcess>>,
+    /// Its guest; `None` before the VMM process exists.
+    pub guest: Option<Arc<dyn GuestSession>>,
 }
 
 /// A durable state change.

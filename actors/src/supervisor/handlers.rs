@@ -62,8 +62,8 @@ impl Supervisor {
             return self.refuse(SupervisorError::AlreadyLive { status: child.status(), key });
         }
         let driver = self.check_disk(spec.disk.name.as_ref()).and_then(|()| {
-            let driver = self.config.drivers.select(&spec.driver, spec.network)?;
-            self.check_open_files(driver.open_files(&spec))?;
+            let driver = self.config.drivers.select(&spec.driver, &spec)?;
+            self.check_open_files(driver.capabilities().open_files(&spec))?;
             Ok(driver)
         });
         let driver = match driver {
@@ -72,7 +72,8 @@ impl Supervisor {
         };
         let timings = StartTimings::requested();
         let cancel = CancellationToken::new();
-        let mut child = Child { open_files: driver.open_files(&spec), ..Child::with_disk(spec.disk.name.clone()) };
+        let mut child =
+            Child { open_files: driver.capabilities().open_files(&spec), ..Child::with_disk(spec.disk.name.clone()) };
         child.reserving = Some(cancel.clone());
         let started = child.started();
         self.children.insert(key.clone(), child);

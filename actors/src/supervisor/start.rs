@@ -46,7 +46,7 @@ pub(super) async fn record(
             Ok(row)
         }
         Ok(None) => Ok(row.clone()),
-        Err(_) => Err(SupervisorError::AlreadyLive { key: row.spec.key.clone(), status: row.state.status() }),
+        Err(_) => Err(SupervisorError::AlreadyLive { key: row.spec.key.clone(), status: row.state.status().as_str() }),
     }
 }
 
@@ -165,7 +165,7 @@ impl Supervisor {
             faults.count(if row.restarts > 0 { Counter::Restarts } else { Counter::Starts });
         }
         let child = self.children.entry(key.clone()).or_default();
-        child.open_files = driver.open_files(&row.spec);
+        child.open_files = driver.capabilities().open_files(&row.spec);
         let log = child.log.take().filter(actix::Addr::connected).unwrap_or_else(|| {
             let (sandbox, faults) = (Some(key.clone()), faults.clone());
             let timings = launch.timings.clone();
@@ -280,7 +280,7 @@ impl Supervisor {
 
     pub(super) fn driver_of(&self, row: &SandboxRow) -> Result<Arc<dyn Driver>, DriverError> {
         let choice = row.driver.clone().map_or(crate::spec::DriverChoice::Auto, crate::spec::DriverChoice::Named);
-        self.config.drivers.select(&choice, row.spec.network)
+        self.config.drivers.select(&choice, &row.spec)
     }
 
     /// Ends a microVM whose monitor failed too often; its sandbox is FAILED.

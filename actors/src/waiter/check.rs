@@ -1,7 +1,8 @@
 //! Whether a specification makes sense: names lead nowhere else, each role and name is there once.
 
+use sandpen_waiter::wire::{RESERVED, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec};
+
 use super::WaiterError;
-use super::wire::{RESERVED, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec};
 
 pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
     let invalid = |what: String| Err(WaiterError::Invalid(what));

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use sandpen_waiter::wire::{LOCK_FILE, Report, Stage, WaiterSpec, encode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::newborn::Newborn;
 use super::runtime_dir::DirLock;
 use super::waited::blocking;
-use super::wire::{LOCK_FILE, Report, Stage, WaiterSpec, encode};
 use super::{WaiterError, install, runtime_dir};
 
 /// Most bytes of a report line or of a waiter's last words.

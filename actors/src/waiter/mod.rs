@@ -1,6 +1,6 @@
 //! The tiny process between the orchestrator and a sandbox's VMM, which outlives us.
 //!
-//! Every VMM is the child of a *waiter*: a small static program ([`WaitedVmm::launch`] installs and
+//! Every VMM is the child of a *waiter*: a small static program (`sandpen-waiter`; [`WaitedVmm::launch`] installs and
 //! starts it) that holds the sandbox's FIFOs open, starts the VMM and its companions, records how
 //! the VMM ended, and stays until it is released. So an orchestrator can die at any moment: output
 //! waits in the pipes, the exit status on disk, and the next one finds both
@@ -33,27 +33,21 @@ mod fifo;
 mod install;
 mod launch;
 mod newborn;
-#[allow(dead_code)] // the other half is the waiter program's
-mod records;
 mod runtime_dir;
 mod waited;
-#[allow(dead_code)] // the other half is the waiter program's
-mod wire;
 
-#[cfg(test)]
-#[allow(dead_code)] // built by `build.rs` as a program; here for the linter's eyes
-mod program;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use sandpen_waiter::wire::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
+
 use crate::blocking::WorkLost;
 pub use fifo::{open_fifo_read, open_fifo_write};
 pub use runtime_dir::{check_readable, is_abandoned, prepare_runtime_dir};
 pub use waited::{WaitedEnd, WaitedVmm};
-pub use wire::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 
 /// A failure of the waiter or on the way to it.
 #[derive(Debug, thiserror::Error)]

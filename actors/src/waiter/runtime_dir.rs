@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use super::WaiterError;
-use super::records::{ExitRecord, ProcessesRecord};
-use super::wire::{
+use sandpen_waiter::process_identity::ProcessIdentity;
+use sandpen_waiter::records::{ExitRecord, ProcessesRecord};
+use sandpen_waiter::wire::{
     EXIT_FILE, HELD_FILE, LOCK_FILE, PROCESSES_FILE, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode, read_spec,
 };
+
+use super::WaiterError;
 use crate::pidfd;
-use crate::process_identity::ProcessIdentity;
 
 /// Most bytes that are read of a record; real ones are far smaller.
 const RECORD_MAX: u64 = 64 << 10;

@@ -5,7 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use super::records::ProcessesRecord;
+use sandpen_waiter::records::ProcessesRecord;
+use sandpen_waiter::wire;
+
 use super::*;
 use crate::start_timings::StartTimings;
 use crate::state::ExitStatus;
@@ -14,7 +16,6 @@ use test_support::*;
 mod lock;
 mod newborn;
 mod test_support;
-mod wire_tests;
 
 #[tokio::test]
 async fn an_exit_code_and_the_last_output_come_through() {
@@ -156,10 +157,11 @@ async fn a_killed_waiter_is_replaced_and_the_vmm_never_notices() {
     let script = "i=0; while read line; do i=$((i+1)); echo $i; echo log $i >&2; done; exit 7";
     let mut echo = shell("vmm", script);
     // As a VMM does: it holds its pipes itself.
-    echo.args = vec!["-c".into(), format!("exec 0<>control.in; {script}").into()];
+    echo.args = vec!["-c".into(), format!("exec 0<>control.in; echo up; {script}").into()];
     echo.stderr = StdioSpec::VmmLog;
     let vmm = home.launch(vec![shell("virtiofsd", "exec sleep 1000"), echo]).await.unwrap();
     let (pid, companion) = (vmm.pid(), home.pidfd("virtiofsd"));
+    assert_eq!(within(home.read_line("stdout.out")).await, "up");
     let ended = tokio::spawn({
         let vmm = vmm.clone();
         async move { vmm.ended().await }

@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use sandpen_waiter::process_identity::ProcessIdentity;
+use sandpen_waiter::records::RecordedEnd;
+use sandpen_waiter::wire::{
+    COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode,
+};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
-use super::records::RecordedEnd;
-use super::wire::{COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode};
 use super::{WaiterError, launch, runtime_dir};
 use crate::backoff::Pauses;
 use crate::pidfd;
-use crate::process_identity::ProcessIdentity;
 use crate::spare_descriptors;
 use crate::start_timings::{StartStep, StartTimings};
 use crate::state::ExitStatus;

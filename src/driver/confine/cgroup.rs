@@ -19,12 +19,15 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use sandpen_types::confinement::Cgroup;
 use serde::{Deserialize, Serialize};
 
-use sandpen_actors::driver::Launch;
+use sandpen_actors::driver::{Launch, Leftover, LeftoverKind};
 use sandpen_actors::spec::Resources;
 
 pub use hierarchy::Hierarchy;
+
+use crate::driver::waited::blocking;
 
 /// The period in which processor time is counted, in microseconds: the kernel's own default.
 const PERIOD_US: u64 = 100_000;
@@ -79,15 +82,6 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Controllers that there are none of here.
     pub missing: Vec<String>,
-}
-
-/// The cgroup that holds a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cgroup {
-    /// 1 or 2.
-    pub version: u8,
-    /// Its directories: one, or one for each controller.
-    pub paths: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -156,9 +150,21 @@ pub fn plan(launch: &Launch, overhead_mib: u32) -> Result<Plan, String> {
     Hierarchy::own()?.plan(&launch.state_id, &name, limits)
 }
 
-/// Removes the cgroups of a state directory that an earlier run left, and says which. Blocking.
-pub fn sweep(state_id: &str) -> Vec<PathBuf> {
-    Hierarchy::own().map(|hierarchy| hierarchy.sweep(state_id)).unwrap_or_default()
+/// Removes the cgroups of a state directory that an earlier run left, and says which; the kernel keeps those that
+/// are in use.
+pub(in crate::driver) async fn remove_leftovers(state_id: String) -> Vec<Leftover> {
+    let sweep = move || Ok(Hierarchy::own().map(|hierarchy| hierarchy.sweep(&state_id)).unwrap_or_default());
+    match blocking(sweep).await {
+        Ok(paths) => paths.iter().map(|path| removed(path)).collect(),
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "looking for cgroups that an earlier run left");
+            Vec::new()
+        }
+    }
+}
+
+fn removed(path: &Path) -> Leftover {
+    Leftover { kind: LeftoverKind::Cgroup, what: path.display().to_string(), sandbox: None, error: None }
 }
 
 /// Removes the cgroups at `paths`; waits up to a second for the kernel to count the last process out.

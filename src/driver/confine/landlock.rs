@@ -8,7 +8,7 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
+use sandpen_types::confinement::Landlock;
 
 use super::Policy;
 use super::sys;
@@ -21,17 +21,6 @@ const OLDEST: i32 = 2;
 const WITH_TCP: i32 = 4;
 /// From this one on signals and abstract unix sockets are (Linux 6.12).
 const WITH_SCOPES: i32 = 6;
-
-/// What of Landlock holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Landlock {
-    /// The kernel's ABI version.
-    pub abi: i32,
-    /// Whether TCP can neither connect nor listen.
-    pub network_denied: bool,
-    /// Whether no process outside gets a signal or is reached at an abstract unix socket.
-    pub scoped: bool,
-}
 
 /// Why a ruleset could not be made or entered.
 #[derive(Debug, thiserror::Error)]

@@ -24,8 +24,8 @@ mod seccomp;
 mod steps;
 mod sys;
 
-pub use landlock::{Landlock, kernel_abi};
+pub use landlock::kernel_abi;
 pub use policy::{FIRST_INHERITED, Policy};
-pub use report::{ProcessConfinement, read};
-pub use seccomp::{Seccomp, SystemCalls, available as seccomp_available};
+pub use report::read;
+pub use seccomp::{SystemCalls, available as seccomp_available};
 pub use steps::{Begun, ConfineError, announce, begin, enforce};

@@ -6,11 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use sandpen_actors::waiter::VMM_ROLE;
-use serde::{Deserialize, Serialize};
+use sandpen_types::confinement::ProcessConfinement;
 
-use super::cgroup::Cgroup;
-use super::rlimits::Rlimits;
-use super::{Landlock, Seccomp};
 use crate::driver::qemu::args::SHARES_MAX;
 use crate::driver::virtiofs;
 
@@ -22,25 +19,6 @@ const MAX_BYTES: u64 = 64 << 10;
 /// The roles of processes that write one.
 fn roles() -> impl Iterator<Item = String> {
     std::iter::once(VMM_ROLE.to_owned()).chain((0..SHARES_MAX).map(virtiofs::role))
-}
-
-/// What one process has given up. Names are stable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessConfinement {
-    /// It cannot gain privileges by executing programs.
-    pub no_new_privs: bool,
-    /// The capabilities that it kept.
-    pub capabilities: Vec<String>,
-    /// Its resource limits.
-    pub rlimits: Rlimits,
-    /// Its Landlock ruleset; `None` where there is none.
-    pub landlock: Option<Landlock>,
-    /// Its list of system calls; `None` where there is none.
-    pub seccomp: Option<Seccomp>,
-    /// Its cgroup; `None` where there is none.
-    pub cgroup: Option<Cgroup>,
-    /// For each step that is left out, why.
-    pub left_out: BTreeMap<String, String>,
 }
 
 /// Writes the report of `role` into the current directory, whole or not at all. Nothing of it has to

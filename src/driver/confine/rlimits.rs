@@ -2,16 +2,7 @@
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize};
-
-/// The limits that hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rlimits {
-    /// Bytes of a core file: 0, since one would hold the guest's memory.
-    pub core: u64,
-    /// Open files.
-    pub open_files: u64,
-}
+use sandpen_types::confinement::Rlimits;
 
 /// Sets them; for good, as the hard limits go down too. The size of files stays unlimited: logs have
 /// limits of their own and disks are as large as their users want them.

@@ -13,6 +13,7 @@ mod krun_calls;
 use std::collections::BTreeMap;
 
 use nix::libc;
+use sandpen_types::confinement::Seccomp;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -38,16 +39,6 @@ pub enum SystemCalls {
     Krun,
     /// Anything but what no VMM needs.
     AnyVmm,
-}
-
-/// What kind of list holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Seccomp {
-    /// Everything else ends the process.
-    AllowList,
-    /// What is on it is refused.
-    DenyList,
 }
 
 /// Why a filter could not be made or entered.

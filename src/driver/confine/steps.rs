@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use nix::errno::Errno;
+use sandpen_types::confinement::{Cgroup, ProcessConfinement, Rlimits, Seccomp};
 
-use super::cgroup::Cgroup;
 use super::landlock::LandlockError;
-use super::report::ProcessConfinement;
-use super::rlimits::{self, Rlimits};
-use super::seccomp::{self, Seccomp, SeccompError};
+use super::rlimits;
+use super::seccomp::{self, SeccompError};
 use super::{Policy, capabilities, landlock, report, sys};
 
 /// Why a process could not be confined.

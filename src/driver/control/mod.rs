@@ -1,16 +1,17 @@
-//! The host's side of the control protocol: one session with the PID 1 of one guest.
+//! The host's side of the control protocol: one link with the PID 1 of one guest.
 //!
 //! ```text
-//!   GuestSession (handle, any task) ──frames──▶ control.in, stdin.in
-//!   task: control.out ──▶ FrameReader ──▶ Progress (pure) ──VmmEvent──▶ the driver's receiver
+//!   ControlLink (handle, any task) ──frames──▶ control.in, stdin.in
+//!   task: control.out ──▶ FrameReader ──▶ Progress (pure) ──VmmEvent──▶ events
 //! ```
 //!
 //! The guest is hostile: what it sends is bounded in size by the reader and in number by
-//! [`progress`], which allows every message once and in its order; anything else ends the session
+//! [`progress`], which allows every message once and in its order; anything else ends the link
 //! with [`FailureReason::ProtocolBroken`].
 
-mod execs;
+mod link;
 mod port;
+mod probes;
 mod progress;
 #[cfg(test)]
 mod tests;
@@ -22,28 +23,28 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandpen_actors::driver::{DriverError, ExecOutcome, VmmEvent};
+use sandpen_actors::driver::VmmEvent;
 use sandpen_actors::spec::SandboxSpec;
 use sandpen_actors::start_timings::{StartStep, StartTimings};
 use sandpen_actors::state::FailureReason;
 use sandpen_guest::protocol::{
-    Bytes, Exec, FrameReader, Garbage, GuestMessage, HostMessage, Message, Network, PowerOff, Rlimit, RootfsSource,
-    STDIN_CHUNK, Start, StdinMessage, TerminalSize, encode,
+    Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Start,
+    TerminalSize, encode,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use self::execs::Execs;
+pub use self::link::ControlLink;
+use self::link::Handle;
 use self::port::{ReadPort, WritePort};
+use self::probes::Probes;
 use self::progress::{Progress, Step};
 
 /// How long a guest may take to make room for a short message. Its PID 1 reads whenever it can.
 const SEND_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// How long to wait for the answer to a query before it is sent again.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// Most events of one session: started, exited, faulted.
-const EVENTS: usize = 4;
 
 /// The host's ends of the ports, non-blocking.
 #[derive(Debug)]
@@ -56,9 +57,9 @@ pub struct ControlFifos {
     pub stdin_in: OwnedFd,
 }
 
-/// How a session begins.
+/// How a link begins.
 #[derive(Debug)]
-pub enum SessionMode {
+pub enum LinkMode {
     /// The guest boots: wait for it and send this. Its wall clock is set when it is sent.
     Launch(Box<Start>),
     /// The guest was restored from one that had booted: send this at once.
@@ -67,65 +68,49 @@ pub enum SessionMode {
     Adopt(Option<Box<Start>>),
 }
 
-/// Acts on a guest. Any task may use it; it stays valid after the guest's end and answers errors then.
-#[derive(Debug, Clone)]
-pub struct GuestSession(Arc<Handle>);
-
-#[derive(Debug)]
-struct Handle {
-    control: WritePort,
-    stdin: WritePort,
-    execs: Mutex<Execs>,
-    /// Cancelled when the task is over or the workload has ended.
-    over: CancellationToken,
-}
-
-/// Begins a session: the handle, the task that listens to the guest (somebody must poll it and see
-/// to its end), and what it tells. The receiver closes when the task is over: after a fault, or when
-/// nobody holds the other end of `control.out` any more. Call it inside of a tokio runtime.
+/// Begins a link: the handle, and the task that listens to the guest and tells `events` what it says (somebody
+/// must poll it and see to its end). The task is over after a fault, or when nobody holds the other end of
+/// `control.out` any more. Call it inside of a tokio runtime.
 ///
 /// `boot_limit` is the time until the guest must have executed its workload or, with
-/// [`SessionMode::Adopt`], must have answered.
+/// [`LinkMode::Adopt`], must have answered.
 ///
 /// # Errors
 /// When a descriptor cannot be registered with the runtime.
 pub fn open(
     fifos: ControlFifos,
-    mode: SessionMode,
+    mode: LinkMode,
     boot_limit: Duration,
     timings: StartTimings,
-) -> io::Result<(GuestSession, impl Future<Output = ()> + Send + 'static, mpsc::Receiver<VmmEvent>)> {
-    let session = GuestSession(Arc::new(Handle {
+    events: mpsc::Sender<VmmEvent>,
+) -> io::Result<(ControlLink, impl Future<Output = ()> + Send + 'static)> {
+    let link = ControlLink(Arc::new(Handle {
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
-        execs: Mutex::new(Execs::new(
-            RandomState::new().build_hasher().finish(),
-            matches!(mode, SessionMode::Adopt(_)),
-        )),
+        probes: Mutex::new(Probes::new(RandomState::new().build_hasher().finish(), matches!(mode, LinkMode::Adopt(_)))),
         over: CancellationToken::new(),
     }));
-    let (sender, receiver) = mpsc::channel(EVENTS);
     // An earlier daemon may have read the first part of a frame: at most one is cut.
     let (garbage, start, progress) = match mode {
-        SessionMode::Launch(start) => (Garbage::Refuse, Some(start), Progress::launched()),
-        SessionMode::Restored(start) => (Garbage::Refuse, Some(start), Progress::restored()),
-        SessionMode::Adopt(start) => {
+        LinkMode::Launch(start) => (Garbage::Refuse, Some(start), Progress::launched()),
+        LinkMode::Restored(start) => (Garbage::Refuse, Some(start), Progress::restored()),
+        LinkMode::Adopt(start) => {
             let limit = FrameReader::<GuestMessage>::CAPACITY;
             let progress = Progress::adopting(RandomState::new().build_hasher().finish(), start.is_some());
             (Garbage::SkipFirst(limit), start, progress)
         }
     };
     let task = Task {
-        session: session.clone(),
+        link: link.clone(),
         port: ReadPort::new(fifos.control_out)?,
         reader: FrameReader::new(garbage),
         progress,
         start,
         boot_limit,
-        events: sender,
+        events,
         timings,
     };
-    Ok((session, task.run(), receiver))
+    Ok((link, task.run()))
 }
 
 /// What to send to a guest for `spec`, with fresh random bytes from this host.
@@ -169,103 +154,9 @@ fn wall_clock() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-fn unreachable(reason: impl std::fmt::Display) -> DriverError {
-    DriverError::Unreachable(reason.to_string())
-}
-
-impl GuestSession {
-    /// Sends a signal to the workload's main process. Before the workload runs, one that would end
-    /// it makes the guest report it as not started.
-    ///
-    /// # Errors
-    /// [`DriverError::Unreachable`] when the guest takes no message for 10 s, or is gone.
-    pub async fn signal(&self, signal: i32) -> Result<(), DriverError> {
-        self.send(&HostMessage::Signal(signal)).await
-    }
-
-    /// Lets the guest power off: its workload's end is recorded and all output is on file.
-    ///
-    /// # Errors
-    /// As for [`GuestSession::signal`].
-    pub async fn acknowledge_exit(&self) -> Result<(), DriverError> {
-        self.send(&HostMessage::AcknowledgeExit).await
-    }
-
-    /// Runs a command beside the workload, for at most `limit`; one that an earlier call waits for is
-    /// killed, and that call fails. Dropping the future leaves the command to its limit.
-    ///
-    /// # Errors
-    /// [`DriverError::Unreachable`] when the guest takes no message, does not answer in time, or the
-    /// workload has ended; a command of more than [`EXEC_COMMAND_MAX`](sandpen_guest::protocol::EXEC_COMMAND_MAX) bytes.
-    pub async fn exec(
-        &self,
-        command: &[sandpen_actors::spec::ByteString],
-        limit: Duration,
-    ) -> Result<ExecOutcome, DriverError> {
-        let (id, answer) = self.0.execs.lock().unwrap_or_else(PoisonError::into_inner).ask();
-        let command = command.iter().map(|part| Bytes::from(part.as_bytes())).collect();
-        self.send(&HostMessage::Exec(Exec { id, command, limit })).await?;
-        tokio::select! {
-            // An answer that came is one, also when the session ended right after it.
-            biased;
-            answer = answer => answer.map_err(|_| unreachable("another command took its place")),
-            () = self.0.over.cancelled() => Err(unreachable("the workload has ended")),
-            () = tokio::time::sleep(limit.saturating_add(SEND_LIMIT)) => {
-                Err(unreachable(format!("it did not answer within {} s of the limit", SEND_LIMIT.as_secs())))
-            }
-        }
-    }
-
-    async fn send(&self, message: &HostMessage) -> Result<(), DriverError> {
-        let frame = encode(message).map_err(unreachable)?;
-        match timeout(SEND_LIMIT, self.0.control.write(&frame)).await {
-            Ok(written) => written.map_err(unreachable),
-            Err(_) => Err(unreachable(format!("it took no message for {} s", SEND_LIMIT.as_secs()))),
-        }
-    }
-
-    /// Tells the size of the workload's terminal, also before the workload runs.
-    ///
-    /// # Errors
-    /// As for [`GuestSession::signal`].
-    pub async fn resize(&self, size: sandpen_actors::spec::TerminalSize) -> Result<(), DriverError> {
-        self.send(&HostMessage::Resize(terminal_size(size))).await
-    }
-
-    /// Passes bytes to the workload's standard input. Resolves when all are in the pipe; waits for as
-    /// long as the workload does not read. Dropping the future leaves out the rest, never half a
-    /// frame.
-    ///
-    /// # Errors
-    /// [`DriverError::Unreachable`] when the workload has ended or the guest is gone.
-    pub async fn write_stdin(&self, bytes: &[u8]) -> Result<(), DriverError> {
-        for chunk in bytes.chunks(STDIN_CHUNK) {
-            self.send_stdin(&StdinMessage::Bytes(Bytes::from(chunk))).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the workload's standard input; on a terminal, types its end-of-file character.
-    ///
-    /// # Errors
-    /// As for [`GuestSession::write_stdin`].
-    pub async fn close_stdin(&self) -> Result<(), DriverError> {
-        self.send_stdin(&StdinMessage::End).await
-    }
-
-    async fn send_stdin<M: Message + Sync>(&self, message: &M) -> Result<(), DriverError> {
-        let frame = encode(message).map_err(unreachable)?;
-        tokio::select! {
-            biased;
-            () = self.0.over.cancelled() => Err(unreachable("the workload has ended")),
-            written = self.0.stdin.write(&frame) => written.map_err(unreachable),
-        }
-    }
-}
-
 /// Listens to one guest.
 struct Task {
-    session: GuestSession,
+    link: ControlLink,
     port: ReadPort,
     reader: FrameReader<GuestMessage>,
     progress: Progress,
@@ -279,9 +170,9 @@ struct Task {
 impl Task {
     async fn run(mut self) {
         // Also when this future is dropped: nobody may wait for a guest that nobody listens to.
-        let _over = self.session.0.over.clone().drop_guard();
+        let _over = self.link.0.over.clone().drop_guard();
         if let Err(reason) = self.listen().await {
-            tracing::warn!(%reason, "the session with a guest has failed");
+            tracing::warn!(%reason, "the link with a guest has failed");
             self.tell(VmmEvent::Faulted(reason)).await;
         }
     }
@@ -301,7 +192,7 @@ impl Task {
         }
         while self.progress.awaits_guest() {
             let asked = match self.progress.query() {
-                Some(query) => self.session.send(&query).await.map(|()| Some(Instant::now() + ASK_INTERVAL)),
+                Some(query) => self.link.send(&query).await.map(|()| Some(Instant::now() + ASK_INTERVAL)),
                 None => Ok(None),
             };
             // A control pipe that is full for long is as bad as no answer.
@@ -348,13 +239,13 @@ impl Task {
                 self.timings.mark(StartStep::GuestReady);
                 start.wall_clock = wall_clock();
                 let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
-                self.session.0.control.write_at_once(&frame).await.map_err(internal)?;
+                self.link.0.control.write_at_once(&frame).await.map_err(internal)?;
                 self.timings.mark(StartStep::StartSent);
                 Ok(())
             }
-            Step::ExecEnded { id, outcome } => {
-                let mut execs = self.session.0.execs.lock().unwrap_or_else(PoisonError::into_inner);
-                if execs.answer(id, outcome) {
+            Step::ProbeEnded { id, outcome } => {
+                let mut probes = self.link.0.probes.lock().unwrap_or_else(PoisonError::into_inner);
+                if probes.answer(id, outcome) {
                     Ok(())
                 } else {
                     Err(broken("an answer that nobody asked for".to_owned()))
@@ -366,7 +257,7 @@ impl Task {
                     self.timings.mark(StartStep::WorkloadStarted);
                 }
                 if is_end {
-                    self.session.0.over.cancel();
+                    self.link.0.over.cancel();
                 }
                 self.tell(event).await;
                 Ok(())

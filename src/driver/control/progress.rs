@@ -11,10 +11,10 @@
 
 use std::time::Duration;
 
-use sandpen_actors::driver::{ExecOutcome, ExecStatus, VmmEvent};
+use sandpen_actors::driver::{ProbeOutcome, ProbeStatus, VmmEvent};
 use sandpen_actors::state::{ExitStatus, FailureReason};
 use sandpen_guest::protocol::{
-    EXEC_OUTPUT_MAX, ExecEnd, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, StartFailure,
+    ExitReport, GuestMessage, GuestState, HostMessage, PROBE_OUTPUT_MAX, PROTOCOL_VERSION, ProbeEnd, StartFailure,
     WorkloadEnd, cut_message,
 };
 
@@ -51,9 +51,9 @@ pub(super) enum Step {
     SendStart,
     Tell(VmmEvent),
     /// A command beside the workload ended; whether somebody asked for it is yet to be seen.
-    ExecEnded {
+    ProbeEnded {
         id: u64,
-        outcome: ExecOutcome,
+        outcome: ProbeOutcome,
     },
 }
 
@@ -104,7 +104,7 @@ impl Progress {
     /// Takes a message.
     ///
     /// # Errors
-    /// Why the session is over.
+    /// Why the link is over.
     pub(super) fn take(&mut self, message: GuestMessage) -> Result<Vec<Step>, FailureReason> {
         match (self.phase, message) {
             (_, GuestMessage::Faulted { message }) => {
@@ -134,8 +134,8 @@ impl Progress {
             (Phase::Starting, GuestMessage::Started) => Ok(self.started()),
             (Phase::Starting, GuestMessage::NotStarted(failure)) => Ok(self.not_started(&failure)),
             (Phase::Running, GuestMessage::Exit(report)) => self.exited(report),
-            (Phase::Running, GuestMessage::ExecEnded { id, end, output }) => {
-                Ok(vec![Step::ExecEnded { id, outcome: outcome(end, &output)? }])
+            (Phase::Running, GuestMessage::ProbeEnded { id, end, output }) => {
+                Ok(vec![Step::ProbeEnded { id, outcome: outcome(end, &output)? }])
             }
             (phase, message) => Err(broken(format!("{} where it is {phase:?}", name(&message)))),
         }
@@ -191,15 +191,15 @@ fn exit_status(end: WorkloadEnd) -> Result<ExitStatus, FailureReason> {
     }
 }
 
-fn outcome(end: ExecEnd, output: &[u8]) -> Result<ExecOutcome, FailureReason> {
-    if output.len() > EXEC_OUTPUT_MAX {
+fn outcome(end: ProbeEnd, output: &[u8]) -> Result<ProbeOutcome, FailureReason> {
+    if output.len() > PROBE_OUTPUT_MAX {
         return Err(broken(format!("{} bytes of a command's output", output.len())));
     }
     let output = clean(&String::from_utf8_lossy(output));
     Ok(match end {
-        ExecEnd::Ended(end) => ExecOutcome { end: ExecStatus::Ended(exit_status(end)?), output },
-        ExecEnd::TimedOut => ExecOutcome { end: ExecStatus::TimedOut, output },
-        ExecEnd::NotStarted(failure) => ExecOutcome { end: ExecStatus::NotStarted, output: clean(&failure.message) },
+        ProbeEnd::Ended(end) => ProbeOutcome { end: ProbeStatus::Ended(exit_status(end)?), output },
+        ProbeEnd::TimedOut => ProbeOutcome { end: ProbeStatus::TimedOut, output },
+        ProbeEnd::NotStarted(failure) => ProbeOutcome { end: ProbeStatus::NotStarted, output: clean(&failure.message) },
     })
 }
 
@@ -211,7 +211,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Exit(_) => "Exit",
         GuestMessage::Status { .. } => "Status",
         GuestMessage::Faulted { .. } => "Faulted",
-        GuestMessage::ExecEnded { .. } => "ExecEnded",
+        GuestMessage::ProbeEnded { .. } => "ProbeEnded",
     }
 }
 

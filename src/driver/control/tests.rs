@@ -1,4 +1,4 @@
-//! Sessions with scripted guests over real pipes.
+//! Links with scripted guests over real pipes.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,12 +8,15 @@ use nix::unistd::pipe2;
 use proptest::prelude::*;
 use sandpen_actors::start_timings::StartTimings;
 use sandpen_actors::state::ExitStatus;
-use sandpen_guest::protocol::{ExitReport, GuestState, PROTOCOL_VERSION, StartFailure, StartFailureCode, WorkloadEnd};
+use sandpen_guest::protocol::{
+    ExitReport, GuestState, PROTOCOL_VERSION, STDIN_CHUNK, StartFailure, StartFailureCode, StdinMessage, WorkloadEnd,
+};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
 
-mod exec;
+mod probe;
 mod terminal;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -60,7 +63,7 @@ impl Guest {
 }
 
 struct Running {
-    session: GuestSession,
+    link: ControlLink,
     task: JoinHandle<()>,
     events: mpsc::Receiver<VmmEvent>,
     guest: JoinHandle<Guest>,
@@ -72,13 +75,14 @@ fn pipe(host_reads: bool) -> (OwnedFd, OwnedFd) {
     (read, write)
 }
 
-/// A session with a guest that follows `script`; its pipes stay open until the test ends.
-fn begin(mode: SessionMode, limit: Duration, script: impl FnOnce(&mut Guest) + Send + 'static) -> Running {
+/// A link with a guest that follows `script`; its pipes stay open until the test ends.
+fn begin(mode: LinkMode, limit: Duration, script: impl FnOnce(&mut Guest) + Send + 'static) -> Running {
     let (control_out, guest_out) = pipe(true);
     let (guest_in, control_in) = pipe(false);
     let (guest_stdin, stdin_in) = pipe(false);
     let fifos = ControlFifos { control_out, control_in, stdin_in };
-    let (session, task, events) = open(fifos, mode, limit, StartTimings::default()).unwrap();
+    let (told, events) = mpsc::channel(4);
+    let (link, task) = open(fifos, mode, limit, StartTimings::default(), told).unwrap();
     let mut guest = Guest {
         control_out: guest_out.into(),
         control_in: guest_in.into(),
@@ -89,15 +93,15 @@ fn begin(mode: SessionMode, limit: Duration, script: impl FnOnce(&mut Guest) + S
         script(&mut guest);
         guest
     });
-    Running { session, task: tokio::spawn(task), events, guest }
+    Running { link, task: tokio::spawn(task), events, guest }
 }
 
 impl Running {
     async fn event(&mut self) -> VmmEvent {
-        timeout(LIMIT, self.events.recv()).await.expect("an event in time").expect("the session goes on")
+        timeout(LIMIT, self.events.recv()).await.expect("an event in time").expect("the link goes on")
     }
 
-    /// The one event of a session that fails, and its end.
+    /// The one event of a link that fails, and its end.
     async fn fault(&mut self) -> FailureReason {
         let reason = match self.event().await {
             VmmEvent::Faulted(reason) => reason,
@@ -130,7 +134,7 @@ fn start_with_value(value: &str) -> Box<Start> {
 }
 
 fn launch(script: impl FnOnce(&mut Guest) + Send + 'static) -> Running {
-    begin(SessionMode::Launch(start()), LIMIT, script)
+    begin(LinkMode::Launch(start()), LIMIT, script)
 }
 
 const REPORT: ExitReport = ExitReport { end: WorkloadEnd::Code(42), stdout_bytes: 7, stderr_bytes: 8 };
@@ -143,7 +147,7 @@ fn exited() -> VmmEvent {
 async fn a_whole_life() {
     // More than a pipe holds.
     let start = start_with_value(&"x".repeat(300_000));
-    let mut running = begin(SessionMode::Launch(start), LIMIT, |guest| {
+    let mut running = begin(LinkMode::Launch(start), LIMIT, |guest| {
         let start = guest.boot();
         assert_eq!(start.hostname, "box");
         assert_eq!(start.env[0].1.len(), 300_000);
@@ -154,10 +158,10 @@ async fn a_whole_life() {
         assert_eq!(guest.hear(), HostMessage::AcknowledgeExit);
     });
     assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
-    running.session.signal(15).await.unwrap();
+    running.link.signal(15).await.unwrap();
     assert_eq!(running.event().await, exited());
-    running.session.acknowledge_exit().await.unwrap();
-    let error = running.session.write_stdin(b"late").await.unwrap_err();
+    running.link.acknowledge_exit().await.unwrap();
+    let error = running.link.write_stdin(b"late").await.unwrap_err();
     assert!(error.to_string().contains("ended"), "{error}");
     drop(running.guest.await.unwrap());
     timeout(LIMIT, running.task).await.expect("it ends with the pipe").unwrap();
@@ -178,7 +182,7 @@ async fn a_workload_that_cannot_start() {
 #[tokio::test]
 async fn a_signal_before_the_guest_is_up_waits_for_it() {
     let running = launch(|_| {});
-    running.session.signal(15).await.unwrap();
+    running.link.signal(15).await.unwrap();
     let mut guest = running.guest.await.unwrap();
     let heard = tokio::task::spawn_blocking(move || (guest.hear(), guest)).await.unwrap();
     assert_eq!(heard.0, HostMessage::Signal(15));
@@ -192,11 +196,11 @@ async fn standard_input_waits_for_the_workload_and_comes_whole() {
     });
     assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
     let text: Vec<u8> = (0..500_000_u32).map(|i| (i % 253) as u8).collect();
-    let session = running.session.clone();
+    let link = running.link.clone();
     let bytes = text.clone();
     let writer = tokio::spawn(async move {
-        session.write_stdin(&bytes).await.unwrap();
-        session.close_stdin().await.unwrap();
+        link.write_stdin(&bytes).await.unwrap();
+        link.close_stdin().await.unwrap();
     });
     let mut guest = running.guest.await.unwrap();
     let received = tokio::task::spawn_blocking(move || {
@@ -226,8 +230,8 @@ async fn standard_input_that_nobody_reads_ends_with_the_workload() {
         guest.say(&GuestMessage::Started);
     });
     assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
-    let session = running.session.clone();
-    let writer = tokio::spawn(async move { session.write_stdin(&vec![0; 1_000_000]).await });
+    let link = running.link.clone();
+    let writer = tokio::spawn(async move { link.write_stdin(&vec![0; 1_000_000]).await });
     let mut guest = (&mut running.guest).await.unwrap();
     guest.say(&GuestMessage::Exit(REPORT));
     assert_eq!(running.event().await, exited());
@@ -236,7 +240,7 @@ async fn standard_input_that_nobody_reads_ends_with_the_workload() {
 
 #[tokio::test]
 async fn a_guest_that_never_comes_up() {
-    let mut running = begin(SessionMode::Launch(start()), Duration::from_millis(50), |_| {});
+    let mut running = begin(LinkMode::Launch(start()), Duration::from_millis(50), |_| {});
     assert_eq!(running.fault().await, FailureReason::BootTimedOut { limit: Duration::from_millis(50) });
 }
 
@@ -244,7 +248,7 @@ async fn a_guest_that_never_comes_up() {
 async fn a_guest_that_never_reads_its_start() {
     let mut start = start();
     start.command = vec![Bytes::from(vec![b'x'; 900_000])];
-    let mut running = begin(SessionMode::Launch(start), Duration::from_millis(200), |guest| {
+    let mut running = begin(LinkMode::Launch(start), Duration::from_millis(200), |guest| {
         guest.say(&GuestMessage::Ready { version: PROTOCOL_VERSION });
     });
     assert!(matches!(running.fault().await, FailureReason::BootTimedOut { .. }));
@@ -259,8 +263,9 @@ async fn a_restored_guest_that_never_reads_its_start() {
     let mut full = File::from(control_in.try_clone().unwrap());
     while full.write(&[0; 4096]).is_ok() {}
     let fifos = ControlFifos { control_out, control_in, stdin_in };
-    let mode = SessionMode::Restored(start());
-    let (_session, task, mut events) = open(fifos, mode, Duration::from_millis(200), StartTimings::default()).unwrap();
+    let mode = LinkMode::Restored(start());
+    let (told, mut events) = mpsc::channel(4);
+    let (_link, task) = open(fifos, mode, Duration::from_millis(200), StartTimings::default(), told).unwrap();
     let task = tokio::spawn(task);
     let told = timeout(LIMIT, events.recv()).await.expect("it waits for the guest");
     assert!(matches!(told, Some(VmmEvent::Faulted(FailureReason::BootTimedOut { .. }))), "{told:?}");
@@ -333,7 +338,7 @@ async fn an_exit_report_that_a_dead_daemon_half_read_comes_again() {
     let exit = encode(&GuestMessage::Exit(REPORT)).unwrap();
     for cut in 0..=exit.len() {
         let rest = exit[cut..].to_vec();
-        let mut running = begin(SessionMode::Adopt(None), LIMIT, move |guest| {
+        let mut running = begin(LinkMode::Adopt(None), LIMIT, move |guest| {
             guest.control_out.write_all(&rest).unwrap();
             guest.answer_query(GuestState::Ended(REPORT));
         });
@@ -344,7 +349,7 @@ async fn an_exit_report_that_a_dead_daemon_half_read_comes_again() {
 
 #[tokio::test]
 async fn an_adopted_guest_goes_on() {
-    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
+    let mut running = begin(LinkMode::Adopt(None), LIMIT, |guest| {
         guest.say(&GuestMessage::Status { nonce: 1, state: GuestState::AwaitingStart }); // to the earlier daemon
         guest.say(&GuestMessage::Started);
         guest.answer_query(GuestState::Running);
@@ -358,7 +363,7 @@ async fn an_adopted_guest_goes_on() {
 #[tokio::test]
 async fn an_adopted_guest_that_waits_for_its_start_message_gets_it_once() {
     let start = start_with_value(&"x".repeat(300_000));
-    let mut running = begin(SessionMode::Adopt(Some(start)), LIMIT, |guest| {
+    let mut running = begin(LinkMode::Adopt(Some(start)), LIMIT, |guest| {
         // It boots for so long that it is asked twice, and answers both before it reads on.
         let asked = guest.hear();
         guest.say(&GuestMessage::Ready { version: PROTOCOL_VERSION });
@@ -373,13 +378,13 @@ async fn an_adopted_guest_that_waits_for_its_start_message_gets_it_once() {
     });
     assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
     assert_eq!(running.event().await, exited());
-    running.session.acknowledge_exit().await.unwrap();
+    running.link.acknowledge_exit().await.unwrap();
     running.guest.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_query_is_sent_again() {
-    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
+    let mut running = begin(LinkMode::Adopt(None), LIMIT, |guest| {
         let lost = guest.hear();
         guest.answer_query(GuestState::Running);
         // The first one was only late.
@@ -393,20 +398,20 @@ async fn a_query_is_sent_again() {
 
 #[tokio::test]
 async fn an_adopted_guest_that_cannot_go_on() {
-    let mut unstarted = begin(SessionMode::Adopt(None), LIMIT, |guest| guest.answer_query(GuestState::AwaitingStart));
+    let mut unstarted = begin(LinkMode::Adopt(None), LIMIT, |guest| guest.answer_query(GuestState::AwaitingStart));
     assert!(unstarted.fault().await.to_string().contains("never got its start message"));
 
-    let mut silent = begin(SessionMode::Adopt(None), Duration::from_millis(50), |_| {});
+    let mut silent = begin(LinkMode::Adopt(None), Duration::from_millis(50), |_| {});
     assert!(silent.broken().await.contains("did not answer"));
 
-    let mut flooding = begin(SessionMode::Adopt(None), LIMIT, |guest| {
+    let mut flooding = begin(LinkMode::Adopt(None), LIMIT, |guest| {
         for _ in 0..100 {
             guest.say(&GuestMessage::Started);
         }
     });
     assert!(flooding.broken().await.contains("floods"));
 
-    let mut garbage = begin(SessionMode::Adopt(None), LIMIT, |guest| {
+    let mut garbage = begin(LinkMode::Adopt(None), LIMIT, |guest| {
         for _ in 0..20 {
             let _ = guest.control_out.write_all(&[0xF5; 4096]);
         }
@@ -417,7 +422,7 @@ async fn an_adopted_guest_that_cannot_go_on() {
 
 #[tokio::test]
 async fn an_adopted_workload_that_did_not_start() {
-    let mut running = begin(SessionMode::Adopt(None), LIMIT, |guest| {
+    let mut running = begin(LinkMode::Adopt(None), LIMIT, |guest| {
         guest.answer_query(GuestState::NotStarted(StartFailure::new(StartFailureCode::NotExecutable, "no")));
     });
     assert_eq!(running.event().await, VmmEvent::WorkloadNotStarted { code: 126, message: "no".into() });
@@ -427,7 +432,7 @@ async fn an_adopted_workload_that_did_not_start() {
 async fn a_guest_that_takes_no_message_is_unreachable() {
     let running = launch(|_| {});
     let error = loop {
-        if let Err(error) = running.session.signal(28).await {
+        if let Err(error) = running.link.signal(28).await {
             break error;
         }
     };
@@ -451,7 +456,7 @@ fn any_message() -> impl Strategy<Value = GuestMessage> {
         (0..2_u64, state()).prop_map(|(nonce, state)| GuestMessage::Status { nonce, state }),
         any::<u64>().prop_map(|id| {
             let output = sandpen_guest::protocol::Bytes::new();
-            GuestMessage::ExecEnded { id, end: sandpen_guest::protocol::ExecEnd::TimedOut, output }
+            GuestMessage::ProbeEnded { id, end: sandpen_guest::protocol::ProbeEnd::TimedOut, output }
         }),
     ]
 }
@@ -471,7 +476,7 @@ proptest! {
             match progress.take(message) {
                 Ok(steps) => told.extend(steps.into_iter().filter_map(|step| match step {
                     Step::Tell(event) => Some(event),
-                    Step::SendStart | Step::ExecEnded { .. } => None,
+                    Step::SendStart | Step::ProbeEnded { .. } => None,
                 })),
                 Err(_) => break,
             }

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Memory, QemuArgs};
 use super::prepare::{Plan, qmp_fifos};
 use super::qmp::{MEMORY_FD, Qmp, QmpError};
-use crate::driver::control::SessionMode;
+use crate::driver::control::LinkMode;
 use crate::driver::waited::{self, Started};
 
 /// Where QEMU writes the devices' state.
@@ -184,7 +184,7 @@ impl Template {
             () = cancel.cancelled() => Err(DriverError::Cancelled.into()),
         };
         match restored {
-            Ok(()) => Ok(started.watch(SessionMode::Restored(start), boot_limit).await?),
+            Ok(()) => Ok(started.watch(LinkMode::Restored(start), boot_limit).await?),
             Err(error) => {
                 started.clear_away().await;
                 Err(error)

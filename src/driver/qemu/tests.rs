@@ -122,7 +122,7 @@ async fn output_and_exit_code_arrive() {
     assert_eq!(next(&mut vmm).await, exited);
     assert_eq!(read_output(&mut vmm, OutputStream::Stdout, 4).await, b"out\n");
     assert_eq!(read_output(&mut vmm, OutputStream::Stderr, 4).await, b"err\n");
-    vmm.process.acknowledge_exit().await.unwrap();
+    vmm.guest.acknowledge_exit().await.unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
     assert_eq!(vmm.events.recv().await, None);
     vmm.process.release().await.unwrap();
@@ -156,7 +156,7 @@ async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
         assert_eq!(next(&mut vmm).await, VmmEvent::WorkloadStarted, "{}", host.vmm_log());
         let exited = next(&mut vmm).await;
         assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Code(3), .. }), "{exited:?}");
-        vmm.process.acknowledge_exit().await.unwrap();
+        vmm.guest.acknowledge_exit().await.unwrap();
         assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
         vmm.process.release().await.unwrap();
         failures.push(driver.templates.replace_all(garbage));
@@ -170,9 +170,9 @@ async fn stdin_signals_and_a_missing_program() {
     let Some(host) = Host::real() else { return };
     let mut vmm = host.driver().launch(host.shell("read x; echo got $x; sleep 1000")).await.unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::WorkloadStarted);
-    vmm.process.write_stdin(b"hello\n".to_vec()).await.unwrap();
+    vmm.guest.write_stdin(b"hello\n".to_vec()).await.unwrap();
     assert_eq!(read_output(&mut vmm, OutputStream::Stdout, 10).await, b"got hello\n");
-    vmm.process.signal_workload(15).await.unwrap();
+    vmm.guest.signal_workload(15).await.unwrap();
     let exited = next(&mut vmm).await;
     assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Signal(15), .. }), "{exited:?}");
     vmm.process.signal_vmm(SIGKILL).unwrap();
@@ -182,7 +182,7 @@ async fn stdin_signals_and_a_missing_program() {
     let mut vmm = host.driver().launch(host.launch(&["/bin/nothing"])).await.unwrap();
     let event = next(&mut vmm).await;
     assert!(matches!(event, VmmEvent::WorkloadNotStarted { code: 127, .. }), "{event:?}");
-    vmm.process.acknowledge_exit().await.unwrap();
+    vmm.guest.acknowledge_exit().await.unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
     vmm.process.release().await.unwrap();
 }
@@ -213,11 +213,11 @@ async fn a_running_microvm_is_adopted_with_its_output() {
     drop(first);
     let mut vmm = host.driver().adopt(launch).await.unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::WorkloadStarted);
-    vmm.process.write_stdin(b"\n".to_vec()).await.unwrap();
+    vmm.guest.write_stdin(b"\n".to_vec()).await.unwrap();
     let exited = next(&mut vmm).await;
     assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Code(5), .. }), "{exited:?}");
     assert_eq!(read_output(&mut vmm, OutputStream::Stdout, 13).await, b"first\nsecond\n");
-    vmm.process.acknowledge_exit().await.unwrap();
+    vmm.guest.acknowledge_exit().await.unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
     vmm.process.release().await.unwrap();
 }
@@ -272,7 +272,7 @@ async fn a_root_directory_may_hold_many_files_but_no_new_device_nodes() {
     let exited = next(&mut vmm).await;
     assert!(matches!(exited, VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), .. }), "{exited:?}");
     assert_eq!(read_output(&mut vmm, OutputStream::Stdout, 9).await, b"1501\nend\n");
-    vmm.process.acknowledge_exit().await.unwrap();
+    vmm.guest.acknowledge_exit().await.unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Code(0)));
     vmm.process.release().await.unwrap();
     assert!(!host.directory.path().join("rootfs/tmp/node").exists());

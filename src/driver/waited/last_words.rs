@@ -49,7 +49,7 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 | GuestMessage::Started
                 | GuestMessage::Status { .. }
                 | GuestMessage::Faulted { .. }
-                | GuestMessage::ExecEnded { .. } => {}
+                | GuestMessage::ProbeEnded { .. } => {}
             }
         }
         if taken == 0 {

@@ -17,18 +17,17 @@ use crate::driver::confine::cgroup;
 pub(super) const CONTROL_OUT: &str = "control.out";
 
 /// How long the rest of the control pipe may take to be read once the VMM is gone. It is at hand; only
-/// a session that waits for a dead guest takes longer.
+/// a link that waits for a dead guest takes longer.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// Tells events until the VMM process is gone, or nobody listens.
+/// Listens to the guest, and tells the end, until the VMM process is gone or nobody listens.
 pub(super) async fn watch(
     waited: WaitedVmm,
     listen: impl Future<Output = ()>,
-    mut told: mpsc::Receiver<VmmEvent>,
     events: mpsc::Sender<VmmEvent>,
     cgroups: Vec<PathBuf>,
 ) {
-    let mut guest = std::pin::pin!(relay(listen, &mut told, &events));
+    let mut guest = std::pin::pin!(listen);
     let mut guest_is_done = false;
     let end = loop {
         tokio::select! {
@@ -47,17 +46,6 @@ pub(super) async fn watch(
     for event in events_of(&end, out_of_memory) {
         let _ = events.send(event).await;
     }
-}
-
-/// Runs a session to its end and passes its events on.
-async fn relay(listen: impl Future<Output = ()>, told: &mut mpsc::Receiver<VmmEvent>, events: &mpsc::Sender<VmmEvent>) {
-    let pass_on = async {
-        while let Some(event) = told.recv().await {
-            let _ = events.send(event).await;
-        }
-    };
-    // The session's end closes `told`, so both end.
-    tokio::join!(listen, pass_on);
 }
 
 /// Whether the kernel ended one of the processes for want of memory.

@@ -4,9 +4,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use sandpen_waiter::wire::{EXIT_FILE, PROCESSES_FILE};
+
 use super::super::newborn::Newborn;
 use super::super::runtime_dir::{read_exit, read_processes};
-use super::super::wire::{EXIT_FILE, PROCESSES_FILE};
 
 #[tokio::test]
 async fn one_that_is_given_up_is_reaped_when_it_ends() {

@@ -146,7 +146,7 @@ fn a_message_out_of_order_is_named() {
         (GuestMessage::NotStarted(failure()), "NotStarted"),
         (GuestMessage::Exit(REPORT), "Exit"),
         (status(NONCE, GuestState::Running), "Status"),
-        (GuestMessage::ExecEnded { id: 1, end: ExecEnd::TimedOut, output }, "ExecEnded"),
+        (GuestMessage::ProbeEnded { id: 1, end: ProbeEnd::TimedOut, output }, "ProbeEnded"),
     ] {
         let text = broken_by(&mut Progress::launched(), message);
         assert!(text.contains(&format!("{name} where it is Booting")), "{text}");
@@ -157,21 +157,21 @@ fn a_message_out_of_order_is_named() {
 fn a_commands_output_may_be_as_long_as_agreed_and_no_longer() {
     let ended = |len| {
         let output = Bytes::from(vec![b'x'; len]);
-        GuestMessage::ExecEnded { id: 1, end: ExecEnd::TimedOut, output }
+        GuestMessage::ProbeEnded { id: 1, end: ProbeEnd::TimedOut, output }
     };
-    for len in [0, 1, EXEC_OUTPUT_MAX] {
-        let outcome = ExecOutcome { end: ExecStatus::TimedOut, output: "x".repeat(len) };
-        assert_eq!(running().take(ended(len)), Ok(vec![Step::ExecEnded { id: 1, outcome }]));
+    for len in [0, 1, PROBE_OUTPUT_MAX] {
+        let outcome = ProbeOutcome { end: ProbeStatus::TimedOut, output: "x".repeat(len) };
+        assert_eq!(running().take(ended(len)), Ok(vec![Step::ProbeEnded { id: 1, outcome }]));
     }
-    let text = broken_by(&mut running(), ended(EXEC_OUTPUT_MAX + 1));
-    assert!(text.contains(&format!("{} bytes of a command's output", EXEC_OUTPUT_MAX + 1)), "{text}");
+    let text = broken_by(&mut running(), ended(PROBE_OUTPUT_MAX + 1));
+    assert!(text.contains(&format!("{} bytes of a command's output", PROBE_OUTPUT_MAX + 1)), "{text}");
 }
 
 #[test]
 fn a_command_that_ends_by_no_signal_breaks_the_protocol() {
-    let ended = |signal| GuestMessage::ExecEnded {
+    let ended = |signal| GuestMessage::ProbeEnded {
         id: 1,
-        end: ExecEnd::Ended(WorkloadEnd::Signal(signal)),
+        end: ProbeEnd::Ended(WorkloadEnd::Signal(signal)),
         output: Bytes::new(),
     };
     assert!(running().take(ended(64)).is_ok());

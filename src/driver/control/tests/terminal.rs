@@ -1,4 +1,4 @@
-//! What a terminal needs of a session.
+//! What a terminal needs of a link.
 
 use super::*;
 
@@ -30,17 +30,17 @@ async fn two_typists_interleave_by_whole_frames() {
     let guest = (&mut running.guest).await.unwrap();
     let frames = tokio::task::spawn_blocking(move || stdin_frames(guest));
     let typist = |letter: u8| {
-        let session = running.session.clone();
+        let link = running.link.clone();
         tokio::spawn(async move {
             for count in 1..200_usize {
-                session.write_stdin(&vec![letter; count * 37 % STDIN_CHUNK + 1]).await.unwrap();
+                link.write_stdin(&vec![letter; count * 37 % STDIN_CHUNK + 1]).await.unwrap();
             }
         })
     };
     for typist in [typist(b'a'), typist(b'b')] {
         timeout(LIMIT, typist).await.unwrap().unwrap();
     }
-    running.session.close_stdin().await.unwrap();
+    running.link.close_stdin().await.unwrap();
     let frames = timeout(LIMIT, frames).await.unwrap().unwrap();
     for letter in [b'a', b'b'] {
         let of_one: Vec<_> = frames.iter().filter(|frame| frame[0] == letter).map(Vec::len).collect();
@@ -58,15 +58,15 @@ async fn sizes_arrive_before_and_after_the_start() {
     );
     spec.terminal = sandpen_actors::spec::TerminalSize::new(1, 65535);
     let start = Box::new(start_message(&spec, RootfsSource::Current, PowerOff::Reset).unwrap());
-    let mut running = begin(SessionMode::Launch(start), LIMIT, |guest| {
+    let mut running = begin(LinkMode::Launch(start), LIMIT, |guest| {
         assert_eq!(guest.hear(), HostMessage::Resize(TerminalSize { rows: 2, cols: 3 }));
         assert_eq!(guest.boot().terminal, Some(TerminalSize { rows: 1, cols: 65535 }));
         guest.say(&GuestMessage::Started);
         assert_eq!(guest.hear(), HostMessage::Resize(TerminalSize { rows: 4, cols: 5 }));
     });
     let size = |rows, cols| sandpen_actors::spec::TerminalSize::new(rows, cols).unwrap();
-    running.session.resize(size(2, 3)).await.unwrap();
+    running.link.resize(size(2, 3)).await.unwrap();
     assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
-    running.session.resize(size(4, 5)).await.unwrap();
+    running.link.resize(size(4, 5)).await.unwrap();
     timeout(LIMIT, running.guest).await.unwrap().unwrap();
 }
