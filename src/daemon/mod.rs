@@ -38,7 +38,7 @@ use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
 use crate::api::{API_VERSION, ErrorCode, ErrorDetail, NAME, Readiness, Version};
-use crate::driver::krun_host::KrunUnusable;
+use sandpen_drivers::krun_host::KrunUnusable;
 use crate::orchestrator::{LockError, Sandpen, StartError};
 use sandpen_client::private_dir::{self, PrivateDirError};
 

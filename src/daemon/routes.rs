@@ -25,7 +25,7 @@ use crate::api::{
     PROMETHEUS_CONTENT_TYPE, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
     prometheus,
 };
-use crate::driver::confine;
+use sandpen_drivers::confine;
 use crate::orchestrator::SandpenError;
 
 /// Two path segments, percent-decoded.
