@@ -15,8 +15,8 @@ pub use sandpen_actors as actors;
 pub use sandpen_api as api;
 pub use sandpen_client as client;
 pub use sandpen_client::private_dir;
-pub use sandpen_drivers::run_helper_if_asked;
 pub use sandpen_drivers as driver;
+pub use sandpen_drivers::run_helper_if_asked;
 pub use sandpen_kernels as kernel;
 pub use sandpen_types::log_start::LogStart;
 

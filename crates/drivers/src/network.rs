@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use sandpen_actors::driver::DriverError;
-use sandpen_types::spec::{Network, PublishedPort, SandboxSpec};
 use sandpen_guest::protocol::{Bytes, Interface, Network as GuestNetwork, RESOLV_CONF_MAX, Start};
+use sandpen_types::spec::{Network, PublishedPort, SandboxSpec};
 
 use super::confine::Policy;
 use super::waited::failed;

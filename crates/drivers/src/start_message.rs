@@ -93,8 +93,8 @@ pub fn check_version(runtime_dir: &Path) -> Result<(), FrameError> {
 mod tests {
     use std::fs;
 
-    use sandpen_types::spec::{Rootfs, SandboxName, SandboxSpec};
     use sandpen_guest::protocol::{PROTOCOL_VERSION, PowerOff, RootfsSource};
+    use sandpen_types::spec::{Rootfs, SandboxName, SandboxSpec};
 
     use super::*;
 

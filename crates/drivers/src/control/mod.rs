@@ -24,13 +24,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sandpen_actors::driver::VmmEvent;
-use sandpen_types::spec::SandboxSpec;
 use sandpen_actors::start_timings::{StartStep, StartTimings};
-use sandpen_types::state::FailureReason;
 use sandpen_guest::protocol::{
     Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Start,
     TerminalSize, encode,
 };
+use sandpen_types::spec::SandboxSpec;
+use sandpen_types::state::FailureReason;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;

@@ -10,10 +10,10 @@ use std::path::Path;
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags};
 use sandpen_actors::driver::{OutputStream, VmmEvent};
-use sandpen_types::spec::{Rootfs, SandboxName, SandboxSpec};
-use sandpen_types::state::{ExitStatus, FailureReason};
 use sandpen_actors::waiter::{WaitedVmm, open_fifo_read};
 use sandpen_skip::{Reason, skip};
+use sandpen_types::spec::{Rootfs, SandboxName, SandboxSpec};
+use sandpen_types::state::{ExitStatus, FailureReason};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
@@ -43,8 +43,8 @@ impl Host {
 
     /// One with everything, or `None` where a real microVM cannot be had.
     fn real() -> Option<Self> {
-        let data_dir =
-            std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen_kernels::default_data_dir, std::path::PathBuf::from);
+        let data_dir = std::env::var_os("SANDPEN_DATA_DIR")
+            .map_or_else(sandpen_kernels::default_data_dir, std::path::PathBuf::from);
         let busybox = Path::new("/bin/busybox");
         if let Err(error) = sandpen_kernels::find(&data_dir) {
             skip(Reason::NoKernel, error);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandpen_actors::driver::{DriverError, GuestSession, ProbeOutcome, VmmProcess};
-use sandpen_types::spec::{ByteString, TerminalSize};
 use sandpen_actors::waiter::WaitedVmm;
+use sandpen_types::spec::{ByteString, TerminalSize};
 
 use super::{failed, remove_cgroups};
 use crate::control::ControlLink;

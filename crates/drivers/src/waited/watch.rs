@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sandpen_actors::blocking::blocking;
 use sandpen_actors::driver::VmmEvent;
-use sandpen_types::state::{ExitStatus, FailureReason};
 use sandpen_actors::waiter::{WaitedEnd, WaitedVmm};
+use sandpen_types::state::{ExitStatus, FailureReason};
 use tokio::sync::mpsc;
 
 use crate::confine::cgroup;
