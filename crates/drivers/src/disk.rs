@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use sandpen_actors::blocking::blocking;
 use sandpen_types::spec::DISK_DEFAULT_BYTES;
 use sandpen_types::state_dir::DISK_DRAFT_PREFIX;
+use sandpen_vmm::blocking::blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};

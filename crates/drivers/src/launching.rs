@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::libc::SIGKILL;
-use sandpen_actors::driver::{DriverError, Launch, Vmm};
+use sandpen_vmm::driver::{DriverError, Launch, Vmm};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;

@@ -29,8 +29,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use guest::guest_binary;
-use sandpen_actors::driver::Drivers;
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
 
 use self::krun_host::KrunUnusable;
 

@@ -1,6 +1,6 @@
 //! Whether the host has the memory that a guest is to have.
 
-use sandpen_actors::driver::DriverError;
+use sandpen_vmm::driver::DriverError;
 
 /// Refuses a guest that is larger than the host: it would be killed, or its VMM would not start. A
 /// system that does not say how large it is refuses nothing.

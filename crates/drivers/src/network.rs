@@ -4,9 +4,9 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use sandpen_actors::driver::DriverError;
 use sandpen_guest::protocol::{Bytes, Interface, Network as GuestNetwork, RESOLV_CONF_MAX, Start};
 use sandpen_types::spec::{Network, PublishedPort, SandboxSpec};
+use sandpen_vmm::driver::DriverError;
 
 use super::confine::Policy;
 use super::waited::failed;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sandpen_actors::driver::DriverError;
+use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
 
 use super::waited::blocking;

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
 use sandpen_types::spec::SandboxSpec;
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
 
 use self::prepare::Plan;
 use self::templates::Templates;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use sandpen_actors::driver::DriverError;
 use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
 use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
+use sandpen_vmm::driver::DriverError;
 
 use super::disk;
 use super::waited::failed;

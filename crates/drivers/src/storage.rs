@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::driver::{DriverError, Launch};
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::{DriverError, Launch};
 
 use super::{disk, root_image};
 

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc::SIGKILL;
-use sandpen_actors::driver::{DriverError, Launch, OutputStream, Vmm};
-use sandpen_actors::start_timings::{StartStep, StartTimings};
-use sandpen_actors::waiter::{
-    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
-};
 use sandpen_guest::protocol::{
     CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
+};
+use sandpen_vmm::driver::{DriverError, Launch, OutputStream, Vmm};
+use sandpen_vmm::start_timings::{StartStep, StartTimings};
+use sandpen_vmm::waiter::{
+    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -152,7 +152,7 @@ pub(super) fn failed(step: &str, source: impl std::error::Error + Send + Sync + 
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
 ) -> Result<T, DriverError> {
-    sandpen_actors::blocking::blocking(work).await.map_err(|lost| failed("preparing the microVM", lost))?
+    sandpen_vmm::blocking::blocking(work).await.map_err(|lost| failed("preparing the microVM", lost))?
 }
 
 /// Starts a microVM and begins to watch it. `step` names that for people, for example "starting QEMU".

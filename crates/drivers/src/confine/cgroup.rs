@@ -22,8 +22,8 @@ use nix::errno::Errno;
 use sandpen_types::confinement::Cgroup;
 use serde::{Deserialize, Serialize};
 
-use sandpen_actors::driver::{Launch, Leftover, LeftoverKind};
 use sandpen_types::spec::Resources;
+use sandpen_vmm::driver::{Launch, Leftover, LeftoverKind};
 
 pub use hierarchy::Hierarchy;
 

@@ -5,8 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use sandpen_actors::waiter::VMM_ROLE;
 use sandpen_types::confinement::ProcessConfinement;
+use sandpen_vmm::waiter::VMM_ROLE;
 
 use crate::qemu::args::SHARES_MAX;
 use crate::virtiofs;

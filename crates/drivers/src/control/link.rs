@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sandpen_actors::driver::{DriverError, ProbeOutcome};
 use sandpen_guest::protocol::{Bytes, HostMessage, Message, Probe, STDIN_CHUNK, StdinMessage, encode};
+use sandpen_vmm::driver::{DriverError, ProbeOutcome};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 

@@ -23,14 +23,14 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandpen_actors::driver::VmmEvent;
-use sandpen_actors::start_timings::{StartStep, StartTimings};
 use sandpen_guest::protocol::{
     Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Start,
     TerminalSize, encode,
 };
 use sandpen_types::spec::SandboxSpec;
 use sandpen_types::state::FailureReason;
+use sandpen_vmm::driver::VmmEvent;
+use sandpen_vmm::start_timings::{StartStep, StartTimings};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,7 @@
 //!
 //! A question that was given up may still be answered, once; one that nobody asked may not.
 
-use sandpen_actors::driver::ProbeOutcome;
+use sandpen_vmm::driver::ProbeOutcome;
 use tokio::sync::oneshot;
 
 /// The questions of one link.
@@ -61,7 +61,7 @@ impl Probes {
 
 #[cfg(test)]
 mod tests {
-    use sandpen_actors::driver::ProbeStatus;
+    use sandpen_vmm::driver::ProbeStatus;
 
     use super::*;
 

@@ -11,12 +11,12 @@
 
 use std::time::Duration;
 
-use sandpen_actors::driver::{ProbeOutcome, ProbeStatus, VmmEvent};
 use sandpen_guest::protocol::{
     ExitReport, GuestMessage, GuestState, HostMessage, PROBE_OUTPUT_MAX, PROTOCOL_VERSION, ProbeEnd, StartFailure,
     WorkloadEnd, cut_message,
 };
 use sandpen_types::state::{ExitStatus, FailureReason};
+use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus, VmmEvent};
 
 use super::broken;
 

@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use proptest::prelude::*;
-use sandpen_actors::start_timings::StartTimings;
 use sandpen_guest::protocol::{
     ExitReport, GuestState, PROTOCOL_VERSION, STDIN_CHUNK, StartFailure, StartFailureCode, StdinMessage, WorkloadEnd,
 };
 use sandpen_types::state::ExitStatus;
+use sandpen_vmm::start_timings::StartTimings;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 

@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::start_timings::StartStep;
-use sandpen_actors::waiter::{StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{RootfsSource, Volume};
 use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_vmm::driver::{DriverError, Launch};
+use sandpen_vmm::start_timings::StartStep;
+use sandpen_vmm::waiter::{StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};

@@ -7,8 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::driver::DriverError;
 use sandpen_types::spec::SandboxSpec;
+use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};

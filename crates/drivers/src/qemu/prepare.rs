@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
-use sandpen_actors::driver::{DriverError, Launch};
-use sandpen_actors::start_timings::StartStep;
-use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_vmm::driver::{DriverError, Launch};
+use sandpen_vmm::start_timings::StartStep;
+use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use sandpen_actors::waiter::{open_fifo_read, open_fifo_write};
+use sandpen_vmm::waiter::{open_fifo_read, open_fifo_write};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;

@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sandpen_actors::driver::{DriverError, Vmm, error_chain};
-use sandpen_actors::start_timings::StartStep;
-use sandpen_actors::waiter::WaitedVmm;
 use sandpen_cache::Budget;
+use sandpen_vmm::driver::{DriverError, Vmm, error_chain};
+use sandpen_vmm::start_timings::StartStep;
+use sandpen_vmm::waiter::WaitedVmm;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags};
-use sandpen_actors::driver::{OutputStream, VmmEvent};
-use sandpen_actors::waiter::{WaitedVmm, open_fifo_read};
 use sandpen_skip::{Reason, skip};
 use sandpen_types::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen_types::state::{ExitStatus, FailureReason};
+use sandpen_vmm::driver::{OutputStream, VmmEvent};
+use sandpen_vmm::waiter::{WaitedVmm, open_fifo_read};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
@@ -67,7 +67,7 @@ impl Host {
             spec: Arc::new(spec),
             generation: 1,
             state_id: "test".into(),
-            timings: sandpen_actors::start_timings::StartTimings::default(),
+            timings: sandpen_vmm::start_timings::StartTimings::default(),
             cancel: tokio_util::sync::CancellationToken::new(),
         }
     }

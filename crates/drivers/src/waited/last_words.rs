@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
 
-use sandpen_actors::driver::VmmEvent;
 use sandpen_guest::protocol::{
     ExitReport, FrameReader, Garbage, GuestMessage, GuestState, StartFailure, WorkloadEnd, cut_message,
 };
 use sandpen_types::state::ExitStatus;
+use sandpen_vmm::driver::VmmEvent;
 
 /// Most bytes of a pipe (`/proc/sys/fs/pipe-max-size` of an unchanged Linux).
 const PIPE_MAX: usize = 1 << 20;

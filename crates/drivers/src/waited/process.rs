@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::driver::{DriverError, GuestSession, ProbeOutcome, VmmProcess};
-use sandpen_actors::waiter::WaitedVmm;
 use sandpen_types::spec::{ByteString, TerminalSize};
+use sandpen_vmm::driver::{DriverError, GuestSession, ProbeOutcome, VmmProcess};
+use sandpen_vmm::waiter::WaitedVmm;
 
 use super::{failed, remove_cgroups};
 use crate::control::ControlLink;

@@ -5,10 +5,10 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandpen_actors::blocking::blocking;
-use sandpen_actors::driver::VmmEvent;
-use sandpen_actors::waiter::{WaitedEnd, WaitedVmm};
 use sandpen_types::state::{ExitStatus, FailureReason};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::VmmEvent;
+use sandpen_vmm::waiter::{WaitedEnd, WaitedVmm};
 use tokio::sync::mpsc;
 
 use crate::confine::cgroup;

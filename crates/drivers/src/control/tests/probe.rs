@@ -1,7 +1,7 @@
 //! Commands beside the workload, with honest and hostile guests.
 
-use sandpen_actors::driver::ProbeStatus;
 use sandpen_guest::protocol::{PROBE_OUTPUT_MAX, Probe, ProbeEnd};
+use sandpen_vmm::driver::ProbeStatus;
 
 use super::*;
 

@@ -10,7 +10,7 @@ use sandpen_waiter::wire;
 
 use super::*;
 use crate::start_timings::StartTimings;
-use crate::state::ExitStatus;
+use sandpen_types::state::ExitStatus;
 use test_support::*;
 
 mod lock;

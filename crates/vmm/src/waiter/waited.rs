@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
 use super::{WaiterError, launch, runtime_dir};
-use crate::backoff::Pauses;
 use crate::pidfd;
 use crate::spare_descriptors;
 use crate::start_timings::{StartStep, StartTimings};
-use crate::state::ExitStatus;
+use sandpen_types::backoff::Pauses;
+use sandpen_types::state::ExitStatus;
 
 /// How long a waiter that has the lock may take until it has recorded its processes.
 const STARTING_LIMIT: Duration = Duration::from_secs(10);
@@ -270,7 +270,7 @@ impl WaitedVmm {
         match taken_up.await {
             Ok(Ok(taken_up)) => taken_up,
             Ok(Err(error)) => {
-                let error = crate::driver::error_chain(&error);
+                let error = sandpen_types::error_chain::error_chain(&error);
                 tracing::warn!(pid = self.0.pid, error, "a waiter was killed, and no other one can be started yet");
                 false
             }

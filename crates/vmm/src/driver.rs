@@ -19,9 +19,9 @@ pub use sandpen_types::error_chain::error_chain;
 pub use sandpen_types::output_stream::OutputStream;
 pub use sandpen_types::reconcile::{Leftover, LeftoverKind};
 
-use crate::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use crate::start_timings::StartTimings;
-use crate::state::{ExitStatus, FailureReason};
+use sandpen_types::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
+use sandpen_types::state::{ExitStatus, FailureReason};
 
 /// A failure of a driver, in its own words; `source()` holds the cause.
 #[derive(Debug, thiserror::Error)]

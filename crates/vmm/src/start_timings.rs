@@ -18,7 +18,7 @@ use nix::time::{ClockId, clock_gettime};
 
 pub use sandpen_types::start_step::{Spender, StartStep};
 
-use crate::spec::SandboxKey;
+use sandpen_types::spec::SandboxKey;
 
 /// Microseconds of the host's monotonic clock, at least 1: the same in all processes of one boot. 0 where
 /// the system has no such clock.
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_found_again_says_so() {
         let latest = LatestTimings::default();
-        let key = SandboxKey::new(crate::spec::SandboxName::new("box").unwrap());
+        let key = SandboxKey::new(sandpen_types::spec::SandboxName::new("box").unwrap());
         assert!(latest.get(&key).is_none());
         let adopted = latest.of_live(&key);
         adopted.mark(StartStep::WorkloadEnded);
