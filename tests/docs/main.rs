@@ -92,16 +92,15 @@ fn after(declaration: &str) -> String {
 /// Commands and events of an actor, from its sources: a command is a message of its own module that
 /// it handles, an event one that it does not.
 fn messages(actor: &str, module: &str) -> (Words, Words) {
-    let source = read(&format!("actors/src/{module}/messages.rs"));
-    let messages: Words = source
-        .split("#[rtype(")
-        .skip(1)
-        .map(|rest| rest.split_once("pub struct ").unwrap().1)
-        .map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect())
-        .collect();
-    let mut handled = Words::new();
+    let (mut messages, mut handled) = (Words::new(), Words::new());
     for file in rust_files(&root().join("actors/src").join(module)) {
+        if file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests")) {
+            continue;
+        }
         let text = fs::read_to_string(file).unwrap();
+        let after = |rest: &str| rest.split_once("pub struct ").unwrap().1.to_owned();
+        let names = text.split("#[rtype(").skip(1).map(after);
+        messages.extend(names.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
         for line in text.lines().filter(|line| line.ends_with(&format!("> for {actor} {{"))) {
             handled.extend(names_after(line, "Handler<"));
         }
