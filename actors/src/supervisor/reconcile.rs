@@ -160,8 +160,8 @@ impl Supervisor {
         }
     }
 
-    /// Adopts what is live; says what is to be done with the rest. What is `live` without a row here is
-    /// of a later version, and is let alone.
+    /// Adopts what is live; says what is to be done with the rest. What is `live` without a row here
+    /// belongs to a later version, and is left alone.
     fn resolve(
         &mut self,
         taken: HashSet<SandboxKey>,
