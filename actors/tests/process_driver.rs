@@ -17,8 +17,7 @@ use sandpen_actors::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxS
 use sandpen_actors::state::{ExitStatus, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    KillSandbox, OpenChannels, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig,
-    WaitSandbox,
+    KillSandbox, OpenProcess, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig, WaitSandbox,
 };
 use sandpen_actors::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterSpec};
 
@@ -85,8 +84,7 @@ fn output_exit_stdin_and_kill() {
         let mut reads = spec(dir.path(), "reads", "cat; echo end");
         reads.stdin = true;
         start(&supervisor, reads).await;
-        let channels = supervisor.send(OpenChannels { key: key("reads") }).await.unwrap().unwrap().unwrap();
-        let process = channels.process.unwrap();
+        let process = supervisor.send(OpenProcess { key: key("reads") }).await.unwrap().unwrap();
         process.write_stdin(b"hello ".to_vec()).await.unwrap();
         process.close_stdin().await.unwrap();
         assert_eq!(wait(&supervisor, "reads").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });

@@ -16,7 +16,7 @@ use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    AwaitStarted, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile,
+    AwaitStarted, HoldRemoval, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenProcess, Reconcile,
     ReconcileReport, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 
@@ -89,7 +89,7 @@ impl SandpenError {
         match self {
             Self::Supervisor(error) => match error {
                 SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => "invalid_spec",
-                SupervisorError::AlreadyLive { .. } => "already_live",
+                SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. } => "already_live",
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => "not_found",
                 SupervisorError::NotLive { .. } => "not_live",
                 SupervisorError::GivenUp { .. } => "given_up",
@@ -336,10 +336,10 @@ impl Handle {
     /// `NotFound`, or the log's.
     pub async fn output(&self, key: &SandboxKey, options: OutputOptions) -> Result<Output, SandpenError> {
         // Before the look: nothing that is there then removes itself.
-        let reader = self.supervisor.send(OpenReader { key: key.clone() }).await??;
+        let hold = self.supervisor.send(HoldRemoval { key: key.clone() }).await??;
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         let start = (row.spec.key.clone(), row.generation);
-        Output::open(self.state_dir.log(key), self.supervisor.clone(), reader, start, options).await
+        Output::open(self.state_dir.log(key), self.supervisor.clone(), hold, start, options).await
     }
 
     /// What the sandbox's VMM and its guest's console printed since its last start. Call it, and
@@ -380,10 +380,7 @@ impl Handle {
 
     /// The way to a live microVM.
     async fn process(&self, row: SandboxRow) -> Result<Arc<dyn VmmProcess>, SandpenError> {
-        let channels = self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??;
-        channels
-            .and_then(|channels| channels.process)
-            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
+        Ok(self.supervisor.send(OpenProcess { key: row.spec.key.clone() }).await??)
     }
 
     /// The supervisor itself, for an application's own actors: send it

@@ -11,7 +11,7 @@ use actix::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::life::{Command, Life};
-use super::{Abandon, AwaitProcess, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
+use super::{Abandon, AwaitProcess, GetProcess, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::actor_ref::ActorRef;
 use crate::database::{Database, SandboxRow};
 use crate::driver::{Driver, Launch, VmmProcess};
@@ -66,7 +66,6 @@ pub struct Monitor {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SandboxState>,
     process: watch::Receiver<Option<Arc<dyn VmmProcess>>>,
-    log: Addr<LogWriter>,
 }
 
 impl Monitor {
@@ -75,7 +74,6 @@ impl Monitor {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (state_sender, state) = watch::channel(config.row.state.clone());
         let (process_sender, process) = watch::channel(None);
-        let log = config.log.clone();
         Self {
             #[cfg(feature = "testing")]
             bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Monitor),
@@ -83,7 +81,6 @@ impl Monitor {
             commands,
             state,
             process,
-            log,
         }
     }
 
@@ -162,10 +159,10 @@ impl Handler<AwaitProcess> for Monitor {
     }
 }
 
-impl Handler<GetChannels> for Monitor {
-    type Result = Result<Channels, MonitorError>;
+impl Handler<GetProcess> for Monitor {
+    type Result = Option<Arc<dyn VmmProcess>>;
 
-    fn handle(&mut self, _: GetChannels, _: &mut Self::Context) -> Self::Result {
-        Ok(Channels { log: self.log.clone(), process: self.process.borrow().clone() })
+    fn handle(&mut self, _: GetProcess, _: &mut Self::Context) -> Self::Result {
+        self.process.borrow().clone()
     }
 }

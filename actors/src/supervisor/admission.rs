@@ -52,7 +52,7 @@ impl Supervisor {
     }
 
     /// Whether the state directory takes one more.
-    pub(super) fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
+    fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
         let (dir, reserve) = (self.config.state_dir.path().to_owned(), self.config.reserve);
         async move {
             let checked = tokio::task::spawn_blocking(move || room::check(&dir, reserve)).await;
@@ -65,7 +65,9 @@ impl Supervisor {
         let faults = &self.config.faults;
         let counter = match refusal {
             SupervisorError::Spec(_) => Counter::RefusedSpec,
-            SupervisorError::AlreadyLive { .. } | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
+            SupervisorError::AlreadyLive { .. }
+            | SupervisorError::BeingRemoved { .. }
+            | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;
                 faults.met(Place::Process, Fault::OpenFiles, &refusal.to_string());
