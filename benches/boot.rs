@@ -22,8 +22,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
 use report::Report;
-use sandpen::driver::qemu_args::{Accelerator, PORTS, QemuArgs, share_socket};
-use sandpen::driver::{guest_binary, host, initramfs, tsc, virtiofs};
+use sandpen::driver::acceleration::{Accelerator, acceleration};
+use sandpen::driver::qemu::args::{Memory, PORTS, QemuArgs, share_socket};
+use sandpen::driver::qemu::{initramfs, program, tsc};
+use sandpen::driver::{guest_binary, virtiofs};
 use sandpen::{kernel, paths};
 use sandpen_guest::protocol::ROOTFS_TAG;
 use sandpen_guest::protocol::RootfsSource;
@@ -45,7 +47,7 @@ impl Setup {
         let state = tempfile::tempdir()?;
         let kernel = kernel::find(&paths::default_data_dir())?;
         let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), Some(&kernel), &[])?;
-        let accelerator = host::acceleration().accelerator;
+        let accelerator = acceleration().accelerator;
         let args = QemuArgs {
             tag: "bench".into(),
             accelerator,
@@ -59,14 +61,14 @@ impl Setup {
             network: None,
             disk: None,
             images: Vec::new(),
-            memory: sandpen::driver::qemu_args::Memory::New,
-            monitor: false,
+            memory: Memory::New,
+            qmp: false,
             incoming: false,
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),
             rootfs: std::fs::canonicalize(required("ROOTFS")?)?,
-            qemu: host::find_qemu()?.path,
+            qemu: program::find()?.path,
             argv: args.to_argv(),
             state,
         })

@@ -39,7 +39,7 @@ use sandpen::actors::state_dir::StateDir;
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
-use sandpen::driver::qemu_args::PORTS;
+use sandpen::driver::qemu::args::PORTS;
 use sandpen_guest::protocol::RootfsSource;
 use schedstat::cpu_of;
 

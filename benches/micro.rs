@@ -12,7 +12,8 @@ use sandpen::actors::driver::OutputStream;
 use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state::{Event, ExitStatus, SandboxState, next};
 use sandpen::api::frame::Frame;
-use sandpen::driver::qemu_args::{Accelerator, Memory, QemuArgs};
+use sandpen::driver::acceleration::Accelerator;
+use sandpen::driver::qemu::args::{Memory, QemuArgs};
 use sandpen_guest::protocol::{ExitReport, FrameReader, Garbage, GuestMessage, WorkloadEnd, encode};
 
 /// Bytes of one frame of the HTTP API, as a follower sends them.
@@ -94,7 +95,7 @@ fn command_lines(c: &mut Criterion) {
         disk: None,
         images: Vec::new(),
         memory: Memory::New,
-        monitor: true,
+        qmp: true,
         incoming: false,
     };
     c.bench_function("QEMU: command line", |b| b.iter(|| black_box(&args).to_argv()));

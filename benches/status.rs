@@ -17,6 +17,7 @@ use report::Report;
 use sandpen::actors::database::{Database, RecordTransition, SandboxRow, UpsertSandbox};
 use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state::SandboxState;
+use sandpen::actors::transition::Transition;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
@@ -78,7 +79,7 @@ async fn by_actor(path: &Path, updates: usize, senders: usize) -> Result<f64> {
         for seq in 1..=updates / senders {
             let state = if seq % 2 == 1 { SandboxState::Starting } else { SandboxState::Running };
             database
-                .send(RecordTransition {
+                .send(RecordTransition(Transition {
                     sandbox: row.id,
                     seq: seq as u64,
                     generation: 1,
@@ -92,7 +93,7 @@ async fn by_actor(path: &Path, updates: usize, senders: usize) -> Result<f64> {
                     restarts_in_a_row: 0,
                     stopped_by: None,
                     boot_id: None,
-                })
+                }))
                 .await??;
         }
         Ok::<_, Box<dyn Error>>(())

@@ -4,6 +4,8 @@
 mod error;
 mod events;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 mod reconcile;
 mod requests;
 mod timings;
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use sandpen_actors::database::{HealthState, RecordTransition, SandboxRow};
+use sandpen_actors::database::{HealthState, SandboxRow};
 use sandpen_actors::spec::{
     ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, Network, PublishedPort,
     RestartBackoff, RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
@@ -20,6 +22,7 @@ use sandpen_actors::spec::{
 use sandpen_actors::state::{ExitStatus, FailureReason, SandboxState, StoppedBy};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::NamedDisk;
+use sandpen_actors::transition;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorBody, ErrorDetail};
@@ -321,8 +324,8 @@ pub struct Transition {
     pub driver: Option<String>,
 }
 
-impl From<&RecordTransition> for Transition {
-    fn from(record: &RecordTransition) -> Self {
+impl From<&transition::Transition> for Transition {
+    fn from(record: &transition::Transition) -> Self {
         let (exit_code, exit_signal) = exit_fields(record.state.exit());
         Self {
             seq: record.seq,

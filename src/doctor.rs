@@ -9,10 +9,11 @@ use nix::unistd::{AccessFlags, Uid, access};
 use sandpen_actors::supervisor::guests_within;
 use serde::{Deserialize, Serialize};
 
+use crate::driver::acceleration::{Accelerator, acceleration};
 use crate::driver::confine::{self, cgroup::Hierarchy};
 use crate::driver::disk;
-use crate::driver::host::{self, KrunUnusable, QEMU_PACKAGE};
-use crate::driver::qemu_args::Accelerator;
+use crate::driver::krun_host::{self, KrunUnusable};
+use crate::driver::qemu::program::{self, QEMU_PACKAGE};
 use crate::driver::virtiofs::OPEN_FILES_MIN;
 use crate::kernel::{self, KernelError};
 
@@ -77,7 +78,7 @@ pub fn examine(state_dir: &Path, data_dir: &Path, krunfw: Option<&Path>) -> Repo
     } else if for_krun.status == CheckStatus::Ok {
         (Some("krun"), "libkrun works on this host".to_owned())
     } else if works(&for_qemu) {
-        (Some("qemu"), format!("QEMU works on this host, with {}", host::acceleration().accelerator))
+        (Some("qemu"), format!("QEMU works on this host, with {}", acceleration().accelerator))
     } else {
         (None, "no microVM can run until what failed above is mended".to_owned())
     };
@@ -87,7 +88,7 @@ pub fn examine(state_dir: &Path, data_dir: &Path, krunfw: Option<&Path>) -> Repo
 
 /// A failure only where a file is named that is of no use: else QEMU does the same, only slower.
 fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
-    match host::krun(krunfw, data_dir) {
+    match krun_host::find(krunfw, data_dir) {
         Ok(firmware) => Check::new("krun", CheckStatus::Ok, format!("libkrun with {}", firmware.display())),
         Err(error) => {
             let detail = sandpen_actors::driver::error_chain(&error);
@@ -108,7 +109,7 @@ fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
 }
 
 fn qemu() -> Check {
-    match host::find_qemu() {
+    match program::find() {
         Ok(qemu) => Check::new("qemu", CheckStatus::Ok, format!("{} version {}", qemu.path.display(), qemu.version)),
         Err(error) => Check::new("qemu", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
             .advise(format!("apt-get install {QEMU_PACKAGE}")),
@@ -116,7 +117,7 @@ fn qemu() -> Check {
 }
 
 fn accelerator() -> Check {
-    let acceleration = host::acceleration();
+    let acceleration = acceleration();
     let status = match acceleration.accelerator {
         Accelerator::Kvm => CheckStatus::Ok,
         Accelerator::Tcg => CheckStatus::Warn,

@@ -6,7 +6,6 @@ pub mod client;
 pub mod daemon;
 pub mod doctor;
 pub mod driver;
-pub mod kernel;
 pub mod metrics;
 pub mod orchestrator;
 pub mod paths;
@@ -17,6 +16,7 @@ pub use orchestrator::{
     StartError, StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
+pub use sandpen_kernels as kernel;
 
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
 /// nothing. An embedding application calls it first in its `main`, before it makes any thread:

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sandpen_actors::counters::{Counter, CounterName};
-use sandpen_actors::faults::{Fault, Faults};
+use sandpen_actors::fault::Fault;
+use sandpen_actors::faults::Faults;
 use serde::{Deserialize, Serialize};
 
 /// `Content-Type` of [`prometheus`].

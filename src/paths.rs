@@ -28,5 +28,5 @@ fn base(of: impl Fn(&BaseDirs) -> Option<&Path>, otherwise: &str) -> PathBuf {
 /// sees which belong together, and not where the directory is.
 pub fn state_id(state_dir: &StateDir) -> String {
     let digest = Sha256::digest(state_dir.path().as_os_str().as_encoded_bytes());
-    crate::kernel::hex(&digest[..6])
+    sandpen_cache::hex(&digest[..6])
 }

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandpen::actors::spec::{DiskName, SandboxKey, SandboxName};
-use sandpen::actors::state_dir::StateDir;
+use sandpen_actors::spec::{DiskName, SandboxKey, SandboxName};
+use sandpen_actors::state_dir::StateDir;
 
 type Words = BTreeSet<String>;
 
@@ -174,7 +174,7 @@ fn kinds_of_events() {
     let (_, kinds) = section(&page, "### Events").split_once("| kind |").unwrap();
     let documented: Words = rows(kinds).iter().flat_map(|cells| code_words(cells[0])).collect();
     assert_eq!(documented, variants.map(snake).collect());
-    let kept = sandpen::actors::database::EVENTS_KEPT.to_string();
+    let kept = sandpen_actors::database::EVENTS_KEPT.to_string();
     assert!(section(&page, "### Events").contains(&kept));
     assert!(read("migrations/0002_events.sql").contains(&kept));
 }
@@ -186,7 +186,7 @@ fn metrics() {
     let documented: BTreeMap<String, Words> =
         table.iter().map(|cells| (cells[0].trim_matches('`').to_owned(), code_words(cells[1]))).collect();
     let mut code: BTreeMap<String, Words> = BTreeMap::new();
-    for counter in sandpen::actors::counters::Counter::ALL {
+    for counter in sandpen_actors::counters::Counter::ALL {
         let name = counter.name();
         let words = code.entry(name.name.to_owned()).or_default();
         words.extend(name.label.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]));
@@ -198,7 +198,7 @@ fn metrics() {
 
 #[test]
 fn steps_of_a_start() {
-    use sandpen::actors::start_timings::StartStep;
+    use sandpen_actors::start_timings::StartStep;
     let page = read("docs/operations.md");
     let table = rows(section(&page, "## Where the time of a start goes"));
     let documented: Vec<_> =
@@ -332,8 +332,8 @@ fn tests_of_faults_are_there() {
     let page = read("docs/faults.md");
     let named: Words = rows(&page).iter().skip(2).flat_map(|cells| code_words(cells.last().unwrap())).collect();
     let files = [
-        "tests/faults_host.rs",
-        "tests/vm_busy.rs",
+        "tests/faults/host.rs",
+        "tests/vm/busy.rs",
         "actors/src/supervisor/tests.rs",
         "actors/src/supervisor/tests/ends.rs",
         "actors/src/waiter/tests.rs",

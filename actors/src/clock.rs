@@ -3,7 +3,8 @@
 //! While an orchestrator runs, everything that waits or measures uses the monotonic clock; wall-clock times
 //! are for people and for the row. Two things are read from a row after a restart, and bounded here by
 //! what no clock can change: how long a microVM has run, by the age of its process ([`run_time`]), and how
-//! long a restart still has to wait ([`pause_left`]). A jump is told as an event ([`JumpWatch`]).
+//! long a restart still has to wait ([`pause_left`]). [`JumpWatch`] notices
+//! jumps, and [`watch`] says when to look.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -16,10 +17,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::database::Happening;
-use crate::faults::{Fault, Faults};
-use crate::log_writer::registration::register;
 use crate::process_identity::ProcessIdentity;
+use crate::readable::register;
 
 /// What the clock moves by less than this is what clocks do to be right.
 const JUMP_LEAST_MS: i64 = 1000;
@@ -52,12 +51,10 @@ impl JumpWatch {
         since_boot_ms().map(|boot| Utc::now().timestamp_millis() - boot)
     }
 
-    /// Looks at the clock; tells a jump since the last look. Costs two readings of clocks.
-    pub fn look(&self, faults: &Faults) {
-        if let Some(by_ms) = self.step(Self::offset_ms()) {
-            tracing::warn!(by_ms, "the host's clock was set");
-            faults.happened(Fault::ClockJumped, Happening::ClockJumped { by_ms });
-        }
+    /// Looks at the clock: by how many milliseconds it was set since the last look, if it was. Costs two readings
+    /// of clocks.
+    pub fn look(&self) -> Option<i64> {
+        self.step(Self::offset_ms())
     }
 
     fn step(&self, now: Option<i64>) -> Option<i64> {
@@ -67,11 +64,12 @@ impl JumpWatch {
     }
 }
 
-/// Looks whenever the kernel says that the clock was set; sleeps all the time. Ends only with an error.
+/// Calls `look` at once and whenever the kernel says that the clock was set, and sleeps in between. Ends only with
+/// an error.
 ///
 /// # Errors
 /// The kernel's: no timer, or it cannot be watched.
-pub async fn watch(faults: Faults) -> io::Result<()> {
+pub async fn watch(look: impl Fn()) -> io::Result<()> {
     let timer = TimerFd::new(TimerClock::CLOCK_REALTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
     let never = Expiration::OneShot(TimeSpec::new(NEVER_S, 0));
     let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
@@ -79,7 +77,7 @@ pub async fn watch(faults: Faults) -> io::Result<()> {
     loop {
         timer.set(never, flags)?;
         // What was set between the last look and the timer is seen here.
-        faults.look_at_clock();
+        look();
         registered.readable().await?.clear_ready();
         match timer.wait() {
             Ok(()) | Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR) => {}

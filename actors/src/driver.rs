@@ -12,32 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use sandpen_types::error_chain::error_chain;
+pub use sandpen_types::output_stream::OutputStream;
 
 use crate::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use crate::start_timings::StartTimings;
 use crate::state::{ExitStatus, FailureReason};
-
-/// One of the workload's two output streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputStream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl fmt::Display for OutputStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        })
-    }
-}
 
 /// A failure of a driver, in its own words; `source()` holds the cause.
 #[derive(Debug, thiserror::Error)]
@@ -110,21 +93,6 @@ impl DriverError {
     pub fn chain(&self) -> String {
         error_chain(self)
     }
-}
-
-/// An error's message followed by its causes, separated by `: `.
-pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// One start of a sandbox: what a driver needs to know.

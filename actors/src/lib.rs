@@ -10,9 +10,21 @@
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
 //! | [`database::Database`] | `UpsertSandbox BeginStart RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
 //!
-//! Commands live with their receiver, events with their sender; modules depend downwards only:
-//! supervisor → monitor → {log_writer, database, driver} → {state, spec}; [`faults::Faults`], with the
-//! [`counters`], is handed down to all of them, and with each start its [`start_timings::StartTimings`].
+//! Commands live with their receiver, events with their sender. Modules depend downwards only:
+//!
+//! ```text
+//!   supervisor
+//!   monitor
+//!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
+//!   room
+//!   faults ─▶ outbox, counters, clock ─▶ readable, process_identity
+//!   waiter ─▶ driver, pidfd, spare_descriptors
+//!   transition, driver, start_timings, state_dir
+//!   state, spec
+//! ```
+//!
+//! [`faults::Faults`], with the [`counters`], is handed down to all of them, and with each start its
+//! [`start_timings::StartTimings`].
 
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
@@ -21,6 +33,7 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod actor_ref;
+pub mod blocking;
 pub mod clock;
 pub mod counters;
 pub mod database;
@@ -33,20 +46,20 @@ pub mod intensity;
 pub mod log_writer;
 pub mod long_answer;
 pub mod monitor;
+pub mod outbox;
 pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
 pub mod process_identity;
-pub mod reading;
+pub(crate) mod readable;
 pub mod room;
 pub mod spare_descriptors;
-pub mod spec;
+pub mod spec_on_host;
 pub mod start_timings;
-pub mod state;
-pub mod state_dir;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing_panic;
-pub mod transition;
 pub mod vmm_log;
 pub mod waiter;
+
+pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};

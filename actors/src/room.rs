@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, fault_of_io};
 
 /// The reserve where nobody says another one…
 pub const RESERVE_DEFAULT: u64 = 64 << 20;
@@ -50,7 +50,7 @@ impl NoRoom {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Space { .. } | Self::Files { .. } => Fault::DiskFull,
-            Self::Write { source, .. } => Fault::of_io(source),
+            Self::Write { source, .. } => fault_of_io(source),
         }
     }
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::log_writer::registration::{Registration, register};
-use crate::reading::off_this_thread;
+use crate::blocking::blocking_io;
+use crate::readable::{Registration, register};
 
 /// Most bytes of one chunk.
 const CHUNK_MAX: usize = 64 << 10;
@@ -47,7 +47,7 @@ impl VmmLogReader {
         let mut reader = Self { path, file: None, position: 0, changes };
         reader.find().await?;
         if let (Some(lines), Some(file)) = (tail, reader.file.clone()) {
-            reader.position = blocking(move || tail_of(&file, lines)).await?;
+            reader.position = blocking_io(move || tail_of(&file, lines)).await?;
         }
         Ok(reader)
     }
@@ -62,7 +62,7 @@ impl VmmLogReader {
         }
         let Some(file) = self.file.clone() else { return Ok(Vec::new()) };
         let position = self.position;
-        let (from, bytes) = blocking(move || {
+        let (from, bytes) = blocking_io(move || {
             // A new start has emptied it.
             let from = if file.metadata()?.len() < position { 0 } else { position };
             let mut bytes = vec![0; CHUNK_MAX];
@@ -88,7 +88,7 @@ impl VmmLogReader {
 
     async fn find(&mut self) -> io::Result<()> {
         let path = self.path.clone();
-        self.file = blocking(move || open(&path)).await?.map(Arc::new);
+        self.file = blocking_io(move || open(&path)).await?.map(Arc::new);
         if self.file.is_some()
             && let Some(changes) = &mut self.changes
         {
@@ -96,10 +96,6 @@ impl VmmLogReader {
         }
         Ok(())
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    off_this_thread(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn open(path: &Path) -> io::Result<Option<File>> {

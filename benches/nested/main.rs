@@ -5,7 +5,7 @@
 //! `make bench-nested`, or `cargo bench --bench nested`. Environment: `RUNS` (rounds; 7 by default), `PEERS` (a
 //! directory as `scripts/bench-peers` makes it), `OUT` (a directory for JSON and SVG).
 //! Where the host's KVM runs no Linux, all sides run inside of a QEMU guest with an emulated SVM, as in
-//! `tests/vm_krun_nested.rs`; what they need is put into its root directory.
+//! `tests/nested`; what they need is put into its root directory.
 //!
 //! ```text
 //!   bench ─▶ QEMU guest ─▶ bench --inside ─┬─▶ bench --bare ROOT ──────────▶ microVM

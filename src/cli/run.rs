@@ -256,7 +256,7 @@ impl Args {
             Self::pass_terminal_type(&mut spec);
         }
         // What can be refused is refused before a daemon is started for it.
-        spec.check()?;
+        sandpen_actors::spec_on_host::check(&spec)?;
         Ok(spec)
     }
 }

@@ -148,15 +148,8 @@ impl FrameReader {
         request: OutputRequest,
         place: &mut Place,
     ) -> Result<Self, ClientError> {
-        let from = match place.from {
-            OutputStart::Oldest => String::new(),
-            OutputStart::Generation(number) => format!("&from=generation:{number}"),
-            OutputStart::Position(position) => format!("&from={position}"),
-            OutputStart::Tail(lines) => format!("&tail={lines}"),
-        };
-        let stream = request.stream.map_or_else(String::new, |stream| format!("&stream={stream}"));
-        let query = format!("/output?follow={}{from}{stream}", request.follow);
-        let reply = client.send(Method::GET, &path(key, &query), Body::Empty).await?;
+        let query = query(request, place.from);
+        let reply = client.send(Method::GET, &path(key, &format!("/output?{query}")), Body::Empty).await?;
         if let Some(position) = reply.number(POSITION_HEADER) {
             place.move_to(position);
         }
@@ -193,6 +186,18 @@ impl FrameReader {
     }
 }
 
+/// What is asked, from where on.
+fn query(request: OutputRequest, from: OutputStart) -> String {
+    let from = match from {
+        OutputStart::Oldest => String::new(),
+        OutputStart::Generation(number) => format!("&from=generation:{number}"),
+        OutputStart::Position(position) => format!("&from={position}"),
+        OutputStart::Tail(lines) => format!("&tail={lines}"),
+    };
+    let stream = request.stream.map_or_else(String::new, |stream| format!("&stream={stream}"));
+    format!("follow={}{from}{stream}", request.follow)
+}
+
 #[cfg(test)]
 mod tests {
     use sandpen_actors::driver::OutputStream;
@@ -222,5 +227,20 @@ mod tests {
         assert_eq!(at(&place), (Some(20), 1));
         place.pass(&Frame::Gap { position: 20, bytes: 30 });
         assert_eq!(at(&place), (Some(50), 0));
+    }
+
+    #[test]
+    fn queries_are_those_of_version_1() {
+        let whole = OutputRequest::default();
+        let stderr = OutputRequest { follow: true, stream: Some(OutputStream::Stderr), ..whole };
+        for (request, from, expected) in [
+            (whole, OutputStart::Oldest, "follow=false"),
+            (stderr, OutputStart::Oldest, "follow=true&stream=stderr"),
+            (whole, OutputStart::Generation(3), "follow=false&from=generation:3"),
+            (stderr, OutputStart::Position(17), "follow=true&from=17&stream=stderr"),
+            (whole, OutputStart::Tail(20), "follow=false&tail=20"),
+        ] {
+            assert_eq!(query(request, from), expected);
+        }
     }
 }

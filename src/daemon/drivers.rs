@@ -5,7 +5,7 @@ use std::path::Path;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
-use crate::driver::{self, host::KrunUnusable};
+use crate::driver::{self, krun_host::KrunUnusable};
 
 /// Every driver that works on this host, the preferred one first.
 ///

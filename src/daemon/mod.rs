@@ -38,7 +38,7 @@ use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
 use crate::api::{API_VERSION, ErrorDetail, NAME, Version};
-use crate::driver::host::KrunUnusable;
+use crate::driver::krun_host::KrunUnusable;
 use crate::orchestrator::{LockError, Sandpen, StartError};
 use crate::private_dir::{self, PrivateDirError};
 

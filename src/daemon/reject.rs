@@ -112,3 +112,84 @@ pub async fn no_such_route() -> Result<HttpResponse, Rejection> {
 pub async fn method_not_allowed() -> Result<HttpResponse, Rejection> {
     Err(Rejection::new("method_not_allowed", "this path does not take that method; see docs/http-api.md"))
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, web};
+    use sandpen_actors::spec::SandboxSpec;
+
+    use super::super::strict::Strict;
+    use super::*;
+    use crate::api::{BODY_MAX_BYTES, KillRequest, ShutdownRequest, StopRequest};
+
+    /// Each code of version 1 with its status and its whole body.
+    #[actix_web::test]
+    async fn each_code_has_its_status() {
+        let mut lines = String::new();
+        for line in include_str!("../api/golden/errors.jsonl").lines() {
+            let code = line.split('"').nth(5).unwrap_or_default();
+            let detail = ErrorDetail { code: code.into(), message: "m".into(), chain: vec!["a".into()] };
+            let answer = Rejection::from_detail(detail).error_response();
+            let status = answer.status().as_u16();
+            let body = to_bytes(answer.into_body()).await.unwrap();
+            lines += &format!("{status} {}\n", String::from_utf8_lossy(&body));
+        }
+        assert_eq!(lines, include_str!("../api/golden/errors.jsonl"));
+    }
+
+    async fn refusals<T: serde::de::DeserializeOwned + 'static>(bodies: &[&str]) -> Vec<(u16, String)> {
+        let route = web::post().to(|_: web::Json<T>| async { HttpResponse::Ok().finish() });
+        let json = web::JsonConfig::default().limit(BODY_MAX_BYTES).error_handler(invalid_json);
+        let app = init_service(App::new().app_data(json).route("/", route)).await;
+        let mut refusals = Vec::new();
+        for body in bodies {
+            let request = TestRequest::post().uri("/").insert_header(("content-type", "application/json"));
+            let answer = call_service(&app, request.set_payload((*body).to_owned()).to_request()).await;
+            let status = answer.status().as_u16();
+            let body = to_bytes(answer.into_body()).await.unwrap();
+            let code = serde_json::from_slice::<ErrorBody>(&body).map_or(String::new(), |body| body.error.code);
+            refusals.push((status, code.to_string()));
+        }
+        refusals
+    }
+
+    /// Bodies that nobody who means well sends, and what became of them when version 1 was made.
+    #[actix_web::test]
+    async fn hostile_bodies_are_refused_as_ever() {
+        let bodies: Vec<&str> = include_str!("../api/golden/hostile.jsonl").lines().collect();
+        let bodies: Vec<&str> = bodies.iter().map(|line| line.split_once(' ').map_or("", |(_, body)| body)).collect();
+        let refused = refusals::<Strict<SandboxSpec>>(&bodies).await;
+        let lines: Vec<_> = refused.iter().zip(&bodies).map(|((status, _), body)| format!("{status} {body}")).collect();
+        let golden: Vec<_> = include_str!("../api/golden/hostile.jsonl").lines().collect();
+        assert_eq!(lines, golden);
+        assert!(refused.iter().all(|(status, code)| *status == 200 || code == "invalid_request"), "{refused:?}");
+        let large = format!("\"{}\"", "x".repeat(BODY_MAX_BYTES));
+        let too_large = [(413, "too_large".to_owned())];
+        assert_eq!(refusals::<Strict<SandboxSpec>>(&[&large]).await, too_large);
+        for refused in [
+            refusals::<StopRequest>(&[
+                "",
+                r#"{"grace_ms":-1}"#,
+                r#"{"grace_ms":1.5}"#,
+                r#"{"grace":1}"#,
+                r#"{"grace_ms":1,"grace_ms":1}"#,
+                r#"{"grace_ms":18446744073709551616}"#,
+            ])
+            .await,
+            refusals::<KillRequest>(&["{}", r#"{"signal":"9"}"#, r#"{"signal":2147483648}"#, r#"{"signal":9,"x":1}"#])
+                .await,
+            refusals::<ShutdownRequest>(&[r#"{"stop":true}"#, r#"{"stop_sandboxes":1}"#, "null"]).await,
+            refusals::<sandpen_actors::spec::TerminalSize>(&[
+                "{}",
+                r#"{"rows":0,"cols":1}"#,
+                r#"{"rows":1,"cols":65536}"#,
+                r#"{"rows":1,"cols":1,"x":1}"#,
+            ])
+            .await,
+        ] {
+            assert!(refused.iter().all(|refusal| *refusal == (400, "invalid_request".to_owned())), "{refused:?}");
+        }
+    }
+}

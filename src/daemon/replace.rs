@@ -7,7 +7,7 @@ use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::waiter::{WaiterError, check_readable};
 use sandpen_guest::protocol::FrameError;
 
-use crate::driver::start_order;
+use crate::driver::start_message;
 
 /// Why this version cannot take over; nothing was changed, and the other daemon goes on.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub async fn check_can_take_over(dir: &StateDir) -> Result<(), ReplaceError> {
     for config in directories(&dir.runtime_root()) {
         for sandbox in directories(&config) {
             check_readable(&sandbox)?;
-            start_order::check_version(&sandbox)
+            start_message::check_version(&sandbox)
                 .map_err(|source| ReplaceError::Guest { runtime_dir: sandbox.clone(), source })?;
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
+use sandpen_actors::blocking::blocking;
 use sandpen_actors::log_writer::dropped_bytes;
-use sandpen_actors::reading::off_this_thread;
 use sandpen_actors::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
@@ -138,7 +138,7 @@ async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Reject
         let dropped = may_drop.then(|| dropped_bytes(&log)).transpose();
         (confine::read(&runtime_dir), dropped)
     };
-    let (confinement, dropped) = off_this_thread(read).await.map_err(|e| Rejection::from_error("internal", &e))?;
+    let (confinement, dropped) = blocking(read).await.map_err(|e| Rejection::from_error("internal", &e))?;
     let dropped = dropped.map_err(|e| Rejection::from_error("internal", &e))?;
     let log_dropped = dropped.map(|(stdout, stderr)| DroppedBytes { stdout, stderr });
     Ok(HttpResponse::Ok().json(Sandbox { confinement, log_dropped, ..full_view(&shared, &row) }))

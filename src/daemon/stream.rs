@@ -209,4 +209,50 @@ mod tests {
         let options = query("from=17&follow").unwrap().options().unwrap();
         assert!(options.follow && options.from == OutputFrom::Position(17));
     }
+
+    #[test]
+    fn queries_of_version_1_are_understood() {
+        let of = |text: &str| Query::<OutputQuery>::from_query(text).unwrap().options().unwrap();
+        let whole = OutputOptions::default();
+        let stderr = OutputOptions { follow: true, stream: Some(OutputStream::Stderr), ..whole };
+        for (text, expected) in [
+            ("", whole),
+            ("follow=false", whole),
+            ("from=oldest&follow=0", whole),
+            ("follow=true&stream=stderr", stderr),
+            ("follow&from=17&stream=stderr", OutputOptions { from: OutputFrom::Position(17), ..stderr }),
+            ("from=%2B17", OutputOptions { from: OutputFrom::Position(17), ..whole }),
+            ("from=18446744073709551615", OutputOptions { from: OutputFrom::Position(u64::MAX), ..whole }),
+            ("follow=false&from=generation:3", OutputOptions { from: OutputFrom::Generation(3), ..whole }),
+            ("from=generation", OutputOptions { from: OutputFrom::LatestGeneration, ..whole }),
+            ("follow=false&tail=20", OutputOptions { from: OutputFrom::Tail(20), ..whole }),
+            (
+                "tail=0&stream=stdout",
+                OutputOptions { from: OutputFrom::Tail(0), stream: Some(OutputStream::Stdout), ..whole },
+            ),
+        ] {
+            assert_eq!(of(text), expected, "{text}");
+        }
+        for text in [
+            "from=",
+            "from=Oldest",
+            "from=generation:",
+            "from=generation:x",
+            "from=generation:-1",
+            "from=generation:18446744073709551616",
+            "from=18446744073709551616",
+            "from=1.5",
+            "from=tail:3",
+            "tail=",
+            "tail=1&tail=2",
+            "tail=18446744073709551616",
+            "from=1&from=2",
+            "stream=stdout&stream=stderr",
+            "stream=",
+            "follow=yes",
+        ] {
+            let query = Query::<OutputQuery>::from_query(text);
+            assert!(query.is_err() || query.unwrap().options().is_err(), "{text}");
+        }
+    }
 }

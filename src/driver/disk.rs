@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use sandpen_actors::blocking::blocking;
 use sandpen_actors::spec::DISK_DEFAULT_BYTES;
 use sandpen_actors::state_dir::DISK_DRAFT_PREFIX;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
@@ -109,7 +109,7 @@ pub fn find_program() -> Result<PathBuf, DiskError> {
 /// [`DiskError`], and those of work.
 pub(super) async fn ensure(path: &Path, bytes: Option<u64>, cancel: &CancellationToken) -> Outcome<(), DiskError> {
     let looked_at = path.to_owned();
-    let looked = spawn_blocking(move || is_there(&looked_at, bytes)).await.map_err(|_| WorkError::Lost)?;
+    let looked = blocking(move || is_there(&looked_at, bytes)).await.map_err(|_| WorkError::Lost)?;
     if looked.map_err(WorkError::Failed)? {
         return Ok(());
     }

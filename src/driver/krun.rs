@@ -23,6 +23,7 @@ use sandpen_actors::state_dir::StateDir;
 use super::launching::launching;
 use super::waited;
 
+mod ffi;
 pub mod helper;
 mod prepare;
 #[cfg(test)]

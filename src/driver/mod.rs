@@ -1,28 +1,23 @@
 //! How microVMs are made on this host: what all drivers share, and the drivers.
 
+pub mod acceleration;
 pub mod confine;
 pub mod control;
 pub mod disk;
-mod draft;
 mod guest;
-pub mod host;
-pub mod initramfs;
 #[cfg(feature = "krun")]
 pub mod krun;
-#[cfg(feature = "krun")]
-mod krun_ffi;
+pub mod krun_host;
 mod launching;
 mod memory;
 mod network;
 mod own_kernel;
 pub mod qemu;
-pub mod qemu_args;
 mod root_image;
 mod shares;
 mod standard_input;
-pub mod start_order;
+pub mod start_message;
 mod storage;
-pub mod tsc;
 pub mod virtiofs;
 mod waited;
 mod work;
@@ -33,6 +28,8 @@ use std::sync::Arc;
 pub use guest::guest_binary;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
+
+use self::krun_host::KrunUnusable;
 
 /// The names that a specification may ask for, in alphabetical order.
 pub const NAMES: &[&str] = &[
@@ -47,14 +44,14 @@ pub const NAMES: &[&str] = &[
 /// milliseconds.
 ///
 /// # Errors
-/// [`KrunUnusable`](host::KrunUnusable) when a libkrunfw is named, there or in the environment, and cannot
+/// [`KrunUnusable`] when a libkrunfw is named, there or in the environment, and cannot
 /// be used.
-pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, host::KrunUnusable> {
+pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
     let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig::new(state_dir.clone(), data_dir)));
     #[cfg(feature = "krun")]
     {
         // What was named stays the same when the current directory changes.
-        let firmware = crate::kernel::krunfw::named(krunfw).map_err(host::KrunUnusable::Named)?;
+        let firmware = crate::kernel::krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
         let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
         let krun = Arc::new(krun::KrunDriver::new(config));
         Ok(if krun_is_usable(krunfw, data_dir)? {
@@ -71,11 +68,11 @@ pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> R
 }
 
 /// Whether libkrun is the preferred driver.
-fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, host::KrunUnusable> {
-    match host::krun(krunfw, data_dir) {
-        Err(error @ host::KrunUnusable::Named(_)) => Err(error),
+fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, KrunUnusable> {
+    match krun_host::find(krunfw, data_dir) {
+        Err(error @ KrunUnusable::Named(_)) => Err(error),
         // Without libkrun nothing would come of it.
-        Err(error @ host::KrunUnusable::LeftOut) if krunfw.is_some() => Err(error),
+        Err(error @ KrunUnusable::LeftOut) if krunfw.is_some() => Err(error),
         usable => Ok(usable.is_ok()),
     }
 }

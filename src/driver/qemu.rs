@@ -23,12 +23,16 @@ use self::templates::Templates;
 use super::launching::launching;
 use super::waited;
 
+pub mod args;
+pub mod initramfs;
 mod kernel;
-mod monitor;
 mod prepare;
+pub mod program;
+mod qmp;
 mod template;
 mod template_file;
 mod templates;
+pub mod tsc;
 
 #[cfg(test)]
 mod tests;
@@ -111,7 +115,7 @@ impl Driver for QemuDriver {
     fn adopt(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
         let config = self.config.clone();
         async move {
-            monitor::restore_again(&launch.runtime_dir).await;
+            qmp::restore_again(&launch.runtime_dir).await;
             let bin_dir = config.state_dir.bin();
             waited::adopt(launch.runtime_dir, bin_dir, launch.timings, move || prepare::boot_limit(&config)).await
         }

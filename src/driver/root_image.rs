@@ -13,20 +13,19 @@
 //! has a size of whole [`IMAGE_STEP`]s, most of it a hole: so machines are alike that differ in their root
 //! alone.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use sandpen_cache::{Budget, Draft};
 use tokio_util::sync::CancellationToken;
 
 use self::survey::{DEPTH_MAX, Survey};
 use super::disk::{DiskError, find_program};
-use super::draft;
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 mod survey;
@@ -34,7 +33,7 @@ mod survey;
 /// The size of an image is a whole number of these: 64 GiB, which cost nothing.
 pub(super) const IMAGE_STEP: u64 = 64 << 30;
 /// Images that are kept; the ones that were not used for longest go.
-const KEPT: usize = 16;
+const KEPT: Budget = Budget::of_entries(16);
 /// How often an image is begun anew because its directory changed meanwhile.
 const TRIES: u32 = 3;
 /// The file system's features: it is never written to, so it needs no journal.
@@ -133,7 +132,7 @@ async fn look(images: &Path, directory: &Path, cancel: &CancellationToken) -> Ou
     };
     let (images, directory) = (images.to_owned(), directory.to_owned());
     let looked = move |stop: &Stop| {
-        DirBuilder::new().recursive(true).mode(0o700).create(&images).map_err(failed("making", &images))?;
+        sandpen_cache::make_directory(&images).map_err(failed("making", &images))?;
         let survey = Survey::of(&directory, stop)?;
         let is_there = found(&path_of(&images, &survey))?;
         Ok((survey, is_there))
@@ -160,14 +159,12 @@ async fn make(
         if found(&path)? {
             return Ok(true);
         }
-        draft::sweep(&images);
+        sandpen_cache::sweep(&images);
         let draft = fill(&images, &directory, &survey, stop)?;
         if Survey::of(&directory, stop)?.fingerprint != survey.fingerprint {
             return Ok(false);
         }
-        draft.as_file().sync_all().map_err(failed("writing", &path))?;
-        draft.persist(&path).map_err(|error| failed("naming", &path)(error.error))?;
-        File::open(&images).and_then(|dir| dir.sync_all()).map_err(failed("writing", &path))?;
+        draft.commit(&path).map_err(failed("writing", &path))?;
         remove_oldest(&images);
         Ok(true)
     };
@@ -178,8 +175,7 @@ async fn make(
 fn found(path: &Path) -> Result<bool, ImageError> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() && meta.len() > 0 && meta.len() % IMAGE_STEP == 0 => {
-            // Only tells which were not used for longest.
-            let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+            sandpen_cache::mark_used(path);
             Ok(true)
         }
         Ok(_) => Ok(false),
@@ -189,12 +185,12 @@ fn found(path: &Path) -> Result<bool, ImageError> {
 }
 
 /// A draft with what is in the directory.
-fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<tempfile::NamedTempFile, ImageError> {
+fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, ImageError> {
     let program = find_program()?;
-    let draft = draft::create(images).map_err(failed("making", images))?;
+    let draft = Draft::create(images).map_err(failed("making", images))?;
     let image = draft.path();
     let bytes = survey.image_bytes();
-    draft.as_file().set_len(bytes).map_err(failed("making", image))?;
+    draft.file().set_len(bytes).map_err(failed("making", image))?;
     let owner = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
     let mut command = Command::new(program);
     command
@@ -205,29 +201,19 @@ fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result
         .arg(Path::new(".").join(image.file_name().unwrap_or_default()))
         .current_dir(images)
         // Not read: so it has the draft's lock for as long as it may write, whatever becomes of this process.
-        .stdin(draft.as_file().try_clone().map_err(failed("making", image))?);
+        .stdin(draft.file().try_clone().map_err(failed("making", image))?);
     let output = stop.output(command).map_err(failed("making", image))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
         return Err(ImageError::Failed { directory: directory.to_owned(), said });
     }
-    draft.as_file().set_len(bytes.next_multiple_of(IMAGE_STEP)).map_err(failed("making", image))?;
+    draft.file().set_len(bytes.next_multiple_of(IMAGE_STEP)).map_err(failed("making", image))?;
     Ok(draft)
 }
 
 /// Removes images beyond those that are kept. A microVM that uses one keeps it open.
 fn remove_oldest(images: &Path) {
-    let entries = fs::read_dir(images).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "img"))
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    found.sort_by(|a, b| b.cmp(a));
-    for (_, path) in found.into_iter().skip(KEPT) {
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::debug!(%error, ?path, "an old root image stays");
-        }
-    }
+    sandpen_cache::keep_newest(images, |name| name.ends_with(SUFFIX), KEPT);
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, GuestSession, SessionMode};
-use super::{launching, network, start_order};
+use super::{launching, network, start_message};
 
 mod last_words;
 mod watch;
@@ -101,7 +101,7 @@ pub(super) fn prepared(
     start.volumes = guest.volumes;
     network::tell(guest.network, &mut start);
     prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
-    start_order::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
+    start_message::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     launch.timings.mark(StartStep::RootReady);
     let (timings, cancel) = (launch.timings.clone(), launch.cancel.clone());
     Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup, timings, cancel })
@@ -152,7 +152,7 @@ pub(super) fn failed(step: &str, source: impl std::error::Error + Send + Sync + 
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
 ) -> Result<T, DriverError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed("preparing the microVM", error)))
+    sandpen_actors::blocking::blocking(work).await.map_err(|lost| failed("preparing the microVM", lost))?
 }
 
 /// Starts a microVM and begins to watch it. `step` names that for people, for example "starting QEMU".
@@ -256,7 +256,7 @@ pub(super) async fn adopt(
     let dir = runtime_dir.clone();
     let looked_up = blocking(move || {
         // Of use only to a guest that still waits for it; others go on without.
-        let start = start_order::read(&dir).unwrap_or_else(|error| {
+        let start = start_message::read(&dir).unwrap_or_else(|error| {
             tracing::warn!(error = sandpen_actors::driver::error_chain(&error), ?dir, "a guest may wait in vain");
             None
         });

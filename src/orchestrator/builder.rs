@@ -23,7 +23,7 @@ pub enum StartError {
     StateDir(#[from] LockError),
     /// The libkrunfw that was named is of no use.
     #[error(transparent)]
-    Krunfw(#[from] crate::driver::host::KrunUnusable),
+    Krunfw(#[from] crate::driver::krun_host::KrunUnusable),
     /// The database cannot be used.
     #[error("the status database could not be opened")]
     Database(#[from] DatabaseError),

@@ -7,10 +7,11 @@ use actix::MailboxError;
 use chrono::Utc;
 use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::database::{
-    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, RecordTransition, SandboxRow,
+    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
 };
 use sandpen_actors::driver::{DriverError, VmmProcess};
-use sandpen_actors::faults::{Fault, Faults};
+use sandpen_actors::fault::Fault;
+use sandpen_actors::faults::Faults;
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
@@ -19,6 +20,7 @@ use sandpen_actors::supervisor::{
     AwaitStarted, HoldRemoval, KillSandbox, Leftover, LeftoverKind, ListDisks, NamedDisk, OpenProcess, Reconcile,
     ReconcileReport, RemoveDisk, RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
+use sandpen_actors::transition::Transition;
 
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
@@ -130,7 +132,7 @@ fn storage_code(fault: Fault) -> &'static str {
 }
 
 fn database_code(error: &DatabaseError) -> &'static str {
-    Fault::of_database(error).map_or("internal", storage_code)
+    error.fault().map_or("internal", storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.
@@ -203,7 +205,7 @@ impl Handle {
     ///
     /// # Errors
     /// `NotFound`, or the database's.
-    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<RecordTransition>, SandpenError> {
+    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         Ok(self.database.send(ListTransitions(row.id)).await??)
     }
@@ -437,5 +439,91 @@ impl StdinWriter {
 impl std::fmt::Debug for StdinWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StdinWriter").field("pid", &self.process.pid()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use sandpen_actors::monitor::MonitorError;
+    use sandpen_actors::room::NoRoom;
+    use sandpen_actors::spec::{SandboxName, SpecError};
+
+    use super::*;
+
+    fn unavailable() -> DriverError {
+        DriverError::Unavailable { name: "x".into(), reason: "y".into() }
+    }
+
+    fn full_disk() -> io::Error {
+        io::Error::from_raw_os_error(nix::libc::ENOSPC)
+    }
+
+    /// Every refusal of the supervisor with its code.
+    fn of_supervisor() -> Vec<(SupervisorError, &'static str)> {
+        let key = || SandboxKey::new(SandboxName::new("a").unwrap());
+        let (disk, dir) = (DiskName::new("d").unwrap(), std::path::PathBuf::from("/x"));
+        let write = |errno| NoRoom::Write { dir: dir.clone(), source: io::Error::from_raw_os_error(errno) };
+        let status = "RUNNING";
+        vec![
+            (SpecError::NoCommand.into(), "invalid_spec"),
+            (DriverError::Unusable { what: "it", source: "y".into() }.into(), "invalid_spec"),
+            (SupervisorError::AlreadyLive { key: key(), status }, "already_live"),
+            (SupervisorError::NotFound { key: key() }, "not_found"),
+            (SupervisorError::DiskNotFound { name: disk.clone() }, "not_found"),
+            (SupervisorError::NotLive { key: key(), status }, "not_live"),
+            (SupervisorError::GivenUp { key: key() }, "given_up"),
+            (SupervisorError::OpenFiles { live: 1, limit: 2, needed: 3 }, "no_room"),
+            (NoRoom::Space { dir: dir.clone(), free_mib: 1, reserve_mib: 2 }.into(), "no_room"),
+            (NoRoom::Files { dir: dir.clone() }.into(), "no_room"),
+            (write(nix::libc::ENOSPC).into(), "no_room"),
+            (write(nix::libc::EROFS).into(), "read_only"),
+            (write(nix::libc::EMFILE).into(), "no_room"),
+            (write(nix::libc::EIO).into(), "internal"),
+            (DatabaseError::Ended.into(), "internal"),
+            (SupervisorError::Unrecorded { key: key(), faults: "x".into() }, "unrecorded"),
+            (SupervisorError::ShuttingDown, "shutting_down"),
+            (unavailable().into(), "driver_unavailable"),
+            (DriverError::no_kernel("x").into(), "unsupported"),
+            (DriverError::NoTerminals.into(), "unsupported"),
+            (DriverError::Cancelled.into(), "guest_unreachable"),
+            (DriverError::Launch { step: "x".into(), source: "y".into() }.into(), "guest_unreachable"),
+            (DriverError::Gone.into(), "guest_unreachable"),
+            (DriverError::Unreachable("x".into()).into(), "guest_unreachable"),
+            (DriverError::Signal { signal: 9, source: full_disk() }.into(), "guest_unreachable"),
+            (MonitorError::Ended.into(), "guest_unreachable"),
+            (MonitorError::Driver("x".into()).into(), "guest_unreachable"),
+            (SupervisorError::DiskInUse { name: disk, user: key() }, "disk_in_use"),
+            (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, "internal"),
+            (SupervisorError::Disk { action: "x", source: full_disk() }, "internal"),
+            (SupervisorError::Gone, "gone"),
+        ]
+    }
+
+    /// Programs act on these words: they are part of version 1.
+    #[test]
+    fn each_failure_has_its_code() {
+        let key = SandboxKey::new(SandboxName::new("a").unwrap());
+        let others = [
+            (SandpenError::NoStdin(key.clone()), "no_stdin"),
+            (SandpenError::NoTerminal(key.clone()), "no_terminal"),
+            (DriverError::NoTerminals.into(), "unsupported"),
+            (unavailable().into(), "guest_unreachable"),
+            (DatabaseError::EventsGone { from: 1, first: 2 }.into(), "events_gone"),
+            (DatabaseError::EventsAhead { from: 3, next: 2 }.into(), "events_ahead"),
+            (DatabaseError::StillLive.into(), "internal"),
+            (LogError::NotRegular("/x".into()).into(), "internal"),
+            (SandpenError::VmmLog(full_disk()), "internal"),
+            (SandpenError::Unrecorded { sandboxes: vec![key] }, "unrecorded"),
+            (MailboxError::Closed.into(), "gone"),
+        ];
+        let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));
+        for (error, code) in of_supervisor.chain(others) {
+            assert_eq!(error.code(), code, "{error:?}");
+        }
+        let faults = Fault::ALL.map(storage_code);
+        let codes = ["no_room", "read_only", "internal", "database_busy", "no_room", "no_room", "internal"];
+        assert_eq!(faults, codes, "{:?}", Fault::ALL);
     }
 }

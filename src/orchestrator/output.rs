@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::actor_ref::ActorRef;
+use sandpen_actors::blocking::blocking;
 use sandpen_actors::driver::OutputStream;
 use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
-use sandpen_actors::reading::off_this_thread;
 use sandpen_actors::spec::SandboxKey;
 use sandpen_actors::supervisor::{AwaitRestart, OpenLog, RemovalHold, Supervisor};
 
@@ -68,7 +68,7 @@ impl Output {
             OutputFrom::Position(position) => FollowFrom::Position(position),
             OutputFrom::Tail(lines) => {
                 let log = log.clone();
-                let position = off_this_thread(move || position_of_tail(&log, lines, stream)).await;
+                let position = blocking(move || position_of_tail(&log, lines, stream)).await;
                 FollowFrom::Position(position.map_err(|_| SandpenError::Gone)??)
             }
         };
@@ -140,6 +140,6 @@ async fn follow(
         }
     }
     let log = log.to_owned();
-    let follower = off_this_thread(move || LogFollower::of_files(&log, from)).await;
+    let follower = blocking(move || LogFollower::of_files(&log, from)).await;
     Ok(follower.map_err(|_| SandpenError::Gone)??)
 }

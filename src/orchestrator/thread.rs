@@ -10,9 +10,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::clock;
 use sandpen_actors::counters::Counter;
-use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening, RecordEvent};
+use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, Happening, RecordEvent, record_all};
 use sandpen_actors::driver::{Drivers, error_chain};
-use sandpen_actors::faults::{Faults, record_all};
+use sandpen_actors::faults::Faults;
 use sandpen_actors::intensity::RestartIntensity;
 use sandpen_actors::spare_descriptors;
 use sandpen_actors::start_timings::LatestTimings;
@@ -115,7 +115,7 @@ async fn make_actors(
     let database = open_database(state_dir, database_arbiter, intensity, &faults).await?;
     let clock = faults.clone();
     actix_rt::spawn(async move {
-        if let Err(error) = clock::watch(clock).await {
+        if let Err(error) = clock::watch(move || clock.look_at_clock()).await {
             tracing::warn!(%error, "that the clock is set will be noticed later");
         }
     });

@@ -10,11 +10,12 @@ use sandpen::actors::testing_panic::ActorKind;
 use crate::checks::Files;
 use crate::control::{Control, build_writer};
 use crate::daemon::{self, Outage};
-use crate::disk::Disk;
+
 use crate::lines::Lines;
 use crate::plan::{self, Action, Kind, Step};
 use crate::report::Report;
 use crate::service::Service;
+use crate::support::full_disk::Disk;
 use crate::support::{Home, guests};
 use crate::world::{Ending, Life, Sandbox, Start, WaiterKilled, most};
 

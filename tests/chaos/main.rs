@@ -17,7 +17,6 @@ mod actions;
 mod checks;
 mod control;
 mod daemon;
-mod disk;
 mod lines;
 mod plan;
 mod report;

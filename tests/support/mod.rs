@@ -5,8 +5,10 @@
 
 pub mod confinement;
 pub mod features;
+pub mod full_disk;
 pub mod guests;
 pub mod kernels;
+pub mod loop_disk;
 pub mod nested;
 pub mod pty;
 
@@ -235,7 +237,7 @@ pub fn make_rootfs(dir: &Path) {
 
 /// Whether QEMU's machines are restored here, as they are under emulation alone; else `what` is skipped.
 pub fn restores(what: &str) -> bool {
-    if sandpen::driver::host::acceleration().accelerator != sandpen::driver::qemu_args::Accelerator::Tcg {
+    if sandpen::driver::acceleration::acceleration().accelerator != sandpen::driver::acceleration::Accelerator::Tcg {
         skip(Reason::KvmWorks, what);
         return false;
     }

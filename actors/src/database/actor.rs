@@ -17,8 +17,9 @@ use super::batch::{Batch, Pending, Refusal, Reply};
 use super::latest_health::LatestHealth;
 use super::{DatabaseError, queries};
 use crate::actor_ref::{ActorRef, keep_running};
+use crate::blocking::blocking;
 use crate::counters::Counter;
-use crate::faults::{Fault, Faults, Place};
+use crate::faults::{Fault, Faults, Place, fault_of_io};
 use crate::intensity::RestartIntensity;
 
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
@@ -54,14 +55,14 @@ struct Health {
 impl Health {
     /// Tells how a write went. SQLite says "I/O error" to many things: the directory is asked then.
     async fn note(&self, written: Result<(), &Refusal>) {
-        let Err(refusal) = written else { return self.faults.well(&Place::Database) };
+        let Err(refusal) = written else { return self.faults.clear(&Place::Database) };
         let error = DatabaseError::from(refusal);
-        let Some(mut fault) = Fault::of_database(&error) else { return };
+        let Some(mut fault) = error.fault() else { return };
         if fault == Fault::StorageFailed {
             let dir = self.dir.clone();
-            let probed = tokio::task::spawn_blocking(move || crate::room::try_to_write(&dir)).await;
+            let probed = blocking(move || crate::room::try_to_write(&dir)).await;
             if let Ok(Err(error)) = probed {
-                fault = Fault::of_io(&error);
+                fault = fault_of_io(&error);
             }
         }
         self.faults.count(match fault {
@@ -70,7 +71,7 @@ impl Health {
             Fault::ReadOnly => Counter::DatabaseReadOnly,
             _ => Counter::DatabaseOther,
         });
-        self.faults.met(Place::Database, fault, &crate::driver::error_chain(&error));
+        self.faults.raise(Place::Database, fault, &crate::driver::error_chain(&error));
     }
 }
 

@@ -17,9 +17,9 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
 use super::{
-    BeginStart, DatabaseError, RecordEvent, RecordHealth, RecordTransition, SandboxId, SandboxRow, UpsertSandbox,
-    event_queries, queries,
+    BeginStart, DatabaseError, RecordEvent, RecordHealth, SandboxId, SandboxRow, UpsertSandbox, event_queries, queries,
 };
+use crate::transition::Transition;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DatabaseError>>;
@@ -50,7 +50,7 @@ impl<M, T> Asked<M, T> {
 /// Something that waits to be written, in its place in the queue.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Update(Box<Asked<RecordTransition, ()>>),
+    Update(Box<Asked<Transition, ()>>),
     Event(Box<Asked<RecordEvent, ()>>),
     Upsert(Box<Asked<UpsertSandbox, SandboxRow>>),
     Begin(Box<Asked<BeginStart, SandboxRow>>),
@@ -113,7 +113,7 @@ fn is_of_one_row(error: &sqlx::Error) -> bool {
 /// Neighbours of one kind.
 #[derive(Debug)]
 enum Step {
-    Updates(Vec<Asked<RecordTransition, ()>>),
+    Updates(Vec<Asked<Transition, ()>>),
     Events(Vec<Asked<RecordEvent, ()>>),
     Upsert(Box<Asked<UpsertSandbox, SandboxRow>>),
     Begin(Box<Asked<BeginStart, SandboxRow>>),

@@ -20,7 +20,7 @@ struct EventJson<'a> {
 }
 
 impl<'a> EventJson<'a> {
-    fn of(record: &'a RecordEvent) -> Result<Self, serde_json::Error> {
+    fn of(RecordEvent(record): &'a RecordEvent) -> Result<Self, serde_json::Error> {
         let (kind, detail) = record.happening.columns()?;
         Ok(Self {
             at: time_text(record.at),

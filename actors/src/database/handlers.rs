@@ -10,12 +10,13 @@ use super::{
     WatchEvents, event_queries, queries,
 };
 use crate::spec::SandboxKey;
+use crate::transition::Transition;
 
 impl Handler<RecordTransition> for Database {
     type Result = Answer<()>;
 
-    fn handle(&mut self, update: RecordTransition, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Update(Box::new(Asked::new(update, reply))), ctx)
+    fn handle(&mut self, RecordTransition(edge): RecordTransition, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(|reply| Pending::Update(Box::new(Asked::new(edge, reply))), ctx)
     }
 }
 
@@ -115,7 +116,7 @@ impl Handler<ListLiveKeys> for Database {
 }
 
 impl Handler<ListTransitions> for Database {
-    type Result = Answer<Vec<RecordTransition>>;
+    type Result = Answer<Vec<Transition>>;
 
     fn handle(&mut self, ListTransitions(sandbox): ListTransitions, _: &mut Self::Context) -> Self::Result {
         self.read(move |pool| async move { queries::list_transitions(&pool, sandbox).await })

@@ -1,65 +1,18 @@
 //! What the database actor takes. Every message has a reply: a status update is durable
 //! (synchronous=FULL) when it is answered `Ok`.
 
-use std::sync::Arc;
-
 use actix::Message;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{DatabaseError, EventRecord, Happening};
+use super::DatabaseError;
+use crate::event::{EventRecord, Happening};
+use crate::health::HealthState;
+use crate::outbox::NewEvent;
+use crate::row::{SandboxId, SandboxRow};
 use crate::spec::{SandboxKey, SandboxSpec};
-use crate::state::{SandboxState, StoppedBy};
-
-/// A sandbox's row number; never used again after a removal.
-pub type SandboxId = i64;
-
-/// A row of `sandboxes`, decoded.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SandboxRow {
-    /// Row number.
-    pub id: SandboxId,
-    /// The specification of the latest start; shared by all who have the row.
-    pub spec: Arc<SandboxSpec>,
-    /// The state after the latest transition.
-    pub state: SandboxState,
-    /// Number of the latest transition, from 1.
-    pub seq: u64,
-    /// Counts the starts, from 1; 0 before the first.
-    pub generation: u64,
-    /// Starts by the restart policy since the last start by request.
-    pub restarts: u32,
-    /// Those of them since the last healthy run.
-    pub restarts_in_a_row: u32,
-    /// Who asked for the end of this start, if somebody did.
-    pub stopped_by: Option<StoppedBy>,
-    /// What its health check last said in this start.
-    pub health: Option<HealthState>,
-    /// The host's boot at the latest transition.
-    pub boot_id: Option<String>,
-    /// The driver's name, once one was chosen.
-    pub driver: Option<String>,
-    /// The VMM process, while there is one.
-    pub microvm_pid: Option<u32>,
-    /// The process whose supervisor looks after it.
-    pub supervisor_pid: u32,
-    /// When the row was made.
-    pub created_at: DateTime<Utc>,
-    /// When the latest generation became RUNNING.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When the latest generation ended.
-    pub ended_at: Option<DateTime<Utc>>,
-    /// When the row was last changed.
-    pub updated_at: DateTime<Utc>,
-}
-
-impl SandboxRow {
-    /// The generation of the latest start by request; those after it are restarts by the policy.
-    pub fn first_generation(&self) -> u64 {
-        self.generation.saturating_sub(u64::from(self.restarts))
-    }
-}
+use crate::transition::Transition;
 
 /// Makes the row of a sandbox (state CREATED), or puts a new specification into the row of one that
 /// is not live. Answers the row.
@@ -89,61 +42,10 @@ pub struct BeginStart {
     pub requested_at: DateTime<Utc>,
 }
 
-/// One edge of the state machine, made durable. The same (`sandbox`, `seq`) twice is recorded once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Message)]
+/// One edge of the state machine, made durable. The same sandbox and number twice is recorded once.
+#[derive(Debug, Clone, PartialEq, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
-pub struct RecordTransition {
-    /// Which sandbox.
-    pub sandbox: SandboxId,
-    /// Its number: the row's `seq` + 1.
-    pub seq: u64,
-    /// Which start.
-    pub generation: u64,
-    /// The event's name.
-    pub event: String,
-    /// The state after it.
-    pub state: SandboxState,
-    /// When it happened.
-    pub at: DateTime<Utc>,
-    /// The VMM process, while there is one.
-    pub microvm_pid: Option<u32>,
-    /// The process whose supervisor looks after it.
-    pub supervisor_pid: u32,
-    /// The driver's name.
-    pub driver: Option<String>,
-    /// Starts by the restart policy since the last start by request.
-    pub restarts: u32,
-    /// Those of them since the last healthy run.
-    pub restarts_in_a_row: u32,
-    /// Who asked for the end of this start, if somebody did.
-    pub stopped_by: Option<StoppedBy>,
-    /// The host's boot at this transition.
-    pub boot_id: Option<String>,
-}
-
-/// What a health check says.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct HealthState {
-    /// In a word.
-    pub status: HealthStatus,
-    /// Failures in a row that count.
-    pub failures: u32,
-    /// How the last failure ended, and the last of what it wrote; empty after a success.
-    pub output: String,
-}
-
-/// See [`HealthState`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthStatus {
-    /// No success yet, and no failure that counts.
-    #[default]
-    Starting,
-    /// The last check succeeded.
-    Healthy,
-    /// The last check failed.
-    Failing,
-}
+pub struct RecordTransition(pub Transition);
 
 /// Keeps what a health check says of a sandbox's current start. Nobody waits for it: questions are answered with it
 /// at once, and it is durable with what is written next, soon if it is news. What a check says next replaces it.
@@ -182,7 +84,7 @@ pub struct ListLiveKeys;
 
 /// The history of one sandbox in order of `seq`.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Result<Vec<RecordTransition>, DatabaseError>")]
+#[rtype(result = "Result<Vec<Transition>, DatabaseError>")]
 pub struct ListTransitions(pub SandboxId);
 
 /// Removes the row of a sandbox that is not live, with its history.
@@ -204,19 +106,12 @@ pub struct CloseDatabase;
 /// Records what happened; it is durable when this is answered.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
-pub struct RecordEvent {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// To which sandbox, if to one.
-    pub sandbox: Option<SandboxKey>,
-    /// What.
-    pub happening: Happening,
-}
+pub struct RecordEvent(pub NewEvent);
 
 impl RecordEvent {
     /// Something that happens now.
     pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
-        Self { at: Utc::now(), sandbox, happening }
+        Self(NewEvent::now(sandbox, happening))
     }
 }
 

@@ -20,6 +20,7 @@ mod handlers;
 mod latest_health;
 mod messages;
 mod queries;
+mod recorder;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,13 @@ use std::sync::Arc;
 pub use actor::{Database, DatabaseFile};
 pub use events::*;
 pub use messages::*;
+pub use recorder::record_all;
+
+use crate::faults::Fault;
+
+pub use crate::event::{EventRecord, Happening};
+pub use crate::health::{HealthState, HealthStatus};
+pub use crate::row::{SandboxId, SandboxRow};
 
 /// A failure of the database. Nothing of the request was written, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -127,4 +135,25 @@ pub enum DatabaseError {
     /// The actor ended before it could answer; whether the update is durable is unknown.
     #[error("the database actor has ended")]
     Ended,
+}
+
+impl DatabaseError {
+    /// What SQLite's refusal says about the host; `None` when it is no fault of it.
+    pub fn fault(&self) -> Option<Fault> {
+        let Self::Sql { source, .. } = self else { return None };
+        let cause = match &**source {
+            sqlx::Error::Database(cause) => cause,
+            // The connection that writes waits for a lock.
+            sqlx::Error::PoolTimedOut => return Some(Fault::DatabaseLocked),
+            _ => return None,
+        };
+        // SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN; the low byte of extended ones.
+        match cause.code()?.parse::<i32>().ok()? & 0xff {
+            5 | 6 => Some(Fault::DatabaseLocked),
+            8 => Some(Fault::ReadOnly),
+            13 => Some(Fault::DiskFull),
+            10 | 14 => Some(Fault::StorageFailed),
+            _ => None,
+        }
+    }
 }

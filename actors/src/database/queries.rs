@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqliteExecutor, SqlitePool};
 
-use super::{BeginStart, DatabaseError, RecordHealth, RecordTransition, SandboxId, SandboxRow, UpsertSandbox};
+use super::{BeginStart, DatabaseError, RecordHealth, SandboxId, SandboxRow, UpsertSandbox};
 use crate::spec::{ConfigName, SandboxKey, SandboxName};
 use crate::state::{Event, ExitStatus, SandboxState, StoppedBy};
-use crate::transition::advance;
+use crate::transition::{Transition, advance};
 
 pub(super) fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Sql { action, source: Arc::new(source) }
@@ -123,7 +123,7 @@ struct TransitionJson<'a> {
 }
 
 impl<'a> TransitionJson<'a> {
-    fn of(record: &'a RecordTransition) -> Result<Self, serde_json::Error> {
+    fn of(record: &'a Transition) -> Result<Self, serde_json::Error> {
         let exit = record.state.exit();
         Ok(Self {
             sandbox: record.sandbox,
@@ -151,7 +151,7 @@ impl<'a> TransitionJson<'a> {
 /// is there already is left as it is.
 pub(super) async fn record<'a>(
     connection: &mut SqliteConnection,
-    batch: impl IntoIterator<Item = &'a RecordTransition>,
+    batch: impl IntoIterator<Item = &'a Transition>,
 ) -> Result<(), DatabaseError> {
     let rows: Result<Vec<_>, _> = batch.into_iter().map(TransitionJson::of).collect();
     let json = rows.and_then(|rows| serde_json::to_string(&rows)).map_err(|error| DatabaseError::Unreadable {
@@ -233,15 +233,12 @@ pub(super) async fn list_live_keys(pool: &SqlitePool) -> Result<Vec<SandboxKey>,
     Ok(keys)
 }
 
-pub(super) async fn list_transitions(
-    pool: &SqlitePool,
-    sandbox: SandboxId,
-) -> Result<Vec<RecordTransition>, DatabaseError> {
+pub(super) async fn list_transitions(pool: &SqlitePool, sandbox: SandboxId) -> Result<Vec<Transition>, DatabaseError> {
     let rows =
         sqlx::query("SELECT * FROM transitions WHERE sandbox_id = ?1 ORDER BY seq").bind(sandbox).fetch_all(pool);
     let rows = rows.await.map_err(sql("reading the history of a sandbox"))?;
     let decoded = rows.iter().map(|row| {
-        Ok(RecordTransition {
+        Ok(Transition {
             sandbox,
             seq: number(sandbox, row, "seq")?,
             generation: number(sandbox, row, "generation")?,

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
-use crate::transition::advance;
+use crate::transition::{Transition, advance};
 
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     System::new().block_on(async { test().await });
@@ -67,7 +67,7 @@ async fn add(database: &Addr<Database>, name: &str) -> SandboxRow {
 
 async fn step(database: &Addr<Database>, row: &SandboxRow, event: Event) -> SandboxRow {
     let (row, record) = advance(row, &event, Utc::now(), None).unwrap().unwrap();
-    database.send(record).await.unwrap().unwrap();
+    database.send(RecordTransition(record)).await.unwrap().unwrap();
     row
 }
 
@@ -181,9 +181,9 @@ fn the_same_number_twice_is_recorded_once_and_an_old_one_does_not_turn_back_the_
         let database = fixture.open().await;
         let row = add(&database, "a").await;
         let (starting, first) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
-        database.send(first.clone()).await.unwrap().unwrap();
+        database.send(RecordTransition(first.clone())).await.unwrap().unwrap();
         step(&database, &starting, Event::WorkloadStarted).await;
-        database.send(first).await.unwrap().unwrap();
+        database.send(RecordTransition(first)).await.unwrap().unwrap();
         let row = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
         assert_eq!((row.state, row.seq), (SandboxState::Running, 2));
         assert_eq!(database.send(ListTransitions(row.id)).await.unwrap().unwrap().len(), 2);
@@ -219,7 +219,7 @@ fn one_bad_update_fails_alone() {
         let good = add(&database, "a").await;
         let (_, record) = advance(&good, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         for sandbox in [good.id, 999] {
-            answers.push(database.send(RecordTransition { sandbox, ..record.clone() }));
+            answers.push(database.send(RecordTransition(Transition { sandbox, ..record.clone() })));
         }
         let answers = futures::future::join_all(answers).await;
         assert!(answers[0].as_ref().unwrap().is_ok());
@@ -238,7 +238,7 @@ fn a_thousand_senders_that_go_away_lose_nothing() {
         }
         for row in &rows {
             let (_, record) = advance(row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
-            database.do_send(record);
+            database.do_send(RecordTransition(record));
         }
         database.send(Flush).await.unwrap().unwrap();
         let rows = database.send(ListSandboxes).await.unwrap().unwrap();
@@ -254,7 +254,7 @@ fn another_programs_lock_is_waited_for() {
         let row = add(&database, "a").await;
         let mut other = fixture.locked_by_another().await;
         let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
-        let update = tokio::task::spawn_local(database.send(record));
+        let update = tokio::task::spawn_local(database.send(RecordTransition(record)));
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!update.is_finished());
         sqlx::query("ROLLBACK").execute(&mut *other).await.unwrap();

@@ -13,16 +13,16 @@ use super::close::{Closing, StopWithoutAddress};
 use super::discard::DroppedNow;
 use super::follower::Published;
 use super::pump::{self, GO_ON, Moved, Source, Wait};
-use super::registration::register;
-use super::segment::time_of;
-use super::store::{Note, Store, now_us};
+use super::segment::{now_us, time_of};
+use super::store::{Note, Store};
 use super::{
     Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
 };
 use crate::counters::Counter;
 use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
-use crate::faults::{Fault, Place};
+use crate::faults::{Place, fault_of_causes};
+use crate::readable::register;
 use crate::start_timings::StartStep;
 
 /// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
@@ -173,7 +173,7 @@ impl LogWriter {
         if self.backoff.succeeded() {
             self.trouble = None;
             tracing::info!(log = ?self.store.path(), "the log can be written again");
-            self.config.faults.well(&self.place());
+            self.config.faults.clear(&self.place());
             self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), Happening::LogRecovered {});
         }
     }
@@ -188,8 +188,8 @@ impl LogWriter {
         let error = Arc::new(error);
         let message = error_chain(&*error);
         self.config.faults.count(Counter::LogRetries);
-        if let Some(fault) = Fault::of_causes(&*error) {
-            self.config.faults.met(self.place(), fault, &message);
+        if let Some(fault) = fault_of_causes(&*error) {
+            self.config.faults.raise(self.place(), fault, &message);
         }
         if self.backoff.failed(now) {
             self.config.faults.count(Counter::LogFailures);
@@ -314,7 +314,7 @@ impl Actor for LogWriter {
 impl Drop for LogWriter {
     /// Trouble that is left is the next writer's, if there is one.
     fn drop(&mut self) {
-        self.config.faults.well(&self.place());
+        self.config.faults.clear(&self.place());
     }
 }
 

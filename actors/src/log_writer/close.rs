@@ -15,8 +15,8 @@ use super::names::log_name;
 use super::pump::{Moved, Wait};
 use super::segment::Segment;
 use super::{Close, LogError, LogFailed, StreamTotals};
+use crate::blocking::blocking;
 use crate::driver::error_chain;
-use crate::reading::off_this_thread;
 
 /// Who waits for the end, and for how long it is tried.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl LogWriter {
         let files = self.store.files();
         let written = async move {
             match files {
-                Ok(Some(segment)) => off_this_thread(move || sync(&segment)).await,
+                Ok(Some(segment)) => blocking(move || sync(&segment)).await,
                 Ok(None) => Ok(Ok(())),
                 Err(e) => Ok(Err(FilesFailed::Open(e))),
             }

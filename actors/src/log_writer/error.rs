@@ -90,7 +90,7 @@ pub enum LogError {
     },
     /// The runtime of the reader ended, or a read panicked.
     #[error("reading the log was cut off")]
-    ReadCutOff(#[source] tokio::sync::oneshot::error::RecvError),
+    ReadCutOff(#[source] crate::blocking::WorkLost),
 }
 
 impl LogError {

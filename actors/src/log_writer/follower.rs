@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::generation::position_of_generation;
 use super::segment::{self, Chain, Cursor, Hold, SEGMENTS_HELD, Segment};
 use super::{FollowFrom, LogError, StreamTotals};
+use crate::blocking::blocking;
 use crate::driver::OutputStream;
-use crate::reading::off_this_thread;
 
 /// A piece of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,7 +276,7 @@ impl LogFollower {
 
     async fn read(&mut self, segment: Arc<Segment>, cursor: Cursor, limit: u64) -> Result<(), LogError> {
         let position = self.position;
-        let read = off_this_thread(move || {
+        let read = blocking(move || {
             let result = segment.read(cursor, position, limit);
             (segment, result)
         });
@@ -294,7 +294,7 @@ impl LogFollower {
 
     async fn read_tail(&mut self, segment: Arc<Segment>, cursor: Cursor) -> Result<(), LogError> {
         let position = self.position;
-        let read = off_this_thread(move || {
+        let read = blocking(move || {
             let read = segment.tail_marks(cursor, position);
             (segment, read)
         });

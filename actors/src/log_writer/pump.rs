@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fionread::bytes_in_pipe;
-use super::registration::{Registration, register};
 use super::store::Room;
 use crate::driver::OutputStream;
+use crate::readable::{Registration, register};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

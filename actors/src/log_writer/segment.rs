@@ -157,6 +157,11 @@ pub(super) fn time_of(at_us: u64) -> DateTime<Utc> {
     i64::try_from(at_us).ok().and_then(DateTime::from_timestamp_micros).unwrap_or_default()
 }
 
+/// The time for records.
+pub(super) fn now_us() -> u64 {
+    u64::try_from(Utc::now().timestamp_micros()).unwrap_or(0)
+}
+
 /// Which segments [`open_chain`] keeps open when there are more than [`SEGMENTS_HELD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {

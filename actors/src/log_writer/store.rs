@@ -1,4 +1,4 @@
-//! The files that a log writer writes: where the next byte goes, and the state over restarts.
+//! The files that a log writer writes: where the next byte goes, and when the next file begins.
 //!
 //! ```text
 //!            recover                 prepare                 full: rotate
@@ -10,62 +10,31 @@
 //!
 //! No actor and no pipe in here; every call blocks for a few file operations.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::backoff::Backoff;
-use super::dropping::Dropping;
-use super::files::{Unlock, create_index, lock, open_existing, options};
+use super::files::{KnownFile, LockedIndex, check_room, open_existing, options};
 use super::follower::Queue;
 use super::generation::position_of_generation;
-use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
+use super::index::Header;
+use super::index_writer::{IndexWriter, RESERVE_BYTES};
 use super::names::{self, index_name};
 use super::open_logs::OpenLog;
-use super::segment::{self, Hold, Segment, header_after, unknown_header};
+use super::recover::recover;
+use super::segment::Segment;
+use super::shared_segments::SharedSegments;
 use super::{FollowFrom, LogConfig, LogError, StreamTotals};
 use crate::driver::OutputStream;
+use crate::spec::LogBacklog;
 
 /// An index may grow to this size before its log is rotated, if that is more than the log's own
 /// limit: a workload that writes single bytes must not fill the disk with index records.
 const INDEX_MAX_LEAST: u64 = 64 << 10;
-
-/// What we know of the current file, open or not.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) base: u64,
-    pub(super) len: u64,
-    pub(super) index_len: u64,
-    pub(super) last: Option<LastChunk>,
-    pub(super) identity: (u64, u64),
-}
-
-/// The newest chunk record.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LastChunk {
-    stream: OutputStream,
-    at_us: u64,
-    /// No byte came after it yet: it may be replaced.
-    empty: bool,
-}
-
-/// The current files while they are open.
-#[derive(Debug)]
-pub(super) struct Current {
-    segment: Arc<Segment>,
-    pub(super) index: Arc<File>,
-    _counted: OpenLog,
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        // A follower may hold the same open file for long: the lock must not stay with it.
-        drop(Unlock(&self.index));
-    }
-}
 
 /// Where the next bytes go.
 #[derive(Debug)]
@@ -92,54 +61,55 @@ pub(super) enum Note {
 /// The files of one log, for writing.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) config: LogConfig,
-    pub(super) recovered: bool,
+    config: LogConfig,
+    recovered: bool,
     /// Whether the files could not say how much of each stream this generation has written.
-    pub(super) lost_count: bool,
-    /// The state after the last byte, in this writer's generation once `marked`.
-    pub(super) end: Walk,
-    /// Whether the files say that our generation has begun.
-    pub(super) marked: bool,
-    pub(super) place: Option<Place>,
-    pub(super) current: Option<Current>,
-    /// The current segment, which followers may hold while we have closed it.
-    pub(super) last_segment: Weak<Segment>,
-    pub(super) rotated: Vec<Weak<Segment>>,
-    pub(super) followers: Vec<Weak<Queue>>,
-    pub(super) rotation: Backoff,
-    pub(super) notes: Vec<Note>,
-    /// Gaps, with `LogBacklog::Drop`.
-    pub(super) dropping: Dropping,
+    lost_count: bool,
+    /// The current file, open or not.
+    file: Option<KnownFile>,
+    /// The same while it is open; its index is open too then.
+    current: Option<(Arc<Segment>, OpenLog)>,
+    index: IndexWriter,
+    segments: SharedSegments,
+    rotation: Backoff,
+    notes: Vec<Note>,
 }
 
 impl Store {
     /// Touches no file yet.
     pub fn new(config: LogConfig) -> Self {
         Self {
+            index: IndexWriter::new(&config),
             config,
             recovered: false,
             lost_count: false,
-            end: Walk::new(&unknown_header(0)),
-            marked: false,
-            place: None,
+            file: None,
             current: None,
-            last_segment: Weak::new(),
-            rotated: Vec::new(),
-            followers: Vec::new(),
+            segments: SharedSegments::default(),
             rotation: Backoff::default(),
             notes: Vec::new(),
-            dropping: Dropping::default(),
         }
+    }
+
+    /// Finds out what earlier writers left. Does nothing the second time.
+    pub fn recover(&mut self) -> Result<(), LogError> {
+        if self.recovered {
+            return Ok(());
+        }
+        let left = recover(&self.config.path)?;
+        self.lost_count = left.lost_index;
+        self.note_lost(left.missing);
+        self.file = left.file.map(|(file, _)| file);
+        if let Some(end) = left.end {
+            self.index.take_over(end, left.file.map_or(0, |(_, index_len)| index_len));
+        }
+        self.recovered = true;
+        Ok(())
     }
 
     /// What this writer's generation has on file.
     pub fn totals(&self) -> StreamTotals {
-        let mut totals = if self.marked { self.end.totals() } else { StreamTotals::default() };
-        totals.position = self.end.position;
-        let (stdout, stderr) = self.dropping.unmarked();
-        totals.dropped_stdout += stdout;
-        totals.dropped_stderr += stderr;
-        totals
+        self.index.totals()
     }
 
     /// Whether [`Store::totals`] may lack bytes that this generation has written: its index was lost.
@@ -160,29 +130,30 @@ impl Store {
     /// Closes the files, if more logs than are comfortable have theirs open.
     pub fn make_room(&mut self) {
         if self.config.open_logs.are_crowded() {
-            self.current = None;
+            self.close_files();
         }
     }
 
     /// Closes the files; followers keep theirs.
     pub fn close_files(&mut self) {
         self.current = None;
+        self.index.close();
     }
 
     /// Opens the files again, by name; makes them if somebody moved them away.
     pub fn reopen(&mut self, now_us: u64) -> Result<(), LogError> {
         self.recover()?;
-        self.current = None;
-        if self.place.is_some() { self.ensure_open(now_us) } else { Ok(()) }
+        self.close_files();
+        if self.file.is_some() { self.ensure_open(now_us) } else { Ok(()) }
     }
 
     /// The open files, to be written out to the disk.
     pub fn files(&mut self) -> Result<Option<Arc<Segment>>, LogError> {
         self.open_known()?;
-        Ok(self.current.as_ref().map(|current| Arc::clone(&current.segment)))
+        Ok(self.current.as_ref().map(|(segment, _)| Arc::clone(segment)))
     }
 
-    pub(super) fn note_lost(&mut self, bytes: u64) {
+    fn note_lost(&mut self, bytes: u64) {
         if bytes > 0 {
             self.notes.push(Note::Lost(bytes));
         }
@@ -194,7 +165,8 @@ impl Store {
         self.recover()?;
         self.ensure_open(now_us)?;
         let max = self.config.limits.max_bytes.max(1);
-        if self.place.is_some_and(|place| place.is_full(max, need)) && self.rotation.is_ready(Instant::now()) {
+        let is_full = self.file.is_some_and(|file| is_full(file.len, self.index.len(), max, need));
+        if is_full && self.rotation.is_ready(Instant::now()) {
             match self.room_to_begin().and_then(|()| names::shift(&self.config.path, self.config.limits.keep)) {
                 Ok(()) => {
                     if self.rotation.succeeded() {
@@ -210,31 +182,22 @@ impl Store {
                 }
             }
         }
-        self.mark()?;
-        self.reserve_marks()?;
-        self.flush_marks();
-        self.mark_chunk(stream, now_us)?;
-        let (Some(current), Some(place)) = (&self.current, &self.place) else { return Err(LogError::Closed) };
+        self.index.mark_generation()?;
+        self.index.reserve_marks()?;
+        self.index.flush_marks();
+        self.index.mark_chunk(stream, now_us)?;
+        let (Some((segment, _)), Some(file)) = (&self.current, &self.file) else { return Err(LogError::Closed) };
         // A file that could not be rotated goes on beyond its limit.
-        let free = if place.len < max { max - place.len } else { u64::MAX };
-        Ok(Room { segment: Arc::clone(&current.segment), offset: place.len, free })
+        let free = if file.len < max { max - file.len } else { u64::MAX };
+        Ok(Room { segment: Arc::clone(segment), offset: file.len, free })
     }
 
     /// Counts `bytes` that were written where [`Store::prepare`] said; answers their position.
     pub fn advance(&mut self, stream: OutputStream, bytes: u64) -> u64 {
-        let position = self.end.position;
-        if bytes > 0 {
-            self.dropping.gap_ends();
+        if let Some(file) = &mut self.file {
+            file.len += bytes;
         }
-        if let Some(place) = &mut self.place {
-            place.len += bytes;
-            if let Some(last) = &mut place.last {
-                last.empty &= bytes == 0;
-            }
-        }
-        self.end.stream = stream;
-        self.end.advance_to(position + bytes);
-        position
+        self.index.advance(stream, bytes)
     }
 
     /// Has the generation in the index even if it wrote nothing, unless there is no log at all.
@@ -242,85 +205,61 @@ impl Store {
         self.recover()?;
         self.open_known()?;
         if self.current.is_some() {
-            self.mark()?;
-            self.flush_marks();
+            self.index.mark_generation()?;
+            self.index.flush_marks();
         }
         Ok(())
     }
 
-    pub(super) fn mark(&mut self) -> Result<(), LogError> {
-        if self.marked {
-            return Ok(());
-        }
-        let generation = self.config.generation;
-        self.write_record(&Record::Generation { position: self.end.position, generation })?;
-        if let Some(place) = &mut self.place {
-            // The record before is not the last one any more: it must not be replaced.
-            place.last = None;
-        }
-        self.end.generation = self.config.generation;
-        self.end.generation_start = self.end.position;
-        self.end.stdout = 0;
-        self.end.stderr = 0;
-        (self.end.dropped_stdout, self.end.dropped_stderr) = (0, 0);
-        self.marked = true;
-        Ok(())
+    /// Makes sure that [`Store::drop_bytes`] can mark a gap on a full disk: files, generation and room for the marks.
+    pub fn prepare_to_drop(&mut self, now_us: u64) -> Result<(), LogError> {
+        self.recover()?;
+        self.ensure_open(now_us)?;
+        self.index.mark_generation()?;
+        self.index.reserve_marks()
     }
 
-    fn mark_chunk(&mut self, stream: OutputStream, at_us: u64) -> Result<(), LogError> {
-        let Some(place) = &mut self.place else { return Ok(()) };
-        if let Some(last) = place.last {
-            if last.stream == stream && last.at_us / 1000 == at_us / 1000 {
-                return Ok(());
+    /// With `LogBacklog::Drop`: whether another file can be begun, with its index and room for marks. Without, the
+    /// current one stays, which has room for a mark.
+    fn room_to_begin(&self) -> Result<(), LogError> {
+        match self.config.path.parent() {
+            Some(directory) if self.config.limits.backlog == LogBacklog::Drop => {
+                check_room(directory, 2 * RESERVE_BYTES)
             }
-            if last.empty {
-                place.index_len -= RECORD_LEN;
-                place.last = None;
-            }
+            _ => Ok(()),
         }
-        self.write_record(&Record::Chunk { position: self.end.position, stream, at_us })?;
-        if let Some(place) = &mut self.place {
-            place.last = Some(LastChunk { stream, at_us, empty: true });
-        }
-        Ok(())
     }
 
-    fn write_record(&mut self, record: &Record) -> Result<(), LogError> {
-        let (Some(current), Some(place)) = (&self.current, &mut self.place) else { return Err(LogError::Closed) };
-        if let Err(e) = current.index.write_all_at(&record.encode(), place.index_len) {
-            // Half a record would be harmless to readers, but it is ours to tidy.
-            let _ = current.index.set_len(place.index_len);
-            return Err(LogError::file("writing", &index_name(&self.config.path, 0))(e));
-        }
-        place.index_len += RECORD_LEN;
-        Ok(())
+    /// Counts and marks bytes that are about to be dropped.
+    pub fn drop_bytes(&mut self, stream: OutputStream, bytes: u64) {
+        self.index.drop_bytes(stream, bytes);
+    }
+
+    /// Takes back what was counted and then not dropped.
+    pub fn undrop_bytes(&mut self, stream: OutputStream, bytes: u64) {
+        self.index.undrop_bytes(stream, bytes);
     }
 
     /// Nothing more is added to the current file.
     fn seal(&mut self) {
-        if let Some(segment) = self.last_segment.upgrade() {
-            let _ = segment.sealed.set(self.end.position);
-            self.rotated.retain(|segment| segment.strong_count() > 0);
-            self.rotated.push(Arc::downgrade(&segment));
-        }
-        self.last_segment = Weak::new();
-        self.current = None;
-        self.place = None;
+        self.segments.seal(self.index.end().position);
+        self.close_files();
+        self.file = None;
     }
 
     /// Opens the current files, begins them if there are none, and sets aside what was changed from
     /// outside: truncated, moved away, deleted, written by somebody else.
-    pub(super) fn ensure_open(&mut self, now_us: u64) -> Result<(), LogError> {
+    fn ensure_open(&mut self, now_us: u64) -> Result<(), LogError> {
         self.open_known()?;
         if self.current.is_some() {
             return Ok(());
         }
         let log = self.config.path.clone();
         let meta = fs::symlink_metadata(&log);
-        if let (Some(place), Ok(meta)) = (&self.place, &meta)
-            && (meta.dev(), meta.ino()) == place.identity
+        if let (Some(file), Ok(meta)) = (&self.file, &meta)
+            && (meta.dev(), meta.ino()) == file.identity
         {
-            self.note_lost(place.len.saturating_sub(meta.len()));
+            self.note_lost(file.len.saturating_sub(meta.len()));
         }
         match meta {
             Ok(meta) if !meta.is_file() => return Err(LogError::NotRegular(log)),
@@ -335,131 +274,84 @@ impl Store {
 
     /// Opens the current files if they are as we left them; else nothing is open afterwards.
     fn open_known(&mut self) -> Result<(), LogError> {
-        let Some(place) = self.place else {
-            self.current = None;
+        let Some(known) = self.file else {
+            self.close_files();
             return Ok(());
         };
         let log = &self.config.path;
-        if let Some(current) = &self.current {
-            let meta = current.segment.log.metadata().map_err(LogError::file("looking at", log))?;
-            if meta.nlink() > 0 && meta.len() == place.len {
+        if let Some((segment, _)) = &self.current {
+            let meta = segment.log.metadata().map_err(LogError::file("looking at", log))?;
+            if meta.nlink() > 0 && meta.len() == known.len {
                 return Ok(());
             }
-            self.current = None;
+            self.close_files();
         }
+        let log = &self.config.path;
         let Some(log_file) = open_existing(log)? else { return Ok(()) };
         let meta = log_file.metadata().map_err(LogError::file("looking at", log))?;
-        if (meta.dev(), meta.ino()) != place.identity || meta.len() != place.len {
+        if (meta.dev(), meta.ino()) != known.identity || meta.len() != known.len {
             return Ok(());
         }
-        let held = self.last_segment.upgrade();
-        let (segment, index) = if let Some(segment) = held
+        // A follower may have kept it open.
+        if let Some(segment) = self.segments.newest()
             && let Some(index) = segment.index.clone()
         {
-            lock(&index, log)?;
-            (segment, index)
-        } else {
-            let index_path = index_name(log, 0);
-            let Some(index) = open_existing(&index_path)? else { return Ok(()) };
-            lock(&index, log)?;
-            let unlock = Unlock(&index);
-            let read = LogError::file("reading", &index_path);
-            let index_len = index.metadata().map_err(LogError::file("looking at", &index_path))?.len();
-            let header = match Header::read(&index).map_err(read)? {
-                Some(header) if header.base == place.base && index_len >= place.index_len => header,
-                _ => return Ok(()),
-            };
-            // It stays: `Current` gives it back.
-            std::mem::forget(unlock);
-            let index = Arc::new(index);
-            let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
-            (Arc::new(segment), index)
-        };
-        let index_path = index_name(log, 0);
-        if index.metadata().map_err(LogError::file("looking at", &index_path))?.len() != place.index_len {
-            // Only then: it would give back the room that was allocated for marks.
-            index.set_len(place.index_len).map_err(LogError::file("shortening", &index_path))?;
+            self.index.open(LockedIndex::lock(index, log)?)?;
+            self.use_segment(segment);
+            return Ok(());
         }
-        self.use_segment(segment, index);
+        let index_path = index_name(log, 0);
+        let Some(index) = open_existing(&index_path)? else { return Ok(()) };
+        let index = LockedIndex::lock(Arc::new(index), log)?;
+        let index_len = index.file().metadata().map_err(LogError::file("looking at", &index_path))?.len();
+        let header = match Header::read(index.file()).map_err(LogError::file("reading", &index_path))? {
+            Some(header) if header.base == known.base && index_len >= self.index.len() => header,
+            _ => return Ok(()),
+        };
+        let index = self.index.open(index)?;
+        self.use_segment(Arc::new(Segment { log: log_file, index: Some(index), header, sealed: OnceLock::new() }));
         Ok(())
     }
 
     /// Makes new current files; their names are free.
     fn begin_file(&mut self, now_us: u64) -> Result<(), LogError> {
-        let log = self.config.path.clone();
+        let log = &self.config.path;
         if let Some(directory) = log.parent() {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
             made.map_err(LogError::file("making the directory", directory))?;
         }
-        let mut end = self.end;
-        if !self.marked {
-            (end.generation, end.generation_start) = (self.config.generation, end.position);
-            (end.stdout, end.stderr) = (0, 0);
-            (end.dropped_stdout, end.dropped_stderr) = (0, 0);
-        }
-        let header = header_after(&end, now_us);
-        let before = dropped_before(&end);
-        let index_len = HEADER_LEN + before.len() as u64 * RECORD_LEN;
-        let index = Arc::new(create_index(&log, &header, &before)?);
-        let log_file = options().create_new(true).open(&log).map_err(LogError::file("making", &log))?;
-        let meta = log_file.metadata().map_err(LogError::file("looking at", &log))?;
-        self.end = end;
-        self.marked = true;
-        let identity = (meta.dev(), meta.ino());
-        self.place = Some(Place { base: header.base, len: 0, index_len, last: None, identity });
-        let segment = Segment { log: log_file, index: Some(Arc::clone(&index)), header, sealed: OnceLock::new() };
-        self.use_segment(Arc::new(segment), index);
+        let index = self.index.make_next(log, now_us)?;
+        let header = index.header();
+        let log_file = options().create_new(true).open(log).map_err(LogError::file("making", log))?;
+        let meta = log_file.metadata().map_err(LogError::file("looking at", log))?;
+        self.file = Some(KnownFile { base: header.base, len: 0, identity: (meta.dev(), meta.ino()) });
+        let index = self.index.use_new(index);
+        self.use_segment(Arc::new(Segment { log: log_file, index: Some(index), header, sealed: OnceLock::new() }));
         Ok(())
     }
 
-    fn use_segment(&mut self, segment: Arc<Segment>, index: Arc<File>) {
-        if !self.last_segment.upgrade().is_some_and(|last| Arc::ptr_eq(&last, &segment)) {
-            self.last_segment = Arc::downgrade(&segment);
-            self.followers.retain(|queue| queue.upgrade().is_some_and(|queue| queue.push(Arc::clone(&segment))));
-        }
-        self.current = Some(Current { segment, index, _counted: self.config.open_logs.count() });
-        self.dropping.index_changed();
+    fn use_segment(&mut self, segment: Arc<Segment>) {
+        self.segments.begin(&segment);
+        self.current = Some((segment, self.config.open_logs.count()));
     }
 
     /// The segments that a new follower begins with, and its position.
     pub fn follow(&mut self, from: FollowFrom) -> Result<(Arc<Queue>, u64), LogError> {
         self.recover()?;
         self.open_known()?;
+        let end = self.index.end().position;
         let start = match from {
             FollowFrom::Oldest => 0,
             FollowFrom::Generation(number) if number < self.config.generation => {
                 position_of_generation(&self.config.path, number)?
             }
-            FollowFrom::Generation(number) if number > self.config.generation => self.end.position,
-            FollowFrom::LatestGeneration | FollowFrom::Generation(_) if self.marked => self.end.generation_start,
-            FollowFrom::LatestGeneration | FollowFrom::Generation(_) => self.end.position,
+            FollowFrom::Generation(number) if number > self.config.generation => end,
+            FollowFrom::LatestGeneration | FollowFrom::Generation(_) => self.index.generation_start().unwrap_or(end),
             FollowFrom::Position(position) => position,
         };
-        let log = &self.config.path;
-        let to = match &self.current {
-            Some(current) => current.segment.header.base,
-            None => self.end.position,
-        };
-        let mut segments = Vec::new();
-        if start < to {
-            for segment in segment::open_chain(log, start, to, Hold::Newest)?.segments {
-                let mut known = self.rotated.iter().filter_map(Weak::upgrade);
-                let shared = known.find(|known| {
-                    known.header.base == segment.header.base && known.sealed.get() == segment.sealed.get()
-                });
-                segments.push(shared.unwrap_or_else(|| {
-                    self.rotated.push(Arc::downgrade(&segment));
-                    segment
-                }));
-            }
-        }
-        segments.extend(self.current.as_ref().map(|current| Arc::clone(&current.segment)));
-        let oldest = segments.first().map_or(self.end.position, |segment| segment.header.base);
-        let position = if from == FollowFrom::Oldest { oldest } else { start };
-        let queue = Arc::new(Queue::new(segments));
-        self.followers.retain(|queue| queue.strong_count() > 0);
-        self.followers.push(Arc::downgrade(&queue));
-        Ok((queue, position))
+        let current = self.current.as_ref().map(|(segment, _)| segment);
+        let (queue, oldest) = self.segments.follow(&self.config.path, start, end, current)?;
+        Ok((queue, if from == FollowFrom::Oldest { oldest } else { start }))
     }
 
     /// Takes back bytes after the last counted one; how many stayed if that cannot be done.
@@ -476,24 +368,9 @@ impl Store {
     }
 }
 
-impl Place {
-    fn is_full(&self, max: u64, need: u64) -> bool {
-        self.len > 0 && (self.len.saturating_add(need) > max || self.index_len >= max.max(INDEX_MAX_LEAST))
-    }
-}
-
-/// What the files before this one say of dropped bytes, for its index.
-fn dropped_before(end: &Walk) -> Vec<Record> {
-    [(OutputStream::Stdout, end.dropped_stdout), (OutputStream::Stderr, end.dropped_stderr)]
-        .into_iter()
-        .filter(|(_, bytes)| *bytes > 0)
-        .map(|(stream, bytes)| Record::DroppedBefore { position: end.position, stream, bytes })
-        .collect()
-}
-
-/// The time for records.
-pub(super) fn now_us() -> u64 {
-    u64::try_from(chrono::Utc::now().timestamp_micros()).unwrap_or(0)
+/// Whether `need` more bytes go into the next file.
+fn is_full(len: u64, index_len: u64, max: u64, need: u64) -> bool {
+    len > 0 && (len.saturating_add(need) > max || index_len >= max.max(INDEX_MAX_LEAST))
 }
 
 #[cfg(test)]

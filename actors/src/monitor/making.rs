@@ -16,10 +16,10 @@ use nix::libc::SIGTERM;
 
 use super::StartMode;
 use super::life::{Interrupted, Life};
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::driver::{Driver, DriverError, Launch, Vmm};
-use crate::faults::{Fault, Faults, Place};
-use crate::reading::off_this_thread;
+use crate::faults::{Faults, Place, fault_of_lack};
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
 
 /// Pause before a microVM is looked for again that could not be found for lack of something.
@@ -64,8 +64,8 @@ impl Life {
         self.record_asked().await?;
         if self.config.row.state == SandboxState::Starting {
             self.config.faults.count(Counter::StartFailures);
-            if let Some(fault) = Fault::of_lack(error) {
-                self.config.faults.met(Place::Start, fault, &error.chain());
+            if let Some(fault) = fault_of_lack(error) {
+                self.config.faults.raise(Place::Start, fault, &error.chain());
             }
             self.apply(Event::SpawnFailed(FailureReason::SpawnFailed { message: error.chain() })).await?;
         } else {
@@ -80,7 +80,7 @@ impl Life {
 
 async fn make_anew(driver: &dyn Driver, launch: Launch, stale_disk: Option<PathBuf>) -> Result<Vmm, DriverError> {
     if let Some(disk) = stale_disk {
-        let removed = off_this_thread(move || match std::fs::remove_file(disk) {
+        let removed = blocking(move || match std::fs::remove_file(disk) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         });
@@ -95,12 +95,12 @@ async fn adopt(driver: &dyn Driver, launch: &Launch, faults: &Faults) -> Result<
     let place = Place::Adoption(launch.runtime_dir.clone());
     loop {
         let found = driver.adopt(launch.clone()).await;
-        let lack = found.as_ref().err().and_then(|error| Fault::of_lack(error).zip(Some(error.chain())));
+        let lack = found.as_ref().err().and_then(|error| fault_of_lack(error).zip(Some(error.chain())));
         let Some((fault, message)) = lack else {
-            faults.well(&place);
+            faults.clear(&place);
             return found;
         };
-        faults.met(place.clone(), fault, &message);
+        faults.raise(place.clone(), fault, &message);
         tokio::time::sleep(ADOPT_PAUSE).await;
     }
 }

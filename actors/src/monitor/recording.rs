@@ -23,11 +23,11 @@ use tokio::sync::oneshot;
 use super::deadlines::Due;
 use super::life::{Command, Interrupted, Life};
 use super::{MonitorError, StateChanged};
+use crate::blocking::blocking;
 use crate::counters::Counter;
-use crate::database::DatabaseError;
+use crate::database::{DatabaseError, RecordTransition};
 use crate::driver::DriverError;
 use crate::log_writer::{Close, LogError};
-use crate::reading::off_this_thread;
 use crate::state::{Event, SandboxState, StopCause};
 use crate::transition::advance;
 
@@ -169,7 +169,7 @@ impl Life {
         let mut pauses = RETRY_PAUSES.into_iter();
         let mut pause = RETRY_PAUSES[0];
         loop {
-            let recording = self.config.database.send(record.clone());
+            let recording = self.config.database.send(RecordTransition(record.clone()));
             let Err(error) = self.meanwhile(recording).await? else { break };
             if let DatabaseError::UnknownSandbox { .. } = error {
                 tracing::error!(sandbox = %row.spec.key, %error, "the row was removed while its microVM lived");
@@ -274,7 +274,7 @@ impl Life {
         }
         // It lives and cannot be found for lack of something: known by its records, it can be killed all the same.
         let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
-        let killed = off_this_thread(move || driver.kill(&launch));
+        let killed = blocking(move || driver.kill(&launch));
         self.killing = Some(Box::pin(async move { killed.await.unwrap_or(()) }));
     }
 

@@ -1,11 +1,11 @@
 //! A VMM process that a signal has suspended (SIGSTOP, a debugger): nothing tells so by itself, so it is looked
 //! for where the microVM does not do what it was asked. Nothing waits for that look.
 
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::database::Happening;
 use crate::driver::VmmProcess;
 use crate::process_identity::is_suspended;
-use crate::reading::off_this_thread;
 
 use super::life::Life;
 
@@ -14,7 +14,7 @@ impl Life {
     pub(super) fn look_if_suspended(&mut self, process: &dyn VmmProcess) {
         let Some(pid) = process.pid() else { return };
         self.looking.get_or_insert_with(|| {
-            let looked = off_this_thread(move || is_suspended(pid).unwrap_or(false));
+            let looked = blocking(move || is_suspended(pid).unwrap_or(false));
             Box::pin(async move { looked.await.unwrap_or(false) })
         });
     }

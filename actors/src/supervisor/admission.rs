@@ -11,9 +11,11 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::SupervisorError;
 use super::actor::Supervisor;
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
-use crate::faults::{Fault, Place};
+use crate::fault::Fault;
+use crate::faults::Place;
 use crate::log_writer::FILES_OF_LOG;
 use crate::room;
 
@@ -55,7 +57,7 @@ impl Supervisor {
     fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
         let (dir, reserve) = (self.config.state_dir.path().to_owned(), self.config.reserve);
         async move {
-            let checked = tokio::task::spawn_blocking(move || room::check(&dir, reserve)).await;
+            let checked = blocking(move || room::check(&dir, reserve)).await;
             Ok(checked.map_err(|_| SupervisorError::Gone)??)
         }
     }
@@ -70,13 +72,13 @@ impl Supervisor {
             | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;
-                faults.met(Place::Process, Fault::OpenFiles, &refusal.to_string());
+                faults.raise(Place::Process, Fault::OpenFiles, &refusal.to_string());
                 self.look_again(ctx);
                 Counter::RefusedOpenFiles
             }
             SupervisorError::Storage(cause) => {
                 let fault = cause.fault();
-                faults.met(Place::StateDir, fault, &error_chain(cause));
+                faults.raise(Place::StateDir, fault, &error_chain(cause));
                 self.look_again(ctx);
                 match fault {
                     Fault::DiskFull => Counter::RefusedDiskFull,
@@ -84,7 +86,7 @@ impl Supervisor {
                     _ => Counter::RefusedOther,
                 }
             }
-            SupervisorError::Database(cause) => match Fault::of_database(cause) {
+            SupervisorError::Database(cause) => match cause.fault() {
                 Some(Fault::DiskFull) => Counter::RefusedDiskFull,
                 Some(Fault::ReadOnly) => Counter::RefusedReadOnly,
                 _ => Counter::RefusedDatabase,
@@ -109,15 +111,15 @@ impl Supervisor {
                 let files = this.check_open_files(this.files_lacked);
                 if files.is_ok() {
                     this.files_lacked = FILES_OF_ONE;
-                    this.config.faults.well(&Place::Process);
+                    this.config.faults.clear(&Place::Process);
                 }
                 if room.is_ok() {
-                    this.config.faults.well(&Place::StateDir);
+                    this.config.faults.clear(&Place::StateDir);
                 }
                 // The least that a start needs; what a single one of them lacked is no fault that lasts.
                 let process = std::thread::Builder::new().spawn(|| ());
                 if files.is_ok() && process.is_ok() {
-                    this.config.faults.well(&Place::Start);
+                    this.config.faults.clear(&Place::Start);
                 }
                 if files.is_err() || room.is_err() || process.is_err() {
                     this.look_again(ctx);

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use actix::{Addr, Message, Recipient};
 
+pub use sandpen_types::disk::NamedDisk;
+pub use sandpen_types::reconcile::{Leftover, LeftoverKind, ReconcileReport};
+
 use super::{RemovalHold, SupervisorError};
 use crate::database::SandboxRow;
 use crate::driver::VmmProcess;
@@ -73,19 +76,6 @@ pub struct RemoveDisk {
     pub name: DiskName,
 }
 
-/// A disk that outlives its sandboxes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedDisk {
-    /// Its name.
-    pub name: DiskName,
-    /// Its size.
-    pub bytes: u64,
-    /// What it takes of the host's disk.
-    pub used_bytes: u64,
-    /// The live sandbox that has it.
-    pub used_by: Option<SandboxKey>,
-}
-
 /// Answers the row when the sandbox has ended and no restart is pending.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<SandboxRow, SupervisorError>")]
@@ -146,61 +136,6 @@ pub struct SubscribeStateChanges {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<ReconcileReport, SupervisorError>")]
 pub struct Reconcile;
-
-/// What [`Reconcile`] found and did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReconcileReport {
-    /// Sandboxes without a monitor whose microVM, or pending restart, goes on.
-    pub adopted: Vec<SandboxKey>,
-    /// Sandboxes that were live for their rows alone: what is true is recorded now.
-    pub resolved: Vec<SandboxKey>,
-    /// What belonged to nobody.
-    pub leftovers: Vec<Leftover>,
-}
-
-/// Something that belonged to nobody, and is gone unless `error` says why not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
-    /// What it is.
-    pub kind: LeftoverKind,
-    /// Which one: a path, or a process.
-    pub what: String,
-    /// The sandbox whose it was.
-    pub sandbox: Option<SandboxKey>,
-    /// Why it is still there.
-    pub error: Option<String>,
-}
-
-/// What can be left over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeftoverKind {
-    /// A VMM, waiter or companion, with all below it.
-    Process,
-    /// A runtime directory with its FIFOs and sockets, and what ran in it.
-    RuntimeDir,
-    /// Something mounted in a runtime directory.
-    Mount,
-    /// A disk of a sandbox that is no more, or one that was being made.
-    Disk,
-    /// A row that was never answered for, or whose removal was not completed; with its log.
-    Row,
-    /// A cgroup.
-    Cgroup,
-}
-
-impl std::fmt::Display for LeftoverKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Process => "process",
-            Self::RuntimeDir => "runtime directory",
-            Self::Mount => "mount",
-            Self::Disk => "disk",
-            Self::Row => "row",
-            Self::Cgroup => "cgroup",
-        })
-    }
-}
 
 /// Refuses new work, stops every sandbox with this grace, answers when all have ended. While the host keeps
 /// their states or logs from being written, it waits no longer than the grace and [`RECORD_LIMIT`](super::RECORD_LIMIT);

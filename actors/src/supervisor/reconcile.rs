@@ -30,6 +30,7 @@ use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
 use super::{Leftover, LeftoverKind, Reconcile, ReconcileReport, SupervisorError};
+use crate::blocking::blocking;
 use crate::clock::pause_left;
 use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::driver::error_chain;
@@ -136,7 +137,7 @@ impl Supervisor {
                 let drafts = if first { leftovers::remove_drafts(&dir) } else { Vec::new() };
                 (Found::on_host(&dir, &state_id), drafts)
             };
-            let (found, drafts) = tokio::task::spawn_blocking(on_host).await.map_err(|_| SupervisorError::Gone)?;
+            let (found, drafts) = blocking(on_host).await.map_err(|_| SupervisorError::Gone)?;
             Ok(Survey { rows, found, drafts })
         }
     }
@@ -306,8 +307,7 @@ async fn settle(
 ) -> SandboxKey {
     let settled = async {
         let is_there = matches!(monitor.send(AwaitProcess).await, Ok(Ok(())));
-        let runs =
-            is_there && matches!(tokio::task::spawn_blocking(move || is_abandoned(&runtime_dir)).await, Ok(false));
+        let runs = is_there && matches!(blocking(move || is_abandoned(&runtime_dir)).await, Ok(false));
         if !runs {
             let _ = ended.await;
         }
@@ -330,7 +330,7 @@ async fn clear(
     let mounts: Vec<_> = mounts.into_iter().filter(|(key, _)| is_taken(key)).collect();
     let unmount = move || mounts.iter().map(|(key, path)| leftovers::unmount(key, path)).collect::<Vec<_>>();
     // A panic there is logged by its thread; what is left is found next time.
-    let mut all = tokio::task::spawn_blocking(unmount).await.unwrap_or_default();
+    let mut all = blocking(unmount).await.unwrap_or_default();
     let dirs = runtime_dirs.iter().filter(|key| is_taken(key)).map(|key| leftovers::clear_runtime_dir(&dir, key));
     all.extend(join_all(dirs).await.into_iter().flatten());
     let orphans: Vec<_> =
@@ -342,6 +342,6 @@ async fn clear(
         rest.extend(ownerless.iter().filter_map(|key| leftovers::remove_disk(&dir, key)));
         rest
     };
-    all.extend(tokio::task::spawn_blocking(rest).await.unwrap_or_default());
+    all.extend(blocking(rest).await.unwrap_or_default());
     all
 }

@@ -8,7 +8,7 @@ use chrono::Utc;
 use super::SupervisorError;
 use crate::actor_ref::ActorRef;
 use crate::counters::Counter;
-use crate::database::{Database, DatabaseError, Flush, SandboxRow};
+use crate::database::{Database, DatabaseError, Flush, RecordTransition, SandboxRow};
 use crate::driver::error_chain;
 use crate::faults::Faults;
 use crate::state::Event;
@@ -25,7 +25,7 @@ pub(super) async fn record(
 ) -> Result<SandboxRow, SupervisorError> {
     match advance(row, &event, Utc::now(), None) {
         Ok(Some((row, record))) => {
-            database.send(record).await??;
+            database.send(RecordTransition(record)).await??;
             Ok(row)
         }
         Ok(None) => Ok(row.clone()),

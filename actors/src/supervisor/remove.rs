@@ -18,6 +18,7 @@ use super::phase::Phase;
 use super::removal_hold::lingers;
 use super::stop::End;
 use super::{RemoveSandbox, SupervisorError, disks};
+use crate::blocking::blocking;
 use crate::database::{self, GetSandbox, SandboxRow};
 use crate::driver::error_chain;
 use crate::log_writer::{LogError, remove_files};
@@ -118,10 +119,10 @@ impl Supervisor {
                     _ => Ok(()),
                 }
             };
-            let removed = tokio::task::spawn_blocking(files).await.map_err(|_| SupervisorError::Gone)?;
+            let removed = blocking(files).await.map_err(|_| SupervisorError::Gone)?;
             timings.forget(&key);
             removed.map_err(|source| SupervisorError::RemoveLog { key, source })?;
-            let disk = tokio::task::spawn_blocking(move || disks::remove_own(&dir, &of_disk)).await;
+            let disk = blocking(move || disks::remove_own(&dir, &of_disk)).await;
             disk.map_err(|_| SupervisorError::Gone)??;
             Ok(database.send(database::RemoveSandbox(id)).await??)
         }

@@ -22,6 +22,7 @@ use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record, record_until_durable};
 use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
 use super::{SupervisorError, disks};
+use crate::blocking::blocking;
 use crate::database::SandboxRow;
 use crate::driver::error_chain;
 use crate::monitor::{StartMode, Stop};
@@ -143,7 +144,7 @@ impl Supervisor {
             let driver = driver?;
             if let Some(dir) = stale {
                 let of = row.spec.key.clone();
-                let removed = tokio::task::spawn_blocking(move || disks::remove_own(&dir, &of)).await;
+                let removed = blocking(move || disks::remove_own(&dir, &of)).await;
                 removed.map_err(|_| SupervisorError::Gone)??;
             }
             let row = record(&database, &row, Event::StartRequested).await?;

@@ -20,16 +20,17 @@ use super::child::Child;
 use super::phase::Phase;
 use super::{AwaitStarted, StartSandbox, SupervisorError};
 use crate::actor_ref::ActorRef;
+use crate::blocking::blocking;
 use crate::database::{BeginStart, Database, SandboxRow, UpsertSandbox};
 use crate::driver::Driver;
 use crate::faults::Place;
 use crate::long_answer::LongAnswer;
 use crate::monitor::StartMode;
-use crate::room;
 use crate::spec::SandboxSpec;
 use crate::start_timings::{StartStep, StartTimings};
 use crate::state::SandboxState;
 use crate::state_dir::StateDir;
+use crate::{room, spec_on_host};
 
 impl Handler<StartSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
@@ -58,7 +59,7 @@ impl Handler<StartSandbox> for Supervisor {
         let (driver, timings) = (reservation.driver.clone(), reservation.timings.clone());
         let hosted = reservation.record().into_actor(self).map(move |row, this, ctx| match row {
             Ok(row) => {
-                this.config.faults.well(&Place::StateDir);
+                this.config.faults.clear(&Place::StateDir);
                 this.config.timings.begin(&key, timings);
                 this.host(row, driver, StartMode::Launch, ctx);
                 Ok(started)
@@ -145,12 +146,12 @@ impl Reservation {
         let Self { database, state_dir, reserve, spec, driver, supervisor_pid, boot_id, timings, give_up } = self;
         let key = spec.key.clone();
         let checked = async {
-            let on_host = tokio::task::spawn_blocking(move || {
+            let on_host = blocking(move || {
                 room::check(state_dir.path(), reserve)?;
                 let mut spec = spec;
-                spec.check()?;
+                spec_on_host::check(&spec)?;
                 // Recorded with the rest: a restart listens at the same ones.
-                spec.choose_free_ports()?;
+                spec_on_host::choose_free_ports(&mut spec.ports)?;
                 Ok::<_, SupervisorError>(Arc::new(spec))
             });
             let spec = on_host.await.map_err(|_| SupervisorError::Gone)??;

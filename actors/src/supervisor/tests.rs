@@ -21,7 +21,7 @@ use super::*;
 use crate::database::{Database, GetSandbox, ListTransitions, SandboxRow};
 use crate::driver::{Drivers, OutputStream, VmmEvent};
 use crate::fake_driver::{Asked, FakeDriver, FakeVmm};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, counter_of};
 use crate::hosting::host_on;
 use crate::intensity::RestartIntensity;
 use crate::monitor::StateChanged;
@@ -448,7 +448,7 @@ fn a_microvm_that_cannot_be_found_for_lack_of_descriptors_or_processes_is_not_gi
             stage.driver.hinder_adoption(Some(errno));
             vmm.hang_up();
             let was_tried = async {
-                while stage.faults.counters().value(fault.counter()) == 0 {
+                while stage.faults.counters().value(counter_of(fault)) == 0 {
                     tokio::task::yield_now().await;
                 }
             };

@@ -49,6 +49,7 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
+use crate::blocking::WorkLost;
 pub use fifo::{open_fifo_read, open_fifo_write};
 pub use runtime_dir::{check_readable, is_abandoned, prepare_runtime_dir};
 pub use waited::{WaitedEnd, WaitedVmm};
@@ -130,7 +131,7 @@ pub enum WaiterError {
     /// The launch was given up before anything was started.
     #[error("the launch was given up")]
     Cancelled,
-    /// The asynchronous runtime is being shut down.
-    #[error("the runtime is shutting down")]
-    RuntimeGone,
+    /// A step never came to its end.
+    #[error(transparent)]
+    Lost(#[from] WorkLost),
 }

@@ -437,13 +437,7 @@ fn open_ended(dir: &Path) -> Result<Receiver, WaiterError> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WaiterError> + Send + 'static,
 ) -> Result<T, WaiterError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(WaiterError::RuntimeGone),
-        },
-    }
+    crate::blocking::blocking(work).await?
 }
 
 /// The way out when no descriptor can be registered any more.
@@ -452,9 +446,9 @@ async fn block_until_readable(fd: BorrowedFd<'_>) {
     let wait = move || {
         let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         while nix::poll::poll(&mut polled, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
-        Ok(())
     };
-    if blocking(wait).await.is_err() {
+    // It may wait for days: never on this thread, even where there is no other one.
+    if tokio::task::spawn_blocking(wait).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::Cgroup;
 use super::rlimits::Rlimits;
 use super::{Landlock, Seccomp};
-use crate::driver::qemu_args::SHARES_MAX;
+use crate::driver::qemu::args::SHARES_MAX;
 use crate::driver::virtiofs;
 
 /// Before a process's role in the name of its report.

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 
+use super::ffi::{self, Context, KrunError, LogLevel, Port};
 use super::vm_spec::{Boot, GuestKernel, VmSpec};
 use crate::driver::confine::{self, ConfineError};
-use crate::driver::krun_ffi::{self, Context, KrunError, LogLevel, Port};
 use crate::driver::waited::PORTS;
 use crate::driver::{disk, guest_binary, standard_input};
 
@@ -85,10 +85,10 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     make_room_for_descriptors(&kvm);
     drop(kvm);
     // Of its network libkrun tells every connection.
-    krun_ffi::init_log(if spec.tsi.is_some() { LogLevel::Warnings } else { LogLevel::Steps })?;
+    ffi::init_log(if spec.tsi.is_some() { LogLevel::Warnings } else { LogLevel::Steps })?;
     if let Boot::Linux { kernel: GuestKernel::Firmware(firmware), .. } = &spec.boot {
         // Before the context is made, which looks for it.
-        krun_ffi::load_firmware(firmware)?;
+        ffi::load_firmware(firmware)?;
     }
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::driver::confine::{Policy, SystemCalls, cgroup};
-use crate::driver::host::{self, KrunUnusable};
+use crate::driver::krun_host::{self, KrunUnusable};
 use crate::driver::shares::Share;
 use crate::driver::storage::storage;
 use crate::driver::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
@@ -124,9 +124,9 @@ async fn guest_kernel(
     };
     let config = config.clone();
     let looked = move || match own {
-        None => host::krun(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware),
+        None => krun_host::find(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware),
         // libkrunfw is neither needed nor loaded.
-        Some(image) => host::krun_kvm().map(|()| GuestKernel::Own(image)),
+        Some(image) => krun_host::check_kvm().map(|()| GuestKernel::Own(image)),
     };
     blocking(move || looked().map_err(unusable)).await
 }

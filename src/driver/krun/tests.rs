@@ -1,4 +1,4 @@
-//! What hosts that lack something are told; microVMs are in `tests/vm_krun.rs`.
+//! What hosts that lack something are told; microVMs are in `tests/vm/krun.rs`.
 
 use sandpen_actors::spec::{Rootfs, SandboxName, SandboxSpec};
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
-use crate::kernel::image::tests::tiny_vmlinux;
+use crate::kernel::testing::tiny_vmlinux;
 
 #[allow(clippy::unnecessary_wraps, reason = "as a driver's")]
 fn accepts(_: &Facts) -> Result<(), OwnKernelError> {

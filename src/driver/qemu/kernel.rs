@@ -11,10 +11,10 @@ use sandpen_actors::driver::DriverError;
 use sandpen_actors::spec::SandboxSpec;
 use tokio_util::sync::CancellationToken;
 
-use super::QemuConfig;
-use crate::driver::qemu_args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
+use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
+use super::{QemuConfig, initramfs};
 use crate::driver::waited::{blocking, failed};
-use crate::driver::{disk, initramfs, own_kernel};
+use crate::driver::{disk, own_kernel};
 use crate::kernel::own::{Facts, OwnKernelError};
 use crate::kernel::{self, InstalledKernel, builtin};
 
@@ -114,7 +114,7 @@ fn accept(
     extra: &[&'static str],
 ) -> Result<(Option<InstalledKernel>, bool), OwnKernelError> {
     if !facts.pvh {
-        return Err(kernel::image::ImageError::NoPvhNote { path: facts.path.clone() }.into());
+        return Err(kernel::kernel_file::KernelFileError::NoPvhNote { path: facts.path.clone() }.into());
     }
     let damaged = |source| OwnKernelError::Modules { path: facts.path.clone(), source: Box::new(source) };
     let modules = kernel::find_version(data_dir, &facts.version).map_err(damaged)?;

@@ -14,18 +14,19 @@ use sandpen_actors::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 use tokio_util::sync::CancellationToken;
 
-use super::QemuConfig;
+use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::initramfs::{Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
+use super::program::{self, QemuError};
+use super::{QemuConfig, tsc};
+use crate::driver::acceleration::{Accelerator, acceleration};
 use crate::driver::confine::{self, Policy, cgroup};
-use crate::driver::host::QemuError;
-use crate::driver::initramfs::{Initramfs, InitramfsError};
-use crate::driver::qemu_args::{Accelerator, MONITOR, Memory, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use crate::driver::shares::{Share, Shares};
 use crate::driver::storage::storage;
 use crate::driver::virtiofs::{self, OPEN_FILES_MIN};
 use crate::driver::waited::{self, GuestSetup, Prepared, blocking, failed, fifos, process};
 use crate::driver::work::{Lane, Piece, Stop};
-use crate::driver::{guest_binary, host, memory, network, shares, tsc};
+use crate::driver::{guest_binary, memory, network, shares};
 use crate::kernel::InstalledKernel;
 
 /// Why the processes could only fail.
@@ -48,7 +49,7 @@ const INITRAMFS_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a guest may take to report itself.
 pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
-    config.boot_limit.unwrap_or_else(|| match host::acceleration().accelerator {
+    config.boot_limit.unwrap_or_else(|| match acceleration().accelerator {
         Accelerator::Kvm => Duration::from_mins(1),
         // Two to three seconds alone, much more where many start on few processors.
         Accelerator::Tcg => Duration::from_mins(3),
@@ -82,8 +83,8 @@ async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken)
     let step = looking_for_qemu(network);
     let configured = config.qemu.clone();
     let located = move || {
-        let path = configured.map_or_else(host::locate_qemu, Ok)?;
-        Ok::<_, QemuError>((host::known_qemu(&path)?.is_some(), path))
+        let path = configured.map_or_else(program::locate, Ok)?;
+        Ok::<_, QemuError>((program::known(&path)?.is_some(), path))
     };
     let (is_known, path) = blocking(move || located().map_err(|source| failed(step, source))).await?;
     if is_known {
@@ -95,7 +96,7 @@ async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken)
         limit: QEMU_LIMIT,
         advice: "see whether it runs (sandpen doctor), or try again when the host is less busy",
     };
-    let asked = move |stop: &Stop| host::ask_qemu(path, |command| stop.output(command)).map(|qemu| qemu.path);
+    let asked = move |stop: &Stop| program::ask(path, |command| stop.output(command)).map(|qemu| qemu.path);
     ASKED.on_thread(piece, cancel, asked).await.map_err(|error| error.of_step(step))
 }
 
@@ -163,7 +164,7 @@ impl Plan {
     /// Blocking, for milliseconds.
     fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Result<Self, DriverError> {
         let Parts { shares, network, qemu, kernel, initramfs, disk, images } = parts;
-        let acceleration = host::acceleration();
+        let acceleration = acceleration();
         let accelerator = acceleration.accelerator;
         let resources = launch.spec.resources;
         let args = QemuArgs {
@@ -183,7 +184,7 @@ impl Plan {
             disk,
             images,
             memory: Memory::New,
-            monitor: false,
+            qmp: false,
             incoming: false,
         };
         let helper = waited::helper_program(config.helper.as_deref())?;
@@ -292,8 +293,8 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     policy.modify.extend(args.disk.clone());
-    if args.monitor {
-        policy.modify.extend(monitor_fifos().map(PathBuf::from));
+    if args.qmp {
+        policy.modify.extend(qmp_fifos().map(PathBuf::from));
     }
     if args.accelerator == Accelerator::Kvm {
         policy.devices.push("/dev/kvm".into());
@@ -302,8 +303,8 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
 }
 
 /// The FIFOs of QEMU's monitor, in the runtime directory.
-pub(super) fn monitor_fifos() -> [String; 2] {
-    [format!("{MONITOR}.in"), format!("{MONITOR}.out")]
+pub(super) fn qmp_fifos() -> [String; 2] {
+    [format!("{QMP}.in"), format!("{QMP}.out")]
 }
 
 /// The process that shares a directory; it sees nothing else of the host.

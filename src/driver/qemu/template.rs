@@ -29,10 +29,10 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::monitor::{MEMORY_FD, Monitor, MonitorError};
-use super::prepare::{Plan, monitor_fifos};
+use super::args::{Memory, QemuArgs};
+use super::prepare::{Plan, qmp_fifos};
+use super::qmp::{MEMORY_FD, Qmp, QmpError};
 use crate::driver::control::SessionMode;
-use crate::driver::qemu_args::{Memory, QemuArgs};
 use crate::driver::waited::{self, Started};
 
 /// Where QEMU writes the devices' state.
@@ -62,7 +62,7 @@ pub(super) enum TemplateError {
     Guest(#[from] FrameError),
     /// QEMU's monitor.
     #[error(transparent)]
-    Monitor(#[from] MonitorError),
+    Monitor(#[from] QmpError),
     /// It took too long.
     #[error("{0} took too long")]
     TimedOut(&'static str),
@@ -115,7 +115,7 @@ pub(super) fn blank(args: &QemuArgs) -> QemuArgs {
         disk: args.disk.as_ref().map(|_| "blank-disk.img".into()),
         images: (0..args.images.len()).map(|number| format!("blank-image-{number}.img").into()).collect(),
         memory: Memory::File(inherited_memory()),
-        monitor: true,
+        qmp: true,
         ..args.clone()
     }
 }
@@ -144,7 +144,7 @@ impl Template {
         })
         .await?;
         let processes = plan.processes(&args, vec![path_of(&memory)])?;
-        let waiter = waited::waiter_spec(plan.launch(), processes, &monitor_fifos());
+        let waiter = waited::waiter_spec(plan.launch(), processes, &qmp_fifos());
         // Its steps are no steps of the start, which waits for the whole.
         let untold = StartTimings::default();
         let started =
@@ -169,11 +169,11 @@ impl Template {
     /// Starts a machine from this; given up, and nothing of it left, soon after the launch is cancelled.
     pub(super) async fn restore(&self, plan: &Plan, bin_dir: &Path) -> Result<Vmm, TemplateError> {
         let args =
-            QemuArgs { memory: Memory::CopyOf(inherited_memory()), monitor: true, incoming: true, ..plan.args.clone() };
+            QemuArgs { memory: Memory::CopyOf(inherited_memory()), qmp: true, incoming: true, ..plan.args.clone() };
         let inherited = vec![path_of(&self.memory), path_of(&self.state)];
         let planned = plan.clone();
         let mut prepared = waited::blocking(move || planned.prepared(&args, inherited)).await?;
-        prepared.waiter.fifos.extend(monitor_fifos());
+        prepared.waiter.fifos.extend(qmp_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
         let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
         let started =
@@ -194,8 +194,8 @@ impl Template {
 }
 
 async fn restore(runtime_dir: &Path) -> Result<(), TemplateError> {
-    let mut monitor = Monitor::open(runtime_dir)?;
-    timeout(STEP_LIMIT, monitor.restore()).await.map_err(|_| TemplateError::TimedOut("restoring a template"))??;
+    let mut qmp = Qmp::open(runtime_dir)?;
+    timeout(STEP_LIMIT, qmp.restore()).await.map_err(|_| TemplateError::TimedOut("restoring a template"))??;
     Ok(())
 }
 
@@ -205,7 +205,7 @@ async fn save(runtime_dir: &Path, boot_limit: Duration) -> Result<File, Template
     let control = control.map_err(failed("listening to the guest of"))?;
     timeout(boot_limit, ready(control)).await.map_err(|_| TemplateError::TimedOut("booting a template"))??;
     let listener = listen(runtime_dir).map_err(failed("making a socket for"))?;
-    let mut monitor = Monitor::open(runtime_dir)?;
+    let mut qmp = Qmp::open(runtime_dir)?;
     let take = async {
         let (socket, _) = listener.accept().await.map_err(failed("taking the state of"))?;
         let mut state = Vec::new();
@@ -214,7 +214,7 @@ async fn save(runtime_dir: &Path, boot_limit: Duration) -> Result<File, Template
         Ok::<_, TemplateError>(state)
     };
     let saving = async {
-        let (saved, state) = tokio::join!(monitor.save(STATE_SOCKET), take);
+        let (saved, state) = tokio::join!(qmp.save(STATE_SOCKET), take);
         saved?;
         state
     };
@@ -223,7 +223,7 @@ async fn save(runtime_dir: &Path, boot_limit: Duration) -> Result<File, Template
     std::os::unix::fs::FileExt::write_all_at(&file, &state, 0).map_err(failed("writing"))?;
     seal(&file)?;
     // It would end by force as well, which is told in the log of the VMM.
-    if let Err(error) = monitor.quit().await {
+    if let Err(error) = qmp.quit().await {
         tracing::debug!(%error, "QEMU of a template");
     }
     Ok(file)

@@ -10,16 +10,16 @@
 //! The header has a SHA-256 of all that follows it: of the state, and of each page of memory that is not all
 //! zeros, with its number.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use sandpen_cache::{Draft, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::template::{Template, TemplateError, failed, memory_file, seal};
-use crate::driver::draft;
 
 const PAGE: usize = 4096;
 /// As [`PAGE`], for offsets.
@@ -45,10 +45,10 @@ struct Header {
 /// `check` fails.
 pub(super) fn write(path: &Path, key: &str, template: &Template, check: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    draft::sweep(directory);
-    let draft = draft::create(directory)?;
-    let file = draft.as_file();
+    sandpen_cache::make_directory(directory)?;
+    sandpen_cache::sweep(directory);
+    let draft = Draft::create(directory)?;
+    let file = draft.file();
     let (state_bytes, memory_bytes) = (template.state.metadata()?.len(), template.memory.metadata()?.len());
     let memory_at = PAGE_BYTES + state_bytes.next_multiple_of(PAGE_BYTES);
     file.set_len(memory_at + memory_bytes)?;
@@ -63,14 +63,12 @@ pub(super) fn write(path: &Path, key: &str, template: &Template, check: impl Fn(
         add(&mut hash, at, page);
         file.write_all_at(page, memory_at + at)
     })?;
-    let sha256 = crate::kernel::hex(&hash.finalize());
+    let sha256 = hex(&hash.finalize());
     let header = Header { format: FORMAT, key: key.to_owned(), state_bytes, memory_bytes, sha256 };
     let mut line = serde_json::to_vec(&header)?;
     line.resize(PAGE, b' ');
     file.write_all_at(&line, 0)?;
-    file.sync_all()?;
-    draft.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
+    draft.commit(path)
 }
 
 /// Reads the template of `key`; `None` where there is none that is whole. Blocking, until `check` fails.
@@ -105,7 +103,7 @@ pub(super) fn read(
         });
         copied.map_err(failed("reading"))?;
     }
-    if crate::kernel::hex(&hash.finalize()) != sha256 {
+    if hex(&hash.finalize()) != sha256 {
         return Ok(None);
     }
     seal(&state)?;

@@ -14,9 +14,9 @@
 //! Whatever fails here is told in the log, and the machine boots as any other.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use sandpen_actors::driver::{DriverError, Vmm, error_chain};
 use sandpen_actors::start_timings::StartStep;
 use sandpen_actors::waiter::WaitedVmm;
+use sandpen_cache::Budget;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,9 @@ use crate::driver::work::{Lane, Piece, Stop, Turn, WorkError};
 /// Templates that are kept in memory, some 100 MiB each.
 const IN_MEMORY: usize = 4;
 /// Templates that are kept on disk.
-const ON_DISK: usize = 8;
+const ON_DISK: Budget = Budget::of_entries(8);
+/// What their files' names begin with.
+const PREFIX: &str = "template-";
 /// So often may machines not be restored before their kind is given up.
 const FAILURES: u32 = 2;
 /// Goes into the key: raise it when what is saved changes without its inputs.
@@ -115,7 +118,7 @@ impl Templates {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        self.directory().join(format!("template-{key}"))
+        self.directory().join(format!("{PREFIX}{key}"))
     }
 
     /// The template of `key`, made if there is none; others that want it wait for the same one.
@@ -213,7 +216,7 @@ impl Templates {
         let (building, prefix) = (self.cache.join("building"), format!("{key}-"));
         let prepared = move || {
             let left = left_over(&building);
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&building);
+            let made = sandpen_cache::make_directory(&building);
             let directory = made.and_then(|()| tempfile::Builder::new().prefix(&prefix).tempdir_in(&building));
             let directory = directory.map_err(|source| waited::failed("making the runtime directory", source))?;
             Ok((left, directory))
@@ -251,7 +254,7 @@ impl Templates {
             let to = path.clone();
             let write = move |stop: &Stop| {
                 let written = template_file::write(&to, &key, &template, || stop.check());
-                remove_oldest(&directory);
+                sandpen_cache::keep_newest(&directory, |name| name.starts_with(PREFIX), ON_DISK);
                 written
             };
             if let Err(error) = WRITING.on_thread(piece, &CancellationToken::new(), write).await {
@@ -313,20 +316,6 @@ async fn clear_away(runtime_dir: &Path, bin_dir: &Path) {
     }
 }
 
-/// Removes templates beyond those that are kept, the oldest first. Blocking.
-fn remove_oldest(directory: &Path) {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let whole = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("template-"));
-    let mut found: Vec<_> =
-        whole.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
-    found.sort_by(|a, b| b.cmp(a));
-    for (_, path) in found.into_iter().skip(ON_DISK) {
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::debug!(%error, ?path, "an old template stays");
-        }
-    }
-}
-
 /// Everything that the saved machine depends on, hashed. Blocking.
 fn key(plan: &Plan) -> std::io::Result<String> {
     let mut hash = Sha256::new();
@@ -348,5 +337,5 @@ fn key(plan: &Plan) -> std::io::Result<String> {
         hash.update((argument.len() as u64).to_le_bytes());
         hash.update(argument);
     }
-    Ok(crate::kernel::hex(&hash.finalize()[..16]))
+    Ok(sandpen_cache::hex(&hash.finalize()[..16]))
 }

@@ -133,7 +133,7 @@ async fn output_and_exit_code_arrive() {
 #[tokio::test]
 async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
     let Some(host) = Host::real() else { return };
-    if crate::driver::host::acceleration().accelerator != crate::driver::qemu_args::Accelerator::Tcg {
+    if crate::driver::acceleration::acceleration().accelerator != crate::driver::acceleration::Accelerator::Tcg {
         return skip(Reason::KvmWorks, "machines are restored under emulation only");
     }
     let driver = host.driver();
@@ -302,7 +302,7 @@ async fn what_is_missing_is_said_with_what_to_do() {
 /// A VMM that ends at once: what it said is in the log, and nothing stays.
 #[tokio::test]
 async fn a_vmm_that_ends_at_once_is_told_as_such() {
-    let fixture = crate::kernel::tests::Fixture::new();
+    let fixture = crate::kernel::testing::Fixture::new();
     fixture.install().unwrap();
     let mut host = Host::new(&fixture.data());
     let qemu = host.directory.path().join("qemu");

@@ -82,7 +82,7 @@ impl Survey {
                     match (ended, levels.last_mut()) {
                         (Some(ended), Some(above)) => above.add(ended),
                         (Some(ended), None) => {
-                            survey.fingerprint = crate::kernel::hex(&ended.finalize()[..16]);
+                            survey.fingerprint = sandpen_cache::hex(&ended.finalize()[..16]);
                             return Ok(survey);
                         }
                         (None, _) => return Ok(survey),

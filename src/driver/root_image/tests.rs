@@ -1,6 +1,8 @@
 //! Real `mke2fs` on small directories; and a directory in whose place others come.
 
+use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::time::SystemTime;
 
 use sandpen_skip::{Reason, skip};
 
@@ -61,14 +63,14 @@ async fn an_image_is_made_once_for_each_content() {
 #[test]
 fn old_images_go() {
     let dir = tempfile::tempdir().unwrap();
-    for number in 0..KEPT + 3 {
+    for number in 0..KEPT.entries + 3 {
         let file = File::create(dir.path().join(format!("root-{number}.img"))).unwrap();
         let age = std::time::Duration::from_secs(1000 - number as u64);
         file.set_modified(SystemTime::now() - age).unwrap();
     }
     File::create(dir.path().join("lock")).unwrap();
     remove_oldest(dir.path());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT + 1);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT.entries + 1);
     assert!(!dir.path().join("root-2.img").exists() && dir.path().join("root-3.img").exists());
 }
 
@@ -92,8 +94,9 @@ async fn many_at_once_make_one_image_and_dead_drafts_go() {
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let images = cache.join("images");
     fs::create_dir_all(&images).unwrap();
-    let held = draft::create(&images).unwrap();
-    let (_, dead) = draft::create(&images).unwrap().keep().unwrap();
+    let held = Draft::create(&images).unwrap();
+    let dead = images.join(".draft-dead");
+    fs::write(&dead, "").unwrap();
     let made = futures::future::join_all((0..6).map(|_| ensure(&cache, &root))).await;
     let first = made[0].as_ref().unwrap();
     assert!(made.iter().all(|path| path.as_ref().unwrap() == first));

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sandpen_actors::blocking::blocking;
 use sandpen_actors::driver::VmmEvent;
 use sandpen_actors::state::{ExitStatus, FailureReason};
 use sandpen_actors::waiter::{WaitedEnd, WaitedVmm};
@@ -61,7 +62,7 @@ async fn relay(listen: impl Future<Output = ()>, told: &mut mpsc::Receiver<VmmEv
 
 /// Whether the kernel ended one of the processes for want of memory.
 pub(super) async fn ran_out_of_memory(cgroups: Vec<PathBuf>) -> bool {
-    let kills = tokio::task::spawn_blocking(move || cgroup::oom_kills(&cgroups));
+    let kills = blocking(move || cgroup::oom_kills(&cgroups));
     kills.await.is_ok_and(|kills| kills > 0)
 }
 

@@ -58,7 +58,7 @@ fn exists(pid: i32) -> bool {
 fn sleeper(dir: &Path) -> impl FnOnce(&Stop) -> io::Result<u32> + Send + 'static {
     let (dir, pid) = (dir.to_owned(), dir.join("pid"));
     move |stop| {
-        let _draft = crate::driver::draft::create(&dir)?;
+        let _draft = sandpen_cache::Draft::create(&dir)?;
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ > \"$0\"; exec sleep 1000"]).arg(pid).stdin(Stdio::null());
         stop.output(command).map(|_| 1)

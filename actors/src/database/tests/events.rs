@@ -43,7 +43,7 @@ fn a_whole_life_is_told_in_order_and_stays_after_the_removal() {
         };
         assert_eq!((transition, event.as_str(), &state), (4, "VmmExited", &row.state));
         assert!(reason.unwrap().contains("time limit"));
-        assert_eq!(page.events[4].happening(), Some(note().happening));
+        assert_eq!(page.events[4].happening(), Some(note().0.happening));
         assert_eq!(page.events[5].happening(), Some(Happening::Removed { generation: 1 }));
     });
 }
@@ -55,9 +55,9 @@ fn a_transition_that_is_not_recorded_or_recorded_twice_leaves_no_gap() {
         let database = fixture.open().await;
         let row = add(&database, "a").await;
         let (starting, first) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
-        database.send(first.clone()).await.unwrap().unwrap();
-        database.send(first.clone()).await.unwrap().unwrap();
-        let unknown = RecordTransition { sandbox: 999, ..first };
+        database.send(RecordTransition(first.clone())).await.unwrap().unwrap();
+        database.send(RecordTransition(first.clone())).await.unwrap().unwrap();
+        let unknown = RecordTransition(Transition { sandbox: 999, ..first });
         database.send(unknown).await.unwrap().unwrap_err();
         step(&database, &starting, Event::WorkloadStarted).await;
         drop(database);

@@ -73,7 +73,7 @@ proptest! {
                     continue;
                 };
                 let Some((after, record)) = advanced else { continue };
-                database.send(record).await.unwrap().unwrap();
+                database.send(RecordTransition(record)).await.unwrap().unwrap();
                 row = after;
                 let stored = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
                 assert_eq!(stored, row, "after {event:?}");

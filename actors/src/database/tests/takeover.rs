@@ -20,7 +20,7 @@ fn a_flush_waits_for_what_an_actor_was_writing_when_it_died() {
         let mut other = fixture.locked_by_another().await;
         let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         // Whoever sends it dies as well: nobody sends it again.
-        let update = tokio::task::spawn_local(database.send_once(record));
+        let update = tokio::task::spawn_local(database.send_once(RecordTransition(record)));
         tokio::time::sleep(Duration::from_millis(300)).await;
         database.tell(Panic(PanicPlace::Handler));
         assert!(update.await.unwrap().is_err());

@@ -10,7 +10,7 @@ async fn starting(database: &Addr<Database>, name: &str) -> SandboxRow {
 
 fn is_locked<T: std::fmt::Debug>(answer: &Result<Result<T, DatabaseError>, actix::MailboxError>) -> bool {
     let Ok(Err(error)) = answer else { panic!("{answer:?}") };
-    crate::faults::Fault::of_database(error) == Some(crate::faults::Fault::DatabaseLocked)
+    error.fault() == Some(crate::faults::Fault::DatabaseLocked)
 }
 
 /// Everybody waits for the same lock, nobody for the others' turns: 200 updates one after the other would take
@@ -26,7 +26,8 @@ fn a_locked_file_refuses_everybody_at_once() {
             updates.push(advance(&row, &Event::WorkloadStarted, Utc::now(), None).unwrap().unwrap().1);
         }
         let other = fixture.locked_by_another().await;
-        let answers = futures::future::join_all(updates.iter().map(|update| database.send(update.clone())));
+        let answers =
+            futures::future::join_all(updates.iter().map(|update| database.send(RecordTransition(update.clone()))));
         let sandbox = UpsertSandbox { spec: spec("new"), supervisor_pid: 7 };
         let begin =
             database.send(BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() });
@@ -41,7 +42,7 @@ fn a_locked_file_refuses_everybody_at_once() {
         drop(other);
         // Sent again, all of it is written.
         for update in updates {
-            database.do_send(update);
+            database.do_send(RecordTransition(update));
         }
         database.send(Flush).await.unwrap().unwrap();
         let rows = database.send(ListSandboxes).await.unwrap().unwrap();
@@ -58,7 +59,7 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
         let (live, ended) = (starting(&database, "live").await, starting(&database, "ended").await);
         let ended = step(&database, &ended, Event::SpawnFailed(FailureReason::Lost)).await;
         let (_, good) = advance(&live, &Event::WorkloadStarted, Utc::now(), None).unwrap().unwrap();
-        let bad = RecordTransition { sandbox: 999, ..good.clone() };
+        let bad = RecordTransition(Transition { sandbox: 999, ..good.clone() });
         let other = fixture.locked_by_another().await;
         // Waits for the lock; what comes now is the next batch.
         let first = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
@@ -69,7 +70,7 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
             tokio::join!(
                 first,
                 database.send(bad),
-                database.send(good),
+                database.send(RecordTransition(good)),
                 database.send(begin("live")),
                 database.send(begin("new")),
                 database.send(RemoveSandbox(live.id)),

@@ -1,16 +1,16 @@
-//! When a file is full, and what the next one says of the ones before.
+//! When a file is full, and which rotated ones are known.
 
+use std::os::unix::fs::FileExt as _;
+
+use super::super::index::HEADER_LEN;
+use super::super::segment::now_us;
 use super::*;
 
 const KIB: u64 = 1 << 10;
 
-fn place(len: u64, index_len: u64) -> Place {
-    Place { base: 0, len, index_len, last: None, identity: (0, 0) }
-}
-
 #[test]
 fn a_file_is_full_when_what_comes_does_not_fit() {
-    let is_full = |len, need| place(len, HEADER_LEN).is_full(4096, need);
+    let is_full = |len, need| is_full(len, HEADER_LEN, 4096, need);
     assert!(!is_full(4000, 96), "just");
     assert!(is_full(4000, 97));
     assert!(is_full(4096, 1));
@@ -20,29 +20,17 @@ fn a_file_is_full_when_what_comes_does_not_fit() {
 
 #[test]
 fn an_empty_file_takes_what_is_larger_than_any_file() {
-    assert!(!place(0, HEADER_LEN).is_full(4096, 5000));
-    assert!(!place(0, 64 * KIB).is_full(4096, 1), "a new file would be no emptier");
+    assert!(!is_full(0, HEADER_LEN, 4096, 5000));
+    assert!(!is_full(0, 64 * KIB, 4096, 1), "a new file would be no emptier");
 }
 
 #[test]
 fn an_index_may_be_as_large_as_its_log_and_64_kib_in_any_case() {
-    let is_full = |index_len, max| place(1, index_len).is_full(max, 1);
+    let is_full = |index_len, max| is_full(1, index_len, max, 1);
     assert!(!is_full(64 * KIB - 1, 4096));
     assert!(is_full(64 * KIB, 4096));
     assert!(!is_full(KIB * KIB - 1, KIB * KIB));
     assert!(is_full(KIB * KIB, KIB * KIB));
-}
-
-#[test]
-fn a_new_file_tells_what_was_dropped_before_it_by_stream() {
-    let mut end = Walk::new(&unknown_header(100));
-    assert_eq!(dropped_before(&end), []);
-    end.dropped_stderr = 7;
-    let stderr = Record::DroppedBefore { position: 100, stream: OutputStream::Stderr, bytes: 7 };
-    assert_eq!(dropped_before(&end), [stderr]);
-    end.dropped_stdout = 1;
-    let stdout = Record::DroppedBefore { position: 100, stream: OutputStream::Stdout, bytes: 1 };
-    assert_eq!(dropped_before(&end), [stdout, stderr]);
 }
 
 /// A follower that comes later shares a rotated file that somebody still reads; others are forgotten, or a log
@@ -62,6 +50,7 @@ fn only_rotated_files_that_somebody_reads_are_known() {
     for _ in 0..5 {
         drop(fill(&mut store));
     }
-    assert_eq!(store.rotated.len(), 2, "the one that is held, and the last one");
-    assert!(store.rotated.iter().filter_map(Weak::upgrade).any(|known| Arc::ptr_eq(&known, &held)));
+    let rotated = store.segments.rotated();
+    assert_eq!(rotated.len(), 2, "the one that is held, and the last one");
+    assert!(rotated.iter().flatten().any(|known| Arc::ptr_eq(known, &held)));
 }

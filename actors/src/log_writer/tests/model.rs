@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt as _;
 use proptest::prelude::*;
 
 use super::index::{HEADER_LEN, Header, RECORD_LEN, Record};
-use super::store::{Store, now_us};
+use super::segment::now_us;
+use super::store::Store;
 use super::*;
 
 fn stream() -> impl Strategy<Value = OutputStream> {

@@ -1,5 +1,5 @@
 //! Paths and limits, on texts and directories that look like the kernel's. Real cgroups are in
-//! `tests/vm_confine.rs`.
+//! `tests/vm/confine.rs`.
 
 use super::hierarchy::{delegated_parent, enable};
 use super::*;

@@ -140,7 +140,7 @@ async fn a_start_that_is_dropped_at_any_moment_leaves_nothing() {
 #[tokio::test]
 async fn a_template_is_built_for_who_still_wants_it() {
     let Some(host) = Host::real() else { return };
-    if crate::driver::host::acceleration().accelerator != crate::driver::qemu_args::Accelerator::Tcg {
+    if crate::driver::acceleration::acceleration().accelerator != crate::driver::acceleration::Accelerator::Tcg {
         return skip(Reason::KvmWorks, "machines are restored under emulation only");
     }
     let driver = host.driver();

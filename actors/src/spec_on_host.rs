@@ -1,0 +1,175 @@
+//! What a specification names of this host: directories, files and ports. Everything here blocks, for
+//! microseconds: not for an arbiter thread.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::spec::{KERNEL_MAX_BYTES, PublishedPort, SandboxSpec, SpecError, Volume};
+
+/// Checks the values, and looks whether the host has what they name.
+///
+/// # Errors
+/// The first [`SpecError`] found.
+pub fn check(spec: &SandboxSpec) -> Result<(), SpecError> {
+    spec.check_values()?;
+    for path in spec.rootfs.paths() {
+        check_root(path)?;
+    }
+    check_volumes(&spec.volumes)?;
+    spec.kernel.as_deref().map_or(Ok(()), check_kernel)
+}
+
+fn check_root(path: &Path) -> Result<(), SpecError> {
+    let unusable = |reason: &str| Err(SpecError::RootfsUnusable { path: path.to_owned(), reason: reason.to_owned() });
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => unusable("not a directory"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => unusable("no such directory"),
+        Err(error) => unusable(&error.to_string()),
+    }
+}
+
+/// Looks at the host: every volume must be a directory.
+fn check_volumes(volumes: &[Volume]) -> Result<(), SpecError> {
+    for Volume { host, .. } in volumes {
+        let refused = |reason: String| Err(SpecError::volume(host.as_os_str().as_bytes(), &reason));
+        match std::fs::metadata(host) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return refused("it is not a directory; share the directory that it is in".into()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return refused("there is no such directory; make it first".into());
+            }
+            Err(e) => return refused(e.to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn refused_kernel(kernel: &Path, reason: impl Into<String>) -> SpecError {
+    SpecError::Kernel { path: kernel.to_owned(), reason: reason.into() }
+}
+
+/// Looks at the host: it must be a file, of a size that a kernel can have, and readable. Nothing is opened,
+/// so nothing waits.
+fn check_kernel(kernel: &Path) -> Result<(), SpecError> {
+    let meta = std::fs::metadata(kernel).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => refused_kernel(kernel, "there is no such file"),
+        _ => refused_kernel(kernel, error.to_string()),
+    })?;
+    if meta.is_dir() {
+        return Err(refused_kernel(kernel, "it is a directory; give the file of the kernel, a bzImage or vmlinux"));
+    }
+    if !meta.is_file() {
+        return Err(refused_kernel(
+            kernel,
+            "it is not a regular file; give the file of the kernel, a bzImage or vmlinux",
+        ));
+    }
+    match meta.len() {
+        0 => return Err(refused_kernel(kernel, "it is empty")),
+        1..=KERNEL_MAX_BYTES => {}
+        bytes => {
+            return Err(refused_kernel(
+                kernel,
+                format!("it has {bytes} bytes; a kernel has at most {KERNEL_MAX_BYTES}"),
+            ));
+        }
+    }
+    access(kernel, AccessFlags::R_OK).map_err(|errno| refused_kernel(kernel, io::Error::from(errno).to_string()))
+}
+
+/// Chooses a free port of the host for every published port that names none (0). Somebody else may
+/// take it before the sandbox listens there, which then is refused as any other. Blocking, for
+/// microseconds.
+pub fn choose_free_ports(ports: &mut [PublishedPort]) -> Result<(), SpecError> {
+    let failed = |error: io::Error| SpecError::NoFreePort(error.to_string());
+    let given: Vec<u16> = ports.iter().map(|port| port.host).filter(|host| *host != 0).collect();
+    // All held until the last is chosen, so that none is chosen twice.
+    let mut held = Vec::new();
+    for port in ports.iter_mut().filter(|port| port.host == 0) {
+        while port.host == 0 {
+            let address = port.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            let listener = TcpListener::bind((address, 0)).map_err(failed)?;
+            let free = listener.local_addr().map_err(failed)?.port();
+            if !given.contains(&free) {
+                port.host = free;
+            }
+            held.push(listener);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Network, Rootfs, SandboxName};
+
+    fn spec_in(dir: &Path) -> SandboxSpec {
+        SandboxSpec::new(SandboxName::new("a").unwrap(), Rootfs::Native(dir.to_owned()), vec!["/bin/true".into()])
+    }
+
+    #[test]
+    fn the_root_has_to_be_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(check(&spec_in(dir.path())), Ok(()));
+        for name in ["missing", "file"] {
+            let refused = check(&spec_in(&dir.path().join(name)));
+            assert!(matches!(refused, Err(SpecError::RootfsUnusable { .. })), "{name}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_volume_has_to_be_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let at = |name: &str| Volume { host: dir.path().join(name), guest: "/a".into(), read_only: false };
+        assert_eq!(check_volumes(&[at(".")]), Ok(()));
+        assert!(check_volumes(&[at("file")]).unwrap_err().to_string().contains("directory that it is in"));
+        assert!(check_volumes(&[at("missing")]).unwrap_err().to_string().contains("make it first"));
+    }
+
+    #[test]
+    fn what_can_be_no_kernel_is_refused_with_the_reason_and_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("empty"), "").unwrap();
+        std::fs::write(at("file"), "x").unwrap();
+        std::fs::File::create(at("huge")).unwrap().set_len(KERNEL_MAX_BYTES + 1).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("missing", at("dangling")).unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        for (path, reason) in [
+            (at("missing"), "no such file"),
+            (at("dangling"), "no such file"),
+            (at("file/below"), "Not a directory"),
+            (at(""), "it is a directory"),
+            (at("fifo"), "not a regular file"),
+            ("/dev/zero".into(), "not a regular file"),
+            (at("empty"), "it is empty"),
+            (at("huge"), "1073741825 bytes"),
+        ] {
+            let error = check_kernel(&path).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(path.to_str().unwrap()), "{error}");
+        }
+        assert_eq!(check_kernel(&at("file")), Ok(()));
+        assert_eq!(check_kernel(&at("link")), Ok(()));
+    }
+
+    #[test]
+    fn free_ports_are_chosen_and_given_ones_stay() {
+        let mut ports: Vec<PublishedPort> = ["0:80", "7:7", "127.0.0.1:0:81"].map(|text| text.parse().unwrap()).into();
+        choose_free_ports(&mut ports).unwrap();
+        assert!(ports[0].host != 0 && ports[2].host != 0 && ports[0].host != ports[2].host, "{ports:?}");
+        assert_eq!((ports[1].host, ports[2].guest), (7, 81));
+        let spec = SandboxSpec { network: Network::On, ports, ..spec_in(Path::new("/")) };
+        assert_eq!(spec.check_values(), Ok(()));
+        let mut nowhere = ["192.0.2.1:0:1".parse().unwrap()];
+        assert!(matches!(choose_free_ports(&mut nowhere), Err(SpecError::NoFreePort(_))));
+    }
+}

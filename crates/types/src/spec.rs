@@ -1,0 +1,295 @@
+//! What a sandbox is: its name, its rootfs, its workload and its limits.
+//!
+//! Everything here is plain data, checked when it is made: a [`SandboxName`] that exists is a
+//! safe file name, the values of a [`SandboxSpec`] that passed [`SandboxSpec::check_values`] make sense together.
+
+mod bytes;
+mod disk;
+mod error;
+mod health;
+mod kernel;
+mod names;
+mod network;
+mod restart;
+mod rlimits;
+mod root_device;
+mod rootfs;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use bytes::ByteString;
+pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
+pub use error::SpecError;
+pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
+pub use kernel::KERNEL_MAX_BYTES;
+pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
+pub use network::{Network, PORTS_MAX, PublishedPort};
+pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
+pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
+pub use root_device::RootDevice;
+pub use rootfs::Rootfs;
+pub use terminal::TerminalSize;
+pub use volume::{VOLUMES_MAX, Volume, by_depth};
+
+/// Which driver makes the microVM.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverChoice {
+    /// The best one that works on this host.
+    #[default]
+    Auto,
+    /// This one or none.
+    Named(String),
+}
+
+/// Least memory of a microVM in MiB: a stock kernel with its initramfs boots in it.
+pub const MEMORY_MIN_MIB: u32 = 96;
+/// Largest memory of a microVM in MiB that is accepted (1 TiB).
+pub const MEMORY_MAX_MIB: u32 = 1 << 20;
+/// Most bytes of command, environment, workdir and guest paths together. The kernel's limit for one execve is
+/// a quarter of the stack limit (2 MiB); half of that leaves room for pointers and padding.
+pub const WORKLOAD_MAX_BYTES: usize = 1 << 20;
+
+/// Longest stay of an ended sandbox that removes itself.
+pub const REMOVE_DELAY_MAX: Duration = Duration::from_hours(24);
+/// Most rotated files of one log: a rotation renames each of them.
+pub const LOG_KEEP_MAX: u32 = 1000;
+
+/// What a microVM may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Virtual CPUs, 1 to 64.
+    pub cpus: u32,
+    /// Memory in MiB, [`MEMORY_MIN_MIB`] to [`MEMORY_MAX_MIB`].
+    pub memory_mib: u32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { cpus: 1, memory_mib: 256 }
+    }
+}
+
+/// How large a log grows and how many files of it are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// Bytes after which a log file is rotated, at least 4096.
+    pub max_bytes: u64,
+    /// Rotated files kept beside the current one, 1 to [`LOG_KEEP_MAX`]; more, which older versions took, is
+    /// that many.
+    pub keep: u32,
+    /// What happens to output while the log cannot be written.
+    #[serde(default)]
+    pub backlog: LogBacklog,
+}
+
+/// What happens to a sandbox's output while its log cannot be written, or not fast enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogBacklog {
+    /// It waits in its pipe, and the workload with it: nothing is lost.
+    #[default]
+    Block,
+    /// It is read and dropped, counted, and the gap is marked in the log: the workload does not wait.
+    Drop,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { max_bytes: 10 << 20, keep: 5, backlog: LogBacklog::Block }
+    }
+}
+
+/// Everything that is needed to start a sandbox. `Debug` shows the names of the environment only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Name and config.
+    pub key: SandboxKey,
+    /// The root directory.
+    pub rootfs: Rootfs,
+    /// The driver.
+    #[serde(default)]
+    pub driver: DriverChoice,
+    /// CPUs and memory.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Program and arguments; looked up in the guest's `PATH` when the program has no slash.
+    pub command: Vec<ByteString>,
+    /// Environment of the workload. Values may be secrets: never in argv, logs or errors.
+    #[serde(default)]
+    pub env: Vec<(ByteString, ByteString)>,
+    /// Working directory in the guest, absolute.
+    #[serde(default)]
+    pub workdir: Option<ByteString>,
+    /// Whether the workload gets a standard input; without, it reads its end at once.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Longest time the workload may run.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
+    /// What happens after the end.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How soon.
+    #[serde(default)]
+    pub restart_backoff: RestartBackoff,
+    /// Whether and how its health is checked.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    /// Log size and rotation.
+    #[serde(default)]
+    pub log: LogLimits,
+    /// Remove row and log when the sandbox has ended and nobody waits for it any more.
+    #[serde(default)]
+    pub remove_on_end: bool,
+    /// How long it then stays for those who want its output or its end: from the end, or from when the last
+    /// reader of its output left, at most [`REMOVE_DELAY_MAX`]. Zero removes it whoever reads.
+    #[serde(default)]
+    pub remove_delay: Duration,
+    /// When the project file was last changed; `None` where none is used.
+    #[serde(default)]
+    pub config_last_modified: Option<DateTime<Utc>>,
+    /// How it is connected.
+    #[serde(default)]
+    pub network: Network,
+    /// Ports of the guest that the host listens for, at most [`PORTS_MAX`].
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+    /// A terminal as the workload's standard streams, of this size at first; its output is all stdout.
+    #[serde(default)]
+    pub terminal: Option<TerminalSize>,
+    /// Host directories beside the root, at most [`VOLUMES_MAX`].
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// Limits of the workload's process, at most one of a name.
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
+    /// Where an [`Rootfs::Overlayfs`] root is written to.
+    #[serde(default)]
+    pub disk: Disk,
+    /// How an [`Rootfs::Overlayfs`] root's directories reach the guest.
+    #[serde(default)]
+    pub root_device: RootDevice,
+    /// The guest kernel, a file of the host, absolute; `None` for the driver's own. Its path is kept, not
+    /// its content: every start takes what the file holds then.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
+}
+
+impl fmt::Debug for SandboxSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SandboxSpec")
+            .field("key", &self.key)
+            .field("rootfs", &self.rootfs)
+            .field("driver", &self.driver)
+            .field("resources", &self.resources)
+            .field("command", &self.command)
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SandboxSpec {
+    /// A specification with defaults, in the `default` config.
+    pub fn new(name: SandboxName, rootfs: Rootfs, command: Vec<ByteString>) -> Self {
+        Self {
+            key: SandboxKey::new(name),
+            rootfs,
+            driver: DriverChoice::default(),
+            resources: Resources::default(),
+            command,
+            env: Vec::new(),
+            workdir: None,
+            stdin: false,
+            timeout: None,
+            restart: RestartPolicy::default(),
+            restart_backoff: RestartBackoff::default(),
+            health: None,
+            log: LogLimits::default(),
+            remove_on_end: false,
+            remove_delay: Duration::ZERO,
+            config_last_modified: None,
+            terminal: None,
+            network: Network::default(),
+            ports: Vec::new(),
+            volumes: Vec::new(),
+            rlimits: Vec::new(),
+            disk: Disk::default(),
+            root_device: RootDevice::default(),
+            kernel: None,
+        }
+    }
+
+    /// Checks every value. What it names of the host (directories, files, ports) is looked at where it is
+    /// started.
+    ///
+    /// # Errors
+    /// The first [`SpecError`] found.
+    pub fn check_values(&self) -> Result<(), SpecError> {
+        if let Some(relative) = self.rootfs.paths().iter().find(|path| !path.is_absolute()) {
+            return Err(SpecError::RootfsRelative(relative.to_path_buf()));
+        }
+        let Resources { cpus, memory_mib } = self.resources;
+        if !(1..=64).contains(&cpus) {
+            return Err(SpecError::Cpus(cpus));
+        }
+        if !(MEMORY_MIN_MIB..=MEMORY_MAX_MIB).contains(&memory_mib) {
+            return Err(SpecError::Memory { mib: memory_mib, min: MEMORY_MIN_MIB, max: MEMORY_MAX_MIB });
+        }
+        if self.log.max_bytes < 4096 || !(1..=LOG_KEEP_MAX).contains(&self.log.keep) {
+            return Err(SpecError::Log { max_bytes: self.log.max_bytes, keep: self.log.keep });
+        }
+        if self.command.is_empty() || self.command[0].as_bytes().is_empty() {
+            return Err(SpecError::NoCommand);
+        }
+        let has_nul = |text: &ByteString| text.as_bytes().contains(&0);
+        if self.command.iter().any(has_nul) {
+            return Err(SpecError::Nul { what: "the command" });
+        }
+        for (name, value) in &self.env {
+            if name.as_bytes().is_empty() || name.as_bytes().contains(&b'=') || has_nul(name) {
+                return Err(SpecError::Env(String::from_utf8_lossy(name.as_bytes()).into_owned()));
+            }
+            if has_nul(value) {
+                return Err(SpecError::Nul { what: "an environment value" });
+            }
+        }
+        if let Some(workdir) = &self.workdir {
+            if workdir.as_bytes().first() != Some(&b'/') {
+                return Err(SpecError::Workdir(String::from_utf8_lossy(workdir.as_bytes()).into_owned()));
+            }
+            if has_nul(workdir) {
+                return Err(SpecError::Nul { what: "the working directory" });
+            }
+        }
+        let bytes = self.command.iter().map(|part| part.as_bytes().len() + 1).sum::<usize>()
+            + self.env.iter().map(|(k, v)| k.as_bytes().len() + v.as_bytes().len() + 2).sum::<usize>()
+            + self.workdir.as_ref().map_or(0, |dir| dir.as_bytes().len())
+            + self.volumes.iter().map(|volume| volume.guest.as_bytes().len()).sum::<usize>();
+        if bytes > WORKLOAD_MAX_BYTES {
+            return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
+        }
+        self.health.as_ref().map_or(Ok(()), health::check)?;
+        if self.remove_delay > REMOVE_DELAY_MAX {
+            return Err(SpecError::RemoveDelay(self.remove_delay));
+        }
+        restart::check(self.restart, self.restart_backoff, self.remove_on_end)?;
+        network::check(self.network, &self.ports)?;
+        volume::check(&self.volumes)?;
+        rlimits::check(&self.rlimits)?;
+        disk::check(&self.rootfs, &self.disk)?;
+        root_device::check(&self.rootfs, self.root_device)?;
+        self.kernel.as_deref().map_or(Ok(()), kernel::check)
+    }
+}

@@ -1,0 +1,168 @@
+//! Why a specification is refused.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::LOG_KEEP_MAX;
+
+/// Why a piece of a specification was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A sandbox or config name that is not a safe file name.
+    #[error(
+        "{what} name {name:?} is not allowed: use 1 to 63 of A-Z a-z 0-9 _ . -, starting with a letter or digit, without \"..\""
+    )]
+    Name {
+        /// "sandbox", "config" or "disk".
+        what: &'static str,
+        /// The refused name.
+        name: String,
+    },
+    /// A stored rootfs text that is neither `native:PATH` nor `overlayfs:A:B`.
+    #[error("rootfs {0:?} is not of the form native:PATH or overlayfs:LOWER:LOWER")]
+    RootfsText(String),
+    /// The rootfs is not an absolute path.
+    #[error("rootfs {0:?} is not an absolute path")]
+    RootfsRelative(PathBuf),
+    /// The rootfs does not exist or cannot be read.
+    #[error("rootfs {path:?} cannot be used: {reason}")]
+    RootfsUnusable {
+        /// The path as given.
+        path: PathBuf,
+        /// "no such directory", "not a directory" or the system's words.
+        reason: String,
+    },
+    /// Memory outside what a guest boots with.
+    #[error("memory of {mib} MiB is outside {min} to {max} MiB: below that the guest kernel does not boot")]
+    Memory {
+        /// The refused amount.
+        mib: u32,
+        /// The least amount accepted.
+        min: u32,
+        /// The largest amount accepted.
+        max: u32,
+    },
+    /// A number of virtual CPUs that no machine type takes.
+    #[error("{0} cpus: use 1 to 64")]
+    Cpus(u32),
+    /// An environment entry without a name, or with `=` or NUL in it.
+    #[error("environment entry {0:?} is not of the form NAME=VALUE")]
+    Env(String),
+    /// Nothing to execute.
+    #[error("the command is empty")]
+    NoCommand,
+    /// A NUL byte in an argument, a value or a path.
+    #[error("{what} holds a NUL byte, which no program can receive")]
+    Nul {
+        /// Which part.
+        what: &'static str,
+    },
+    /// A working directory that is not absolute.
+    #[error("working directory {0:?} is not an absolute path in the guest")]
+    Workdir(String),
+    /// The command, environment and workdir together are too large for one message.
+    #[error("command and environment are {bytes} bytes together; at most {max} fit")]
+    TooLarge {
+        /// What was asked for.
+        bytes: usize,
+        /// The most that is accepted.
+        max: usize,
+    },
+    /// Log limits that cannot hold anything.
+    #[error("log files of {max_bytes} bytes, {keep} kept: use at least 4096 bytes, and 1 to {LOG_KEEP_MAX} files")]
+    Log {
+        /// Size at which a log is rotated.
+        max_bytes: u64,
+        /// Files kept.
+        keep: u32,
+    },
+    /// A published port that cannot be read.
+    #[error(
+        "published port {0:?} is not of the form [ADDR:]HOST:GUEST with ports from 1 to 65535 (HOST 0 for a free one) and an IPv4 address, for example 8080:80 or 0.0.0.0:8080:80"
+    )]
+    PortText(String),
+    /// More ports than one sandbox may publish.
+    #[error("{0} published ports; at most 64 are accepted")]
+    TooManyPorts(usize),
+    /// Published ports, but no network to reach them by.
+    #[error("ports are published, but the network is none; choose another, for example published")]
+    PortsWithoutNetwork,
+    /// A limit of the workload's process that cannot be set.
+    #[error("limit {text:?} cannot be set: {reason}")]
+    Rlimit {
+        /// As `NAME=SOFT:HARD`, or what was given.
+        text: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A health check that cannot be made.
+    #[error("the health check cannot be used: {0}")]
+    Health(&'static str),
+    /// A restart policy that is none.
+    #[error("{0:?} is not a restart policy; use no, on-failure, on-failure:MAX (1 or more), always or unless-stopped")]
+    RestartPolicy(String),
+    /// Pauses that cannot be kept.
+    #[error(
+        "pauses of {initial:?} to {max:?} before a restart: the first may not be longer than the longest, which may be {limit:?}",
+        limit = super::RESTART_PAUSE_MAX
+    )]
+    RestartBackoff {
+        /// The first one.
+        initial: Duration,
+        /// The longest one.
+        max: Duration,
+    },
+    /// A sandbox that is removed and started again when it ends.
+    #[error("a sandbox that is removed when it ends cannot have the restart policy {0}; leave one of them out")]
+    RestartAndRemove(super::RestartPolicy),
+    /// A stay of a sandbox that removes itself which is too long.
+    #[error("{0:?} is too long for an ended sandbox that is to be removed; at most {limit:?}", limit = super::REMOVE_DELAY_MAX)]
+    RemoveDelay(Duration),
+    /// The host has no port to listen at.
+    #[error("no free port can be chosen for a published port: {0}")]
+    NoFreePort(String),
+    /// One port of the host for two.
+    #[error("port {0} of the host is published twice")]
+    PortTwice(u16),
+    /// A root of no layers.
+    #[error("an overlayfs rootfs has no directories; give at least one")]
+    NoLayers,
+    /// A directory that is two layers of one root.
+    #[error("the directory {0:?} is given twice as a layer of the rootfs")]
+    LayerTwice(PathBuf),
+    /// A disk for a root that is written in place.
+    #[error("a disk goes with an overlayfs rootfs; a native one is written in place")]
+    DiskWithoutLayers,
+    /// An image of a root that is written in place.
+    #[error("a root image goes with an overlayfs rootfs; a native one is written in place")]
+    ImageWithoutLayers,
+    /// A disk that cannot be made.
+    #[error("a disk of {0} bytes: use 16M to 1024G, in steps of 4K")]
+    DiskSize(u64),
+    /// A guest kernel that cannot be had.
+    #[error("kernel {path:?} cannot be used: {reason}")]
+    Kernel {
+        /// The path as given.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A volume that cannot be had.
+    #[error("volume {volume:?} cannot be used: {reason}")]
+    Volume {
+        /// The part of it that is wrong.
+        volume: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// More volumes than any driver takes.
+    #[error("{0} volumes: use at most {max}", max = super::VOLUMES_MAX)]
+    Volumes(usize),
+}
+
+impl SpecError {
+    /// A refused volume, by the part of it that is wrong.
+    pub fn volume(volume: &[u8], reason: &str) -> Self {
+        Self::Volume { volume: String::from_utf8_lossy(volume).into_owned(), reason: reason.to_owned() }
+    }
+}

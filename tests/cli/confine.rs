@@ -1,0 +1,199 @@
+//! The confinement of a host process, without a microVM: under a policy of its own, a shell in QEMU's
+//! place tries what a VMM that was taken over would.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use sandpen::driver::confine::{Policy, kernel_abi, seccomp_available};
+use sandpen_skip::{Reason, skip};
+
+use crate::support;
+
+fn busybox() -> PathBuf {
+    let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    found.expect("busybox is missing; `make test` installs the package busybox-static").canonicalize().unwrap()
+}
+
+/// Runs a script in QEMU's place.
+fn confined(dir: &Path, policy: &Policy, script: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
+    command.arg("__confine").arg(busybox()).args(["sh", "-c", script]).current_dir(dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&serde_json::to_vec(policy).unwrap()).unwrap();
+    support::finish(child)
+}
+
+/// What the commands of a script exited with, by their names.
+fn codes(dir: &Path, policy: &Policy, commands: &[(&str, &str)]) -> Vec<(String, i32)> {
+    let script: String = commands.iter().map(|(name, command)| format!("{command}; echo {name} $? >&3\n")).collect();
+    let output = confined(dir, policy, &format!("exec 3>&1 >/dev/null; {script}"));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(text.lines().count(), commands.len(), "{}", support::explain(&output));
+    let codes = text.lines().map(|line| line.split_once(' ').unwrap());
+    codes.map(|(name, code)| (name.to_owned(), code.parse().unwrap())).collect()
+}
+
+fn policy(dir: &Path) -> Policy {
+    let mut policy = Policy::new("vmm");
+    policy.execute.push(busybox());
+    policy.modify.push("/dev/null".into());
+    policy.own.push(dir.join("own"));
+    policy.read.push(dir.join("read"));
+    policy
+}
+
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in [("own/file", "own"), ("read/file", "read"), ("secret", "secret")] {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fs::create_dir(dir.path().join("own/other")).unwrap();
+    dir
+}
+
+#[test]
+fn files_and_connections_beyond_the_policy_are_refused() {
+    if let Err(why) = kernel_abi() {
+        return skip(Reason::NoLandlock, why);
+    }
+    let dir = directory();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connect = format!("nc 127.0.0.1 {port} </dev/null");
+    let allowed = [
+        ("read", "cat read/file"),
+        ("write", "echo x > own/file"),
+        ("move", "mv own/file own/other/moved"),
+        ("remove", "rm own/other/moved"),
+        ("truncate", "echo > own/new"),
+    ];
+    let mut refused = vec![
+        ("other", "cat secret"),
+        ("system", "cat /etc/passwd"),
+        ("list", "ls /"),
+        ("change", "echo x > read/file"),
+        ("make", "echo x > new"),
+        ("node", "mknod own/node c 1 3"),
+        ("execute", "cp /bin/busybox own/program; own/program true"),
+    ];
+    if kernel_abi().unwrap() >= 4 {
+        refused.push(("connect", &connect));
+        refused.push(("listen", "nc -l -p 0 </dev/null"));
+    }
+    if kernel_abi().unwrap() >= 6 {
+        refused.push(("signal", "kill -0 $PPID"));
+    }
+    for (name, code) in codes(dir.path(), &policy(dir.path()), &allowed) {
+        assert_eq!(code, 0, "{name}");
+    }
+    for (name, code) in codes(dir.path(), &policy(dir.path()), &refused) {
+        assert_ne!(code, 0, "{name}");
+    }
+    let mut with_network = policy(dir.path());
+    with_network.tcp = true;
+    drop(std::thread::spawn(move || listener.accept().map(drop)));
+    assert_eq!(codes(dir.path(), &with_network, &[("connect", &connect)])[0].1, 0);
+}
+
+#[test]
+fn what_it_could_do_before_it_cannot_do_after() {
+    let dir = directory();
+    let script = "cat /proc/self/status; cat /proc/self/limits; ls -l /proc/self/fd";
+    let mut policy = policy(dir.path());
+    policy.read.push("/proc".into());
+    let output = confined(dir.path(), &policy, script);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(text.contains("NoNewPrivs:\t1"), "{}", support::explain(&output));
+    assert!(text.contains("CapEff:\t0000000000000000"), "{text}");
+    let limit = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().rev().nth(1).unwrap().to_owned()
+    };
+    assert_eq!((limit("Max core file size"), limit("Max open files")), ("0".into(), "1024".into()));
+    let report = sandpen::driver::confine::read(dir.path()).unwrap();
+    assert_eq!(report["vmm"].rlimits.open_files, 1024);
+    assert_eq!(report["vmm"].landlock.is_none(), report["vmm"].left_out.contains_key("landlock"));
+}
+
+#[test]
+fn nothing_runs_under_a_policy_that_cannot_be_read() {
+    let dir = directory();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
+    command.arg("__confine").arg(busybox()).args(["touch", "made"]).current_dir(dir.path()).stdin(Stdio::null());
+    let output = support::output(command);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("policy"), "{}", support::explain(&output));
+    assert!(!dir.path().join("made").exists());
+}
+
+#[test]
+fn what_no_vmm_needs_is_refused_to_qemu() {
+    if let Err(why) = seccomp_available() {
+        return skip(Reason::NoSeccomp, why);
+    }
+    let dir = directory();
+    let mut policy = policy(dir.path());
+    // The rest of the confinement must not be what refuses.
+    policy.execute.push("/".into());
+    policy.own.push("/".into());
+    policy.capabilities = ["SYS_ADMIN", "SYS_CHROOT"].map(str::to_owned).into();
+    let refused = [
+        ("namespaces", "unshare -m true"),
+        ("mount", "mount -t tmpfs none own"),
+        ("chroot", "chroot / true"),
+        ("names", "hostname sandpen-test"),
+    ];
+    for (name, code) in codes(dir.path(), &policy, &refused) {
+        assert_ne!(code, 0, "{name}");
+    }
+    assert_eq!(codes(dir.path(), &policy, &[("fork", "true | cat")])[0].1, 0);
+}
+
+/// Confined as libkrun's process is, tries one thing.
+#[cfg(feature = "testing")]
+fn probe(policy: &Policy, attempt: &str) -> std::process::ExitStatus {
+    let dir = directory();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
+    command.args(["__confine_probe", attempt]).current_dir(dir.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&serde_json::to_vec(policy).unwrap()).unwrap();
+    let output = support::finish(child);
+    assert_ne!(output.status.code(), Some(1), "{attempt}: {}", support::explain(&output));
+    output.status
+}
+
+#[test]
+#[cfg(feature = "testing")]
+fn a_process_of_libkrun_ends_at_what_it_must_not_do() {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    if let Err(why) = kernel_abi() {
+        return skip(Reason::NoLandlock, why);
+    }
+    if let Err(why) = seccomp_available() {
+        return skip(Reason::NoSeccomp, why);
+    }
+    let mut policy = Policy::new("vmm");
+    policy.system_calls = sandpen::driver::confine::SystemCalls::Krun;
+    for allowed in ["nothing", "thread"] {
+        assert_eq!(probe(&policy, allowed).code(), Some(0), "{allowed}");
+    }
+    assert_eq!(probe(&policy, "open").code(), Some(13));
+    for forbidden in ["connect", "execute", "mount", "unshare", "ptrace"] {
+        assert_eq!(probe(&policy, forbidden).signal(), Some(31), "{forbidden}");
+    }
+    // With a network it has sockets, and with QEMU's list nothing ends it.
+    policy.tcp = true;
+    assert_eq!(probe(&policy, "connect").code(), Some(13));
+    policy.system_calls = sandpen::driver::confine::SystemCalls::AnyVmm;
+    for refused in ["mount", "unshare", "ptrace"] {
+        assert_eq!(probe(&policy, refused).code(), Some(13), "{refused}");
+    }
+}

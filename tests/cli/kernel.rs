@@ -1,0 +1,133 @@
+//! `run --kernel` through the built binary: files that are no kernel, or none that the driver could use,
+//! are refused before anything is made. Guests that boot one are in `tests/vm/kernel.rs`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::kernels::{bzimage, vmlinux};
+use crate::support::{Home, explain};
+
+/// Words in the image of a kernel that has all drivers that QEMU's guests need.
+const ALL: &[&str] = &["virtio-mmio", "LNRO0005", "virtio_console", "virtiofs"];
+const X86_64: u16 = 62;
+
+struct Files<'a>(&'a Home);
+
+impl Files<'_> {
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+#[test]
+fn what_is_no_kernel_is_refused_and_nothing_is_made() {
+    let home = Home::new();
+    let rootfs = home.path().to_str().unwrap();
+    let files = Files(&home);
+    let whole = vmlinux(X86_64, true, ALL);
+    let fifo = home.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let dangling = home.path().join("dangling");
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    let huge = files.write("huge", &whole);
+    fs::OpenOptions::new().write(true).open(&huge).unwrap().set_len((1 << 30) + 1).unwrap();
+    let mut old = bzimage(&whole);
+    old[0x206..0x208].copy_from_slice(&0x0207_u16.to_le_bytes());
+    let mut broken = bzimage(&whole);
+    let middle = broken.len() / 2;
+    broken[middle..middle + 64].fill(0xff);
+    for (path, words) in [
+        ("/no/such/kernel".into(), &["No such file"][..]),
+        (dangling, &["No such file"]),
+        (home.path().to_owned(), &["is a directory"]),
+        (fifo, &["not a regular file"]),
+        ("/dev/zero".into(), &["not a regular file"]),
+        (files.write("empty", b""), &["is empty"]),
+        (huge, &["at most 1073741824"]),
+        (files.write("text", b"#!/bin/sh\necho hello\n"), &["is not a Linux kernel", "vmlinuz"]),
+        (files.write("magic", b"\x7fELF"), &["is not a Linux kernel"]),
+        (fs::canonicalize("/bin/sh").unwrap(), &["is not a Linux kernel"]),
+        (files.write("cut.elf", &whole[..whole.len() - 8]), &["is cut off"]),
+        (files.write("cut.bz", &bzimage(&whole)[..1100]), &["is cut off"]),
+        (files.write("broken.bz", &broken), &["cannot unpack"]),
+        (files.write("old.bz", &old), &["boot protocol"]),
+        (files.write("foreign", &vmlinux(183, true, ALL)), &["aarch64", "x86-64"]),
+        (files.write("no-pvh", &vmlinux(X86_64, false, ALL)), &["CONFIG_PVH"]),
+        (files.write("no-pvh.bz", &bzimage(&vmlinux(X86_64, false, ALL))), &["CONFIG_PVH"]),
+        (files.write("bare", &vmlinux(X86_64, true, &[])), &["CONFIG_VIRTIO_MMIO=y", "kernel install"]),
+        (files.write("no-fs", &vmlinux(X86_64, true, &ALL[..3])), &["CONFIG_VIRTIO_FS=y", "kernel install"]),
+        (
+            files.write("no-devices", &vmlinux(X86_64, true, &["virtio-mmio", "virtio_console", "virtiofs"])),
+            &["CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES=y"],
+        ),
+    ] {
+        let path = path.to_str().unwrap();
+        let refused = home.run(&["run", "-n", "a", "--driver", "qemu", "--kernel", path, rootfs, "--", "true"]);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(125), "{path}: {}", explain(&refused));
+        assert!(error.contains(path) && words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+    for made in ["run/default/a", "logs/default/a.log", "disks"] {
+        assert!(!home.state().join(made).exists(), "{made}");
+    }
+    let kept = |name: &str| name.starts_with("kernel-");
+    let cache = fs::read_dir(home.state().join("cache"));
+    assert!(cache.is_err() || cache.unwrap().all(|entry| !kept(entry.unwrap().file_name().to_str().unwrap())));
+}
+
+#[test]
+fn drivers_that_a_sandbox_needs_more_are_looked_for_too() {
+    let home = Home::new();
+    let rootfs = home.path().to_str().unwrap();
+    let kernel = Files(&home).write("plain", &vmlinux(X86_64, true, ALL));
+    let kernel = kernel.to_str().unwrap();
+    for (option, word) in [(&["--net", "on"][..], "CONFIG_VIRTIO_NET=y"), (&["--disk", "32M"], "CONFIG_VIRTIO_BLK=y")] {
+        let mut args = vec!["run", "--driver", "qemu", "--kernel", kernel];
+        args.extend(option);
+        args.extend([rootfs, "--", "true"]);
+        let error = home.fails(&args);
+        assert!(error.contains(word), "{error}");
+    }
+    assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+}
+
+/// libkrun wants other things of a kernel than QEMU: no entry of its own, devices by command line.
+#[test]
+#[cfg(feature = "krun")]
+fn each_driver_has_its_own_demands() {
+    let home = Home::new();
+    let rootfs = home.path().to_str().unwrap();
+    let files = Files(&home);
+    let for_krun = ["virtio-mmio", "virtio_mmio.device", "virtio_console", "virtiofs"];
+    let run = |kernel: &str, more: &[&str]| {
+        let mut args = vec!["run", "--driver", "krun", "--kernel", kernel];
+        args.extend(more);
+        args.extend([rootfs, "--", "true"]);
+        home.fails(&args)
+    };
+    let acpi = files.write("acpi", &vmlinux(X86_64, true, ALL));
+    let error = run(acpi.to_str().unwrap(), &[]);
+    assert!(error.contains("CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES=y") && error.contains("--driver qemu"), "{error}");
+    let good = files.write("good", &vmlinux(X86_64, false, &for_krun));
+    let error = run(good.to_str().unwrap(), &["--net", "tsi"]);
+    assert!(error.contains("patches of libkrunfw"), "{error}");
+    assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+}
+
+#[test]
+#[cfg(feature = "testing")]
+fn drivers_that_boot_no_kernel_say_so() {
+    let home = Home::new();
+    let rootfs = home.path().to_str().unwrap();
+    let kernel = Files(&home).write("kernel", &vmlinux(X86_64, true, ALL));
+    for driver in ["process", "krun-bare"] {
+        let error =
+            home.fails(&["run", "--driver", driver, "--kernel", kernel.to_str().unwrap(), rootfs, "--", "true"]);
+        assert!(error.contains(driver) && error.contains("boots none"), "{error}");
+    }
+    assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+}

@@ -1,0 +1,34 @@
+//! The built program from the outside: its command line, its daemon and its HTTP API. Workloads are host commands,
+//! of the `process` driver, which makes it quick; real microVMs are in `tests/vm`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::duration_suboptimal_units,
+    reason = "a test that cannot go on fails"
+)]
+
+#[cfg(feature = "testing")]
+mod attach;
+mod confine;
+mod daemon;
+#[cfg(feature = "testing")]
+mod events;
+#[cfg(feature = "testing")]
+mod health;
+mod http_api;
+mod input;
+mod kernel;
+#[cfg(feature = "krun")]
+mod krunfw;
+#[cfg(feature = "testing")]
+mod logs;
+#[cfg(feature = "testing")]
+mod process;
+#[cfg(feature = "testing")]
+mod restart;
+#[cfg(feature = "testing")]
+mod resume;
+#[cfg(feature = "testing")]
+mod rm;
+#[path = "../support/mod.rs"]
+mod support;

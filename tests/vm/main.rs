@@ -1,0 +1,26 @@
+//! Real microVMs through the built program: of QEMU with Linux, and of libkrun with bare-metal guests. No more than
+//! two at a time, because each keeps a core busy under emulation. Linux under libkrun is in `tests/nested`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod boot;
+mod busy;
+mod confine;
+mod embed;
+mod features;
+mod forged;
+mod health;
+mod kernel;
+#[cfg(all(feature = "krun", feature = "testing"))]
+mod krun;
+mod life;
+mod log_backlog;
+mod net;
+mod output;
+mod run;
+mod storage;
+#[path = "../support/mod.rs"]
+mod support;
+mod template;
+mod terminal;
+mod timings;
+mod user;

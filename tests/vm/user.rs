@@ -1,0 +1,100 @@
+//! Real microVMs of an ordinary user: run by root, these tests become another user (and are skipped
+//! when this host does not let that user make namespaces); run by an ordinary user they just run.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandpen_skip::{Reason, skip};
+
+use crate::support::{Home, explain, output, until};
+
+/// A home of an ordinary user; `None`, which counts as a skip, where such a user cannot share a
+/// root directory.
+fn ordinary_user() -> Option<Home> {
+    let home = Home::of_ordinary_user();
+    let report: serde_json::Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let namespaces = checks.iter().find(|check| check["name"] == "user-namespaces").unwrap();
+    if namespaces["status"] == "fail" {
+        skip(Reason::NoUserNamespaces, &namespaces["detail"]);
+        return None;
+    }
+    assert_eq!(report["auto"], "qemu", "{report}");
+    Some(home)
+}
+
+#[test]
+fn output_exit_code_and_the_owner_of_files() {
+    let Some(home) = ordinary_user() else { return };
+    let rootfs = home.rootfs();
+    let script = "echo out; echo err >&2; id -u; mkdir /made; echo data > /made/file; ln -s file /made/link; \
+                  chown 5:5 /made/file 2>/dev/null && echo given away; mknod /made/null c 1 3 2>/dev/null && echo device; \
+                  exit 42";
+    let output = home.run(&["run", "-n", "a", &rootfs, "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(42), "{}", explain(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n0\n", "{}", explain(&output));
+    assert_eq!(output.stderr, b"err\n");
+    for path in ["made", "made/file", "made/link"] {
+        let meta = fs::symlink_metadata(Path::new(&rootfs).join(path)).unwrap();
+        assert_eq!(meta.uid(), home.uid(), "{path}");
+    }
+    assert!(!Path::new(&rootfs).join("made/null").exists());
+    // Everything of the state directory is the user's, and nobody else's to read.
+    let state = fs::metadata(home.state()).unwrap();
+    assert_eq!((state.uid(), state.mode() & 0o777), (home.uid(), 0o700));
+    assert_eq!(fs::metadata(home.state().join("logs/default/a.log")).unwrap().uid(), home.uid());
+}
+
+#[test]
+fn another_daemon_takes_over_without_a_gap() {
+    let Some(home) = ordinary_user() else { return };
+    let rootfs = home.rootfs();
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+    home.ok(&["run", "-d", "-n", "a", &rootfs, "--", "sh", "-c", script]);
+    until("the first lines are there", || home.ok(&["logs", "a"]).lines().count() > 3);
+    let daemon = home.daemon_pid();
+    kill(Pid::from_raw(i32::try_from(daemon).unwrap()), Signal::SIGKILL).unwrap();
+    let before = home.log("a").len();
+    until("the next daemon goes on with the log", || {
+        home.ok(&["ps"]).contains("RUNNING") && home.log("a").len() > before + 10
+    });
+    assert_ne!(home.daemon_pid(), daemon);
+    home.ok(&["stop", "a"]);
+    let log = home.ok(&["logs", "a"]);
+    let lines: Vec<usize> = log.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(lines, (1..=lines.len()).collect::<Vec<_>>());
+    assert_eq!(home.inspect("a")["state"], "STOPPED");
+}
+
+#[test]
+fn what_this_user_may_not_do_is_said_with_its_reason() {
+    let home = Home::of_ordinary_user();
+    let rootfs = home.rootfs();
+    let few_files = |args: &[&str]| {
+        let ready = home.sandpen(args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]).arg(ready.get_program()).args(ready.get_args());
+        command.envs(ready.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if home.uid() != nix::unistd::Uid::effective().as_raw() {
+            std::os::unix::process::CommandExt::uid(&mut command, home.uid());
+        }
+        output(command)
+    };
+    let doctor = few_files(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1), "{}", explain(&doctor));
+    let refused = few_files(&["run", &rootfs, "--", "true"]);
+    assert_eq!(refused.status.code(), Some(125), "{}", explain(&refused));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("at most 256 open files"), "{}", explain(&refused));
+    home.ok(&["shutdown"]);
+
+    fs::set_permissions(&rootfs, fs::Permissions::from_mode(0o000)).unwrap();
+    let refused = home.run(&["run", &rootfs, "--", "true"]);
+    fs::set_permissions(&rootfs, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(refused.status.code(), Some(125), "{}", explain(&refused));
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains(&rootfs) && message.contains("Permission denied"), "{}", explain(&refused));
+}
