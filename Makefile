@@ -6,7 +6,7 @@ SANDPEN := $(CURDIR)/target/release/sandpen
 PEERS   := $(CURDIR)/target/bench-peers
 export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
+.PHONY: help demo test test-crate chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -20,6 +20,9 @@ test: packages  ## Installs what is missing and runs all tests, real microVMs in
 
 chaos: packages ## Kills, fills and stops by seed, for ROUNDS=n rounds from SEED=s, and checks all that must hold
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) cargo test --locked --all-features -p sandpen --test chaos -- --nocapture
+
+test-crate:     ## Builds and tests one crate: C=actors is the package sandpen-actors; A=arguments go to the runner
+	@scripts/test-crate $(C) $(A)
 
 test-system-libkrun: packages ## Builds against a system libkrun, made from its crate, and tests that
 	@scripts/test-system-libkrun

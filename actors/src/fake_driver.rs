@@ -18,8 +18,11 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use tokio::sync::{Notify, mpsc};
 
-use crate::driver::{Driver, DriverError, ExecOutcome, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
-use crate::spec::{ByteString, SandboxSpec};
+use crate::driver::{
+    Capabilities, Driver, DriverError, GuestSession, Launch, OPEN_FILES_OF_GUEST, OutputStream, ProbeOutcome, Vmm,
+    VmmEvent, VmmProcess,
+};
+use crate::spec::{ByteString, Network, SandboxSpec, TerminalSize};
 
 /// What the monitor asked of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub enum Asked {
     /// Bytes for the workload.
     Stdin(Vec<u8>),
     /// A command beside the workload; the test answers.
-    Exec(Vec<ByteString>),
+    Probe(Vec<ByteString>),
     /// The end of the workload's input.
     StdinEnd,
     /// Everything is recorded.
@@ -51,14 +54,14 @@ pub struct FakeVmm {
     shared: Arc<Shared>,
     stdout: File,
     stderr: File,
-    exec_outcomes: mpsc::UnboundedSender<ExecOutcome>,
+    probe_outcomes: mpsc::UnboundedSender<ProbeOutcome>,
 }
 
 struct Shared {
     events: Mutex<mpsc::Sender<VmmEvent>>,
     asked: mpsc::UnboundedSender<Asked>,
     outputs: [OwnedFd; 2],
-    exec_outcomes: tokio::sync::Mutex<mpsc::UnboundedReceiver<ExecOutcome>>,
+    probe_outcomes: tokio::sync::Mutex<mpsc::UnboundedReceiver<ProbeOutcome>>,
     pid: u32,
     holds_releases: Arc<AtomicBool>,
 }
@@ -75,8 +78,8 @@ impl FakeVmm {
     }
 
     /// The answer to one command beside the workload.
-    pub fn answer_exec(&self, outcome: ExecOutcome) {
-        let _ = self.exec_outcomes.send(outcome);
+    pub fn answer_probe(&self, outcome: ProbeOutcome) {
+        let _ = self.probe_outcomes.send(outcome);
     }
 
     /// The driver's own task dies: the events end.
@@ -186,12 +189,12 @@ impl FakeDriver {
         let (events, _) = mpsc::channel(1);
         let mut living = lock(&self.living);
         let pid = u32::try_from(living.len()).unwrap_or(0) + 1_000_000;
-        let (exec_outcomes, answers) = mpsc::unbounded_channel();
+        let (probe_outcomes, answers) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             events: Mutex::new(events),
             asked,
             outputs: [stdout, stderr],
-            exec_outcomes: tokio::sync::Mutex::new(answers),
+            probe_outcomes: tokio::sync::Mutex::new(answers),
             pid,
             holds_releases: self.holds_releases.clone(),
         });
@@ -203,7 +206,7 @@ impl FakeDriver {
             shared,
             stdout: stdout_writer.into(),
             stderr: stderr_writer.into(),
-            exec_outcomes,
+            probe_outcomes,
         };
         let _ = self.launched.send(fake);
         Ok(vmm)
@@ -220,13 +223,24 @@ impl Shared {
             (OutputStream::Stdout, self.outputs[0].try_clone().map_err(failed)?),
             (OutputStream::Stderr, self.outputs[1].try_clone().map_err(failed)?),
         ];
-        Ok(Vmm { process: Arc::new(FakeProcess(self.clone())), outputs, events })
+        let half = Arc::new(FakeProcess(self.clone()));
+        Ok(Vmm { process: half.clone(), guest: half, outputs, events })
     }
 }
 
 impl Driver for FakeDriver {
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            networks: &[Network::None, Network::On, Network::Tsi, Network::User, Network::Published],
+            terminals: false,
+            kernels: false,
+            open_files: OPEN_FILES_OF_GUEST,
+            open_files_of_stdin: 0,
+        }
     }
 
     fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
@@ -276,6 +290,7 @@ impl Driver for FakeDriver {
     }
 }
 
+/// Both halves of a fake microVM.
 struct FakeProcess(Arc<Shared>);
 
 impl FakeProcess {
@@ -290,17 +305,27 @@ impl VmmProcess for FakeProcess {
         Some(self.0.pid)
     }
 
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
+        let _ = self.0.asked.send(Asked::SignalVmm(signal));
+        Ok(())
+    }
+
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let asked = self.ask(Asked::Release);
+        match self.0.holds_releases.load(Ordering::SeqCst) {
+            true => futures::future::pending().boxed(),
+            false => asked,
+        }
+    }
+}
+
+impl GuestSession for FakeProcess {
     fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
         self.ask(Asked::SignalWorkload(signal))
     }
 
     fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
         self.ask(Asked::AcknowledgeExit)
-    }
-
-    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
-        let _ = self.0.asked.send(Asked::SignalVmm(signal));
-        Ok(())
     }
 
     fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
@@ -311,20 +336,16 @@ impl VmmProcess for FakeProcess {
         self.ask(Asked::StdinEnd)
     }
 
-    fn exec(&self, command: Vec<ByteString>, _: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>> {
-        let shared = self.0.clone();
-        async move {
-            let _ = shared.asked.send(Asked::Exec(command));
-            shared.exec_outcomes.lock().await.recv().await.ok_or(DriverError::Gone)
-        }
-        .boxed()
+    fn resize(&self, _: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
+        async { Err(DriverError::NoTerminals) }.boxed()
     }
 
-    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        let asked = self.ask(Asked::Release);
-        match self.0.holds_releases.load(Ordering::SeqCst) {
-            true => futures::future::pending().boxed(),
-            false => asked,
+    fn probe(&self, command: Vec<ByteString>, _: Duration) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
+        let shared = self.0.clone();
+        async move {
+            let _ = shared.asked.send(Asked::Probe(command));
+            shared.probe_outcomes.lock().await.recv().await.ok_or(DriverError::Gone)
         }
+        .boxed()
     }
 }

@@ -15,8 +15,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};
 
-use crate::driver::{Driver, DriverError, ExecOutcome, ExecStatus, Launch, OutputStream, Vmm, VmmEvent, VmmProcess};
-use crate::spec::{ByteString, Rootfs, SandboxSpec};
+use crate::driver::{
+    Capabilities, Driver, DriverError, GuestSession, Launch, OutputStream, ProbeOutcome, ProbeStatus, Vmm, VmmEvent,
+    VmmProcess,
+};
+use crate::spec::{ByteString, Network, Rootfs, TerminalSize};
 use crate::state::ExitStatus;
 use crate::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write};
 
@@ -29,7 +32,7 @@ const STDIN: &str = "stdin.in";
 const VMM_LOG_LIMIT: u64 = 64 << 10;
 
 /// Bytes of a command's output that are kept, as in a guest.
-const EXEC_OUTPUT_BYTES: usize = 512;
+const PROBE_OUTPUT_BYTES: usize = 512;
 
 /// Runs the command of a specification on the host, in its root directory.
 #[derive(Debug, Clone)]
@@ -114,11 +117,12 @@ fn hand_over(waited: WaitedVmm, runtime_dir: &Path, stdin: bool) -> Result<Vmm, 
             () = sender.closed() => {}
         }
     }));
-    Ok(Vmm { process: Arc::new(process), outputs, events })
+    let process = Arc::new(process);
+    Ok(Vmm { process: process.clone(), guest: process, outputs, events })
 }
 
 /// A command on the host, without the workload's environment; killed when nobody waits for it any more.
-async fn run_beside(command: Vec<ByteString>, limit: Duration) -> Result<ExecOutcome, DriverError> {
+async fn run_probe(command: Vec<ByteString>, limit: Duration) -> Result<ProbeOutcome, DriverError> {
     let mut parts = command.iter().map(ByteString::as_os_str);
     let program = parts.next().ok_or_else(|| DriverError::Unreachable("the command is empty".to_owned()))?;
     let mut child = tokio::process::Command::new(program);
@@ -128,24 +132,31 @@ async fn run_beside(command: Vec<ByteString>, limit: Duration) -> Result<ExecOut
         Ok(Ok(output)) => {
             let status = output.status;
             let exit = status.code().map(ExitStatus::Code).or_else(|| status.signal().map(ExitStatus::Signal));
-            (ExecStatus::Ended(exit.unwrap_or(ExitStatus::Unknown)), [output.stdout, output.stderr].concat())
+            (ProbeStatus::Ended(exit.unwrap_or(ExitStatus::Unknown)), [output.stdout, output.stderr].concat())
         }
-        Ok(Err(error)) => (ExecStatus::NotStarted, error.to_string().into_bytes()),
-        Err(_) => (ExecStatus::TimedOut, Vec::new()),
+        Ok(Err(error)) => (ProbeStatus::NotStarted, error.to_string().into_bytes()),
+        Err(_) => (ProbeStatus::TimedOut, Vec::new()),
     };
-    let end_of_output = &output[output.len().saturating_sub(EXEC_OUTPUT_BYTES)..];
+    let end_of_output = &output[output.len().saturating_sub(PROBE_OUTPUT_BYTES)..];
     let text = String::from_utf8_lossy(end_of_output);
-    Ok(ExecOutcome { end, output: text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() })
+    Ok(ProbeOutcome { end, output: text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() })
 }
 
 impl Driver for ProcessDriver {
-    fn open_files(&self, spec: &SandboxSpec) -> u64 {
-        // The news of its end, two outputs.
-        3 + u64::from(spec.stdin)
-    }
-
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            // It has the host's, whatever is asked for.
+            networks: &[Network::None, Network::On, Network::Tsi, Network::User, Network::Published],
+            terminals: false,
+            kernels: false,
+            // The news of its end, two outputs.
+            open_files: 3,
+            open_files_of_stdin: 1,
+        }
     }
 
     fn launch(&self, launch: Launch) -> BoxFuture<'static, Result<Vmm, DriverError>> {
@@ -183,6 +194,7 @@ impl Driver for ProcessDriver {
     }
 }
 
+/// Both halves: there is no guest.
 struct ProcessHandle {
     waited: WaitedVmm,
     acknowledged: Arc<Notify>,
@@ -194,6 +206,17 @@ impl VmmProcess for ProcessHandle {
         Some(self.waited.pid())
     }
 
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
+        self.waited.signal(signal).map_err(|source| DriverError::Signal { signal, source })
+    }
+
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let waited = self.waited.clone();
+        async move { waited.release().await.map_err(|error| launch_error("ending the waiter", error)) }.boxed()
+    }
+}
+
+impl GuestSession for ProcessHandle {
     fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
         let sent = self.signal_vmm(signal);
         async move { sent }.boxed()
@@ -202,10 +225,6 @@ impl VmmProcess for ProcessHandle {
     fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
         self.acknowledged.notify_one();
         async { Ok(()) }.boxed()
-    }
-
-    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
-        self.waited.signal(signal).map_err(|source| DriverError::Signal { signal, source })
     }
 
     fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
@@ -230,12 +249,15 @@ impl VmmProcess for ProcessHandle {
         .boxed()
     }
 
-    fn exec(&self, command: Vec<ByteString>, limit: Duration) -> BoxFuture<'static, Result<ExecOutcome, DriverError>> {
-        run_beside(command, limit).boxed()
+    fn resize(&self, _: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
+        async { Err(DriverError::NoTerminals) }.boxed()
     }
 
-    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
-        let waited = self.waited.clone();
-        async move { waited.release().await.map_err(|error| launch_error("ending the waiter", error)) }.boxed()
+    fn probe(
+        &self,
+        command: Vec<ByteString>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
+        run_probe(command, limit).boxed()
     }
 }

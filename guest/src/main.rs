@@ -10,25 +10,25 @@
 //!   console message                                              power off ◀──────────────────┘
 //! ```
 //!
-//! One thread, one `poll` loop ([`session`]): nothing that one stream does may hold up another.
+//! One thread, one `poll` loop ([`init`]): nothing that one stream does may hold up another.
 //! PID 1 never ends: an error or a panic is reported over the control port, then the machine powers
 //! off. The host trusts none of this.
 
 mod blocks;
 mod boot;
 mod control;
-mod exec;
+mod init;
 mod limits;
 mod log;
 mod machine;
 mod network;
 mod overlay;
 mod ports;
+mod probe;
 mod process;
 mod relay;
 mod rng;
 mod rootfs;
-mod session;
 mod stdin;
 mod terminal;
 mod volumes;
@@ -60,14 +60,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<PowerOff, session::SessionError> {
+fn run() -> Result<PowerOff, init::InitError> {
     boot::mount_kernel_filesystems();
     boot::load_modules();
     let ports = ports::open_all()?;
     if let Ok(second) = ports.control.try_clone() {
         let _ = CONTROL.set(second);
     }
-    session::Session::new(ports, prepare)?.serve()
+    init::Init::new(ports, prepare)?.serve()
 }
 
 /// Everything between `Start` and the workload.

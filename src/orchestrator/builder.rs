@@ -23,7 +23,7 @@ pub enum StartError {
     StateDir(#[from] LockError),
     /// The libkrunfw that was named is of no use.
     #[error(transparent)]
-    Krunfw(#[from] crate::driver::krun_host::KrunUnusable),
+    Krunfw(#[from] sandpen_drivers::krun_host::KrunUnusable),
     /// The database cannot be used.
     #[error("the status database could not be opened")]
     Database(#[from] DatabaseError),
@@ -109,14 +109,10 @@ impl SandpenBuilder {
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
         let drivers = match self.drivers {
             Some(drivers) => drivers,
-            None => crate::driver::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
+            None => sandpen_drivers::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;
-        // Now everything that no live sandbox owns has ended.
-        for cgroup in crate::driver::confine::cgroup::sweep(&crate::paths::state_id(&state_dir)) {
-            tracing::info!(?cgroup, "removed a cgroup that an earlier run left");
-        }
         let handle = Handle::new(started.supervisor, started.database, started.faults, started.timings, state_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }

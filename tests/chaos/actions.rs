@@ -16,7 +16,7 @@ use crate::plan::{self, Action, Kind, Step};
 use crate::report::Report;
 use crate::service::Service;
 use crate::support::full_disk::Disk;
-use crate::support::{Home, guests};
+use crate::support::{Home, guests, send_if_there, spawn};
 use crate::world::{Ending, Life, Sandbox, Start, WaiterKilled, most};
 
 /// What each live writer may write in a round, and in its life.
@@ -191,7 +191,7 @@ impl Chaos {
             && until <= now
         {
             self.daemon_paused = None;
-            daemon::send(pid, Signal::SIGCONT);
+            send_if_there(pid, Signal::SIGCONT);
         }
     }
 
@@ -229,7 +229,7 @@ impl Chaos {
             Action::KillVmm => self.live_target(step).map(|at| self.make_end(at, Ending::KillVmm)),
             Action::PauseVmm => self.live_target(step).map(|at| {
                 self.sandboxes[at].paused = true;
-                daemon::send(self.sandboxes[at].vmm.unwrap().0, Signal::SIGSTOP);
+                send_if_there(self.sandboxes[at].vmm.unwrap().0, Signal::SIGSTOP);
             }),
             Action::KillWaiter => self.live_target(step).and_then(|at| self.kill_waiter(at)),
             Action::KillAll => {
@@ -245,7 +245,7 @@ impl Chaos {
             Action::PauseDaemon(time) => match self.daemon_paused {
                 Some(_) => None,
                 None => daemon::pid(&self.home).map(|pid| {
-                    daemon::send(pid, Signal::SIGSTOP);
+                    send_if_there(pid, Signal::SIGSTOP);
                     self.daemon_paused = Some((pid, Instant::now() + time));
                 }),
             },
@@ -271,7 +271,7 @@ impl Chaos {
 
     fn kill_waiter(&mut self, at: usize) -> Option<()> {
         let pid = self.home.waiter(&self.sandboxes[at].name)?;
-        daemon::send(pid, Signal::SIGKILL);
+        send_if_there(pid, Signal::SIGKILL);
         self.sandboxes[at].waiter_killed = WaiterKilled::ThisRound;
         Some(())
     }
@@ -356,7 +356,7 @@ impl Chaos {
                     .args(["--", "sh", "-c", &script])
             }
         };
-        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let client = spawn(command);
         self.clients.push((at, client));
     }
 
@@ -372,7 +372,7 @@ impl Chaos {
         sandbox.life = Life::Ending(ending);
         match ending {
             Ending::Code(code) => sandbox.last_start().control.as_ref().unwrap().finish(code),
-            Ending::KillVmm => daemon::send(sandbox.vmm.unwrap().0, Signal::SIGKILL),
+            Ending::KillVmm => send_if_there(sandbox.vmm.unwrap().0, Signal::SIGKILL),
             Ending::Stop | Ending::Kill => self.ask_to_end(at, ending),
         }
     }

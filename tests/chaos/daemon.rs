@@ -6,26 +6,19 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use sandpen::actors::testing_panic::{ActorKind, PanicPlace};
 use serde_json::json;
 
-use crate::support::{DEADLINE, Home};
+use crate::support::{DEADLINE, Home, send_if_there};
 
 /// How long a step waits for the answer to an injected panic.
 const PANIC_LIMIT: Duration = Duration::from_millis(300);
 
-pub fn send(pid: u32, signal: Signal) {
-    // It may be gone already; nobody else gets its number within a round's second.
-    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
-}
-
 /// The living daemon of a home.
 pub fn pid(home: &Home) -> Option<u32> {
-    let text = std::fs::read_to_string(home.state().join("daemon.lock")).ok()?;
-    let pid = text.trim().parse::<u32>().ok()?;
+    let pid = home.lock_holder()?;
     // A lock file can be older than its daemon's successor.
     home.processes().iter().any(|(found, line)| *found == pid && line.contains(" daemon")).then_some(pid)
 }
@@ -37,7 +30,7 @@ pub struct Outage(JoinHandle<Duration>);
 pub fn kill_daemon(home: &Home) -> Option<Outage> {
     let pid = pid(home)?;
     let killed = Instant::now();
-    send(pid, Signal::SIGKILL);
+    send_if_there(pid, Signal::SIGKILL);
     let client = home.sandpen(&["ps"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
     let mut client = client.unwrap();
     let socket = home.state().join("sandpen.sock");

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon;
 use crate::lines::Lines;
-use crate::support::{Home, until};
+use crate::support::{Home, send_if_there, until};
 
 /// The example gives its microVMs a minute; one that is older than this is followed by another.
 const AGE: Duration = Duration::from_secs(30);
@@ -99,7 +98,7 @@ impl Service {
             self.check();
             self.verified > before
         });
-        daemon::send(self.child.id(), Signal::SIGTERM);
+        send_if_there(self.child.id(), Signal::SIGTERM);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "the service ended with {status}");
         let row = self.home.inspect(&self.name);

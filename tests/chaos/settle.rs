@@ -7,9 +7,8 @@ use sandpen::actors::process_identity::ProcessIdentity;
 use serde_json::Value;
 
 use crate::actions::Chaos;
-use crate::daemon;
 use crate::plan::Kind;
-use crate::support::{explain, finish};
+use crate::support::{explain, finish, send_if_there};
 use crate::world::{Ending, Life};
 
 /// Longest time that a round may take to come to rest.
@@ -20,7 +19,7 @@ impl Chaos {
         for sandbox in self.sandboxes.iter_mut().filter(|sandbox| sandbox.paused) {
             sandbox.paused = false;
             if let Some((pid, _)) = sandbox.vmm {
-                daemon::send(pid, Signal::SIGCONT);
+                send_if_there(pid, Signal::SIGCONT);
             }
         }
         for outage in std::mem::take(&mut self.outages) {
@@ -54,7 +53,7 @@ impl Chaos {
     }
 
     pub fn rows(&self) -> Vec<Value> {
-        serde_json::from_str(&self.home.ok(&["ps", "-a", "--json"])).unwrap()
+        self.home.rows()
     }
 
     /// Whether there is nothing more to wait for.

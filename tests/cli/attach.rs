@@ -4,11 +4,10 @@
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::pty::OnTerminal;
-use crate::support::{Home, explain, finish, output};
+use crate::support::{Home, explain, finish, output, send};
 
 /// Starts a sandbox that keeps its input open.
 fn start(home: &Home, name: &str, script: &str) {
@@ -49,10 +48,6 @@ impl Client {
     }
 }
 
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
 #[test]
 fn several_type_and_see_the_same_and_their_end_is_not_the_inputs() {
     let home = Home::new();
@@ -80,7 +75,7 @@ fn several_type_and_see_the_same_and_their_end_is_not_the_inputs() {
     assert_eq!(left.status.code(), Some(0), "{}", explain(&left));
     assert!(String::from_utf8_lossy(&left.stderr).contains("left sandbox a, which runs on"), "{}", explain(&left));
     // A daemon's death is survived.
-    send(home.daemon_pid(), Signal::SIGKILL);
+    home.kill_daemon();
     let mut four = Client::attached(&home, &["a"]);
     four.type_line("4");
     for client in [&mut two, &mut watcher] {

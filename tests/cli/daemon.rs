@@ -10,21 +10,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{self, Home, explain, finish, until};
+use crate::support::{self, Home, explain, finish, is_there, send, until};
 
 fn make_state(home: &Home) {
     fs::DirBuilder::new().mode(0o700).create(home.state()).unwrap();
-}
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
-fn gone(pid: u32) -> bool {
-    !std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 #[test]
@@ -41,7 +32,7 @@ fn the_first_command_starts_it_and_shutdown_ends_it() {
     assert_eq!(session, pid);
     home.ok(&["shutdown"]);
     assert!(!home.state().join("sandpen.sock").exists());
-    until("it is gone", || gone(pid));
+    until("it is gone", || !is_there(pid));
     let again = home.run(&["shutdown"]);
     assert!(
         again.status.success() && String::from_utf8_lossy(&again.stderr).contains("no daemon"),
@@ -83,7 +74,7 @@ fn a_killed_one_is_replaced_by_the_next_command() {
     home.ok(&["ps"]);
     let first = home.daemon_pid();
     send(first, Signal::SIGKILL);
-    until("it is gone", || gone(first));
+    until("it is gone", || !is_there(first));
     assert!(home.state().join("sandpen.sock").exists());
     assert_eq!(home.ok(&["ps", "--json"]), "[]\n");
     assert_ne!(home.daemon_pid(), first);

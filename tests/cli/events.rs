@@ -4,11 +4,10 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Home, explain, output, run_on_host as run};
+use crate::support::{Home, explain, output, run_on_host as run, send, succeeds};
 
 fn events(home: &Home, args: &[&str]) -> Vec<Value> {
     let text = home.ok(&[&["events", "--json"], args].concat());
@@ -102,12 +101,11 @@ fn numbers_that_make_no_sense_are_refused() {
 #[test]
 fn a_follower_outlives_its_daemon_and_misses_nothing() {
     let home = Home::new();
-    let started = output(run(&home, &["-d", "-n", "a"], "exec sleep 1000"));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run(&home, &["-d", "-n", "a"], "exec sleep 1000"));
     let mut follower = Follower::new(home.sandpen(&["events", "-f", "--json"]));
     let mut seen = follower.until(|event| event["detail"]["state"]["status"] == "RUNNING");
     let first = home.daemon_pid();
-    kill(Pid::from_raw(i32::try_from(first).unwrap()), Signal::SIGKILL).unwrap();
+    send(first, Signal::SIGKILL);
     // The follower itself finds or starts the next daemon.
     seen.extend(follower.until(|event| event["kind"] == "orchestrator_started" && event["detail"]["pid"] != first));
     home.ok(&["stop", "a"]);
@@ -124,8 +122,7 @@ fn a_follower_that_does_not_read_holds_up_nobody_and_gets_everything_later() {
     // Some 70 KB of lines: more than the pipe between holds.
     let script = "exit 0";
     for _ in 0..40 {
-        let ended = output(run(&home, &["-n", "a", "-e", "A=b"], script));
-        assert!(ended.status.success(), "{}", explain(&ended));
+        let _ended = succeeds(run(&home, &["-n", "a", "-e", "A=b"], script));
     }
     home.ok(&["rm", "a"]);
     let seen = follower.until(|event| event["kind"] == "removed");

@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::support::{Home, explain, output, run_on_host as run, until};
+use crate::support::{Home, explain, output, run_on_host as run, succeeds, until};
 
 const QUICK: [&str; 4] = ["--health-interval", "100ms", "--health-retries", "2"];
 
@@ -16,11 +13,10 @@ fn a_workload_that_is_not_well_has_crashed_and_the_policy_applies() {
     let check = format!("echo looking; test ! -e {}", sick.display());
     let options =
         [&["-d", "-n", "a", "--restart", "on-failure:1", "--health-cmd", check.as_str()][..], &QUICK].concat();
-    let started = output(run(&home, &options, "exec sleep 1000"));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run(&home, &options, "exec sleep 1000"));
     until("it is well", || home.ok(&["ps"]).contains("RUNNING (healthy)"));
     // A daemon that dies leaves the check to the next one.
-    kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
+    home.kill_daemon();
     assert_eq!(home.inspect("a")["state"], "RUNNING");
     fs::write(&sick, "").unwrap();
     assert_eq!(home.run(&["wait", "a"]).status.code(), Some(0));

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{Home, explain, output, until};
+use crate::support::{Home, explain, is_there, output, succeeds, until};
 
 /// A shared library with this name in it and one function.
 fn library(dir: &Path, soname: &str, function: &str) -> PathBuf {
@@ -116,12 +116,11 @@ fn a_relative_name_is_kept_as_what_it_meant_at_first() {
     };
     let mut command = home.sandpen(&[]);
     env(command.current_dir(home.path()));
-    let listed = output(command);
-    assert!(listed.status.success(), "{}", explain(&listed));
+    let _listed = succeeds(command);
     uses_it();
     let pid = home.daemon_pid();
     home.ok(&["shutdown"]);
-    until("it is gone", || !Path::new(&format!("/proc/{pid}")).exists());
+    until("it is gone", || !is_there(pid));
 
     let mut command = home.sandpen(&[]);
     flag(command.current_dir(home.path()));

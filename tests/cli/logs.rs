@@ -4,20 +4,10 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
-use crate::support::{Home, explain, finish, output, until};
-
-/// `sandpen run OPTIONS -n NAME ROOTFS -- sh -c SCRIPT` on the host.
-fn run(home: &Home, name: &str, options: &[&str], script: &str) -> Command {
-    let mut command = home.sandpen(&["run", "--driver", "process", "-n", name]);
-    command.args(options).arg(home.path()).args(["--", "/bin/sh", "-c", script]);
-    command
-}
-
-fn spawn(mut command: Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
+use crate::support::dice::Dice;
+use crate::support::{Home, expect, explain, finish, run_named as run, spawn, succeeds, until};
 
 fn logs(home: &Home, args: &[&str]) -> Vec<u8> {
     let result = home.run(&[&["logs"], args].concat());
@@ -32,35 +22,25 @@ fn tail(bytes: &[u8], count: usize) -> &[u8] {
     &bytes[bytes.len() - kept..]
 }
 
-/// Numbers that look random but are the same every time (splitmix64).
-fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
-    move |limit| {
-        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
-
 #[test]
 fn the_tail_of_any_output_is_the_end_of_the_whole() {
     let home = Home::new();
     for seed in 0..6 {
-        let mut below = numbers(seed);
+        let mut dice = Dice::new(seed);
         let name = format!("t{seed}");
         let mut script = String::new();
-        for part in 0..below(6) {
+        for part in 0..dice.below(6) {
             // Lines of no, few and many bytes, of all values; the last one often without its end.
-            let bytes: Vec<u8> =
-                (0..below(6000)).map(|_| if below(40) == 0 { b'\n' } else { below(256) as u8 }).collect();
+            let bytes: Vec<u8> = (0..dice.below(6000))
+                .map(|_| if dice.below(40) == 0 { b'\n' } else { dice.below(256) as u8 })
+                .collect();
             let file = home.path().join(format!("{name}-{part}"));
             fs::write(&file, bytes).unwrap();
-            let stream = if below(3) == 0 { ">&2" } else { "" };
-            let pause = if below(2) == 0 { "sleep 0.01;" } else { "" };
+            let stream = if dice.below(3) == 0 { ">&2" } else { "" };
+            let pause = if dice.below(2) == 0 { "sleep 0.01;" } else { "" };
             script = format!("{script} cat '{}' {stream}; {pause}", file.display());
         }
-        let result = output(run(&home, &name, &["--log-max-size", "4K", "--log-keep", "3"], &format!("{script} :")));
-        assert!(result.status.success(), "{}", explain(&result));
+        let _result = succeeds(run(&home, &name, &["--log-max-size", "4K", "--log-keep", "3"], &format!("{script} :")));
         for stream in [&[][..], &["--stream", "stdout"], &["--stream", "stderr"]] {
             let all = logs(&home, &[stream, &[&name]].concat());
             for count in [0, 1, 2, 3, 10, 1_000_000] {
@@ -78,7 +58,7 @@ fn the_tail_of_any_output_is_the_end_of_the_whole() {
 fn times_stand_before_lines_and_nowhere_else() {
     let home = Home::new();
     let script = "printf 'a\\0b\\n\\n'; sleep 0.05; printf 'begun '; sleep 0.05; printf 'and ended\\nopen'";
-    assert!(output(run(&home, "a", &[], script)).status.success());
+    succeeds(run(&home, "a", &[], script));
     let text = String::from_utf8(logs(&home, &["-t", "a"])).unwrap();
     let lines: Vec<_> = text.split('\n').map(|line| line.split_once(' ').unwrap_or((line, ""))).collect();
     let said: Vec<_> = lines.iter().map(|(_, said)| *said).filter(|said| !said.is_empty()).collect();
@@ -96,12 +76,11 @@ fn followers_see_every_byte_over_rotations_whenever_they_come() {
         gate.display()
     );
     let limits = ["-d", "--log-max-size", "16K", "--log-keep", "2"];
-    assert!(output(run(&home, "a", &limits, &script)).status.success());
+    succeeds(run(&home, "a", &limits, &script));
     until("it is ready", || logs(&home, &["a"]) == b"ready\n");
     let mut early: Vec<Child> = (0..3).map(|_| spawn(home.sandpen(&["logs", "-f", "a"]))).collect();
     for child in &mut early {
-        let mut ready = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        expect(child, b"ready\n");
     }
     let tail = spawn(home.sandpen(&["logs", "-f", "--tail", "0", "a"]));
     fs::write(gate, "").unwrap();
@@ -124,7 +103,7 @@ fn who_stops_reading_holds_up_nobody() {
     let home = Home::new();
     let gate = home.path().join("gate");
     let script = format!("while [ ! -e '{}' ]; do sleep 0.01; done; seq 1 300000", gate.display());
-    assert!(output(run(&home, "a", &["-d"], &script)).status.success());
+    succeeds(run(&home, "a", &["-d"], &script));
     let mut stalled = spawn(home.sandpen(&["logs", "-f", "a"]));
     let mut few = spawn(home.sandpen(&["logs", "-f", "a"]));
     fs::write(gate, "").unwrap();
@@ -147,7 +126,7 @@ fn clients_that_never_read_hold_up_nobody_however_much_there_is() {
     let gate = home.path().join("gate");
     let script = format!("while [ ! -e '{}' ]; do sleep 0.01; done; head -c {BYTES} /dev/zero", gate.display());
     let limits = ["-d", "--log-max-size", "32M"];
-    assert!(output(run(&home, "a", &limits, &script)).status.success());
+    succeeds(run(&home, "a", &limits, &script));
     // Bare HTTP, of which nothing is read but that it was answered; and both commands that follow.
     let mut http = UnixStream::connect(home.state().join("sandpen.sock")).unwrap();
     http.write_all(b"GET /v1/sandboxes/default/a/output?follow HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -173,20 +152,16 @@ fn the_vmm_log_is_shown_byte_for_byte_and_followed_to_the_end() {
     let home = Home::new();
     let gate = home.path().join("gate");
     let script = format!("while [ ! -e '{}' ]; do sleep 0.01; done", gate.display());
-    assert!(output(run(&home, "a", &["-d"], &script)).status.success());
+    succeeds(run(&home, "a", &["-d"], &script));
     assert!(logs(&home, &["--vmm", "a"]).is_empty());
     // The test's drivers have nothing to say there: this is what a VMM would.
     let mut file = fs::OpenOptions::new().append(true).open(home.state().join("logs/default/a.vmm")).unwrap();
     file.write_all(b"one\n\0\xff\x1b[2J\ntwo\n").unwrap();
     assert_eq!(logs(&home, &["--vmm", "a"]), b"one\n\0\xff\x1b[2J\ntwo\n");
     let mut follower = spawn(home.sandpen(&["logs", "--vmm", "-f", "--tail", "1", "a"]));
-    let mut seen = [0; 4];
-    follower.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
-    assert_eq!(&seen, b"two\n");
+    expect(&mut follower, b"two\n");
     file.write_all(b"three").unwrap();
-    let mut seen = [0; 5];
-    follower.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
-    assert_eq!(&seen, b"three");
+    expect(&mut follower, b"three");
     let mut reader = spawn(home.sandpen(&["logs", "--vmm", "-f", "a"]));
     drop(reader.stdout.take());
     assert!(finish(reader).status.success(), "a reader that has seen enough is no failure");

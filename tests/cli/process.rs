@@ -2,29 +2,16 @@
 //! commands. Quick, hence thorough about streams, signals, exit codes and the daemon's end.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{Home, explain, finish, output, run_on_host as run, until};
-
-fn spawn(mut command: Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
-fn expect(child: &mut Child, bytes: &[u8]) {
-    let mut seen = vec![0; bytes.len()];
-    child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
-    assert_eq!(seen, bytes);
-}
+use crate::support::{
+    Home, expect, explain, finish, is_connected, is_there, output, run_on_host as run, send, spawn, succeeds, until,
+};
 
 #[test]
 fn streams_and_exit_codes_are_the_workloads() {
@@ -173,8 +160,7 @@ fn rm_removes_in_the_foreground_and_in_the_background() {
     let result = output(run(&home, &["--rm"], "echo x; exit 6"));
     assert_eq!((result.status.code(), result.stdout.as_slice()), (Some(6), &b"x\n"[..]), "{}", explain(&result));
     assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
-    let result = output(run(&home, &["--rm", "-d"], "sleep 0.2"));
-    assert!(result.status.success(), "{}", explain(&result));
+    let _result = succeeds(run(&home, &["--rm", "-d"], "sleep 0.2"));
     until("it is removed", || home.ok(&["ps", "-a", "--json"]) == "[]\n");
 }
 
@@ -210,8 +196,8 @@ fn several_names_are_done_each_and_errors_told() {
 #[test]
 fn logs_choose_streams_lines_and_times() {
     let home = Home::new();
-    let result = output(run(&home, &["-n", "a"], "echo o1; sleep 0.05; echo e1 >&2; sleep 0.05; echo o2; printf o3"));
-    assert!(result.status.success(), "{}", explain(&result));
+    let _result =
+        succeeds(run(&home, &["-n", "a"], "echo o1; sleep 0.05; echo e1 >&2; sleep 0.05; echo o2; printf o3"));
     assert_eq!(home.ok(&["logs", "--stream", "stdout", "a"]), "o1\no2\no3");
     let errors = home.run(&["logs", "--stream", "stderr", "a"]);
     assert_eq!((errors.stdout.as_slice(), errors.stderr.as_slice()), (&b"e1\n"[..], &b""[..]));
@@ -240,16 +226,17 @@ fn a_daemon_that_stops_its_sandboxes_answers_those_who_wait() {
         spawn(run(&home, &["-n", "a"], "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"));
     expect(&mut child, b"ready\n");
     let waiting = spawn(home.sandpen(&["wait", "a"]));
-    let following = spawn(home.sandpen(&["logs", "-f", "a"]));
-    std::thread::sleep(Duration::from_millis(300));
+    until("it waits", || is_connected(&waiting));
+    let mut following = spawn(home.sandpen(&["logs", "-f", "a"]));
+    expect(&mut following, b"ready\n");
     let daemon = home.daemon_pid();
     home.ok(&["shutdown", "--stop-sandboxes"]);
     let result = finish(child);
     assert_eq!((result.status.code(), result.stdout.as_slice()), (Some(5), &b"bye\n"[..]), "{}", explain(&result));
     assert!(result.stderr.is_empty(), "{}", explain(&result));
     assert_eq!(finish(waiting).stdout, b"5\n");
-    assert_eq!(finish(following).stdout, b"ready\nbye\n");
-    until("it is gone", || !Path::new(&format!("/proc/{daemon}")).exists());
+    assert_eq!(finish(following).stdout, b"bye\n");
+    until("it is gone", || !is_there(daemon));
     assert!(!home.state().join("sandpen.sock").exists(), "somebody started another daemon");
 }
 
@@ -288,7 +275,7 @@ fn a_killed_daemon_does_not_end_a_sandbox_in_the_foreground() {
     let script = format!("echo one; while [ ! -e '{}' ]; do sleep 0.05; done; echo two; exit 8", go.display());
     let mut child = spawn(run(&home, &["-n", "a"], &script));
     expect(&mut child, b"one\n");
-    send(home.daemon_pid(), Signal::SIGKILL);
+    home.kill_daemon();
     fs::write(go, "").unwrap();
     let result = finish(child);
     assert_eq!(result.status.code(), Some(8), "{}", explain(&result));

@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{Home, explain, output, run_on_host as run, until};
+use crate::support::{Home, explain, output, run_on_host as run, send, succeeds, until};
 
 /// Counts its starts in the working directory of the test; ends with `exit` for the first ones, then 0.
 fn counting(home: &Home, exit: u32, failures: u32) -> String {
@@ -42,16 +41,14 @@ fn policies_are_read_as_docker_does() {
         assert_eq!(refused.status.code(), Some(125), "{}", explain(&refused));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("removed when it ends"), "{}", explain(&refused));
     }
-    let fine = output(run(&home, &["--rm", "--restart", "no"], "true"));
-    assert!(fine.status.success(), "{}", explain(&fine));
+    let _fine = succeeds(run(&home, &["--rm", "--restart", "no"], "true"));
 }
 
 #[test]
 fn a_pending_restart_is_shown_and_a_stop_ends_it_for_good() {
     let home = Home::new();
     // Restarts in a row until the pause is long enough to be seen.
-    let started = output(run(&home, &["-d", "-n", "a", "--restart", "always"], "exit 3"));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run(&home, &["-d", "-n", "a", "--restart", "always"], "exit 3"));
     let mut shown = String::new();
     until("a pause is seen", || {
         shown = home.ok(&["ps"]);
@@ -71,8 +68,7 @@ fn a_pending_restart_is_shown_and_a_stop_ends_it_for_good() {
 fn what_ended_with_the_daemon_comes_back_with_the_next_one() {
     let home = Home::new();
     for (name, policy) in [("a", "unless-stopped"), ("b", "always"), ("c", "on-failure")] {
-        let started = output(run(&home, &["-d", "-n", name, "--restart", policy], "exec sleep 1000"));
-        assert!(started.status.success(), "{}", explain(&started));
+        let _started = succeeds(run(&home, &["-d", "-n", name, "--restart", policy], "exec sleep 1000"));
     }
     home.ok(&["shutdown", "--stop-sandboxes"]);
     for name in ["a", "b"] {
@@ -104,8 +100,7 @@ fn a_time_limit_is_a_failure_with_its_reason_everywhere() {
 #[test]
 fn restarts_are_neither_lost_nor_doubled_when_the_daemon_dies() {
     let home = Home::new();
-    let started = output(run(&home, &["-d", "-n", "a", "--restart", "on-failure"], &counting(&home, 1, 5)));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run(&home, &["-d", "-n", "a", "--restart", "on-failure"], &counting(&home, 1, 5)));
     let mut seen = 1;
     while seen < 6 {
         // Each death follows a start closely: before, while or after its end is recorded.
@@ -113,7 +108,7 @@ fn restarts_are_neither_lost_nor_doubled_when_the_daemon_dies() {
         // Whose pid is in the file, if a daemon died just now: there has to be one.
         home.ok(&["ps"]);
         let pid = home.daemon_pid();
-        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+        send(pid, Signal::SIGKILL);
         seen = starts(&home).max(seen + 1);
     }
     until("the end", || home.inspect("a")["state"] == "STOPPED");
@@ -130,8 +125,7 @@ fn a_limit_of_a_log_that_an_older_version_recorded_is_read_and_restarted() {
     let home = Home::new();
     let script = format!("head -c {BYTES} /dev/zero | tr '\\0' x; exec sleep 1000");
     let options = ["-d", "-n", "a", "--restart", "always", "--log-max-size", "4K"];
-    let started = output(run(&home, &options, &script));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run(&home, &options, &script));
     home.ok(&["shutdown"]);
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.state().join("sandpen.db"));
     actix_rt::Runtime::new().unwrap().block_on(async {
@@ -142,7 +136,7 @@ fn a_limit_of_a_log_that_an_older_version_recorded_is_read_and_restarted() {
     });
     let row = home.inspect("a");
     assert_eq!((&row["state"], &row["restarts"]), (&"RUNNING".into(), &0.into()), "{row:#}");
-    kill(Pid::from_raw(i32::try_from(row["microvm_pid"].as_u64().unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+    send(home.microvm_pid("a"), Signal::SIGKILL);
     let files = || {
         let entries = fs::read_dir(home.state().join("logs/default")).unwrap().map(|entry| entry.unwrap().path());
         let logs =

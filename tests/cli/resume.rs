@@ -4,22 +4,17 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{self, Home, explain, finish, output, run_on_host, until};
+use crate::support::daemon::daemon;
+use crate::support::{Home, explain, finish, is_connected, run_on_host, send, spawn, succeeds, until};
 
 /// Lines of a flood, of each stream.
 const LINES: usize = 15_000;
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
 
 /// A file whose making lets a workload go on.
 fn gate(home: &Home, name: &str) -> PathBuf {
@@ -76,17 +71,11 @@ impl Reader {
 }
 
 /// A command that has its first byte.
-fn begun(mut command: Command) -> (Child, u8) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn begun(command: Command) -> (Child, u8) {
+    let mut child = spawn(command);
     let mut first = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     (child, first[0])
-}
-
-/// Whether a process has a connection.
-fn is_connected(child: &Child) -> bool {
-    let mut files = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
-    files.any(|file| fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
 }
 
 /// Says where output differs.
@@ -105,19 +94,6 @@ fn assert_same(what: &str, seen: &[u8], expected: &[u8]) {
         near(seen),
         near(expected)
     );
-}
-
-/// Starts a daemon in the foreground that serves when this is done.
-fn daemon(home: &Home, args: &[&str]) -> Child {
-    let socket = home.path().join("notify.sock");
-    let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    let mut command = home.sandpen(&[&["daemon"], args].concat());
-    let child = command.env("NOTIFY_SOCKET", &socket).stderr(Stdio::null()).spawn().unwrap();
-    let mut message = [0; 100];
-    let length = manager.recv(&mut message).unwrap();
-    assert!(message[..length].starts_with(b"READY=1\n"));
-    child
 }
 
 fn daemons(home: &Home) -> Vec<u32> {
@@ -152,10 +128,7 @@ impl Turn {
                 home.ok(&["ps"]);
             }
         }
-        until("there is another daemon", || {
-            let holder = fs::read_to_string(home.state().join("daemon.lock")).unwrap();
-            holder.trim().parse::<u32>().is_ok_and(|holder| holder != before)
-        });
+        until("there is another daemon", || home.lock_holder().is_some_and(|holder| holder != before));
         None
     }
 }
@@ -259,8 +232,7 @@ fn a_log_that_is_not_followed_comes_whole_over_a_death() {
     const BYTES: usize = 8 << 20;
     let home = Home::new();
     let script = format!("head -c {BYTES} /dev/urandom");
-    let written = output(run_on_host(&home, &["-d", "-n", "a", "--log-max-size", "32M"], &script));
-    assert!(written.status.success(), "{}", explain(&written));
+    let _written = succeeds(run_on_host(&home, &["-d", "-n", "a", "--log-max-size", "32M"], &script));
     home.ok(&["wait", "a"]);
     // More is to come than all buffers on the way hold.
     let (mut child, first) = begun(home.sandpen(&["logs", "a"]));
@@ -332,8 +304,7 @@ fn an_interrupt_reaches_the_sandbox_through_the_next_daemon() {
 #[test]
 fn a_vmm_log_has_no_positions_and_says_so() {
     let home = Home::new();
-    let started = output(run_on_host(&home, &["-d", "-n", "a"], "exec sleep 1000"));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run_on_host(&home, &["-d", "-n", "a"], "exec sleep 1000"));
     // The test's driver has nothing to say there: this is what a VMM would.
     let log = home.state().join("logs/default/a.vmm");
     fs::OpenOptions::new().append(true).open(log).unwrap().write_all(b"words\n").unwrap();
@@ -352,8 +323,7 @@ fn what_removed_itself_while_no_daemon_was_there_has_its_exit_code_still() {
     let home = Home::new();
     let end = gate(&home, "end");
     let script = format!("echo begun; while {}; do sleep 0.02; done; exit 7", closed(&end));
-    let started = output(run_on_host(&home, &["-d", "--rm", "-n", "a"], &script));
-    assert!(started.status.success(), "{}", explain(&started));
+    let _started = succeeds(run_on_host(&home, &["-d", "--rm", "-n", "a"], &script));
     let pid = home.inspect("a")["microvm_pid"].clone();
     let logs = Reader::new("logs", home.sandpen(&["logs", "-f", "a"]));
     let waiting = home.sandpen(&["wait", "a"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,13 +1,9 @@
 //! `run --rm` in the foreground: the client removes the sandbox, and the daemon where the client cannot.
 
 use std::fs;
-use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::support::{Home, explain, finish, output, run_on_host as run, until};
+use crate::support::{Home, expect, explain, finish, output, run_on_host as run, spawn, until};
 
 const SLOW_BYTES: usize = 16_000_000;
 
@@ -17,9 +13,7 @@ fn waiting(home: &Home, name: &str) -> Child {
     let script = format!("echo begin; until test -e {}; do sleep 0.05; done; echo end", go.display());
     let mut command: Command = run(home, &["--rm", "-n", name], &script);
     let mut client = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut begin = [0; 6];
-    client.stdout.as_mut().unwrap().read_exact(&mut begin).unwrap();
-    assert_eq!(&begin, b"begin\n");
+    expect(&mut client, b"begin\n");
     client
 }
 
@@ -29,8 +23,7 @@ fn kill_client(mut client: Child) {
 }
 
 fn names(home: &Home) -> Vec<String> {
-    let list: serde_json::Value = serde_json::from_str(&home.ok(&["ps", "-a", "--json"])).unwrap();
-    list.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    home.rows().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -48,8 +41,8 @@ fn the_daemon_removes_what_a_killed_client_left_and_waits_for_a_slow_one() {
     let home = Home::new();
     // Its client does not get rid of its output, of which there is more than buffers on the way hold.
     let script = &format!("head -c {SLOW_BYTES} /dev/zero | tr '\\0' x");
-    let mut slow = run(&home, &["--rm", "-n", "slow"], script);
-    let slow = slow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let slow = run(&home, &["--rm", "-n", "slow"], script);
+    let slow = spawn(slow);
     until("the slow one's workload ends", || {
         let row = home.run(&["inspect", "slow"]);
         String::from_utf8_lossy(&row.stdout).contains("\"STOPPED\"")
@@ -67,8 +60,7 @@ fn the_daemon_removes_what_a_killed_client_left_and_waits_for_a_slow_one() {
 fn the_next_daemon_removes_what_a_client_and_a_daemon_left() {
     let home = Home::new();
     kill_client(waiting(&home, "a"));
-    let daemon = Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
-    kill(daemon, Signal::SIGKILL).unwrap();
+    home.kill_daemon();
     fs::write(home.path().join("a.go"), "").unwrap();
     until("another daemon removes it", || home.run(&["ps"]).status.success() && names(&home).is_empty());
     assert!(!home.state().join("logs/default/a.log").exists());

@@ -17,6 +17,8 @@ use sandpen_actors::state::{ExitStatus, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::testing_panic::{ActorKind, InjectPanic, PLACES};
 
+use crate::support::dice::Dice;
+
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Numbered lines, some thousands a second, for ever.
 const LINES: &str = "i=0; while :; do i=$((i+1)); echo $i; [ $((i % 40)) = 0 ] && sleep 0.01; done";
@@ -40,17 +42,6 @@ fn key(name: &str) -> SandboxKey {
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, what).await.expect("within the deadline")
-}
-
-/// xorshift: the same order for the same seed.
-struct Random(u64);
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % n as u64).unwrap()
-    }
 }
 
 /// Injects one and waits until it is told that another actor took its place, and that one works.
@@ -146,13 +137,13 @@ fn panics_everywhere_are_noticed_by_nobody() {
 
         let mut events = handle.events(EventsOptions { follow: true, ..EventsOptions::default() }).await.unwrap();
         let kinds = [ActorKind::Supervisor, ActorKind::Monitor, ActorKind::LogWriter, ActorKind::Database];
-        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed);
+        let mut dice = Dice::new(seed);
         let mut times: [Vec<Duration>; 4] = Default::default();
         for i in 0..usize::try_from(count).unwrap() {
             // Every kind at every place, then again.
             let (kind, place) = (i % kinds.len(), PLACES[i / kinds.len() % PLACES.len()]);
             let sandbox = matches!(kinds[kind], ActorKind::Monitor | ActorKind::LogWriter)
-                .then(|| key(&format!("writer-{}", random.below(3))));
+                .then(|| key(&format!("writer-{}", dice.below(3))));
             let panic = InjectPanic { actor: kinds[kind], place, sandbox };
             times[kind].push(injected(&handle, &mut events, panic).await);
         }
@@ -204,7 +195,7 @@ fn a_sandbox_whose_monitor_fails_too_often_is_failed_and_its_neighbour_lives() {
         }
         assert!(soon(handle.inject_panic(panic)).await.unwrap());
         let bad = soon(handle.wait(&key("bad"))).await.unwrap();
-        assert_eq!(bad.state.status(), "FAILED");
+        assert_eq!(bad.state.status(), sandpen::actors::state::Status::Failed);
         assert!(bad.state.failure().unwrap().to_string().contains("too often"), "{:?}", bad.state);
         let good = handle.get(&key("good")).await.unwrap().unwrap();
         assert_eq!((&good.state, good.microvm_pid), (&SandboxState::Running, rows[1].microvm_pid));

@@ -3,18 +3,18 @@
 //! a run.
 
 use std::fs;
-use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::deaths::{Dice, LINES, assert_clean, assert_same, flood, kill_daemon, numbered, row, run, send, spawn};
-use crate::support::{self, Home, explain, finish, output, until};
+use super::deaths::{LINES, assert_clean, assert_same, flood, kill_daemon, numbered, row};
+use crate::support::dice::Dice;
+use crate::support::{
+    self, Home, expect, explain, finish, is_connected, output, run_named as run, send, send_if_there, spawn, until,
+};
 
 /// What became of a start over the death of its daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ fn outcome(home: &Home, name: &str, client: Child, expected: &str, round: u64) -
 /// Stops the daemon as soon as a sandbox is on record. Whether that was before its waiter was started:
 /// else it goes on.
 fn freeze_before_the_launch(home: &Home, name: &str) -> bool {
-    let daemon = Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
+    let daemon = home.daemon_pid();
     let options = SqliteConnectOptions::new().filename(home.state().join("sandpen.db")).read_only(true);
     actix_rt::Runtime::new().unwrap().block_on(async {
         let mut database = SqliteConnection::connect_with(&options).await.unwrap();
@@ -61,14 +61,14 @@ fn freeze_before_the_launch(home: &Home, name: &str) -> bool {
         while sqlx::query_scalar::<_, i64>(query).bind(name).fetch_one(&mut database).await.unwrap() == 0 {
             assert!(Instant::now() < end, "{name} is not recorded");
         }
-        kill(daemon, Signal::SIGSTOP).unwrap();
+        send(daemon, Signal::SIGSTOP);
         database.close().await.unwrap();
     });
     let stat = format!("/proc/{daemon}/stat");
     until("it is stopped", || fs::read_to_string(&stat).unwrap().contains(") T "));
     let early = !home.processes().iter().any(|(_, line)| line.starts_with("sandpen-waiter"));
     if !early {
-        kill(daemon, Signal::SIGCONT).unwrap();
+        send(daemon, Signal::SIGCONT);
     }
     early
 }
@@ -76,7 +76,7 @@ fn freeze_before_the_launch(home: &Home, name: &str) -> bool {
 #[test]
 fn a_daemon_killed_at_any_moment_loses_and_doubles_nothing() {
     let home = Home::new();
-    let mut dice = Dice::new();
+    let mut dice = Dice::of_this_run();
     let mut seen = std::collections::BTreeMap::<_, u32>::new();
     for round in 0..8_u64 {
         let name = format!("r{round}");
@@ -145,14 +145,13 @@ fn a_start_whose_daemon_dies_before_the_launch_fails_and_leaves_nothing() {
 #[test]
 fn a_foreground_client_over_deaths_of_the_daemon_shows_everything_once() {
     let home = Home::new();
-    let mut dice = Dice::new();
+    let mut dice = Dice::of_this_run();
     for round in 0..4_u64 {
         let go = home.path().join(format!("go{round}"));
         let script = format!("echo ready; while [ ! -e '{}' ]; do sleep 0.01; done; {}", go.display(), flood());
         let name = format!("f{round}");
         let mut client = spawn(run(&home, &name, &["-i"], &script));
-        let mut ready = [0; 6];
-        client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        expect(&mut client, b"ready\n");
         fs::write(go, "").unwrap();
         if round % 2 == 0 {
             dice.pause(300);
@@ -173,13 +172,12 @@ fn a_foreground_client_over_deaths_of_the_daemon_shows_everything_once() {
 #[test]
 fn a_daemon_killed_while_it_stops_a_sandbox_has_it_stopped_by_the_next() {
     let home = Home::new();
-    let mut dice = Dice::new();
+    let mut dice = Dice::of_this_run();
     for round in 0..4_u64 {
         let name = format!("a{round}");
         let script = "trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.02; done";
         let mut client = spawn(run(&home, &name, &[], script));
-        let mut ready = [0; 6];
-        client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        expect(&mut client, b"ready\n");
         let stop = spawn(home.sandpen(&["stop", &name]));
         dice.pause(60);
         kill_daemon(&home);
@@ -204,17 +202,9 @@ fn who_waits_does_so_over_the_death_of_the_daemon() {
     output(run(&home, "a", &["-d"], &script));
     let waiting = spawn(home.sandpen(&["wait", "a"]));
     let daemon = home.daemon_pid();
-    let connected = || {
-        let is_socket = |to: PathBuf| to.to_string_lossy().starts_with("socket:");
-        let mut files = fs::read_dir(format!("/proc/{}/fd", waiting.id())).unwrap().flatten();
-        files.any(|file| fs::read_link(file.path()).is_ok_and(is_socket))
-    };
-    until("it is connected", connected);
+    until("it is connected", || is_connected(&waiting));
     kill_daemon(&home);
-    until("it has started another one", || {
-        let holder = fs::read_to_string(home.state().join("daemon.lock")).unwrap();
-        holder.trim().parse::<u32>().is_ok_and(|holder| holder != daemon)
-    });
+    until("it has started another one", || home.lock_holder().is_some_and(|holder| holder != daemon));
     fs::write(go, "").unwrap();
     let result = finish(waiting);
     assert_eq!(result.stdout, b"42\n", "{}", explain(&result));
@@ -224,21 +214,21 @@ fn who_waits_does_so_over_the_death_of_the_daemon() {
 fn a_kept_daemon_comes_back_by_itself_and_ends_when_it_is_told_to() {
     let home = Home::new();
     let mut keeper = home.sandpen(&["daemon", "--keep"]).stderr(Stdio::piped()).spawn().unwrap();
-    let holder = || fs::read_to_string(home.state().join("daemon.lock")).ok()?.trim().parse::<u32>().ok();
+    let holder = || home.lock_holder();
     until("it runs", || holder().is_some());
     output(run(&home, "a", &["-d"], "exec sleep 1000"));
     let pid = home.inspect("a")["microvm_pid"].clone();
     for _ in 0..3 {
         let killed = holder().unwrap();
         assert_ne!(killed, keeper.id());
-        send(killed, Signal::SIGKILL);
+        send_if_there(killed, Signal::SIGKILL);
         // Nobody asks for anything meanwhile.
         until("another one runs", || holder().is_some_and(|holder| holder != killed));
     }
     assert_eq!(home.inspect("a")["microvm_pid"], pid);
     assert!(keeper.try_wait().unwrap().is_none());
     home.ok(&["kill", "a"]);
-    send(keeper.id(), Signal::SIGTERM);
+    send_if_there(keeper.id(), Signal::SIGTERM);
     let ended = finish(keeper);
     assert!(ended.status.success(), "{}", explain(&ended));
     assert!(home.processes().is_empty(), "{:?}", home.processes());
@@ -247,14 +237,14 @@ fn a_kept_daemon_comes_back_by_itself_and_ends_when_it_is_told_to() {
 #[test]
 fn a_daemon_that_a_command_started_comes_back_by_itself() {
     let home = Home::new();
-    let holder = || fs::read_to_string(home.state().join("daemon.lock")).ok()?.trim().parse::<u32>().ok();
+    let holder = || home.lock_holder();
     let count = || fs::read_to_string(home.state().join("logs/default/a.log")).map_or(0, |log| log.lines().count());
     let mut first = run(&home, "a", &["-d", "--restart", "always"], "echo start; exec sleep 1000");
     output_of_kept(&mut first);
-    let vmm = home.inspect("a")["microvm_pid"].as_u64().unwrap();
+    let vmm = home.microvm_pid("a");
     let killed = holder().unwrap();
-    send(killed, Signal::SIGKILL);
-    send(u32::try_from(vmm).unwrap(), Signal::SIGKILL);
+    send_if_there(killed, Signal::SIGKILL);
+    send_if_there(vmm, Signal::SIGKILL);
     // Nobody asks for anything, and the sandbox runs again.
     until("it was restarted", || count() == 2);
     assert_ne!(holder().unwrap(), killed);

@@ -4,8 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::deaths::{LINES, assert_same, daemon, flood, numbered, run, send};
-use crate::support::{Home, explain, finish, output, until};
+use super::deaths::{LINES, assert_same, flood, numbered};
+use crate::support::daemon::daemon;
+use crate::support::{Home, explain, finish, output, run_named as run, send, until};
 
 #[test]
 fn a_daemon_is_replaced_while_a_sandbox_floods() {

@@ -5,22 +5,14 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sandpen_skip::{Reason, skip};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::support::full_disk::Disk;
 use crate::support::loop_disk::LoopDisk;
-use crate::support::{Home, output, output_within, until};
-
-/// `sandpen run -d -n NAME` of a script on the host.
-fn run(home: &Home, name: &str, script: &str) -> Command {
-    let mut command = home.sandpen(&["run", "-d", "--driver", "process", "-n", name]);
-    command.arg(home.path()).args(["--", "/bin/sh", "-c", script]);
-    command
-}
+use crate::support::{Home, output, output_within, run_named as run, send, send_if_there, succeeds, until};
 
 /// The number of `sandpen metrics`, with its labels as they are printed there.
 fn metric(home: &Home, name: &str) -> u64 {
@@ -33,7 +25,7 @@ fn metric(home: &Home, name: &str) -> u64 {
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// The letter of a process's state in /proc; `None` when it is gone.
-fn state_of(pid: u64) -> Option<char> {
+fn state_of(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
 }
@@ -67,13 +59,13 @@ fn a_full_disk_holds_output_back_and_refuses_new_sandboxes() {
     let go = tempfile::tempdir().unwrap();
     let wait = format!("while [ ! -e {}/go ]; do sleep 0.01; done", go.path().display());
     let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); echo line $i; done; exit 7";
-    assert!(output(run(&home, "a", &format!("{wait}; {script}"))).status.success());
+    succeeds(run(&home, "a", &["-d"], &format!("{wait}; {script}")));
     let pid = home.inspect("a")["microvm_pid"].clone();
     if !disk.fill() {
         home.run(&["kill", "a"]);
         return;
     }
-    let refused = output(run(&home, "b", "true"));
+    let refused = output(run(&home, "b", &["-d"], "true"));
     // The workload prints into a full disk.
     let go = std::fs::write(go.path().join("go"), "");
     let log_is_stuck = Instant::now() + Duration::from_millis(500);
@@ -96,7 +88,7 @@ fn a_full_disk_holds_output_back_and_refuses_new_sandboxes() {
     assert_eq!(home.inspect("a")["exit_code"], 7);
     let expected: String = (1..=100_000).map(|i| format!("line {i}\n")).collect();
     assert!(home.log("a") == expected.as_bytes(), "{} bytes of {}", home.log("a").len(), expected.len());
-    assert!(output(run(&home, "b", "true")).status.success());
+    succeeds(run(&home, "b", &["-d"], "true"));
     // Told when there was room again, once for each end, whatever was tried in between.
     assert_eq!(full, 1);
     until("the events are recorded", || edges(&home, "disk_full").1 > 0 && log_edges(&home).1 > 0);
@@ -115,13 +107,13 @@ fn a_full_disk_keeps_no_microvm_from_being_stopped_and_no_daemon_from_ending() {
     let home = Home::new_in(disk.path());
     // `a` has written when it is stopped, `b` is silent, `c` ends by itself while nothing can be recorded.
     let forever = "while :; do echo x; sleep 0.05; done";
-    assert!(output(run(&home, "a", forever)).status.success());
-    assert!(output(run(&home, "b", "exec sleep 1000")).status.success());
+    succeeds(run(&home, "a", &["-d"], forever));
+    succeeds(run(&home, "b", &["-d"], "exec sleep 1000"));
     let go = tempfile::tempdir().unwrap();
     let wait = format!("while [ ! -e {}/go ]; do sleep 0.01; done; exit 7", go.path().display());
-    assert!(output(run(&home, "c", &wait)).status.success());
-    let pids = ["a", "b", "c"].map(|name| home.inspect(name)["microvm_pid"].as_u64().unwrap());
-    let runs = |pid: u64| !matches!(state_of(pid), None | Some('Z'));
+    succeeds(run(&home, "c", &["-d"], &wait));
+    let pids = ["a", "b", "c"].map(|name| home.microvm_pid(name));
+    let runs = |pid: u32| !matches!(state_of(pid), None | Some('Z'));
     if !disk.fill() {
         home.run(&["shutdown", "--stop-sandboxes", "--time", "1"]);
         return;
@@ -154,11 +146,11 @@ fn a_full_disk_keeps_no_microvm_from_being_stopped_and_no_daemon_from_ending() {
 #[actix_rt::test]
 async fn a_database_that_another_program_locks_delays_and_refuses() {
     let home = Home::new();
-    assert!(output(run(&home, "a", "while [ ! -e go ]; do sleep 0.01; done; exit 7")).status.success());
+    succeeds(run(&home, "a", &["-d"], "while [ ! -e go ]; do sleep 0.01; done; exit 7"));
     let options = SqliteConnectOptions::new().filename(home.state().join("sandpen.db"));
     let mut other = SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
-    let refused = output(run(&home, "b", "true"));
+    let refused = output(run(&home, "b", &["-d"], "true"));
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && message.contains("locked"), "{message}");
     std::fs::write(home.path().join("go"), "").unwrap();
@@ -169,7 +161,7 @@ async fn a_database_that_another_program_locks_delays_and_refuses() {
     other.close().await.unwrap();
     until("its end is recorded", || home.inspect("a")["state"] == "STOPPED");
     assert_eq!(home.inspect("a")["exit_code"], 7);
-    assert!(output(run(&home, "b", "true")).status.success());
+    succeeds(run(&home, "b", &["-d"], "true"));
     until("the end of the fault is recorded", || edges(&home, "database_locked").1 > 0);
     assert_eq!(edges(&home, "database_locked"), (1, 1));
     assert_eq!(metric(&home, "sandpen_faults_total{fault=\"database_locked\"}"), 1);
@@ -179,9 +171,9 @@ async fn a_database_that_another_program_locks_delays_and_refuses() {
 #[test]
 fn a_vmm_that_is_stopped_by_a_signal_stays_running_and_can_be_ended() {
     let home = Home::new();
-    assert!(output(run(&home, "a", "exec sleep 1000")).status.success());
-    let pid = i32::try_from(home.inspect("a")["microvm_pid"].as_i64().unwrap()).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    succeeds(run(&home, "a", &["-d"], "exec sleep 1000"));
+    let pid = home.microvm_pid("a");
+    send(pid, Signal::SIGSTOP);
     assert_eq!(home.inspect("a")["state"], "RUNNING");
     home.ok(&["stop", "--time", "1", "a"]);
     let row = home.inspect("a");
@@ -205,11 +197,11 @@ fn a_process_without_file_descriptors_refuses_new_sandboxes_and_logs_on_afterwar
     let home = Home::new();
     let go = home.path().join("go");
     let script = "while [ ! -e go ]; do sleep 0.05; done; echo late; exec sleep 1000";
-    assert!(output(daemon_with(&home, "-n 200")).status.success());
+    succeeds(daemon_with(&home, "-n 200"));
     let mut started = Vec::new();
     let refused = loop {
         let name = format!("s{}", started.len());
-        let asked = output(run(&home, &name, script));
+        let asked = output(run(&home, &name, &["-d"], script));
         if !asked.status.success() {
             break String::from_utf8_lossy(&asked.stderr).into_owned();
         }
@@ -218,6 +210,8 @@ fn a_process_without_file_descriptors_refuses_new_sandboxes_and_logs_on_afterwar
     };
     assert!(refused.contains("may open 200 files"), "{refused}");
     assert!(started.len() > 3, "{started:?}");
+    // Recorded beside the answer.
+    until("the fault is recorded", || edges(&home, "open_files").0 > 0);
     assert_eq!(edges(&home, "open_files"), (1, 0));
     // Connections take what is really left; then the workloads write their first bytes, for which files
     // have to be opened.
@@ -240,7 +234,7 @@ fn a_process_without_file_descriptors_refuses_new_sandboxes_and_logs_on_afterwar
     // Room again, which is found without another request.
     home.ok(&["kill", &started[0]]);
     until("the end of the fault is recorded", || edges(&home, "open_files").1 > 0);
-    assert!(output(run(&home, "again", "true")).status.success());
+    succeeds(run(&home, "again", &["-d"], "true"));
 }
 
 /// Sets how many processes and threads the user of a daemon may have before the daemon can make no more.
@@ -249,7 +243,7 @@ fn limit_processes(home: &Home, daemon: u32, limit: &str) {
     // Only the soft limit, which the user may raise again.
     command.args(["--pid", &daemon.to_string(), &format!("--nproc={limit}:")]);
     command.uid(home.uid()).gid(home.uid());
-    assert!(output(command).status.success());
+    succeeds(command);
 }
 
 #[test]
@@ -260,11 +254,11 @@ fn a_host_without_room_for_another_process_fails_new_sandboxes_and_harms_none_th
     let home = Home::of_ordinary_user();
     let go = home.state().parent().unwrap().join("go");
     let script = format!("while [ ! -e {} ]; do sleep 0.05; done; echo late; exec sleep 1000", go.display());
-    assert!(output(run(&home, "a", &script)).status.success());
+    succeeds(run(&home, "a", &["-d"], &script));
     let pid = home.inspect("a")["microvm_pid"].clone();
     let daemon = home.daemon_pid();
     limit_processes(&home, daemon, "1");
-    let failed = output(run(&home, "b", "true"));
+    let failed = output(run(&home, "b", &["-d"], "true"));
     let failed = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(failed.contains("Resource temporarily unavailable"), "{failed}");
     assert_eq!(home.inspect("b")["failure_kind"], "spawn_failed");
@@ -278,7 +272,7 @@ fn a_host_without_room_for_another_process_fails_new_sandboxes_and_harms_none_th
     // Room again, which is found without another request.
     limit_processes(&home, daemon, "10000");
     until("the end of the fault is recorded", || edges(&home, "processes").1 > 0);
-    assert!(output(run(&home, "b", "true")).status.success());
+    succeeds(run(&home, "b", &["-d"], "true"));
     assert_eq!(home.daemon_pid(), daemon);
     assert_eq!(metric(&home, "sandpen_faults_total{fault=\"processes\"}"), 1);
     let restarts = ["supervisor", "database", "monitor", "log_writer"]
@@ -295,12 +289,12 @@ fn a_file_system_that_becomes_read_only_harms_nothing_that_runs_and_refuses_new_
     let go = go.path().join("go");
     let script = format!("while [ ! -e {} ]; do sleep 0.05; done; echo late; exec sleep 1000", go.display());
     for name in ["a", "b"] {
-        assert!(output(run(&home, name, &script)).status.success());
+        succeeds(run(&home, name, &["-d"], &script));
     }
-    let pids = ["a", "b"].map(|name| home.inspect(name)["microvm_pid"].as_u64().unwrap());
+    let pids = ["a", "b"].map(|name| home.microvm_pid(name));
     let daemon = home.daemon_pid();
     disk.make_read_only();
-    let refused = output(run(&home, "c", "true"));
+    let refused = output(run(&home, "c", &["-d"], "true"));
     std::fs::write(&go, "").unwrap();
     until("the log fails", || metric(&home, "sandpen_log_failures_total") == 2);
     let active = metric(&home, "sandpen_fault_active{fault=\"read_only\"}");
@@ -312,11 +306,11 @@ fn a_file_system_that_becomes_read_only_harms_nothing_that_runs_and_refuses_new_
     let running: Vec<_> = pids.iter().filter(|pid| !matches!(state_of(**pid), None | Some('Z'))).collect();
     // What is left cannot be cleaned up by anybody but us.
     for (pid, _) in home.processes() {
-        let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+        send_if_there(pid, Signal::SIGKILL);
     }
     let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.contains("cannot be written") && refused.contains("Read-only"), "{refused}");
-    assert_eq!((&row["state"], row["microvm_pid"].as_u64()), (&"RUNNING".into(), Some(pids[0])));
+    assert_eq!((&row["state"], row["microvm_pid"].as_u64()), (&"RUNNING".into(), Some(pids[0].into())));
     assert_eq!((active, refusals), (1, 1));
     let stopped = String::from_utf8_lossy(&stopped.stderr).into_owned();
     assert!(stopped.contains("cannot be recorded now (read_only)"), "{stopped}");
@@ -349,19 +343,14 @@ fn a_clock_that_is_set_ends_and_delays_nothing() {
         command.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", &offset);
         // Only the wall clock can be set.
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        assert!(output(command).status.success());
+        succeeds(command);
     };
     let end_daemon = || home.ok(&["shutdown"]);
-    let transition = || assert!(output(run(&home, "t", "true")).status.success());
+    let transition = || succeeds(run(&home, "t", &["-d"], "true"));
     set_clock("+0");
     start_daemon();
-    let limited = ["run", "-d", "--driver", "process", "-n", "a", "--timeout", "1h"];
-    let mut command = home.sandpen(&limited);
-    command.arg(home.path()).args(["--", "/bin/sh", "-c", "exec sleep 1000"]);
-    assert!(output(command).status.success());
-    let mut command = home.sandpen(&["run", "-d", "--driver", "process", "-n", "r", "--restart", "always"]);
-    command.arg(home.path()).args(["--", "/bin/sh", "-c", "sleep 0.1"]);
-    assert!(output(command).status.success());
+    succeeds(run(&home, "a", &["-d", "--timeout", "1h"], "exec sleep 1000"));
+    succeeds(run(&home, "r", &["-d", "--restart", "always"], "sleep 0.1"));
     let pid = home.inspect("a")["microvm_pid"].clone();
     let goes_on = |when: &str| {
         let row = home.inspect("a");

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::full_disk::Disk;
-use crate::support::{self, Home, explain, output, until};
+use crate::support::{self, Home, explain, run_named, succeeds, until};
 
 /// Written by each sandbox while the disk is full, to stdout and to stderr.
 const FLOOD: u64 = 2_000_000;
@@ -17,10 +17,7 @@ fn start(home: &Home, signs: &Path, name: &str, options: &[&str]) {
     let flood = format!("head -c {FLOOD} /dev/zero | tr '\\0' x");
     let done = format!(": > {}/{name}", signs.display());
     let script = format!("echo begin; {}; {flood}; {flood} >&2; {done}; {}; echo end", wait("go"), wait("end"));
-    let mut command = home.sandpen(&["run", "-d", "--driver", "process", "-n", name]);
-    command.args(options).arg(home.path()).args(["--", "/bin/sh", "-c", &script]);
-    let started = output(command);
-    assert!(started.status.success(), "{}", explain(&started));
+    succeeds(run_named(home, name, &[&["-d"], options].concat(), &script));
 }
 
 #[test]
@@ -97,16 +94,13 @@ fn a_daemon_that_dies_amid_a_gap_leaves_no_smaller_loss_and_true_offsets() {
         "echo begin; while [ ! -e {0}/go ]; do sleep 0.01; done; head -c {BYTES} /dev/zero | tr '\\0' x; : > {0}/done",
         signs.path().display()
     );
-    let mut command = home.sandpen(&["run", "-d", "--driver", "process", "-n", "a", "--log-backlog", "drop"]);
-    command.args(["--log-max-size", "64M"]);
-    command.arg(home.path()).args(["--", "/bin/sh", "-c", &script]);
-    assert!(output(command).status.success());
+    succeeds(run_named(&home, "a", &["-d", "--log-backlog", "drop", "--log-max-size", "64M"], &script));
     until("it began", || home.log("a") == b"begin\n");
     if !disk.fill() {
         home.run(&["shutdown", "--stop-sandboxes", "--time", "1"]);
         return;
     }
-    let daemon = Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
+    let daemon = home.daemon_pid();
     let go = std::fs::write(signs.path().join("go"), "");
     let lost = || {
         let row: serde_json::Value = serde_json::from_slice(&home.run(&["inspect", "a"]).stdout).unwrap_or_default();
@@ -114,7 +108,7 @@ fn a_daemon_that_dies_amid_a_gap_leaves_no_smaller_loss_and_true_offsets() {
     };
     let deadline = std::time::Instant::now() + support::DEADLINE;
     while lost() == 0 && std::time::Instant::now() < deadline {}
-    let killed = kill(daemon, Signal::SIGKILL);
+    let killed = kill(Pid::from_raw(daemon.cast_signed()), Signal::SIGKILL);
     // Before anything can fail: no daemon starts without room.
     disk.free();
     go.unwrap();

@@ -4,14 +4,15 @@
 use std::fs;
 use std::process::Stdio;
 
-use super::deaths::{Dice, assert_clean, row, run, spawn};
-use crate::support::{Home, explain, finish, output, until};
+use super::deaths::{assert_clean, row};
+use crate::support::dice::Dice;
+use crate::support::{Home, explain, finish, output, run_named as run, spawn, until};
 
 #[test]
 fn clients_killed_at_any_moment_leave_a_sandbox_that_can_be_ended() {
     let home = Home::new();
     home.ok(&["ps"]);
-    let mut dice = Dice::new();
+    let mut dice = Dice::of_this_run();
     for round in 0..8 {
         let name = format!("c{round}");
         let mut command = run(&home, &name, &["-i"], "while :; do echo x; sleep 0.01; done");
@@ -33,7 +34,7 @@ fn clients_killed_at_any_moment_leave_a_sandbox_that_can_be_ended() {
 fn stop_kill_and_removal_meet_a_start_at_any_moment() {
     let home = Home::new();
     home.ok(&["ps"]);
-    let mut dice = Dice::new();
+    let mut dice = Dice::of_this_run();
     for round in 0..12 {
         let name = format!("s{round}");
         let mut client = spawn(run(&home, &name, &[], "exec sleep 1000"));

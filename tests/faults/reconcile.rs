@@ -7,8 +7,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::deaths::{assert_clean, kill_daemon, run, send};
-use crate::support::{Home, explain, output, until};
+use super::deaths::{assert_clean, kill_daemon};
+use crate::support::{Home, explain, output, run_named as run, send_if_there, until};
 
 #[test]
 fn what_belongs_to_nobody_is_found_removed_and_told() {
@@ -65,7 +65,7 @@ fn what_belongs_to_nobody_is_found_removed_and_told() {
     let events = home.ok(&["events", "--json"]);
     assert!(events.lines().any(|line| line.contains("\"reconciled\"") && line.contains("\"resolved\":1")), "{events}");
     for (pid, _) in home.processes().iter().filter(|(_, line)| line.contains("sleep")) {
-        send(*pid, Signal::SIGKILL);
+        send_if_there(*pid, Signal::SIGKILL);
     }
     stranger.wait().unwrap();
 }
@@ -117,7 +117,7 @@ fn after_a_restart_of_the_host_the_first_answer_is_true_and_what_shall_comes_bac
     let ours: Vec<_> = home.processes();
     kill_daemon(&home);
     for (pid, _) in &ours {
-        send(*pid, Signal::SIGKILL);
+        send_if_there(*pid, Signal::SIGKILL);
     }
     for name in ["gone", "back"] {
         let record = home.state().join("run/default").join(name).join("processes");

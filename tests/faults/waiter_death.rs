@@ -2,23 +2,22 @@
 //! not doubled, and an exit status is unknown only where nobody saw it.
 
 use std::fs;
-use std::io::Read as _;
 
 use serde_json::Value;
 
-use super::deaths::{Dice, LINES, assert_clean, assert_same, flood, kill_daemon, kill_waiter, numbered, run, spawn};
-use crate::support::{Home, explain, finish, output, until};
+use super::deaths::{LINES, assert_clean, assert_same, flood, kill_daemon, kill_waiter, numbered};
+use crate::support::dice::Dice;
+use crate::support::{Home, expect, explain, finish, output, run_named as run, spawn, until};
 
 #[test]
 fn a_killed_waiter_is_replaced_and_nothing_is_lost() {
     let home = Home::new();
-    let mut dice = Dice::new();
+    let mut dice = Dice::of_this_run();
     for round in 0..4_u64 {
         let name = format!("a{round}");
         let script = format!("echo ready; {}; exec sleep 1000", flood().replace("; exit 42", ""));
         let mut client = spawn(run(&home, &name, &[], &script));
-        let mut ready = [0; 6];
-        client.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        expect(&mut client, b"ready\n");
         let pid = home.inspect(&name)["microvm_pid"].clone();
         for _ in 0..3 {
             dice.pause(100);

@@ -85,8 +85,7 @@ fn a_daemon_that_dies_while_a_guest_boots_leaves_it_to_the_next_one() {
     let vmm = || home.processes().into_iter().find(|(_, line)| is_qemu(line));
     until("its VMM runs", || vmm().is_some());
     let (pid, _) = vmm().unwrap();
-    let daemon = nix::unistd::Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
-    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGKILL).unwrap();
+    home.kill_daemon();
     assert_eq!(home.ok(&["wait", "a"]), "7\n", "{}", home.inspect("a"));
     assert_eq!(home.log("a"), b"100000\n");
     let row = home.inspect("a");

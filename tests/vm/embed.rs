@@ -5,10 +5,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{self, Home};
+use crate::support::{self, Home, send};
 
 struct Service {
     child: Child,
@@ -66,7 +65,7 @@ fn a_request_runs_in_a_microvm_and_streams_its_output() {
     let changes = service.request("GET", "/changes", "");
     assert!(changes.contains("RUNNING") && changes.contains("STOPPED"), "{changes}");
 
-    kill(Pid::from_raw(i32::try_from(service.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    send(service.child.id(), Signal::SIGTERM);
     assert!(service.child.wait().unwrap().success());
     support::until("nothing runs", || home.processes().is_empty());
     let run = home.state().join("run/default");
@@ -102,7 +101,7 @@ fn a_killed_service_finds_its_microvm_again() {
     assert_eq!(std::fs::read_to_string(&record).unwrap(), processes, "the same processes");
     let before = counted(&log);
     support::until("it counts on", || counted(&log) > before + 3);
-    kill(Pid::from_raw(i32::try_from(second.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    send(second.child.id(), Signal::SIGTERM);
     assert!(second.child.wait().unwrap().success());
     support::until("nothing runs", || home.processes().is_empty());
     assert!(counted(&log) > before + 3);

@@ -5,14 +5,13 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sandpen_skip::{Reason, skip};
 
 use crate::support::confinement::{
     cgroups_are_as_the_doctor_says, descriptors, landlock_is_as_the_doctor_says, status,
 };
-use crate::support::{Home, explain, feed, finish, guests, output, until};
+use crate::support::{Home, explain, feed, finish, guests, output, send, succeeds, until};
 
 /// `sandpen run` with a guest.
 fn run(home: &Home, args: &[&str], guest: &str) -> Command {
@@ -30,10 +29,10 @@ fn vmm_log(home: &Home, name: &str) -> String {
 }
 
 /// The process that is the microVM.
-fn vmm(home: &Home) -> Pid {
+fn vmm(home: &Home) -> u32 {
     let processes = home.processes();
     let vmm = processes.iter().find(|(_, line)| line.contains("__krun")).unwrap_or_else(|| panic!("{processes:?}"));
-    Pid::from_raw(i32::try_from(vmm.0).unwrap())
+    vmm.0
 }
 
 #[test]
@@ -73,12 +72,12 @@ fn a_killed_vmm_is_failed_and_a_halted_one_is_ended_by_kill() {
         return;
     }
     let home = Home::new();
-    assert!(output(run(&home, &["-d", "-n", "a"], "idle")).status.success());
+    succeeds(run(&home, &["-d", "-n", "a"], "idle"));
     until("it runs", || home.ok(&["logs", "a"]) == "idle\n");
-    kill(vmm(&home), Signal::SIGKILL).unwrap();
+    send(vmm(&home), Signal::SIGKILL);
     until("its end is seen", || home.inspect("a")["state"] == "FAILED");
 
-    assert!(output(run(&home, &["-d", "-n", "b"], "idle")).status.success());
+    succeeds(run(&home, &["-d", "-n", "b"], "idle"));
     until("it runs", || home.ok(&["logs", "b"]) == "idle\n");
     let started = std::time::Instant::now();
     home.run(&["stop", "--time", "1", "b"]);
@@ -101,15 +100,14 @@ fn a_flood_arrives_whole_while_daemons_and_waiters_are_killed() {
     for part in 1..4 {
         let enough = part * (48 << 20);
         until("more of the flood", || fs::metadata(&log).is_ok_and(|meta| meta.len() >= enough));
-        let kill = |pid| kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
         // The daemon, its waiter, both.
         if part != 2 {
-            kill(home.daemon_pid());
+            home.kill_daemon();
         }
         if part != 1 {
             // Part 2 has killed one, too, and the next one may not be there yet.
             until("a waiter", || home.waiter("a").is_some());
-            kill(home.waiter("a").unwrap());
+            send(home.waiter("a").unwrap(), Signal::SIGKILL);
         }
         until("a new daemon", || home.run(&["inspect", "a"]).status.success());
         assert_eq!(home.inspect("a")["microvm_pid"], pid);
@@ -165,9 +163,9 @@ fn the_process_of_a_microvm_holds_no_more_than_it_needs() {
         return;
     }
     let home = Home::new();
-    assert!(output(run(&home, &["-d", "-n", "a"], "idle")).status.success());
+    succeeds(run(&home, &["-d", "-n", "a"], "idle"));
     until("it runs", || home.ok(&["logs", "a"]) == "idle\n");
-    let pid = vmm(&home).as_raw().cast_unsigned();
+    let pid = vmm(&home);
     assert_eq!((status(pid, "NoNewPrivs"), status(pid, "Seccomp")), ("1".into(), "2".into()));
     assert_eq!(u64::from_str_radix(&status(pid, "CapEff"), 16), Ok(0));
     // Its table of descriptors is large from the beginning: growing it takes long once it has threads, and libkrun
@@ -194,7 +192,7 @@ fn a_cgroup_outlives_the_daemon_and_goes_with_its_microvm() {
     }
     let home = Home::new();
     for name in ["a", "b"] {
-        assert!(output(run(&home, &["-d", "-n", name], "idle")).status.success());
+        succeeds(run(&home, &["-d", "-n", name], "idle"));
         until("it runs", || home.ok(&["logs", name]) == "idle\n");
     }
     let report = |name: &str| home.inspect(name)["confinement"]["vmm"].clone();
@@ -203,7 +201,7 @@ fn a_cgroup_outlives_the_daemon_and_goes_with_its_microvm() {
         return;
     }
     let gone = |name: usize| cgroups[name].iter().all(|directory| !directory.exists());
-    kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
+    home.kill_daemon();
     // As a daemon that died in the middle of a clean-up leaves it.
     let left = cgroups[0][0].with_file_name("default:left");
     fs::create_dir(&left).unwrap();

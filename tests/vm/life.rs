@@ -1,18 +1,12 @@
 //! The life of real microVMs: stop, kill, time limit, names, removal, and our own death.
 
-use std::fs;
-use std::io::Read as _;
-use std::process::Stdio;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::support::{Home, explain, finish, until};
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
+use crate::support::{Home, expect, explain, finish, is_there, send, send_if_there, spawn, until};
 
 /// What may be left of an ended sandbox: its log, index and VMM log, and its row.
 fn assert_clean(home: &Home, name: &str) {
@@ -113,11 +107,9 @@ fn ctrl_c_stops_gracefully_and_twice_kills() {
     let graceful = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 1; done";
     let deaf = "trap '' TERM; echo ready; while :; do sleep 1; done";
     for (script, signals, code) in [(graceful, 1, 3), (deaf, 2, 137)] {
-        let mut command = home.sandpen(&["run", "-n", "a", &rootfs, "--", "sh", "-c", script]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut seen = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
-        assert_eq!(&seen, b"ready\n");
+        let command = home.sandpen(&["run", "-n", "a", &rootfs, "--", "sh", "-c", script]);
+        let mut child = spawn(command);
+        expect(&mut child, b"ready\n");
         send(child.id(), Signal::SIGINT);
         if signals == 2 {
             until("the first one was taken", || home.inspect("a")["state"] == "STOPPING");
@@ -132,21 +124,27 @@ fn ctrl_c_stops_gracefully_and_twice_kills() {
 fn a_killed_daemon_loses_nothing_and_the_next_one_goes_on() {
     let home = Home::new();
     let rootfs = home.rootfs();
-    let counter = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; sleep 2; echo end; exit 42";
-    home.ok(&["run", "-d", "-n", "counts", &rootfs, "--", "sh", "-c", counter]);
-    home.ok(&["run", "-d", "-n", "short", &rootfs, "--", "sh", "-c", "sleep 1; echo gone; exit 7"]);
+    let wait = |sign: &str| format!("until [ -e /{sign} ]; do sleep 0.1; done");
+    let counter =
+        format!("i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; {}; echo end; exit 42", wait("end"));
+    home.ok(&["run", "-d", "-n", "counts", &rootfs, "--", "sh", "-c", &counter]);
+    home.ok(&["run", "-d", "-n", "short", &rootfs, "--", "sh", "-c", &format!("{}; echo gone; exit 7", wait("go"))]);
     home.ok(&["run", "-d", "-n", "stays", &rootfs, "--", "sleep", "1000"]);
     let pid_before = home.inspect("stays")["microvm_pid"].clone();
     let daemon = home.daemon_pid();
     send(daemon, Signal::SIGKILL);
-    until("the daemon is gone", || !std::path::Path::new(&format!("/proc/{daemon}")).exists());
-    // Long enough for `short` to end while nobody watches: its guest waits for an acknowledgement.
-    std::thread::sleep(Duration::from_secs(2));
+    until("the daemon is gone", || !is_there(daemon));
+    fs::write(format!("{rootfs}/go"), "").unwrap();
+    // `short` ends while nobody watches: its guest waits for an acknowledgement.
+    let control = home.state().join("run/default/short/control.out");
+    let control = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(control).unwrap();
+    until("its guest has told the end", || rustix::io::ioctl_fionread(&control).unwrap() > 0);
 
     assert_eq!(home.ok(&["wait", "short"]).trim(), "7");
     assert_eq!(home.ok(&["logs", "short"]), "gone\n");
     let row = home.inspect("stays");
     assert_eq!((&row["state"], &row["microvm_pid"]), (&"RUNNING".into(), &pid_before));
+    fs::write(format!("{rootfs}/end"), "").unwrap();
     assert_eq!(home.ok(&["wait", "counts"]).trim(), "42");
     let expected: String = (1..=3000).map(|i| format!("line {i}\n")).collect::<String>() + "end\n";
     assert_eq!(home.ok(&["logs", "counts"]), expected);
@@ -165,7 +163,7 @@ fn a_killed_waiter_costs_neither_output_nor_exit_code() {
     send(killed, Signal::SIGKILL);
     until("another one is there", || home.waiter("a").is_some_and(|waiter| waiter != killed));
     // And together with the daemon.
-    send(home.daemon_pid(), Signal::SIGKILL);
+    home.kill_daemon();
     send(home.waiter("a").unwrap(), Signal::SIGKILL);
     assert_eq!(home.inspect("a")["microvm_pid"], pid);
     assert_eq!(home.ok(&["wait", "a"]).trim(), "42");
@@ -185,7 +183,7 @@ fn a_dead_virtiofsd_is_failed_and_ends_the_vmm() {
     let virtiofsd: Vec<_> = processes.iter().filter(|(_, line)| line.contains("__virtiofsd")).collect();
     assert!(!virtiofsd.is_empty(), "{processes:?}");
     for (pid, _) in virtiofsd {
-        let _ = kill(Pid::from_raw(i32::try_from(*pid).unwrap()), Signal::SIGKILL);
+        send_if_there(*pid, Signal::SIGKILL);
     }
     home.run(&["wait", "a"]);
     let row = home.inspect("a");
@@ -200,7 +198,7 @@ fn a_dead_vmm_is_failed_and_its_neighbour_lives() {
     let rootfs = home.rootfs();
     home.ok(&["run", "-d", "-n", "dies", &rootfs, "--", "sleep", "1000"]);
     home.ok(&["run", "-d", "-n", "lives", &rootfs, "--", "sleep", "1000"]);
-    let pid = u32::try_from(home.inspect("dies")["microvm_pid"].as_u64().unwrap()).unwrap();
+    let pid = home.microvm_pid("dies");
     send(pid, Signal::SIGKILL);
     home.run(&["wait", "dies"]);
     let row = home.inspect("dies");

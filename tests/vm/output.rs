@@ -3,12 +3,10 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::process::Stdio;
-use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{self, Home, finish};
+use crate::support::{self, Home, finish, spawn, until};
 
 const MIB: usize = 1 << 20;
 
@@ -17,7 +15,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Output of a workload that writes a file of 50 MiB of random bytes in writes of 1 MiB.
-fn fifty_mib(stall: Duration) {
+fn fifty_mib(stall: impl FnOnce(&Home)) {
     let home = Home::new();
     let rootfs = home.rootfs();
     let mut random = vec![0; 50 * MIB];
@@ -28,11 +26,11 @@ fn fifty_mib(stall: Duration) {
 
     let mut command = home.sandpen(&["run", "-n", "a", "--memory", "96M", &rootfs, "--"]);
     command.args(["dd", "if=/random", "bs=1M", "status=none"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command);
     let mut stdout = child.stdout.take().unwrap();
     let mut shown = vec![0; MIB];
     stdout.read_exact(&mut shown).unwrap();
-    std::thread::sleep(stall);
+    stall(&home);
     stdout.read_to_end(&mut shown).unwrap();
     let output = finish(child);
     assert!(output.status.success(), "{}", support::explain(&output));
@@ -49,12 +47,12 @@ fn fifty_mib(stall: Duration) {
 
 #[test]
 fn fifty_mib_arrive_unchanged_over_rotations() {
-    fifty_mib(Duration::ZERO);
+    fifty_mib(|_| ());
 }
 
 #[test]
 fn fifty_mib_arrive_unchanged_with_a_reader_that_stalls() {
-    fifty_mib(Duration::from_secs(10));
+    fifty_mib(|home| until("the workload has written all and ended", || home.inspect("a")["state"] == "STOPPED"));
 }
 
 #[test]
@@ -63,7 +61,7 @@ fn a_foreground_reader_gets_what_was_rotated_away_meanwhile() {
     let rootfs = home.rootfs();
     let mut command = home.sandpen(&["run", "-n", "a", "--log-max-size", "64K", "--log-keep", "1", &rootfs, "--"]);
     command.args(["sh", "-c", "seq 1 200000"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command);
     let mut stdout = child.stdout.take().unwrap();
     let mut shown = vec![0; 2];
     stdout.read_exact(&mut shown).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::Stdio;
 
-use crate::support::{Home, explain, feed, finish, output};
+use crate::support::{Home, explain, feed, finish, succeeds};
 
 #[test]
 fn output_exit_code_row_and_log_agree() {
@@ -68,8 +68,7 @@ fn values_of_any_bytes_arrive_unchanged_and_never_reach_the_kernel() {
     raw_env.push(&raw);
     let mut command = home.sandpen(&["run", "-e", &format!("ODD={odd}"), "-e", &format!("LONG={long}")]);
     command.arg("-e").arg(raw_env).args(["-w", workdir, &rootfs, "--", "sh", "-c", script, "sh", odd]).arg(&raw);
-    let output = output(command);
-    assert!(output.status.success(), "{}", explain(&output));
+    let output = succeeds(command);
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], workdir);

@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use sandpen_skip::{Reason, skip};
 
-use crate::support::{self, Home, explain};
+use crate::support::{self, Home, explain, send};
 
 /// Whatever its kernel is told, a guest cannot write to a read-only volume.
 const TRY_TO_WRITE: &str = "
@@ -144,11 +145,7 @@ fn has_disks() -> bool {
         skip(Reason::NoKernel, error);
         return false;
     }
-    if let Err(error) = sandpen::driver::disk::find_program() {
-        skip(Reason::NoMke2fs, error);
-        return false;
-    }
-    true
+    support::has_mke2fs()
 }
 
 #[test]
@@ -287,8 +284,7 @@ fn a_named_disk_outlives_its_sandbox_a_killed_vmm_and_the_daemon() {
     assert_eq!(listed[0]["bytes"], 64 << 20);
 
     // SIGKILL to the VMM while it writes: the journal makes the file system whole again.
-    let pid = i32::try_from(home.inspect("a")["microvm_pid"].as_i64().unwrap()).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    send(home.microvm_pid("a"), Signal::SIGKILL);
     home.run(&["wait", "a"]);
     home.ok(&["rm", "a"]);
     let output = run("c", "cat /kept; echo second >> /kept; test -e /more && echo more");

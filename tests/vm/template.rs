@@ -7,9 +7,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::support::{self, Home, explain, feed, finish, until};
 
 /// Only emulated machines are restored: with KVM they boot quickly, which is not tried here.
@@ -60,7 +57,7 @@ fn restored_machines_are_as_others_and_no_two_are_alike() {
     // A workload that does not end by itself, asked to.
     home.ok(&["stop", "a", "-t", "1"]);
     // One of a dead daemon.
-    kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
+    home.kill_daemon();
     let pid = home.inspect("b")["microvm_pid"].clone();
     assert_eq!(home.inspect("b")["state"], "RUNNING");
     home.ok(&["kill", "b"]);

@@ -1,7 +1,6 @@
 //! Terminals: `run -it`, `run -dit` and `attach` on real terminals, with real microVMs.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::pty::OnTerminal;
 use crate::support::{Home, explain, until};
@@ -18,10 +17,6 @@ fn attach(home: &Home, args: &[&str], rows: u16, cols: u16) -> OnTerminal {
     let client = OnTerminal::spawn(&command, rows, cols);
     until("the terminal is the sandbox's", || client.is_raw());
     client
-}
-
-fn kill_daemon(home: &Home) {
-    kill(Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap()), Signal::SIGKILL).unwrap();
 }
 
 /// One microVM with a shell on a terminal, used in all ways.
@@ -71,7 +66,7 @@ fn a_shell_is_used_left_and_found_again() {
 
     // The daemon's death is survived by both, and the next one is attached to as well.
     let (seen_one, seen_two) = (one.seen().len(), two.seen().len());
-    kill_daemon(&home);
+    home.kill_daemon();
     one.see_after(seen_one, "goes on with a new one\r\n");
     one.keys("echo after the $((7-6))st death\r");
     one.see_after(seen_one, "after the 1st death\r\n");
@@ -82,7 +77,7 @@ fn a_shell_is_used_left_and_found_again() {
     assert!(text.contains("goes on with a new one\r\n"), "{text:?}");
     one.keys(DETACH);
     one.end();
-    kill_daemon(&home);
+    home.kill_daemon();
     let mut one = attach(&home, &["a"], 24, 80);
     one.ask("echo after the $((7-5))nd death", "after the 2nd death\r\n");
 

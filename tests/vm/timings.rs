@@ -2,10 +2,7 @@
 
 use std::process::Output;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::support::{self, Home, explain, guests, output, run_on_host, until};
+use crate::support::{self, Home, explain, guests, is_there, output, run_on_host, succeeds, until};
 
 /// A row of the table: its step, who spent the time, and the two times in microseconds.
 type Row = (String, String, u64, u64);
@@ -120,16 +117,15 @@ fn a_machine_of_libkrun_tells_its_steps() {
 #[test]
 fn in_the_background_it_tells_the_start_and_of_an_adopted_one_that_it_is() {
     let home = Home::new();
-    let started = output(run_on_host(&home, &["-d", "--timings", "-n", "a"], "sleep 1000"));
-    assert!(started.status.success(), "{}", explain(&started));
+    let started = succeeds(run_on_host(&home, &["-d", "--timings", "-n", "a"], "sleep 1000"));
     assert_eq!(started.stdout, b"a\n");
     let rows = table(&started);
     in_order(&rows, &["daemon_found", "requested", "recorded", "waiter_started", "vmm_started", "running", "answered"]);
     assert!(rows.iter().all(|row| row.0 != "workload_ended"), "{rows:?}");
 
-    let daemon = Pid::from_raw(i32::try_from(home.daemon_pid()).unwrap());
-    kill(daemon, Signal::SIGKILL).unwrap();
-    until("the daemon is gone", || kill(daemon, None).is_err());
+    let daemon = home.daemon_pid();
+    home.kill_daemon();
+    until("the daemon is gone", || !is_there(daemon));
     home.ok(&["stop", "-t", "5", "a"]);
     let timings = home.inspect("a")["timings"].clone();
     assert_eq!(timings["adopted"], true);

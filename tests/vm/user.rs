@@ -6,11 +6,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sandpen_skip::{Reason, skip};
 
-use crate::support::{Home, explain, output, until};
+use crate::support::{Home, explain, output, send, until};
 
 /// A home of an ordinary user; `None`, which counts as a skip, where such a user cannot share a
 /// root directory.
@@ -57,7 +56,7 @@ fn another_daemon_takes_over_without_a_gap() {
     home.ok(&["run", "-d", "-n", "a", &rootfs, "--", "sh", "-c", script]);
     until("the first lines are there", || home.ok(&["logs", "a"]).lines().count() > 3);
     let daemon = home.daemon_pid();
-    kill(Pid::from_raw(i32::try_from(daemon).unwrap()), Signal::SIGKILL).unwrap();
+    send(daemon, Signal::SIGKILL);
     let before = home.log("a").len();
     until("the next daemon goes on with the log", || {
         home.ok(&["ps"]).contains("RUNNING") && home.log("a").len() > before + 10

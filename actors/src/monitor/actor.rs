@@ -10,11 +10,11 @@ use actix::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::life::{Command, Life};
-use super::{Abandon, AwaitProcess, GetProcess, GetState, Kill, MonitorError, StateChanged, Stop};
+use super::life::{Command, Life, Microvm};
+use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::actor_ref::ActorRef;
 use crate::database::{Database, SandboxRow};
-use crate::driver::{Driver, Launch, VmmProcess};
+use crate::driver::{Driver, GuestSession, Launch};
 use crate::faults::Faults;
 use crate::log_writer::LogWriter;
 use crate::state::SandboxState;
@@ -65,7 +65,7 @@ pub struct Monitor {
     life: Option<Life>,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SandboxState>,
-    process: watch::Receiver<Option<Arc<dyn VmmProcess>>>,
+    microvm: watch::Receiver<Option<Microvm>>,
 }
 
 impl Monitor {
@@ -73,14 +73,14 @@ impl Monitor {
     pub fn new(config: MonitorConfig) -> Self {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (state_sender, state) = watch::channel(config.row.state.clone());
-        let (process_sender, process) = watch::channel(None);
+        let (microvm_sender, microvm) = watch::channel(None);
         Self {
             #[cfg(feature = "testing")]
             bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Monitor),
-            life: Some(Life::new(config, inbox, state_sender, process_sender)),
+            life: Some(Life::new(config, inbox, state_sender, microvm_sender)),
             commands,
             state,
-            process,
+            microvm,
         }
     }
 
@@ -153,16 +153,16 @@ impl Handler<AwaitProcess> for Monitor {
     type Result = ResponseActFuture<Self, Result<(), MonitorError>>;
 
     fn handle(&mut self, _: AwaitProcess, _: &mut Self::Context) -> Self::Result {
-        let mut process = self.process.clone();
-        let there = async move { process.wait_for(Option::is_some).await.map(drop).map_err(|_| MonitorError::Ended) };
+        let mut microvm = self.microvm.clone();
+        let there = async move { microvm.wait_for(Option::is_some).await.map(drop).map_err(|_| MonitorError::Ended) };
         Box::pin(there.into_actor(self))
     }
 }
 
-impl Handler<GetProcess> for Monitor {
-    type Result = Option<Arc<dyn VmmProcess>>;
+impl Handler<GetGuest> for Monitor {
+    type Result = Option<Arc<dyn GuestSession>>;
 
-    fn handle(&mut self, _: GetProcess, _: &mut Self::Context) -> Self::Result {
-        self.process.borrow().clone()
+    fn handle(&mut self, _: GetGuest, _: &mut Self::Context) -> Self::Result {
+        self.microvm.borrow().as_ref().map(|microvm| microvm.guest.clone())
     }
 }

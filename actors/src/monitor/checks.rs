@@ -3,28 +3,28 @@
 
 use std::time::Instant;
 
-use super::life::{Interrupted, Life, TIME_LIMIT_GRACE};
+use super::life::{Interrupted, Life, Microvm, TIME_LIMIT_GRACE};
 use super::recording::Ending;
 use crate::database::RecordHealth;
-use crate::driver::{ExecOutcome, ExecStatus, VmmProcess};
+use crate::driver::{ProbeOutcome, ProbeStatus};
 use crate::state::Event;
 
 impl Life {
     /// Asks the workload how it is, when that is due.
-    pub(super) fn check_health(&mut self, process: &dyn VmmProcess) {
+    pub(super) fn check_health(&mut self, vmm: &Microvm) {
         if let Some(check) = self.health.as_mut().and_then(|health| health.begin(Instant::now())) {
-            let asked = process.exec(check.command, check.timeout);
+            let asked = vmm.guest.probe(check.command, check.timeout);
             self.checking = Some(Box::pin(async move { asked.await.map_err(|error| error.chain()) }));
         }
     }
 
     pub(super) async fn on_checked(
         &mut self,
-        process: &dyn VmmProcess,
-        answer: Result<ExecOutcome, String>,
+        vmm: &Microvm,
+        answer: Result<ProbeOutcome, String>,
     ) -> Result<(), Interrupted> {
-        if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ExecStatus::Ended(_))) {
-            self.look_if_suspended(process);
+        if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ProbeStatus::Ended(_))) {
+            self.look_if_suspended(vmm);
         }
         let Some(health) = &mut self.health else { return Ok(()) };
         let crash = health.take(&answer, Instant::now());

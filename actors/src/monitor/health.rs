@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use crate::database::{HealthState, HealthStatus};
-use crate::driver::{ExecOutcome, ExecStatus};
+use crate::driver::{ProbeOutcome, ProbeStatus};
 use crate::spec::HealthCheck;
 use crate::state::{ExitStatus, FailureReason};
 
@@ -52,10 +52,10 @@ impl Health {
     }
 
     /// Takes an answer; the reason for the end when that was one failure too many.
-    pub(super) fn take(&mut self, answer: &Result<ExecOutcome, String>, now: Instant) -> Option<FailureReason> {
+    pub(super) fn take(&mut self, answer: &Result<ProbeOutcome, String>, now: Instant) -> Option<FailureReason> {
         self.due = now.checked_add(self.check.interval);
         let (how, output) = match answer {
-            Ok(ExecOutcome { end: ExecStatus::Ended(ExitStatus::Code(0)), .. }) => {
+            Ok(ProbeOutcome { end: ProbeStatus::Ended(ExitStatus::Code(0)), .. }) => {
                 self.state = HealthState { status: HealthStatus::Healthy, failures: 0, output: String::new() };
                 return None;
             }
@@ -84,8 +84,8 @@ mod tests {
         HealthCheck { interval: SECOND, start_period: SECOND * 10, ..HealthCheck::new(vec!["true".into()]) }
     }
 
-    fn ended(code: i32) -> ExecOutcome {
-        ExecOutcome { end: ExecStatus::Ended(ExitStatus::Code(code)), output: "words\n".into() }
+    fn ended(code: i32) -> ProbeOutcome {
+        ProbeOutcome { end: ProbeStatus::Ended(ExitStatus::Code(code)), output: "words\n".into() }
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         let start = Instant::now();
         let known = HealthState { status: HealthStatus::Failing, failures: 1, output: String::new() };
         let mut health = Health::new(check(), SECOND * 10, Some(known), start);
-        let hangs = Ok(ExecOutcome { end: ExecStatus::TimedOut, output: String::new() });
+        let hangs = Ok(ProbeOutcome { end: ProbeStatus::TimedOut, output: String::new() });
         assert_eq!(health.take(&hangs, start), None);
         let reason = health.take(&Err("it does not answer".into()), start);
         assert_eq!(reason, Some(FailureReason::Unhealthy { failures: 3, output: "it does not answer".into() }));

@@ -15,7 +15,7 @@ use super::health::Health;
 use super::recording::{Asked, Ending};
 use super::{MonitorConfig, MonitorError};
 use crate::clock::{process_age, run_time};
-use crate::driver::{ExecOutcome, Vmm, VmmEvent, VmmProcess};
+use crate::driver::{GuestSession, ProbeOutcome, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
 use crate::start_timings::StartStep;
 use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
@@ -56,16 +56,23 @@ pub(super) struct ExitReport {
 }
 
 /// The answer of a health check on its way, or why there is none.
-pub(super) type Checking = BoxFuture<'static, Result<ExecOutcome, String>>;
+pub(super) type Checking = BoxFuture<'static, Result<ProbeOutcome, String>>;
 type Draining = BoxFuture<'static, Result<Result<StreamTotals, LogError>, MailboxError>>;
 /// A look whether the VMM process is suspended.
 pub(super) type Looking = BoxFuture<'static, bool>;
+
+/// A microVM that is there: how the monitor acts on it.
+#[derive(Clone)]
+pub(super) struct Microvm {
+    pub(super) process: Arc<dyn VmmProcess>,
+    pub(super) guest: Arc<dyn GuestSession>,
+}
 
 pub(super) struct Life {
     pub(super) config: MonitorConfig,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) state: watch::Sender<SandboxState>,
-    process: watch::Sender<Option<Arc<dyn VmmProcess>>>,
+    microvm: watch::Sender<Option<Microvm>>,
     pub(super) deadlines: Deadlines,
     pub(super) report: Option<ExitReport>,
     draining: Option<Draining>,
@@ -89,13 +96,13 @@ impl Life {
         config: MonitorConfig,
         commands: mpsc::Receiver<Command>,
         state: watch::Sender<SandboxState>,
-        process: watch::Sender<Option<Arc<dyn VmmProcess>>>,
+        microvm: watch::Sender<Option<Microvm>>,
     ) -> Self {
         Self {
             config,
             commands,
             state,
-            process,
+            microvm,
             deadlines: Deadlines::default(),
             report: None,
             draining: None,
@@ -123,9 +130,10 @@ impl Life {
             Ok(vmm) => vmm,
             Err(error) => return self.end_without_vmm(&error).await,
         };
-        let Vmm { process, outputs, mut events } = vmm;
-        self.config.row.microvm_pid = process.pid();
-        self.process.send_replace(Some(process.clone()));
+        let Vmm { process, guest, outputs, mut events } = vmm;
+        let vmm = Microvm { process, guest };
+        self.config.row.microvm_pid = vmm.process.pid();
+        self.microvm.send_replace(Some(vmm.clone()));
         self.end_as_asked().await;
         for (stream, pipe) in outputs {
             let attaching = self.config.log.send(AttachStream { stream, pipe });
@@ -135,21 +143,17 @@ impl Life {
             }
         }
         let mut age = None;
-        if let Some(pid) = process.pid() {
+        if let Some(pid) = vmm.process.pid() {
             let looked = tokio::task::spawn_blocking(move || process_age(pid));
             age = self.meanwhile(looked).await.unwrap_or(None);
         }
         self.resume_deadlines(age);
-        let status = self.watch(&*process, &mut events).await?;
-        self.finish(&*process, status).await
+        let status = self.watch(&vmm, &mut events).await?;
+        self.finish(&vmm, status).await
     }
 
     /// Handles one thing after the other until the VMM process is gone.
-    async fn watch(
-        &mut self,
-        process: &dyn VmmProcess,
-        events: &mut mpsc::Receiver<VmmEvent>,
-    ) -> Result<ExitStatus, Interrupted> {
+    async fn watch(&mut self, vmm: &Microvm, events: &mut mpsc::Receiver<VmmEvent>) -> Result<ExitStatus, Interrupted> {
         loop {
             self.record_asked().await?;
             let health_due = self.health.as_ref().and_then(Health::due);
@@ -161,29 +165,29 @@ impl Life {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(VmmEvent::VmmExited(status)) => return Ok(status),
-                    Some(event) => self.on_event(process, event).await?,
+                    Some(event) => self.on_event(vmm, event).await?,
                     // The driver's own task is gone: start over by adoption.
                     None => return Err(Interrupted),
                 },
-                Some(command) = self.commands.recv() => self.on_command(process, command).await?,
+                Some(command) = self.commands.recv() => self.on_command(vmm, command).await?,
                 Some(totals) = draining => {
                     self.draining = None;
-                    self.on_drained(process, totals?).await?;
+                    self.on_drained(vmm, totals?).await?;
                 }
                 Some(answer) = checking => {
                     self.checking = None;
-                    self.on_checked(process, answer).await?;
+                    self.on_checked(vmm, answer).await?;
                 }
                 Some(suspended) = looking => {
                     self.looking = None;
-                    self.on_looked(process, suspended);
+                    self.on_looked(vmm, suspended);
                 }
-                Some(()) = timer => self.on_due(process).await?,
+                Some(()) = timer => self.on_due(vmm).await?,
             }
         }
     }
 
-    async fn on_event(&mut self, process: &dyn VmmProcess, event: VmmEvent) -> Result<(), Interrupted> {
+    async fn on_event(&mut self, vmm: &Microvm, event: VmmEvent) -> Result<(), Interrupted> {
         match event {
             VmmEvent::WorkloadStarted => {
                 if self.config.row.state == SandboxState::Starting {
@@ -195,7 +199,7 @@ impl Life {
             }
             VmmEvent::WorkloadNotStarted { code, message } => {
                 self.apply(Event::WorkloadNotStarted { code, message }).await?;
-                self.acknowledge(process).await;
+                self.acknowledge(vmm).await;
             }
             VmmEvent::WorkloadExited { exit, stdout_bytes, stderr_bytes } => {
                 let (stdout, stderr) = (stdout_bytes.unwrap_or(0), stderr_bytes.unwrap_or(0));
@@ -222,11 +226,7 @@ impl Life {
     }
 
     /// The workload's last byte is on file: its end is made durable, then the guest may power off.
-    async fn on_drained(
-        &mut self,
-        process: &dyn VmmProcess,
-        totals: Result<StreamTotals, LogError>,
-    ) -> Result<(), Interrupted> {
+    async fn on_drained(&mut self, vmm: &Microvm, totals: Result<StreamTotals, LogError>) -> Result<(), Interrupted> {
         let Some(report) = self.report else { return Ok(()) };
         self.mark(StartStep::OutputComplete);
         match totals {
@@ -252,7 +252,7 @@ impl Life {
             }
         }
         self.record_exit().await?;
-        self.acknowledge(process).await;
+        self.acknowledge(vmm).await;
         Ok(())
     }
 
@@ -270,15 +270,15 @@ impl Life {
         Ok(())
     }
 
-    async fn acknowledge(&mut self, process: &dyn VmmProcess) {
-        let acknowledged = tokio::time::timeout(GUEST_CALL_LIMIT, process.acknowledge_exit()).await;
+    async fn acknowledge(&mut self, vmm: &Microvm) {
+        let acknowledged = tokio::time::timeout(GUEST_CALL_LIMIT, vmm.guest.acknowledge_exit()).await;
         if !matches!(acknowledged, Ok(Ok(()))) {
-            self.signal_vmm(process, SIGTERM);
+            self.signal_vmm(vmm, SIGTERM);
         }
         self.deadlines.exit_acknowledged(Instant::now());
     }
 
-    async fn on_command(&mut self, process: &dyn VmmProcess, command: Command) -> Result<(), Interrupted> {
+    async fn on_command(&mut self, vmm: &Microvm, command: Command) -> Result<(), Interrupted> {
         match command {
             Command::Stop { grace, by, reply } => {
                 self.apply_and_end(Event::StopRequested(by.cause()), Ending::Ask(grace)).await?;
@@ -290,58 +290,58 @@ impl Life {
                 let _ = reply.send(killed.map_err(|error| MonitorError::Driver(error.chain())));
             }
             Command::Kill { signal, reply } => {
-                let _ = reply.send(self.signal_workload(process, signal).await);
+                let _ = reply.send(self.signal_workload(vmm, signal).await);
             }
         }
         Ok(())
     }
 
-    pub(super) async fn signal_workload(&self, process: &dyn VmmProcess, signal: i32) -> Result<(), MonitorError> {
-        match tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(signal)).await {
+    pub(super) async fn signal_workload(&self, vmm: &Microvm, signal: i32) -> Result<(), MonitorError> {
+        match tokio::time::timeout(GUEST_CALL_LIMIT, vmm.guest.signal_workload(signal)).await {
             Ok(answer) => answer.map_err(|error| MonitorError::Driver(error.chain())),
             Err(_) => Err(MonitorError::Driver("the guest does not answer".to_owned())),
         }
     }
 
-    pub(super) async fn ask_workload_to_end(&mut self, process: &dyn VmmProcess) {
-        let asked = tokio::time::timeout(GUEST_CALL_LIMIT, process.signal_workload(SIGTERM)).await;
+    pub(super) async fn ask_workload_to_end(&mut self, vmm: &Microvm) {
+        let asked = tokio::time::timeout(GUEST_CALL_LIMIT, vmm.guest.signal_workload(SIGTERM)).await;
         if !matches!(asked, Ok(Ok(()))) {
             // A guest that cannot be asked gets no grace.
             self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
         }
     }
 
-    async fn on_due(&mut self, process: &dyn VmmProcess) -> Result<(), Interrupted> {
+    async fn on_due(&mut self, vmm: &Microvm) -> Result<(), Interrupted> {
         match self.deadlines.take_due(Instant::now()) {
             // It ended in time, and its last output has its own limit.
             Some(Due::TimeLimit) if self.report.is_some() => {
                 self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
             }
             Some(Due::TimeLimit) => {
-                self.look_if_suspended(process);
+                self.look_if_suspended(vmm);
                 let limit = self.config.row.spec.timeout.unwrap_or_default();
                 let event = Event::Faulted(FailureReason::TimedOut { limit });
                 self.apply_and_end(event, Ending::Ask(TIME_LIMIT_GRACE)).await?;
             }
             Some(Due::TerminateVmm) => {
-                self.look_if_suspended(process);
-                self.signal_vmm(process, SIGTERM);
+                self.look_if_suspended(vmm);
+                self.signal_vmm(vmm, SIGTERM);
             }
-            Some(Due::KillVmm) => self.signal_vmm(process, SIGKILL),
-            None => self.check_health(process),
+            Some(Due::KillVmm) => self.signal_vmm(vmm, SIGKILL),
+            None => self.check_health(vmm),
         }
         Ok(())
     }
 
     /// The VMM is gone: the pipes' rest goes on file, then the end becomes visible.
-    async fn finish(&mut self, process: &dyn VmmProcess, status: ExitStatus) -> Result<(), Interrupted> {
+    async fn finish(&mut self, vmm: &Microvm, status: ExitStatus) -> Result<(), Interrupted> {
         self.mark(StartStep::VmmEnded);
         self.close_log().await?;
         self.record_asked().await?;
         self.record_exit().await?;
         self.apply(Event::VmmExited(status)).await?;
         self.mark(StartStep::EndRecorded);
-        if let Err(error) = process.release().await {
+        if let Err(error) = vmm.process.release().await {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "cleaning up after the microVM");
         }
         self.mark(StartStep::Released);
@@ -353,13 +353,13 @@ impl Life {
         self.config.launch.timings.mark(step);
     }
 
-    /// Its process, once there is one.
-    pub(super) fn vmm(&self) -> Option<Arc<dyn VmmProcess>> {
-        self.process.borrow().clone()
+    /// The microVM, once there is one.
+    pub(super) fn vmm(&self) -> Option<Microvm> {
+        self.microvm.borrow().clone()
     }
 
-    pub(super) fn signal_vmm(&self, process: &dyn VmmProcess, signal: i32) {
-        if let Err(error) = process.signal_vmm(signal) {
+    pub(super) fn signal_vmm(&self, vmm: &Microvm, signal: i32) {
+        if let Err(error) = vmm.process.signal_vmm(signal) {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "the VMM process was not signalled");
         }
     }

@@ -7,7 +7,7 @@ use actix::Message;
 
 use super::MonitorError;
 use crate::database::SandboxRow;
-use crate::driver::VmmProcess;
+use crate::driver::GuestSession;
 use crate::hosting::DownReason;
 use crate::spec::SandboxKey;
 use crate::state::{SandboxState, StoppedBy};
@@ -46,10 +46,10 @@ pub struct AwaitProcess;
 #[rtype(result = "()")]
 pub struct Abandon;
 
-/// Its microVM; `None` before there is one.
+/// The way to its guest; `None` before there is a microVM.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Option<Arc<dyn VmmProcess>>")]
-pub struct GetProcess;
+#[rtype(result = "Option<Arc<dyn GuestSession>>")]
+pub struct GetGuest;
 
 /// A durable state change.
 #[derive(Debug, Clone, Message)]

@@ -128,7 +128,7 @@ impl Life {
     }
 
     async fn end(&mut self, ending: Ending) -> Result<(), DriverError> {
-        let Some(process) = self.vmm() else {
+        let Some(vmm) = self.vmm() else {
             self.asked.ending = Some(ending.or_harder(self.asked.ending));
             self.config.launch.cancel.cancel();
             return Ok(());
@@ -136,8 +136,8 @@ impl Life {
         match ending {
             // One that has ended cannot be asked; its guest powers off when its exit is recorded.
             Ending::Ask(_) if self.report.is_some() => {}
-            Ending::Ask(_) => self.ask_workload_to_end(&*process).await,
-            Ending::Kill => return process.signal_vmm(SIGKILL),
+            Ending::Ask(_) => self.ask_workload_to_end(&vmm).await,
+            Ending::Kill => return vmm.process.signal_vmm(SIGKILL),
         }
         Ok(())
     }
@@ -149,9 +149,9 @@ impl Life {
         {
             tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "ending the microVM");
         }
-        let Some(process) = self.vmm() else { return };
+        let Some(vmm) = self.vmm() else { return };
         for (signal, reply) in std::mem::take(&mut self.asked.signals) {
-            let _ = reply.send(self.signal_workload(&*process, signal).await);
+            let _ = reply.send(self.signal_workload(&vmm, signal).await);
         }
     }
 
@@ -182,7 +182,7 @@ impl Life {
             pause = pauses.next().unwrap_or(pause);
             self.meanwhile(tokio::time::sleep(pause)).await;
         }
-        tracing::info!(sandbox = %row.spec.key, from = self.config.row.state.status(), to = row.state.status(), event = event.name());
+        tracing::info!(sandbox = %row.spec.key, from = %self.config.row.state.status(), to = %row.state.status(), event = event.name());
         self.config.row = row;
         if self.config.row.state != SandboxState::Running {
             (self.health, self.checking) = (None, None);
@@ -245,7 +245,7 @@ impl Life {
             Command::Kill { signal: SIGKILL, reply } => (Ending::Kill, StopCause::Killed { signal: SIGKILL }, reply),
             Command::Kill { signal, reply } => {
                 match self.vmm() {
-                    Some(process) => drop(reply.send(self.signal_workload(&*process, signal).await)),
+                    Some(vmm) => drop(reply.send(self.signal_workload(&vmm, signal).await)),
                     None if self.asked.signals.len() < SIGNALS_MAX => self.asked.signals.push((signal, reply)),
                     None => drop(reply.send(Err(MonitorError::Driver("the guest is not there yet".to_owned())))),
                 }
@@ -269,8 +269,8 @@ impl Life {
             Some(Due::KillVmm) => SIGKILL,
             Some(Due::TimeLimit) | None => return,
         };
-        if let Some(process) = self.vmm() {
-            return self.signal_vmm(&*process, signal);
+        if let Some(vmm) = self.vmm() {
+            return self.signal_vmm(&vmm, signal);
         }
         // It lives and cannot be found for lack of something: known by its records, it can be killed all the same.
         let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());

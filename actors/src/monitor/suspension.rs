@@ -4,15 +4,14 @@
 use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::database::Happening;
-use crate::driver::VmmProcess;
 use crate::process_identity::is_suspended;
 
-use super::life::Life;
+use super::life::{Life, Microvm};
 
 impl Life {
     /// Begins a look, if none is under way.
-    pub(super) fn look_if_suspended(&mut self, process: &dyn VmmProcess) {
-        let Some(pid) = process.pid() else { return };
+    pub(super) fn look_if_suspended(&mut self, vmm: &Microvm) {
+        let Some(pid) = vmm.process.pid() else { return };
         self.looking.get_or_insert_with(|| {
             let looked = blocking(move || is_suspended(pid).unwrap_or(false));
             Box::pin(async move { looked.await.unwrap_or(false) })
@@ -20,9 +19,9 @@ impl Life {
     }
 
     /// An event, once for each time that it is found suspended after it was not.
-    pub(super) fn on_looked(&mut self, process: &dyn VmmProcess, now: bool) {
+    pub(super) fn on_looked(&mut self, vmm: &Microvm, now: bool) {
         if now && !self.suspended {
-            let (sandbox, pid) = (&self.config.row.spec.key, process.pid().unwrap_or(0));
+            let (sandbox, pid) = (&self.config.row.spec.key, vmm.process.pid().unwrap_or(0));
             tracing::warn!(%sandbox, pid, "the VMM process is suspended");
             self.config.faults.count(Counter::VmmsSuspended);
             self.config.faults.tell_of_sandbox(Some(sandbox), Happening::VmmSuspended { pid });

@@ -128,7 +128,7 @@ impl Supervisor {
         let (database, key) = (self.config.database.clone(), key.clone());
         async move {
             Err(match database.send(GetSandbox(key.clone())).await?? {
-                Some(row) => Refusal::NotLive.error(key, row.state.status()),
+                Some(row) => Refusal::NotLive.error(key, row.state.status().as_str()),
                 None => SupervisorError::NotFound { key },
             })
         }

@@ -1,6 +1,6 @@
 //! What may be asked of a sandbox in which phase: one pure function, and a name for every refusal.
 //!
-//! | | start, remove | stop, kill, remove by force | signal | wait, await a start | log | process |
+//! | | start, remove | stop, kill, remove by force | signal | wait, await a start | log | guest |
 //! | --- | --- | --- | --- | --- | --- | --- |
 //! | absent | now | not live | not live | not live | not live | not live |
 //! | reserved | taken | now | not live | now | not live | not live |
@@ -39,8 +39,8 @@ pub(super) enum Request {
     AwaitRestart,
     /// [`OpenLog`](super::OpenLog).
     OpenLog,
-    /// [`OpenProcess`](super::OpenProcess).
-    OpenProcess,
+    /// [`OpenGuest`](super::OpenGuest).
+    OpenGuest,
 }
 
 /// When a request that is not refused is carried out.
@@ -96,9 +96,9 @@ pub(super) fn admits(phase: PhaseKind, request: Request) -> Result<When, Refusal
             P::Hosted | P::Ending => Ok(When::Now),
             _ => Err(Refusal::NotLive),
         },
-        Request::OpenLog | Request::OpenProcess => match phase {
+        Request::OpenLog | Request::OpenGuest => match phase {
             P::Hosted => Ok(When::Now),
-            P::Ending if request == Request::OpenProcess => Ok(When::Now),
+            P::Ending if request == Request::OpenGuest => Ok(When::Now),
             P::Lost | P::GivingUp => Ok(When::OnceHosted),
             _ => Err(Refusal::NotLive),
         },
@@ -138,7 +138,7 @@ mod tests {
         Request::Wait,
         Request::AwaitRestart,
         Request::OpenLog,
-        Request::OpenProcess,
+        Request::OpenGuest,
     ];
 
     /// The verbs that lead a child from phase to phase.

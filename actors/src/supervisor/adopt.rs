@@ -79,7 +79,7 @@ impl Supervisor {
 
     pub(super) fn driver_of(&self, row: &SandboxRow) -> Result<Arc<dyn Driver>, DriverError> {
         let choice = row.driver.clone().map_or(DriverChoice::Auto, DriverChoice::Named);
-        self.config.drivers.select(&choice, row.spec.network)
+        self.config.drivers.select(&choice, &row.spec)
     }
 
     pub(super) fn launch_of(&self, row: &SandboxRow) -> Launch {

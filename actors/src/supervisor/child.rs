@@ -10,7 +10,7 @@ use crate::database::SandboxRow;
 use crate::intensity::RecentFailures;
 use crate::monitor::{Monitor, Stop};
 use crate::spec::DiskName;
-use crate::state::SandboxState;
+use crate::state::{SandboxState, Status};
 
 /// Whoever waits for a row.
 pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;
@@ -134,7 +134,7 @@ impl Child {
 
     /// The state's word, for messages.
     pub(super) fn status(&self) -> &'static str {
-        self.row.as_ref().map_or("STARTING", |row| row.state.status())
+        self.row.as_ref().map_or(Status::Starting, |row| row.state.status()).as_str()
     }
 
     /// Resolves with its last row; those who have stopped waiting are forgotten.

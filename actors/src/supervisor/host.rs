@@ -38,7 +38,7 @@ impl Supervisor {
         if mode == StartMode::Launch {
             self.config.faults.count(if row.restarts > 0 { Counter::Restarts } else { Counter::Starts });
         }
-        let open_files = driver.open_files(&row.spec);
+        let open_files = driver.capabilities().open_files(&row.spec);
         let log = kept.unwrap_or_else(|| self.host_log(&row, &launch, mode, ctx));
         let monitor = self.host_monitor(&row, driver, launch, mode, log.clone(), ctx);
         if let Some(child) = self.children.get_mut(&key) {

@@ -11,7 +11,7 @@ pub use sandpen_types::reconcile::{Leftover, LeftoverKind, ReconcileReport};
 
 use super::{RemovalHold, SupervisorError};
 use crate::database::SandboxRow;
-use crate::driver::VmmProcess;
+use crate::driver::GuestSession;
 use crate::log_writer::LogWriter;
 use crate::monitor::StateChanged;
 use crate::spec::{DiskName, SandboxKey, SandboxSpec};
@@ -102,11 +102,11 @@ pub struct OpenLog {
     pub key: SandboxKey,
 }
 
-/// The microVM of a live sandbox: its standard input, its terminal. Between two monitors the second one is waited
+/// The way to the guest of a live sandbox: its standard input, its terminal. Between two monitors the second one is waited
 /// for.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Arc<dyn VmmProcess>, SupervisorError>")]
-pub struct OpenProcess {
+#[rtype(result = "Result<Arc<dyn GuestSession>, SupervisorError>")]
+pub struct OpenGuest {
     /// Which.
     pub key: SandboxKey,
 }

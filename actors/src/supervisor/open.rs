@@ -1,9 +1,9 @@
-//! The data paths of a live sandbox: to its log and to its microVM, past the supervisor and the monitor.
+//! The data paths of a live sandbox: to its log and to its guest, past the supervisor and the monitor.
 //!
 //! ```text
-//!   OpenLog, OpenProcess ─┬ hosted ──────────────────────────▶ its log writer, its microVM
-//!                         ├ log writer or monitor just lost ─▶ asked again once there is another one, or the end
-//!                         └ not live ────────────────────────▶ none: its log is on file
+//!   OpenLog, OpenGuest ─┬ hosted ──────────────────────────▶ its log writer, its guest
+//!                       ├ log writer or monitor just lost ─▶ asked again once there is another one, or the end
+//!                       └ not live ────────────────────────▶ none: its log is on file
 //! ```
 
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use actix::{Addr, Handler};
 use super::actor::Supervisor;
 use super::admits::{Request, When};
 use super::phase::Phase;
-use super::{OpenLog, OpenProcess, SupervisorError};
-use crate::driver::VmmProcess;
+use super::{OpenGuest, OpenLog, SupervisorError};
+use crate::driver::GuestSession;
 use crate::log_writer::LogWriter;
 use crate::long_answer::LongAnswer;
-use crate::monitor::GetProcess;
+use crate::monitor::GetGuest;
 
 impl Handler<OpenLog> for Supervisor {
     type Result = LongAnswer<Result<Option<Addr<LogWriter>>, SupervisorError>>;
@@ -44,11 +44,11 @@ impl Handler<OpenLog> for Supervisor {
     }
 }
 
-impl Handler<OpenProcess> for Supervisor {
-    type Result = LongAnswer<Result<Arc<dyn VmmProcess>, SupervisorError>>;
+impl Handler<OpenGuest> for Supervisor {
+    type Result = LongAnswer<Result<Arc<dyn GuestSession>, SupervisorError>>;
 
-    fn handle(&mut self, OpenProcess { key }: OpenProcess, ctx: &mut Self::Context) -> Self::Result {
-        let (supervisor, admitted) = (self.itself(ctx), self.admit(&key, Request::OpenProcess));
+    fn handle(&mut self, OpenGuest { key }: OpenGuest, ctx: &mut Self::Context) -> Self::Result {
+        let (supervisor, admitted) = (self.itself(ctx), self.admit(&key, Request::OpenGuest));
         let not_live = self.not_live(&key);
         let (Ok(when), Some(child)) = (admitted, self.children.get_mut(&key)) else {
             return LongAnswer::of(not_live);
@@ -57,15 +57,15 @@ impl Handler<OpenProcess> for Supervisor {
         let next = child.reachable();
         LongAnswer::of(async move {
             if let Some(monitor) = monitor
-                && let Ok(process) = monitor.send(GetProcess).await
+                && let Ok(guest) = monitor.send(GetGuest).await
             {
-                return match process {
-                    Some(process) => Ok(process),
+                return match guest {
+                    Some(guest) => Ok(guest),
                     None => not_live.await,
                 };
             }
             let _ = next.await;
-            supervisor.send(OpenProcess { key }).await?
+            supervisor.send(OpenGuest { key }).await?
         })
     }
 }

@@ -263,6 +263,7 @@ impl Supervisor {
         let settled = join_all(settled.collect::<Vec<_>>());
         let removals: Vec<_> = removals.iter().map(|row| (row.spec.key.clone(), self.remove_everything(row))).collect();
         let (dir, state_id) = (self.config.state_dir.clone(), self.config.state_id.clone());
+        let of_drivers = self.config.drivers.remove_leftovers(&state_id);
         Box::pin(settled.into_actor(self).then(move |settled, this, _| {
             for key in settled {
                 let lives = |child: &Child| child.row().is_some_and(|row| row.state.is_live());
@@ -274,6 +275,8 @@ impl Supervisor {
             let cleared = async move {
                 let mut leftovers = drafts;
                 leftovers.extend(clear(dir, state_id, found, of_taken, resolved).await);
+                // Now everything that no live sandbox owns has ended.
+                leftovers.extend(of_drivers.await);
                 for (key, removal) in removals {
                     let error = removal.await.err().map(|error| error_chain(&error));
                     leftovers.push(Leftover {

@@ -101,8 +101,8 @@ impl Supervisor {
     ) -> Result<(Reservation, oneshot::Receiver<Arc<SandboxRow>>), SupervisorError> {
         let key = spec.key.clone();
         self.check_disk(spec.disk.name.as_ref())?;
-        let driver = self.config.drivers.select(&spec.driver, spec.network)?;
-        let open_files = driver.open_files(&spec);
+        let driver = self.config.drivers.select(&spec.driver, &spec)?;
+        let open_files = driver.capabilities().open_files(&spec);
         self.check_open_files(open_files)?;
         let timings = StartTimings::requested();
         let give_up = CancellationToken::new();

@@ -31,9 +31,9 @@ pub enum HostMessage {
     /// The workload's terminal has this size from now on; before `Start`, it begins with it.
     Resize(TerminalSize),
     /// Runs a command beside the workload, in its environment, working directory and limits; asks for a
-    /// [`GuestMessage::ExecEnded`] with the same number. One that still runs is killed without an answer.
+    /// [`GuestMessage::ProbeEnded`] with the same number. One that still runs is killed without an answer.
     /// Nothing happens where no workload runs.
-    Exec(Exec),
+    Probe(Probe),
 }
 
 impl Message for HostMessage {
@@ -45,19 +45,19 @@ impl Message for HostMessage {
 
 /// A command beside the workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exec {
+pub struct Probe {
     /// Tells its answer from others.
     pub id: u64,
-    /// Program and arguments, together at most [`EXEC_COMMAND_MAX`] bytes with one more for each.
+    /// Program and arguments, together at most [`PROBE_COMMAND_MAX`] bytes with one more for each.
     pub command: Vec<Bytes>,
     /// How long it may run before it is killed.
     pub limit: Duration,
 }
 
-/// Most bytes of [`Exec::command`], so that its frame stays within [`ATOMIC_FRAME`].
-pub const EXEC_COMMAND_MAX: usize = 3072;
+/// Most bytes of [`Probe::command`], so that its frame stays within [`ATOMIC_FRAME`].
+pub const PROBE_COMMAND_MAX: usize = 3072;
 /// Most bytes of a command's output that come back: the last ones.
-pub const EXEC_OUTPUT_MAX: usize = 512;
+pub const PROBE_OUTPUT_MAX: usize = 512;
 
 /// How to make the workload run. Environment values may be secrets: `Debug` shows none.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,13 +228,13 @@ pub enum GuestMessage {
         /// What failed, with its cause.
         message: String,
     },
-    /// The answer to [`HostMessage::Exec`].
-    ExecEnded {
+    /// The answer to [`HostMessage::Probe`].
+    ProbeEnded {
         /// The number from there.
         id: u64,
         /// How it ended.
-        end: ExecEnd,
-        /// The last of what it wrote, stdout and stderr together; at most [`EXEC_OUTPUT_MAX`] bytes.
+        end: ProbeEnd,
+        /// The last of what it wrote, stdout and stderr together; at most [`PROBE_OUTPUT_MAX`] bytes.
         output: Bytes,
     },
 }
@@ -246,7 +246,7 @@ impl Message for GuestMessage {
 
 /// How a command beside the workload ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ExecEnd {
+pub enum ProbeEnd {
     /// By itself.
     Ended(WorkloadEnd),
     /// It was killed after its limit.

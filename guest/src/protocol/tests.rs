@@ -69,7 +69,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         Just(HostMessage::AcknowledgeExit),
         terminal_size().prop_map(HostMessage::Resize),
         (any::<u64>(), vec(bytes(), 0..4), any::<u32>()).prop_map(|(id, command, millis)| {
-            HostMessage::Exec(Exec { id, command, limit: Duration::from_millis(millis.into()) })
+            HostMessage::Probe(Probe { id, command, limit: Duration::from_millis(millis.into()) })
         }),
     ]
 }
@@ -88,11 +88,11 @@ fn failure() -> impl Strategy<Value = StartFailure> {
     (code, ".{0,300}").prop_map(|(code, message)| StartFailure::new(code, message))
 }
 
-fn exec_end() -> impl Strategy<Value = ExecEnd> {
+fn probe_end() -> impl Strategy<Value = ProbeEnd> {
     prop_oneof![
-        report().prop_map(|report| ExecEnd::Ended(report.end)),
-        Just(ExecEnd::TimedOut),
-        failure().prop_map(ExecEnd::NotStarted),
+        report().prop_map(|report| ProbeEnd::Ended(report.end)),
+        Just(ProbeEnd::TimedOut),
+        failure().prop_map(ProbeEnd::NotStarted),
     ]
 }
 
@@ -110,7 +110,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         report().prop_map(GuestMessage::Exit),
         (any::<u64>(), state).prop_map(|(nonce, state)| GuestMessage::Status { nonce, state }),
         ".{0,300}".prop_map(|message| GuestMessage::Faulted { message }),
-        (any::<u64>(), exec_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ExecEnded { id, end, output }),
+        (any::<u64>(), probe_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ProbeEnded { id, end, output }),
     ]
 }
 
@@ -261,10 +261,10 @@ fn everything_but_start_is_written_in_one_piece() {
         encode(&HostMessage::Signal(i32::MIN)).unwrap(),
         encode(&HostMessage::AcknowledgeExit).unwrap(),
         encode(&HostMessage::Resize(TerminalSize { rows: u16::MAX, cols: u16::MAX })).unwrap(),
-        encode(&HostMessage::Exec(Exec {
+        encode(&HostMessage::Probe(Probe {
             id: u64::MAX,
             // Each argument of a byte, which has the most lengths, counts as two.
-            command: vec![Bytes::from(vec![0xFF]); EXEC_COMMAND_MAX / 2],
+            command: vec![Bytes::from(vec![0xFF]); PROBE_COMMAND_MAX / 2],
             limit: Duration::MAX,
         }))
         .unwrap(),

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::database::{HealthState, HealthStatus};
-use crate::driver::{ExecOutcome, ExecStatus};
+use crate::driver::{ProbeOutcome, ProbeStatus};
 use crate::spec::HealthCheck;
+use crate::state::Status;
 
-fn outcome(code: i32) -> ExecOutcome {
-    ExecOutcome { end: ExecStatus::Ended(ExitStatus::Code(code)), output: "words".into() }
+fn outcome(code: i32) -> ProbeOutcome {
+    ProbeOutcome { end: ProbeStatus::Ended(ExitStatus::Code(code)), output: "words".into() }
 }
 
 fn checked(stage: &Stage) -> SandboxSpec {
@@ -17,7 +18,7 @@ fn checked(stage: &Stage) -> SandboxSpec {
 }
 
 async fn expect_check(vmm: &mut FakeVmm) {
-    assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Exec(vec!["check".into()])));
+    assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Probe(vec!["check".into()])));
 }
 
 #[test]
@@ -27,13 +28,13 @@ fn failures_in_a_row_end_the_workload_as_a_crash() {
         let mut vmm = stage.running(checked(&stage)).await;
         for code in [1, 0, 1] {
             expect_check(&mut vmm).await;
-            vmm.answer_exec(outcome(code));
+            vmm.answer_probe(outcome(code));
         }
         expect_check(&mut vmm).await;
         let row = stage.row("a").await;
         let failing = HealthState { status: HealthStatus::Failing, failures: 1, output: "exit code 1: words".into() };
         assert_eq!((row.health, row.state), (Some(failing), SandboxState::Running));
-        vmm.answer_exec(outcome(2));
+        vmm.answer_probe(outcome(2));
         assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)));
         exit(&mut vmm, 143, b"").await;
         let reason = FailureReason::Unhealthy { failures: 2, output: "exit code 2: words".into() };
@@ -61,17 +62,17 @@ fn a_new_monitor_goes_on_with_the_count() {
         let mut stage = Stage::new().await;
         let mut vmm = stage.running(checked(&stage)).await;
         expect_check(&mut vmm).await;
-        vmm.answer_exec(outcome(1));
+        vmm.answer_probe(outcome(1));
         expect_check(&mut vmm).await;
         vmm.hang_up();
         assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Adopted));
         assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
         expect_check(&mut vmm).await;
         // To the one before, which nobody waits for any more, or to this one.
-        vmm.answer_exec(outcome(1));
+        vmm.answer_probe(outcome(1));
         assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)));
         exit(&mut vmm, 0, b"").await;
-        assert_eq!(stage.wait("a").await.state.status(), "FAILED");
+        assert_eq!(stage.wait("a").await.state.status(), Status::Failed);
         stage.end();
     });
 }

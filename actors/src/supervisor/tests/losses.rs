@@ -57,18 +57,18 @@ fn who_asks_for_the_data_paths_between_two_monitors_gets_the_next_ones() {
         assert!(soon(open_log()).await.unwrap().unwrap().is_some());
         stage.lose_monitor(&mut vmm).await;
         let mut log = tokio::task::spawn_local(open_log());
-        let mut process = tokio::task::spawn_local(stage.supervisor.send(OpenProcess { key: key("a") }));
+        let mut guest = tokio::task::spawn_local(stage.supervisor.send(OpenGuest { key: key("a") }));
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut log).await.is_err());
-        assert!(!process.is_finished());
+        assert!(!guest.is_finished());
         stage.let_adopt().await;
         let log = soon(log).await.unwrap().unwrap().unwrap().expect("it goes on");
         log.send(Follow { from: FollowFrom::Oldest }).await.unwrap().unwrap();
         // It looks for its microVM still, or has found it.
-        let process = soon(&mut process).await.unwrap().unwrap();
-        assert!(matches!(process, Ok(_) | Err(SupervisorError::NotLive { .. })));
+        let guest = soon(&mut guest).await.unwrap().unwrap();
+        assert!(matches!(guest, Ok(_) | Err(SupervisorError::NotLive { .. })));
         exit(&mut vmm_after_adoption(vmm).await, 0, b"").await;
         stage.wait("a").await;
-        let gone = soon(stage.supervisor.send(OpenProcess { key: key("a") })).await.unwrap();
+        let gone = soon(stage.supervisor.send(OpenGuest { key: key("a") })).await.unwrap();
         assert!(matches!(gone, Err(SupervisorError::NotLive { status: "STOPPED", .. })));
         assert!(soon(stage.supervisor.send(OpenLog { key: key("a") })).await.unwrap().unwrap().is_none());
         stage.end();

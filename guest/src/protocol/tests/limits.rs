@@ -28,8 +28,8 @@ fn holds_to_the_byte<M: Message + Debug + PartialEq>(make: impl Fn(usize) -> M, 
 #[test]
 fn the_largest_frame_of_each_kind() {
     let bytes = |n| Bytes::from(vec![0xFF; n]);
-    let exec = |n| HostMessage::Exec(Exec { id: 1, command: vec![bytes(n)], limit: Duration::ZERO });
-    holds_to_the_byte(exec, 20_000, MIB + (64 << 10) + HEADER_LEN);
+    let probe = |n| HostMessage::Probe(Probe { id: 1, command: vec![bytes(n)], limit: Duration::ZERO });
+    holds_to_the_byte(probe, 20_000, MIB + (64 << 10) + HEADER_LEN);
     // A pipe holds it.
     holds_to_the_byte(|n| GuestMessage::Faulted { message: "x".repeat(n) }, 20_000, 64 << 10);
     holds_to_the_byte(|n| StdinMessage::Bytes(bytes(n)), 1000, ATOMIC_FRAME);

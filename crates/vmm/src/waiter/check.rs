@@ -1,0 +1,58 @@
+//! Whether a specification makes sense: names lead nowhere else, each role and name is there once.
+
+use sandpen_waiter::wire::{RESERVED, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec};
+
+use super::WaiterError;
+
+pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
+    let invalid = |what: String| Err(WaiterError::Invalid(what));
+    let plain = |name: &str| {
+        let shape = !name.is_empty() && name.len() <= 64 && !name.starts_with('.');
+        shape
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && !RESERVED.contains(&name)
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for fifo in &spec.fifos {
+        if !plain(fifo) || names.contains(&fifo.as_str()) {
+            return invalid(format!("{fifo:?} is no name for a FIFO of its own"));
+        }
+        names.push(fifo);
+    }
+    let mut roles: Vec<&str> = vec![WAITER_ROLE];
+    for process in &spec.processes {
+        let role = process.role.as_str();
+        let shape = (1..=32).contains(&role.len());
+        if !shape
+            || !role.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+            || roles.contains(&role)
+        {
+            return invalid(format!("{role:?} is no role of its own"));
+        }
+        roles.push(role);
+        for (stdio, output) in [(&process.stdin, false), (&process.stdout, true), (&process.stderr, true)] {
+            match stdio {
+                StdioSpec::Null => {}
+                StdioSpec::VmmLog if output => {}
+                StdioSpec::VmmLog => return invalid(format!("{role} would read the VMM log")),
+                StdioSpec::Data(_) if !output => {}
+                StdioSpec::Data(_) => return invalid(format!("{role} would write to given data")),
+                StdioSpec::Fifo(name) if spec.fifos.contains(name) => {}
+                StdioSpec::Fifo(name) => return invalid(format!("{role} uses FIFO {name:?}, which nobody makes")),
+                StdioSpec::Listener(name) => {
+                    if !plain(name) || names.contains(&name.as_str()) {
+                        return invalid(format!("{name:?} is no name for a socket of its own"));
+                    }
+                    names.push(name);
+                }
+            }
+        }
+    }
+    if !roles.contains(&VMM_ROLE) {
+        return invalid("no process is the VMM".into());
+    }
+    if !spec.vmm_log.is_absolute() {
+        return invalid(format!("the VMM log {} is not an absolute path", spec.vmm_log.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! How the waiter comes to its processes: it starts them as it is told, or takes up those of a waiter that was killed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use sandpen_waiter::process_identity::{ProcessIdentity, boot_id};
+use sandpen_waiter::records::{EXIT_RECORD_BYTES, ProcessesRecord, RecordedEnd};
+use sandpen_waiter::wire::{self, Stage, StdioSpec, VMM_ROLE, WaiterSpec};
+
+use crate::log_copy::LogCopy;
+use crate::process::{self, Process};
+use crate::waiter::Waiter;
+use crate::{Failure, failed, sys};
+
+/// Reads what is to be done from the standard input and does it; `None` when that ends early.
+pub(crate) fn start() -> Result<Option<Waiter>, Failure> {
+    let Some(spec) = wire::read_spec(&mut io::stdin().lock()) else { return Ok(None) };
+    // A specification without processes is about those that are there.
+    let take_up = spec.processes.is_empty();
+    let hold = |name: &str| {
+        let file = if take_up { open_fifo(name) } else { make_fifo(name) };
+        file.map_err(failed(Stage::Fifo, name))
+    };
+    let mut fifos = BTreeMap::new();
+    for name in &spec.fifos {
+        fifos.insert(name.clone(), hold(name)?);
+    }
+    let commands = hold(wire::COMMANDS_FIFO)?;
+    let ended = hold(wire::ENDED_FIFO)?;
+    let exit_draft = File::create(wire::EXIT_DRAFT_FILE).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
+    exit_draft.write_all_at(&[b' '; EXIT_RECORD_BYTES], 0).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
+    let log = LogCopy::open(hold(wire::LOG_FIFO)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
+    let log = log.map_err(failed(Stage::Log, spec.vmm_log.to_string_lossy()))?;
+    let mut waiter = Waiter::new(fifos, commands, ended, log, exit_draft);
+    if take_up {
+        return waiter.take_up().map(|()| Some(waiter));
+    }
+    match waiter.start_all(&spec) {
+        Ok(()) => Ok(Some(waiter)),
+        Err(failure) => {
+            waiter.kill_all();
+            Err(failure)
+        }
+    }
+}
+
+fn make_fifo(name: &str) -> io::Result<File> {
+    // A stale one of a start that failed may be there.
+    let _ = fs::remove_file(name);
+    sys::make_fifo(name)?;
+    open_fifo(name)
+}
+
+/// For reading and writing: never blocks, and the pipe's content stays as long as we do.
+fn open_fifo(name: &str) -> io::Result<File> {
+    let fifo = OpenOptions::new().read(true).write(true).open(name)?;
+    if fifo.metadata()?.file_type().is_fifo() { Ok(fifo) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+impl Waiter {
+    fn start_all(&mut self, spec: &WaiterSpec) -> Result<(), Failure> {
+        // All sockets first: who connects may be started before who answers.
+        let mut listeners = BTreeMap::new();
+        for process in &spec.processes {
+            for stdio in [&process.stdin, &process.stdout, &process.stderr] {
+                if let StdioSpec::Listener(name) = stdio {
+                    let _ = fs::remove_file(name);
+                    listeners.insert(name, UnixListener::bind(name).map_err(failed(Stage::Listener, name))?);
+                }
+            }
+        }
+        let stdio = |stdio: &StdioSpec, output: bool| -> io::Result<Stdio> {
+            Ok(match stdio {
+                StdioSpec::Null => Stdio::null(),
+                StdioSpec::VmmLog => open_fifo(wire::LOG_FIFO)?.into(),
+                StdioSpec::Fifo(name) => OpenOptions::new().read(true).write(output).open(name)?.into(),
+                StdioSpec::Listener(name) => match listeners.get(name) {
+                    Some(listener) => OwnedFd::from(listener.try_clone()?).into(),
+                    None => Stdio::null(),
+                },
+                StdioSpec::Data(bytes) => sys::memory_file(bytes)?.into(),
+            })
+        };
+        for process in &spec.processes {
+            let failed_program = |source| Failure { stage: Stage::Program, subject: process.role.clone(), source };
+            let mut command = process::command(process);
+            command.stdin(stdio(&process.stdin, false).map_err(failed_program)?);
+            command.stdout(stdio(&process.stdout, true).map_err(failed_program)?);
+            command.stderr(stdio(&process.stderr, true).map_err(failed_program)?);
+            self.processes.push(Process::start(&process.role, &mut command).map_err(failed_program)?);
+        }
+        self.record_processes(Vec::new())
+    }
+
+    /// Takes up what a killed waiter has left. What is gone is found to have ended.
+    fn take_up(&mut self) -> Result<(), Failure> {
+        let text = fs::read_to_string(wire::PROCESSES_FILE).map_err(failed(Stage::Record, wire::PROCESSES_FILE))?;
+        let damaged = || failed(Stage::Record, wire::PROCESSES_FILE)(io::ErrorKind::InvalidData.into());
+        let record = ProcessesRecord::from_text(&text).ok_or_else(damaged)?;
+        let mut gone = Vec::new();
+        for (role, pid, start_time) in record.processes {
+            if role == wire::WAITER_ROLE {
+                continue;
+            }
+            let identity = ProcessIdentity { boot_id: record.boot_id.clone(), pid, start_time };
+            match Process::take_up(&role, &identity).map_err(failed(Stage::Program, &role))? {
+                Some(process) => self.processes.push(process),
+                None => gone.push((role, pid, start_time)),
+            }
+        }
+        let vmm_is_gone = gone.iter().any(|(role, ..)| role == VMM_ROLE);
+        self.record_processes(gone)?;
+        if vmm_is_gone {
+            self.vmm_ended(RecordedEnd::Unknown);
+        }
+        Ok(())
+    }
+
+    fn record_processes(&self, gone: Vec<(String, u32, u64)>) -> Result<(), Failure> {
+        let boot_id = boot_id().map_err(failed(Stage::Record, "boot id"))?;
+        let own = ProcessIdentity::of(std::process::id()).map_err(failed(Stage::Record, "/proc/self/stat"))?;
+        let mut processes = vec![(wire::WAITER_ROLE.to_owned(), own.pid, own.start_time)];
+        processes.extend(self.processes.iter().map(Process::line));
+        processes.extend(gone);
+        let record = ProcessesRecord { boot_id, processes };
+        write_processes(&record.to_text()).map_err(failed(Stage::Record, wire::PROCESSES_FILE))
+    }
+}
+
+/// Not written out to the disk: no process outlives a power failure.
+fn write_processes(text: &str) -> io::Result<()> {
+    let draft = "processes.draft";
+    fs::write(draft, text)?;
+    fs::rename(draft, wire::PROCESSES_FILE)
+}

@@ -1,0 +1,204 @@
+//! The system calls of the waiter program that the standard library does not offer. All of its
+//! `unsafe` is here; constants are Linux's, the same on x86_64 and aarch64.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char, c_int, c_long, c_short, c_uint, c_ulong};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use sandpen_waiter::records::RecordedEnd;
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("the waiter knows the system call ABI of Linux on x86_64 and aarch64 only");
+
+const SYS_PIDFD_SEND_SIGNAL: c_long = 424;
+const SYS_PIDFD_OPEN: c_long = 434;
+/// Since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: c_long = 4;
+const SYS_CLOSE_RANGE: c_long = 436;
+const SYS_MEMFD_CREATE: c_long = if cfg!(target_arch = "aarch64") { 279 } else { 319 };
+const MFD_CLOEXEC: c_uint = 1;
+const MFD_ALLOW_SEALING: c_uint = 2;
+const F_ADD_SEALS: c_int = 1033;
+/// `F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE`.
+const ALL_SEALS: c_int = 0xf;
+pub(crate) const ESRCH: i32 = 3;
+const EINTR: i32 = 4;
+const SIGPIPE: c_int = 13;
+pub(crate) const SIGKILL: c_int = 9;
+pub(crate) const SIGTERM: c_int = 15;
+const LAST_SIGNAL: c_int = 64;
+const SIG_DFL: usize = 0;
+const P_PID: c_int = 1;
+const WEXITED: c_int = 4;
+const WNOWAIT: c_int = 0x0100_0000;
+const CLD_EXITED: c_int = 1;
+const POLLIN: c_short = 1;
+
+/// `siginfo_t` as `waitid` fills it; 128 bytes on every 64-bit Linux.
+#[repr(C, align(8))]
+struct SigInfo {
+    signo: c_int,
+    errno: c_int,
+    code: c_int,
+    pad: c_int,
+    pid: c_int,
+    uid: c_uint,
+    status: c_int,
+    rest: [c_int; 25],
+}
+
+/// One entry of `poll`'s array.
+#[repr(C)]
+struct PollFd {
+    fd: c_int,
+    events: c_short,
+    revents: c_short,
+}
+
+unsafe extern "C" {
+    safe fn setsid() -> c_int;
+    safe fn dup2(old: c_int, new: c_int) -> c_int;
+    safe fn kill(pid: c_int, signal: c_int) -> c_int;
+    fn signal(signal: c_int, handler: usize) -> usize;
+    fn syscall(number: c_long, ...) -> c_long;
+    fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
+    fn mkfifo(path: *const c_char, mode: c_uint) -> c_int;
+    fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
+    fn waitid(id_type: c_int, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
+}
+
+/// A session of our own, default signal dispositions for us and our children, no inherited files
+/// but the three standard ones.
+pub(crate) fn detach() -> io::Result<()> {
+    // Fails only for a process group leader, which a fresh child can only be if its parent made it
+    // one; then it is away from the parent's group anyway.
+    setsid();
+    for number in 1..=LAST_SIGNAL {
+        // SIGPIPE stays ignored here; the standard library resets it in children.
+        if number != SIGPIPE {
+            // SAFETY: SIG_DFL installs no code of ours; numbers that cannot be set (SIGKILL,
+            // SIGSTOP, the C library's own) are refused with an error that does not matter.
+            unsafe { signal(number, SIG_DFL) };
+        }
+    }
+    // SAFETY: nothing in this process has opened a file yet, so no owned descriptor above 2 exists
+    // that this could close under its owner.
+    let closed = unsafe { syscall(SYS_CLOSE_RANGE, 3 as c_uint, c_uint::MAX, 0 as c_uint) };
+    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts `file` in the place of a standard descriptor (0 to 2).
+pub(crate) fn replace_standard(number: c_int, file: &impl AsRawFd) -> io::Result<()> {
+    if dup2(file.as_raw_fd(), number) == number { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a FIFO for our user only.
+pub(crate) fn make_fifo(path: &str) -> io::Result<()> {
+    let path = CString::new(path)?;
+    // SAFETY: `path` is a NUL-terminated string that lives through the call.
+    if unsafe { mkfifo(path.as_ptr(), 0o600) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A file in memory with this content, at its beginning, that nobody can change.
+pub(crate) fn memory_file(content: &[u8]) -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated constant; no other memory is touched.
+    let fd = unsafe { syscall(SYS_MEMFD_CREATE, c"sandpen".as_ptr(), MFD_CLOEXEC | MFD_ALLOW_SEALING) };
+    let fd = match c_int::try_from(fd) {
+        // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+        Ok(fd) if fd >= 0 => unsafe { OwnedFd::from_raw_fd(fd) },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    let mut file = File::from(fd);
+    file.write_all(content)?;
+    file.rewind()?;
+    // SAFETY: a live descriptor and an integer; no memory is touched.
+    if unsafe { fcntl(file.as_raw_fd(), F_ADD_SEALS, ALL_SEALS) } == 0 {
+        Ok(file)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Gives the command's process a session and with it a process group of its own: its descendants can be
+/// ended with it, and the end of this process means nothing to it. (A group in our session would get
+/// SIGHUP when we are killed while it is stopped.)
+pub(crate) fn lead_a_session(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec and calls setsid alone, which is async-signal-safe
+    // and touches no memory. A child just forked leads no group, so it cannot fail.
+    unsafe {
+        command.pre_exec(|| {
+            setsid();
+            Ok(())
+        });
+    }
+}
+
+/// A descriptor that becomes readable when the child ends.
+pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers; no memory is touched.
+    let fd = unsafe { syscall(SYS_PIDFD_OPEN, c_long::from(pid), 0 as c_long) };
+    match c_int::try_from(fd) {
+        // SAFETY: the kernel just made this descriptor for us (close-on-exec); nobody else owns it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A signal to the process group of a child that leads it and was not reaped yet, so that its pid
+/// cannot mean others.
+pub(crate) fn signal_group(unreaped_leader: u32, signal: c_int) {
+    if let Ok(pid) = c_int::try_from(unreaped_leader) {
+        kill(-pid, signal);
+    }
+}
+
+/// A signal to the process group that this process leads or led; to the process alone where the kernel
+/// knows no better. Neither can meet anybody else.
+pub(crate) fn signal_group_of(leader: &OwnedFd, signal: c_int) {
+    for flags in [PIDFD_SIGNAL_PROCESS_GROUP, 0] {
+        // SAFETY: three integers and a null pointer, which stands for "as kill(2) does it".
+        let sent = unsafe {
+            syscall(SYS_PIDFD_SEND_SIGNAL, c_long::from(leader.as_raw_fd()), c_long::from(signal), 0 as c_long, flags)
+        };
+        if sent == 0 {
+            return;
+        }
+    }
+}
+
+/// Waits until the process has ended.
+pub(crate) fn wait_ended(pidfd: &OwnedFd) {
+    while !wait_readable(&[pidfd.as_fd()], None)[0] {}
+}
+
+/// How an ended child ended, without reaping it.
+pub(crate) fn peek_end(pid: u32) -> io::Result<RecordedEnd> {
+    let mut info = SigInfo { signo: 0, errno: 0, code: 0, pad: 0, pid: 0, uid: 0, status: 0, rest: [0; 25] };
+    loop {
+        // SAFETY: `info` is writable and as large as the kernel's siginfo_t (128 bytes).
+        if unsafe { waitid(P_PID, pid, &raw mut info, WEXITED | WNOWAIT) } == 0 {
+            let end = if info.code == CLD_EXITED { RecordedEnd::Code } else { RecordedEnd::Signal };
+            return Ok(end(info.status));
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(EINTR) {
+            return Err(error);
+        }
+    }
+}
+
+/// Waits until one of `fds` is readable or closed at its other end; `None` waits for ever. Answers
+/// one flag per descriptor.
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u32>) -> Vec<bool> {
+    let mut polled: Vec<PollFd> =
+        fds.iter().map(|fd| PollFd { fd: fd.as_fd().as_raw_fd(), events: POLLIN, revents: 0 }).collect();
+    let timeout = timeout_ms.map_or(-1, |ms| c_int::try_from(ms).unwrap_or(c_int::MAX));
+    // SAFETY: pointer and length are of one live, writable array, and every descriptor is borrowed
+    // for the call. On an error (EINTR) no entry is marked, and the caller comes back.
+    unsafe { poll(polled.as_mut_ptr(), polled.len() as c_ulong, timeout) };
+    polled.iter().map(|entry| entry.revents != 0).collect()
+}

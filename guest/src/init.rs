@@ -1,0 +1,407 @@
+//! The one loop of PID 1: control messages, the workload's streams, ended children.
+//!
+//! ```text
+//!   AwaitingStart ──Start──▶ Running ──main process ended──▶ Running (draining) ──▶ Ended
+//!        │                                                                            │
+//!        └── Start that fails, or a deadly Signal ──▶ NotStarted                      │
+//!                                                         └──── AcknowledgeExit ──────┴──▶ (returns)
+//! ```
+//!
+//! When the workload's main process ends, every other process is killed, as in a container; what
+//! they wrote before is still read to the end of the pipes, so nothing that was written is lost.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use sandpen_guest::protocol::{
+    self, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd, Start,
+    StartFailure, StartFailureCode, TerminalSize, WorkloadEnd,
+};
+
+use crate::control::{Control, ControlError};
+use crate::log::log;
+use crate::ports::{PortError, Ports};
+use crate::probe::Probe;
+use crate::relay::Relay;
+use crate::stdin::StdinFeed;
+use crate::terminal::Terminal;
+use crate::{PrepareError, error_chain, process, workload};
+
+#[cfg(test)]
+mod tests;
+
+/// After the end of the workload, how long a pipe may stay open and silent: a process that even
+/// SIGKILL does not end (waiting for a dead file server) must not hold up the report for ever.
+const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
+/// How long a port without a host is left alone.
+const NO_HOST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why PID 1 cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There are no ports.
+    #[error(transparent)]
+    Ports(#[from] PortError),
+    /// The control port.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Another stream.
+    #[error("carrying the workload's {stream}")]
+    Stream {
+        /// Which.
+        stream: &'static str,
+        /// The cause.
+        #[source]
+        source: Errno,
+    },
+    /// Waiting for events.
+    #[error("{action}")]
+    Wait {
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: Errno,
+    },
+}
+
+enum State {
+    AwaitingStart,
+    Running { pid: Pid, end: Option<WorkloadEnd> },
+    NotStarted(StartFailure),
+    Ended(ExitReport),
+}
+
+/// Makes the machine ready for the workload that `Start` describes.
+type Prepare = fn(&Start) -> Result<(), PrepareError>;
+
+/// What PID 1 holds.
+pub struct Init {
+    control: Control,
+    /// The stdin port until the workload gets it.
+    stdin_port: Option<OwnedFd>,
+    stdin: Option<StdinFeed>,
+    stdout: Relay,
+    stderr: Relay,
+    children: SignalFd,
+    null: OwnedFd,
+    prepare: Prepare,
+    state: State,
+    power_off: PowerOff,
+    /// The workload's, while its main process runs.
+    terminal: Option<Terminal>,
+    /// A size that came before the terminal.
+    early_size: Option<TerminalSize>,
+    /// While draining: when the silence is over.
+    quiet_until: Option<Instant>,
+    /// What the workload was started with, while it runs.
+    surroundings: Option<Box<Start>>,
+    /// The command beside it.
+    probe: Option<Probe>,
+    /// A port without a host says so at once whenever it is polled: none is before this.
+    hostless_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Control,
+    Children,
+    Stdout,
+    Stderr,
+    StdinPort,
+    StdinPipe,
+    Probe,
+}
+
+impl Init {
+    /// Takes the ports; `prepare` runs between `Start` and the workload.
+    pub fn new(ports: Ports, prepare: Prepare) -> Result<Self, InitError> {
+        let failed = |action| move |source| InitError::Wait { action, source };
+        let mask = SigSet::from(Signal::SIGCHLD);
+        mask.thread_block().map_err(failed("blocking SIGCHLD"))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self {
+            control: Control::new(ports.control),
+            stdin_port: Some(ports.stdin),
+            stdin: None,
+            stdout: Relay::new(ports.stdout),
+            stderr: Relay::new(ports.stderr),
+            children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
+            null: workload::open_null().map_err(failed("opening /dev/null"))?,
+            prepare,
+            state: State::AwaitingStart,
+            power_off: PowerOff::default(),
+            terminal: None,
+            early_size: None,
+            quiet_until: None,
+            surroundings: None,
+            probe: None,
+            hostless_until: None,
+        })
+    }
+
+    /// Serves until the host has acknowledged the end; says how to power off.
+    pub fn serve(mut self) -> Result<PowerOff, InitError> {
+        self.control.send(&GuestMessage::Ready { version: PROTOCOL_VERSION })?;
+        loop {
+            while let Some(message) = self.control.next() {
+                if self.handle(message)? {
+                    return Ok(self.power_off);
+                }
+            }
+            self.report_end()?;
+            self.wait()?;
+        }
+    }
+
+    /// Says whether it was the last message.
+    fn handle(&mut self, message: HostMessage) -> Result<bool, InitError> {
+        match message {
+            HostMessage::Start(start) if matches!(self.state, State::AwaitingStart) => self.begin(start)?,
+            HostMessage::Start(_) => log!("a second Start is ignored"),
+            HostMessage::Query { nonce } => {
+                let state = self.status();
+                self.control.send(&GuestMessage::Status { nonce, state })?;
+            }
+            HostMessage::Signal(signal) => match self.state {
+                State::AwaitingStart if is_deadly(signal) => self.fail(ended_early(signal))?,
+                State::Running { pid, end: None } => {
+                    if let Err(error) = process::signal(pid, signal) {
+                        log!("sending signal {signal} to the workload: {error}");
+                    }
+                }
+                _ => {}
+            },
+            HostMessage::AcknowledgeExit => match self.state {
+                State::NotStarted(_) | State::Ended(_) => return Ok(true),
+                State::AwaitingStart | State::Running { .. } => log!("an acknowledgement before the end is ignored"),
+            },
+            HostMessage::Resize(size) => self.resize(size),
+            HostMessage::Probe(probe) => self.begin_probe(probe)?,
+        }
+        Ok(false)
+    }
+
+    fn status(&self) -> GuestState {
+        match &self.state {
+            State::AwaitingStart => GuestState::AwaitingStart,
+            State::Running { .. } => GuestState::Running,
+            State::NotStarted(failure) => GuestState::NotStarted(failure.clone()),
+            State::Ended(report) => GuestState::Ended(*report),
+        }
+    }
+
+    fn begin_probe(&mut self, probe: protocol::Probe) -> Result<(), InitError> {
+        let (State::Running { end: None, .. }, Some(surroundings)) = (&self.state, &self.surroundings) else {
+            return Ok(());
+        };
+        // Two at once would have to be told apart when the host that asked is another one.
+        self.probe = None;
+        let protocol::Probe { id, command, limit } = probe;
+        match Probe::start(surroundings, id, command, limit, &self.null) {
+            Ok(probe) => self.probe = Some(probe),
+            Err(failure) => {
+                let end = ProbeEnd::NotStarted(failure);
+                self.control.send(&GuestMessage::ProbeEnded { id, end, output: Bytes::new() })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_probe(&mut self, answer: Option<(u64, ProbeEnd, Bytes)>) -> Result<(), InitError> {
+        if let Some((id, end, output)) = answer {
+            self.probe = None;
+            self.control.send(&GuestMessage::ProbeEnded { id, end, output })?;
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, size: TerminalSize) {
+        match &self.terminal {
+            Some(terminal) => {
+                if let Err(error) = terminal.resize(size) {
+                    log!("resizing the workload's terminal: {error}");
+                }
+            }
+            None => self.early_size = Some(size),
+        }
+    }
+
+    fn begin(&mut self, mut start: Box<Start>) -> Result<(), InitError> {
+        self.power_off = start.power_off;
+        start.terminal = start.terminal.map(|size| self.early_size.unwrap_or(size));
+        if let Err(error) = (self.prepare)(&start) {
+            let message = format!("preparing the guest: {}", error_chain(&error));
+            return self.fail(StartFailure::new(StartFailureCode::NotExecutable, message));
+        }
+        // What came while the machine was made ready: a stop must not find a workload that runs.
+        self.control.receive()?;
+        let deadly = self.control.waiting().find_map(|message| match message {
+            HostMessage::Signal(signal) if is_deadly(*signal) => Some(*signal),
+            _ => None,
+        });
+        if let Some(signal) = deadly {
+            return self.fail(ended_early(signal));
+        }
+        let workload = match workload::start(&start, &self.null) {
+            Ok(workload) => workload,
+            Err(failure) => return self.fail(failure),
+        };
+        self.stdout.attach(workload.stdout);
+        if let Some(stderr) = workload.stderr {
+            self.stderr.attach(stderr);
+        }
+        if let (Some(stdin), Some(port)) = (workload.stdin, self.stdin_port.take()) {
+            let new = if workload.terminal.is_some() { StdinFeed::of_terminal } else { StdinFeed::new };
+            self.stdin = Some(new(port, stdin));
+        }
+        self.terminal = workload.terminal;
+        // Used by now, and nobody's to find.
+        start.entropy = Default::default();
+        self.surroundings = Some(start);
+        self.state = State::Running { pid: workload.pid, end: None };
+        Ok(self.control.send(&GuestMessage::Started)?)
+    }
+
+    fn fail(&mut self, failure: StartFailure) -> Result<(), InitError> {
+        log!("the workload was not started: {}", failure.message);
+        self.state = State::NotStarted(failure.clone());
+        Ok(self.control.send(&GuestMessage::NotStarted(failure))?)
+    }
+
+    /// Reports the end once all output is in the ports.
+    fn report_end(&mut self) -> Result<(), InitError> {
+        let State::Running { end: Some(end), .. } = self.state else { return Ok(()) };
+        if self.quiet_until.is_some_and(|until| Instant::now() >= until) {
+            for relay in [&mut self.stdout, &mut self.stderr] {
+                if relay.waits_for_source() {
+                    log!("a process cannot be killed and holds the workload's output open: going on without it");
+                    relay.abandon();
+                }
+            }
+        }
+        if !self.stdout.is_done() || !self.stderr.is_done() {
+            return Ok(());
+        }
+        let report = ExitReport { end, stdout_bytes: self.stdout.written(), stderr_bytes: self.stderr.written() };
+        self.quiet_until = None;
+        self.stdin = None;
+        self.state = State::Ended(report);
+        Ok(self.control.send(&GuestMessage::Exit(report))?)
+    }
+
+    /// Waits for something to do and does it.
+    fn wait(&mut self) -> Result<(), InitError> {
+        let ready = self.poll().map_err(|source| InitError::Wait { action: "waiting for events", source })?;
+        let timed_out = self.probe.as_mut().and_then(|probe| probe.timed_out(Instant::now()));
+        self.end_probe(timed_out)?;
+        let mut progress = false;
+        for (source, flags) in ready {
+            let stream = |stream| move |source| InitError::Stream { stream, source };
+            match source {
+                Source::Control => {
+                    self.control.flush()?;
+                    self.control.receive()?;
+                }
+                Source::Children => self.reap()?,
+                Source::Probe => {
+                    if let Some(probe) = &mut self.probe {
+                        probe.read();
+                    }
+                }
+                Source::Stdout => progress |= self.stdout.carry().map_err(stream("standard output"))?,
+                Source::Stderr => progress |= self.stderr.carry().map_err(stream("standard error"))?,
+                Source::StdinPort | Source::StdinPipe => {
+                    let Some(feed) = &mut self.stdin else { continue };
+                    if source == Source::StdinPipe && flags.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) {
+                        feed.reader_gone();
+                    }
+                    feed.carry().map_err(stream("standard input"))?;
+                }
+            }
+            // An ended pipe says the same, but is done now.
+            let may_be_port = !matches!(source, Source::Children | Source::StdinPipe | Source::Probe);
+            let nothing_else = !flags.intersects(PollFlags::POLLIN | PollFlags::POLLOUT);
+            if may_be_port && nothing_else && flags.contains(PollFlags::POLLHUP) && !progress {
+                self.hostless_until = Some(Instant::now() + NO_HOST_PAUSE);
+            }
+        }
+        if progress && self.quiet_until.is_some() {
+            self.quiet_until = Some(Instant::now() + DRAIN_QUIET);
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Vec<(Source, PollFlags)>, Errno> {
+        let now = Instant::now();
+        self.hostless_until = self.hostless_until.filter(|until| *until > now);
+        let has_host = self.hostless_until.is_none();
+        let stdin = self.stdin.as_ref();
+        let wanted = [
+            (Source::Control, has_host.then(|| self.control.interest())),
+            (Source::Children, Some(PollFd::new(self.children.as_fd(), PollFlags::POLLIN))),
+            (Source::Stdout, self.stdout.interest(has_host)),
+            (Source::Stderr, self.stderr.interest(has_host)),
+            (Source::StdinPort, stdin.filter(|_| has_host).and_then(StdinFeed::port_interest)),
+            (Source::StdinPipe, stdin.and_then(StdinFeed::pipe_interest)),
+            (Source::Probe, self.probe.as_ref().and_then(Probe::interest)),
+        ];
+        let (sources, mut fds): (Vec<_>, Vec<_>) =
+            wanted.into_iter().filter_map(|(source, fd)| fd.map(|fd| (source, fd))).unzip();
+        let probe_until = self.probe.as_ref().map(Probe::deadline);
+        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).chain(probe_until).min();
+        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+            // Rounded up, or the last millisecond would be spent spinning.
+            let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let flags = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        Ok(sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn reap(&mut self) -> Result<(), InitError> {
+        while let Ok(Some(_)) = self.children.read_signal() {}
+        while let Some((child, how)) = process::reap() {
+            let ended = self.probe.as_mut().and_then(|probe| probe.ended(child, how));
+            self.end_probe(ended)?;
+            if let State::Running { pid, end } = &mut self.state
+                && child == *pid
+            {
+                *end = Some(how);
+                self.quiet_until = Some(Instant::now() + DRAIN_QUIET);
+            }
+        }
+        if let State::Running { pid, end: Some(_) } = self.state {
+            self.probe = None;
+            self.surroundings = None;
+            process::kill_all(pid);
+            // What the others wrote there is still read; nobody is left to read what is typed.
+            if self.terminal.take().is_some()
+                && let Some(feed) = &mut self.stdin
+            {
+                feed.reader_gone();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Signals that end a process by default and that a stop may send.
+fn is_deadly(signal: i32) -> bool {
+    matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGKILL | libc::SIGTERM)
+}
+
+fn ended_early(signal: i32) -> StartFailure {
+    let message = format!("it was ended by signal {signal} before it began");
+    StartFailure::new(StartFailureCode::NotExecutable, message)
+}
