@@ -21,7 +21,7 @@ use super::phase::Phase;
 use super::{AwaitStarted, StartSandbox, SupervisorError};
 use crate::actor_ref::ActorRef;
 use crate::blocking::blocking;
-use crate::database::{BeginStart, Database, SandboxRow, UpsertSandbox};
+use crate::database::{BeginStart, Database, SandboxRow};
 use crate::driver::Driver;
 use crate::faults::Place;
 use crate::long_answer::LongAnswer;
@@ -165,9 +165,10 @@ impl Reservation {
             spec = checked => spec?,
         };
         timings.mark(StartStep::Checked);
-        let sandbox = UpsertSandbox { spec: (*spec).clone(), supervisor_pid };
         let driver = driver.name().to_owned();
-        let row = database.send(BeginStart { sandbox, driver, boot_id, requested_at: Utc::now() }).await??;
+        let spec = (*spec).clone();
+        let row =
+            database.send(BeginStart { spec, supervisor_pid, driver, boot_id, requested_at: Utc::now() }).await??;
         timings.mark(StartStep::Recorded);
         Ok(row)
     }
