@@ -4,7 +4,7 @@
 pub mod daemon;
 pub mod doctor;
 pub mod driver;
-pub mod metrics;
+mod metrics;
 pub mod orchestrator;
 pub mod paths;
 
