@@ -115,7 +115,7 @@ mod tests {
             let answer = Rejection::from_detail(body.error).error_response();
             let status = answer.status().as_u16();
             let body = to_bytes(answer.into_body()).await.unwrap();
-            lines += &format!("{status} {}\n", String::from_utf8_lossy(&body));
+            lines.extend([status.to_string().as_str(), " ", &String::from_utf8_lossy(&body), "\n"]);
         }
         assert_eq!(lines, include_str!("../../crates/api/src/golden/errors.jsonl"));
     }
