@@ -334,7 +334,7 @@ fn tests_of_faults_are_there() {
         "tests/vm/busy.rs",
         "actors/src/supervisor/tests.rs",
         "actors/src/supervisor/tests/ends.rs",
-        "actors/src/waiter/tests.rs",
+        "crates/vmm/src/waiter/tests.rs",
         "actors/src/database/tests/trouble.rs",
     ];
     let tests = files.map(read).concat();

@@ -38,9 +38,9 @@ use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
 use crate::api::{API_VERSION, ErrorCode, ErrorDetail, NAME, Readiness, Version};
-use crate::driver::krun_host::KrunUnusable;
 use crate::orchestrator::{LockError, Sandpen, StartError};
 use sandpen_client::private_dir::{self, PrivateDirError};
+use sandpen_drivers::krun_host::KrunUnusable;
 
 /// How long readers may take for the rest of an ended sandbox's output when the daemon ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);

@@ -25,8 +25,8 @@ use crate::api::{
     PROMETHEUS_CONTENT_TYPE, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
     prometheus,
 };
-use crate::driver::confine;
 use crate::orchestrator::SandpenError;
+use sandpen_drivers::confine;
 
 /// Two path segments, percent-decoded.
 pub(super) type KeyPath = Path<(String, String)>;
