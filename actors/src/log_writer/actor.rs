@@ -8,7 +8,6 @@ use actix::fut::ActorFutureExt as _;
 use actix::{Actor, AsyncContext as _, Context, Handler, SpawnHandle, WrapFuture as _};
 use tokio::sync::watch;
 
-use super::backoff::Backoff;
 use super::close::{Closing, StopWithoutAddress};
 use super::discard::DroppedNow;
 use super::follower::Published;
@@ -18,9 +17,10 @@ use super::store::{Note, Store};
 use super::{
     Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
 };
+use crate::backoff::{Backoff, Pauses};
 use crate::counters::Counter;
-use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
+use crate::event::Happening;
 use crate::faults::{Place, fault_of_causes};
 use crate::readable::register;
 use crate::start_timings::StartStep;
@@ -65,7 +65,7 @@ impl LogWriter {
             next_source: 0,
             published: watch::Sender::default(),
             subscribers: Vec::new(),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(Pauses::STORAGE),
             trouble: None,
             closing: None,
             idle_timer: false,

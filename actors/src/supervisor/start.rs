@@ -17,7 +17,6 @@ use crate::actor_ref::ActorRef;
 use crate::counters::Counter;
 use crate::database::{
     BeginStart, Database, DatabaseError, Flush, GetSandbox, Happening, RecordEvent, RecordTransition, SandboxRow,
-    UpsertSandbox,
 };
 use crate::driver::{Driver, DriverError, Launch, VmmEvent};
 use crate::faults::Faults;
@@ -125,9 +124,9 @@ impl Reservation {
             spec = checked => spec?,
         };
         timings.mark(StartStep::Checked);
-        let sandbox = UpsertSandbox { spec, supervisor_pid };
         let driver = driver.name().to_owned();
-        let row = database.send(BeginStart { sandbox, driver, boot_id, requested_at: Utc::now() }).await??;
+        let row =
+            database.send(BeginStart { spec, supervisor_pid, driver, boot_id, requested_at: Utc::now() }).await??;
         timings.mark(StartStep::Recorded);
         Ok(row)
     }
