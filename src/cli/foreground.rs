@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sandpen::api::Sandbox;
 use sandpen::client::{Beginning, Client, ClientError, ClientOptions, Foreground, ForegroundEnd, Input, OnSignal};
-use sandpen_actors::spec::SandboxKey;
+use sandpen_types::spec::SandboxKey;
 
 use super::args::short_name;
 use super::detach_keys::DetachKeys;

@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, Payload, Query};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use sandpen_actors::driver::OutputStream;
+use sandpen_types::output_stream::OutputStream;
 use serde::Deserialize;
 
 use super::reject::Rejection;

@@ -11,6 +11,7 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::SupervisorError;
 use super::actor::Supervisor;
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
 use crate::fault::Fault;
@@ -53,10 +54,10 @@ impl Supervisor {
     }
 
     /// Whether the state directory takes one more.
-    pub(super) fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
+    fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
         let (dir, reserve) = (self.config.state_dir.path().to_owned(), self.config.reserve);
         async move {
-            let checked = tokio::task::spawn_blocking(move || room::check(&dir, reserve)).await;
+            let checked = blocking(move || room::check(&dir, reserve)).await;
             Ok(checked.map_err(|_| SupervisorError::Gone)??)
         }
     }
@@ -66,7 +67,9 @@ impl Supervisor {
         let faults = &self.config.faults;
         let counter = match refusal {
             SupervisorError::Spec(_) => Counter::RefusedSpec,
-            SupervisorError::AlreadyLive { .. } | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
+            SupervisorError::AlreadyLive { .. }
+            | SupervisorError::BeingRemoved { .. }
+            | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;
                 faults.raise(Place::Process, Fault::OpenFiles, &refusal.to_string());
