@@ -98,9 +98,10 @@ fn messages(actor: &str, module: &str) -> (Words, Words) {
             continue;
         }
         let text = fs::read_to_string(file).unwrap();
-        let after = |rest: &str| rest.split_once("pub struct ").unwrap().1.to_owned();
-        let names = text.split("#[rtype(").skip(1).map(after);
-        messages.extend(names.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
+        // What actors of one kind tell only themselves is nobody else's business.
+        let declared = text.split("#[rtype(").skip(1).filter_map(|rest| rest.split_once("struct "));
+        let public = declared.filter(|(before, _)| before.ends_with("pub ")).map(|(_, name)| name);
+        messages.extend(public.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
         for line in text.lines().filter(|line| line.ends_with(&format!("> for {actor} {{"))) {
             handled.extend(names_after(line, "Handler<"));
         }
