@@ -96,8 +96,12 @@ fn messages(actor: &str, module: &str) -> (Words, Words) {
             continue;
         }
         let text = fs::read_to_string(file).unwrap();
-        let after = |rest: &str| rest.split_once("pub struct ").unwrap().1.to_owned();
-        let names = text.split("#[rtype(").skip(1).map(after);
+        // What an actor tells itself has no `pub`.
+        let public = |rest: &str| {
+            let (before, after) = rest.split_once("struct ")?;
+            before.ends_with("pub ").then(|| after.to_owned())
+        };
+        let names = text.split("#[rtype(").skip(1).filter_map(public);
         messages.extend(names.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
         for line in text.lines().filter(|line| line.ends_with(&format!("> for {actor} {{"))) {
             handled.extend(names_after(line, "Handler<"));
