@@ -5,8 +5,8 @@
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
-//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenReader OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
-//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
+//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart HoldRemoval OpenLog OpenGuest SubscribeStateChanges Reconcile Shutdown` | |
+//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetGuest AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
 //! | [`database::Database`] | `BeginStart RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
 //!
@@ -15,12 +15,9 @@
 //! ```text
 //!   supervisor
 //!   monitor
-//!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
-//!   room
-//!   faults ─▶ outbox, counters, clock ─▶ readable
-//!   waiter ─▶ driver, pidfd, spare_descriptors
-//!   transition, driver, start_timings, state_dir
-//!   state, spec
+//!   log_writer, database ─▶ actor_ref ─▶ hosting, intensity
+//!   room ─▶ faults ─▶ outbox, counters, clock ─▶ readable
+//!   what a driver promises (sandpen-vmm), the types (sandpen-types)
 //! ```
 //!
 //! [`faults::Faults`], with the [`counters`], is handed down to all of them, and with each start its

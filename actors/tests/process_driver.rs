@@ -18,8 +18,7 @@ use sandpen_actors::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxS
 use sandpen_actors::state::{ExitStatus, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    KillSandbox, OpenChannels, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig,
-    WaitSandbox,
+    KillSandbox, OpenGuest, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig, WaitSandbox,
 };
 use sandpen_actors::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterSpec};
 use sqlx::SqlitePool;
@@ -87,8 +86,7 @@ fn output_exit_stdin_and_kill() {
         let mut reads = spec(dir.path(), "reads", "cat; echo end");
         reads.stdin = true;
         start(&supervisor, reads).await;
-        let channels = supervisor.send(OpenChannels { key: key("reads") }).await.unwrap().unwrap().unwrap();
-        let guest = channels.guest.unwrap();
+        let guest = supervisor.send(OpenGuest { key: key("reads") }).await.unwrap().unwrap();
         guest.write_stdin(b"hello ".to_vec()).await.unwrap();
         guest.close_stdin().await.unwrap();
         assert_eq!(wait(&supervisor, "reads").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });

@@ -17,6 +17,13 @@ use crate::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
 use crate::state::{Event, SandboxState};
 use crate::transition::advance;
 
+/// The words of every active [`Status`](crate::state::Status), for a query's text.
+macro_rules! active {
+    () => {
+        "('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')"
+    };
+}
+
 /// Makes the row, or puts the specification into it, and records the start request, both or neither: the row of an
 /// ended sandbox is as it was until the next start is on record. Answers the row, which is STARTING. The same twice,
 /// as after the death of the actor that had it, begins one start.
@@ -133,16 +140,17 @@ pub(super) async fn upsert(
     let unreadable = |error: serde_json::Error| unreadable(0, "spec", &error);
     let spec_json = serde_json::to_string(spec).map_err(unreadable)?;
     let created = serde_json::to_string(&SandboxState::Created).map_err(unreadable)?;
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "INSERT INTO sandboxes (config_file, name, config_last_modified, supervisor_pid, rootfs_paths, state, spec,
                                 created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
          ON CONFLICT (config_file, name) DO UPDATE SET
              config_last_modified = excluded.config_last_modified, supervisor_pid = excluded.supervisor_pid,
              rootfs_paths = excluded.rootfs_paths, spec = excluded.spec, updated_at = excluded.updated_at
-         WHERE status NOT IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')
-         RETURNING *",
-    )
+         WHERE status NOT IN ",
+        active!(),
+        " RETURNING *"
+    ))
     .bind(spec.key.config.as_str())
     .bind(spec.key.name.as_str())
     .bind(spec.config_last_modified.map(time_text))
@@ -217,12 +225,10 @@ async fn count(pool: &SqlitePool) -> Result<Vec<(String, u64)>, DatabaseError> {
 
 /// From the columns alone. A key that is not one has no runtime directory either.
 async fn list_live_keys(pool: &SqlitePool) -> Result<Vec<SandboxKey>, DatabaseError> {
-    let rows = sqlx::query(
-        "SELECT config_file, name FROM sandboxes WHERE status IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')",
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(sql("reading the live sandboxes"))?;
+    let rows = sqlx::query(concat!("SELECT config_file, name FROM sandboxes WHERE status IN ", active!()))
+        .fetch_all(pool)
+        .await
+        .map_err(sql("reading the live sandboxes"))?;
     let mut keys = Vec::new();
     for row in &rows {
         let (config, name): (String, String) = (column(row, "config_file")?, column(row, "name")?);
@@ -236,13 +242,11 @@ async fn list_live_keys(pool: &SqlitePool) -> Result<Vec<SandboxKey>, DatabaseEr
 /// Removes a row that is not live, with its history (by the foreign key). One that is not there is
 /// removed already: the message may have been sent again.
 pub(super) async fn remove(connection: &mut SqliteConnection, sandbox: SandboxId) -> Result<(), DatabaseError> {
-    let removed = sqlx::query(
-        "DELETE FROM sandboxes WHERE id = ?1 AND status NOT IN ('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')",
-    )
-    .bind(sandbox)
-    .execute(&mut *connection)
-    .await
-    .map_err(sql("removing a sandbox"))?;
+    let removed = sqlx::query(concat!("DELETE FROM sandboxes WHERE id = ?1 AND status NOT IN ", active!()))
+        .bind(sandbox)
+        .execute(&mut *connection)
+        .await
+        .map_err(sql("removing a sandbox"))?;
     if removed.rows_affected() > 0 {
         return Ok(());
     }
@@ -274,4 +278,15 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
         ended_at: time(id, row, "ended_at")?,
         updated_at: time(id, row, "updated_at")?.unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::state::Status;
+
+    #[test]
+    fn queries_have_the_words_of_the_active() {
+        let words = Status::ALL.into_iter().filter(|status| status.is_active()).map(|status| format!("'{status}'"));
+        assert_eq!(active!(), format!("({})", words.collect::<Vec<_>>().join(", ")));
+    }
 }

@@ -11,10 +11,10 @@ use actix::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::life::{Command, Life, Microvm};
-use super::{Abandon, AwaitProcess, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
+use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::actor_ref::ActorRef;
 use crate::database::{Database, SandboxRow};
-use crate::driver::{Driver, Launch};
+use crate::driver::{Driver, GuestSession, Launch};
 use crate::faults::Faults;
 use crate::log_writer::LogWriter;
 use crate::state::SandboxState;
@@ -66,7 +66,6 @@ pub struct Monitor {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SandboxState>,
     microvm: watch::Receiver<Option<Microvm>>,
-    log: Addr<LogWriter>,
 }
 
 impl Monitor {
@@ -75,7 +74,6 @@ impl Monitor {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (state_sender, state) = watch::channel(config.row.state.clone());
         let (microvm_sender, microvm) = watch::channel(None);
-        let log = config.log.clone();
         Self {
             #[cfg(feature = "testing")]
             bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Monitor),
@@ -83,7 +81,6 @@ impl Monitor {
             commands,
             state,
             microvm,
-            log,
         }
     }
 
@@ -162,10 +159,10 @@ impl Handler<AwaitProcess> for Monitor {
     }
 }
 
-impl Handler<GetChannels> for Monitor {
-    type Result = Result<Channels, MonitorError>;
+impl Handler<GetGuest> for Monitor {
+    type Result = Option<Arc<dyn GuestSession>>;
 
-    fn handle(&mut self, _: GetChannels, _: &mut Self::Context) -> Self::Result {
-        Ok(Channels { log: self.log.clone(), guest: self.microvm.borrow().as_ref().map(|vmm| vmm.guest.clone()) })
+    fn handle(&mut self, _: GetGuest, _: &mut Self::Context) -> Self::Result {
+        self.microvm.borrow().as_ref().map(|microvm| microvm.guest.clone())
     }
 }
