@@ -98,10 +98,13 @@ fn messages(actor: &str, module: &str) -> (Words, Words) {
             continue;
         }
         let text = fs::read_to_string(file).unwrap();
-        // What actors of one kind tell only themselves is nobody else's business.
-        let declared = text.split("#[rtype(").skip(1).filter_map(|rest| rest.split_once("struct "));
-        let public = declared.filter(|(before, _)| before.ends_with("pub ")).map(|(_, name)| name);
-        messages.extend(public.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
+        // What an actor tells itself has no `pub`.
+        let public = |rest: &str| {
+            let (before, after) = rest.split_once("struct ")?;
+            before.ends_with("pub ").then(|| after.to_owned())
+        };
+        let names = text.split("#[rtype(").skip(1).filter_map(public);
+        messages.extend(names.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
         for line in text.lines().filter(|line| line.ends_with(&format!("> for {actor} {{"))) {
             handled.extend(names_after(line, "Handler<"));
         }
