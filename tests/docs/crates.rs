@@ -35,7 +35,10 @@ fn crates(metadata: &Value) -> BTreeMap<String, (String, Words)> {
         let built_with = dependencies.filter(|dependency| dependency["kind"] != "dev");
         let built_with = built_with.map(|dependency| text(&dependency["name"]).to_owned());
         let folder = if folder.is_empty() { "src" } else { folder };
-        (text(&package["name"]).to_owned(), (folder.to_owned(), built_with.filter(|name| names.contains(name)).collect()))
+        (
+            text(&package["name"]).to_owned(),
+            (folder.to_owned(), built_with.filter(|name| names.contains(name)).collect()),
+        )
     });
     described.collect()
 }
