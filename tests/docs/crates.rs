@@ -99,3 +99,14 @@ fn each_crate_says_what_it_may_know() {
         assert!(opening.contains("May know: ") && opening.contains("May not: "), "{name}: {lib} opens with {opening}");
     }
 }
+
+/// What `CONTRIBUTING.md` says to look at.
+#[test]
+fn files_to_look_at_are_there() {
+    for word in code_words(&read("CONTRIBUTING.md")) {
+        let is_path = word.contains('/') && !word.contains("NAME") && !word.contains("NNN") && !word.contains("WHAT");
+        if is_path && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
+            assert!(root().join(&word).exists(), "CONTRIBUTING.md names {word}");
+        }
+    }
+}

@@ -29,7 +29,7 @@ fn pages() -> Vec<String> {
     let docs = fs::read_dir(root().join("docs")).unwrap();
     let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
     docs.filter(|path| Path::new(path).extension().is_some_and(|extension| extension == "md"))
-        .chain(["README.md".to_owned()])
+        .chain(["README.md".to_owned(), "CONTRIBUTING.md".to_owned()])
         .collect()
 }
 
