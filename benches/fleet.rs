@@ -34,8 +34,10 @@ use nix::sys::stat::Mode;
 use pss::pss_kib;
 use report::Report;
 use sandpen::actors::driver::Drivers;
-use sandpen::actors::spec::{DriverChoice, Resources, Rootfs, SandboxName, SandboxSpec};
+use sandpen::actors::spec::{DriverChoice, Resources, Rootfs, SandboxName};
+use sandpen::actors::state::Status;
 use sandpen::actors::state_dir::StateDir;
+use sandpen::api::CreateSandbox;
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
@@ -139,8 +141,8 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
         DaemonCommand { program: std::env::current_exe()?, args: vec![DAEMON.into(), state_dir.clone().into()] };
     let options = ClientOptions { state_dir: state_dir.clone(), daemon: Some(daemon) };
     let client = Client::connect(&options).await?;
-    let spec = |name: String, image: &Path| -> Result<SandboxSpec> {
-        let mut spec = SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(home.to_owned()), vec![image.into()]);
+    let spec = |name: String, image: &Path| -> Result<CreateSandbox> {
+        let mut spec = CreateSandbox::new(SandboxName::new(name)?, Rootfs::Native(home.to_owned()), vec![image.into()]);
         spec.driver = DriverChoice::Named(BARE_NAME.to_owned());
         spec.resources = Resources { cpus: 1, memory_mib: MEMORY_MIB };
         Ok(spec)
@@ -174,12 +176,12 @@ async fn through_daemon(image: &Path, home: &Path, fleet: usize, crash: &Path) -
     let _ = client.start_sandbox(&crashing).await?;
     let crashed = client.wait(&options, &crashing.key).await?;
     let failure = crashed.failure.unwrap_or_default();
-    if crashed.state != "FAILED" || failure.is_empty() {
+    if crashed.state != Status::Failed || failure.is_empty() {
         return Err(format!("a triple fault is {} {failure:?}", crashed.state).into());
     }
     let running = client.list(false).await?;
     let untouched =
-        running.iter().filter(|sandbox| sandbox.state == "RUNNING").filter_map(|sandbox| sandbox.microvm_pid);
+        running.iter().filter(|sandbox| sandbox.state == Status::Running).filter_map(|sandbox| sandbox.microvm_pid);
     let mut untouched: Vec<u32> = untouched.collect();
     let mut expected = pids;
     untouched.sort_unstable();

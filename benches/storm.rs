@@ -32,11 +32,10 @@ use report::Report;
 use sandpen::actors::database::Happening;
 use sandpen::actors::driver::Drivers;
 use sandpen::actors::process_driver::{self, ProcessDriver};
-use sandpen::actors::spec::{
-    DriverChoice, Resources, RestartBackoff, RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec,
-};
+use sandpen::actors::spec::{DriverChoice, Resources, RestartBackoff, RestartPolicy, Rootfs, SandboxKey, SandboxName};
 use sandpen::actors::state::SandboxState;
 use sandpen::actors::state_dir::StateDir;
+use sandpen::api::CreateSandbox;
 use sandpen::client::{Client, ClientOptions, DaemonCommand, EventReader, EventsRequest};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver};
@@ -134,13 +133,13 @@ fn by_hand(size: usize) -> Result<f64> {
     started.map(|()| elapsed)
 }
 
-fn spec(name: &str, dir: &Path, command: &[&str]) -> Result<SandboxSpec> {
+fn spec(name: &str, dir: &Path, command: &[&str]) -> Result<CreateSandbox> {
     let command = command.iter().map(|word| (*word).into()).collect();
-    Ok(SandboxSpec {
+    Ok(CreateSandbox {
         driver: DriverChoice::Named(process_driver::NAME.to_owned()),
         restart: RestartPolicy::Always,
         restart_backoff: RestartBackoff { initial: Duration::ZERO, ..RestartBackoff::default() },
-        ..SandboxSpec::new(SandboxName::new(name)?, Rootfs::Native(dir.to_owned()), command)
+        ..CreateSandbox::new(SandboxName::new(name)?, Rootfs::Native(dir.to_owned()), command)
     })
 }
 

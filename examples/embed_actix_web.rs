@@ -22,7 +22,7 @@ use sandpen::actors::log_writer::LogChunk;
 use sandpen::actors::monitor::StateChanged;
 use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::supervisor::SubscribeStateChanges;
-use sandpen::{Handle, OutputFrom, OutputOptions, Sandpen, SandpenError};
+use sandpen::{Handle, LogStart, OutputOptions, Sandpen, SandpenError};
 
 /// An actor of the application: remembers the latest state changes.
 #[derive(Default)]
@@ -78,7 +78,7 @@ async fn run(service: Data<Service>, script: Bytes) -> impl Responder {
         Ok(row) => row,
         Err(error) => return HttpResponse::ServiceUnavailable().body(error.to_string()),
     };
-    let from = OutputFrom::Generation(row.first_generation());
+    let from = LogStart::Generation(row.first_generation());
     let options = OutputOptions { from, follow: true, stream: None };
     match service.sandpen.output(&key, options).await {
         Ok(mut output) => HttpResponse::Ok().streaming(Box::pin(async_stream::try_stream! {

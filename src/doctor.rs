@@ -9,13 +9,13 @@ use nix::unistd::{AccessFlags, Uid, access};
 use sandpen_actors::supervisor::guests_within;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::acceleration::{Accelerator, acceleration};
-use crate::driver::confine::{self, cgroup::Hierarchy};
-use crate::driver::disk;
-use crate::driver::krun_host::{self, KrunUnusable};
-use crate::driver::qemu::program::{self, QEMU_PACKAGE};
-use crate::driver::virtiofs::OPEN_FILES_MIN;
 use crate::kernel::{self, KernelError};
+use sandpen_drivers::acceleration::{Accelerator, acceleration};
+use sandpen_drivers::confine::{self, cgroup::Hierarchy};
+use sandpen_drivers::disk;
+use sandpen_drivers::krun_host::{self, KrunUnusable};
+use sandpen_drivers::qemu::program::{self, QEMU_PACKAGE};
+use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

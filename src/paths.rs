@@ -6,21 +6,13 @@ use directories::BaseDirs;
 use sandpen_actors::state_dir::StateDir;
 use sha2::{Digest as _, Sha256};
 
+pub use sandpen_kernels::default_data_dir;
+
 /// `$XDG_STATE_HOME/sandpen`, else `~/.local/state/sandpen`, else `/var/lib/sandpen` for a user
 /// without a home.
 pub fn default_state_dir() -> PathBuf {
-    base(BaseDirs::state_dir, "/var/lib")
-}
-
-/// Where kernels are installed: `$XDG_DATA_HOME/sandpen`, else `~/.local/share/sandpen`, else
-/// `/usr/local/share/sandpen`.
-pub fn default_data_dir() -> PathBuf {
-    base(|dirs| Some(dirs.data_dir()), "/usr/local/share")
-}
-
-fn base(of: impl Fn(&BaseDirs) -> Option<&Path>, otherwise: &str) -> PathBuf {
     let dirs = BaseDirs::new();
-    let base = dirs.as_ref().and_then(of).unwrap_or_else(|| Path::new(otherwise));
+    let base = dirs.as_ref().and_then(BaseDirs::state_dir).unwrap_or_else(|| Path::new("/var/lib"));
     base.join("sandpen")
 }
 

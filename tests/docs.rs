@@ -7,8 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandpen_actors::spec::{DiskName, SandboxKey, SandboxName};
-use sandpen_actors::state_dir::StateDir;
+use sandpen::actors::spec::{DiskName, SandboxKey, SandboxName};
+use sandpen::actors::state::{FailureKind, Status};
+use sandpen::actors::state_dir::StateDir;
+use sandpen::api::ErrorCode;
 
 type Words = BTreeSet<String>;
 
@@ -137,25 +139,19 @@ fn http_routes() {
 
 #[test]
 fn http_error_codes() {
-    let mut code: Words = Words::new();
-    let status = read("src/daemon/reject.rs");
-    let (_, status) = status.split_once("fn status_of").unwrap();
-    let status = status.split("\n}").next().unwrap();
-    let handle = read("src/orchestrator/handle.rs");
-    let (_, handle) = handle.split_once("pub fn code(").unwrap();
-    let handle = handle.split("\n    }\n").next().unwrap();
-    for text in [status, handle] {
-        code.extend(text.split('"').skip(1).step_by(2).map(str::to_owned));
-    }
+    let code = ErrorCode::ALL.map(|code| (code.as_str().to_owned(), code.http_status().to_string()));
     let page = read("docs/http-api.md");
     let table = rows(section(&page, "## Errors"));
-    let documented: Words = table.iter().flat_map(|cells| code_words(cells[1])).collect();
-    assert_eq!(documented, code);
+    let documented: BTreeMap<String, String> = table
+        .iter()
+        .flat_map(|cells| code_words(cells[1]).into_iter().map(|code| (code, cells[0].to_owned())))
+        .collect();
+    assert_eq!(documented, BTreeMap::from(code));
 }
 
 #[test]
 fn kinds_of_events() {
-    let source = read("actors/src/database/events.rs");
+    let source = read("crates/types/src/event.rs");
     let (_, variants) = source.split_once("pub enum Happening {\n").unwrap();
     let variants = variants.split("\n}").next().unwrap().lines();
     let variants = variants
@@ -209,17 +205,19 @@ fn steps_of_a_start() {
 
 #[test]
 fn the_fields_of_a_sandbox() {
-    let source = read("src/api.rs");
+    let source = read("crates/api/src/sandbox.rs");
     let (_, fields) = source.split_once("pub struct Sandbox {").unwrap();
     let fields = names_after(fields.split("\n}").next().unwrap(), "    pub ");
     let page = read("docs/http-api.md");
     let table = rows(section(&page, "### A sandbox"));
     let documented: Words = table.iter().flat_map(|cells| code_words(&cells[0].replace(',', " "))).collect();
     assert_eq!(documented, fields);
-    let kinds = source.split_once("fn failure_kind").unwrap().1.split("\n}").next().unwrap();
-    let kinds: Words = kinds.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    let kinds: Words = FailureKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
     let row = table.iter().find(|cells| cells[0].contains("failure_kind")).unwrap();
     assert_eq!(code_words(row[1]), kinds);
+    let states: Words = Status::ALL.iter().map(|status| status.as_str().to_owned()).collect();
+    let row = table.iter().find(|cells| cells[0] == "`state`").unwrap();
+    assert_eq!(code_words(row[1]), states);
 }
 
 #[test]
@@ -336,7 +334,7 @@ fn tests_of_faults_are_there() {
         "tests/vm/busy.rs",
         "actors/src/supervisor/tests.rs",
         "actors/src/supervisor/tests/ends.rs",
-        "actors/src/waiter/tests.rs",
+        "crates/vmm/src/waiter/tests.rs",
         "actors/src/database/tests/trouble.rs",
     ];
     let tests = files.map(read).concat();
@@ -368,7 +366,9 @@ fn reasons_for_skips() {
 fn ignored_tests_are_listed_and_none_prints_that_it_is_skipped() {
     let mut ignored = Words::new();
     let mut silent = Vec::new();
-    for file in ["tests", "src", "actors/src", "guest/src"].into_iter().flat_map(|dir| rust_files(&root().join(dir))) {
+    for file in
+        ["tests", "src", "actors/src", "crates", "guest/src"].into_iter().flat_map(|dir| rust_files(&root().join(dir)))
+    {
         let text = fs::read_to_string(&file).unwrap();
         for rest in text.split("#[ignore").skip(1).filter(|rest| rest.starts_with(" = ")) {
             ignored.insert(rest.split_once("fn ").unwrap().1.split('(').next().unwrap().to_owned());

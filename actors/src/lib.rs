@@ -33,11 +33,9 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
 pub mod actor_ref;
-pub mod blocking;
 pub mod clock;
 pub mod counters;
 pub mod database;
-pub mod driver;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_driver;
 pub mod faults;
@@ -47,19 +45,15 @@ pub mod log_writer;
 pub mod long_answer;
 pub mod monitor;
 pub mod outbox;
-pub mod pidfd;
 #[cfg(feature = "testing")]
 pub mod process_driver;
 pub(crate) mod readable;
 pub mod room;
-pub mod spare_descriptors;
 pub mod spec_on_host;
-pub mod start_timings;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing_panic;
 pub mod vmm_log;
-pub mod waiter;
 
 pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};
-pub use sandpen_waiter::process_identity;
+pub use sandpen_vmm::{blocking, driver, pidfd, process_identity, spare_descriptors, start_timings, waiter};

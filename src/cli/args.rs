@@ -1,15 +1,12 @@
-//! Arguments that several subcommands share, and how values are read. Pure.
+//! Arguments that several subcommands share. What a value can be, its type in `sandpen-types` says. Pure.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
-use nix::sys::signal::Signal;
+use clap::builder::TypedValueParser;
 use sandpen::kernel::krunfw;
-use sandpen_actors::spec::{ByteString, ConfigName, LogBacklog, Network, RootDevice, SandboxKey, SandboxName};
+use sandpen_types::spec::{ConfigName, EnvEntry, SandboxKey, SandboxName};
 
 use super::CliError;
 
@@ -94,89 +91,11 @@ pub fn short_name(config: &str, name: &str) -> String {
     if config == ConfigName::default().as_str() { name.to_owned() } else { format!("{config}/{name}") }
 }
 
-/// Reads `256M`, `64KiB` or `1G`: bytes in powers of 1024.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let form = || format!("{text:?} is not a size; give a number with K, M or G, for example 256M");
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match &text[digits.len()..] {
-        "K" | "k" | "KiB" => 10,
-        "M" | "m" | "MiB" => 20,
-        "G" | "g" | "GiB" => 30,
-        _ => return Err(form()),
-    };
-    let number: u64 = digits.parse().map_err(|_| form())?;
-    number.checked_mul(1 << shift).ok_or_else(form)
-}
-
-/// Reads an amount of memory: [`bytes`] in whole MiB.
-pub fn mebibytes(text: &str) -> Result<u32, String> {
-    let bytes = bytes(text)?;
-    let mebibytes = bytes >> 20;
-    if mebibytes << 20 != bytes {
-        return Err(format!("{text:?} is not a whole number of MiB"));
-    }
-    u32::try_from(mebibytes).map_err(|_| format!("{text:?} is more memory than any host has"))
-}
-
-/// Reads the kind of a network.
-pub fn network(text: &str) -> Result<Network, String> {
-    Network::ALL.into_iter().find(|network| network.as_str() == text).ok_or_else(|| {
-        let known = Network::ALL.map(Network::as_str).join(", ");
-        format!("there is no network {text:?}; there are {known}")
-    })
-}
-
-/// Reads how a root reaches the guest.
-pub fn root_device(text: &str) -> Result<RootDevice, String> {
-    RootDevice::ALL.into_iter().find(|device| device.as_str() == text).ok_or_else(|| {
-        let known = RootDevice::ALL.map(RootDevice::as_str).join(", ");
-        format!("a root cannot come by {text:?}; it can by {known}")
-    })
-}
-
-/// Reads what happens to output that cannot be written.
-pub fn log_backlog(text: &str) -> Result<LogBacklog, String> {
-    match text {
-        "block" => Ok(LogBacklog::Block),
-        "drop" => Ok(LogBacklog::Drop),
-        _ => Err(format!("{text:?} is neither block nor drop")),
-    }
-}
-
-/// Reads `30s`, `5m` or `1h30m`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err(format!("{text:?} is no time at all")),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(format!("{text:?} is not a duration; give one with its unit, for example 30s, 5m or 1h30m")),
-    }
-}
-
-/// Reads `TERM`, `SIGTERM` or `15`.
-pub fn signal(text: &str) -> Result<i32, String> {
-    if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(format!("signal {number} does not exist")) };
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    match Signal::from_str(&name) {
-        Ok(signal) => Ok(signal as i32),
-        Err(_) => Err(format!("there is no signal {text:?}; give a name such as TERM or a number from 1 to 64")),
-    }
-}
-
-/// An environment entry as it was given, byte for byte.
-#[derive(Debug, Clone)]
-pub struct EnvEntry {
-    pub name: ByteString,
-    pub value: ByteString,
-}
-
-/// Reads `NAME=VALUE`. The value is never shown, also not in the error.
+/// Reads `NAME=VALUE`, whose value is not shown in an error, as clap would.
 #[derive(Debug, Clone)]
 pub struct EnvParser;
 
-impl clap::builder::TypedValueParser for EnvParser {
+impl TypedValueParser for EnvParser {
     type Value = EnvEntry;
 
     fn parse_ref(
@@ -185,53 +104,23 @@ impl clap::builder::TypedValueParser for EnvParser {
         _argument: Option<&clap::Arg>,
         value: &OsStr,
     ) -> Result<EnvEntry, clap::Error> {
-        let bytes = value.as_bytes();
-        match bytes.iter().position(|byte| *byte == b'=') {
-            Some(at) if at > 0 => Ok(EnvEntry {
-                name: OsString::from_vec(bytes[..at].to_vec()).into(),
-                value: OsString::from_vec(bytes[at + 1..].to_vec()).into(),
-            }),
-            found => {
-                // Without `=` it is a name, with an empty name the rest may be a secret.
-                let shown = if found.is_some() { "=…".to_owned() } else { format!("{}", value.display()) };
-                let message = format!("environment entry {shown:?} is not of the form NAME=VALUE\n");
-                Err(clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).with_cmd(command))
-            }
-        }
+        EnvEntry::parse(value).map_err(|error| {
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error}\n")).with_cmd(command)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sandpen_types::signal::Signal;
+
     use super::*;
 
     #[test]
-    fn sizes_need_a_unit() {
-        assert_eq!(bytes("10M"), Ok(10 << 20));
-        assert_eq!(bytes("64KiB"), Ok(64 << 10));
-        assert_eq!(mebibytes("1G"), Ok(1024));
-        for text in ["", "M", "1", "-1M", "1.5G", "1T", "99999999999999999999M", "18014398509481985K", "ä", "1ä"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
-        assert!(mebibytes("1K").is_err());
-        assert!(mebibytes("99999999G").is_err());
-    }
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for text in ["KILL", "SIGKILL", "kill", "9"] {
-            assert_eq!(signal(text), Ok(9), "{text}");
-        }
-        for text in ["", "0", "65", "-9", "SIG", "NOPE", "9999999999"] {
-            assert!(signal(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        for text in ["", "0s", "30", "-1s", "soon", "99999999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
+    fn signals_are_those_of_the_system() {
+        for signal in nix::sys::signal::Signal::iterator() {
+            let ours: Signal = signal.as_str().parse().unwrap();
+            assert_eq!((ours.number(), format!("SIG{ours}").as_str()), (signal as i32, signal.as_str()));
         }
     }
 

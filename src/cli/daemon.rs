@@ -6,6 +6,7 @@ use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::kernel::{KernelError, krunfw};
 use sandpen::private_dir;
+use sandpen_types::units::ByteSize;
 
 use super::args::KrunfwArg;
 use super::{CliError, FAILED, Global, print};
@@ -41,8 +42,8 @@ pub struct Args {
     keep: bool,
     /// Refuse new sandboxes when less than this is free on the disk of the state directory, for example 1g
     /// [default: 64 MiB, or a twentieth of a smaller disk]
-    #[arg(long, value_name = "BYTES", value_parser = super::args::bytes, env = "SANDPEN_RESERVE", hide_env_values = true)]
-    reserve: Option<u64>,
+    #[arg(long, value_name = "BYTES", env = "SANDPEN_RESERVE", hide_env_values = true)]
+    reserve: Option<ByteSize>,
     #[command(flatten)]
     krunfw: KrunfwArg,
     /// Leave the session and tell readiness on stdout
@@ -81,7 +82,7 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         data_dir: global.data_dir(),
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
-        reserve: args.reserve,
+        reserve: args.reserve.map(ByteSize::bytes),
         drivers: None,
         krunfw: args.krunfw.path()?,
     };

@@ -1,6 +1,8 @@
 //! `sandpen kill`.
 
-use super::args::{NamesArg, signal};
+use sandpen_types::signal::Signal;
+
+use super::args::NamesArg;
 use super::{CliError, Global, print};
 
 /// Send a signal to sandboxes
@@ -9,8 +11,8 @@ use super::{CliError, Global, print};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name or number of the signal
-    #[arg(short, long, default_value = "KILL", value_parser = signal)]
-    signal: i32,
+    #[arg(short, long, default_value = "KILL")]
+    signal: Signal,
     #[command(flatten)]
     names: NamesArg,
 }
@@ -18,6 +20,6 @@ pub struct Args {
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let keys = args.names.keys()?;
     let client = global.connect().await?;
-    let kills = keys.iter().map(|key| client.kill(key, args.signal));
+    let kills = keys.iter().map(|key| client.kill(key, args.signal.number()));
     print::each(&keys, futures::future::join_all(kills).await, global.debug)
 }

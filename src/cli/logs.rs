@@ -1,8 +1,10 @@
 //! `sandpen logs`.
 
-use clap::ValueEnum;
-use sandpen::client::{Client, OutputRequest, OutputStart};
-use sandpen_actors::driver::OutputStream;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use sandpen::api::OutputQuery;
+use sandpen::client::Client;
+use sandpen_types::log_start::LogStart;
+use sandpen_types::output_stream::OutputStream;
 
 use super::args::NameArg;
 use super::{CliError, Global, print};
@@ -28,8 +30,8 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
     /// Only one stream
-    #[arg(long)]
-    stream: Option<StreamArg>,
+    #[arg(long, value_parser = stream_words())]
+    stream: Option<OutputStream>,
     /// What the VMM and the guest's console printed since the last start, instead of the output; with -f
     /// until the sandbox or the daemon ends
     #[arg(long, conflicts_with_all = ["timestamps", "stream"])]
@@ -38,10 +40,9 @@ pub struct Args {
     name: NameArg,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum StreamArg {
-    Stdout,
-    Stderr,
+/// Reads the word of a stream; the help lists both.
+fn stream_words() -> impl TypedValueParser<Value = OutputStream> {
+    PossibleValuesParser::new(OutputStream::ALL.map(OutputStream::as_str)).try_map(|word| word.parse::<OutputStream>())
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
@@ -55,13 +56,10 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         }
         return Ok(0);
     }
-    let request = OutputRequest {
-        from: args.tail.map_or(OutputStart::Oldest, OutputStart::Tail),
+    let request = OutputQuery {
+        from: args.tail.map_or(LogStart::Oldest, LogStart::Tail),
         follow: args.follow,
-        stream: args.stream.map(|stream| match stream {
-            StreamArg::Stdout => OutputStream::Stdout,
-            StreamArg::Stderr => OutputStream::Stderr,
-        }),
+        stream: args.stream,
     };
     let options = global.client_options()?;
     let mut output = Client::connect(&options).await?.output(&options, &key, request).await?;

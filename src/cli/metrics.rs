@@ -19,5 +19,5 @@ pub struct Args {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let metrics = global.connect().await?.metrics().await?;
-    if args.json { print::json(&metrics) } else { print::bytes(sandpen::metrics::prometheus(&metrics).as_bytes()) }
+    if args.json { print::json(&metrics) } else { print::bytes(sandpen::api::prometheus(&metrics).as_bytes()) }
 }

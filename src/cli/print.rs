@@ -13,12 +13,13 @@ use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition};
+use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition, Word};
 use sandpen::client::ClientError;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_actors::database::{HealthState, HealthStatus};
 use sandpen_actors::driver::error_chain;
 use sandpen_actors::spec::{ByteString, DiskName, SandboxKey};
+use sandpen_types::state::{FailureKind, Status};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -154,7 +155,7 @@ pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliErr
 
 /// A sandbox that was started in the background: its name, and why it failed if it did already.
 pub fn detached(sandbox: &Sandbox) -> Result<u8, CliError> {
-    if sandbox.state == "FAILED" {
+    if sandbox.state == Status::Failed {
         return Ok(ended(sandbox, !sandbox.remove_on_end));
     }
     bytes(format!("{}\n", short_name(&sandbox.config_file, &sandbox.name)).as_bytes())
@@ -167,7 +168,10 @@ pub fn ended(sandbox: &Sandbox, kept: bool) -> u8 {
     match &sandbox.failure {
         Some(failure) => {
             message(&format!("sandbox {name}: {failure}"));
-            if matches!(sandbox.failure_kind.as_deref(), Some("vmm_lost" | "companion_lost" | "boot_timed_out")) {
+            if matches!(
+                sandbox.failure_kind.as_ref().and_then(Word::known),
+                Some(FailureKind::VmmLost | FailureKind::CompanionLost | FailureKind::BootTimedOut)
+            ) {
                 last_words(&sandbox.vmm_log);
                 if kept {
                     message(&format!("all that its microVM said: sandpen logs --vmm {name}"));
@@ -300,7 +304,7 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
 
 /// The state's word, in BACKOFF with the time to the next start, with a health check what that says.
 fn state(sandbox: &Sandbox, now: DateTime<Utc>) -> String {
-    let health = sandbox.health.as_ref().filter(|_| sandbox.state == "RUNNING");
+    let health = sandbox.health.as_ref().filter(|_| sandbox.state == Status::Running);
     if let Some(HealthState { status, failures, .. }) = health {
         return match status {
             HealthStatus::Starting => format!("{} (starting)", sandbox.state),
@@ -310,7 +314,7 @@ fn state(sandbox: &Sandbox, now: DateTime<Utc>) -> String {
     }
     match sandbox.restart_at {
         Some(at) => format!("{} (next in {}s)", sandbox.state, (at - now).num_seconds().max(0)),
-        None => sandbox.state.clone(),
+        None => sandbox.state.to_string(),
     }
 }
 

@@ -1,19 +1,27 @@
 //! `sandpen run`.
 
+mod health;
+mod log;
+mod net;
+mod root;
+
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sandpen::api::Timings;
+use health::HealthArgs;
+use log::LogArgs;
+use net::NetArgs;
+use root::RootArgs;
+use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
-use sandpen_actors::spec::{
-    ByteString, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, LogLimits, Network, PublishedPort, Resources,
-    RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, Volume,
+use sandpen_types::spec::{
+    ByteString, DriverChoice, EnvEntry, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
 };
+use sandpen_types::units::{MemorySize, TimeSpan};
 
-use super::args::{ConfigArg, EnvEntry, EnvParser, bytes, duration, log_backlog, mebibytes, network, root_device};
+use super::args::{ConfigArg, EnvParser};
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, Wanted, show};
 use super::{CliError, Global, names, print, terminal};
@@ -69,37 +77,23 @@ pub struct Args {
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
     // What clap would take from a docstring names the drivers.
-    #[arg(long, value_name = "DRIVER", default_value = "auto", help = driver_help())]
-    driver: String,
+    #[arg(long, value_name = "DRIVER", default_value_t, help = driver_help())]
+    driver: DriverChoice,
     /// Virtual CPUs, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
     /// Memory, with its unit
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = mebibytes)]
-    memory: u32,
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    memory: MemorySize,
     /// What happens when it has ended: no, on-failure, on-failure:MAX (restarts in a row), always or
     /// unless-stopped
     #[arg(long, value_name = "POLICY", default_value_t)]
     restart: RestartPolicy,
     /// Longest time the command may run, with its unit; each start has it anew
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    timeout: Option<Duration>,
-    /// Shell command that is run beside the command from time to time, in its environment; when it fails
-    /// too often in a row, the sandbox has crashed
-    #[arg(long, value_name = "CMD")]
-    health_cmd: Option<OsString>,
-    /// From one health check to the next, with its unit
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "health_cmd")]
-    health_interval: Duration,
-    /// How long a health check may take, with its unit
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "health_cmd")]
-    health_timeout: Duration,
-    /// How many failures in a row are too many
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "health_cmd")]
-    health_retries: u32,
-    /// Time for the command to get ready, in which failures do not count until a check has succeeded
-    #[arg(long, value_name = "TIME", value_parser = duration, requires = "health_cmd")]
-    health_start_period: Option<Duration>,
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<TimeSpan>,
+    #[command(flatten)]
+    health: HealthArgs,
     /// Environment of the command; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = EnvParser)]
     env: Vec<EnvEntry>,
@@ -109,32 +103,14 @@ pub struct Args {
     /// Host directory HOST at GUEST in the sandbox, read-only with :ro; may be given several times
     #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
     volume: Vec<OsString>,
-    /// Network: none, on (the driver's own kind), tsi (krun), user or published (qemu: out and in, or
-    /// only in) [default: none, or published with -p]
-    #[arg(long, value_name = "KIND", value_parser = network)]
-    net: Option<Network>,
-    /// Port of the sandbox that the host listens for (TCP); HOST 0 is a free one, ADDR 127.0.0.1 with
-    /// qemu and the command's own with krun; may be given several times. It gives no way out: that takes
-    /// --net on, and with krun, where there is no port without one, --net tsi
-    #[arg(short, long, value_name = "[ADDR:]HOST:GUEST")]
-    publish: Vec<PublishedPort>,
+    #[command(flatten)]
+    net: NetArgs,
     /// Limit of the command's process, for example nofile=4096 or core=0:unlimited; may be given several
     /// times
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     rlimit: Vec<Rlimit>,
-    /// Directory over ROOTFS, topmost first; may be given several times. None of them is written to
-    #[arg(long, value_name = "DIR")]
-    overlay: Vec<OsString>,
-    /// Write to a disk of at most this size instead of ROOTFS, with its unit [default with --overlay: 4G]
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    disk: Option<u64>,
-    /// Keep that disk under a name: made where it is missing, there for the next sandbox
-    #[arg(long, value_name = "DISK")]
-    keep_disk: Option<DiskName>,
-    /// How ROOTFS and the layers reach the sandbox: image makes a disk image of each once, and they are not
-    /// written to; virtiofs shares them [default: virtiofs]
-    #[arg(long, value_name = "KIND", value_parser = root_device)]
-    root: Option<RootDevice>,
+    #[command(flatten)]
+    root: RootArgs,
     /// Boot this kernel, a bzImage or vmlinux, instead of the driver's; what it lacks as modules of an
     /// installed kernel of its version must be built in
     #[arg(long, value_name = "FILE")]
@@ -143,16 +119,8 @@ pub struct Args {
     /// has the same
     #[arg(long)]
     timings: bool,
-    /// Size after which a log file is rotated, with its unit
-    #[arg(long, value_name = "SIZE", default_value = "10M", value_parser = bytes)]
-    log_max_size: u64,
-    /// Rotated log files that are kept, 1 to 1000
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    log_keep: u32,
-    /// While the log cannot be written, its disk is full for example: block keeps the output waiting, and the
-    /// command with it; drop drops it, and marks the gap in the log
-    #[arg(long, value_name = "POLICY", default_value = "block", value_parser = log_backlog)]
-    log_backlog: LogBacklog,
+    #[command(flatten)]
+    log: LogArgs,
     /// Directory that is the sandbox's root; starts with "." or "/"
     rootfs: OsString,
     /// The command and its arguments [default: /bin/sh]
@@ -169,18 +137,6 @@ impl Args {
             Some(name) => self.config.key(name),
             None => self.config.key(names::random()?.as_str()),
         }
-    }
-
-    /// The root directory, or the layers if it is not written in place.
-    fn rootfs(&self) -> Result<Rootfs, CliError> {
-        let base = real_directory(&self.rootfs)?;
-        let is_image = self.root.is_some_and(RootDevice::is_image);
-        if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() && !is_image {
-            return Ok(Rootfs::Native(base));
-        }
-        let mut layers = self.overlay.iter().map(real_directory).collect::<Result<Vec<_>, _>>()?;
-        layers.push(base);
-        Ok(Rootfs::Overlayfs(layers))
     }
 
     /// The volumes, their directories by their real paths as the root's.
@@ -207,50 +163,34 @@ impl Args {
         }
     }
 
-    fn health(&self) -> Option<HealthCheck> {
-        let command = vec!["/bin/sh".into(), "-c".into(), ByteString::from(self.health_cmd.as_ref()?)];
-        Some(HealthCheck {
-            interval: self.health_interval,
-            timeout: self.health_timeout,
-            retries: self.health_retries,
-            start_period: self.health_start_period.unwrap_or_default(),
-            ..HealthCheck::new(command)
-        })
-    }
-
     fn spec(&self) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
             [] => vec![ByteString::from("/bin/sh")],
             command => command.iter().map(ByteString::from).collect(),
         };
         let mut spec = SandboxSpec {
-            key: self.key()?,
-            driver: match self.driver.as_str() {
-                "auto" => DriverChoice::Auto,
-                name => DriverChoice::Named(name.to_owned()),
-            },
-            resources: Resources { cpus: self.cpus, memory_mib: self.memory },
+            driver: self.driver.clone(),
+            resources: Resources { cpus: self.cpus, memory_mib: self.memory.mebibytes() },
             env: self.env.iter().map(|entry| (entry.name.clone(), entry.value.clone())).collect(),
             workdir: self.workdir.as_ref().map(ByteString::from),
             stdin: self.interactive,
-            timeout: self.timeout,
+            timeout: self.timeout.map(TimeSpan::duration),
             restart: self.restart,
-            health: self.health(),
-            log: LogLimits { max_bytes: self.log_max_size, keep: self.log_keep, backlog: self.log_backlog },
+            health: self.health.check(),
+            log: self.log.limits(),
             remove_on_end: self.rm,
             // In the foreground we remove it, after its last byte and its exit code are here. If we cannot,
             // the daemon does.
             remove_delay: if self.rm && !self.detach { REMOVE_DELAY } else { Duration::ZERO },
             volumes: self.volumes()?,
             rlimits: self.rlimit.clone(),
-            network: self.net.unwrap_or(if self.publish.is_empty() { Network::None } else { Network::Published }),
-            ports: self.publish.clone(),
-            disk: Disk { bytes: self.disk, name: self.keep_disk.clone() },
-            root_device: self.root.unwrap_or_default(),
+            network: self.net.network(),
+            ports: self.net.ports(),
+            disk: self.root.disk(),
+            root_device: self.root.device(),
             kernel: self.kernel.as_deref().map(real_kernel).transpose()?,
-            ..SandboxSpec::new(sandpen_actors::spec::SandboxName::new("unnamed")?, self.rootfs()?, command)
+            ..SandboxSpec::new(self.key()?, self.root.rootfs(&self.rootfs)?, command)
         };
-        spec.config_last_modified = None;
         if self.tty {
             spec.terminal = Some(terminal::size().unwrap_or_default());
             Self::pass_terminal_type(&mut spec);
@@ -266,16 +206,6 @@ fn driver_help() -> String {
     format!("What makes the microVM: auto, {}", driver::NAMES.join(", "))
 }
 
-/// A directory by its real path, so that a link that is turned later changes nothing for a restart.
-fn real_directory(given: &OsString) -> Result<PathBuf, CliError> {
-    let path = PathBuf::from(given);
-    if !matches!(given.as_bytes().first(), Some(b'.' | b'/')) {
-        return Err(CliError::RootfsForm(path));
-    }
-    let real = path.canonicalize().map_err(|source| CliError::Rootfs { path, source })?;
-    if real.to_str().is_none() { Err(CliError::RootfsText(real)) } else { Ok(real) }
-}
-
 /// A kernel by its real path, likewise.
 fn real_kernel(given: &Path) -> Result<PathBuf, CliError> {
     let real = given.canonicalize().map_err(|source| CliError::KernelFile { path: given.to_owned(), source })?;
@@ -284,23 +214,23 @@ fn real_kernel(given: &Path) -> Result<PathBuf, CliError> {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let mut timings = print::Timings::begin(args.timings);
-    let spec = args.spec()?;
+    let request = CreateSandbox::from(args.spec()?);
     if args.detach {
         let client = global.connect().await?;
         timings.mark("daemon_found");
-        let sandbox = client.start_sandbox(&spec).await?;
+        let sandbox = client.start_sandbox(&request).await?;
         timings.mark("answered");
         let code = print::detached(&sandbox)?;
         timings.show(sandbox.timings.as_ref());
         return Ok(code);
     }
-    foreground(global, args, &spec, timings).await
+    foreground(global, args, &request, timings).await
 }
 
 async fn foreground(
     global: &Global,
     args: &Args,
-    spec: &SandboxSpec,
+    request: &CreateSandbox,
     mut timings: print::Timings,
 ) -> Result<u8, CliError> {
     let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone() };
@@ -308,21 +238,21 @@ async fn foreground(
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
     timings.mark("daemon_found");
-    match show(&client, &options, &spec.key, Beginning::Start(spec), wanted).await? {
+    match show(&client, &options, &request.key, Beginning::Start(request), wanted).await? {
         Shown::Ended(sandbox) => {
             timings.mark("output_shown");
             let code = print::ended(&sandbox, !args.rm);
             // Asked for again: the first answer can be older than the last steps.
-            let steps = if args.timings { wait_timings(global, &spec.key).await } else { None };
+            let steps = if args.timings { wait_timings(global, &request.key).await } else { None };
             if args.rm {
-                remove(&client, &spec.key).await?;
+                remove(&client, &request.key).await?;
                 timings.mark("removed");
             }
             timings.show(steps.as_ref());
             Ok(code)
         }
         Shown::Detached(name) => {
-            timings.show(client.inspect(&spec.key).await.ok().and_then(|sandbox| sandbox.timings).as_ref());
+            timings.show(client.inspect(&request.key).await.ok().and_then(|sandbox| sandbox.timings).as_ref());
             let remove = if args.rm { "; it is removed when it has ended" } else { "" };
             Ok(print::left(&format!("left sandbox {name}, which runs on; `sandpen attach {name}` comes back{remove}")))
         }
@@ -338,7 +268,7 @@ async fn wait_timings(global: &Global, key: &SandboxKey) -> Option<Timings> {
 async fn remove(client: &Client, key: &SandboxKey) -> Result<(), CliError> {
     match client.remove(key, false).await {
         // Somebody else was quicker.
-        Err(error) if error.code() == Some("not_found") => Ok(()),
+        Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(()),
         result => Ok(result?),
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::state_dir::StateDir;
 
-use crate::driver::{self, krun_host::KrunUnusable};
+use sandpen_drivers::krun_host::KrunUnusable;
 
 /// Every driver that works on this host, the preferred one first.
 ///
 /// # Errors
-/// As [`driver::detect`].
+/// As [`sandpen_drivers::detect`].
 pub fn offer(dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
-    let drivers = driver::detect(dir, data_dir, krunfw)?;
+    let drivers = sandpen_drivers::detect(dir, data_dir, krunfw)?;
     #[cfg(all(feature = "testing", feature = "krun"))]
     let drivers = with_bare_krun(drivers, dir, data_dir);
     Ok(with_process_driver(drivers, dir))
@@ -23,7 +23,7 @@ pub fn offer(dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<D
 fn with_bare_krun(drivers: Drivers, dir: &StateDir, data_dir: &Path) -> Drivers {
     use std::sync::Arc;
 
-    use driver::krun::{KrunConfig, KrunDriver};
+    use sandpen_drivers::krun::{KrunConfig, KrunDriver};
     drivers.with(Arc::new(KrunDriver::bare(KrunConfig::new(dir.clone(), data_dir))))
 }
 

@@ -6,12 +6,12 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, Query};
 use bytes::Bytes;
 use sandpen_actors::database::EventRecord;
-use sandpen_actors::spec::{ConfigName, SandboxKey, SandboxName, SpecError};
+use sandpen_actors::spec::{SandboxKey, SpecError};
 use serde::{Deserialize, Serialize};
 
 use super::reject::Rejection;
 use super::shared::Shared;
-use crate::api::{EVENTS_CONTENT_TYPE, ErrorBody, ErrorDetail, EventEntry};
+use crate::api::{EVENTS_CONTENT_TYPE, ErrorBody, ErrorCode, ErrorDetail, EventEntry};
 use crate::orchestrator::EventsOptions;
 
 /// Query of `GET /v1/events`.
@@ -31,13 +31,11 @@ impl EventsQuery {
     }
 }
 
-/// Reads `CONFIG/NAME`.
 fn sandbox_key(text: &str) -> Result<SandboxKey, Rejection> {
-    let refused = |error: SpecError| Rejection::from_error("invalid_name", &error);
-    let Some((config, name)) = text.split_once('/') else {
-        return Err(Rejection::new("invalid_request", format!("sandbox={text:?} is not of the form CONFIG/NAME")));
-    };
-    Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
+    text.parse().map_err(|error| match error {
+        SpecError::Key(_) => Rejection::new(ErrorCode::InvalidRequest, format!("sandbox={error}")),
+        error => Rejection::from_error(ErrorCode::InvalidName, &error),
+    })
 }
 
 /// `GET /v1/events`. An answer that is not complete breaks off, or ends with a line that says why.
@@ -50,7 +48,7 @@ pub async fn events(shared: Data<Shared>, query: Query<EventsQuery>) -> Result<H
             let batch = tokio::select! {
                 biased;
                 () = shared.ending.cancelled(), if follow => {
-                    let error = ErrorDetail::message("shutting_down", "the daemon is shutting down");
+                    let error = ErrorDetail::message(ErrorCode::ShuttingDown, "the daemon is shutting down");
                     yield line(&ErrorBody { error });
                     break;
                 }
@@ -60,7 +58,7 @@ pub async fn events(shared: Data<Shared>, query: Query<EventsQuery>) -> Result<H
                 Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => yield lines_of(batch),
                 Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "a stream of events failed");
+                    tracing::warn!(code = %error.code(), %error, "a stream of events failed");
                     yield line(&ErrorBody { error: ErrorDetail::new(error.code(), &error) });
                     break;
                 }

@@ -21,6 +21,7 @@ mod socket;
 mod stream;
 mod strict;
 mod testing;
+mod view;
 
 use std::io;
 use std::path::PathBuf;
@@ -32,15 +33,14 @@ use sandpen_actors::state_dir::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use keeper::keep;
-pub use ready::Readiness;
 pub use replace::{ReplaceError, check_can_take_over};
 use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
-use crate::api::{API_VERSION, ErrorDetail, NAME, Version};
-use crate::driver::krun_host::KrunUnusable;
+use crate::api::{API_VERSION, ErrorCode, ErrorDetail, NAME, Readiness, Version};
 use crate::orchestrator::{LockError, Sandpen, StartError};
-use crate::private_dir::{self, PrivateDirError};
+use sandpen_client::private_dir::{self, PrivateDirError};
+use sandpen_drivers::krun_host::KrunUnusable;
 
 /// How long readers may take for the rest of an ended sandbox's output when the daemon ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -102,9 +102,9 @@ impl DaemonError {
         matches!(self, Self::Start(StartError::StateDir(LockError::Held { .. })))
     }
 
-    /// A stable word for [`ErrorDetail::code`].
-    pub fn code(&self) -> &'static str {
-        if self.is_already_running() { "already_running" } else { "internal" }
+    /// For programs.
+    pub fn code(&self) -> ErrorCode {
+        if self.is_already_running() { ErrorCode::AlreadyRunning } else { ErrorCode::Internal }
     }
 
     fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
@@ -124,7 +124,7 @@ pub fn run(options: &DaemonOptions) -> Result<(), DaemonError> {
         Err(error) => {
             if options.background {
                 // A parent that is gone reads nothing; the log has the error as well.
-                let _ = Readiness::Failed(ErrorDetail::new(error.code(), &error)).tell();
+                let _ = ready::tell(&Readiness::Failed(ErrorDetail::new(error.code(), &error)));
             }
             return Err(error);
         }
@@ -197,7 +197,7 @@ async fn serve(
     let mut server = actix_web::rt::spawn(server);
     tracing::info!(pid, state_dir = ?dir, "serving");
     if options.background
-        && let Err(error) = (Readiness::Serving { pid }).tell()
+        && let Err(error) = ready::tell(&Readiness::Serving { pid })
     {
         tracing::debug!(%error, "nobody waits for our readiness");
     }

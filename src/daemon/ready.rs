@@ -4,36 +4,19 @@
 
 use std::io::{self, Write};
 
-use serde::{Deserialize, Serialize};
+use sandpen_api::Readiness;
 
-use crate::api::ErrorDetail;
-
-/// The line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Readiness {
-    /// The socket is there.
-    Serving {
-        /// The daemon's process.
-        pid: u32,
-    },
-    /// It could not start.
-    Failed(ErrorDetail),
-}
-
-impl Readiness {
-    /// Writes the line to standard output, which then becomes `/dev/null`: the parent reads to its
-    /// end, and it may be gone later.
-    ///
-    /// # Errors
-    /// Whatever the system says; the parent is gone then, which a daemon need not care about.
-    pub fn tell(&self) -> io::Result<()> {
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(&line).and_then(|()| stdout.flush());
-        let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
-        nix::unistd::dup2_stdout(&null)?;
-        written
-    }
+/// Writes the line to standard output, which then becomes `/dev/null`: the parent reads to its
+/// end, and it may be gone later.
+///
+/// # Errors
+/// Whatever the system says; the parent is gone then, which a daemon need not care about.
+pub fn tell(readiness: &Readiness) -> io::Result<()> {
+    let mut line = serde_json::to_vec(readiness)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&line).and_then(|()| stdout.flush());
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(&null)?;
+    written
 }

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
 use sandpen_actors::supervisor::SupervisorError;
 
-use crate::api::{ErrorBody, ErrorDetail};
+use crate::api::{ErrorBody, ErrorCode, ErrorDetail};
 use crate::orchestrator::SandpenError;
 
 /// A refusal or failure of a request.
@@ -17,19 +17,21 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A refusal with a code of [`status_of`].
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
+    /// A refusal.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::from_detail(ErrorDetail::message(code, message))
     }
 
     /// The same with the causes of `error`.
-    pub fn from_error(code: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub fn from_error(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
         Self::from_detail(ErrorDetail::new(code, error))
     }
 
     /// A failure that already has its form.
     pub fn from_detail(detail: ErrorDetail) -> Self {
-        Self { status: status_of(&detail.code), detail }
+        let code = detail.code.known().unwrap_or(ErrorCode::Internal);
+        let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, detail }
     }
 
     /// No sandbox of that key.
@@ -39,26 +41,7 @@ impl Rejection {
 
     /// The daemon ends and takes no new work.
     pub fn shutting_down() -> Self {
-        Self::new("shutting_down", "the daemon is shutting down; try again in a moment")
-    }
-}
-
-/// The status that goes with a code. Codes of the layers below that are unknown here are ours to
-/// fix, hence 500.
-fn status_of(code: &str) -> StatusCode {
-    match code {
-        "invalid_request" | "invalid_name" | "invalid_spec" | "events_ahead" => StatusCode::BAD_REQUEST,
-        "forbidden" => StatusCode::FORBIDDEN,
-        "not_found" | "no_such_route" => StatusCode::NOT_FOUND,
-        "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
-        "already_live" | "disk_in_use" | "not_live" | "given_up" | "no_stdin" | "no_terminal" => StatusCode::CONFLICT,
-        "events_gone" => StatusCode::GONE,
-        "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,
-        "driver_unavailable" | "no_room" | "read_only" | "database_busy" | "unrecorded" | "shutting_down" | "gone" => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        Self::new(ErrorCode::ShuttingDown, "the daemon is shutting down; try again in a moment")
     }
 }
 
@@ -69,7 +52,7 @@ impl ResponseError for Rejection {
 
     fn error_response(&self) -> HttpResponse {
         if self.status.is_server_error() {
-            tracing::warn!(code = self.detail.code, error = self.detail.one_line(), "a request failed");
+            tracing::warn!(code = %self.detail.code, error = self.detail.one_line(), "a request failed");
         }
         HttpResponse::build(self.status).json(ErrorBody { error: self.detail.clone() })
     }
@@ -83,7 +66,7 @@ impl From<SandpenError> for Rejection {
 
 /// For actix's own refusals of bodies, queries and paths.
 pub fn invalid<E: std::fmt::Display>(error: E, _request: &HttpRequest) -> actix_web::Error {
-    Rejection::new("invalid_request", error.to_string()).into()
+    Rejection::new(ErrorCode::InvalidRequest, error.to_string()).into()
 }
 
 /// The same for JSON bodies, which may be too large.
@@ -91,8 +74,8 @@ pub fn invalid<E: std::fmt::Display>(error: E, _request: &HttpRequest) -> actix_
 pub fn invalid_json(error: actix_web::error::JsonPayloadError, _request: &HttpRequest) -> actix_web::Error {
     use actix_web::error::JsonPayloadError as E;
     let code = match &error {
-        E::Overflow { .. } | E::OverflowKnownLength { .. } => "too_large",
-        _ => "invalid_request",
+        E::Overflow { .. } | E::OverflowKnownLength { .. } => ErrorCode::TooLarge,
+        _ => ErrorCode::InvalidRequest,
     };
     // serde's own words already say line and column.
     let message = match &error {
@@ -105,12 +88,12 @@ pub fn invalid_json(error: actix_web::error::JsonPayloadError, _request: &HttpRe
 
 /// Answers what no route takes.
 pub async fn no_such_route() -> Result<HttpResponse, Rejection> {
-    Err(Rejection::new("no_such_route", "there is no such path in this API; see docs/http-api.md"))
+    Err(Rejection::new(ErrorCode::NoSuchRoute, "there is no such path in this API; see docs/http-api.md"))
 }
 
 /// Answers a known path with another method.
 pub async fn method_not_allowed() -> Result<HttpResponse, Rejection> {
-    Err(Rejection::new("method_not_allowed", "this path does not take that method; see docs/http-api.md"))
+    Err(Rejection::new(ErrorCode::MethodNotAllowed, "this path does not take that method; see docs/http-api.md"))
 }
 
 #[cfg(test)]
@@ -118,25 +101,23 @@ mod tests {
     use actix_web::body::to_bytes;
     use actix_web::test::{TestRequest, call_service, init_service};
     use actix_web::{App, web};
-    use sandpen_actors::spec::SandboxSpec;
 
     use super::super::strict::Strict;
     use super::*;
-    use crate::api::{BODY_MAX_BYTES, KillRequest, ShutdownRequest, StopRequest};
+    use crate::api::{BODY_MAX_BYTES, CreateSandbox, KillRequest, ShutdownRequest, StopRequest};
 
     /// Each code of version 1 with its status and its whole body.
     #[actix_web::test]
     async fn each_code_has_its_status() {
         let mut lines = String::new();
-        for line in include_str!("../api/golden/errors.jsonl").lines() {
-            let code = line.split('"').nth(5).unwrap_or_default();
-            let detail = ErrorDetail { code: code.into(), message: "m".into(), chain: vec!["a".into()] };
-            let answer = Rejection::from_detail(detail).error_response();
+        for line in include_str!("../../crates/api/src/golden/errors.jsonl").lines() {
+            let body: ErrorBody = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();
+            let answer = Rejection::from_detail(body.error).error_response();
             let status = answer.status().as_u16();
             let body = to_bytes(answer.into_body()).await.unwrap();
             lines += &format!("{status} {}\n", String::from_utf8_lossy(&body));
         }
-        assert_eq!(lines, include_str!("../api/golden/errors.jsonl"));
+        assert_eq!(lines, include_str!("../../crates/api/src/golden/errors.jsonl"));
     }
 
     async fn refusals<T: serde::de::DeserializeOwned + 'static>(bodies: &[&str]) -> Vec<(u16, String)> {
@@ -149,8 +130,9 @@ mod tests {
             let answer = call_service(&app, request.set_payload((*body).to_owned()).to_request()).await;
             let status = answer.status().as_u16();
             let body = to_bytes(answer.into_body()).await.unwrap();
-            let code = serde_json::from_slice::<ErrorBody>(&body).map_or(String::new(), |body| body.error.code);
-            refusals.push((status, code.to_string()));
+            let code =
+                serde_json::from_slice::<ErrorBody>(&body).map_or(String::new(), |body| body.error.code.to_string());
+            refusals.push((status, code));
         }
         refusals
     }
@@ -158,16 +140,16 @@ mod tests {
     /// Bodies that nobody who means well sends, and what became of them when version 1 was made.
     #[actix_web::test]
     async fn hostile_bodies_are_refused_as_ever() {
-        let bodies: Vec<&str> = include_str!("../api/golden/hostile.jsonl").lines().collect();
+        let bodies: Vec<&str> = include_str!("../../crates/api/src/golden/hostile.jsonl").lines().collect();
         let bodies: Vec<&str> = bodies.iter().map(|line| line.split_once(' ').map_or("", |(_, body)| body)).collect();
-        let refused = refusals::<Strict<SandboxSpec>>(&bodies).await;
+        let refused = refusals::<Strict<CreateSandbox>>(&bodies).await;
         let lines: Vec<_> = refused.iter().zip(&bodies).map(|((status, _), body)| format!("{status} {body}")).collect();
-        let golden: Vec<_> = include_str!("../api/golden/hostile.jsonl").lines().collect();
+        let golden: Vec<_> = include_str!("../../crates/api/src/golden/hostile.jsonl").lines().collect();
         assert_eq!(lines, golden);
         assert!(refused.iter().all(|(status, code)| *status == 200 || code == "invalid_request"), "{refused:?}");
         let large = format!("\"{}\"", "x".repeat(BODY_MAX_BYTES));
         let too_large = [(413, "too_large".to_owned())];
-        assert_eq!(refusals::<Strict<SandboxSpec>>(&[&large]).await, too_large);
+        assert_eq!(refusals::<Strict<CreateSandbox>>(&[&large]).await, too_large);
         for refused in [
             refusals::<StopRequest>(&[
                 "",

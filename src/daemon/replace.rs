@@ -7,7 +7,7 @@ use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::waiter::{WaiterError, check_readable};
 use sandpen_guest::protocol::FrameError;
 
-use crate::driver::start_message;
+use sandpen_drivers::start_message;
 
 /// Why this version cannot take over; nothing was changed, and the other daemon goes on.
 #[derive(Debug, thiserror::Error)]

@@ -11,6 +11,7 @@ use actix_web::{HttpResponse, Resource};
 use sandpen_actors::blocking::blocking;
 use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_actors::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
+use sandpen_types::signal::Signal;
 use serde::{Deserialize, Deserializer};
 
 use super::events;
@@ -18,16 +19,14 @@ use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stream;
 use super::strict::Strict;
+use super::view;
 use crate::api::{
-    BODY_MAX_BYTES, DiskEntry, DroppedBytes, KillRequest, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest,
-    StopRequest, Timings, Transition,
+    BODY_MAX_BYTES, CreateSandbox, DiskEntry, DroppedBytes, ErrorCode, GRACE_MAX_MS, KillRequest,
+    PROMETHEUS_CONTENT_TYPE, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
+    prometheus,
 };
-use crate::driver::confine;
-use crate::metrics::{PROMETHEUS_CONTENT_TYPE, prometheus};
 use crate::orchestrator::SandpenError;
-
-/// Longest grace that is accepted: a day, in milliseconds.
-const GRACE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+use sandpen_drivers::confine;
 
 /// Two path segments, percent-decoded.
 pub(super) type KeyPath = Path<(String, String)>;
@@ -65,7 +64,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// The key that a path names.
 pub(super) fn key(path: KeyPath) -> Result<SandboxKey, Rejection> {
     let (config, name) = path.into_inner();
-    let refused = |e: sandpen_actors::spec::SpecError| Rejection::from_error("invalid_name", &e);
+    let refused = |e: sandpen_actors::spec::SpecError| Rejection::from_error(ErrorCode::InvalidName, &e);
     Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
 }
 
@@ -73,7 +72,7 @@ pub(super) fn key(path: KeyPath) -> Result<SandboxKey, Rejection> {
 async fn finish<T: 'static>(work: impl Future<Output = Result<T, SandpenError>> + 'static) -> Result<T, Rejection> {
     match actix_web::rt::spawn(work).await {
         Ok(result) => result.map_err(Rejection::from),
-        Err(_) => Err(Rejection::new("internal", "the request's task panicked; the daemon's log says more")),
+        Err(_) => Err(Rejection::new(ErrorCode::Internal, "the request's task panicked; the daemon's log says more")),
     }
 }
 
@@ -89,29 +88,30 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
 fn grace(milliseconds: u64) -> Result<Duration, Rejection> {
     if milliseconds > GRACE_MAX_MS {
         let message = format!("grace_ms is {milliseconds}; at most {GRACE_MAX_MS} (a day) is accepted");
-        return Err(Rejection::new("invalid_request", message));
+        return Err(Rejection::new(ErrorCode::InvalidRequest, message));
     }
     Ok(Duration::from_millis(milliseconds))
 }
 
-fn view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
+fn brief_view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
     Sandbox::new(row, shared.handle.state_dir())
 }
 
 /// With what is left out of lists.
 fn full_view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
     let timings = shared.handle.start_timings(&row.spec.key);
-    Sandbox { timings: timings.as_ref().map(Timings::from), ..view(shared, row) }
+    Sandbox { timings: timings.as_ref().map(view::timings), ..brief_view(shared, row) }
 }
 
 async fn version(shared: Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().json(&shared.version)
 }
 
-async fn start(shared: Data<Shared>, spec: Json<Strict<SandboxSpec>>) -> Result<HttpResponse, Rejection> {
+async fn start(shared: Data<Shared>, body: Json<Strict<CreateSandbox>>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
-    // The supervisor checks it, for embedding applications as well.
-    let (Strict(spec), handle) = (spec.into_inner(), shared.handle.clone());
+    let Strict(request) = body.into_inner();
+    let spec = SandboxSpec::try_from(request).map_err(|e| Rejection::from_error(ErrorCode::InvalidSpec, &e))?;
+    let handle = shared.handle.clone();
     let row = finish(async move { handle.start_sandbox(spec).await }).await?;
     Ok(HttpResponse::Created().json(full_view(&shared, &row)))
 }
@@ -125,7 +125,7 @@ struct ListQuery {
 
 async fn list(shared: Data<Shared>, query: Query<ListQuery>) -> Result<HttpResponse, Rejection> {
     let rows = shared.handle.list().await?;
-    let views = rows.iter().map(|row| view(&shared, row)).filter(|sandbox| query.all || sandbox.is_active());
+    let views = rows.iter().map(|row| brief_view(&shared, row)).filter(|sandbox| query.all || sandbox.is_active());
     Ok(HttpResponse::Ok().json(views.collect::<Vec<_>>()))
 }
 
@@ -138,8 +138,8 @@ async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Reject
         let dropped = may_drop.then(|| dropped_bytes(&log)).transpose();
         (confine::read(&runtime_dir), dropped)
     };
-    let (confinement, dropped) = blocking(read).await.map_err(|e| Rejection::from_error("internal", &e))?;
-    let dropped = dropped.map_err(|e| Rejection::from_error("internal", &e))?;
+    let (confinement, dropped) = blocking(read).await.map_err(|e| Rejection::from_error(ErrorCode::Internal, &e))?;
+    let dropped = dropped.map_err(|e| Rejection::from_error(ErrorCode::Internal, &e))?;
     let log_dropped = dropped.map(|(stdout, stderr)| DroppedBytes { stdout, stderr });
     Ok(HttpResponse::Ok().json(Sandbox { confinement, log_dropped, ..full_view(&shared, &row) }))
 }
@@ -176,18 +176,18 @@ async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejec
 async fn stop(shared: Data<Shared>, path: KeyPath, body: Json<StopRequest>) -> Result<HttpResponse, Rejection> {
     let (key, grace, handle) = (key(path)?, grace(body.grace_ms)?, shared.handle.clone());
     let row = finish(async move { handle.stop(&key, grace).await }).await?;
-    Ok(HttpResponse::Ok().json(view(&shared, &row)))
+    Ok(HttpResponse::Ok().json(brief_view(&shared, &row)))
 }
 
 async fn kill(shared: Data<Shared>, path: KeyPath, body: Json<KillRequest>) -> Result<HttpResponse, Rejection> {
     let (key, signal, handle) = (key(path)?, body.signal, shared.handle.clone());
-    // 64 is SIGRTMAX of Linux on every architecture that we run on; 0 would only ask whether the
-    // workload is there.
-    if !(1..=64).contains(&signal) {
-        return Err(Rejection::new("invalid_request", format!("signal {signal} does not exist; use 1 to 64")));
+    // 0 would only ask whether the workload is there.
+    if Signal::new(signal).is_err() {
+        let message = format!("signal {signal} does not exist; use 1 to {}", Signal::MAX);
+        return Err(Rejection::new(ErrorCode::InvalidRequest, message));
     }
     let row = finish(async move { handle.kill(&key, signal).await }).await?;
-    Ok(HttpResponse::Ok().json(view(&shared, &row)))
+    Ok(HttpResponse::Ok().json(brief_view(&shared, &row)))
 }
 
 async fn resize(shared: Data<Shared>, path: KeyPath, size: Json<TerminalSize>) -> Result<HttpResponse, Rejection> {
@@ -203,7 +203,7 @@ async fn disks(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
 
 async fn remove_disk(shared: Data<Shared>, path: Path<String>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
-    let name = DiskName::new(path.into_inner()).map_err(|e| Rejection::from_error("invalid_name", &e))?;
+    let name = DiskName::new(path.into_inner()).map_err(|e| Rejection::from_error(ErrorCode::InvalidName, &e))?;
     let handle = shared.handle.clone();
     finish(async move { handle.remove_disk(&name).await }).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -9,6 +9,7 @@ use actix_web::dev::{Extensions, Server, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::Data;
 use actix_web::{App, Error, HttpServer};
+use sandpen_api::ErrorCode;
 use tokio::net::UnixStream;
 
 use super::reject::Rejection;
@@ -61,8 +62,8 @@ async fn only_our_user(
         Some(Peer(user)) if *user == ours || *user == 0 => next.call(request).await,
         Some(Peer(user)) => {
             let message = format!("user id {user} may not use the daemon of user id {ours}");
-            Err(Rejection::new("forbidden", message).into())
+            Err(Rejection::new(ErrorCode::Forbidden, message).into())
         }
-        None => Err(Rejection::new("forbidden", "cannot tell who connected").into()),
+        None => Err(Rejection::new(ErrorCode::Forbidden, "cannot tell who connected").into()),
     }
 }

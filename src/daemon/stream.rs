@@ -13,15 +13,15 @@ use serde::Deserialize;
 use super::reject::Rejection;
 use super::routes::{KeyPath, key};
 use super::shared::Shared;
+use super::view;
 use crate::api::frame::{CONTENT_TYPE, End, Frame, POSITION_HEADER};
-use crate::api::{ErrorDetail, StdinReply};
-use crate::orchestrator::{OutputFrom, OutputOptions, VmmLogOptions};
-use sandpen_actors::log_writer::LogChunk;
+use crate::api::{ErrorCode, ErrorDetail, OutputQuery, StdinReply};
+use crate::orchestrator::{OutputOptions, VmmLogOptions};
 
 /// Query of `GET …/output`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OutputQuery {
+pub struct OutputKeys {
     from: Option<String>,
     tail: Option<usize>,
     stream: Option<OutputStream>,
@@ -29,30 +29,17 @@ pub struct OutputQuery {
     follow: bool,
 }
 
-impl OutputQuery {
+impl OutputKeys {
     /// What to ask of the orchestrator.
     fn options(&self) -> Result<OutputOptions, Rejection> {
-        let invalid = |message: String| Rejection::new("invalid_request", message);
-        let from = match (self.from.as_deref(), self.tail) {
-            (Some(_), Some(_)) => return Err(invalid("from and tail exclude each other".to_owned())),
-            (None, Some(lines)) => OutputFrom::Tail(lines),
-            (None | Some("oldest"), None) => OutputFrom::Oldest,
-            (Some("generation"), None) => OutputFrom::LatestGeneration,
-            (Some(from), None) => {
-                let parsed = match from.strip_prefix("generation:") {
-                    Some(number) => number.parse().map(OutputFrom::Generation),
-                    None => from.parse().map(OutputFrom::Position),
-                };
-                let message = || format!("from={from:?} is not oldest, generation, generation:NUMBER or a position");
-                parsed.map_err(|_| invalid(message()))?
-            }
-        };
+        let from = OutputQuery::start(self.from.as_deref(), self.tail);
+        let from = from.map_err(|error| Rejection::from_error(ErrorCode::InvalidRequest, &error))?;
         Ok(OutputOptions { from, follow: self.follow, stream: self.stream })
     }
 }
 
 /// `GET …/output`.
-pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuery>) -> Result<HttpResponse, Rejection> {
+pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys>) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
     let options = query.options()?;
     let mut output = shared.handle.output(&key, options).await?;
@@ -64,18 +51,18 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputQuer
                 biased;
                 // What is on file already is read to its end all the same.
                 () = shared.ending.cancelled(), if options.follow => {
-                    let error = ErrorDetail::message("shutting_down", "the daemon is shutting down; the sandbox runs on");
+                    let error = ErrorDetail::message(ErrorCode::ShuttingDown, "the daemon is shutting down; the sandbox runs on");
                     break End { complete: false, error: Some(error) };
                 }
                 next = output.next() => next,
             };
             match next {
                 Ok(Some(chunk)) => {
-                    yield Ok::<_, Infallible>(encoded(&frame_from(chunk)));
+                    yield Ok::<_, Infallible>(encoded(&view::frame(chunk)));
                 }
                 Ok(None) => break End { complete: true, error: None },
                 Err(error) => {
-                    tracing::warn!(sandbox = %key, code = error.code(), %error, "an output stream failed");
+                    tracing::warn!(sandbox = %key, code = %error.code(), %error, "an output stream failed");
                     break End { complete: false, error: Some(ErrorDetail::new(error.code(), &error)) };
                 }
             }
@@ -117,7 +104,7 @@ pub async fn vmm_log(
                 Ok(Some(bytes)) => yield Ok(Bytes::from(bytes)),
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(sandbox = %key, code = error.code(), %error, "a VMM log could not be sent whole");
+                    tracing::warn!(sandbox = %key, code = %error.code(), %error, "a VMM log could not be sent whole");
                     yield Err(io::Error::other(error));
                     break;
                 }
@@ -131,16 +118,6 @@ fn encoded(frame: &Frame) -> Bytes {
     let mut wire = BytesMut::new();
     frame.encode(&mut wire);
     wire.freeze()
-}
-
-fn frame_from(chunk: LogChunk) -> Frame {
-    match chunk {
-        LogChunk::Bytes { stream, at, position, bytes } => {
-            Frame::Bytes { stream, at, position, bytes: Bytes::from(bytes) }
-        }
-        LogChunk::Gap { position, bytes } => Frame::Gap { position, bytes },
-        LogChunk::Dropped { stream, position, bytes } => Frame::Dropped { stream, position, bytes },
-    }
 }
 
 /// Query of `POST …/stdin`.
@@ -180,7 +157,7 @@ pub async fn stdin(
             Some(Err(error)) => {
                 tracing::debug!(sandbox = %key, %error, "a stdin body broke off");
                 let message = format!("the body broke off after {total} bytes; stdin stays open");
-                return Err(Rejection::new("invalid_request", message));
+                return Err(Rejection::new(ErrorCode::InvalidRequest, message));
             }
             None => break,
         }
@@ -193,11 +170,13 @@ pub async fn stdin(
 
 #[cfg(test)]
 mod tests {
+    use sandpen_types::log_start::LogStart;
+
     use super::*;
 
     #[test]
     fn queries_that_contradict_themselves_are_refused() {
-        let query = |text: &str| Query::<OutputQuery>::from_query(text);
+        let query = |text: &str| Query::<OutputKeys>::from_query(text);
         assert!(query("from=oldest&tail=3").unwrap().options().is_err());
         assert!(query("from=-1").unwrap().options().is_err());
         assert!(query("from=../x").unwrap().options().is_err());
@@ -207,12 +186,12 @@ mod tests {
         assert!(Query::<VmmLogQuery>::from_query("stream=stdout").is_err());
         assert!(Query::<VmmLogQuery>::from_query("tail=-1").is_err());
         let options = query("from=17&follow").unwrap().options().unwrap();
-        assert!(options.follow && options.from == OutputFrom::Position(17));
+        assert!(options.follow && options.from == LogStart::Position(17));
     }
 
     #[test]
     fn queries_of_version_1_are_understood() {
-        let of = |text: &str| Query::<OutputQuery>::from_query(text).unwrap().options().unwrap();
+        let of = |text: &str| Query::<OutputKeys>::from_query(text).unwrap().options().unwrap();
         let whole = OutputOptions::default();
         let stderr = OutputOptions { follow: true, stream: Some(OutputStream::Stderr), ..whole };
         for (text, expected) in [
@@ -220,15 +199,15 @@ mod tests {
             ("follow=false", whole),
             ("from=oldest&follow=0", whole),
             ("follow=true&stream=stderr", stderr),
-            ("follow&from=17&stream=stderr", OutputOptions { from: OutputFrom::Position(17), ..stderr }),
-            ("from=%2B17", OutputOptions { from: OutputFrom::Position(17), ..whole }),
-            ("from=18446744073709551615", OutputOptions { from: OutputFrom::Position(u64::MAX), ..whole }),
-            ("follow=false&from=generation:3", OutputOptions { from: OutputFrom::Generation(3), ..whole }),
-            ("from=generation", OutputOptions { from: OutputFrom::LatestGeneration, ..whole }),
-            ("follow=false&tail=20", OutputOptions { from: OutputFrom::Tail(20), ..whole }),
+            ("follow&from=17&stream=stderr", OutputOptions { from: LogStart::Position(17), ..stderr }),
+            ("from=%2B17", OutputOptions { from: LogStart::Position(17), ..whole }),
+            ("from=18446744073709551615", OutputOptions { from: LogStart::Position(u64::MAX), ..whole }),
+            ("follow=false&from=generation:3", OutputOptions { from: LogStart::Generation(3), ..whole }),
+            ("from=generation", OutputOptions { from: LogStart::LatestGeneration, ..whole }),
+            ("follow=false&tail=20", OutputOptions { from: LogStart::Tail(20), ..whole }),
             (
                 "tail=0&stream=stdout",
-                OutputOptions { from: OutputFrom::Tail(0), stream: Some(OutputStream::Stdout), ..whole },
+                OutputOptions { from: LogStart::Tail(0), stream: Some(OutputStream::Stdout), ..whole },
             ),
         ] {
             assert_eq!(of(text), expected, "{text}");
@@ -251,7 +230,7 @@ mod tests {
             "stream=",
             "follow=yes",
         ] {
-            let query = Query::<OutputQuery>::from_query(text);
+            let query = Query::<OutputKeys>::from_query(text);
             assert!(query.is_err() || query.unwrap().options().is_err(), "{text}");
         }
     }

@@ -1,5 +1,5 @@
 //! Bodies in which every field must be known: a field that would be ignored is one whose wish would
-//! not come true. The database's reading of the same types stays lenient.
+//! not come true. The database's reading of what it keeps is lenient.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -23,22 +23,23 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
 
 #[cfg(test)]
 mod tests {
-    use sandpen_actors::spec::{Rootfs, SandboxName, SandboxSpec};
+    use sandpen_actors::spec::{Rootfs, SandboxKey, SandboxName};
+    use sandpen_api::CreateSandbox;
 
     use super::*;
 
     #[test]
     fn a_specification_has_known_fields_only() {
         let name = SandboxName::new("a").unwrap();
-        let spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec!["x".into()]);
+        let spec = CreateSandbox::new(SandboxKey::new(name), Rootfs::Native("/".into()), vec!["x".into()]);
         let json = serde_json::to_value(&spec).unwrap();
-        assert_eq!(serde_json::from_value::<Strict<SandboxSpec>>(json.clone()).unwrap().0, spec);
+        assert_eq!(serde_json::from_value::<Strict<CreateSandbox>>(json.clone()).unwrap().0, spec);
         for (pointer, path) in [("", "memroy"), ("/resources", "resources.memroy"), ("/log", "log.memroy")] {
             let mut odd = json.clone();
             odd.pointer_mut(pointer).unwrap()["memroy"] = 1.into();
-            let error = serde_json::from_value::<Strict<SandboxSpec>>(odd.clone()).unwrap_err().to_string();
+            let error = serde_json::from_value::<Strict<CreateSandbox>>(odd.clone()).unwrap_err().to_string();
             assert!(error.contains(&format!("unknown field {path}")), "{error}");
-            assert_eq!(serde_json::from_value::<SandboxSpec>(odd).unwrap(), spec);
+            assert_eq!(serde_json::from_value::<CreateSandbox>(odd).unwrap(), spec);
         }
     }
 }

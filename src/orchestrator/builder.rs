@@ -23,7 +23,7 @@ pub enum StartError {
     StateDir(#[from] LockError),
     /// The libkrunfw that was named is of no use.
     #[error(transparent)]
-    Krunfw(#[from] crate::driver::krun_host::KrunUnusable),
+    Krunfw(#[from] sandpen_drivers::krun_host::KrunUnusable),
     /// The database cannot be used.
     #[error("the status database could not be opened")]
     Database(#[from] DatabaseError),
@@ -109,7 +109,7 @@ impl SandpenBuilder {
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
         let drivers = match self.drivers {
             Some(drivers) => drivers,
-            None => crate::driver::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
+            None => sandpen_drivers::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;

@@ -22,11 +22,13 @@ use sandpen_actors::supervisor::{
 };
 use sandpen_actors::transition::Transition;
 
+use sandpen_api::{ErrorCode, Metric};
+
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
-use crate::metrics::{self, Metric};
+use crate::metrics;
 
 /// Why a request to an orchestrator was not fulfilled.
 #[derive(Debug, thiserror::Error)]
@@ -86,52 +88,56 @@ impl From<MailboxError> for SandpenError {
 
 impl SandpenError {
     /// A stable word for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
             Self::Supervisor(error) => match error {
-                SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => "invalid_spec",
-                SupervisorError::AlreadyLive { .. } => "already_live",
-                SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => "not_found",
-                SupervisorError::NotLive { .. } => "not_live",
-                SupervisorError::GivenUp { .. } => "given_up",
-                SupervisorError::OpenFiles { .. } => "no_room",
+                SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => {
+                    ErrorCode::InvalidSpec
+                }
+                SupervisorError::AlreadyLive { .. } => ErrorCode::AlreadyLive,
+                SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => ErrorCode::NotFound,
+                SupervisorError::NotLive { .. } => ErrorCode::NotLive,
+                SupervisorError::GivenUp { .. } => ErrorCode::GivenUp,
+                SupervisorError::OpenFiles { .. } => ErrorCode::NoRoom,
                 SupervisorError::Storage(error) => storage_code(error.fault()),
                 SupervisorError::Database(error) => database_code(error),
-                SupervisorError::Unrecorded { .. } => "unrecorded",
-                SupervisorError::ShuttingDown => "shutting_down",
-                SupervisorError::Driver(DriverError::Unavailable { .. }) => "driver_unavailable",
-                SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => "unsupported",
-                SupervisorError::Driver(_) | SupervisorError::Monitor(_) => "guest_unreachable",
-                SupervisorError::DiskInUse { .. } => "disk_in_use",
-                SupervisorError::RemoveLog { .. } | SupervisorError::Disk { .. } => "internal",
-                SupervisorError::Gone => "gone",
+                SupervisorError::Unrecorded { .. } => ErrorCode::Unrecorded,
+                SupervisorError::ShuttingDown => ErrorCode::ShuttingDown,
+                SupervisorError::Driver(DriverError::Unavailable { .. }) => ErrorCode::DriverUnavailable,
+                SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => {
+                    ErrorCode::Unsupported
+                }
+                SupervisorError::Driver(_) | SupervisorError::Monitor(_) => ErrorCode::GuestUnreachable,
+                SupervisorError::DiskInUse { .. } => ErrorCode::DiskInUse,
+                SupervisorError::RemoveLog { .. } | SupervisorError::Disk { .. } => ErrorCode::Internal,
+                SupervisorError::Gone => ErrorCode::Gone,
             },
-            Self::NoStdin(_) => "no_stdin",
-            Self::NoTerminal(_) => "no_terminal",
-            Self::Driver(DriverError::NoTerminals) => "unsupported",
-            Self::Driver(_) => "guest_unreachable",
-            Self::Events(DatabaseError::EventsGone { .. }) => "events_gone",
-            Self::Events(_) => "events_ahead",
+            Self::NoStdin(_) => ErrorCode::NoStdin,
+            Self::NoTerminal(_) => ErrorCode::NoTerminal,
+            Self::Driver(DriverError::NoTerminals) => ErrorCode::Unsupported,
+            Self::Driver(_) => ErrorCode::GuestUnreachable,
+            Self::Events(DatabaseError::EventsGone { .. }) => ErrorCode::EventsGone,
+            Self::Events(_) => ErrorCode::EventsAhead,
             Self::Database(error) => database_code(error),
-            Self::Log(_) | Self::VmmLog(_) => "internal",
-            Self::Unrecorded { .. } => "unrecorded",
-            Self::Gone => "gone",
+            Self::Log(_) | Self::VmmLog(_) => ErrorCode::Internal,
+            Self::Unrecorded { .. } => ErrorCode::Unrecorded,
+            Self::Gone => ErrorCode::Gone,
         }
     }
 }
 
 /// The code of a fault that keeps something from being written.
-fn storage_code(fault: Fault) -> &'static str {
+fn storage_code(fault: Fault) -> ErrorCode {
     match fault {
-        Fault::DiskFull | Fault::OpenFiles | Fault::Processes => "no_room",
-        Fault::ReadOnly => "read_only",
-        Fault::DatabaseLocked => "database_busy",
-        Fault::StorageFailed | Fault::ClockJumped => "internal",
+        Fault::DiskFull | Fault::OpenFiles | Fault::Processes => ErrorCode::NoRoom,
+        Fault::ReadOnly => ErrorCode::ReadOnly,
+        Fault::DatabaseLocked => ErrorCode::DatabaseBusy,
+        Fault::StorageFailed | Fault::ClockJumped => ErrorCode::Internal,
     }
 }
 
-fn database_code(error: &DatabaseError) -> &'static str {
-    error.fault().map_or("internal", storage_code)
+fn database_code(error: &DatabaseError) -> ErrorCode {
+    error.fault().map_or(ErrorCode::Internal, storage_code)
 }
 
 /// To so many supervisors a start is given that each of them fails on.
@@ -367,9 +373,9 @@ impl Handle {
     /// The way to a live microVM.
     async fn guest(&self, row: SandboxRow) -> Result<Arc<dyn GuestSession>, SandpenError> {
         let channels = self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??;
-        channels
-            .and_then(|channels| channels.guest)
-            .ok_or_else(|| SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status() }.into())
+        channels.and_then(|channels| channels.guest).ok_or_else(|| {
+            SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status().as_str() }.into()
+        })
     }
 
     /// The supervisor itself, for an application's own actors: send it
@@ -448,43 +454,43 @@ mod tests {
     }
 
     /// Every refusal of the supervisor with its code.
-    fn of_supervisor() -> Vec<(SupervisorError, &'static str)> {
+    fn of_supervisor() -> Vec<(SupervisorError, ErrorCode)> {
         let key = || SandboxKey::new(SandboxName::new("a").unwrap());
         let (disk, dir) = (DiskName::new("d").unwrap(), std::path::PathBuf::from("/x"));
         let write = |errno| NoRoom::Write { dir: dir.clone(), source: io::Error::from_raw_os_error(errno) };
         let status = "RUNNING";
         vec![
-            (SpecError::NoCommand.into(), "invalid_spec"),
-            (DriverError::Unusable { what: "it", source: "y".into() }.into(), "invalid_spec"),
-            (SupervisorError::AlreadyLive { key: key(), status }, "already_live"),
-            (SupervisorError::NotFound { key: key() }, "not_found"),
-            (SupervisorError::DiskNotFound { name: disk.clone() }, "not_found"),
-            (SupervisorError::NotLive { key: key(), status }, "not_live"),
-            (SupervisorError::GivenUp { key: key() }, "given_up"),
-            (SupervisorError::OpenFiles { live: 1, limit: 2, needed: 3 }, "no_room"),
-            (NoRoom::Space { dir: dir.clone(), free_mib: 1, reserve_mib: 2 }.into(), "no_room"),
-            (NoRoom::Files { dir: dir.clone() }.into(), "no_room"),
-            (write(nix::libc::ENOSPC).into(), "no_room"),
-            (write(nix::libc::EROFS).into(), "read_only"),
-            (write(nix::libc::EMFILE).into(), "no_room"),
-            (write(nix::libc::EIO).into(), "internal"),
-            (DatabaseError::Ended.into(), "internal"),
-            (SupervisorError::Unrecorded { key: key(), faults: "x".into() }, "unrecorded"),
-            (SupervisorError::ShuttingDown, "shutting_down"),
-            (unavailable().into(), "driver_unavailable"),
-            (DriverError::no_kernel("x").into(), "unsupported"),
-            (DriverError::NoTerminals.into(), "unsupported"),
-            (DriverError::Cancelled.into(), "guest_unreachable"),
-            (DriverError::Launch { step: "x".into(), source: "y".into() }.into(), "guest_unreachable"),
-            (DriverError::Gone.into(), "guest_unreachable"),
-            (DriverError::Unreachable("x".into()).into(), "guest_unreachable"),
-            (DriverError::Signal { signal: 9, source: full_disk() }.into(), "guest_unreachable"),
-            (MonitorError::Ended.into(), "guest_unreachable"),
-            (MonitorError::Driver("x".into()).into(), "guest_unreachable"),
-            (SupervisorError::DiskInUse { name: disk, user: key() }, "disk_in_use"),
-            (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, "internal"),
-            (SupervisorError::Disk { action: "x", source: full_disk() }, "internal"),
-            (SupervisorError::Gone, "gone"),
+            (SpecError::NoCommand.into(), ErrorCode::InvalidSpec),
+            (DriverError::Unusable { what: "it", source: "y".into() }.into(), ErrorCode::InvalidSpec),
+            (SupervisorError::AlreadyLive { key: key(), status }, ErrorCode::AlreadyLive),
+            (SupervisorError::NotFound { key: key() }, ErrorCode::NotFound),
+            (SupervisorError::DiskNotFound { name: disk.clone() }, ErrorCode::NotFound),
+            (SupervisorError::NotLive { key: key(), status }, ErrorCode::NotLive),
+            (SupervisorError::GivenUp { key: key() }, ErrorCode::GivenUp),
+            (SupervisorError::OpenFiles { live: 1, limit: 2, needed: 3 }, ErrorCode::NoRoom),
+            (NoRoom::Space { dir: dir.clone(), free_mib: 1, reserve_mib: 2 }.into(), ErrorCode::NoRoom),
+            (NoRoom::Files { dir: dir.clone() }.into(), ErrorCode::NoRoom),
+            (write(nix::libc::ENOSPC).into(), ErrorCode::NoRoom),
+            (write(nix::libc::EROFS).into(), ErrorCode::ReadOnly),
+            (write(nix::libc::EMFILE).into(), ErrorCode::NoRoom),
+            (write(nix::libc::EIO).into(), ErrorCode::Internal),
+            (DatabaseError::Ended.into(), ErrorCode::Internal),
+            (SupervisorError::Unrecorded { key: key(), faults: "x".into() }, ErrorCode::Unrecorded),
+            (SupervisorError::ShuttingDown, ErrorCode::ShuttingDown),
+            (unavailable().into(), ErrorCode::DriverUnavailable),
+            (DriverError::no_kernel("x").into(), ErrorCode::Unsupported),
+            (DriverError::NoTerminals.into(), ErrorCode::Unsupported),
+            (DriverError::Cancelled.into(), ErrorCode::GuestUnreachable),
+            (DriverError::Launch { step: "x".into(), source: "y".into() }.into(), ErrorCode::GuestUnreachable),
+            (DriverError::Gone.into(), ErrorCode::GuestUnreachable),
+            (DriverError::Unreachable("x".into()).into(), ErrorCode::GuestUnreachable),
+            (DriverError::Signal { signal: 9, source: full_disk() }.into(), ErrorCode::GuestUnreachable),
+            (MonitorError::Ended.into(), ErrorCode::GuestUnreachable),
+            (MonitorError::Driver("x".into()).into(), ErrorCode::GuestUnreachable),
+            (SupervisorError::DiskInUse { name: disk, user: key() }, ErrorCode::DiskInUse),
+            (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, ErrorCode::Internal),
+            (SupervisorError::Disk { action: "x", source: full_disk() }, ErrorCode::Internal),
+            (SupervisorError::Gone, ErrorCode::Gone),
         ]
     }
 
@@ -493,24 +499,32 @@ mod tests {
     fn each_failure_has_its_code() {
         let key = SandboxKey::new(SandboxName::new("a").unwrap());
         let others = [
-            (SandpenError::NoStdin(key.clone()), "no_stdin"),
-            (SandpenError::NoTerminal(key.clone()), "no_terminal"),
-            (DriverError::NoTerminals.into(), "unsupported"),
-            (unavailable().into(), "guest_unreachable"),
-            (DatabaseError::EventsGone { from: 1, first: 2 }.into(), "events_gone"),
-            (DatabaseError::EventsAhead { from: 3, next: 2 }.into(), "events_ahead"),
-            (DatabaseError::StillLive.into(), "internal"),
-            (LogError::NotRegular("/x".into()).into(), "internal"),
-            (SandpenError::VmmLog(full_disk()), "internal"),
-            (SandpenError::Unrecorded { sandboxes: vec![key] }, "unrecorded"),
-            (MailboxError::Closed.into(), "gone"),
+            (SandpenError::NoStdin(key.clone()), ErrorCode::NoStdin),
+            (SandpenError::NoTerminal(key.clone()), ErrorCode::NoTerminal),
+            (DriverError::NoTerminals.into(), ErrorCode::Unsupported),
+            (unavailable().into(), ErrorCode::GuestUnreachable),
+            (DatabaseError::EventsGone { from: 1, first: 2 }.into(), ErrorCode::EventsGone),
+            (DatabaseError::EventsAhead { from: 3, next: 2 }.into(), ErrorCode::EventsAhead),
+            (DatabaseError::StillLive.into(), ErrorCode::Internal),
+            (LogError::NotRegular("/x".into()).into(), ErrorCode::Internal),
+            (SandpenError::VmmLog(full_disk()), ErrorCode::Internal),
+            (SandpenError::Unrecorded { sandboxes: vec![key] }, ErrorCode::Unrecorded),
+            (MailboxError::Closed.into(), ErrorCode::Gone),
         ];
         let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));
         for (error, code) in of_supervisor.chain(others) {
             assert_eq!(error.code(), code, "{error:?}");
         }
         let faults = Fault::ALL.map(storage_code);
-        let codes = ["no_room", "read_only", "internal", "database_busy", "no_room", "no_room", "internal"];
+        let codes = [
+            ErrorCode::NoRoom,
+            ErrorCode::ReadOnly,
+            ErrorCode::Internal,
+            ErrorCode::DatabaseBusy,
+            ErrorCode::NoRoom,
+            ErrorCode::NoRoom,
+            ErrorCode::Internal,
+        ];
         assert_eq!(faults, codes, "{:?}", Fault::ALL);
     }
 }

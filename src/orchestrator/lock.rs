@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sandpen_actors::state_dir::StateDir;
 
-use crate::private_dir::{self, PrivateDirError};
+use sandpen_client::private_dir::{self, PrivateDirError};
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -24,5 +24,5 @@ pub use builder::{Sandpen, SandpenBuilder, StartError};
 pub use events::{Events, EventsOptions};
 pub use handle::{Handle, SandpenError, StdinWriter};
 pub use lock::LockError;
-pub use output::{Output, OutputFrom, OutputOptions};
+pub use output::{Output, OutputOptions};
 pub use vmm_log::{VmmLog, VmmLogOptions};

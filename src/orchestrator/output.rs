@@ -10,29 +10,15 @@ use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFoll
 use sandpen_actors::spec::SandboxKey;
 use sandpen_actors::supervisor::{AwaitRestart, OpenChannels, Reader, Supervisor};
 
-use super::handle::SandpenError;
+use sandpen_types::log_start::LogStart;
 
-/// Where the output begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OutputFrom {
-    /// At the oldest kept byte.
-    #[default]
-    Oldest,
-    /// At the first byte of the latest start.
-    LatestGeneration,
-    /// At the first byte of this start, as counted by the row's generation, or the oldest kept one after it.
-    Generation(u64),
-    /// This many lines before the end.
-    Tail(usize),
-    /// At this position in the whole log.
-    Position(u64),
-}
+use super::handle::SandpenError;
 
 /// What of the output is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutputOptions {
     /// Where to begin.
-    pub from: OutputFrom,
+    pub from: LogStart,
     /// Whether to go on until the sandbox ends.
     pub follow: bool,
     /// Only this stream.
@@ -63,11 +49,11 @@ impl Output {
     ) -> Result<Self, SandpenError> {
         let stream = options.stream;
         let from = match options.from {
-            OutputFrom::Oldest => FollowFrom::Oldest,
-            OutputFrom::LatestGeneration => FollowFrom::LatestGeneration,
-            OutputFrom::Generation(number) => FollowFrom::Generation(number),
-            OutputFrom::Position(position) => FollowFrom::Position(position),
-            OutputFrom::Tail(lines) => {
+            LogStart::Oldest => FollowFrom::Oldest,
+            LogStart::LatestGeneration => FollowFrom::LatestGeneration,
+            LogStart::Generation(number) => FollowFrom::Generation(number),
+            LogStart::Position(position) => FollowFrom::Position(position),
+            LogStart::Tail(lines) => {
                 let log = log.clone();
                 let position = blocking(move || position_of_tail(&log, lines, stream)).await;
                 FollowFrom::Position(position.map_err(|_| SandpenError::Gone)??)

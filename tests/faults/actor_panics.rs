@@ -195,7 +195,7 @@ fn a_sandbox_whose_monitor_fails_too_often_is_failed_and_its_neighbour_lives() {
         }
         assert!(soon(handle.inject_panic(panic)).await.unwrap());
         let bad = soon(handle.wait(&key("bad"))).await.unwrap();
-        assert_eq!(bad.state.status(), "FAILED");
+        assert_eq!(bad.state.status(), sandpen::actors::state::Status::Failed);
         assert!(bad.state.failure().unwrap().to_string().contains("too often"), "{:?}", bad.state);
         let good = handle.get(&key("good")).await.unwrap().unwrap();
         assert_eq!((&good.state, good.microvm_pid), (&SandboxState::Running, rows[1].microvm_pid));

@@ -130,7 +130,7 @@ impl<'a> TransitionJson<'a> {
             seq: record.seq,
             generation: record.generation,
             event: &record.event,
-            status: record.state.status(),
+            status: record.state.status().as_str(),
             state: serde_json::value::to_raw_value(&record.state)?,
             exit_code: exit.and_then(|exit| if let ExitStatus::Code(code) = exit { Some(code) } else { None }),
             exit_signal: exit.and_then(|exit| if let ExitStatus::Signal(signal) = exit { Some(signal) } else { None }),

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::state::{Event, ExitStatus, FailureReason, SandboxState, Status};
 use crate::transition::{Transition, advance};
 
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
@@ -206,7 +206,7 @@ fn a_new_spec_replaces_an_ended_one_and_no_live_one() {
         step(&database, &row, Event::SpawnFailed(FailureReason::Lost)).await;
         let again = database.send(upsert(512)).await.unwrap().unwrap();
         assert_eq!((again.id, again.spec.resources.memory_mib, again.supervisor_pid), (row.id, 512, 8));
-        assert_eq!(again.state.status(), "FAILED");
+        assert_eq!(again.state.status(), Status::Failed);
     });
 }
 

@@ -113,7 +113,7 @@ impl Life {
         if row.state.is_live() {
             row.microvm_pid = self.config.row.microvm_pid;
         }
-        tracing::info!(from = self.config.row.state.status(), to = row.state.status(), event = recording.record.event);
+        tracing::info!(from = %self.config.row.state.status(), to = %row.state.status(), event = recording.record.event);
         self.config.row = row;
         if self.config.row.state != SandboxState::Running {
             (self.health, self.checking) = (None, None);

@@ -287,7 +287,7 @@ impl Supervisor {
         let (database, key) = (self.config.database.clone(), key.clone());
         async move {
             Err(match database.send(GetSandbox(key.clone())).await?? {
-                Some(row) => SupervisorError::NotLive { key, status: row.state.status() },
+                Some(row) => SupervisorError::NotLive { key, status: row.state.status().as_str() },
                 None => SupervisorError::NotFound { key },
             })
         }

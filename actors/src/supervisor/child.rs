@@ -11,6 +11,7 @@ use crate::intensity::RecentFailures;
 use crate::log_writer::LogWriter;
 use crate::monitor::{Monitor, Stop};
 use crate::spec::DiskName;
+use crate::state::Status;
 
 /// Whoever waits for a row.
 pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;
@@ -72,7 +73,7 @@ impl Child {
         if self.removing {
             return "being removed";
         }
-        self.row.as_ref().map_or("STARTING", |row| row.state.status())
+        self.row.as_ref().map_or(Status::Starting, |row| row.state.status()).as_str()
     }
 
     /// Whether its end is on record, and what is left of it is being removed.

@@ -47,7 +47,7 @@ pub(super) async fn record(
             Ok(row)
         }
         Ok(None) => Ok(row.clone()),
-        Err(_) => Err(SupervisorError::AlreadyLive { key: row.spec.key.clone(), status: row.state.status() }),
+        Err(_) => Err(SupervisorError::AlreadyLive { key: row.spec.key.clone(), status: row.state.status().as_str() }),
     }
 }
 

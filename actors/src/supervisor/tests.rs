@@ -26,7 +26,7 @@ use crate::intensity::RestartIntensity;
 use crate::monitor::StateChanged;
 use crate::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use crate::start_timings::{LatestTimings, StartStep};
-use crate::state::{ExitStatus, FailureReason, SandboxState};
+use crate::state::{ExitStatus, FailureReason, SandboxState, Status};
 use crate::state_dir::StateDir;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -210,7 +210,7 @@ fn a_whole_life_with_output_and_history() {
         assert_eq!(log, b"hello\n");
         let history = stage.database.send(ListTransitions(row.id)).await.unwrap().unwrap();
         let words: Vec<_> = history.iter().map(|step| (step.seq, step.state.status())).collect();
-        assert_eq!(words, [(1, "STARTING"), (2, "RUNNING"), (3, "STOPPING"), (4, "STOPPED")]);
+        assert_eq!(words, [(1, Status::Starting), (2, Status::Running), (3, Status::Stopping), (4, Status::Stopped)]);
         let timings = stage.timings.get(&key("a")).unwrap();
         let steps: Vec<_> = timings.steps().iter().map(|timed| timed.step).collect();
         // What no driver noted is left out, not made up.
@@ -308,7 +308,7 @@ fn stop_asks_the_workload_and_kill_ends_the_vmm() {
         let stop = StopSandbox { key: key("asked"), grace: DEADLINE };
         let stopped = tokio::task::spawn_local(stage.supervisor.send(stop));
         assert_eq!(soon(asked.next_asked()).await, Some(Asked::SignalWorkload(15)));
-        assert_eq!(stage.row("asked").await.state.status(), "STOPPING");
+        assert_eq!(stage.row("asked").await.state.status(), Status::Stopping);
         exit(&mut asked, 143, b"bye").await;
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
         assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Code(143) });
@@ -504,7 +504,7 @@ fn a_restart_policy_starts_again_and_a_stop_ends_it() {
         assert_eq!(soon(again.next_asked()).await, Some(Asked::SignalWorkload(15)));
         exit(&mut again, 0, b"two").await;
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
-        assert_eq!((row.restarts, row.state.status()), (1, "STOPPED"));
+        assert_eq!((row.restarts, row.state.status()), (1, Status::Stopped));
         assert_eq!(std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap(), b"one two");
         stage.end();
     });
@@ -575,7 +575,7 @@ fn no_room_is_refused_before_anything_is_made() {
 
 #[test]
 fn a_subscriber_hears_every_durable_change() {
-    struct Ear(mpsc::UnboundedSender<&'static str>);
+    struct Ear(mpsc::UnboundedSender<Status>);
     impl Actor for Ear {
         type Context = Context<Self>;
     }
@@ -592,7 +592,7 @@ fn a_subscriber_hears_every_durable_change() {
         stage.supervisor.send(SubscribeStateChanges { recipient }).await.unwrap();
         let mut vmm = stage.running(stage.spec("a")).await;
         exit(&mut vmm, 0, b"").await;
-        for expected in ["STARTING", "RUNNING", "STOPPING", "STOPPED"] {
+        for expected in [Status::Starting, Status::Running, Status::Stopping, Status::Stopped] {
             assert_eq!(soon(told.recv()).await, Some(expected));
         }
         stage.end();

@@ -67,7 +67,7 @@ pub fn build(program: Program) -> Result<(), EmbedError> {
         return Err(EmbedError::Target(target));
     }
     let built = out_dir.join(program.package);
-    let shared = shared_directory(&out_dir).join("embedded");
+    let shared = shared_directory(&out_dir, &target).join("embedded");
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| EmbedError::File { path, source }
@@ -126,10 +126,13 @@ fn cargo(program: &OsString, package: Program, target: &str, target_dir: &Path) 
 }
 
 /// The outer cargo's target directory, which has a tag at its root; where there is none, what is ours alone.
-fn shared_directory(out_dir: &Path) -> &Path {
+fn shared_directory<'a>(out_dir: &'a Path, target: &str) -> &'a Path {
+    let is_tagged = |directory: &Path| directory.join("CACHEDIR.TAG").is_file();
     // OUT_DIR is four to seven levels below: TARGET_DIR/TRIPLE/PROFILE/build/PACKAGE/out.
-    let mut above = out_dir.ancestors().skip(1).take(7);
-    above.find(|directory| directory.join("CACHEDIR.TAG").is_file()).unwrap_or(out_dir)
+    let Some(found) = out_dir.ancestors().skip(1).take(7).find(|above| is_tagged(above)) else { return out_dir };
+    // With `--target`, the directory of that one has a tag too.
+    let above = found.parent().filter(|above| found.ends_with(target) && is_tagged(above));
+    above.unwrap_or(found)
 }
 
 #[cfg(test)]
@@ -141,11 +144,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("target/x86_64-unknown-linux-gnu/debug/build/sandpen-actors-0123/out");
         fs::create_dir_all(&out).unwrap();
-        assert_eq!(shared_directory(&out), out, "nothing says which one it is");
+        let shared = |out| shared_directory(out, "x86_64-unknown-linux-gnu");
+        assert_eq!(shared(&out), out, "nothing says which one it is");
         let target = dir.path().join("target");
         fs::write(target.join("CACHEDIR.TAG"), "").unwrap();
-        assert_eq!(shared_directory(&out), target);
-        assert_eq!(shared_directory(&target.join("debug/build/sandpen-0123/out")), target);
+        assert_eq!(shared(&out), target);
+        fs::write(target.join("x86_64-unknown-linux-gnu/CACHEDIR.TAG"), "").unwrap();
+        assert_eq!(shared(&out), target);
+        assert_eq!(shared(&target.join("debug/build/sandpen-0123/out")), target);
     }
 
     #[test]

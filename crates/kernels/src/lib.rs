@@ -29,8 +29,18 @@ mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+use directories::BaseDirs;
+
 pub use debian::DebianError;
 pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError, ModuleMissing};
+
+/// Where kernels are installed when nobody says otherwise: `$XDG_DATA_HOME/sandpen`, else `~/.local/share/sandpen`,
+/// else `/usr/local/share/sandpen` for a user without a home.
+pub fn default_data_dir() -> PathBuf {
+    let dirs = BaseDirs::new();
+    let base = dirs.as_ref().map_or_else(|| Path::new("/usr/local/share"), BaseDirs::data_dir);
+    base.join("sandpen")
+}
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Kernels and modules made by hand, for tests: of this crate, and of those that boot kernels (feature `testing`).
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on fails")]
+#![allow(clippy::new_without_default, missing_docs, reason = "helpers of tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

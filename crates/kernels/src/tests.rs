@@ -91,7 +91,7 @@ fn what_a_killed_install_left_is_cleared() {
     assert!(!left.exists());
 }
 
-/// Needs the network, so it runs only when asked for: `cargo test -- --ignored debian`.
+/// Needs the network, so it runs only when asked for: `cargo test -p sandpen-kernels -- --ignored debian`.
 #[test]
 #[ignore = "downloads 27 MB from the distribution's archive"]
 fn debians_kernel_installs() {

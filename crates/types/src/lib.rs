@@ -6,24 +6,32 @@
 //! | [`state`], [`transition`] | the state machine, and one step of a sandbox's row |
 //! | [`row`], [`health`] | all that is known of a sandbox |
 //! | [`event`], [`fault`] | what happened, and what can be wrong with the host |
-//! | [`start_step`], [`output_stream`] | the steps of a start, and the workload's streams |
+//! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
 //! | [`reconcile`], [`disk`] | what bringing rows and processes together found; disks with names |
+//! | [`confinement`] | what a process that serves a microVM has given up |
+//! | [`units`], [`signal`] | amounts and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`error_chain`] | errors in one line |
 //!
-//! May know: serde, chrono, thiserror. May not: any other crate of sandpen, a file, a socket, a clock, a
+//! Whatever a command line or a file can say of a sandbox is read here (`FromStr`), next to its type.
+//!
+//! May know: serde, chrono, humantime, thiserror. May not: any other crate of sandpen, a file, a socket, a clock, a
 //! thread. What is in here is the same on every host, and for a client that is not on the host at all.
 
+pub mod confinement;
 pub mod disk;
 pub mod error_chain;
 pub mod event;
 pub mod fault;
 pub mod health;
+pub mod log_start;
 pub mod output_stream;
 pub mod reconcile;
 pub mod row;
+pub mod signal;
 pub mod spec;
 pub mod start_step;
 pub mod state;
 pub mod state_dir;
 pub mod transition;
+pub mod units;

@@ -5,9 +5,12 @@
 
 mod bytes;
 mod disk;
+mod driver;
+mod env;
 mod error;
 mod health;
 mod kernel;
+mod log;
 mod names;
 mod network;
 mod restart;
@@ -28,9 +31,12 @@ use serde::{Deserialize, Serialize};
 
 pub use bytes::ByteString;
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
+pub use driver::DriverChoice;
+pub use env::EnvEntry;
 pub use error::SpecError;
 pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
 pub use kernel::KERNEL_MAX_BYTES;
+pub use log::{LOG_KEEP_MAX, LogBacklog, LogLimits};
 pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
@@ -39,17 +45,6 @@ pub use root_device::RootDevice;
 pub use rootfs::Rootfs;
 pub use terminal::TerminalSize;
 pub use volume::{VOLUMES_MAX, Volume, by_depth};
-
-/// Which driver makes the microVM.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DriverChoice {
-    /// The best one that works on this host.
-    #[default]
-    Auto,
-    /// This one or none.
-    Named(String),
-}
 
 /// Least memory of a microVM in MiB: a stock kernel with its initramfs boots in it.
 pub const MEMORY_MIN_MIB: u32 = 96;
@@ -61,9 +56,6 @@ pub const WORKLOAD_MAX_BYTES: usize = 1 << 20;
 
 /// Longest stay of an ended sandbox that removes itself.
 pub const REMOVE_DELAY_MAX: Duration = Duration::from_hours(24);
-/// Most rotated files of one log: a rotation renames each of them.
-pub const LOG_KEEP_MAX: u32 = 1000;
-
 /// What a microVM may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
@@ -76,36 +68,6 @@ pub struct Resources {
 impl Default for Resources {
     fn default() -> Self {
         Self { cpus: 1, memory_mib: 256 }
-    }
-}
-
-/// How large a log grows and how many files of it are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogLimits {
-    /// Bytes after which a log file is rotated, at least 4096.
-    pub max_bytes: u64,
-    /// Rotated files kept beside the current one, 1 to [`LOG_KEEP_MAX`]; more, which older versions took, is
-    /// that many.
-    pub keep: u32,
-    /// What happens to output while the log cannot be written.
-    #[serde(default)]
-    pub backlog: LogBacklog,
-}
-
-/// What happens to a sandbox's output while its log cannot be written, or not fast enough.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogBacklog {
-    /// It waits in its pipe, and the workload with it: nothing is lost.
-    #[default]
-    Block,
-    /// It is read and dropped, counted, and the gap is marked in the log: the workload does not wait.
-    Drop,
-}
-
-impl Default for LogLimits {
-    fn default() -> Self {
-        Self { max_bytes: 10 << 20, keep: 5, backlog: LogBacklog::Block }
     }
 }
 
@@ -201,10 +163,10 @@ impl fmt::Debug for SandboxSpec {
 }
 
 impl SandboxSpec {
-    /// A specification with defaults, in the `default` config.
-    pub fn new(name: SandboxName, rootfs: Rootfs, command: Vec<ByteString>) -> Self {
+    /// A specification with defaults. A name alone is one in the `default` config.
+    pub fn new(key: impl Into<SandboxKey>, rootfs: Rootfs, command: Vec<ByteString>) -> Self {
         Self {
-            key: SandboxKey::new(name),
+            key: key.into(),
             rootfs,
             driver: DriverChoice::default(),
             resources: Resources::default(),
@@ -247,9 +209,7 @@ impl SandboxSpec {
         if !(MEMORY_MIN_MIB..=MEMORY_MAX_MIB).contains(&memory_mib) {
             return Err(SpecError::Memory { mib: memory_mib, min: MEMORY_MIN_MIB, max: MEMORY_MAX_MIB });
         }
-        if self.log.max_bytes < 4096 || !(1..=LOG_KEEP_MAX).contains(&self.log.keep) {
-            return Err(SpecError::Log { max_bytes: self.log.max_bytes, keep: self.log.keep });
-        }
+        log::check(self.log)?;
         if self.command.is_empty() || self.command[0].as_bytes().is_empty() {
             return Err(SpecError::NoCommand);
         }

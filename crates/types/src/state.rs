@@ -24,11 +24,17 @@
 //! [`next`] decides every edge. The monitor is the only writer of its sandbox's state; the
 //! supervisor applies the edges of a sandbox that has no monitor (BACKOFF).
 
+mod failure_kind;
+mod status;
+
 use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+pub use failure_kind::FailureKind;
+pub use status::{NoSuchStatus, Status};
 
 /// How a workload or a VMM process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,27 +240,27 @@ pub enum SandboxState {
 }
 
 impl SandboxState {
-    /// The database's and the users' word, upper case.
-    pub fn status(&self) -> &'static str {
+    /// It without its details.
+    pub fn status(&self) -> Status {
         match self {
-            Self::Created => "CREATED",
-            Self::Starting => "STARTING",
-            Self::Running => "RUNNING",
-            Self::Stopping { .. } => "STOPPING",
-            Self::Stopped { .. } => "STOPPED",
-            Self::Failed { .. } => "FAILED",
-            Self::Backoff { .. } => "BACKOFF",
+            Self::Created => Status::Created,
+            Self::Starting => Status::Starting,
+            Self::Running => Status::Running,
+            Self::Stopping { .. } => Status::Stopping,
+            Self::Stopped { .. } => Status::Stopped,
+            Self::Failed { .. } => Status::Failed,
+            Self::Backoff { .. } => Status::Backoff,
         }
     }
 
     /// Whether a microVM may exist in this state.
     pub fn is_live(&self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Stopping { .. })
+        self.status().is_live()
     }
 
     /// Whether nothing more happens without a new request.
     pub fn is_ended(&self) -> bool {
-        matches!(self, Self::Stopped { .. } | Self::Failed { .. })
+        self.status().is_ended()
     }
 
     /// The workload's end, where this state knows it.
@@ -327,8 +333,8 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{event} is not possible in state {status}")]
 pub struct NoSuchEdge {
-    /// The state's word.
-    pub status: &'static str,
+    /// The state.
+    pub status: Status,
     /// The event's name.
     pub event: &'static str,
 }

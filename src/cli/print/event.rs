@@ -36,7 +36,7 @@ fn text(event: &EventEntry) -> String {
 
 fn words(happening: &Happening, kind: &str) -> (String, String) {
     let what = match happening {
-        Happening::Transition { state, .. } => state.status().to_owned(),
+        Happening::Transition { state, .. } => state.status().to_string(),
         _ => kind.to_owned(),
     };
     let why = match happening {

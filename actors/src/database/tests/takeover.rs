@@ -4,6 +4,7 @@ use super::*;
 use crate::actor_ref::ActorRef;
 use crate::faults::Faults;
 use crate::intensity::RestartIntensity;
+use crate::state::Status;
 use crate::testing_panic::{Panic, PanicPlace};
 
 /// A write of the first actor has been given to SQLite and waits for another program's lock when the actor dies.
@@ -27,12 +28,12 @@ fn a_flush_waits_for_what_an_actor_was_writing_when_it_died() {
 
         let flushed = tokio::task::spawn_local(database.send(Flush));
         let seen = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
-        assert_eq!(seen.state.status(), "CREATED");
+        assert_eq!(seen.state.status(), Status::Created);
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!flushed.is_finished());
         sqlx::query("ROLLBACK").execute(&mut *other).await.unwrap();
         flushed.await.unwrap().unwrap().unwrap();
         let seen = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
-        assert_eq!(seen.state.status(), "STARTING");
+        assert_eq!(seen.state.status(), Status::Starting);
     });
 }

@@ -93,7 +93,7 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
         event.unwrap().unwrap();
         let rows = database.send(ListSandboxes).await.unwrap().unwrap();
         let rows: Vec<_> = rows.iter().map(|row| (row.spec.key.name.as_str(), row.state.status())).collect();
-        assert_eq!(rows, [("live", "RUNNING"), ("new", "STARTING")]);
+        assert_eq!(rows, [("live", Status::Running), ("new", Status::Starting)]);
     });
 }
 

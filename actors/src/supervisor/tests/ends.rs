@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::spec::RestartPolicy;
-use crate::state::StoppedBy;
+use crate::state::{Status, StoppedBy};
 
 fn report(stdout: u64) -> VmmEvent {
     VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: Some(stdout), stderr_bytes: Some(0) }
@@ -79,7 +79,7 @@ fn a_stop_that_meets_a_forged_report_is_carried_out_all_the_same() {
         soon(trickle).await;
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(15))).await);
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
-        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        assert_eq!((row.state.status(), row.stopped_by), (Status::Stopped, Some(StoppedBy::Request)));
         stage.end();
     });
 }
@@ -195,7 +195,7 @@ fn what_cannot_be_found_for_lack_of_descriptors_can_be_killed() {
         stage.driver.forget(&vmm.launch.runtime_dir);
         stage.driver.hinder_adoption(None);
         let row = soon(killed).await.unwrap().unwrap().unwrap();
-        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        assert_eq!((row.state.status(), row.stopped_by), (Status::Stopped, Some(StoppedBy::Request)));
         stage.end();
     });
 }
@@ -220,7 +220,7 @@ fn a_users_stop_is_not_forgotten_for_the_orchestrators_own_end() {
         lock.release().await;
         exit(&mut vmm, 143, b"").await;
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
-        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        assert_eq!((row.state.status(), row.stopped_by), (Status::Stopped, Some(StoppedBy::Request)));
         assert!(soon(ended).await.unwrap().unwrap().is_empty());
         soon(start).await.unwrap().unwrap().unwrap();
         stage.end();
@@ -298,7 +298,7 @@ fn no_end_and_no_health_check_waits_for_the_database() {
         assert_eq!(soon(limited.next_asked()).await, Some(Asked::SignalWorkload(15)));
         lock.release().await;
         assert!(checked.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
-        assert_eq!(soon(killed).await.unwrap().unwrap().unwrap().state.status(), "STOPPED");
+        assert_eq!(soon(killed).await.unwrap().unwrap().unwrap().state.status(), Status::Stopped);
         exit(&mut limited, 143, b"").await;
         let row = stage.wait("limited").await;
         assert!(matches!(row.state.failure(), Some(FailureReason::TimedOut { .. })), "{:?}", row.state);
@@ -329,7 +329,7 @@ fn waits_that_were_given_up_leave_nothing_behind() {
         };
         assert!(left >= 1, "the one who stays is among them");
         exit(&mut vmm, 0, b"").await;
-        assert_eq!(soon(patient).await.unwrap().unwrap().unwrap().state.status(), "STOPPED");
+        assert_eq!(soon(patient).await.unwrap().unwrap().unwrap().state.status(), Status::Stopped);
         stage.end();
     });
 }
@@ -408,7 +408,7 @@ fn a_stop_that_meets_a_restart_is_not_lost() {
         exit(&mut vmm, 1, b"").await;
         let row = loop {
             match stage.row("a").await {
-                row if row.state.status() == "BACKOFF" => break row,
+                row if row.state.status() == Status::Backoff => break row,
                 _ => tokio::task::yield_now().await,
             }
         };
@@ -427,7 +427,10 @@ fn a_stop_that_meets_a_restart_is_not_lost() {
         };
         soon(end).await;
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
-        assert_eq!((row.state.status(), row.stopped_by, row.generation), ("STOPPED", Some(StoppedBy::Request), 2));
+        assert_eq!(
+            (row.state.status(), row.stopped_by, row.generation),
+            (Status::Stopped, Some(StoppedBy::Request), 2)
+        );
         let stored = stage.row("a").await;
         assert_eq!((stored.state, stored.stopped_by, stored.seq), (row.state, row.stopped_by, row.seq));
         stage.end();

@@ -4,6 +4,7 @@ use super::*;
 use crate::database::{HealthState, HealthStatus};
 use crate::driver::{ProbeOutcome, ProbeStatus};
 use crate::spec::HealthCheck;
+use crate::state::Status;
 
 fn outcome(code: i32) -> ProbeOutcome {
     ProbeOutcome { end: ProbeStatus::Ended(ExitStatus::Code(code)), output: "words".into() }
@@ -71,7 +72,7 @@ fn a_new_monitor_goes_on_with_the_count() {
         vmm.answer_probe(outcome(1));
         assert_eq!(soon(vmm.next_asked()).await, Some(Asked::SignalWorkload(15)));
         exit(&mut vmm, 0, b"").await;
-        assert_eq!(stage.wait("a").await.state.status(), "FAILED");
+        assert_eq!(stage.wait("a").await.state.status(), Status::Failed);
         stage.end();
     });
 }

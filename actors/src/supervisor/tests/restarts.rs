@@ -3,7 +3,7 @@
 use super::*;
 use crate::counters::Counter;
 use crate::spec::RestartBackoff;
-use crate::state::StoppedBy;
+use crate::state::{Status, StoppedBy};
 
 impl Stage {
     /// A sandbox that is started again at once.
@@ -61,7 +61,7 @@ fn the_most_restarts_in_a_row_are_kept_and_counted_over_deaths() {
         assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Code(1) });
         // Nothing is left to decide.
         let stage = stage.succeed().await;
-        assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
         stage.end();
     });
 }
@@ -95,7 +95,7 @@ fn a_restart_that_was_not_decided_before_our_death_is_decided_by_the_next_orches
         let mut spec = stage.restarting("a", RestartPolicy::OnFailure { max: Some(5) });
         spec.restart_backoff.initial = spec.restart_backoff.max;
         exit(&mut stage.running(spec).await, 1, b"").await;
-        until_status(&stage, "BACKOFF").await;
+        until_status(&stage, Status::Backoff).await;
         let stage = stage.die().await;
         // As if we had died between the two records.
         stage
@@ -107,13 +107,13 @@ fn a_restart_that_was_not_decided_before_our_death_is_decided_by_the_next_orches
         stage.execute("DROP TRIGGER transitions_no_delete").await;
         stage.execute("DELETE FROM transitions WHERE seq > (SELECT seq FROM sandboxes)").await;
         let stage = stage.succeed().await;
-        until_status(&stage, "BACKOFF").await;
+        until_status(&stage, Status::Backoff).await;
         // And a stop ends it for good.
         let stop = StopSandbox { key: key("a"), grace: DEADLINE };
         soon(stage.supervisor.send(stop)).await.unwrap().unwrap();
         assert_eq!(stage.row("a").await.stopped_by, Some(StoppedBy::Request));
         let stage = stage.succeed().await;
-        assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
         stage.end();
     });
 }
@@ -125,7 +125,7 @@ fn a_pending_restart_is_resumed() {
         let mut spec = stage.restarting("a", RestartPolicy::Always);
         spec.restart_backoff.initial = spec.restart_backoff.max;
         exit(&mut stage.running(spec).await, 0, b"").await;
-        until_status(&stage, "BACKOFF").await;
+        until_status(&stage, Status::Backoff).await;
         let stage = stage.die().await;
         let soon = r#"UPDATE sandboxes SET state = '{"status":"BACKOFF","until":"2020-01-01T00:00:00Z"}'"#;
         stage.execute(soon).await;
@@ -156,7 +156,7 @@ fn what_the_orchestrator_stopped_comes_back_and_what_a_user_stopped_only_after_a
             exit(&mut again, 0, b"").await;
             soon(stopped).await.unwrap().unwrap().unwrap();
             let stage = stage.succeed().await;
-            assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+            assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
             let stage = stage.die().await;
             stage.execute("UPDATE sandboxes SET boot_id = 'another'").await;
             let mut stage = stage.succeed().await;
@@ -165,7 +165,7 @@ fn what_the_orchestrator_stopped_comes_back_and_what_a_user_stopped_only_after_a
                 vmm.tell(VmmEvent::WorkloadStarted).await;
                 stage.shut_down(&mut vmm).await;
             } else {
-                assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+                assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
             }
             stage.end();
         }
@@ -180,7 +180,7 @@ fn other_policies_do_not_come_back() {
         let mut vmm = stage.running(spec).await;
         stage.shut_down(&mut vmm).await;
         let stage = stage.succeed().await;
-        assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
         stage.end();
     });
 }
@@ -199,9 +199,9 @@ fn a_stop_between_the_end_and_the_decision_is_final() {
         tokio::task::yield_now().await;
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
         let row = soon(stopped).await.unwrap().unwrap().unwrap();
-        assert_eq!((row.state.status(), row.stopped_by), ("STOPPED", Some(StoppedBy::Request)));
+        assert_eq!((row.state.status(), row.stopped_by), (Status::Stopped, Some(StoppedBy::Request)));
         let stage = stage.succeed().await;
-        assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
         stage.end();
     });
 }
@@ -223,7 +223,7 @@ fn a_restart_that_cannot_be_recorded_waits_until_it_can() {
         };
         soon(was_tried).await;
         // It runs no more, and its name is not free.
-        assert_eq!(stage.row("a").await.state.status(), "STOPPED");
+        assert_eq!(stage.row("a").await.state.status(), Status::Stopped);
         assert!(matches!(soon(stage.start(stage.spec("a"))).await.unwrap(), Err(SupervisorError::AlreadyLive { .. })));
         stage.execute("DROP TRIGGER no_backoff").await;
         let next = stage.arrival().await;
@@ -234,7 +234,7 @@ fn a_restart_that_cannot_be_recorded_waits_until_it_can() {
 }
 
 /// Waits until the sandbox `a` has this status, which the database tells.
-async fn until_status(stage: &Stage, status: &str) {
+async fn until_status(stage: &Stage, status: Status) {
     let mut events = stage.database.send(crate::database::WatchEvents).await.unwrap();
     while stage.row("a").await.state.status() != status {
         soon(events.changed()).await.unwrap();

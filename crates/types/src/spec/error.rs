@@ -76,6 +76,21 @@ pub enum SpecError {
         /// Files kept.
         keep: u32,
     },
+    /// A key without its config.
+    #[error("{0:?} is not of the form CONFIG/NAME")]
+    Key(String),
+    /// A policy for output that cannot be written which is none.
+    #[error("{0:?} is neither block nor drop")]
+    LogBacklog(String),
+    /// A network that is none.
+    #[error("there is no network {0:?}; there are {known}", known = super::Network::ALL.map(super::Network::as_str).join(", "))]
+    Network(String),
+    /// A way of a root to the guest that is none.
+    #[error("a root cannot come by {0:?}; it can by {known}", known = super::RootDevice::ALL.map(super::RootDevice::as_str).join(", "))]
+    RootDevice(String),
+    /// A terminal's size that is none.
+    #[error("{0:?} is not the size of a terminal; give COLUMNSxLINES, 1 to 65535 each, for example 80x24")]
+    TerminalSize(String),
     /// A published port that cannot be read.
     #[error(
         "published port {0:?} is not of the form [ADDR:]HOST:GUEST with ports from 1 to 65535 (HOST 0 for a free one) and an IPv4 address, for example 8080:80 or 0.0.0.0:8080:80"

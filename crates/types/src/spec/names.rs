@@ -109,6 +109,22 @@ impl SandboxKey {
     }
 }
 
+impl From<SandboxName> for SandboxKey {
+    fn from(name: SandboxName) -> Self {
+        Self::new(name)
+    }
+}
+
+impl FromStr for SandboxKey {
+    type Err = SpecError;
+
+    /// Reads `CONFIG/NAME`.
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let (config, name) = text.split_once('/').ok_or_else(|| SpecError::Key(text.to_owned()))?;
+        Ok(Self { config: ConfigName::new(config)?, name: SandboxName::new(name)? })
+    }
+}
+
 impl fmt::Display for SandboxKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.config, self.name)

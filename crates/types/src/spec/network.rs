@@ -49,6 +49,15 @@ impl fmt::Display for Network {
     }
 }
 
+impl FromStr for Network {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let found = Self::ALL.into_iter().find(|network| network.as_str() == text);
+        found.ok_or_else(|| SpecError::Network(text.to_owned()))
+    }
+}
+
 /// Most published ports of one sandbox.
 pub const PORTS_MAX: usize = 64;
 
@@ -143,6 +152,16 @@ mod tests {
                 prop_assert_eq!(port.to_string().parse::<PublishedPort>(), Ok(port));
             }
         }
+    }
+
+    #[test]
+    fn a_network_is_read_as_it_is_written() {
+        for network in Network::ALL {
+            assert_eq!(network.to_string().parse(), Ok(network));
+            assert_eq!(serde_json::to_value(network).unwrap(), network.as_str());
+        }
+        let error = "host".parse::<Network>().unwrap_err().to_string();
+        assert_eq!(error, "there is no network \"host\"; there are none, on, tsi, user, published");
     }
 
     #[test]

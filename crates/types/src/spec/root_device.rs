@@ -1,5 +1,8 @@
 //! How the layers of a copy-on-write root reach the guest.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Rootfs, SpecError};
@@ -23,7 +26,7 @@ impl RootDevice {
     pub const ALL: [Self; 3] = [Self::Auto, Self::Image, Self::Virtiofs];
 
     /// Its name on the command line and in a specification.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Image => "image",
@@ -34,6 +37,21 @@ impl RootDevice {
     /// Whether images are made.
     pub fn is_image(self) -> bool {
         self == Self::Image
+    }
+}
+
+impl fmt::Display for RootDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for RootDevice {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let found = Self::ALL.into_iter().find(|device| device.as_str() == text);
+        found.ok_or_else(|| SpecError::RootDevice(text.to_owned()))
     }
 }
 
@@ -60,7 +78,10 @@ mod tests {
         }
         for device in RootDevice::ALL {
             assert_eq!(serde_json::to_value(device).unwrap(), device.as_str());
+            assert_eq!(device.to_string().parse(), Ok(device));
         }
         assert!(serde_json::from_str::<RootDevice>("\"erofs\"").is_err());
+        let error = "erofs".parse::<RootDevice>().unwrap_err().to_string();
+        assert_eq!(error, "a root cannot come by \"erofs\"; it can by auto, image, virtiofs");
     }
 }

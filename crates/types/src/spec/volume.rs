@@ -1,8 +1,10 @@
 //! Host directories that a sandbox gets beside its root, and how they are written in one line.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +86,22 @@ impl Volume {
             return refused("/proc, /sys and /dev are the guest's own; use another directory");
         }
         Ok(())
+    }
+}
+
+impl FromStr for Volume {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        Self::parse(OsStr::new(text))
+    }
+}
+
+impl fmt::Display for Volume {
+    /// What [`Volume::parse`] reads, where both paths are text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = if self.read_only { "ro" } else { "rw" };
+        write!(f, "{}:{}:{access}", self.host.display(), self.guest.as_os_str().display())
     }
 }
 
@@ -200,8 +218,8 @@ mod tests {
             prop_assume!(!["/proc", "/sys", "/dev"].iter().any(|own| guest == *own || guest.starts_with(&format!("{own}/"))));
             // A component that ends in a colon would make another ":/".
             prop_assume!(!guest.contains(":/"));
-            let text = format!("{host}:{guest}:{}", if read_only { "ro" } else { "rw" });
-            prop_assert_eq!(parse(&text).unwrap(), volume(&host, &guest, read_only));
+            let volume = volume(&host, &guest, read_only);
+            prop_assert_eq!(volume.to_string().parse(), Ok(volume));
         }
 
         #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::health::{HealthState, HealthStatus};
 use crate::spec::{Rootfs, SandboxName, SandboxSpec};
-use crate::state::{ExitStatus, FailureReason};
+use crate::state::{ExitStatus, FailureReason, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -117,7 +117,7 @@ fn an_end_has_a_time_and_no_process() {
     let after = end(row(SandboxState::Running), 105, None);
     assert_eq!((after.state, after.ended_at, after.microvm_pid), (stopped(1), Some(at(105)), None));
     let after = step(&row(SandboxState::Running), &Event::VmmExited(ExitStatus::Code(0)), 105, None);
-    assert_eq!((after.state.status(), after.ended_at, after.microvm_pid), ("FAILED", Some(at(105)), None));
+    assert_eq!((after.state.status(), after.ended_at, after.microvm_pid), (Status::Failed, Some(at(105)), None));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn only_a_run_that_was_long_enough_begins_a_new_count_in_a_row() {
 #[test]
 fn time_that_passes_in_the_pause_is_no_run() {
     let after = step(&row(backoff()), &stop(), 500, None);
-    assert_eq!((after.state.status(), after.restarts_in_a_row), ("STOPPED", 2));
+    assert_eq!((after.state.status(), after.restarts_in_a_row), (Status::Stopped, 2));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn what_changes_nothing_is_no_step() {
     assert_eq!(advance(&stopping, &stop(), at(200), None), Ok(None));
     assert_eq!(advance(&stopping, &Event::WorkloadStarted, at(200), None), Ok(None));
     let refused = advance(&row(SandboxState::Created), &stop(), at(200), None);
-    assert_eq!(refused, Err(NoSuchEdge { status: "CREATED", event: "StopRequested" }));
+    assert_eq!(refused, Err(NoSuchEdge { status: Status::Created, event: "StopRequested" }));
 }
 
 /// The restart policy brings back what only the orchestrator's end stopped.

@@ -1,0 +1,180 @@
+//! A sandbox as it is asked for.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sandpen_types::spec::{
+    ByteString, Disk, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartBackoff,
+    RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, TerminalSize, Volume,
+};
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /v1/sandboxes`. Only `key`, `rootfs` and `command` are required. `Debug` shows the names of the
+/// environment only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateSandbox {
+    /// Name and config.
+    pub key: SandboxKey,
+    /// The root directory.
+    pub rootfs: Rootfs,
+    /// The driver.
+    #[serde(default)]
+    pub driver: DriverChoice,
+    /// CPUs and memory.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Program and arguments.
+    pub command: Vec<ByteString>,
+    /// Environment of the workload, which may hold secrets.
+    #[serde(default)]
+    pub env: Vec<(ByteString, ByteString)>,
+    /// Working directory in the guest.
+    #[serde(default)]
+    pub workdir: Option<ByteString>,
+    /// Whether the workload gets a standard input.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Longest time the workload may run.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
+    /// What happens after the end.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How soon.
+    #[serde(default)]
+    pub restart_backoff: RestartBackoff,
+    /// Whether and how its health is checked.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    /// Log size and rotation.
+    #[serde(default)]
+    pub log: LogLimits,
+    /// Remove it when it has ended.
+    #[serde(default)]
+    pub remove_on_end: bool,
+    /// How long it then stays for its readers.
+    #[serde(default)]
+    pub remove_delay: Duration,
+    /// When the project file was last changed.
+    #[serde(default)]
+    pub config_last_modified: Option<DateTime<Utc>>,
+    /// How it is connected.
+    #[serde(default)]
+    pub network: Network,
+    /// Ports of the guest that the host listens for.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+    /// A terminal of this size at first.
+    #[serde(default)]
+    pub terminal: Option<TerminalSize>,
+    /// Host directories beside the root.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// Limits of the workload's process.
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
+    /// What a root of layers is written to.
+    #[serde(default)]
+    pub disk: Disk,
+    /// How a root of layers reaches the guest.
+    #[serde(default)]
+    pub root_device: RootDevice,
+    /// A guest kernel of its own.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
+}
+
+impl CreateSandbox {
+    /// A sandbox with defaults. A name alone is one in the `default` config.
+    pub fn new(key: impl Into<SandboxKey>, rootfs: Rootfs, command: Vec<ByteString>) -> Self {
+        SandboxSpec::new(key, rootfs, command).into()
+    }
+}
+
+impl fmt::Debug for CreateSandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSandbox")
+            .field("key", &self.key)
+            .field("rootfs", &self.rootfs)
+            .field("command", &self.command)
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both sides are taken apart, so that a field of one that the other lacks does not compile.
+macro_rules! same_fields {
+    ($value:expr, $from:ident, $to:ident) => {{
+        let $from {
+            key,
+            rootfs,
+            driver,
+            resources,
+            command,
+            env,
+            workdir,
+            stdin,
+            timeout,
+            restart,
+            restart_backoff,
+            health,
+            log,
+            remove_on_end,
+            remove_delay,
+            config_last_modified,
+            network,
+            ports,
+            terminal,
+            volumes,
+            rlimits,
+            disk,
+            root_device,
+            kernel,
+        } = $value;
+        $to {
+            key,
+            rootfs,
+            driver,
+            resources,
+            command,
+            env,
+            workdir,
+            stdin,
+            timeout,
+            restart,
+            restart_backoff,
+            health,
+            log,
+            remove_on_end,
+            remove_delay,
+            config_last_modified,
+            network,
+            ports,
+            terminal,
+            volumes,
+            rlimits,
+            disk,
+            root_device,
+            kernel,
+        }
+    }};
+}
+
+impl From<SandboxSpec> for CreateSandbox {
+    fn from(spec: SandboxSpec) -> Self {
+        same_fields!(spec, SandboxSpec, CreateSandbox)
+    }
+}
+
+impl TryFrom<CreateSandbox> for SandboxSpec {
+    type Error = SpecError;
+
+    /// The specification, if its values can be together ([`SandboxSpec::check_values`]).
+    fn try_from(request: CreateSandbox) -> Result<Self, SpecError> {
+        let spec = same_fields!(request, CreateSandbox, SandboxSpec);
+        spec.check_values()?;
+        Ok(spec)
+    }
+}

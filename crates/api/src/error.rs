@@ -1,0 +1,268 @@
+//! Failures on the wire: a code for programs with its HTTP status, and words for people.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Keyword, Word};
+
+/// What failed, as a stable word for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// A body, query or value that cannot be read.
+    InvalidRequest,
+    /// A config or sandbox name that is not allowed.
+    InvalidName,
+    /// A sandbox that cannot be as it was asked for.
+    InvalidSpec,
+    /// An event that has not happened yet.
+    EventsAhead,
+    /// Another user.
+    Forbidden,
+    /// No such path.
+    NoSuchRoute,
+    /// No such sandbox or disk.
+    NotFound,
+    /// A known path with another method.
+    MethodNotAllowed,
+    /// It runs already.
+    AlreadyLive,
+    /// Another live sandbox has that disk.
+    DiskInUse,
+    /// It does not run.
+    NotLive,
+    /// Its end was asked for before its start was on record.
+    GivenUp,
+    /// It was started without a standard input.
+    NoStdin,
+    /// It was started without a terminal.
+    NoTerminal,
+    /// Another daemon has the state directory: what a daemon that is started says instead of serving.
+    AlreadyRunning,
+    /// An event that is no longer kept.
+    EventsGone,
+    /// A body above [`BODY_MAX_BYTES`](crate::BODY_MAX_BYTES).
+    TooLarge,
+    /// The driver cannot do this.
+    Unsupported,
+    /// No such driver, or it does not work on this host.
+    DriverUnavailable,
+    /// The host has too little left: files, processes, disk.
+    NoRoom,
+    /// The file system of the state directory is read-only.
+    ReadOnly,
+    /// Another program has locked the database.
+    DatabaseBusy,
+    /// An end that was asked for cannot be recorded now.
+    Unrecorded,
+    /// The daemon is ending.
+    ShuttingDown,
+    /// It has ended.
+    Gone,
+    /// The microVM does not answer.
+    GuestUnreachable,
+    /// Everything else.
+    Internal,
+}
+
+impl ErrorCode {
+    /// Every one, by status.
+    pub const ALL: [Self; 27] = [
+        Self::InvalidRequest,
+        Self::InvalidName,
+        Self::InvalidSpec,
+        Self::EventsAhead,
+        Self::Forbidden,
+        Self::NoSuchRoute,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::AlreadyLive,
+        Self::DiskInUse,
+        Self::NotLive,
+        Self::GivenUp,
+        Self::NoStdin,
+        Self::NoTerminal,
+        Self::AlreadyRunning,
+        Self::EventsGone,
+        Self::TooLarge,
+        Self::Unsupported,
+        Self::DriverUnavailable,
+        Self::NoRoom,
+        Self::ReadOnly,
+        Self::DatabaseBusy,
+        Self::Unrecorded,
+        Self::ShuttingDown,
+        Self::Gone,
+        Self::GuestUnreachable,
+        Self::Internal,
+    ];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidName => "invalid_name",
+            Self::InvalidSpec => "invalid_spec",
+            Self::EventsAhead => "events_ahead",
+            Self::Forbidden => "forbidden",
+            Self::NoSuchRoute => "no_such_route",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::AlreadyLive => "already_live",
+            Self::DiskInUse => "disk_in_use",
+            Self::NotLive => "not_live",
+            Self::GivenUp => "given_up",
+            Self::NoStdin => "no_stdin",
+            Self::NoTerminal => "no_terminal",
+            Self::AlreadyRunning => "already_running",
+            Self::EventsGone => "events_gone",
+            Self::TooLarge => "too_large",
+            Self::Unsupported => "unsupported",
+            Self::DriverUnavailable => "driver_unavailable",
+            Self::NoRoom => "no_room",
+            Self::ReadOnly => "read_only",
+            Self::DatabaseBusy => "database_busy",
+            Self::Unrecorded => "unrecorded",
+            Self::ShuttingDown => "shutting_down",
+            Self::Gone => "gone",
+            Self::GuestUnreachable => "guest_unreachable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The status of an answer with it.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead => 400,
+            Self::Forbidden => 403,
+            Self::NoSuchRoute | Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::AlreadyLive
+            | Self::DiskInUse
+            | Self::NotLive
+            | Self::GivenUp
+            | Self::NoStdin
+            | Self::NoTerminal
+            | Self::AlreadyRunning => 409,
+            Self::EventsGone => 410,
+            Self::TooLarge => 413,
+            Self::Unsupported => 422,
+            Self::GuestUnreachable | Self::Internal => 500,
+            Self::DriverUnavailable
+            | Self::NoRoom
+            | Self::ReadOnly
+            | Self::DatabaseBusy
+            | Self::Unrecorded
+            | Self::ShuttingDown
+            | Self::Gone => 503,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Keyword for ErrorCode {
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
+    }
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// Body of every answer with a status of 400 and above.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// A failure on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// A stable word, for programs.
+    pub code: Word<ErrorCode>,
+    /// One line, for people.
+    pub message: String,
+    /// The causes, outermost first, without `message` itself.
+    #[serde(default)]
+    pub chain: Vec<String>,
+}
+
+impl ErrorDetail {
+    /// The detail of an error value with its causes.
+    pub fn new(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut chain = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            chain.push(cause.to_string());
+            source = cause.source();
+        }
+        Self { code: code.into(), message: error.to_string(), chain }
+    }
+
+    /// A detail without causes.
+    pub fn message(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), chain: Vec::new() }
+    }
+
+    /// Message and causes in one line.
+    pub fn one_line(&self) -> String {
+        let mut text = self.message.clone();
+        for cause in &self.chain {
+            if !text.ends_with(cause.as_str()) {
+                text.push_str(": ");
+                text.push_str(cause);
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status and the whole body of each code.
+    #[test]
+    fn codes_are_those_of_version_1() {
+        let lines = include_str!("golden/errors.jsonl").lines();
+        let mut golden: Vec<(u16, ErrorBody)> = Vec::new();
+        for line in lines {
+            let (status, body) = line.split_once(' ').unwrap();
+            let read: ErrorBody = serde_json::from_str(body).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), body);
+            golden.push((status.parse().unwrap(), read));
+        }
+        for (status, body) in &golden {
+            assert_eq!(body.error.code.known().map(ErrorCode::http_status), Some(*status), "{body:?}");
+        }
+        let told = ErrorCode::ALL.into_iter().filter(|code| *code != ErrorCode::AlreadyRunning).count();
+        assert_eq!(golden.len(), told);
+    }
+
+    #[test]
+    fn a_code_of_a_later_version_is_kept() {
+        let json = r#"{"code":"of_the_future","message":"m","chain":[]}"#;
+        let detail: ErrorDetail = serde_json::from_str(json).unwrap();
+        assert_eq!(detail.code.known(), None);
+        assert_eq!(serde_json::to_string(&detail).unwrap(), json);
+        assert_eq!(
+            serde_json::from_str::<ErrorDetail>(r#"{"code":"gone","message":"m"}"#).unwrap().code,
+            ErrorCode::Gone
+        );
+    }
+
+    #[test]
+    fn each_word_is_of_one_code() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::of_word(code.as_str()), Some(code));
+            assert_eq!(ErrorCode::ALL.iter().filter(|other| other.as_str() == code.as_str()).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Version 1 on the wire, byte for byte. A line of a file below `golden/` is what a daemon or a client of this
+//! version writes and reads; fields may be added at the end of an object, and nothing else may change.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use chrono::{DateTime, TimeDelta, Utc};
+use sandpen_types::confinement::ProcessConfinement;
+use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::fault::Fault;
+use sandpen_types::health::{HealthState, HealthStatus};
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::reconcile::LeftoverKind;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{
+    ByteString, ConfigName, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, LogLimits, Network, PublishedPort,
+    Resources, RestartBackoff, RestartPolicy, RootDevice, Rootfs, SandboxKey, SandboxName, SandboxSpec, SpecError,
+    TerminalSize, Volume,
+};
+use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
+use sandpen_types::state_dir::StateDir;
+use sandpen_types::transition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::frame::{End, Frame};
+use super::*;
+
+/// Asserts that the values are written as the lines of the file, and that each line is read as its value.
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(file: &str, lines: &str, values: &[T]) {
+    let written: Vec<String> = values.iter().map(|value| serde_json::to_string(value).unwrap()).collect();
+    assert_eq!(written.len(), lines.lines().count(), "{file}: {written:#?}");
+    for ((value, written), line) in values.iter().zip(&written).zip(lines.lines()) {
+        assert_eq!(written, line, "{file}");
+        assert_eq!(&serde_json::from_str::<T>(line).unwrap(), value, "{file}");
+    }
+}
+
+macro_rules! golden {
+    ($file:literal, $values:expr) => {
+        golden($file, include_str!(concat!("golden/", $file)), $values)
+    };
+}
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(1_700_000_000 + seconds) + TimeDelta::microseconds(123_456)
+}
+
+fn key(name: &str) -> SandboxKey {
+    SandboxKey { config: ConfigName::new("shop").unwrap(), name: SandboxName::new(name).unwrap() }
+}
+
+fn minimal() -> SandboxSpec {
+    SandboxSpec::new(key("small"), Rootfs::Native("/srv".into()), vec!["true".into()])
+}
+
+/// No field has its default.
+fn full() -> SandboxSpec {
+    let odd = ByteString::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff, b'a']));
+    SandboxSpec {
+        key: key("web"),
+        rootfs: Rootfs::Overlayfs(vec!["/srv/top".into(), "/srv/a:b".into()]),
+        driver: DriverChoice::Named("qemu".into()),
+        resources: Resources { cpus: 2, memory_mib: 512 },
+        command: vec!["/srv/web".into(), "\"quoted\" ü\n".into(), odd.clone()],
+        env: vec![("MODE".into(), "test".into()), ("ODD".into(), odd.clone())],
+        workdir: Some("/srv".into()),
+        stdin: true,
+        timeout: Some(Duration::from_millis(90_500)),
+        restart: RestartPolicy::OnFailure { max: Some(5) },
+        restart_backoff: RestartBackoff {
+            initial: Duration::from_millis(200),
+            max: Duration::from_secs(30),
+            healthy_after: Duration::from_secs(20),
+        },
+        health: Some(HealthCheck {
+            command: vec!["/bin/check".into(), odd.clone()],
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_millis(1500),
+            retries: 4,
+            start_period: Duration::from_secs(60),
+        }),
+        log: LogLimits { max_bytes: 8192, keep: 3, backlog: LogBacklog::Drop },
+        remove_on_end: true,
+        remove_delay: Duration::from_secs(7),
+        config_last_modified: Some(at(-5)),
+        network: Network::Published,
+        ports: vec![
+            PublishedPort { address: Some(Ipv4Addr::LOCALHOST), host: 8080, guest: 80 },
+            PublishedPort { address: None, host: 0, guest: 443 },
+        ],
+        terminal: TerminalSize::new(24, 80),
+        volumes: vec![
+            Volume { host: "/srv/data".into(), guest: "/data".into(), read_only: true },
+            Volume { host: "/srv/out".into(), guest: odd, read_only: false },
+        ],
+        rlimits: vec!["nofile=1024:4096".parse().unwrap(), "core=0:unlimited".parse().unwrap()],
+        disk: Disk { bytes: Some(1 << 30), name: Some(DiskName::new("work").unwrap()) },
+        root_device: RootDevice::Image,
+        kernel: Some("/boot/vmlinux".into()),
+    }
+}
+
+fn row(spec: SandboxSpec, state: SandboxState) -> SandboxRow {
+    SandboxRow {
+        id: 3,
+        spec: spec.into(),
+        state,
+        seq: 9,
+        generation: 4,
+        restarts: 2,
+        restarts_in_a_row: 1,
+        stopped_by: None,
+        health: None,
+        boot_id: Some("b".into()),
+        driver: None,
+        microvm_pid: None,
+        supervisor_pid: 17,
+        created_at: at(0),
+        started_at: None,
+        ended_at: None,
+        updated_at: at(1),
+    }
+}
+
+fn failures() -> Vec<FailureReason> {
+    let text = || "why\nnot".to_owned();
+    vec![
+        FailureReason::SpawnFailed { message: text() },
+        FailureReason::WorkloadNotStarted { message: text() },
+        FailureReason::VmmLost { status: ExitStatus::Signal(31) },
+        FailureReason::VmmLost { status: ExitStatus::Unknown },
+        FailureReason::OutOfMemory,
+        FailureReason::CompanionLost { process: "virtiofsd".into() },
+        FailureReason::BootTimedOut { limit: Duration::from_secs(60) },
+        FailureReason::TimedOut { limit: Duration::from_millis(1500) },
+        FailureReason::Unhealthy { failures: 3, output: text() },
+        FailureReason::ProtocolBroken { message: text() },
+        FailureReason::Lost,
+        FailureReason::Internal { message: text() },
+    ]
+}
+
+fn states() -> Vec<SandboxState> {
+    let stopping = |cause, exit| SandboxState::Stopping { cause, exit };
+    let mut states = vec![
+        SandboxState::Created,
+        SandboxState::Starting,
+        SandboxState::Running,
+        stopping(StopCause::WorkloadEnded, Some(ExitStatus::Code(3))),
+        stopping(StopCause::Requested, None),
+        stopping(StopCause::OrchestratorEnds, None),
+        stopping(StopCause::Killed { signal: 9 }, Some(ExitStatus::Signal(9))),
+        stopping(StopCause::Faulted { reason: FailureReason::Lost }, None),
+        SandboxState::Stopped { exit: ExitStatus::Code(0) },
+        SandboxState::Stopped { exit: ExitStatus::Signal(15) },
+        SandboxState::Stopped { exit: ExitStatus::Unknown },
+        SandboxState::Backoff { until: at(60) },
+    ];
+    states.extend(failures().into_iter().map(|reason| SandboxState::Failed { reason, exit: None }));
+    states.push(SandboxState::Failed {
+        reason: FailureReason::TimedOut { limit: Duration::from_secs(1) },
+        exit: Some(ExitStatus::Code(143)),
+    });
+    states
+}
+
+#[test]
+fn a_specification() {
+    golden!("specification.jsonl", &[CreateSandbox::from(minimal()), full().into()]);
+    let least = r#"{"key":{"config":"shop","name":"small"},"rootfs":{"native":"/srv"},"command":["true"]}"#;
+    let read: CreateSandbox = serde_json::from_str(least).unwrap();
+    assert_eq!(read, CreateSandbox::new(key("small"), Rootfs::Native("/srv".into()), vec!["true".into()]));
+    assert_eq!(SandboxSpec::try_from(read), Ok(minimal()));
+    // A project's clients leave out what a struct of theirs has not.
+    let partly = r#"{"command":["true"],"rootfs":{"native":"/srv"},"key":{"name":"small","config":"shop"},
+        "health":{"command":["true"]},"log":{"max_bytes":10485760,"keep":5},"disk":{},
+        "volumes":[{"host":"/a","guest":"/b"}],"ports":[{"host":1,"guest":2}],"network":"on"}"#;
+    let read: CreateSandbox = serde_json::from_str(partly).unwrap();
+    assert_eq!(
+        SandboxSpec::try_from(read),
+        Ok(SandboxSpec {
+            health: Some(HealthCheck::new(vec!["true".into()])),
+            volumes: vec![Volume { host: "/a".into(), guest: "/b".into(), read_only: false }],
+            ports: vec![PublishedPort { address: None, host: 1, guest: 2 }],
+            network: Network::On,
+            ..minimal()
+        })
+    );
+    // The database keeps the same fields in the same form, of its own.
+    for (line, spec) in include_str!("golden/specification.jsonl").lines().zip([minimal(), full()]) {
+        assert_eq!(serde_json::to_string(&spec).unwrap(), line);
+        assert_eq!(serde_json::from_str::<SandboxSpec>(line).unwrap(), spec);
+    }
+    let empty = CreateSandbox { command: Vec::new(), ..minimal().into() };
+    assert_eq!(SandboxSpec::try_from(empty), Err(SpecError::NoCommand));
+}
+
+#[test]
+fn a_sandbox_in_every_state() {
+    let dir = StateDir::new("/state".into());
+    let mut sandboxes: Vec<_> = states().into_iter().map(|state| Sandbox::new(&row(minimal(), state), &dir)).collect();
+    let live = SandboxRow {
+        stopped_by: Some(StoppedBy::Shutdown),
+        health: Some(HealthState { status: HealthStatus::Failing, failures: 2, output: "exit code 1".into() }),
+        driver: Some("qemu".into()),
+        microvm_pid: Some(4711),
+        started_at: Some(at(2)),
+        ended_at: Some(at(3)),
+        ..row(full(), SandboxState::Running)
+    };
+    sandboxes.push(Sandbox {
+        confinement: Some(BTreeMap::from([(
+            "vmm".to_owned(),
+            serde_json::from_str(include_str!("golden/confinement.jsonl").lines().next().unwrap()).unwrap(),
+        )])),
+        log_dropped: Some(DroppedBytes { stdout: 5, stderr: 0 }),
+        timings: Some(timings()),
+        ..Sandbox::new(&live, &dir)
+    });
+    let layers = |disk| SandboxSpec { rootfs: Rootfs::Overlayfs(vec!["/a".into()]), disk, ..minimal() };
+    let unnamed = row(layers(Disk::default()), SandboxState::Created);
+    sandboxes.push(Sandbox::new(&unnamed, &dir));
+    let named = Disk { bytes: None, name: Some(DiskName::new("d").unwrap()) };
+    let spec = SandboxSpec { restart: RestartPolicy::OnFailure { max: None }, ..layers(named) };
+    sandboxes.push(Sandbox::new(
+        &SandboxRow { stopped_by: Some(StoppedBy::Request), ..row(spec, SandboxState::Created) },
+        &dir,
+    ));
+    golden!("sandboxes.jsonl", &sandboxes);
+}
+
+fn timings() -> Timings {
+    let step = |step: &str, by: &str, at_us, took_us| StepTime { step: step.into(), by: by.into(), at_us, took_us };
+    let steps = vec![step("requested", "sandpen", 0, 0), step("guest_ready", "guest", 2_400_000, 2_400_000)];
+    Timings { adopted: false, began_us: 987_654_321, steps }
+}
+
+#[test]
+fn what_processes_gave_up() {
+    let lines = include_str!("golden/confinement.jsonl");
+    let read: Vec<ProcessConfinement> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    golden!("confinement.jsonl", &read);
+    assert_eq!(read.len(), 2);
+}
+
+#[test]
+fn transitions() {
+    let records = states().into_iter().zip(1..).map(|(state, seq)| transition::Transition {
+        sandbox: 3,
+        seq,
+        generation: 2,
+        event: "WorkloadStarted".into(),
+        microvm_pid: state.is_live().then_some(4711),
+        driver: (seq % 2 == 0).then(|| "qemu".to_owned()),
+        state,
+        at: at(seq.cast_signed()),
+        supervisor_pid: 17,
+        restarts: 1,
+        restarts_in_a_row: 1,
+        stopped_by: None,
+        boot_id: None,
+    });
+    golden!("transitions.jsonl", &records.map(|record| Transition::from(&record)).collect::<Vec<_>>());
+}
+
+fn happenings() -> Vec<Happening> {
+    let text = || "why\nnot".to_owned();
+    let mut happenings: Vec<_> = states()
+        .into_iter()
+        .map(|state| Happening::Transition {
+            transition: 4,
+            generation: 2,
+            event: "WorkloadStarted".into(),
+            reason: state.failure().map(ToString::to_string),
+            state,
+            microvm_pid: Some(4711),
+            driver: None,
+            restarts: 1,
+        })
+        .collect();
+    let healths = [HealthStatus::Starting, HealthStatus::Healthy, HealthStatus::Failing];
+    happenings.extend(healths.map(|status| Happening::HealthChanged {
+        status,
+        failures: 2,
+        output: "exit code 1".into(),
+    }));
+    happenings.extend([
+        Happening::Removed { generation: 2 },
+        Happening::VmmSuspended { pid: 7 },
+        Happening::OrchestratorStarted { pid: 7, version: "0.1.0".into() },
+        Happening::OrchestratorStopped { pid: 7, sandboxes_ended: true },
+        Happening::Reconciled { adopted: 1, resolved: 2, removed: 3 },
+        Happening::ActorRestarted { actor: "monitor".into(), reason: text() },
+        Happening::LogFailed { message: text() },
+        Happening::LogDropped { stdout: 5, stderr: 6 },
+        Happening::LogRecovered {},
+        Happening::FaultEnded { fault: Fault::DiskFull, lasted_ms: 1500 },
+        Happening::ClockJumped { by_ms: -1500 },
+    ]);
+    happenings.extend(Fault::ALL.map(|fault| Happening::FaultBegan { fault, message: text() }));
+    happenings
+}
+
+#[test]
+fn events_of_every_kind() {
+    let entries: Vec<_> = happenings()
+        .into_iter()
+        .zip(1..)
+        .map(|(happening, seq)| {
+            let json = serde_json::to_value(&happening).unwrap();
+            let (kind, detail) = (json["kind"].as_str().unwrap().to_owned(), json["detail"].clone());
+            let sandbox = (seq % 2 == 0).then(|| key("web"));
+            let entry = EventEntry::from(EventRecord { seq, at: at(seq.cast_signed()), sandbox, kind, detail });
+            assert_eq!(entry.happening(), Some(happening));
+            entry
+        })
+        .collect();
+    golden!("events.jsonl", &entries);
+    let lines = include_str!("golden/events.jsonl").lines();
+    for (line, entry) in lines.zip(&entries) {
+        assert_eq!(serde_json::from_str::<EventLine>(line).unwrap(), EventLine::Event(entry.clone()));
+    }
+    let error = r#"{"error":{"code":"shutting_down","message":"m","chain":[]}}"#;
+    assert!(matches!(serde_json::from_str(error).unwrap(), EventLine::Error(_)));
+    assert!(
+        serde_json::from_str::<EventEntry>(
+            r#"{"seq":1,"at":"2026-01-31T12:00:00Z","config_file":null,"name":null,"kind":"later","detail":{"a":[1]}}"#
+        )
+        .unwrap()
+        .happening()
+        .is_none()
+    );
+}
+
+#[test]
+fn short_requests_and_answers() {
+    golden!("stop.jsonl", &[StopRequest { grace_ms: 1500 }]);
+    assert_eq!(serde_json::from_str::<StopRequest>("{}").unwrap(), StopRequest { grace_ms: 10_000 });
+    golden!("kill.jsonl", &[KillRequest { signal: 9 }]);
+    golden!("shutdown.jsonl", &[ShutdownRequest { stop_sandboxes: true, grace_ms: 1500 }]);
+    assert_eq!(
+        serde_json::from_str::<ShutdownRequest>("{}").unwrap(),
+        ShutdownRequest { stop_sandboxes: false, grace_ms: 10_000 }
+    );
+    golden!("shutdown_answer.jsonl", &[ShutdownReply { pid: 17 }]);
+    golden!("stdin_answer.jsonl", &[StdinReply { bytes: 6 }]);
+    golden!("resize.jsonl", &[TerminalSize::new(24, 80).unwrap(), TerminalSize::new(1, 65535).unwrap()]);
+    let version =
+        Version { name: NAME.into(), version: "0.1.0".into(), api: API_VERSION, pid: 17, state_dir: "/s".into() };
+    golden!("version.jsonl", &[version]);
+    let disk = |used_by| DiskEntry { name: DiskName::new("work").unwrap(), bytes: 1 << 30, used_bytes: 4096, used_by };
+    golden!("disks.jsonl", &[vec![disk(None), disk(Some("shop/web".into()))]]);
+    let error =
+        ErrorDetail { code: ErrorCode::Internal.into(), message: "m".into(), chain: vec!["a".into(), "b".into()] };
+    golden!("readiness.jsonl", &[Readiness::Serving { pid: 17 }, Readiness::Failed(error)]);
+}
+
+#[test]
+fn a_reconciliation() {
+    let kinds = [
+        LeftoverKind::Process,
+        LeftoverKind::RuntimeDir,
+        LeftoverKind::Mount,
+        LeftoverKind::Disk,
+        LeftoverKind::Row,
+        LeftoverKind::Cgroup,
+    ];
+    let leftovers = kinds.into_iter().enumerate().map(|(number, kind)| LeftoverEntry {
+        kind,
+        what: "/run/x".into(),
+        sandbox: (number % 2 == 0).then(|| "shop/web".to_owned()),
+        error: (number % 3 == 0).then(|| "why\nnot".to_owned()),
+    });
+    let reply = ReconcileReply {
+        adopted: vec!["shop/a".into()],
+        resolved: vec!["shop/b".into()],
+        leftovers: leftovers.collect(),
+    };
+    golden!("reconciliation.jsonl", &[reply]);
+}
+
+#[test]
+fn metrics() {
+    let metric = |kind, labels: &[(&str, &str)]| Metric {
+        name: "sandpen_sandboxes".into(),
+        kind,
+        help: "What it is.".into(),
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        value: 3,
+    };
+    golden!("metrics.jsonl", &[metric(MetricKind::Gauge, &[("state", "RUNNING")]), metric(MetricKind::Counter, &[])]);
+}
+
+#[test]
+fn frames() {
+    let (stdout, stderr) = (OutputStream::Stdout, OutputStream::Stderr);
+    let bytes = |stream| Frame::Bytes { stream, at: at(0), position: 258, bytes: "ab\n".into() };
+    let end = |complete, error| Frame::End(End { complete, error });
+    let frames = [
+        bytes(stdout),
+        bytes(stderr),
+        Frame::Gap { position: 7, bytes: 515 },
+        Frame::Dropped { stream: stdout, position: 7, bytes: 515 },
+        Frame::Dropped { stream: stderr, position: u64::MAX, bytes: 1 },
+        end(true, None),
+        end(
+            false,
+            Some(ErrorDetail { code: ErrorCode::Internal.into(), message: "m".into(), chain: vec!["c".into()] }),
+        ),
+    ];
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut lines = String::new();
+    for frame in &frames {
+        let mut wire = BytesMut::new();
+        frame.encode(&mut wire);
+        lines = lines + &hex(&wire) + "\n";
+        assert_eq!(Frame::decode(&mut wire).unwrap().as_ref(), Some(frame));
+    }
+    assert_eq!(lines, include_str!("golden/frames.hex"));
+}

@@ -1,0 +1,59 @@
+//! What goes over the wire, version 1: the JSON and the frames of the HTTP API, shared by server and clients.
+//! Described for users in `docs/http-api.md`; field names and codes are stable within one [`API_VERSION`].
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`CreateSandbox`], [`OutputQuery`], [`StopRequest`] … | what is asked |
+//! | [`Sandbox`], [`Transition`], [`EventLine`], [`Metric`] … | what is answered |
+//! | [`ErrorCode`], [`ErrorDetail`] | what failed, as a word with its HTTP status, and in words |
+//! | [`Word`] | a word that may be of a later version |
+//! | [`frame`] | the binary frames of a sandbox's output |
+//! | [`Readiness`] | what a daemon in the background tells its parent |
+//!
+//! May know: `sandpen-types`, serde. May not: how anything is sent, kept or done. The types in here are not what
+//! sandpen works with inside: they are made from those and turned into them, so that either side can change
+//! without the other. `golden/` has what this version writes, byte for byte.
+
+mod create;
+mod disk;
+mod error;
+mod events;
+pub mod frame;
+#[cfg(test)]
+mod golden;
+mod metrics;
+mod output_query;
+mod readiness;
+mod reconcile;
+mod requests;
+mod sandbox;
+mod timings;
+mod transition;
+mod version;
+mod word;
+
+pub use create::CreateSandbox;
+pub use disk::DiskEntry;
+pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
+pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};
+pub use output_query::{OutputQuery, OutputQueryError};
+pub use readiness::Readiness;
+pub use reconcile::{LeftoverEntry, ReconcileReply};
+pub use requests::{
+    GRACE_DEFAULT_MS, GRACE_MAX_MS, KillRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
+};
+pub use sandbox::{DroppedBytes, Sandbox, SandboxDisk};
+pub use timings::{StepTime, Timings};
+pub use transition::Transition;
+pub use version::Version;
+pub use word::{Keyword, Word};
+
+/// The version of everything in here; a client refuses a daemon of another one.
+pub const API_VERSION: u32 = 1;
+
+/// What [`Version::name`] says, so that a stranger on the socket is noticed.
+pub const NAME: &str = "sandpen";
+
+/// Largest JSON body in bytes: a full workload (1 MiB) with every byte escaped, and some room.
+pub const BODY_MAX_BYTES: usize = 8 << 20;

@@ -1,0 +1,84 @@
+//! The process that becomes a VMM which is a program of its own, behind a hidden subcommand: it
+//! confines itself and executes that program.
+//!
+//! ```text
+//!   policy from fd 0 ─▶ fd 0 := /dev/null ─▶ limits ─▶ inherited files opened ─▶ all other steps ─▶ execve
+//! ```
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::Policy;
+use super::policy::FIRST_INHERITED;
+use super::steps::{self, ConfineError};
+use crate::standard_input;
+
+/// The hidden subcommand's name. The program and its arguments follow it.
+pub const SUBCOMMAND: &str = "__confine";
+
+/// Why the program does not run.
+#[derive(Debug, thiserror::Error)]
+enum HelperError {
+    #[error("usage: {SUBCOMMAND} PROGRAM [ARGUMENT…], with a policy as standard input")]
+    Usage,
+    #[error("reading the policy from standard input, which only sandpen itself writes")]
+    Policy(#[source] std::io::Error),
+    #[error("the policy on standard input cannot be understood")]
+    Malformed(#[from] serde_json::Error),
+    #[error("confining the process")]
+    Confine(#[from] ConfineError),
+    #[error("opening {path:?} for the program")]
+    Inherit {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("executing {program:?}")]
+    Execute {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs the subcommand; answers an exit code only if the program was not executed. `arguments` are
+/// those after its name. Must be called while the process has one thread.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
+    match become_program(arguments) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("confine: {}", sandpen_types::error_chain::error_chain(&error));
+            1
+        }
+    }
+}
+
+fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, HelperError> {
+    let program = PathBuf::from(arguments.next().ok_or(HelperError::Usage)?);
+    let policy = read_policy()?;
+    let begun = steps::begin(&policy)?;
+    for path in &policy.inherited {
+        inherit(path).map_err(|source| HelperError::Inherit { path: path.clone(), source })?;
+    }
+    steps::enforce(&policy, begun)?;
+    let source = Command::new(&program).args(arguments).exec();
+    Err(HelperError::Execute { program, source })
+}
+
+/// Opens a file as the next descriptor that the program inherits.
+fn inherit(path: &Path) -> std::io::Result<()> {
+    let file = File::open(path)?;
+    // The lowest free one from the first on; it stays open over the execution.
+    fcntl(&file, FcntlArg::F_DUPFD(FIRST_INHERITED))?;
+    Ok(())
+}
+
+fn read_policy() -> Result<Policy, HelperError> {
+    Ok(serde_json::from_slice(&standard_input::take_document().map_err(HelperError::Policy)?)?)
+}

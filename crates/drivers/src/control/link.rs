@@ -1,0 +1,120 @@
+//! The handle of a link: what can be said to one guest.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sandpen_guest::protocol::{Bytes, HostMessage, Message, Probe, STDIN_CHUNK, StdinMessage, encode};
+use sandpen_vmm::driver::{DriverError, ProbeOutcome};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::port::WritePort;
+use super::probes::Probes;
+use super::{SEND_LIMIT, terminal_size};
+
+/// Acts on a guest. Any task may use it; it stays valid after the guest's end and answers errors then.
+#[derive(Debug, Clone)]
+pub struct ControlLink(pub(super) Arc<Handle>);
+
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) control: WritePort,
+    pub(super) stdin: WritePort,
+    pub(super) probes: Mutex<Probes>,
+    /// Cancelled when the task is over or the workload has ended.
+    pub(super) over: CancellationToken,
+}
+
+fn unreachable(reason: impl std::fmt::Display) -> DriverError {
+    DriverError::Unreachable(reason.to_string())
+}
+
+impl ControlLink {
+    /// Sends a signal to the workload's main process. Before the workload runs, one that would end
+    /// it makes the guest report it as not started.
+    ///
+    /// # Errors
+    /// [`DriverError::Unreachable`] when the guest takes no message for 10 s, or is gone.
+    pub async fn signal(&self, signal: i32) -> Result<(), DriverError> {
+        self.send(&HostMessage::Signal(signal)).await
+    }
+
+    /// Lets the guest power off: its workload's end is recorded and all output is on file.
+    ///
+    /// # Errors
+    /// As for [`ControlLink::signal`].
+    pub async fn acknowledge_exit(&self) -> Result<(), DriverError> {
+        self.send(&HostMessage::AcknowledgeExit).await
+    }
+
+    /// Runs a command beside the workload, for at most `limit`; one that an earlier call waits for is
+    /// killed, and that call fails. Dropping the future leaves the command to its limit.
+    ///
+    /// # Errors
+    /// [`DriverError::Unreachable`] when the guest takes no message, does not answer in time, or the
+    /// workload has ended; a command of more than [`PROBE_COMMAND_MAX`](sandpen_guest::protocol::PROBE_COMMAND_MAX) bytes.
+    pub async fn probe(
+        &self,
+        command: &[sandpen_types::spec::ByteString],
+        limit: Duration,
+    ) -> Result<ProbeOutcome, DriverError> {
+        let (id, answer) = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).ask();
+        let command = command.iter().map(|part| Bytes::from(part.as_bytes())).collect();
+        self.send(&HostMessage::Probe(Probe { id, command, limit })).await?;
+        tokio::select! {
+            // An answer that came is one, also when the link ended right after it.
+            biased;
+            answer = answer => answer.map_err(|_| unreachable("another command took its place")),
+            () = self.0.over.cancelled() => Err(unreachable("the workload has ended")),
+            () = tokio::time::sleep(limit.saturating_add(SEND_LIMIT)) => {
+                Err(unreachable(format!("it did not answer within {} s of the limit", SEND_LIMIT.as_secs())))
+            }
+        }
+    }
+
+    pub(super) async fn send(&self, message: &HostMessage) -> Result<(), DriverError> {
+        let frame = encode(message).map_err(unreachable)?;
+        match timeout(SEND_LIMIT, self.0.control.write(&frame)).await {
+            Ok(written) => written.map_err(unreachable),
+            Err(_) => Err(unreachable(format!("it took no message for {} s", SEND_LIMIT.as_secs()))),
+        }
+    }
+
+    /// Tells the size of the workload's terminal, also before the workload runs.
+    ///
+    /// # Errors
+    /// As for [`ControlLink::signal`].
+    pub async fn resize(&self, size: sandpen_types::spec::TerminalSize) -> Result<(), DriverError> {
+        self.send(&HostMessage::Resize(terminal_size(size))).await
+    }
+
+    /// Passes bytes to the workload's standard input. Resolves when all are in the pipe; waits for as
+    /// long as the workload does not read. Dropping the future leaves out the rest, never half a
+    /// frame.
+    ///
+    /// # Errors
+    /// [`DriverError::Unreachable`] when the workload has ended or the guest is gone.
+    pub async fn write_stdin(&self, bytes: &[u8]) -> Result<(), DriverError> {
+        for chunk in bytes.chunks(STDIN_CHUNK) {
+            self.send_stdin(&StdinMessage::Bytes(Bytes::from(chunk))).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the workload's standard input; on a terminal, types its end-of-file character.
+    ///
+    /// # Errors
+    /// As for [`ControlLink::write_stdin`].
+    pub async fn close_stdin(&self) -> Result<(), DriverError> {
+        self.send_stdin(&StdinMessage::End).await
+    }
+
+    async fn send_stdin<M: Message + Sync>(&self, message: &M) -> Result<(), DriverError> {
+        let frame = encode(message).map_err(unreachable)?;
+        tokio::select! {
+            biased;
+            () = self.0.over.cancelled() => Err(unreachable("the workload has ended")),
+            written = self.0.stdin.write(&frame) => written.map_err(unreachable),
+        }
+    }
+}

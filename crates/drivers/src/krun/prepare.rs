@@ -1,0 +1,180 @@
+//! What is looked up before a microVM can be started: whether this host runs it, libkrunfw, and the
+//! specification for its process. What is not at hand is [long work](crate::work), which a start that is
+//! cancelled leaves.
+
+use std::path::{Path, PathBuf};
+
+use sandpen_guest::protocol::{RootfsSource, Volume};
+use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_vmm::driver::{DriverError, Launch};
+use sandpen_vmm::start_timings::StartStep;
+use sandpen_vmm::waiter::{StdioSpec, VMM_ROLE};
+use tokio_util::sync::CancellationToken;
+
+use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
+use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
+use crate::confine::{Policy, SystemCalls, cgroup};
+use crate::krun_host::{self, KrunUnusable};
+use crate::shares::Share;
+use crate::storage::storage;
+use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
+use crate::waited::{self, GuestSetup, Prepared, blocking, failed, process};
+use crate::{disk, memory, network, own_kernel, shares};
+use sandpen_kernels::builtin;
+use sandpen_kernels::own::Facts;
+
+/// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
+/// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
+/// generator, the console and the ports; two are kept for a disk and a network.
+const SHARES_MAX: usize = 5;
+
+/// Memory in MiB that the process may use beside the guest's: libkrun's own, which is small, and the
+/// page cache of shared files.
+const OVERHEAD_MIB: u32 = 256;
+
+/// What `launch` needs; all that takes long ends soon after its token is cancelled.
+pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launch) -> Result<Prepared, DriverError> {
+    let spec = launch.spec.clone();
+    let looked = blocking(move || {
+        let network = network::plan(&spec, NAME, network::Kind::Tsi)?;
+        memory::check(spec.resources.memory_mib, NAME)?;
+        Ok(network)
+    });
+    let network = looked.await?;
+    let (boot, rootfs, volumes) = match payload {
+        Payload::Linux => linux(config, &launch).await?,
+        Payload::Bare => {
+            let spec = launch.spec.clone();
+            (blocking(move || bare(&spec)).await?, RootfsSource::Current, Vec::new())
+        }
+    };
+    let config = config.clone();
+    blocking(move || prepared(&config, &launch, boot, GuestSetup { rootfs, volumes, network })).await
+}
+
+/// Blocking, for milliseconds.
+fn prepared(config: &KrunConfig, launch: &Launch, boot: Boot, guest: GuestSetup) -> Result<Prepared, DriverError> {
+    let resources = launch.spec.resources;
+    let network = &guest.network;
+    let port_map = |plan: &network::Plan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
+    let tsi = network.as_ref().map(port_map);
+    let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
+    let cgroup = cgroup::plan(launch, OVERHEAD_MIB);
+    let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&boot) };
+    network::permit(network.as_ref(), &mut policy);
+    let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
+    let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
+    let program = waited::helper_program(config.helper.as_deref())?;
+    let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
+    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok())
+}
+
+/// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
+pub(super) fn policy(boot: &Boot) -> Policy {
+    let mut policy = Policy::new(VMM_ROLE);
+    policy.system_calls = SystemCalls::Krun;
+    policy.devices.push("/dev/kvm".into());
+    match boot {
+        Boot::Linux { kernel, root, shares, disk, images } => {
+            if let GuestKernel::Own(image) = kernel {
+                policy.read.push(image.clone());
+            }
+            policy.own.extend(root.iter().map(PathBuf::from));
+            for share in shares {
+                let list = if share.read_only { &mut policy.read } else { &mut policy.own };
+                list.push((&share.directory).into());
+            }
+            policy.modify.extend(disk.clone());
+            policy.read.extend(images.iter().cloned());
+            policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
+            // Every file that the guest's kernel remembers is an open one.
+            policy.open_files = OPEN_FILES_MAX;
+        }
+        Boot::Bare { image } => policy.read.push(image.clone()),
+    }
+    policy
+}
+
+type Linux = (Boot, RootfsSource, Vec<Volume>);
+
+async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
+    let disk = config.state_dir.disk(&launch.spec);
+    // The empty first root of a guest that makes its own is one device more.
+    let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
+    let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
+    let kernel = guest_kernel(config, &launch.spec, &launch.cancel).await?;
+    launch.timings.mark(StartStep::KernelReady);
+    let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
+    let images = storage(&config.state_dir, launch, disk.as_deref(), &shares.imaged).await?;
+    let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
+    let mut root = shares.root;
+    let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
+    let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
+    Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, images }, rootfs, shares.mounts))
+}
+
+async fn guest_kernel(
+    config: &KrunConfig,
+    spec: &SandboxSpec,
+    cancel: &CancellationToken,
+) -> Result<GuestKernel, DriverError> {
+    let own = match &spec.kernel {
+        None => None,
+        Some(file) => Some(own_kernel(config, file, spec, cancel).await?),
+    };
+    let config = config.clone();
+    let looked = move || match own {
+        None => krun_host::find(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware),
+        // libkrunfw is neither needed nor loaded.
+        Some(image) => krun_host::check_kvm().map(|()| GuestKernel::Own(image)),
+    };
+    blocking(move || looked().map_err(unusable)).await
+}
+
+fn unusable(error: KrunUnusable) -> DriverError {
+    match error {
+        KrunUnusable::Kvm(_) | KrunUnusable::LeftOut => {
+            DriverError::Unavailable { name: NAME.to_owned(), reason: format!("{error}; use --driver qemu") }
+        }
+        KrunUnusable::Firmware(_) | KrunUnusable::Named(_) => failed("looking for the guest kernel", error),
+    }
+}
+
+/// Judges a sandbox's own kernel; what else is wrong shows at the start.
+pub(super) async fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
+    match &spec.kernel {
+        None => Ok(()),
+        Some(file) => own_kernel(config, file, spec, &CancellationToken::new()).await.map(drop),
+    }
+}
+
+/// The copy of a sandbox's own kernel that is booted.
+async fn own_kernel(
+    config: &KrunConfig,
+    file: &Path,
+    spec: &SandboxSpec,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, DriverError> {
+    const HINT: &str = "libkrun loads no modules, so the guest's drivers must be built in; use a kernel that has \
+                        them, or --driver qemu";
+    let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
+    if config.state_dir.disk(spec).is_some() {
+        needed.extend(disk::MODULES);
+    }
+    if spec.network != Network::None {
+        needed.push(builtin::TSI);
+    }
+    let accept = move |facts: &Facts| facts.check_has(&needed, HINT);
+    own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await.map(|(image, ())| image)
+}
+
+/// Blocking, for microseconds.
+fn bare(spec: &SandboxSpec) -> Result<Boot, DriverError> {
+    let program = spec.command.first().map(|program| Path::new(program.as_os_str()));
+    let image = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
+    let image = image.ok_or_else(|| DriverError::Unsupported {
+        driver: BARE_NAME.to_owned(),
+        what: "the command must begin with the absolute path of an ELF file on this host".to_owned(),
+    })?;
+    Ok(Boot::Bare { image })
+}

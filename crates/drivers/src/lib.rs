@@ -1,0 +1,118 @@
+//! How microVMs are made on this host: what all drivers share, and the drivers.
+//!
+//! May know: the traits of `sandpen-vmm`, kernels, the guest's control protocol, QEMU, libkrun, virtiofsd, and how a
+//! process is confined. May not: actors, the database, HTTP, the command line.
+
+pub mod acceleration;
+pub mod confine;
+pub mod control;
+pub mod disk;
+mod guest;
+#[cfg(feature = "krun")]
+pub mod krun;
+pub mod krun_host;
+mod launching;
+mod memory;
+mod network;
+mod own_kernel;
+pub mod qemu;
+mod root_image;
+mod shares;
+mod standard_input;
+pub mod start_message;
+mod storage;
+pub mod virtiofs;
+mod waited;
+mod work;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use guest::guest_binary;
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
+
+use self::krun_host::KrunUnusable;
+
+/// The names that a specification may ask for, in alphabetical order.
+pub const NAMES: &[&str] = &[
+    #[cfg(feature = "krun")]
+    krun::NAME,
+    qemu::NAME,
+];
+
+/// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
+/// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
+/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocking, for
+/// milliseconds.
+///
+/// # Errors
+/// [`KrunUnusable`] when a libkrunfw is named, there or in the environment, and cannot
+/// be used.
+pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
+    let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig::new(state_dir.clone(), data_dir)));
+    #[cfg(feature = "krun")]
+    {
+        // What was named stays the same when the current directory changes.
+        let firmware = sandpen_kernels::krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
+        let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
+        let krun = Arc::new(krun::KrunDriver::new(config));
+        Ok(if krun_is_usable(krunfw, data_dir)? {
+            Drivers::default().with(krun).with(qemu)
+        } else {
+            Drivers::default().with(qemu).with(krun)
+        })
+    }
+    #[cfg(not(feature = "krun"))]
+    {
+        krun_is_usable(krunfw, data_dir)?;
+        Ok(Drivers::default().with(qemu))
+    }
+}
+
+/// Whether libkrun is the preferred driver.
+fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, KrunUnusable> {
+    match krun_host::find(krunfw, data_dir) {
+        Err(error @ KrunUnusable::Named(_)) => Err(error),
+        // Without libkrun nothing would come of it.
+        Err(error @ KrunUnusable::LeftOut) if krunfw.is_some() => Err(error),
+        usable => Ok(usable.is_ok()),
+    }
+}
+
+/// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
+/// nothing. An embedding application calls it first in its `main`, before it makes any thread:
+/// sandpen starts the application's own program again to share root directories with guests, to
+/// confine QEMU, and to become a microVM of libkrun.
+pub fn run_helper_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(first) = arguments.next() else { return };
+    if first == virtiofs::SUBCOMMAND {
+        std::process::exit(virtiofs::run(arguments));
+    }
+    if first == confine::helper::SUBCOMMAND {
+        std::process::exit(confine::helper::run(arguments));
+    }
+    #[cfg(feature = "testing")]
+    if first == confine::probe::SUBCOMMAND {
+        std::process::exit(confine::probe::run(arguments));
+    }
+    #[cfg(feature = "krun")]
+    if first == krun::helper::SUBCOMMAND {
+        std::process::exit(krun::helper::run());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_all_drivers() {
+        let dir = tempfile::tempdir().unwrap();
+        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None).unwrap();
+        assert_eq!(format!("{drivers:?}"), format!("{:?}", BTreeSet::from_iter(NAMES)));
+    }
+}

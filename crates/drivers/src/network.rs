@@ -1,0 +1,218 @@
+//! Which networks the drivers make, and what has to be so before a guest is started with one.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+
+use sandpen_guest::protocol::{Bytes, Interface, Network as GuestNetwork, RESOLV_CONF_MAX, Start};
+use sandpen_types::spec::{Network, PublishedPort, SandboxSpec};
+use sandpen_vmm::driver::DriverError;
+
+use super::confine::Policy;
+use super::waited::failed;
+
+/// Where hosts name their name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// That file, and the directory in which systemd replaces what it links to.
+const NAME_SERVERS: [&str; 2] = [RESOLV_CONF, "/run/systemd/resolve"];
+/// Listening at a port below it takes a capability where nothing else is set.
+const PRIVILEGED: u16 = 1024;
+/// QEMU's name server in the guest's network, which asks the host's.
+const USER_RESOLV_CONF: &[u8] = b"nameserver 10.0.2.3\n";
+/// QEMU's own addresses of the guest and of the way out.
+const USER_INTERFACE: Interface = Interface { address: [10, 0, 2, 15], prefix: 24, gateway: [10, 0, 2, 2] };
+
+/// Why ports cannot be published.
+#[derive(Debug, thiserror::Error)]
+enum PortError {
+    /// Somebody listens there, or this user may not.
+    #[error("cannot listen at port {port} of {address}; choose another with -p, or 0 for a free one")]
+    Listen {
+        address: Ipv4Addr,
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
+    /// No port was chosen.
+    #[error("no port of the host was chosen for port {0} of the guest")]
+    NotChosen(u16),
+}
+
+/// The kind of network that a driver makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// libkrun's.
+    Tsi,
+    /// QEMU's.
+    User,
+}
+
+impl Kind {
+    /// The networks that a driver of this kind makes.
+    pub(super) const fn networks(self) -> &'static [Network] {
+        match self {
+            Self::Tsi => &[Network::None, Network::On, Network::Tsi],
+            Self::User => &[Network::None, Network::On, Network::User, Network::Published],
+        }
+    }
+}
+
+/// What a driver needs to know of a sandbox's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Nothing goes out.
+    pub(super) restricted: bool,
+    /// What the host listens for, each with its address.
+    pub(super) ports: Vec<(Ipv4Addr, PublishedPort)>,
+    /// For the guest.
+    pub(super) guest: GuestNetwork,
+    /// For the guest.
+    pub(super) resolv_conf: Option<Bytes>,
+}
+
+/// The plan for `spec`, `None` without a network. Looks at the host's ports: blocking, for
+/// microseconds.
+pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Option<Plan>, DriverError> {
+    let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
+    let network = spec.network;
+    if network == Network::None {
+        return Ok(None);
+    }
+    if kind == Kind::Tsi && network == Network::Published {
+        return Err(unsupported(
+            "the network published, which is what a published port (-p) asks for alone: here a port always comes \
+             with a way out, to the host's own 127.0.0.1 too; say --net tsi if that may be, or use --driver qemu"
+                .to_owned(),
+        ));
+    }
+    if !kind.networks().contains(&network) {
+        let (instead, other) = match kind {
+            Kind::Tsi => ("on, tsi", "qemu"),
+            Kind::User => ("on, user, published", "krun"),
+        };
+        return Err(unsupported(format!("the network {network}; use --net {instead} or none, or --driver {other}")));
+    }
+    if kind == Kind::Tsi {
+        check_tsi_ports(&spec.ports).map_err(unsupported)?;
+    }
+    let mut ports = Vec::new();
+    let mut listeners = Vec::new();
+    for port in &spec.ports {
+        let default = match kind {
+            // The workload may choose any address: the port has to be free at all of them.
+            Kind::Tsi => Ipv4Addr::UNSPECIFIED,
+            Kind::User => Ipv4Addr::LOCALHOST,
+        };
+        let address = port.address.unwrap_or(default);
+        listeners.push(listen(address, port).map_err(|source| failed("publishing ports", source))?);
+        ports.push((address, *port));
+    }
+    let restricted = network == Network::Published;
+    Ok(Some(match kind {
+        Kind::Tsi => Plan { restricted, ports, guest: GuestNetwork::Host, resolv_conf: host_resolv_conf() },
+        Kind::User => Plan {
+            restricted,
+            ports,
+            guest: GuestNetwork::Interface(USER_INTERFACE),
+            resolv_conf: (!restricted).then(|| Bytes::from(USER_RESOLV_CONF)),
+        },
+    }))
+}
+
+/// Puts into `start` what the guest needs to know of it.
+pub(super) fn tell(plan: Option<Plan>, start: &mut Start) {
+    if let Some(plan) = plan {
+        start.network = plan.guest;
+        start.resolv_conf = plan.resolv_conf;
+    }
+}
+
+/// Lets the VMM process do what the plan needs.
+pub(super) fn permit(plan: Option<&Plan>, policy: &mut Policy) {
+    let Some(plan) = plan else { return };
+    policy.tcp = true;
+    policy.read.extend(NAME_SERVERS.map(PathBuf::from));
+    if plan.ports.iter().any(|(_, port)| port.host < PRIVILEGED) {
+        policy.capabilities.push("NET_BIND_SERVICE".to_owned());
+    }
+}
+
+/// What libkrun cannot do with ports.
+fn check_tsi_ports(ports: &[PublishedPort]) -> Result<(), String> {
+    for (number, port) in ports.iter().enumerate() {
+        if let Some(address) = port.address {
+            return Err(format!(
+                "an address ({address}) for a published port: it listens where the workload does; \
+                 leave the address out and let the workload listen there, or use --driver qemu"
+            ));
+        }
+        if ports[..number].iter().any(|other| other.guest == port.guest) {
+            return Err(format!("port {} of the guest published twice; use --driver qemu", port.guest));
+        }
+    }
+    Ok(())
+}
+
+/// Here with words of our own: a VMM would only be found dead. It listens itself a moment later.
+fn listen(address: Ipv4Addr, port: &PublishedPort) -> Result<TcpListener, PortError> {
+    if port.host == 0 {
+        return Err(PortError::NotChosen(port.guest));
+    }
+    TcpListener::bind((address, port.host)).map_err(|source| PortError::Listen { address, port: port.host, source })
+}
+
+/// The host's own, which holds for sockets of the host; `None` if it is none that can be passed on.
+fn host_resolv_conf() -> Option<Bytes> {
+    let content = std::fs::read(RESOLV_CONF).ok()?;
+    (content.len() <= RESOLV_CONF_MAX).then(|| Bytes::from(content))
+}
+
+#[cfg(test)]
+mod tests {
+    use sandpen_types::spec::{Rootfs, SandboxName};
+
+    use super::*;
+
+    fn spec(network: Network, ports: &[&str]) -> SandboxSpec {
+        let mut spec = SandboxSpec::new(SandboxName::new("a").unwrap(), Rootfs::Native("/".into()), vec!["x".into()]);
+        spec.network = network;
+        spec.ports = ports.iter().map(|text| text.parse().unwrap()).collect();
+        spec
+    }
+
+    fn refusal(network: Network, ports: &[&str], kind: Kind) -> String {
+        plan(&spec(network, ports), "x", kind).unwrap_err().chain()
+    }
+
+    #[test]
+    fn each_driver_makes_its_own_kind() {
+        for kind in [Kind::Tsi, Kind::User] {
+            assert_eq!(plan(&spec(Network::None, &[]), "x", kind).unwrap(), None);
+            assert!(plan(&spec(Network::On, &[]), "x", kind).unwrap().is_some());
+        }
+        assert!(refusal(Network::Tsi, &[], Kind::User).contains("--driver krun"));
+        assert!(refusal(Network::User, &[], Kind::Tsi).contains("--driver qemu"));
+        let published = refusal(Network::Published, &["1:2"], Kind::Tsi);
+        assert!(["-p", "--net tsi", "--driver qemu"].iter().all(|word| published.contains(word)), "{published}");
+        let published = plan(&spec(Network::Published, &[]), "x", Kind::User).unwrap().unwrap();
+        assert!(published.restricted && published.resolv_conf.is_none());
+        let on = plan(&spec(Network::On, &[]), "x", Kind::User).unwrap().unwrap();
+        assert!(!on.restricted && on.resolv_conf.is_some());
+    }
+
+    #[test]
+    fn ports_are_refused_before_anything_starts() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        for kind in [Kind::Tsi, Kind::User] {
+            let error = refusal(Network::On, &[&format!("{port}:80")], kind);
+            assert!(error.contains(&format!("port {port} of ")) && error.contains("in use"), "{error}");
+        }
+        assert!(refusal(Network::On, &["0:80"], Kind::User).contains("80"));
+        assert!(refusal(Network::On, &["127.0.0.1:1:80"], Kind::Tsi).contains("address"));
+        assert!(refusal(Network::On, &["1:80", "2:80"], Kind::Tsi).contains("twice"));
+        drop(taken);
+        let free = plan(&spec(Network::On, &[&format!("{port}:80")]), "x", Kind::User).unwrap().unwrap();
+        assert_eq!(free.ports[0].0, Ipv4Addr::LOCALHOST);
+    }
+}

@@ -1,0 +1,360 @@
+//! QEMU's command line, as a pure function.
+//!
+//! Nothing of the user's is in it but checked names and numbers: command, environment and workdir
+//! reach the guest through the control port. Paths of sockets and FIFOs are relative to the
+//! sandbox's runtime directory, which is QEMU's working directory.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::acceleration::Accelerator;
+use crate::disk;
+pub use crate::waited::PORTS;
+
+/// Shared directories that a machine has room for. QEMU's microvm machine has 24 virtio-mmio
+/// transports (with ACPI, as it is by default): one is the ports', one a disk's, one a network's, and
+/// one is left for what comes.
+pub const SHARES_MAX: usize = 20;
+/// The same where there are no tables of ACPI: 8 transports.
+pub const SHARES_MAX_WITHOUT_ACPI: usize = 4;
+
+/// virtiofsd's socket in the runtime directory, for each shared directory.
+pub fn share_socket(number: usize) -> String {
+    if number == 0 { "virtiofs.sock".to_owned() } else { format!("virtiofs-{number}.sock") }
+}
+
+/// All that the command line depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuArgs {
+    /// Shown by `ps`; anything but letters, digits and `_ . - /` is left out.
+    pub tag: String,
+    /// What executes the guest's code.
+    pub accelerator: Accelerator,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Rate of the host's time stamp counter; used under TCG.
+    pub tsc_khz: Option<u32>,
+    /// The unpacked kernel.
+    pub kernel: PathBuf,
+    /// Whether it finds its devices in tables of ACPI; else QEMU names them on its command line.
+    pub acpi: bool,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Tags of the shared directories, at most [`SHARES_MAX`]; the sockets are [`share_socket`]s.
+    pub shares: Vec<String>,
+    /// The network, if there is one.
+    pub network: Option<UserNetwork>,
+    /// The disk image of the writable layer, where there is one; the guest's first disk.
+    pub disk: Option<PathBuf>,
+    /// Images of the root's layers, topmost first.
+    pub images: Vec<PathBuf>,
+    /// The guest's memory.
+    pub memory: Memory,
+    /// Whether QEMU listens to commands on the FIFOs [`QMP`].
+    pub qmp: bool,
+    /// Whether it waits for a machine's state instead of booting.
+    pub incoming: bool,
+}
+
+/// Where the guest's memory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Memory {
+    /// Made by QEMU, so that virtiofsd can map it.
+    New,
+    /// This file, written to.
+    File(PathBuf),
+    /// This file as it is; what the guest writes is its own.
+    CopyOf(PathBuf),
+}
+
+/// The FIFO pair on which QEMU's monitor speaks QMP (`docs/interop/qmp-spec.txt` of QEMU).
+pub const QMP: &str = "qmp";
+
+/// QEMU's user networking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNetwork {
+    /// Nothing goes out.
+    pub restricted: bool,
+    /// Host address, host port and guest port of each TCP port that the host listens for.
+    pub ports: Vec<(Ipv4Addr, u16, u16)>,
+}
+
+impl QemuArgs {
+    /// The arguments after the program's name.
+    pub fn to_argv(&self) -> Vec<OsString> {
+        let mut argv = Argv(Vec::new());
+        let tag: String =
+            self.tag.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/')).collect();
+        argv.pair("-name", format!("sandpen/{tag}"));
+        argv.flag("-no-user-config");
+        argv.flag("-nodefaults");
+        // A reset of the guest is its end, a panic as well (kernel parameter panic=-1).
+        argv.flag("-no-reboot");
+        argv.pair("-display", "none");
+        argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        argv.pair("-M", if self.acpi { "microvm,memory-backend=mem" } else { "microvm,memory-backend=mem,acpi=off" });
+        match self.accelerator {
+            Accelerator::Kvm => {
+                argv.pair("-accel", "kvm");
+                argv.pair("-cpu", "host");
+            }
+            Accelerator::Tcg => {
+                argv.pair("-accel", "tcg,thread=multi");
+                argv.pair("-cpu", "qemu64");
+            }
+        }
+        argv.pair("-smp", self.cpus.to_string());
+        argv.pair("-m", format!("{}M", self.memory_mib));
+        argv.pair("-object", self.memory_backend());
+        argv.pair("-kernel", &self.kernel);
+        argv.pair("-initrd", &self.initramfs);
+        argv.pair("-append", self.kernel_parameters());
+        argv.pair("-global", "virtio-mmio.force-legacy=false");
+        // An open file description of its own: QEMU makes it non-blocking, and its own messages on
+        // stderr, often the same pipe, must not be lost for that.
+        argv.pair("-chardev", "file,id=console,path=/dev/fd/1,append=on");
+        argv.pair("-serial", "chardev:console");
+        for (number, tag) in self.shares.iter().enumerate() {
+            argv.pair("-chardev", format!("socket,id=share{number},path={}", share_socket(number)));
+            argv.pair("-device", format!("vhost-user-fs-device,chardev=share{number},tag={tag},queue-size=1024"));
+        }
+        if let Some(disk) = &self.disk {
+            argv.disk("disk", "discard=unmap", disk, disk::SERIAL);
+        }
+        for (number, image) in self.images.iter().enumerate() {
+            argv.disk(&format!("image{number}"), "read-only=on", image, &disk::image_serial(number));
+        }
+        argv.pair("-device", "virtio-serial-device,id=ports");
+        for (number, (fifo, port)) in (1..).zip(PORTS) {
+            // `pipe` opens both FIFOs O_RDWR: a reader may come and go without a byte being lost.
+            argv.pair("-chardev", format!("pipe,id={fifo},path={fifo}"));
+            argv.pair("-device", format!("virtserialport,bus=ports.0,nr={number},chardev={fifo},name={port}"));
+        }
+        if let Some(network) = &self.network {
+            let mut netdev = format!("user,id=net,ipv6=off,restrict={}", if network.restricted { "on" } else { "off" });
+            for (address, host, guest) in &network.ports {
+                let _ = write!(netdev, ",hostfwd=tcp:{address}:{host}-:{guest}"); // a String takes everything
+            }
+            argv.pair("-netdev", netdev);
+            argv.pair("-device", "virtio-net-device,netdev=net");
+        }
+        if self.qmp {
+            argv.pair("-chardev", format!("pipe,id={QMP},path={QMP}"));
+            argv.pair("-mon", format!("chardev={QMP},mode=control"));
+        }
+        if self.incoming {
+            argv.pair("-incoming", "defer");
+        }
+        argv.0
+    }
+
+    fn memory_backend(&self) -> OsString {
+        let size = self.memory_mib;
+        let file = |path: &Path, share: &str| {
+            let mut backend =
+                OsString::from(format!("memory-backend-file,id=mem,size={size}M,share={share},mem-path="));
+            backend.push(doubled_commas(path.as_os_str()));
+            backend
+        };
+        match &self.memory {
+            // virtiofsd maps it, so it has to be shared.
+            Memory::New => format!("memory-backend-memfd,id=mem,size={size}M,share=on").into(),
+            Memory::File(path) => file(path, "on"),
+            Memory::CopyOf(path) => file(path, "off"),
+        }
+    }
+
+    fn kernel_parameters(&self) -> String {
+        let mut parameters = "console=ttyS0 reboot=t panic=-1 quiet mitigations=off".to_owned();
+        if let (Accelerator::Tcg, Some(khz)) = (self.accelerator, self.tsc_khz) {
+            let _ = write!(parameters, " tsc_early_khz={khz}"); // a String takes everything
+        }
+        parameters
+    }
+}
+
+/// How QEMU's option syntax writes a comma.
+fn doubled_commas(text: &OsStr) -> OsString {
+    let mut doubled = Vec::with_capacity(text.len());
+    for byte in text.as_bytes() {
+        doubled.push(*byte);
+        if *byte == b',' {
+            doubled.push(b',');
+        }
+    }
+    OsString::from_vec(doubled)
+}
+
+struct Argv(Vec<OsString>);
+
+impl Argv {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn disk(&mut self, node: &str, options: &str, image: &Path, serial: &str) {
+        let mut file = OsString::from(format!("driver=file,node-name={node},{options},filename="));
+        // A comma would begin the next property.
+        file.push(doubled_commas(image.as_os_str()));
+        self.pair("-blockdev", file);
+        // By default QEMU stops a machine whose host has no room left, and nobody would go on.
+        let device = "num-queues=1,werror=report,rerror=report";
+        self.pair("-device", format!("virtio-blk-device,drive={node},serial={serial},{device}"));
+    }
+
+    fn pair(&mut self, flag: &str, value: impl Into<OsString>) {
+        self.0.extend([flag.into(), value.into()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(accelerator: Accelerator) -> QemuArgs {
+        QemuArgs {
+            tag: "4f1c/default/web/1".into(),
+            accelerator,
+            cpus: 2,
+            memory_mib: 256,
+            tsc_khz: Some(2_596_131),
+            kernel: "/data/kernel/6.1.0-56-cloud-amd64/vmlinux".into(),
+            acpi: true,
+            initramfs: "/state/cache/initramfs-ab.cpio".into(),
+            shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
+            network: None,
+            disk: None,
+            images: Vec::new(),
+            memory: Memory::New,
+            qmp: false,
+            incoming: false,
+        }
+    }
+
+    fn text(args: &QemuArgs) -> String {
+        let argv = args.to_argv();
+        let mut text = String::new();
+        for arg in argv {
+            let arg = arg.into_string().unwrap();
+            text.push_str(if arg.starts_with('-') { "\n" } else { " " });
+            text.push_str(&arg);
+        }
+        text
+    }
+
+    #[test]
+    fn under_emulation() {
+        insta::assert_snapshot!(text(&args(Accelerator::Tcg)), @r"
+        -name sandpen/4f1c/default/web/1
+        -no-user-config
+        -nodefaults
+        -no-reboot
+        -display none
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -M microvm,memory-backend=mem
+        -accel tcg,thread=multi
+        -cpu qemu64
+        -smp 2
+        -m 256M
+        -object memory-backend-memfd,id=mem,size=256M,share=on
+        -kernel /data/kernel/6.1.0-56-cloud-amd64/vmlinux
+        -initrd /state/cache/initramfs-ab.cpio
+        -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off tsc_early_khz=2596131
+        -global virtio-mmio.force-legacy=false
+        -chardev file,id=console,path=/dev/fd/1,append=on
+        -serial chardev:console
+        -chardev socket,id=share0,path=virtiofs.sock
+        -device vhost-user-fs-device,chardev=share0,tag=sandpen-root,queue-size=1024
+        -chardev socket,id=share1,path=virtiofs-1.sock
+        -device vhost-user-fs-device,chardev=share1,tag=sandpen-volume-0,queue-size=1024
+        -device virtio-serial-device,id=ports
+        -chardev pipe,id=control,path=control
+        -device virtserialport,bus=ports.0,nr=1,chardev=control,name=org.sandpen.control
+        -chardev pipe,id=stdin,path=stdin
+        -device virtserialport,bus=ports.0,nr=2,chardev=stdin,name=org.sandpen.stdin
+        -chardev pipe,id=stdout,path=stdout
+        -device virtserialport,bus=ports.0,nr=3,chardev=stdout,name=org.sandpen.stdout
+        -chardev pipe,id=stderr,path=stderr
+        -device virtserialport,bus=ports.0,nr=4,chardev=stderr,name=org.sandpen.stderr
+        ");
+    }
+
+    #[test]
+    fn with_kvm() {
+        let (kvm, tcg) = (text(&args(Accelerator::Kvm)), text(&args(Accelerator::Tcg)));
+        let differing: Vec<_> = kvm.lines().filter(|line| !tcg.lines().any(|other| other == *line)).collect();
+        insta::assert_snapshot!(differing.join("\n"), @r"
+        -accel kvm
+        -cpu host
+        -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off
+        ");
+    }
+
+    #[test]
+    fn with_a_network() {
+        let plain = args(Accelerator::Tcg);
+        let mut connected = plain.clone();
+        let ports = vec![(Ipv4Addr::LOCALHOST, 8080, 80), (Ipv4Addr::UNSPECIFIED, 53, 5353)];
+        connected.network = Some(UserNetwork { restricted: true, ports });
+        insta::assert_snapshot!(text(&connected).strip_prefix(&text(&plain)).unwrap(), @r"
+        -netdev user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:53-:5353
+        -device virtio-net-device,netdev=net
+        ");
+    }
+
+    #[test]
+    fn a_disk_is_a_device_more_and_its_path_adds_no_options() {
+        let mut args = args(Accelerator::Tcg);
+        let without = text(&args);
+        args.disk = Some("/st,ate/a=b,readonly=on.img".into());
+        args.images = vec!["/cache/root-ab.img".into()];
+        let with = text(&args);
+        let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
+        insta::assert_snapshot!(added.join("\n"), @r"
+        -blockdev driver=file,node-name=disk,discard=unmap,filename=/st,,ate/a=b,,readonly=on.img
+        -device virtio-blk-device,drive=disk,serial=sandpen-disk,num-queues=1,werror=report,rerror=report
+        -blockdev driver=file,node-name=image0,read-only=on,filename=/cache/root-ab.img
+        -device virtio-blk-device,drive=image0,serial=sandpen-image-0,num-queues=1,werror=report,rerror=report
+        ");
+    }
+
+    #[test]
+    fn a_kernel_without_acpi_gets_its_devices_by_command_line() {
+        let mut args = args(Accelerator::Tcg);
+        args.acpi = false;
+        assert!(text(&args).contains("\n-M microvm,memory-backend=mem,acpi=off\n"));
+    }
+
+    #[test]
+    fn a_machine_that_is_saved_and_one_that_is_restored() {
+        let booted = args(Accelerator::Tcg);
+        let added = |args: &QemuArgs| {
+            let (with, without) = (text(args), text(&booted));
+            let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
+            added.join("\n")
+        };
+        let saved = QemuArgs { memory: Memory::File("/proc/self/fd/10".into()), qmp: true, ..booted.clone() };
+        insta::assert_snapshot!(added(&saved), @r"
+        -object memory-backend-file,id=mem,size=256M,share=on,mem-path=/proc/self/fd/10
+        -chardev pipe,id=qmp,path=qmp
+        -mon chardev=qmp,mode=control
+        ");
+        let restored = QemuArgs { memory: Memory::CopyOf("/a,b".into()), incoming: true, ..booted.clone() };
+        insta::assert_snapshot!(added(&restored), @r"
+        -object memory-backend-file,id=mem,size=256M,share=off,mem-path=/a,,b
+        -incoming defer
+        ");
+    }
+
+    #[test]
+    fn a_tag_cannot_add_options() {
+        let mut args = args(Accelerator::Tcg);
+        args.tag = "a,debug-threads=on x".into();
+        assert!(text(&args).contains("\n-name sandpen/adebug-threadsonx\n"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Which kernel a guest of QEMU boots, and with which modules: the installed one, or the sandbox's own.
+//!
+//! | own kernel | modules |
+//! | --- | --- |
+//! | of a version that is installed (`sandpen kernel install`) | those of that version |
+//! | any other | none: what the guest needs must be built in |
+
+use std::path::{Path, PathBuf};
+
+use sandpen_types::spec::SandboxSpec;
+use sandpen_vmm::driver::DriverError;
+use tokio_util::sync::CancellationToken;
+
+use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
+use super::{QemuConfig, initramfs};
+use crate::waited::{blocking, failed};
+use crate::{disk, own_kernel};
+use sandpen_kernels::own::{Facts, OwnKernelError};
+use sandpen_kernels::{InstalledKernel, builtin};
+
+/// The driver of the guest's network device.
+const NETWORK_MODULE: &str = "virtio_net";
+
+const MODULES_HINT: &str = "no modules of this version are installed, so it must be built in, or install the kernel \
+                            with its modules: sandpen kernel install --kernel FILE --modules DIR";
+const DEVICES_HINT: &str = "without it, or CONFIG_ACPI, it finds no device of QEMU's microvm machine";
+
+/// What a guest boots.
+#[derive(Debug)]
+pub(super) struct GuestKernel {
+    /// Unpacked.
+    pub(super) vmlinux: PathBuf,
+    /// Whose modules go into the initramfs.
+    pub(super) modules: Option<InstalledKernel>,
+    /// Whether it finds its devices in ACPI's tables.
+    pub(super) acpi: bool,
+}
+
+impl GuestKernel {
+    /// Shared directories that a machine with it has room for.
+    pub(super) fn shares_max(&self) -> usize {
+        if self.acpi { SHARES_MAX } else { SHARES_MAX_WITHOUT_ACPI }
+    }
+}
+
+/// Modules that a sandbox needs beside those that every guest does.
+fn extra(spec: &SandboxSpec, has_disk: bool) -> Vec<&'static str> {
+    let mut extra = Vec::new();
+    if spec.network != sandpen_types::spec::Network::None {
+        extra.push(NETWORK_MODULE);
+    }
+    if has_disk {
+        extra.extend(disk::MODULES);
+    }
+    extra
+}
+
+/// Judges a sandbox's own kernel; what else is wrong shows at the start.
+pub(super) async fn check(config: &QemuConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
+    match &spec.kernel {
+        None => Ok(()),
+        Some(file) => {
+            let extra = extra(spec, config.state_dir.disk(spec).is_some());
+            own(config, file, extra, &CancellationToken::new()).await.map(drop)
+        }
+    }
+}
+
+/// Finds the kernel, and what its initramfs must hold beside what it always does.
+pub(super) async fn find(
+    config: &QemuConfig,
+    spec: &SandboxSpec,
+    has_disk: bool,
+    cancel: &CancellationToken,
+) -> Result<(GuestKernel, Vec<&'static str>), DriverError> {
+    let mut extra = extra(spec, has_disk);
+    let found = if let Some(file) = &spec.kernel {
+        own(config, file, extra.clone(), cancel).await?
+    } else {
+        let (data_dir, extra) = (config.data_dir.clone(), extra.clone());
+        blocking(move || installed(&data_dir, &extra)).await?
+    };
+    if has_disk {
+        // Some kernels have no such file and do without.
+        extra.extend(disk::OPTIONAL_MODULES);
+    }
+    Ok((found, extra))
+}
+
+fn installed(data_dir: &Path, extra: &[&str]) -> Result<GuestKernel, DriverError> {
+    let kernel = sandpen_kernels::find(data_dir).map_err(|source| failed("looking for the guest kernel", source))?;
+    for module in extra {
+        kernel.check_has(module).map_err(|source| failed("looking for the guest kernel's modules", source))?;
+    }
+    Ok(GuestKernel { vmlinux: kernel.vmlinux(), modules: Some(kernel), acpi: true })
+}
+
+async fn own(
+    config: &QemuConfig,
+    file: &Path,
+    extra: Vec<&'static str>,
+    cancel: &CancellationToken,
+) -> Result<GuestKernel, DriverError> {
+    let data_dir = config.data_dir.clone();
+    let accept = move |facts: &Facts| accept(&data_dir, facts, &extra);
+    let (vmlinux, (modules, acpi)) = own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await?;
+    Ok(GuestKernel { vmlinux, modules, acpi })
+}
+
+/// The modules that go with a kernel, and whether it finds its devices by ACPI.
+fn accept(
+    data_dir: &Path,
+    facts: &Facts,
+    extra: &[&'static str],
+) -> Result<(Option<InstalledKernel>, bool), OwnKernelError> {
+    if !facts.pvh {
+        return Err(sandpen_kernels::kernel_file::KernelFileError::NoPvhNote { path: facts.path.clone() }.into());
+    }
+    let damaged = |source| OwnKernelError::Modules { path: facts.path.clone(), source: Box::new(source) };
+    let modules = sandpen_kernels::find_version(data_dir, &facts.version).map_err(damaged)?;
+    let needed: Vec<&'static str> = [&initramfs::MODULES, extra].concat();
+    let is_module = |name: &&str| modules.as_ref().is_some_and(|kernel| kernel.check_has(name).is_ok());
+    let rest: Vec<&'static str> = needed.into_iter().filter(|name| !is_module(name)).collect();
+    facts.check_has(&rest, MODULES_HINT)?;
+    // Modules are a distribution's, which has ACPI; the transport itself tells what it was built with.
+    let acpi = !facts.builtin.has("virtio_mmio") || facts.builtin.has(builtin::ACPI_DEVICES);
+    if !acpi {
+        facts.check_has(&[builtin::COMMAND_LINE_DEVICES], DEVICES_HINT)?;
+    }
+    Ok((modules, acpi))
+}

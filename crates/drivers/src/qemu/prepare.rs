@@ -1,0 +1,336 @@
+//! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs, disks, images and
+//! the processes' command lines. What is not at hand is [long work](crate::work), which a start that is
+//! cancelled leaves.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
+use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_vmm::driver::{DriverError, Launch};
+use sandpen_vmm::start_timings::StartStep;
+use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::initramfs::{Initramfs, InitramfsError};
+use super::kernel::{self, GuestKernel};
+use super::program::{self, QemuError};
+use super::{QemuConfig, tsc};
+use crate::acceleration::{Accelerator, acceleration};
+use crate::confine::{self, Policy, cgroup};
+use crate::shares::{Share, Shares};
+use crate::storage::storage;
+use crate::virtiofs::{self, OPEN_FILES_MIN};
+use crate::waited::{self, GuestSetup, Prepared, blocking, failed, fifos, process};
+use crate::work::{Lane, Piece, Stop};
+use crate::{guest_binary, memory, network, shares};
+use sandpen_kernels::InstalledKernel;
+
+/// Why the processes could only fail.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    /// virtiofsd would not start.
+    #[error(
+        "at most {limit} open files are allowed, {OPEN_FILES_MIN} are needed; raise the hard limit (ulimit -Hn, LimitNOFILE=)"
+    )]
+    OpenFiles {
+        /// The hard limit.
+        limit: u64,
+    },
+}
+
+/// How long QEMU may take to say its version.
+const QEMU_LIMIT: Duration = Duration::from_secs(30);
+/// How long an initramfs of some megabytes may take to be written.
+const INITRAMFS_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a guest may take to report itself.
+pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
+    config.boot_limit.unwrap_or_else(|| match acceleration().accelerator {
+        Accelerator::Kvm => Duration::from_mins(1),
+        // Two to three seconds alone, much more where many start on few processors.
+        Accelerator::Tcg => Duration::from_mins(3),
+    })
+}
+
+/// All that may take long to have.
+struct Parts {
+    shares: Shares,
+    network: Option<network::Plan>,
+    /// The program.
+    qemu: PathBuf,
+    kernel: GuestKernel,
+    initramfs: PathBuf,
+    disk: Option<PathBuf>,
+    images: Vec<PathBuf>,
+}
+
+/// What can be told from the specification and a look at its directories. Blocking, for milliseconds.
+fn looked_at(spec: &SandboxSpec) -> Result<(Shares, Option<network::Plan>), DriverError> {
+    let shares = shares::find(spec, super::NAME, SHARES_MAX)?;
+    let network = network::plan(spec, super::NAME, network::Kind::User)?;
+    memory::check(spec.resources.memory_mib, super::NAME)?;
+    check_open_files().map_err(|source| failed("sharing the root directory", source))?;
+    Ok((shares, network))
+}
+
+/// The program, which has said its version.
+async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken) -> Result<PathBuf, DriverError> {
+    static ASKED: Lane<PathBuf, QemuError> = Lane::new(2);
+    let step = looking_for_qemu(network);
+    let configured = config.qemu.clone();
+    let located = move || {
+        let path = configured.map_or_else(program::locate, Ok)?;
+        Ok::<_, QemuError>((program::known(&path)?.is_some(), path))
+    };
+    let (is_known, path) = blocking(move || located().map_err(|source| failed(step, source))).await?;
+    if is_known {
+        return Ok(path);
+    }
+    let piece = Piece {
+        key: path.display().to_string(),
+        what: format!("asking {} for its version", path.display()),
+        limit: QEMU_LIMIT,
+        advice: "see whether it runs (sandpen doctor), or try again when the host is less busy",
+    };
+    let asked = move |stop: &Stop| program::ask(path, |command| stop.output(command)).map(|qemu| qemu.path);
+    ASKED.on_thread(piece, cancel, asked).await.map_err(|error| error.of_step(step))
+}
+
+async fn initramfs(
+    config: &QemuConfig,
+    kernel: Option<InstalledKernel>,
+    extra: Vec<&'static str>,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, DriverError> {
+    static MADE: Lane<(), InitramfsError> = Lane::new(2);
+    let cache = config.state_dir.cache();
+    let looked = move || {
+        let wanted = Initramfs::new(&cache, guest_binary(), kernel.as_ref(), &extra);
+        Ok((wanted.is_there(), wanted))
+    };
+    let (is_there, wanted) = blocking(looked).await?;
+    let path = wanted.path().to_owned();
+    if !is_there {
+        let piece = Piece {
+            key: path.display().to_string(),
+            what: format!("making the initramfs {}", path.display()),
+            limit: INITRAMFS_LIMIT,
+            advice: "try again when the host's disk is less busy",
+        };
+        let made = MADE.on_thread(piece, cancel, move |_| wanted.make(guest_binary())).await;
+        made.map_err(|error| error.of_step("making the initramfs"))?;
+    }
+    Ok(path)
+}
+
+/// Everything that is known before the processes are.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    launch: Launch,
+    qemu: PathBuf,
+    helper: PathBuf,
+    /// The command line of a machine that boots.
+    pub(super) args: QemuArgs,
+    shares: Vec<Share>,
+    guest: GuestSetup,
+    cgroup: Result<cgroup::Plan, String>,
+    /// How long the guest may take until its workload runs.
+    pub(super) boot_limit: Duration,
+}
+
+impl Plan {
+    /// What `launch` needs; all that takes long ends soon after its token is cancelled.
+    pub(super) async fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
+        let spec = launch.spec.clone();
+        let (shares, network) = blocking(move || looked_at(&spec)).await?;
+        let qemu = qemu(config, launch.spec.network, &launch.cancel).await?;
+        let disk = config.state_dir.disk(&launch.spec);
+        let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some(), &launch.cancel).await?;
+        shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
+        let initramfs = initramfs(config, kernel.modules.clone(), extra, &launch.cancel).await?;
+        launch.timings.mark(StartStep::KernelReady);
+        let images = storage(&config.state_dir, &launch, disk.as_deref(), &shares.imaged).await?;
+        let config = config.clone();
+        blocking(move || {
+            Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, images })
+        })
+        .await
+    }
+
+    /// Blocking, for milliseconds.
+    fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Result<Self, DriverError> {
+        let Parts { shares, network, qemu, kernel, initramfs, disk, images } = parts;
+        let acceleration = acceleration();
+        let accelerator = acceleration.accelerator;
+        let resources = launch.spec.resources;
+        let args = QemuArgs {
+            tag: launch.tag(),
+            accelerator,
+            cpus: resources.cpus,
+            memory_mib: resources.memory_mib,
+            tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
+            kernel: kernel.vmlinux,
+            acpi: kernel.acpi,
+            initramfs,
+            shares: shares.all().map(|share| share.tag.clone()).collect(),
+            network: network.as_ref().map(|plan| UserNetwork {
+                restricted: plan.restricted,
+                ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
+            }),
+            disk,
+            images,
+            memory: Memory::New,
+            qmp: false,
+            incoming: false,
+        };
+        let helper = waited::helper_program(config.helper.as_deref())?;
+        let cgroup = cgroup::plan(&launch, overhead_mib(accelerator, args.shares.len()));
+        let rootfs = match args.disk {
+            None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
+            Some(_) => shares.layered_root(),
+        };
+        let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
+        let shares = shares.all().cloned().collect();
+        launch.timings.mark(StartStep::RootReady);
+        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
+    }
+
+    /// The program.
+    pub(super) fn qemu(&self) -> &Path {
+        &self.qemu
+    }
+
+    /// The start that it is for.
+    pub(super) fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    /// The same machine with a runtime directory and a cgroup of its own: one that belongs to no start.
+    pub(super) fn apart(&self, runtime_dir: PathBuf, name: &str) -> Self {
+        let launch = Launch { runtime_dir, ..self.launch.clone() };
+        Self { launch, cgroup: self.cgroup.clone().map(|plan| plan.named(name)), ..self.clone() }
+    }
+
+    /// Whether the machine has nothing but memory, disks and ports: all that can be saved and restored.
+    pub(super) fn can_be_restored(&self) -> bool {
+        let is_plain = self.shares.is_empty() && self.guest.network.is_none();
+        // A kernel of the sandbox's own may never come up, and would be waited for twice.
+        is_plain && self.args.accelerator == Accelerator::Tcg && self.args.acpi
+    }
+
+    /// Its cgroup, if one can be made.
+    pub(super) fn cgroup(&self) -> Option<cgroup::Plan> {
+        self.cgroup.clone().ok()
+    }
+
+    /// The processes for this command line. `inherited` are files that QEMU gets open.
+    pub(super) fn processes(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Vec<ProcessSpec>, DriverError> {
+        let mut policy = Policy { cgroup: self.cgroup.clone(), inherited, ..policy(&self.qemu, args) };
+        network::permit(self.guest.network.as_ref(), &mut policy);
+        let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
+        let mut confined = vec![confine::helper::SUBCOMMAND.into(), self.qemu.clone().into_os_string()];
+        confined.extend(args.to_argv());
+        let cgroup = serde_json::to_string(&self.cgroup)
+            .map_err(|source| failed("describing the cgroup of the microVM", source))?;
+        let shares = self.shares.iter().enumerate();
+        let mut processes: Vec<_> =
+            shares.map(|(number, share)| virtiofsd(&self.helper, number, share, &cgroup)).collect();
+        processes.push(process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy)));
+        Ok(processes)
+    }
+
+    /// What waiter and guest are told.
+    pub(super) fn prepared(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Prepared, DriverError> {
+        let processes = self.processes(args, inherited)?;
+        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup())
+    }
+}
+
+/// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up
+/// to 1 GiB, QEMU's default. The rest is QEMU, virtiofsd, and the page cache of shared files.
+fn overhead_mib(accelerator: Accelerator, shares: usize) -> u32 {
+    let translated = match accelerator {
+        Accelerator::Kvm => 0,
+        Accelerator::Tcg => 1024,
+    };
+    let companions = u32::try_from(shares).unwrap_or(u32::MAX).saturating_mul(64);
+    companions.saturating_add(translated + 384)
+}
+
+/// Where programs and libraries of a system lie, QEMU's firmware among them; nothing of a user's.
+const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/nix/store", "/gnu/store"];
+/// What the loader, the C library and QEMU look at besides.
+const LOOKED_AT: [&str; 7] = [
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/proc/self",
+    "/proc/filesystems",
+    "/proc/sys/vm",
+    "/sys/devices/system",
+    "/dev/urandom",
+];
+
+/// What QEMU may do. It executes nothing itself, but is executed under this policy.
+fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
+    let mut policy = Policy::new(VMM_ROLE);
+    policy.execute.extend(SYSTEM.map(PathBuf::from));
+    // A QEMU of somebody's own making has its files beside it: PREFIX/bin, PREFIX/share, PREFIX/lib.
+    let prefix = qemu.canonicalize().ok().and_then(|qemu| Some(qemu.parent()?.parent()?.to_owned()));
+    match prefix {
+        Some(prefix) if prefix.parent().is_some() => policy.execute.push(prefix),
+        _ => policy.execute.push(qemu.to_owned()),
+    }
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    policy.execute.extend(std::env::split_paths(&libraries).filter(|directory| directory.is_absolute()));
+    policy.read.extend(LOOKED_AT.map(PathBuf::from));
+    policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
+    policy.read.extend(args.images.iter().cloned());
+    policy.modify.push("/dev/null".into());
+    // QEMU opens its standard output once more, for the console.
+    policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
+    policy.modify.extend(args.disk.clone());
+    if args.qmp {
+        policy.modify.extend(qmp_fifos().map(PathBuf::from));
+    }
+    if args.accelerator == Accelerator::Kvm {
+        policy.devices.push("/dev/kvm".into());
+    }
+    policy
+}
+
+/// The FIFOs of QEMU's monitor, in the runtime directory.
+pub(super) fn qmp_fifos() -> [String; 2] {
+    [format!("{QMP}.in"), format!("{QMP}.out")]
+}
+
+/// The process that shares a directory; it sees nothing else of the host.
+fn virtiofsd(helper: &Path, number: usize, share: &Share, cgroup: &str) -> ProcessSpec {
+    let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), (&share.directory).into()];
+    args.extend([virtiofs::SHARE_NUMBER.into(), number.to_string().into()]);
+    args.extend([virtiofs::CGROUP.into(), cgroup.into()]);
+    args.extend(share.read_only.then(|| virtiofs::READ_ONLY.into()));
+    process(&virtiofs::role(number), helper, args, StdioSpec::Listener(share_socket(number)))
+}
+
+/// What is being done when QEMU is not found: a host that has libkrun alone may do with another network.
+fn looking_for_qemu(network: Network) -> &'static str {
+    match network {
+        Network::Published => {
+            "looking for QEMU, which published ports without a way out (-p without --net) need; \
+                               libkrun's, with one, are --net tsi"
+        }
+        _ => "looking for QEMU",
+    }
+}
+
+/// A limit that cannot be read is virtiofsd's to complain about.
+fn check_open_files() -> Result<(), HostError> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, limit)) if limit < OPEN_FILES_MIN => Err(HostError::OpenFiles { limit }),
+        _ => Ok(()),
+    }
+}

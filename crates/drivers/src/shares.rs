@@ -1,0 +1,165 @@
+//! The host directories that a microVM gets, its root and its volumes: all that a driver's processes
+//! need of the user's files is in this list.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
+use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
+use sandpen_vmm::driver::DriverError;
+
+use super::disk;
+use super::waited::failed;
+
+/// Why a directory cannot be shared.
+#[derive(Debug, thiserror::Error)]
+#[error("the directory {path:?} cannot be used by this user; it must be readable and not locked away")]
+struct ShareError {
+    path: PathBuf,
+    #[source]
+    source: Errno,
+}
+
+/// A directory that a guest gets by virtiofs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    /// The device's tag.
+    pub(super) tag: String,
+    /// The directory, absolute.
+    pub(super) directory: String,
+    /// Whether the host refuses writes.
+    pub(super) read_only: bool,
+}
+
+/// All shared directories of a microVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// The root directory, or its layers, topmost first; none where the layers are images.
+    pub(super) root: Vec<Share>,
+    /// The volumes, in the order in which they are mounted.
+    pub(super) volumes: Vec<Share>,
+    /// What the guest is told of the volumes.
+    pub(super) mounts: Vec<Volume>,
+    /// Directories of the root that the guest gets as images, topmost first.
+    pub(super) imaged: Vec<PathBuf>,
+}
+
+impl Shares {
+    /// Each of them, the root first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Share> {
+        self.root.iter().chain(&self.volumes)
+    }
+
+    /// What the guest is told of a root of layers; its disk is the machine's first one, where there are no
+    /// others.
+    pub(super) fn layered_root(&self) -> RootfsSource {
+        if !self.imaged.is_empty() {
+            let layers = (0..self.imaged.len()).map(disk::image_serial).collect();
+            return RootfsSource::Images { layers, disk: disk::SERIAL.to_owned() };
+        }
+        let lowers = self.root.iter().map(|layer| layer.tag.clone()).collect();
+        RootfsSource::Overlay { lowers, disk: "/dev/vda".to_owned() }
+    }
+}
+
+/// Refuses more shared directories than a machine has devices for.
+pub(super) fn check_room(spec: &SandboxSpec, driver: &str, most: usize) -> Result<(), DriverError> {
+    let wanted = spec.rootfs.paths().len() + spec.volumes.len();
+    if wanted <= most {
+        return Ok(());
+    }
+    let what = format!(
+        "{wanted} shared directories (root directory or its layers, and volumes); its machines have room for {most}"
+    );
+    Err(DriverError::Unsupported { driver: driver.to_owned(), what })
+}
+
+/// The shared directories of `spec`, looked at. `most` is how many devices for them a machine of
+/// `driver` has room for.
+pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shares, DriverError> {
+    check_room(spec, driver, most)?;
+    let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
+    let share = |tag: String, path: &Path, read_only: bool| {
+        // Here with words of our own: a VMM or virtiofsd would only be found dead.
+        access(path, AccessFlags::R_OK | AccessFlags::X_OK)
+            .map_err(|source| failed("sharing a directory", ShareError { path: path.to_owned(), source }))?;
+        if !read_only {
+            warn_if_exposed(path);
+        }
+        // Both virtiofsd and libkrun take text.
+        let text = path
+            .to_str()
+            .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
+        Ok::<_, DriverError>(Share { tag, directory: text.to_owned(), read_only })
+    };
+    let mut imaged = Vec::new();
+    let root = match &spec.rootfs {
+        Rootfs::Overlayfs(layers) if spec.root_device.is_image() => {
+            imaged.clone_from(layers);
+            Vec::new()
+        }
+        Rootfs::Native(path) => vec![share(ROOTFS_TAG.to_owned(), path, false)?],
+        Rootfs::Overlayfs(layers) => {
+            let layers = layers.iter().enumerate();
+            layers
+                .map(|(number, path)| share(format!("sandpen-layer-{number}"), path, true))
+                .collect::<Result<_, _>>()?
+        }
+    };
+    let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
+    for (number, volume) in by_depth(&spec.volumes).into_iter().enumerate() {
+        let tag = format!("sandpen-volume-{number}");
+        volumes.push(share(tag.clone(), &volume.host, volume.read_only)?);
+        mounts.push(Volume { tag, target: Bytes::from(volume.guest.as_bytes()), read_only: volume.read_only });
+    }
+    Ok(Shares { root, volumes, mounts, imaged })
+}
+
+/// The guest of a root's sandbox can make setuid programs: others on this host must not get there.
+fn warn_if_exposed(path: &Path) {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let reachable = path.ancestors().all(|directory| {
+        std::fs::metadata(directory).is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o011 != 0)
+    });
+    let no_suid =
+        nix::sys::statvfs::statvfs(path).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
+    if reachable && !no_suid {
+        tracing::warn!(
+            directory = ?path,
+            "other users can reach this directory, and its guest can make setuid-root programs in it; \
+             put it below a directory of mode 0700 or on a file system mounted nosuid,nodev"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sandpen_types::spec::{SandboxName, Volume as SpecVolume};
+
+    use super::*;
+
+    #[test]
+    fn volumes_have_tags_in_mounting_order_and_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = SandboxName::new("box").unwrap();
+        let mut spec = SandboxSpec::new(name, Rootfs::Native(dir.path().to_owned()), vec!["x".into()]);
+        let volume = |guest: &str, read_only| SpecVolume { host: dir.path().into(), guest: guest.into(), read_only };
+        spec.volumes = vec![volume("/a/b", false), volume("/a", true)];
+        let shares = find(&spec, "x", 3).unwrap();
+        let tags: Vec<_> = shares.all().map(|share| (share.tag.as_str(), share.read_only)).collect();
+        assert_eq!(tags, [("sandpen-root", false), ("sandpen-volume-0", true), ("sandpen-volume-1", false)]);
+        assert_eq!(shares.mounts[0].target.as_slice(), b"/a");
+        let error = find(&spec, "x", 2).unwrap_err().to_string();
+        assert!(error.contains('3') && error.contains("room for 2"), "{error}");
+        spec.rootfs = Rootfs::Overlayfs(vec![dir.path().into(), "/".into()]);
+        let shares = find(&spec, "x", 4).unwrap();
+        assert!(shares.root.iter().all(|layer| layer.read_only));
+        assert_eq!(shares.root[1].tag, "sandpen-layer-1");
+        spec.volumes[0].host = dir.path().join("gone");
+        assert!(find(&spec, "x", 4).unwrap_err().chain().contains("gone"));
+    }
+}

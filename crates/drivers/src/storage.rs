@@ -1,0 +1,29 @@
+//! The disk and the images of a microVM, made where there are none.
+
+use std::path::{Path, PathBuf};
+
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::{DriverError, Launch};
+
+use super::{disk, root_image};
+
+/// Makes the disk, if there is to be one, and images of these directories, one after the other: where they are.
+/// Ends soon after the launch is cancelled.
+pub(super) async fn storage(
+    state_dir: &StateDir,
+    launch: &Launch,
+    disk: Option<&Path>,
+    imaged: &[PathBuf],
+) -> Result<Vec<PathBuf>, DriverError> {
+    let cancel = &launch.cancel;
+    if let Some(disk) = disk {
+        let made = disk::ensure(disk, launch.spec.disk.bytes, cancel).await;
+        made.map_err(|error| error.of_step("making the disk"))?;
+    }
+    let mut images = Vec::new();
+    for directory in imaged {
+        let image = root_image::ensure(&state_dir.cache(), directory, cancel).await;
+        images.push(image.map_err(|error| error.of_step("making the root image"))?);
+    }
+    Ok(images)
+}

@@ -1,0 +1,85 @@
+//! The two halves of a microVM behind a waiter: its process, and the guest in it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sandpen_types::spec::{ByteString, TerminalSize};
+use sandpen_vmm::driver::{DriverError, GuestSession, ProbeOutcome, VmmProcess};
+use sandpen_vmm::waiter::WaitedVmm;
+
+use super::{failed, remove_cgroups};
+use crate::control::ControlLink;
+
+/// The VMM's process and its companions.
+pub(super) struct Process {
+    pub(super) waited: WaitedVmm,
+    /// The directories of its cgroup.
+    pub(super) cgroups: Vec<PathBuf>,
+}
+
+impl VmmProcess for Process {
+    fn pid(&self) -> Option<u32> {
+        Some(self.waited.pid())
+    }
+
+    fn signal_vmm(&self, signal: i32) -> Result<(), DriverError> {
+        self.waited.signal(signal).map_err(|source| DriverError::Signal { signal, source })
+    }
+
+    fn release(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let (waited, cgroups) = (self.waited.clone(), self.cgroups.clone());
+        async move {
+            waited.release().await.map_err(|error| failed("clearing up after the microVM", error))?;
+            remove_cgroups(cgroups).await;
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// The guest; without a link where its VMM was gone already.
+pub(super) struct Guest(pub(super) Option<ControlLink>);
+
+impl Guest {
+    fn link(&self) -> Result<ControlLink, DriverError> {
+        self.0.clone().ok_or_else(|| DriverError::Unreachable("its VMM process has ended".to_owned()))
+    }
+}
+
+impl GuestSession for Guest {
+    fn signal_workload(&self, signal: i32) -> BoxFuture<'static, Result<(), DriverError>> {
+        let link = self.link();
+        async move { link?.signal(signal).await }.boxed()
+    }
+
+    fn acknowledge_exit(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let link = self.link();
+        async move { link?.acknowledge_exit().await }.boxed()
+    }
+
+    fn write_stdin(&self, bytes: Vec<u8>) -> BoxFuture<'static, Result<(), DriverError>> {
+        let link = self.link();
+        async move { link?.write_stdin(&bytes).await }.boxed()
+    }
+
+    fn close_stdin(&self) -> BoxFuture<'static, Result<(), DriverError>> {
+        let link = self.link();
+        async move { link?.close_stdin().await }.boxed()
+    }
+
+    fn resize(&self, size: TerminalSize) -> BoxFuture<'static, Result<(), DriverError>> {
+        let link = self.link();
+        async move { link?.resize(size).await }.boxed()
+    }
+
+    fn probe(
+        &self,
+        command: Vec<ByteString>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
+        let link = self.link();
+        async move { link?.probe(&command, limit).await }.boxed()
+    }
+}

@@ -1,0 +1,20 @@
+//! What a driver promises, and how the processes of a microVM are kept from one orchestrator to the next.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`driver`] | the traits: who makes microVMs, acts on their processes, speaks with their guests |
+//! | [`waiter`] | the handle of the process between an orchestrator and a VMM, which outlives us |
+//! | [`pidfd`], [`spare_descriptors`] | processes without races, descriptors kept for bad times |
+//! | [`start_timings`] | where the time of a start goes |
+//! | [`blocking`] | work that may wait for a disk, off the caller's thread |
+//!
+//! May know: the types, the waiter's records and wire, tokio. May not: a driver, an actor, the database, HTTP.
+
+pub mod blocking;
+pub mod driver;
+pub mod pidfd;
+pub mod spare_descriptors;
+pub mod start_timings;
+pub mod waiter;
+
+pub use sandpen_waiter::process_identity;

@@ -1,0 +1,471 @@
+//! The orchestrator's handle on a waiter and its processes.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use sandpen_waiter::process_identity::ProcessIdentity;
+use sandpen_waiter::records::RecordedEnd;
+use sandpen_waiter::wire::{
+    COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode,
+};
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+use super::check::check;
+use super::fifo::{open_fifo_read, open_fifo_write};
+use super::{WaiterError, launch, runtime_dir};
+use crate::pidfd;
+use crate::spare_descriptors;
+use crate::start_timings::{StartStep, StartTimings};
+use sandpen_types::state::ExitStatus;
+
+/// How long a waiter that has the lock may take until it has recorded its processes.
+const STARTING_LIMIT: Duration = Duration::from_secs(10);
+/// How long a waiter may take to end after `release`; then it is killed.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// Launches that are under way at the same time: enough for the processors of a large host while each also waits for
+/// a disk.
+const LAUNCHES_AT_ONCE: usize = 8;
+/// How long a launch waits for others at most.
+const TURN_LIMIT: Duration = Duration::from_secs(2);
+/// Pause before a waiter that could not be started is started again; doubles up to the last one. The first ones are
+/// short: one that is being killed closes its files one after the other, the one with the lock not the first.
+const TAKE_UP_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_mins(1)];
+
+/// How the VMM ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitedEnd {
+    /// Its status; unknown if its waiter was killed before it: only a parent is told.
+    pub status: ExitStatus,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The companion whose death ended it.
+    pub companion_lost: Option<String>,
+}
+
+/// A VMM under its waiter. Dropping it leaves both running, to be adopted.
+#[derive(Debug, Clone)]
+pub struct WaitedVmm(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    bin_dir: PathBuf,
+    pid: u32,
+    /// `None` when it was gone already. Its descriptor is opened where it is needed: thousands of them at rest
+    /// would be too many.
+    vmm: Option<ProcessIdentity>,
+    /// The read end of the `ended` FIFO; `None` when the waiter was gone already. Whoever waits for the
+    /// end has it, so that one of them alone starts another waiter.
+    ended: tokio::sync::Mutex<Option<Receiver>>,
+    end: OnceLock<WaitedEnd>,
+}
+
+impl WaitedVmm {
+    /// Starts a waiter with all its processes; resolves when every program was executed. Makes the
+    /// runtime directory, or takes one that [`super::prepare_runtime_dir`] made; installs the
+    /// waiter program in `bin_dir`. Dropped before it resolves, it may leave processes to adopt.
+    ///
+    /// # Errors
+    /// [`WaiterError::Start`] when a program cannot be executed, [`WaiterError::Live`] when
+    /// something runs in the directory; nothing is left running or on disk then.
+    pub async fn launch(
+        runtime_dir: &Path,
+        bin_dir: &Path,
+        spec: WaiterSpec,
+        timings: &StartTimings,
+    ) -> Result<Self, WaiterError> {
+        Self::launch_unless(&CancellationToken::new(), runtime_dir, bin_dir, spec, timings).await
+    }
+
+    /// As [`WaitedVmm::launch`], unless `cancel` is cancelled while it waits for its turn behind other launches; what
+    /// is prepared in the runtime directory stays then.
+    ///
+    /// # Errors
+    /// Also [`WaiterError::Cancelled`].
+    pub async fn launch_unless(
+        cancel: &CancellationToken,
+        runtime_dir: &Path,
+        bin_dir: &Path,
+        spec: WaiterSpec,
+        timings: &StartTimings,
+    ) -> Result<Self, WaiterError> {
+        check(&spec)?;
+        let encoded =
+            encode(&spec).ok_or_else(|| WaiterError::Invalid("arguments and environment are too large".into()))?;
+        let Some(_turn) = cancel.run_until_cancelled(turn()).await else { return Err(WaiterError::Cancelled) };
+        let (dir, bin, new) = (runtime_dir.to_owned(), bin_dir.to_owned(), spec.clone());
+        let mut child = blocking(move || launch::spawn_new(&dir, &bin, &new)).await?;
+        timings.mark(StartStep::WaiterStarted);
+
+        match launch::converse(&mut child, &encoded).await {
+            Some(Report::Ready) => timings.mark(StartStep::VmmStarted),
+            report => return Err(launch::failed(runtime_dir, &spec, child, report).await),
+        }
+        let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
+        match blocking(move || Inner::find(dir, bin)).await {
+            Ok(inner) => {
+                child.has_recorded_itself();
+                Ok(Self(Arc::new(inner)))
+            }
+            Err(error) => {
+                // It runs, but cannot be watched (no descriptor left, say): take it back.
+                let path = runtime_dir.join(COMMANDS_FIFO);
+                if matches!(blocking(move || command(&path, "release\n")).await, Ok(true)) {
+                    launch::failed(runtime_dir, &spec, child, None).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds what an earlier orchestrator launched in this directory: running, or ended with its
+    /// record. Where its waiter was killed, another one (of `bin_dir`) takes its place.
+    ///
+    /// # Errors
+    /// [`WaiterError::Gone`] when neither is left; the directory is removed then.
+    pub async fn adopt(runtime_dir: &Path, bin_dir: &Path) -> Result<Self, WaiterError> {
+        let deadline = tokio::time::Instant::now() + STARTING_LIMIT;
+        loop {
+            let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
+            let found = match blocking(move || Inner::find(dir, bin)).await {
+                Err(WaiterError::Gone) => None,
+                found => Some(Self(Arc::new(found?))),
+            };
+            if let Some(found) = &found
+                && (found.0.ended.lock().await.is_some() || found.has_ended().unwrap_or(true) || found.take_up().await)
+            {
+                return Ok(found.clone());
+            }
+            let dir = runtime_dir.to_owned();
+            // A waiter whose launcher died is about to record its processes.
+            let starting = blocking(move || {
+                let held = runtime_dir::is_held(&dir)?;
+                if !held && found.is_none() {
+                    runtime_dir::end_and_remove(&dir)?;
+                }
+                Ok((held, found))
+            });
+            match starting.await? {
+                (true, _) if tokio::time::Instant::now() < deadline => {}
+                // Watched without a waiter: better than not at all.
+                (_, Some(found)) => return Ok(found),
+                (_, None) => return Err(WaiterError::Gone),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends whatever is left in this directory, of no use to anybody any more, and removes it.
+    ///
+    /// # Errors
+    /// What could not be told, ended or removed.
+    pub async fn clear_away(runtime_dir: &Path, bin_dir: &Path) -> Result<(), WaiterError> {
+        match Self::adopt(runtime_dir, bin_dir).await {
+            Ok(left) => left.release().await,
+            Err(WaiterError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The VMM process.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// Whether the VMM process is gone, so that [`WaitedVmm::ended`] is about to resolve.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(true), pidfd::has_ended))
+    }
+
+    /// The VMM process, if it is not gone: by its identity, never by its pid alone.
+    fn open_vmm(&self) -> io::Result<Option<OwnedFd>> {
+        self.0.vmm.as_ref().map_or(Ok(None), pidfd::open)
+    }
+
+    /// Sends a signal to the VMM process; no error when it is already gone.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        pidfd::check_signal(signal)?;
+        spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, signal)))
+    }
+
+    /// Kills the VMM process of a runtime directory, known by its records alone: for a host that lacks what it takes
+    /// to watch it. Blocks for a few small files; fine where there is none.
+    ///
+    /// # Errors
+    /// What the kernel said, or a damaged record.
+    pub fn kill(runtime_dir: &Path) -> Result<(), WaiterError> {
+        let watching = |source| WaiterError::Process { role: VMM_ROLE.to_owned(), source };
+        let record = spare_descriptors::with(|| match runtime_dir::read_processes(runtime_dir) {
+            Err(WaiterError::File { source, .. }) => Err(source),
+            read => Ok(read),
+        });
+        let Some(record) = record.map_err(watching)?? else { return Ok(()) };
+        let vmm = runtime_dir::identities(&record).find(|(role, _)| *role == VMM_ROLE);
+        let Some((_, vmm)) = vmm else { return Ok(()) };
+        let killed = spare_descriptors::with(|| {
+            pidfd::open(&vmm)?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, nix::libc::SIGKILL))
+        });
+        killed.map_err(watching)
+    }
+
+    /// Resolves when the VMM has ended and that is on record; at once if it did before. To be awaited
+    /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
+    pub async fn ended(&self) -> WaitedEnd {
+        let mut pause = TAKE_UP_PAUSES[0];
+        loop {
+            if let Some(end) = self.0.end.get() {
+                return end.clone();
+            }
+            {
+                let ended = self.0.ended.lock().await;
+                if let Some(ended) = &*ended {
+                    self.recorded_or_abandoned(ended).await;
+                }
+            }
+            if self.read_end().await {
+                continue;
+            }
+            if self.has_ended().unwrap_or(false) {
+                // Its waiter was killed, and it has ended since.
+                let _ = self.0.end.set(WaitedEnd { status: ExitStatus::Unknown, at: Utc::now(), companion_lost: None });
+            } else if !self.take_up().await {
+                tokio::select! {
+                    () = self.vmm_ended() => {}
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(TAKE_UP_PAUSES[1]),
+                }
+            }
+        }
+    }
+
+    /// Starts a waiter in the place of one that was killed; false when there is none.
+    async fn take_up(&self) -> bool {
+        let this = self.clone();
+        // A task of its own: what is begun is ended, whatever becomes of the caller.
+        let taken_up = tokio::spawn(async move {
+            let mut ended = this.0.ended.lock().await;
+            if launch::take_up(&this.0.dir, &this.0.bin_dir).await?.is_some() {
+                let dir = this.0.dir.clone();
+                *ended = Some(blocking(move || open_ended(&dir)).await?);
+                tracing::warn!(pid = this.0.pid, dir = ?this.0.dir, "a waiter was killed; another one has taken its place");
+                return Ok(true);
+            }
+            Ok::<_, WaiterError>(false)
+        });
+        match taken_up.await {
+            Ok(Ok(taken_up)) => taken_up,
+            Ok(Err(error)) => {
+                let error = sandpen_types::error_chain::error_chain(&error);
+                tracing::warn!(pid = self.0.pid, error, "a waiter was killed, and no other one can be started yet");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Resolves when the VMM process has ended.
+    async fn vmm_ended(&self) {
+        let vmm = match self.open_vmm() {
+            Ok(Some(vmm)) => vmm,
+            Ok(None) => return,
+            Err(error) => {
+                // No descriptor left, say; whoever waits looks again.
+                tracing::warn!(pid = self.0.pid, %error, "a VMM cannot be watched");
+                return std::future::pending().await;
+            }
+        };
+        if let Err(error) = pidfd::ended(&vmm).await {
+            tracing::warn!(pid = self.0.pid, %error, "waiting for a VMM in a thread");
+            block_until_readable(vmm.as_fd()).await;
+        }
+    }
+
+    /// Drops the waiter's hold on one of its FIFOs, so that its reader sees the end when the other
+    /// writers have closed it.
+    ///
+    /// # Errors
+    /// [`WaiterError::Gone`] when the waiter is gone (and its hold with it).
+    pub async fn close_fifo(&self, name: &str) -> Result<(), WaiterError> {
+        let (path, line) = (self.0.dir.join(COMMANDS_FIFO), format!("close {name}\n"));
+        if blocking(move || command(&path, &line)).await? { Ok(()) } else { Err(WaiterError::Gone) }
+    }
+
+    /// Ends the waiter (and everything that still runs under it) and removes the runtime
+    /// directory. May be called again.
+    ///
+    /// # Errors
+    /// What could not be ended or removed.
+    pub async fn release(&self) -> Result<(), WaiterError> {
+        let watching = |source| WaiterError::Process { role: WAITER_ROLE.into(), source };
+        let dir = self.0.dir.clone();
+        // Read again: the waiter may be another one by now.
+        let Some(record) = blocking(move || runtime_dir::read_processes(&dir)).await? else {
+            return self.remove().await;
+        };
+        let identity = runtime_dir::identities(&record).find(|(role, _)| *role == WAITER_ROLE);
+        if let Some((_, identity)) = identity
+            && let Some(waiter) = pidfd::open(&identity).map_err(watching)?
+        {
+            let path = self.0.dir.join(COMMANDS_FIFO);
+            let told = blocking(move || command(&path, "release\n")).await;
+            let ended = tokio::time::timeout(RELEASE_LIMIT, pidfd::ended(&waiter));
+            if !matches!(told, Ok(true)) || !matches!(ended.await, Ok(Ok(()))) {
+                pidfd::send_signal(&waiter, nix::libc::SIGKILL).map_err(watching)?;
+                pidfd::ended(&waiter).await.map_err(watching)?;
+            }
+            pidfd::reap(&waiter).map_err(watching)?;
+        }
+        self.read_end().await;
+        // Without a waiter its processes are ours to end.
+        for process in blocking(move || runtime_dir::living(&record)).await? {
+            pidfd::send_signal(&process, nix::libc::SIGKILL).map_err(watching)?;
+            pidfd::ended(&process).await.map_err(watching)?;
+        }
+        self.remove().await
+    }
+
+    async fn remove(&self) -> Result<(), WaiterError> {
+        let dir = self.0.dir.clone();
+        blocking(move || runtime_dir::remove(&dir)).await
+    }
+
+    /// Resolves when the waiter has closed the `ended` FIFO or is gone.
+    async fn recorded_or_abandoned(&self, ended: &Receiver) {
+        // Past tokio, which reads only what epoll announced: a FIFO without a writer from the
+        // beginning is never announced.
+        if nix::unistd::read(ended, &mut [0]) == Ok(0) {
+            return;
+        }
+        loop {
+            let result = match ended.readable().await {
+                Ok(()) => ended.try_read(&mut [0; 64]),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(0) => return,
+                Ok(_) => {} // nobody of ours writes to it
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::warn!(pid = self.0.pid, %error, "waiting for a waiter in a thread");
+                    return block_until_readable(ended.as_fd()).await;
+                }
+            }
+        }
+    }
+
+    /// Takes the exit record in; false when there is none.
+    async fn read_end(&self) -> bool {
+        let dir = self.0.dir.clone();
+        let record = match blocking(move || runtime_dir::read_exit(&dir)).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(%error, "the VMM's end cannot be read");
+                None
+            }
+        };
+        let Some(record) = record else { return self.0.end.get().is_some() };
+        let status = match record.end {
+            RecordedEnd::Code(code) => ExitStatus::Code(code),
+            RecordedEnd::Signal(signal) => ExitStatus::Signal(signal),
+            RecordedEnd::Unknown => ExitStatus::Unknown,
+        };
+        let at = DateTime::from_timestamp_micros(record.at_micros).unwrap_or_else(Utc::now);
+        let _ = self.0.end.set(WaitedEnd { status, at, companion_lost: record.lost });
+        true
+    }
+}
+
+impl Inner {
+    /// What the records say. Blocks on the disk; must run within a tokio runtime.
+    fn find(dir: PathBuf, bin_dir: PathBuf) -> Result<Self, WaiterError> {
+        let record = runtime_dir::read_processes(&dir)?.ok_or(WaiterError::Gone)?;
+        let identity = |role: &str| {
+            let damaged = || WaiterError::Record { path: dir.join(PROCESSES_FILE) };
+            runtime_dir::identities(&record)
+                .find(|(known, _)| *known == role)
+                .map(|(_, identity)| identity)
+                .ok_or_else(damaged)
+        };
+        // With a zombie nothing begins any more.
+        let open = |role: &str, identity: &ProcessIdentity| {
+            let opened = pidfd::open(identity).and_then(|pidfd| match pidfd {
+                Some(pidfd) => Ok((!pidfd::has_ended(&pidfd)?).then_some(pidfd)),
+                None => Ok(None),
+            });
+            opened.map_err(|source| WaiterError::Process { role: role.to_owned(), source })
+        };
+        let vmm_identity = identity(VMM_ROLE)?;
+        let waiter = open(WAITER_ROLE, &identity(WAITER_ROLE)?)?;
+        let pid = vmm_identity.pid;
+        let vmm = open(VMM_ROLE, &vmm_identity)?.map(|_| vmm_identity);
+        if waiter.is_none() && vmm.is_none() && runtime_dir::read_exit(&dir)?.is_none() {
+            return Err(WaiterError::Gone);
+        }
+        let ended = if waiter.is_some() { Some(open_ended(&dir)?) } else { None };
+        let ended = tokio::sync::Mutex::new(ended);
+        Ok(Self { dir, bin_dir, pid, vmm, ended, end: OnceLock::new() })
+    }
+}
+
+/// Waits for a place among those who are launching; held until every program was executed, which takes milliseconds.
+/// Thousands at once would take longer than one after the other, and everybody who asks something meanwhile would
+/// wait behind all of them. One who has waited for long goes on: a disk that hangs under some is not to stop others.
+async fn turn() -> Option<SemaphorePermit<'static>> {
+    static TURNS: Semaphore = Semaphore::const_new(LAUNCHES_AT_ONCE);
+    tokio::time::timeout(TURN_LIMIT, TURNS.acquire()).await.ok()?.ok()
+}
+
+/// Opens the FIFO whose end is the news of a recorded end. Must run within a tokio runtime.
+fn open_ended(dir: &Path) -> Result<Receiver, WaiterError> {
+    let path = dir.join(ENDED_FIFO);
+    let ended = open_fifo_read(&path).and_then(Receiver::from_owned_fd);
+    ended.map_err(|source| WaiterError::File { action: "opening", path, source })
+}
+
+/// Runs something that may wait for the disk off this thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WaiterError> + Send + 'static,
+) -> Result<T, WaiterError> {
+    crate::blocking::blocking(work).await?
+}
+
+/// The way out when no descriptor can be registered any more.
+async fn block_until_readable(fd: BorrowedFd<'_>) {
+    let Ok(fd) = fd.try_clone_to_owned() else { return };
+    let wait = move || {
+        let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        while nix::poll::poll(&mut polled, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
+    };
+    // It may wait for days: never on this thread, even where there is no other one.
+    if tokio::task::spawn_blocking(wait).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Writes one command; false when nobody reads them any more.
+fn command(path: &Path, line: &str) -> Result<bool, WaiterError> {
+    let failed = |source| WaiterError::File { action: "writing to", path: path.to_owned(), source };
+    let gone =
+        |error: &io::Error| error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENXIO);
+    match open_fifo_write(path) {
+        Ok(fifo) => match File::from(fifo).write_all(line.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            written => written.map(|()| true).map_err(failed),
+        },
+        Err(error) if gone(&error) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
