@@ -21,7 +21,8 @@ impl Life {
     /// An event, once for each time that it is found suspended after it was not.
     pub(super) fn on_looked(&mut self, now: bool) {
         if now && !self.suspended {
-            let (sandbox, pid) = (&self.config.row.spec.key, self.config.row.microvm_pid.unwrap_or(0));
+            let sandbox = &self.config.row.spec.key;
+            let pid = self.vmm().and_then(|vmm| vmm.process.pid()).unwrap_or(0);
             tracing::warn!(pid, "the VMM process is suspended");
             self.config.faults.count(Counter::VmmsSuspended);
             self.config.faults.tell_of_sandbox(Some(sandbox), Happening::VmmSuspended { pid });
