@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor as _, Addr, System};
 use chrono::Utc;
 use report::Report;
-use sandpen::actors::database::{Database, RecordTransition, SandboxRow, UpsertSandbox};
+use sandpen::actors::database::{BeginStart, Database, RecordTransition, SandboxRow};
 use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state::SandboxState;
 use sandpen::actors::transition::Transition;
@@ -64,7 +64,9 @@ fn rate(updates: usize, time: Duration) -> Result<f64> {
 async fn row(database: &Addr<Database>, number: usize) -> Result<SandboxRow> {
     let name = SandboxName::new(format!("box-{number}"))?;
     let spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec!["x".into()]);
-    Ok(database.send(UpsertSandbox { spec, supervisor_pid: 1 }).await??)
+    Ok(database
+        .send(BeginStart { spec, supervisor_pid: 1, driver: "qemu".into(), boot_id: None, requested_at: Utc::now() })
+        .await??)
 }
 
 /// Each sender waits for its answer before it sends the next one, as a monitor does.
@@ -76,7 +78,8 @@ async fn by_actor(path: &Path, updates: usize, senders: usize) -> Result<f64> {
     }
     let begun = Instant::now();
     let senders_work = rows.iter().map(|row| async {
-        for seq in 1..=updates / senders {
+        // The first is the start.
+        for seq in 2..updates / senders + 2 {
             let state = if seq % 2 == 1 { SandboxState::Starting } else { SandboxState::Running };
             database
                 .send(RecordTransition(Transition {
@@ -113,8 +116,8 @@ async fn by_hand(path: &Path, updates: usize, batch: usize) -> Result<f64> {
         .synchronous(SqliteSynchronous::Full);
     let pool: SqlitePool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
     let begun = Instant::now();
-    for first in (1..=updates).step_by(batch) {
-        let seqs: Vec<usize> = (first..(first + batch).min(updates + 1)).collect();
+    for first in (2..updates + 2).step_by(batch) {
+        let seqs: Vec<usize> = (first..(first + batch).min(updates + 2)).collect();
         sqlx::query(
             "INSERT INTO transitions (sandbox_id, seq, generation, event, status, state, at, microvm_pid,
                                       supervisor_pid, driver, restarts, restarts_in_a_row)

@@ -91,7 +91,7 @@ fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
     match krun_host::find(krunfw, data_dir) {
         Ok(firmware) => Check::new("krun", CheckStatus::Ok, format!("libkrun with {}", firmware.display())),
         Err(error) => {
-            let detail = sandpen_actors::driver::error_chain(&error);
+            let detail = sandpen_types::error_chain::error_chain(&error);
             let wrongly_named = match error {
                 KrunUnusable::Named(_) => true,
                 KrunUnusable::LeftOut => krunfw.is_some(),
@@ -111,7 +111,7 @@ fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
 fn qemu() -> Check {
     match program::find() {
         Ok(qemu) => Check::new("qemu", CheckStatus::Ok, format!("{} version {}", qemu.path.display(), qemu.version)),
-        Err(error) => Check::new("qemu", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
+        Err(error) => Check::new("qemu", CheckStatus::Fail, sandpen_types::error_chain::error_chain(&error))
             .advise(format!("apt-get install {QEMU_PACKAGE}")),
     }
 }
@@ -132,7 +132,7 @@ fn guest_kernel(data_dir: &Path) -> Check {
             Check::new("kernel", CheckStatus::Fail, format!("none is installed in {}", directory.display()))
                 .advise("sandpen kernel install")
         }
-        Err(error) => Check::new("kernel", CheckStatus::Fail, sandpen_actors::driver::error_chain(&error))
+        Err(error) => Check::new("kernel", CheckStatus::Fail, sandpen_types::error_chain::error_chain(&error))
             .advise("sandpen kernel install"),
     }
 }
@@ -216,7 +216,7 @@ fn landlock() -> Check {
     }
 }
 
-/// Never a failure, as [`landlock`]; sharing a root directory for QEMU takes it all the same.
+/// Never a failure, as [`landlock`]; sharing a root directory with QEMU needs it nevertheless.
 fn seccomp() -> Check {
     match confine::seccomp_available() {
         Ok(()) => Check::new("seccomp", CheckStatus::Ok, "filters of system calls work"),

@@ -3,7 +3,7 @@
 
 pub mod daemon;
 pub mod doctor;
-pub mod metrics;
+mod metrics;
 pub mod orchestrator;
 pub mod paths;
 

@@ -1,10 +1,10 @@
 //! Counters and gauges of an orchestrator.
 
 use sandpen_actors::counters::{Counter, CounterName};
-use sandpen_actors::fault::Fault;
 use sandpen_actors::faults::Faults;
-use sandpen_actors::state::Status;
 use sandpen_api::{Metric, MetricKind};
+use sandpen_types::fault::Fault;
+use sandpen_types::state::Status;
 
 const SANDBOXES: (&str, &str) =
     ("sandpen_sandboxes", "Sandboxes that there are, by state; left out when the database cannot be read.");

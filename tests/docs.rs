@@ -72,19 +72,33 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Every Rust file of the project, its tests included.
+fn sources() -> impl Iterator<Item = PathBuf> {
+    ["src", "actors/src", "crates", "guest/src", "tests"].into_iter().flat_map(|dir| rust_files(&root().join(dir)))
+}
+
+/// What follows a declaration, in whichever file has it.
+fn after(declaration: &str) -> String {
+    let texts = sources().map(|file| fs::read_to_string(file).unwrap());
+    // This file has it as a string, without the end of its line.
+    let rest: Vec<_> =
+        texts.filter_map(|text| Some(text.split_once(&format!("\n{declaration}\n"))?.1.to_owned())).collect();
+    assert_eq!(rest.len(), 1, "files with {declaration:?}");
+    rest.into_iter().next().unwrap()
+}
+
 /// Commands and events of an actor, from its sources: a command is a message of its own module that
 /// it handles, an event one that it does not.
 fn messages(actor: &str, module: &str) -> (Words, Words) {
-    let source = read(&format!("actors/src/{module}/messages.rs"));
-    let messages: Words = source
-        .split("#[rtype(")
-        .skip(1)
-        .map(|rest| rest.split_once("pub struct ").unwrap().1)
-        .map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect())
-        .collect();
-    let mut handled = Words::new();
+    let (mut messages, mut handled) = (Words::new(), Words::new());
     for file in rust_files(&root().join("actors/src").join(module)) {
+        if file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests")) {
+            continue;
+        }
         let text = fs::read_to_string(file).unwrap();
+        let after = |rest: &str| rest.split_once("pub struct ").unwrap().1.to_owned();
+        let names = text.split("#[rtype(").skip(1).map(after);
+        messages.extend(names.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect()));
         for line in text.lines().filter(|line| line.ends_with(&format!("> for {actor} {{"))) {
             handled.extend(names_after(line, "Handler<"));
         }
@@ -151,8 +165,7 @@ fn http_error_codes() {
 
 #[test]
 fn kinds_of_events() {
-    let source = read("crates/types/src/event.rs");
-    let (_, variants) = source.split_once("pub enum Happening {\n").unwrap();
+    let variants = after("pub enum Happening {");
     let variants = variants.split("\n}").next().unwrap().lines();
     let variants = variants
         .filter_map(|line| line.strip_prefix("    "))
@@ -263,7 +276,6 @@ fn what_the_doctor_looks_at() {
 
 #[test]
 fn frames_of_the_control_protocol() {
-    let source = read("guest/src/protocol/messages.rs");
     let page = read("docs/drivers.md");
     let documented: Words = rows(section(&page, "## Control protocol"))
         .iter()
@@ -272,7 +284,7 @@ fn frames_of_the_control_protocol() {
         .collect();
     let mut code = Words::new();
     for messages in ["HostMessage", "GuestMessage", "StdinMessage"] {
-        let (_, variants) = source.split_once(&format!("pub enum {messages} {{\n")).unwrap();
+        let variants = after(&format!("pub enum {messages} {{"));
         let variants = variants.split("\n}").next().unwrap().lines();
         // Variants are indented once, their fields twice.
         let variants = variants
@@ -329,15 +341,7 @@ fn links_between_pages_lead_somewhere() {
 fn tests_of_faults_are_there() {
     let page = read("docs/faults.md");
     let named: Words = rows(&page).iter().skip(2).flat_map(|cells| code_words(cells.last().unwrap())).collect();
-    let files = [
-        "tests/faults/host.rs",
-        "tests/vm/busy.rs",
-        "actors/src/supervisor/tests.rs",
-        "actors/src/supervisor/tests/ends.rs",
-        "crates/vmm/src/waiter/tests.rs",
-        "actors/src/database/tests/trouble.rs",
-    ];
-    let tests = files.map(read).concat();
+    let tests = sources().map(|file| fs::read_to_string(file).unwrap()).collect::<String>();
     assert!(!named.is_empty());
     for name in named {
         assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}");
@@ -366,9 +370,7 @@ fn reasons_for_skips() {
 fn ignored_tests_are_listed_and_none_prints_that_it_is_skipped() {
     let mut ignored = Words::new();
     let mut silent = Vec::new();
-    for file in
-        ["tests", "src", "actors/src", "crates", "guest/src"].into_iter().flat_map(|dir| rust_files(&root().join(dir)))
-    {
+    for file in sources() {
         let text = fs::read_to_string(&file).unwrap();
         for rest in text.split("#[ignore").skip(1).filter(|rest| rest.starts_with(" = ")) {
             ignored.insert(rest.split_once("fn ").unwrap().1.split('(').next().unwrap().to_owned());

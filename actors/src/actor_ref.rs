@@ -16,6 +16,7 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, ArbiterHandle, Context, Handler, MailboxError, Message};
 use tokio::sync::{mpsc, watch};
 
+use crate::backoff::Pauses;
 use crate::hosting::{DownReason, host_on};
 use crate::intensity::{RecentFailures, RestartIntensity};
 
@@ -25,10 +26,8 @@ const ATTEMPTS: usize = 10;
 /// An actor that lived so long with a message was not ended by it: the count begins again. Some messages
 /// wait for hours.
 const SURVIVED: Duration = Duration::from_mins(1);
-/// First pause of an actor that failed too often; doubled with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses of an actor that failed too often, before it is started again.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(5));
 
 /// The way to an actor, over all its restarts.
 pub struct ActorRef<A: Actor> {
@@ -161,16 +160,17 @@ where
     publisher.send_replace(Some(host()));
     let parent = async move {
         let mut failures = RecentFailures::default();
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = 0;
         while let Some(DownReason::Panicked) = downs.recv().await {
             publisher.send_replace(None);
             let actor = std::any::type_name::<A>();
             if failures.count(Instant::now(), intensity) {
-                pause = FIRST_PAUSE;
+                pauses = 0;
             } else {
+                pauses += 1;
+                let pause = PAUSES.after(pauses);
                 tracing::error!(actor, ?pause, "an actor fails again and again");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             tracing::error!(actor, "an actor panicked and is started again");
             on_restart();

@@ -5,22 +5,19 @@
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
-//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart OpenReader OpenChannels SubscribeStateChanges Reconcile Shutdown` | |
-//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetChannels AwaitProcess Abandon` | `StateChanged Down` |
+//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox ListDisks RemoveDisk WaitSandbox AwaitRestart HoldRemoval OpenLog OpenGuest SubscribeStateChanges Reconcile Shutdown` | |
+//! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetGuest AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `UpsertSandbox BeginStart RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
+//! | [`database::Database`] | `BeginStart RecordTransition GetSandbox ListSandboxes CountSandboxes ListLiveKeys ListTransitions RemoveSandbox RecordEvent RecordHealth ListEvents WatchEvents Flush CloseDatabase` | |
 //!
 //! Commands live with their receiver, events with their sender. Modules depend downwards only:
 //!
 //! ```text
 //!   supervisor
 //!   monitor
-//!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
-//!   room
-//!   faults ─▶ outbox, counters, clock ─▶ readable
-//!   waiter ─▶ driver, pidfd, spare_descriptors
-//!   transition, driver, start_timings, state_dir
-//!   state, spec
+//!   log_writer, database ─▶ actor_ref ─▶ hosting, intensity
+//!   room ─▶ faults ─▶ outbox, counters, clock ─▶ readable
+//!   what a driver promises (sandpen-vmm), the types (sandpen-types)
 //! ```
 //!
 //! [`faults::Faults`], with the [`counters`], is handed down to all of them, and with each start its
@@ -55,5 +52,5 @@ pub mod supervisor;
 pub mod testing_panic;
 pub mod vmm_log;
 
-pub use sandpen_types::{event, fault, health, row, spec, state, state_dir, transition};
+pub use sandpen_types::{backoff, event, fault, health, row, spec, state, state_dir, transition};
 pub use sandpen_vmm::{blocking, driver, pidfd, process_identity, spare_descriptors, start_timings, waiter};

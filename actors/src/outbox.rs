@@ -11,7 +11,7 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::database::Happening;
+use crate::event::Happening;
 use crate::spec::SandboxKey;
 
 /// So many events wait for being recorded.

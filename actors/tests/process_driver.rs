@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, System};
-use sandpen_actors::database::{Database, GetSandbox, SandboxRow, UpsertSandbox};
+use chrono::Utc;
+use sandpen_actors::database::{BeginStart, Database, GetSandbox, SandboxRow};
 use sandpen_actors::driver::Drivers;
 use sandpen_actors::faults::Faults;
 use sandpen_actors::hosting::host_on;
@@ -17,10 +18,10 @@ use sandpen_actors::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxS
 use sandpen_actors::state::{ExitStatus, SandboxState};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    KillSandbox, OpenChannels, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig,
-    WaitSandbox,
+    KillSandbox, OpenGuest, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig, WaitSandbox,
 };
 use sandpen_actors::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterSpec};
+use sqlx::SqlitePool;
 
 async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
     let state_dir = StateDir::new(dir.to_owned());
@@ -85,8 +86,7 @@ fn output_exit_stdin_and_kill() {
         let mut reads = spec(dir.path(), "reads", "cat; echo end");
         reads.stdin = true;
         start(&supervisor, reads).await;
-        let channels = supervisor.send(OpenChannels { key: key("reads") }).await.unwrap().unwrap().unwrap();
-        let guest = channels.guest.unwrap();
+        let guest = supervisor.send(OpenGuest { key: key("reads") }).await.unwrap().unwrap();
         guest.write_stdin(b"hello ".to_vec()).await.unwrap();
         guest.close_stdin().await.unwrap();
         assert_eq!(wait(&supervisor, "reads").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
@@ -109,8 +109,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         let first = supervisor(dir.path(), &arbiter).await;
         start(&first, spec(dir.path(), "ended", "true")).await;
         wait(&first, "ended").await;
-        let mut removes_itself = spec(dir.path(), "removes-itself", "echo x");
-        start(&first, removes_itself.clone()).await;
+        start(&first, spec(dir.path(), "removes-itself", "echo x")).await;
         wait(&first, "removes-itself").await;
         first.send(Shutdown { grace: None }).await.unwrap();
 
@@ -149,11 +148,19 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         std::fs::create_dir(state_dir.runtime(&key("empty"))).unwrap();
         let database = Database::open(&state_dir.database()).await.unwrap();
         let database = host_on(&Arbiter::current(), move || database, |_| {});
-        removes_itself.remove_on_end = true;
-        let row = database.send(UpsertSandbox { spec: removes_itself, supervisor_pid: 1 }).await.unwrap().unwrap();
-        assert!(row.state.is_ended());
         let half_made = spec(dir.path(), "half-made", "true");
-        database.send(UpsertSandbox { spec: half_made, supervisor_pid: 1 }).await.unwrap().unwrap();
+        let (driver, requested_at) = ("process".into(), Utc::now());
+        let begin = BeginStart { spec: half_made, supervisor_pid: 1, driver, boot_id: None, requested_at };
+        database.send(begin).await.unwrap().unwrap();
+        // Rows that only earlier versions or a death at the wrong moment leave behind.
+        let file = SqlitePool::connect(&format!("sqlite://{}", state_dir.database().display())).await.unwrap();
+        for left in [
+            r#"UPDATE sandboxes SET status = 'CREATED', state = '{"status":"CREATED"}' WHERE name = 'half-made'"#,
+            "UPDATE sandboxes SET spec = json_set(spec, '$.remove_on_end', json('true')) WHERE name = 'removes-itself'",
+        ] {
+            assert_eq!(sqlx::query(left).execute(&file).await.unwrap().rows_affected(), 1);
+        }
+        file.close().await;
 
         let second = supervisor(dir.path(), &arbiter).await;
         let report = second.send(Reconcile).await.unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! `sandpen disk`.
 
 use clap::Subcommand;
-use sandpen_actors::spec::DiskName;
+use sandpen_types::spec::DiskName;
 
 use super::{CliError, Global, print};
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sandpen::client::ClientError;
 use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
-use sandpen_actors::spec::SpecError;
+use sandpen_types::spec::SpecError;
 
 /// A failure that ends the program.
 #[derive(Debug, thiserror::Error)]

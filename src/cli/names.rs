@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use sandpen_actors::spec::{SandboxName, SpecError};
+use sandpen_types::spec::{SandboxName, SpecError};
 
 const FIRST: [&str; 32] = [
     "amber", "bold", "brisk", "calm", "clever", "crisp", "deft", "eager", "fair", "fleet", "gentle", "glad", "hardy",

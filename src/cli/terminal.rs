@@ -15,7 +15,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use rustix::termios::tcgetwinsize;
-use sandpen_actors::spec::TerminalSize;
+use sandpen_types::spec::TerminalSize;
 
 /// Undoes what a workload may have left: the cursor hidden, colours, pasted text in brackets, other
 /// codes for the cursor and number keys, reports of the mouse (ECMA-48 and xterm's control sequences).

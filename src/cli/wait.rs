@@ -1,9 +1,9 @@
 //! `sandpen wait`.
 
 use sandpen::client::{Client, ClientError, ClientOptions, EventsRequest};
-use sandpen_actors::database::Happening;
-use sandpen_actors::spec::SandboxKey;
-use sandpen_actors::state::ExitStatus;
+use sandpen_types::event::Happening;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::ExitStatus;
 
 use super::args::NameArg;
 use super::{CliError, Global, print};

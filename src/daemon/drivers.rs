@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sandpen_actors::driver::Drivers;
-use sandpen_actors::state_dir::StateDir;
+use sandpen_types::state_dir::StateDir;
 
 use sandpen_drivers::krun_host::KrunUnusable;
 

@@ -5,8 +5,8 @@ use std::io;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query};
 use bytes::Bytes;
-use sandpen_actors::database::EventRecord;
-use sandpen_actors::spec::{SandboxKey, SpecError};
+use sandpen_types::event::EventRecord;
+use sandpen_types::spec::{SandboxKey, SpecError};
 use serde::{Deserialize, Serialize};
 
 use super::reject::Rejection;

@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use sandpen_types::backoff::Pauses;
 
 /// Crashes in a row after which it is no use to go on.
 const CRASHES_MAX: u32 = 10;
-/// Pause before the second start in a row; doubles up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(50);
-/// See [`PAUSE`].
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Pauses from the second start in a row on; the first comes at once.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(10));
 /// A daemon that ran this long was healthy: its crash counts as the first again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// What a Rust program ends with after a panic of its main thread.
@@ -63,7 +62,7 @@ pub fn keep(mut command: Command, background: bool) -> io::Result<u8> {
             tracing::error!(%status, "the daemon crashed {crashes} times in a row; giving up");
             return Ok(1);
         }
-        let pause = if crashes == 1 { Duration::ZERO } else { PAUSE.saturating_mul(1 << (crashes - 2)).min(PAUSE_MAX) };
+        let pause = PAUSES.after(crashes - 1);
         tracing::error!(%status, ?pause, "the daemon crashed and is started again");
         std::thread::sleep(pause);
     }

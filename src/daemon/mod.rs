@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use actix_web::web::Data;
 use sandpen_actors::driver::Drivers;
-use sandpen_actors::state_dir::StateDir;
+use sandpen_types::state_dir::StateDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use keeper::keep;

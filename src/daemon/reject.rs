@@ -35,7 +35,7 @@ impl Rejection {
     }
 
     /// No sandbox of that key.
-    pub fn not_found(key: &sandpen_actors::spec::SandboxKey) -> Self {
+    pub fn not_found(key: &sandpen_types::spec::SandboxKey) -> Self {
         SandpenError::from(SupervisorError::NotFound { key: key.clone() }).into()
     }
 
@@ -115,7 +115,7 @@ mod tests {
             let answer = Rejection::from_detail(body.error).error_response();
             let status = answer.status().as_u16();
             let body = to_bytes(answer.into_body()).await.unwrap();
-            lines += &format!("{status} {}\n", String::from_utf8_lossy(&body));
+            lines.extend([status.to_string().as_str(), " ", &String::from_utf8_lossy(&body), "\n"]);
         }
         assert_eq!(lines, include_str!("../../crates/api/src/golden/errors.jsonl"));
     }
@@ -163,7 +163,7 @@ mod tests {
             refusals::<KillRequest>(&["{}", r#"{"signal":"9"}"#, r#"{"signal":2147483648}"#, r#"{"signal":9,"x":1}"#])
                 .await,
             refusals::<ShutdownRequest>(&[r#"{"stop":true}"#, r#"{"stop_sandboxes":1}"#, "null"]).await,
-            refusals::<sandpen_actors::spec::TerminalSize>(&[
+            refusals::<sandpen_types::spec::TerminalSize>(&[
                 "{}",
                 r#"{"rows":0,"cols":1}"#,
                 r#"{"rows":1,"cols":65536}"#,

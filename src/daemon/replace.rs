@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::database::{Database, DatabaseError};
-use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::database::{DatabaseError, DatabaseFile};
 use sandpen_actors::waiter::{WaiterError, check_readable};
 use sandpen_guest::protocol::FrameError;
+use sandpen_types::state_dir::StateDir;
 
 use sandpen_drivers::start_message;
 
@@ -34,7 +34,7 @@ pub enum ReplaceError {
 /// # Errors
 /// [`ReplaceError`].
 pub async fn check_can_take_over(dir: &StateDir) -> Result<(), ReplaceError> {
-    Database::check(&dir.database()).await?;
+    DatabaseFile::check(&dir.database()).await?;
     for config in directories(&dir.runtime_root()) {
         for sandbox in directories(&config) {
             check_readable(&sandbox)?;

@@ -10,8 +10,8 @@ use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
 use sandpen_actors::blocking::blocking;
 use sandpen_actors::log_writer::dropped_bytes;
-use sandpen_actors::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use sandpen_types::signal::Signal;
+use sandpen_types::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
 use serde::{Deserialize, Deserializer};
 
 use super::events;
@@ -64,7 +64,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// The key that a path names.
 pub(super) fn key(path: KeyPath) -> Result<SandboxKey, Rejection> {
     let (config, name) = path.into_inner();
-    let refused = |e: sandpen_actors::spec::SpecError| Rejection::from_error(ErrorCode::InvalidName, &e);
+    let refused = |e: sandpen_types::spec::SpecError| Rejection::from_error(ErrorCode::InvalidName, &e);
     Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
 }
 

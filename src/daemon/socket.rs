@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::state_dir::StateDir;
+use sandpen_types::state_dir::StateDir;
 
 /// A failure to listen.
 #[derive(Debug, thiserror::Error)]

@@ -23,8 +23,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
 
 #[cfg(test)]
 mod tests {
-    use sandpen_actors::spec::{Rootfs, SandboxKey, SandboxName};
     use sandpen_api::CreateSandbox;
+    use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName};
 
     use super::*;
 

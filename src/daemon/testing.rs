@@ -11,8 +11,8 @@ pub(super) fn configure(_: &mut actix_web::web::ServiceConfig) {}
 mod with_faults {
     use actix_web::HttpResponse;
     use actix_web::web::{self, Data, Json};
-    use sandpen_actors::spec::{SandboxKey, SandboxName};
     use sandpen_actors::testing_panic::{ActorKind, InjectPanic, PanicPlace};
+    use sandpen_types::spec::{SandboxKey, SandboxName};
     use serde::Deserialize;
 
     use crate::daemon::reject::Rejection;

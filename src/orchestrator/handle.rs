@@ -17,7 +17,7 @@ use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
-    AwaitStarted, KillSandbox, ListDisks, NamedDisk, OpenChannels, OpenReader, Reconcile, ReconcileReport, RemoveDisk,
+    AwaitStarted, HoldRemoval, KillSandbox, ListDisks, NamedDisk, OpenGuest, Reconcile, ReconcileReport, RemoveDisk,
     RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 use sandpen_actors::transition::Transition;
@@ -94,7 +94,7 @@ impl SandpenError {
                 SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => {
                     ErrorCode::InvalidSpec
                 }
-                SupervisorError::AlreadyLive { .. } => ErrorCode::AlreadyLive,
+                SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => ErrorCode::NotFound,
                 SupervisorError::NotLive { .. } => ErrorCode::NotLive,
                 SupervisorError::GivenUp { .. } => ErrorCode::GivenUp,
@@ -328,10 +328,10 @@ impl Handle {
     /// `NotFound`, or the log's.
     pub async fn output(&self, key: &SandboxKey, options: OutputOptions) -> Result<Output, SandpenError> {
         // Before the look: nothing that is there then removes itself.
-        let reader = self.supervisor.send(OpenReader { key: key.clone() }).await??;
+        let hold = self.supervisor.send(HoldRemoval { key: key.clone() }).await??;
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
         let start = (row.spec.key.clone(), row.generation);
-        Output::open(self.state_dir.log(key), self.supervisor.clone(), reader, start, options).await
+        Output::open(self.state_dir.log(key), self.supervisor.clone(), hold, start, options).await
     }
 
     /// What the sandbox's VMM and its guest's console printed since its last start. Call it, and
@@ -372,10 +372,7 @@ impl Handle {
 
     /// The way to a live microVM.
     async fn guest(&self, row: SandboxRow) -> Result<Arc<dyn GuestSession>, SandpenError> {
-        let channels = self.supervisor.send(OpenChannels { key: row.spec.key.clone() }).await??;
-        channels.and_then(|channels| channels.guest).ok_or_else(|| {
-            SupervisorError::NotLive { key: row.spec.key.clone(), status: row.state.status().as_str() }.into()
-        })
+        Ok(self.supervisor.send(OpenGuest { key: row.spec.key.clone() }).await??)
     }
 
     /// The supervisor itself, for an application's own actors: send it

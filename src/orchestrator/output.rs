@@ -1,14 +1,13 @@
 //! A sandbox's output as a stream of chunks, read from its log.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sandpen_actors::actor_ref::ActorRef;
 use sandpen_actors::blocking::blocking;
 use sandpen_actors::driver::OutputStream;
 use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
 use sandpen_actors::spec::SandboxKey;
-use sandpen_actors::supervisor::{AwaitRestart, OpenChannels, Reader, Supervisor};
+use sandpen_actors::supervisor::{AwaitRestart, OpenLog, RemovalHold, Supervisor};
 
 use sandpen_types::log_start::LogStart;
 
@@ -36,14 +35,14 @@ pub struct Output {
     /// The latest start that is known.
     generation: u64,
     /// Keeps what is read from being removed.
-    _reader: Reader,
+    _hold: RemovalHold,
 }
 
 impl Output {
     pub(super) async fn open(
         log: PathBuf,
         supervisor: ActorRef<Supervisor>,
-        reader: Reader,
+        hold: RemovalHold,
         (key, generation): (SandboxKey, u64),
         options: OutputOptions,
     ) -> Result<Self, SandpenError> {
@@ -60,7 +59,7 @@ impl Output {
             }
         };
         let live = options.follow.then_some((supervisor, key));
-        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live, generation, _reader: reader })
+        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live, generation, _hold: hold })
     }
 
     /// Position in the whole log of what [`Output::next`] answers next.
@@ -112,11 +111,6 @@ impl Output {
     }
 }
 
-/// Pause until a sandbox that lost its log writer is looked at again.
-const TAKEOVER_PAUSE: Duration = Duration::from_millis(20);
-/// So often; the takeover itself takes milliseconds.
-const TAKEOVER_TRIES: usize = 250;
-
 /// The live log's follower, or one of its files where no writer is (any more).
 async fn follow(
     log: &Path,
@@ -124,13 +118,11 @@ async fn follow(
     from: FollowFrom,
 ) -> Result<LogFollower, SandpenError> {
     if let Some((supervisor, key)) = live {
-        for _ in 0..TAKEOVER_TRIES {
-            let Some(channels) = supervisor.send(OpenChannels { key: key.clone() }).await?? else { break };
-            if let Ok(follower) = channels.log.send(Follow { from }).await {
+        while let Some(log) = supervisor.send(OpenLog { key: key.clone() }).await?? {
+            // One that has just ended has a successor, or has closed the log: the next answer waits for that.
+            if let Ok(follower) = log.send(Follow { from }).await {
                 return Ok(follower?);
             }
-            // Its log writer has just been lost, and its monitor does not know yet.
-            tokio::time::sleep(TAKEOVER_PAUSE).await;
         }
     }
     let log = log.to_owned();

@@ -17,7 +17,8 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
 use super::{
-    BeginStart, DatabaseError, RecordEvent, RecordHealth, SandboxId, SandboxRow, UpsertSandbox, event_queries, queries,
+    BeginStart, DatabaseError, RecordEvent, RecordHealth, SandboxId, SandboxRow, events, flush, health, sandboxes,
+    transitions,
 };
 use crate::transition::Transition;
 
@@ -52,7 +53,6 @@ impl<M, T> Asked<M, T> {
 pub(super) enum Pending {
     Update(Box<Asked<Transition, ()>>),
     Event(Box<Asked<RecordEvent, ()>>),
-    Upsert(Box<Asked<UpsertSandbox, SandboxRow>>),
     Begin(Box<Asked<BeginStart, SandboxRow>>),
     Remove(Asked<SandboxId, ()>),
     Flush(Reply<()>),
@@ -65,7 +65,6 @@ impl Pending {
         match self {
             Self::Update(asked) => asked.answer(Some(refusal)),
             Self::Event(asked) => asked.answer(Some(refusal)),
-            Self::Upsert(asked) => asked.answer(Some(refusal)),
             Self::Begin(asked) => asked.answer(Some(refusal)),
             Self::Remove(asked) => asked.answer(Some(refusal)),
             Self::Flush(reply) => drop(reply.send(Ok(()))),
@@ -115,7 +114,6 @@ fn is_of_one_row(error: &sqlx::Error) -> bool {
 enum Step {
     Updates(Vec<Asked<Transition, ()>>),
     Events(Vec<Asked<RecordEvent, ()>>),
-    Upsert(Box<Asked<UpsertSandbox, SandboxRow>>),
     Begin(Box<Asked<BeginStart, SandboxRow>>),
     Remove(Asked<SandboxId, ()>),
     /// Nobody waits for it.
@@ -137,7 +135,6 @@ impl Batch {
             (Some(Step::Events(all)), Pending::Event(asked)) => all.push(*asked),
             (_, Pending::Update(asked)) => self.steps.push(Step::Updates(vec![*asked])),
             (_, Pending::Event(asked)) => self.steps.push(Step::Events(vec![*asked])),
-            (_, Pending::Upsert(asked)) => self.steps.push(Step::Upsert(asked)),
             (_, Pending::Begin(asked)) => self.steps.push(Step::Begin(asked)),
             (_, Pending::Remove(asked)) => self.steps.push(Step::Remove(asked)),
             (_, Pending::Flush(reply)) => self.flushes.push(reply),
@@ -165,14 +162,13 @@ impl Batch {
             match step {
                 Step::Updates(all) => all.into_iter().for_each(|asked| asked.answer(refusal)),
                 Step::Events(all) => all.into_iter().for_each(|asked| asked.answer(refusal)),
-                Step::Upsert(asked) => asked.answer(refusal),
                 Step::Begin(asked) => asked.answer(refusal),
                 Step::Remove(asked) => asked.answer(refusal),
                 Step::Health(_) => {}
             }
         }
         for reply in self.flushes {
-            let _ = reply.send(queries::wait_for_writer(pool).await);
+            let _ = reply.send(flush::wait_for_writer(pool).await);
         }
         written
     }
@@ -223,11 +219,11 @@ impl Step {
     async fn write_whole(&mut self, connection: &mut SqliteConnection) -> Result<bool, Refusal> {
         match self {
             Self::Updates(all) => {
-                let written = queries::record(connection, all.iter().map(|asked| &asked.what)).await;
+                let written = transitions::record(connection, all.iter().map(|asked| &asked.what)).await;
                 whole(all, written)
             }
             Self::Events(all) => {
-                let written = event_queries::record(connection, all.iter().map(|asked| &asked.what)).await;
+                let written = events::record(connection, all.iter().map(|asked| &asked.what)).await;
                 whole(all, written)
             }
             _ => Ok(false),
@@ -242,29 +238,28 @@ impl Step {
         match self {
             Self::Updates(all) => {
                 for asked in all {
-                    let written = queries::record(connection, [&asked.what]).await;
+                    let written = transitions::record(connection, [&asked.what]).await;
                     asked.done = Some(alone(written.map_err(|error| unknown_sandbox(error, asked.what.sandbox)))?);
                 }
             }
             Self::Events(all) => {
                 for asked in all {
-                    asked.done = Some(alone(event_queries::record(connection, [&asked.what]).await)?);
+                    asked.done = Some(alone(events::record(connection, [&asked.what]).await)?);
                 }
             }
-            Self::Upsert(asked) => asked.done = Some(alone(queries::upsert(connection, &asked.what).await)?),
             Self::Begin(asked) => {
                 // Two rows, both or neither, whatever else is in the transaction.
                 execute(connection, "SAVEPOINT start", "beginning to write a start").await?;
-                let begun = alone(queries::begin_start(connection, &asked.what).await)?;
+                let begun = alone(sandboxes::begin_start(connection, &asked.what).await)?;
                 if begun.is_err() {
                     execute(connection, "ROLLBACK TO start", "taking back a start").await?;
                 }
                 execute(connection, "RELEASE start", "writing a start").await?;
                 asked.done = Some(begun);
             }
-            Self::Remove(asked) => asked.done = Some(alone(queries::remove(connection, asked.what).await)?),
+            Self::Remove(asked) => asked.done = Some(alone(sandboxes::remove(connection, asked.what).await)?),
             Self::Health(all) => {
-                if let Err(error) = alone(queries::record_health(connection, all).await)? {
+                if let Err(error) = alone(health::record(connection, all).await)? {
                     tracing::warn!(error = crate::driver::error_chain(&error), "health could not be recorded");
                 }
             }
@@ -274,7 +269,7 @@ impl Step {
 }
 
 fn unknown_sandbox(error: DatabaseError, sandbox: SandboxId) -> DatabaseError {
-    match queries::is_foreign_key_violation(&error) {
+    match transitions::is_foreign_key_violation(&error) {
         true => DatabaseError::UnknownSandbox { sandbox },
         false => error,
     }

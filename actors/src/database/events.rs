@@ -1,9 +1,205 @@
 //! Events: everything that happened, in one order, for whoever looks on.
 //!
 //! Transitions and removals of sandboxes come here by trigger, in the statement that makes them
-//! true; what is told of the orchestrator itself is recorded with [`RecordEvent`](super::RecordEvent). A
-//! reader asks for pages from a number on and is woken by [`WatchEvents`](super::WatchEvents): it reads the table, so that a slow one
+//! true; what is told of the orchestrator itself is recorded with [`RecordEvent`]. A
+//! reader asks for pages from a number on and is woken by [`WatchEvents`]: it reads the table, so that a slow one
 //! holds up nobody and misses nothing.
+
+use actix::{Handler, Message, MessageResult};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use tokio::sync::watch;
+
+use super::DatabaseError;
+use super::actor::{Answer, Database};
+use super::batch::{Asked, Pending};
+use super::sql::{column, json, number, sql, time, time_text, unreadable};
+use crate::event::{EventRecord, Happening};
+use crate::outbox::NewEvent;
+use crate::spec::{ConfigName, SandboxKey, SandboxName};
 
 /// So many events are kept; older ones go. At some 400 bytes each about 40 MB.
 pub const EVENTS_KEPT: u64 = 100_000;
+
+/// Records what happened; it is durable when this is answered.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct RecordEvent(pub NewEvent);
+
+impl RecordEvent {
+    /// Something that happens now.
+    pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
+        Self(NewEvent::now(sandbox, happening))
+    }
+}
+
+/// A page of events in order.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<EventPage, DatabaseError>")]
+pub struct ListEvents {
+    /// The first number; `None` for the oldest that is kept.
+    pub from: Option<u64>,
+    /// Only those of this sandbox.
+    pub sandbox: Option<SandboxKey>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Answer of [`ListEvents`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<EventRecord>,
+    /// Where the next page begins.
+    pub next: u64,
+    /// Whether there was nothing beyond this page when it was read.
+    pub is_last: bool,
+}
+
+/// Resolves to a channel that changes whenever there may be new events. It ends with the database
+/// actor; ask again then.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "watch::Receiver<()>")]
+pub struct WatchEvents;
+
+impl Handler<RecordEvent> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, event: RecordEvent, ctx: &mut Self::Context) -> Self::Result {
+        self.wait_for(|reply| Pending::Event(Box::new(Asked::new(event, reply))), ctx)
+    }
+}
+
+impl Handler<ListEvents> for Database {
+    type Result = Answer<EventPage>;
+
+    fn handle(&mut self, list: ListEvents, _: &mut Self::Context) -> Self::Result {
+        self.read(|pool| async move { self::list(&pool, list).await })
+    }
+}
+
+impl Handler<WatchEvents> for Database {
+    type Result = MessageResult<WatchEvents>;
+
+    fn handle(&mut self, _: WatchEvents, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.events.subscribe())
+    }
+}
+
+/// An event as the batch statement takes it.
+#[derive(Serialize)]
+struct EventJson<'a> {
+    at: String,
+    config: Option<&'a str>,
+    name: Option<&'a str>,
+    kind: String,
+    detail: Box<RawValue>,
+}
+
+impl<'a> EventJson<'a> {
+    fn of(RecordEvent(record): &'a RecordEvent) -> Result<Self, serde_json::Error> {
+        let (kind, detail) = record.happening.columns()?;
+        Ok(Self {
+            at: time_text(record.at),
+            config: record.sandbox.as_ref().map(|key| key.config.as_str()),
+            name: record.sandbox.as_ref().map(|key| key.name.as_str()),
+            kind,
+            detail: RawValue::from_string(detail)?,
+        })
+    }
+}
+
+/// Records a whole batch with one statement.
+pub(super) async fn record<'a>(
+    connection: &mut SqliteConnection,
+    batch: impl IntoIterator<Item = &'a RecordEvent>,
+) -> Result<(), DatabaseError> {
+    let rows: Result<Vec<_>, _> = batch.into_iter().map(EventJson::of).collect();
+    let rows = rows.and_then(|rows| serde_json::to_string(&rows)).map_err(|error| unreadable(0, "detail", &error))?;
+    sqlx::query(
+        "INSERT INTO events (at, config_file, name, kind, detail)
+         SELECT value ->> 'at', value ->> 'config', value ->> 'name', value ->> 'kind', value -> 'detail'
+         FROM json_each(?1) ORDER BY key",
+    )
+    .bind(rows)
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(sql("recording events"))
+}
+
+/// The numbers of the oldest kept event and of the next one.
+async fn bounds(pool: &SqlitePool) -> Result<(u64, u64), DatabaseError> {
+    let row = sqlx::query(
+        "SELECT (SELECT min(seq) FROM events) AS first,
+                (SELECT seq FROM sqlite_sequence WHERE name = 'events') + 1 AS next",
+    );
+    let row = row.fetch_one(pool).await.map_err(sql("reading events"))?;
+    let read = |name| -> Result<Option<u64>, DatabaseError> {
+        let number: Option<i64> = column(&row, name)?;
+        Ok(number.and_then(|number| u64::try_from(number).ok()))
+    };
+    let next = read("next")?.unwrap_or(1);
+    Ok((read("first")?.unwrap_or(next), next))
+}
+
+async fn list(pool: &SqlitePool, list: ListEvents) -> Result<EventPage, DatabaseError> {
+    let ListEvents { from, sandbox, limit } = list;
+    let limit = limit.max(1);
+    // What is written from here on is the next page's.
+    let (first, end) = bounds(pool).await?;
+    let from = from.unwrap_or(first);
+    if from > end {
+        return Err(DatabaseError::EventsAhead { from, next: end });
+    }
+    let (config, name) = sandbox.map(|key| (key.config.to_string(), key.name.to_string())).unzip();
+    let rows = sqlx::query(match name {
+        Some(_) => {
+            "SELECT * FROM events WHERE config_file = ?3 AND name = ?4 AND seq >= ?1 AND seq < ?2
+             ORDER BY seq LIMIT ?5"
+        }
+        None => "SELECT * FROM events WHERE seq >= ?1 AND seq < ?2 AND ?3 IS NULL AND ?4 IS NULL ORDER BY seq LIMIT ?5",
+    });
+    let rows = rows
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
+        .bind(i64::try_from(end).unwrap_or(i64::MAX))
+        .bind(config)
+        .bind(name)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(sql("reading events"))?;
+    // Not before: what went while we read must not go unnoticed.
+    let (first, _) = bounds(pool).await?;
+    if from < first {
+        return Err(DatabaseError::EventsGone { from, first });
+    }
+    let events: Vec<_> = rows.iter().map(decode).collect::<Result<_, _>>()?;
+    let is_last = events.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = match events.last() {
+        Some(event) if !is_last => event.seq + 1,
+        _ => end,
+    };
+    Ok(EventPage { events, next, is_last })
+}
+
+fn decode(row: &SqliteRow) -> Result<EventRecord, DatabaseError> {
+    let seq: i64 = row.try_get("seq").map_err(sql("decoding a row"))?;
+    let (config, name): (Option<String>, Option<String>) = (column(row, "config_file")?, column(row, "name")?);
+    let sandbox = match (config, name) {
+        (Some(config), Some(name)) => Some(SandboxKey {
+            config: ConfigName::new(config).map_err(|error| unreadable(seq, "config_file", &error))?,
+            name: SandboxName::new(name).map_err(|error| unreadable(seq, "name", &error))?,
+        }),
+        _ => None,
+    };
+    Ok(EventRecord {
+        seq: number(seq, row, "seq")?,
+        at: time(seq, row, "at")?.unwrap_or_default(),
+        sandbox,
+        kind: column(row, "kind")?,
+        detail: json(seq, row, "detail")?,
+    })
+}

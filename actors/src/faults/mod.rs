@@ -22,7 +22,7 @@ pub use sandpen_types::fault::Fault;
 
 use crate::clock::JumpWatch;
 use crate::counters::{Counter, Counters};
-use crate::database::Happening;
+use crate::event::Happening;
 use crate::outbox::{NewEvent, Outbox, WaitingEvents};
 use crate::spec::SandboxKey;
 

@@ -8,19 +8,19 @@ use actix::fut::ActorFutureExt as _;
 use actix::{Actor, AsyncContext as _, Context, Handler, SpawnHandle, WrapFuture as _};
 use tokio::sync::watch;
 
-use super::backoff::Backoff;
 use super::close::{Closing, StopWithoutAddress};
 use super::discard::DroppedNow;
 use super::follower::Published;
-use super::pump::{self, GO_ON, Moved, Source, Wait};
+use super::pump::{self, GO_ON, Moved, OutputPipe, Wait};
 use super::segment::{now_us, time_of};
 use super::store::{Note, Store};
 use super::{
     Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
 };
+use crate::backoff::{Backoff, Pauses};
 use crate::counters::Counter;
-use crate::database::Happening;
 use crate::driver::{OutputStream, error_chain};
+use crate::event::Happening;
 use crate::faults::{Place, fault_of_causes};
 use crate::readable::register;
 use crate::start_timings::StartStep;
@@ -36,7 +36,7 @@ pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
 pub struct LogWriter {
     pub(super) config: LogConfig,
     pub(super) store: Store,
-    pub(super) sources: BTreeMap<u64, (Source, SpawnHandle)>,
+    pub(super) sources: BTreeMap<u64, (OutputPipe, SpawnHandle)>,
     next_source: u64,
     pub(super) published: watch::Sender<Published>,
     subscribers: Vec<Subscribe>,
@@ -65,7 +65,7 @@ impl LogWriter {
             next_source: 0,
             published: watch::Sender::default(),
             subscribers: Vec::new(),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(Pauses::STORAGE),
             trouble: None,
             closing: None,
             idle_timer: false,
@@ -325,7 +325,7 @@ impl Handler<AttachStream> for LogWriter {
         if self.closing.is_some() {
             return Err(LogError::Closed);
         }
-        let source = Source::new(stream, Arc::new(pipe));
+        let source = OutputPipe::new(stream, Arc::new(pipe));
         let registered = register(&source.pipe).map_err(|source| LogError::Attach { stream, source })?;
         // Whoever attaches a stream again (a new monitor) has opened the same pipe anew.
         self.sources.retain(|_, (known, handle)| {

@@ -6,8 +6,8 @@ use super::LogError;
 use super::actor::LogWriter;
 use super::pump::Moved;
 use crate::counters::Counter;
-use crate::database::Happening;
 use crate::driver::OutputStream;
+use crate::event::Happening;
 use crate::spec::LogBacklog;
 
 /// Longest time for which output is dropped because one write was slow.

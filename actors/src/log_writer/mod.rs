@@ -18,12 +18,10 @@
 
 mod actor;
 mod await_bytes;
-mod backoff;
 mod close;
 mod discard;
 mod error;
 mod files;
-mod fionread;
 mod follower;
 mod generation;
 mod index;

@@ -9,13 +9,13 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fionread::bytes_in_pipe;
 use super::store::Room;
 use crate::driver::OutputStream;
 use crate::readable::{Registration, register};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::ioctl_fionread;
 
 /// Most bytes moved at once: what one pipe may hold up the others on its thread with.
 pub(super) const QUANTUM: u64 = 256 << 10;
@@ -33,7 +33,7 @@ const REGISTER_RETRY: Duration = Duration::from_millis(200);
 
 /// One pipe that is read into the log.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct OutputPipe {
     /// What comes out of it.
     pub stream: OutputStream,
     /// Its read end.
@@ -54,7 +54,7 @@ pub(super) enum Moved {
     Ended,
 }
 
-impl Source {
+impl OutputPipe {
     /// A pipe that nothing was read from yet.
     pub fn new(stream: OutputStream, pipe: Arc<OwnedFd>) -> Self {
         Self { stream, pipe, grown: false, copied: None }
@@ -133,7 +133,7 @@ impl Source {
     /// How many bytes wait, at most a quantum.
     pub fn waiting(&self) -> io::Result<u64> {
         let held = self.copied.as_ref().map_or(0, Vec::len) as u64;
-        Ok((held + bytes_in_pipe(&self.pipe)?).min(QUANTUM))
+        Ok((held + ioctl_fionread(&self.pipe)?).min(QUANTUM))
     }
 
     /// Reads at most `most` bytes and drops them; how many that were.

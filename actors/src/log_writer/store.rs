@@ -17,7 +17,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::backoff::Backoff;
 use super::files::{KnownFile, LockedIndex, check_room, open_existing, options};
 use super::follower::Queue;
 use super::generation::position_of_generation;
@@ -29,6 +28,7 @@ use super::recover::recover;
 use super::segment::Segment;
 use super::shared_segments::SharedSegments;
 use super::{FollowFrom, LogConfig, LogError, StreamTotals};
+use crate::backoff::{Backoff, Pauses};
 use crate::driver::OutputStream;
 use crate::spec::LogBacklog;
 
@@ -86,7 +86,7 @@ impl Store {
             file: None,
             current: None,
             segments: SharedSegments::default(),
-            rotation: Backoff::default(),
+            rotation: Backoff::new(Pauses::STORAGE),
             notes: Vec::new(),
         }
     }

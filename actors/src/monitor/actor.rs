@@ -13,10 +13,10 @@ use tracing::Instrument as _;
 
 use super::ending::Command;
 use super::life::{Life, Microvm};
-use super::{Abandon, AwaitProcess, Channels, GetChannels, GetState, Kill, MonitorError, StateChanged, Stop};
+use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::actor_ref::ActorRef;
 use crate::database::{Database, SandboxRow};
-use crate::driver::{Driver, Launch};
+use crate::driver::{Driver, GuestSession, Launch};
 use crate::faults::Faults;
 use crate::log_writer::LogWriter;
 use crate::state::SandboxState;
@@ -70,7 +70,6 @@ pub struct Monitor {
     /// Names the sandbox in each message of its life.
     span: tracing::Span,
     microvm: watch::Receiver<Option<Microvm>>,
-    log: Addr<LogWriter>,
 }
 
 impl Monitor {
@@ -79,7 +78,6 @@ impl Monitor {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (state_sender, state) = watch::channel(config.row.state.clone());
         let (microvm_sender, microvm) = watch::channel(None);
-        let log = config.log.clone();
         // Of the highest level, so that it is there for every message that is.
         let span = tracing::error_span!("life", sandbox = %config.row.spec.key, generation = config.row.generation);
         Self {
@@ -90,7 +88,6 @@ impl Monitor {
             state,
             span,
             microvm,
-            log,
         }
     }
 
@@ -170,10 +167,10 @@ impl Handler<AwaitProcess> for Monitor {
     }
 }
 
-impl Handler<GetChannels> for Monitor {
-    type Result = Result<Channels, MonitorError>;
+impl Handler<GetGuest> for Monitor {
+    type Result = Option<Arc<dyn GuestSession>>;
 
-    fn handle(&mut self, _: GetChannels, _: &mut Self::Context) -> Self::Result {
-        Ok(Channels { log: self.log.clone(), guest: self.microvm.borrow().as_ref().map(|vmm| vmm.guest.clone()) })
+    fn handle(&mut self, _: GetGuest, _: &mut Self::Context) -> Self::Result {
+        self.microvm.borrow().as_ref().map(|microvm| microvm.guest.clone())
     }
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, Message};
+use actix::Message;
 
 use super::MonitorError;
 use crate::database::SandboxRow;
 use crate::driver::GuestSession;
 use crate::hosting::DownReason;
-use crate::log_writer::LogWriter;
 use crate::spec::SandboxKey;
 use crate::state::{SandboxState, StoppedBy};
 
@@ -47,19 +46,10 @@ pub struct AwaitProcess;
 #[rtype(result = "()")]
 pub struct Abandon;
 
-/// What others need to act on a live sandbox beside its monitor.
+/// The way to its guest; `None` before there is a microVM.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Result<Channels, MonitorError>")]
-pub struct GetChannels;
-
-/// The data paths of a live sandbox: they do not pass through supervisor or monitor.
-#[derive(Clone)]
-pub struct Channels {
-    /// Its log.
-    pub log: Addr<LogWriter>,
-    /// Its guest; `None` before the VMM process exists.
-    pub guest: Option<Arc<dyn GuestSession>>,
-}
+#[rtype(result = "Option<Arc<dyn GuestSession>>")]
+pub struct GetGuest;
 
 /// A durable state change.
 #[derive(Debug, Clone, Message)]

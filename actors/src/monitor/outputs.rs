@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::deadlines::DRAIN_LIMIT;
 use super::edges::{After, Ending};
 use super::life::{ExitReport, Interrupted, Life};
-use super::recording::Pauses;
+use crate::backoff::Pauses;
 use crate::blocking::blocking;
 use crate::clock::process_age;
 use crate::driver::{Vmm, VmmEvent, error_chain};
@@ -103,14 +103,15 @@ impl Life {
     pub(super) fn close_log<T: Send + 'static>(&self, end: T) -> BoxFuture<'static, Result<T, MailboxError>> {
         let log = self.config.log.clone();
         async move {
-            let mut pauses = Pauses::default();
+            let mut failures = 0;
             loop {
                 match log.send(Close).await? {
                     // All is on file in the latter case too, and the writer has ended: it has told why.
                     Ok(_) | Err(LogError::NotWrittenOut(_)) => return Ok(end),
                     Err(error) => tracing::warn!(%error, "the log cannot be completed yet"),
                 }
-                tokio::time::sleep(pauses.next()).await;
+                failures += 1;
+                tokio::time::sleep(Pauses::STORAGE.after(failures)).await;
             }
         }
         .boxed()

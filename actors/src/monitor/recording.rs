@@ -19,28 +19,13 @@ use super::life::{Interrupted, Life};
 use super::phase::{Phase, Rest};
 use super::{MonitorError, StateChanged};
 use crate::actor_ref::ActorRef;
+use crate::backoff::Pauses;
 use crate::counters::Counter;
 use crate::database::{Database, DatabaseError, RecordTransition, SandboxRow};
 use crate::driver::error_chain;
 use crate::start_timings::StartStep;
 use crate::state::{Event, SandboxState};
 use crate::transition::{Transition, advance};
-
-/// Pauses between tries while the database or the log cannot be written.
-#[derive(Debug, Default)]
-pub(super) struct Pauses(usize);
-
-impl Pauses {
-    const ALL: [Duration; 4] =
-        [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
-
-    /// The next one; the last one again and again.
-    pub(super) fn next(&mut self) -> Duration {
-        let pause = Self::ALL[self.0.min(Self::ALL.len() - 1)];
-        self.0 += 1;
-        pause
-    }
-}
 
 type Answer = BoxFuture<'static, Result<Result<(), DatabaseError>, MailboxError>>;
 
@@ -49,7 +34,8 @@ pub(super) struct Recording {
     /// The row after it.
     row: SandboxRow,
     record: Transition,
-    pauses: Pauses,
+    /// How often the database has refused it.
+    failures: u32,
     pub(super) answer: Answer,
 }
 
@@ -75,7 +61,7 @@ impl Life {
             match step {
                 Ok(Some((row, record))) => {
                     let answer = send(&self.config.database, &record, None);
-                    self.recording = Some(Recording { row, record, pauses: Pauses::default(), answer });
+                    self.recording = Some(Recording { row, record, failures: 0, answer });
                 }
                 Ok(None) => self.follow(false).await,
                 Err(no_edge) => {
@@ -100,7 +86,9 @@ impl Life {
             Err(error) => {
                 tracing::warn!(error = error_chain(&error), "the state change is not durable yet");
                 self.config.faults.count(Counter::DatabaseRetries);
-                recording.answer = send(&self.config.database, &recording.record, Some(recording.pauses.next()));
+                recording.failures += 1;
+                let pause = Pauses::STORAGE.after(recording.failures);
+                recording.answer = send(&self.config.database, &recording.record, Some(pause));
                 self.recording = Some(recording);
                 self.edges.refused(Instant::now());
                 self.carry_out_due().await;

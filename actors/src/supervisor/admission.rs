@@ -11,6 +11,7 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::SupervisorError;
 use super::actor::Supervisor;
+use crate::blocking::blocking;
 use crate::counters::Counter;
 use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
 use crate::fault::Fault;
@@ -25,8 +26,8 @@ const FILES_BESIDE: u64 = 128;
 const LOGS_PART: u64 = 8;
 /// From a refusal on, how often it is looked whether there is room again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// What there must be room for so that a lack of files that refused nobody has ended: the least that a sandbox
-/// of any driver keeps open.
+/// The fewest files that a sandbox of any driver keeps open. Where no start was refused, a lack of files counts as
+/// over once there is room for these.
 pub(super) const FILES_OF_ONE: u64 = 3;
 
 /// Files of a process that may open `limit` which logs may keep open.
@@ -53,10 +54,10 @@ impl Supervisor {
     }
 
     /// Whether the state directory takes one more.
-    pub(super) fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
+    fn disk_room(&self) -> impl Future<Output = Result<(), SupervisorError>> + use<> {
         let (dir, reserve) = (self.config.state_dir.path().to_owned(), self.config.reserve);
         async move {
-            let checked = tokio::task::spawn_blocking(move || room::check(&dir, reserve)).await;
+            let checked = blocking(move || room::check(&dir, reserve)).await;
             Ok(checked.map_err(|_| SupervisorError::Gone)??)
         }
     }
@@ -66,7 +67,9 @@ impl Supervisor {
         let faults = &self.config.faults;
         let counter = match refusal {
             SupervisorError::Spec(_) => Counter::RefusedSpec,
-            SupervisorError::AlreadyLive { .. } | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
+            SupervisorError::AlreadyLive { .. }
+            | SupervisorError::BeingRemoved { .. }
+            | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;
                 faults.raise(Place::Process, Fault::OpenFiles, &refusal.to_string());

@@ -1,85 +1,140 @@
-//! What the supervisor knows of one sandbox that has not ended.
+//! What the supervisor knows of one sandbox: its phase, its row, and who waits for what of it.
 
 use std::sync::Arc;
 
-use actix::{Addr, SpawnHandle};
+use actix::Addr;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
+use super::phase::{Phase, PhaseKind};
 use crate::database::SandboxRow;
 use crate::intensity::RecentFailures;
-use crate::log_writer::LogWriter;
 use crate::monitor::{Monitor, Stop};
 use crate::spec::DiskName;
-use crate::state::Status;
+use crate::state::{SandboxState, Status};
 
 /// Whoever waits for a row.
 pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;
 
-/// A sandbox that is being started, live, in BACKOFF or being cleaned up.
-#[derive(Default)]
+/// A sandbox that is being started, live, in BACKOFF or being cleaned up, or a name that is taken.
 pub(super) struct Child {
-    /// The latest durable row; `None` while the first one is being written.
-    pub(super) row: Option<Arc<SandboxRow>>,
-    pub(super) monitor: Option<Addr<Monitor>>,
-    pub(super) log: Option<Addr<LogWriter>>,
-    /// Waiting for RUNNING or the end.
-    pub(super) until_started: Vec<RowSender>,
-    /// Waiting for the end without a restart.
-    pub(super) until_ended: Vec<RowSender>,
-    /// Waiting for the next monitor, or for the end.
-    pub(super) until_hosted: Vec<oneshot::Sender<()>>,
-    /// Waiting for the end, whatever follows it; dropped then.
-    pub(super) until_settled: Vec<oneshot::Sender<()>>,
-    /// Waiting until what is left of an ended one is gone; dropped then.
-    pub(super) until_released: Vec<oneshot::Sender<()>>,
-    /// It has ended, and what is left of it is being removed for want of a monitor.
-    pub(super) releasing: bool,
-    /// Gives up a start that is not on record yet.
-    pub(super) reserving: Option<CancellationToken>,
-    /// A stop was asked for: no restart follows.
+    phase: Phase,
+    /// The latest durable row; `None` while the first one is being written, or for a name that is taken.
+    row: Option<Arc<SandboxRow>>,
+    /// A stop was asked for: no restart follows, and a monitor that comes later is told.
     pub(super) stop: Option<Stop>,
-    /// The timer of the next attempt, in BACKOFF.
-    pub(super) next_attempt: Option<SpawnHandle>,
-    /// Not a live sandbox: its files are being removed.
-    pub(super) removing: bool,
-    /// The named disk of one that has no row yet.
-    pub(super) reserved_disk: Option<DiskName>,
     /// Descriptors that it keeps open at rest.
     pub(super) open_files: u64,
     /// Losses of its monitor or its log writer.
     pub(super) losses: RecentFailures,
+    /// Waiting for RUNNING or the end.
+    until_started: Vec<RowSender>,
+    /// Waiting for the end without a restart.
+    pub(super) until_ended: Vec<RowSender>,
+    /// Waiting for the next monitor, or for the end without a restart; dropped then.
+    pub(super) until_hosted: Vec<oneshot::Sender<()>>,
+    /// Waiting for the next monitor or for the end, whatever follows it; dropped then.
+    until_reachable: Vec<oneshot::Sender<()>>,
+    /// Waiting until an end is dealt with, whatever follows it; dropped then.
+    until_settled: Vec<oneshot::Sender<()>>,
+    /// Waiting until what is left of an ended one is gone; dropped then.
+    until_released: Vec<oneshot::Sender<()>>,
 }
 
 impl Child {
-    /// The place of a sandbox that is about to be started, with its named disk.
-    pub(super) fn with_disk(reserved_disk: Option<DiskName>) -> Self {
-        Self { reserved_disk, ..Self::default() }
+    pub(super) fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            row: None,
+            stop: None,
+            open_files: 0,
+            losses: RecentFailures::default(),
+            until_started: Vec::new(),
+            until_ended: Vec::new(),
+            until_hosted: Vec::new(),
+            until_reachable: Vec::new(),
+            until_settled: Vec::new(),
+            until_released: Vec::new(),
+        }
+    }
+
+    pub(super) fn with_row(phase: Phase, row: Arc<SandboxRow>) -> Self {
+        Self { row: Some(row), ..Self::new(phase) }
+    }
+
+    pub(super) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub(super) fn kind(&self) -> PhaseKind {
+        self.phase.kind(self.row.as_ref().is_some_and(|row| row.state.is_ended()))
+    }
+
+    /// Goes on to another phase; answers the one before.
+    pub(super) fn enter(&mut self, phase: Phase) -> Phase {
+        let (from, to) = (self.kind(), phase.kind(false));
+        debug_assert!(from.successors().contains(&to), "{from:?} to {to:?}");
+        self.replace_phase(phase)
+    }
+
+    /// As [`Child::enter`], for a supervisor that follows one that failed: whatever that one had in hand is gone.
+    pub(super) fn inherited(&mut self, phase: Phase) {
+        self.replace_phase(phase);
+    }
+
+    fn replace_phase(&mut self, phase: Phase) -> Phase {
+        if matches!(phase, Phase::Hosted { .. }) {
+            self.until_hosted.clear();
+            self.until_reachable.clear();
+        }
+        std::mem::replace(&mut self.phase, phase)
+    }
+
+    pub(super) fn row(&self) -> Option<&Arc<SandboxRow>> {
+        self.row.as_ref()
+    }
+
+    /// Keeps a durable row; answers those who waited for what it says.
+    pub(super) fn note_row(&mut self, row: Arc<SandboxRow>) {
+        let state = &row.state;
+        let (runs, has_ended) = (*state == SandboxState::Running, state.is_ended());
+        self.row = Some(row);
+        if runs {
+            self.answer_started();
+        }
+        if has_ended {
+            self.until_reachable.clear();
+        }
+    }
+
+    /// Its monitor, living or just lost.
+    pub(super) fn monitor(&self) -> Option<&Addr<Monitor>> {
+        match &self.phase {
+            Phase::Hosted { monitor, .. } => Some(monitor),
+            _ => None,
+        }
+    }
+
+    /// Its log is closed: there is nobody to ask for it any more.
+    pub(super) fn log_closed(&mut self) {
+        if let Phase::Hosted { log, .. } = &mut self.phase {
+            *log = None;
+            self.until_reachable.clear();
+        }
     }
 
     /// Whether this named disk is this child's.
     pub(super) fn uses_disk(&self, name: &DiskName) -> bool {
+        let reserved = match &self.phase {
+            Phase::Reserved { disk, .. } => disk.as_ref(),
+            _ => None,
+        };
         let of_row = self.row.as_ref().and_then(|row| row.spec.disk.name.as_ref());
-        self.reserved_disk.as_ref() == Some(name) || of_row == Some(name)
-    }
-
-    /// The place of a sandbox whose files are being removed.
-    pub(super) fn in_removal() -> Self {
-        Self { removing: true, ..Self::default() }
+        reserved == Some(name) || of_row == Some(name)
     }
 
     /// The state's word, for messages.
     pub(super) fn status(&self) -> &'static str {
-        if self.removing {
-            return "being removed";
-        }
         self.row.as_ref().map_or(Status::Starting, |row| row.state.status()).as_str()
-    }
-
-    /// Whether its end is on record, and what is left of it is being removed.
-    pub(super) fn is_releasing(&self) -> bool {
-        let has_ended = self.row.as_ref().is_some_and(|row| row.state.is_ended());
-        has_ended && (self.releasing || self.monitor.is_some())
     }
 
     /// Resolves with its last row; those who have stopped waiting are forgotten.
@@ -92,9 +147,31 @@ impl Child {
         waits_for(&mut self.until_started)
     }
 
-    /// Resolves at its next monitor, or at its end.
+    /// Resolves at its next monitor, or at its end without a restart.
     pub(super) fn hosted(&mut self) -> oneshot::Receiver<()> {
         waits_for(&mut self.until_hosted)
+    }
+
+    /// Resolves when it may be another one whom to ask for its log or its process.
+    pub(super) fn reachable(&mut self) -> oneshot::Receiver<()> {
+        waits_for(&mut self.until_reachable)
+    }
+
+    /// Resolves when an end is dealt with.
+    pub(super) fn settled(&mut self) -> oneshot::Receiver<()> {
+        waits_for(&mut self.until_settled)
+    }
+
+    /// Resolves when nothing is left of a microVM that has ended.
+    pub(super) fn released(&mut self) -> oneshot::Receiver<()> {
+        waits_for(&mut self.until_released)
+    }
+
+    /// Its end is on record and nothing is left of its microVM.
+    pub(super) fn end_is_settled(&mut self) {
+        self.until_reachable.clear();
+        self.until_settled.clear();
+        self.until_released.clear();
     }
 
     /// Answers those who wait for RUNNING or the end.

@@ -11,6 +11,7 @@ use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 
 use super::actor::{Answer, Supervisor};
 use super::{ListDisks, NamedDisk, RemoveDisk, SupervisorError};
+use crate::blocking::blocking;
 use crate::spec::{ConfigName, DiskName, SandboxKey, SandboxName};
 use crate::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 
@@ -41,7 +42,7 @@ impl Handler<ListDisks> for Supervisor {
 
     fn handle(&mut self, _: ListDisks, _: &mut Self::Context) -> Self::Result {
         let dir = self.config.state_dir.named_disks();
-        let listed = tokio::task::spawn_blocking(move || named_disks(&dir)).into_actor(self);
+        let listed = blocking(move || named_disks(&dir)).into_actor(self);
         Box::pin(listed.map(|listed, this, _| {
             let mut disks = listed
                 .map_err(|_| SupervisorError::Gone)?
@@ -64,7 +65,7 @@ impl Handler<RemoveDisk> for Supervisor {
         // Meanwhile nothing is started with it.
         self.removing_disks.insert(name.clone());
         let path = self.config.state_dir.named_disk(&name);
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_file(path)).into_actor(self);
+        let removed = blocking(move || std::fs::remove_file(path)).into_actor(self);
         Box::pin(removed.map(move |removed, this, _| {
             this.removing_disks.remove(&name);
             match removed.map_err(|_| SupervisorError::Gone)? {

@@ -1,16 +1,19 @@
 //! What the supervisor takes. These are the public messages: an application's own actors send them
 //! to the supervisor ([`ActorRef`](crate::actor_ref::ActorRef)).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Message, Recipient};
+use actix::{Addr, Message, Recipient};
 
 pub use sandpen_types::disk::NamedDisk;
 pub use sandpen_types::reconcile::{Leftover, LeftoverKind, ReconcileReport};
 
-use super::{Reader, SupervisorError};
+use super::{RemovalHold, SupervisorError};
 use crate::database::SandboxRow;
-use crate::monitor::{Channels, StateChanged};
+use crate::driver::GuestSession;
+use crate::log_writer::LogWriter;
+use crate::monitor::StateChanged;
 use crate::spec::{DiskName, SandboxKey, SandboxSpec};
 
 /// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
@@ -84,16 +87,26 @@ pub struct WaitSandbox {
 /// Keeps a sandbox that removes itself from going, at its end or with a
 /// [`remove_delay`](SandboxSpec::remove_delay) after it, as long as the answer lives.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Reader, SupervisorError>")]
-pub struct OpenReader {
+#[rtype(result = "Result<RemovalHold, SupervisorError>")]
+pub struct HoldRemoval {
     /// Which.
     pub key: SandboxKey,
 }
 
-/// The data paths of a live sandbox; `None` when it is not live.
+/// The log writer of a live sandbox; `None` when all that there will be is on file. Between two log writers the
+/// second one is waited for: who finds that the one of the answer has ended asks again.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Option<Channels>, SupervisorError>")]
-pub struct OpenChannels {
+#[rtype(result = "Result<Option<Addr<LogWriter>>, SupervisorError>")]
+pub struct OpenLog {
+    /// Which.
+    pub key: SandboxKey,
+}
+
+/// The way to the guest of a live sandbox: its standard input, its terminal. Between two monitors the second one is waited
+/// for.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Arc<dyn GuestSession>, SupervisorError>")]
+pub struct OpenGuest {
     /// Which.
     pub key: SandboxKey,
 }

@@ -1,164 +1,60 @@
 //! The supervisor: makes one monitor and one log writer per live sandbox, hears of their ends, and
 //! applies the restart policy.
 //!
+//! A child is in one [`Phase`](phase::Phase) at a time, and one verb owns it then:
+//!
 //! ```text
-//!            StartSandbox, Reconcile            Down (live: interrupted)
-//!   no child ───────────────▶ child: reserved ─▶ with monitor ──┐ adopted by a new monitor
-//!      ▲                                           │   ▲        │
-//!      │                                     Down  │   └────────┘
-//!      │              no restart           (ended) ▼
-//!      └───────────────────────────────── restart policy ──▶ child: BACKOFF ──▶ reserved
+//!             StartSandbox        on record         monitor lost               too often
+//!   no child ─────────────▶ Reserved ─────▶ Hosted ◀──────────────▶ Lost ─────────────────▶ GivingUp
+//!      ▲ ▲                     │              │       adopted again  │ ended meanwhile          │
+//!      │ └── refused, given up ┘              │ end on record        ▼                          │
+//!      │                                      ├─ monitor lost ─▶ Releasing                      │
+//!      │                             released │                      │                          │
+//!      │     no restart                       ▼                      ▼                          ▼
+//!      ├◀──────────────────────────────── restart policy ◀──────────────────────────────────────┘
+//!      ├◀── Leaving ◀── remove_on_end ────┘   │ restart; a late stop
+//!      │                                      ▼
+//!      ├◀──────────── stop recorded ───── Recording ◀── the pause is over, a stop ── Backoff
+//!      │                                   │    └────────── BACKOFF recorded ───────────▲
+//!      │                                   └─ STARTING recorded ─▶ Hosted
+//!      │ RemoveSandbox, Reconcile
+//!      ├─────────────▶ Removing ─▶ no child; a reconciliation may find: Lost, Recording, Backoff
 //! ```
 //!
 //! A child's key is taken from the first moment of a start to the last one of its clean-up, so that
-//! two requests for one name can never meet.
+//! two requests for one name can never meet. Which request is admitted in which phase: [`admits`].
 
 mod actor;
 mod admission;
+mod admits;
+mod adopt;
 mod child;
 mod disks;
-mod handlers;
+mod error;
+mod host;
 mod leftovers;
-mod lingering;
 mod messages;
+mod open;
 mod orphans;
+mod phase;
 mod reconcile;
+mod record;
 mod release;
+mod removal_hold;
+mod remove;
 mod restart;
+mod restart_policy;
+mod shutdown;
 mod start;
 mod stop;
 mod succession;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 pub use actor::{Supervisor, SupervisorConfig};
 pub use admission::guests_within;
-pub use lingering::Reader;
+pub use error::SupervisorError;
 pub use messages::*;
-
-use std::time::Duration;
-
-use crate::database::DatabaseError;
-use crate::driver::DriverError;
-use crate::log_writer::LogError;
-use crate::monitor::MonitorError;
-use crate::room::NoRoom;
-use crate::spec::{DiskName, SandboxKey, SpecError};
-
-/// How long the end of a microVM may wait to be recorded, after its grace, while a fault of the host hinders
-/// that; then whoever waits is told. Twice what a VMM may take to end after SIGTERM, and some more.
-pub const RECORD_LIMIT: Duration = Duration::from_secs(5);
-
-/// Why the supervisor refused or could not finish a request.
-#[derive(Debug, thiserror::Error)]
-pub enum SupervisorError {
-    /// The specification was refused; nothing was changed.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The name is taken by a sandbox that has not ended; nothing was changed.
-    #[error("sandbox {key} is already {status}; stop it first or use another name")]
-    AlreadyLive {
-        /// Which.
-        key: SandboxKey,
-        /// Its state's word.
-        status: &'static str,
-    },
-    /// There is no such sandbox.
-    #[error("there is no sandbox {key}; `sandpen ps -a` lists all")]
-    NotFound {
-        /// Which.
-        key: SandboxKey,
-    },
-    /// The sandbox has ended already.
-    #[error("sandbox {key} is not running (it is {status})")]
-    NotLive {
-        /// Which.
-        key: SandboxKey,
-        /// Its state's word.
-        status: &'static str,
-    },
-    /// This process cannot hold more sandboxes.
-    #[error(
-        "no room for another sandbox: {live} live ones, and this process may open {limit} files; raise the limit on open files (ulimit -n)"
-    )]
-    OpenFiles {
-        /// How many there are.
-        live: usize,
-        /// The limit on open files.
-        limit: u64,
-        /// How many it would keep open.
-        needed: u64,
-    },
-    /// The state directory's disk takes nothing more.
-    #[error(transparent)]
-    Storage(#[from] NoRoom),
-    /// The orchestrator is ending and takes no new work.
-    #[error("sandpen is shutting down and starts nothing new")]
-    ShuttingDown,
-    /// No driver can be used.
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// The database refused.
-    #[error("the status database could not be used")]
-    Database(#[from] DatabaseError),
-    /// The monitor refused.
-    #[error(transparent)]
-    Monitor(#[from] MonitorError),
-    /// Files of a removed sandbox are still there.
-    #[error("removing the log of sandbox {key}")]
-    RemoveLog {
-        /// Which.
-        key: SandboxKey,
-        /// The cause.
-        #[source]
-        source: LogError,
-    },
-    /// A live sandbox has the disk; nothing was changed.
-    #[error("disk {name} is in use by sandbox {user}; stop that one first or use another disk")]
-    DiskInUse {
-        /// Which disk.
-        name: DiskName,
-        /// Who has it.
-        user: SandboxKey,
-    },
-    /// There is no such disk.
-    #[error("there is no disk {name}; `sandpen disk ls` lists all")]
-    DiskNotFound {
-        /// Which.
-        name: DiskName,
-    },
-    /// The disks could not be read or changed.
-    #[error("{action}")]
-    Disk {
-        /// What was being done.
-        action: &'static str,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The microVM is being ended, or has been, and a fault of the host keeps that from being recorded.
-    #[error(
-        "sandbox {key} was told to end, which cannot be recorded now ({faults}); that is tried again until it works, and `sandpen wait {key}` waits for it"
-    )]
-    Unrecorded {
-        /// Which.
-        key: SandboxKey,
-        /// The faults of the moment.
-        faults: String,
-    },
-    /// Its end was asked for before it was on record; nothing was changed.
-    #[error("the start of sandbox {key} was given up: its end was asked for")]
-    GivenUp {
-        /// Which.
-        key: SandboxKey,
-    },
-    /// An actor that the request needs is gone.
-    #[error("an internal part has ended; look into the daemon's log")]
-    Gone,
-}
-
-impl From<actix::MailboxError> for SupervisorError {
-    fn from(_: actix::MailboxError) -> Self {
-        Self::Gone
-    }
-}
+pub use removal_hold::RemovalHold;
+pub use stop::RECORD_LIMIT;

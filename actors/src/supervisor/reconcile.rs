@@ -2,10 +2,11 @@
 //! asks for it.
 //!
 //! ```text
-//!   rows + host looked at ─▶ every name that should have nothing, or has no child, is taken
-//!      ─▶ its row read again ─┬ live ─▶ adopted ─▶ goes on, or ended meanwhile
-//!                             ├ half made, half removed ─▶ removed
-//!                             └ ended or none ─▶ processes, mounts, runtime directory, disk: gone
+//!   rows and host surveyed ─▶ every unattended name is taken ─▶ its row read again ─▶ verdict
+//!      ├ Adopt   ─▶ hosted, or its timer set ─▶ goes on, or ended meanwhile
+//!      ├ Remove  ─▶ what is left on the host goes ─▶ row, log, disk go
+//!      ├ Restart ─▶ what is left on the host goes ─▶ BACKOFF
+//!      └ Keep    ─▶ what is left on the host goes; without a row, its disk too
 //! ```
 //!
 //! A name is taken as for a removal, so that nothing of a sandbox that is started or ended at the same
@@ -25,9 +26,11 @@ use tokio::sync::oneshot;
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::leftovers::{self, Found};
-use super::lingering::lingers;
-use super::restart::{Occasion, row_wants_restart};
+use super::phase::{Phase, PhaseKind};
+use super::removal_hold::lingers;
+use super::restart_policy::{Occasion, row_wants_restart};
 use super::{Leftover, LeftoverKind, Reconcile, ReconcileReport, SupervisorError};
+use crate::blocking::blocking;
 use crate::clock::pause_left;
 use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
 use crate::driver::error_chain;
@@ -41,14 +44,35 @@ use crate::waiter::is_abandoned;
 /// takes longer than anybody should wait for an answer.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Whether an orchestrator died in the middle of making this row (nothing of its request was ever
-/// answered) or of removing it.
-fn is_to_go(row: &SandboxRow) -> bool {
-    row.state == SandboxState::Created || (row.spec.remove_on_end && row.state.is_ended() && !lingers(row))
+/// What becomes of a row that no child belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Its microVM, or its pending restart, goes on with us.
+    Adopt,
+    /// It ended under an earlier orchestrator, and the restart policy wants it back.
+    Restart,
+    /// An orchestrator died in the middle of making this row (nothing of its request was ever answered) or of
+    /// removing it.
+    Remove,
+    /// It has ended, and stays so.
+    Keep,
 }
 
-fn goes_on(row: &SandboxRow) -> bool {
-    row.state.is_live() || matches!(row.state, SandboxState::Backoff { .. })
+/// `first`: whether this orchestrator has just begun, and decides for the one before.
+fn verdict(row: &SandboxRow, first: bool, boot_id: Option<&str>) -> Verdict {
+    let occasion = match (row.boot_id.as_deref(), boot_id) {
+        (Some(then), Some(now)) if then != now => Occasion::HostRestarted,
+        _ => Occasion::OrchestratorStarted,
+    };
+    let removes_itself = row.spec.remove_on_end && row.state.is_ended() && !lingers(row);
+    match row.state {
+        SandboxState::Backoff { .. } => Verdict::Adopt,
+        _ if row.state.is_live() => Verdict::Adopt,
+        SandboxState::Created => Verdict::Remove,
+        _ if removes_itself => Verdict::Remove,
+        _ if first && row_wants_restart(row, occasion) => Verdict::Restart,
+        _ => Verdict::Keep,
+    }
 }
 
 impl Handler<Reconcile> for Supervisor {
@@ -60,21 +84,21 @@ impl Handler<Reconcile> for Supervisor {
         }
         // Only before the first start: later a disk may just be in the making.
         let first = !std::mem::replace(&mut self.reconciled, true) && self.children.is_empty();
-        Box::pin(self.look(first).into_actor(self).then(move |looked, this, _| {
-            let looked = match looked {
-                Ok(looked) => looked,
+        Box::pin(self.survey(first).into_actor(self).then(move |survey, this, _| {
+            let survey = match survey {
+                Ok(survey) => survey,
                 Err(error) => return this.refuse(error),
             };
-            let idle = this.idle(&looked, first);
-            if first || idle.is_empty() {
-                return this.take_and_clear(looked, idle, first);
+            let unattended = this.unattended(&survey, first);
+            if first || unattended.is_empty() {
+                return this.take_and_clear(survey, unattended, first);
             }
             // What had just ended when it was looked at is gone the second time: no name of a sound
             // sandbox is taken, for which others may ask at the same time.
-            Box::pin(this.look(first).into_actor(this).then(move |looked, this, _| match looked {
-                Ok(looked) => {
-                    let still_idle = this.idle(&looked, first).intersection(&idle).cloned().collect();
-                    this.take_and_clear(looked, still_idle, first)
+            Box::pin(this.survey(first).into_actor(this).then(move |survey, this, _| match survey {
+                Ok(survey) => {
+                    let still = this.unattended(&survey, first).intersection(&unattended).cloned().collect();
+                    this.take_and_clear(survey, still, first)
                 }
                 Err(error) => this.refuse(error),
             }))
@@ -83,7 +107,7 @@ impl Handler<Reconcile> for Supervisor {
 }
 
 /// Rows and host, as they were a moment ago.
-struct Looked {
+struct Survey {
     rows: Vec<SandboxRow>,
     found: Found,
     drafts: Vec<Leftover>,
@@ -91,20 +115,20 @@ struct Looked {
 
 /// What is to be done, by sandbox.
 #[derive(Default)]
-struct Work {
+struct Plan {
     report: ReconcileReport,
     /// Adopted: until it is known whether they go on.
     settling: Vec<(SandboxKey, Addr<Monitor>, oneshot::Receiver<()>)>,
     /// Rows that go.
     removals: Vec<SandboxRow>,
-    /// Rows that ended under an earlier orchestrator and are started again, once nothing is left of them.
-    returning: Vec<SandboxRow>,
-    /// Names that are taken while what is left of them goes, and whether they have a row.
-    idle: HashMap<SandboxKey, bool>,
+    /// Rows that are started again, once nothing is left of them.
+    restarts: Vec<SandboxRow>,
+    /// Names that stay taken while what is left of them goes, and whether they have a row.
+    taken: HashMap<SandboxKey, bool>,
 }
 
 impl Supervisor {
-    fn look(&self, first: bool) -> impl Future<Output = Result<Looked, SupervisorError>> + use<> {
+    fn survey(&self, first: bool) -> impl Future<Output = Result<Survey, SupervisorError>> + use<> {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
         let state_id = self.config.state_id.clone();
         async move {
@@ -113,28 +137,28 @@ impl Supervisor {
                 let drafts = if first { leftovers::remove_drafts(&dir) } else { Vec::new() };
                 (Found::on_host(&dir, &state_id), drafts)
             };
-            let (found, drafts) = tokio::task::spawn_blocking(on_host).await.map_err(|_| SupervisorError::Gone)?;
-            Ok(Looked { rows, found, drafts })
+            let (found, drafts) = blocking(on_host).await.map_err(|_| SupervisorError::Gone)?;
+            Ok(Survey { rows, found, drafts })
         }
     }
 
     /// The names of all that have no child, and should have one or nothing.
-    fn idle(&self, Looked { rows, found, .. }: &Looked, first: bool) -> HashSet<SandboxKey> {
-        let wanted = |row: &&SandboxRow| goes_on(row) || is_to_go(row) || (first && self.returns(row));
-        let of_rows = rows.iter().filter(wanted).map(|row| &row.spec.key);
+    fn unattended(&self, Survey { rows, found, .. }: &Survey, first: bool) -> HashSet<SandboxKey> {
+        let boot_id = self.boot_id.as_deref();
+        let to_do = rows.iter().filter(|row| verdict(row, first, boot_id) != Verdict::Keep).map(|row| &row.spec.key);
         let known: HashSet<_> = rows.iter().map(|row| &row.spec.key).collect();
         // An ended sandbox keeps its disk.
         let of_disks = found.disks.iter().filter(|key| !known.contains(key));
-        let idle = of_rows.chain(of_disks).chain(found.live_keys()).filter(|key| !self.children.contains_key(*key));
-        idle.cloned().collect()
+        let all = to_do.chain(of_disks).chain(found.live_keys());
+        all.filter(|key| !self.children.contains_key(*key)).cloned().collect()
     }
 
     /// Takes these names, and does with each what its row says now.
-    fn take_and_clear(&mut self, looked: Looked, taken: HashSet<SandboxKey>, first: bool) -> Answer<ReconcileReport> {
+    fn take_and_clear(&mut self, survey: Survey, taken: HashSet<SandboxKey>, first: bool) -> Answer<ReconcileReport> {
         for key in &taken {
-            self.children.insert(key.clone(), Child::in_removal());
+            self.children.insert(key.clone(), Child::new(Phase::Removing));
         }
-        let Looked { found, drafts, .. } = looked;
+        let Survey { found, drafts, .. } = survey;
         let database = self.config.database.clone();
         let read_again = async move {
             let live = database.send(ListLiveKeys).await??;
@@ -142,8 +166,8 @@ impl Supervisor {
         };
         Box::pin(read_again.into_actor(self).then(move |read, this, ctx| match read {
             Ok((rows, live)) => {
-                let work = this.resolve(taken, rows, &live, first, ctx);
-                this.settle_and_clear(work, found, drafts)
+                let plan = this.decide(taken, rows, &live, first, ctx);
+                this.settle_and_clear(plan, found, drafts)
             }
             Err(error) => {
                 this.give_back(&taken);
@@ -154,96 +178,86 @@ impl Supervisor {
 
     fn give_back<'a>(&mut self, taken: impl IntoIterator<Item = &'a SandboxKey>) {
         for key in taken {
-            if self.children.get(key).is_some_and(|child| child.removing) {
+            if self.children.get(key).is_some_and(|child| child.kind() == PhaseKind::Removing) {
                 self.children.remove(key);
             }
         }
     }
 
-    /// Adopts what is live; says what is to be done with the rest. What is `live` without a row here is
-    /// of a later version, and is let alone.
-    fn resolve(
+    /// Adopts what is live; says what is to be done with the rest. What is `live` without a row here was made by a
+    /// later version, and is left alone.
+    fn decide(
         &mut self,
         taken: HashSet<SandboxKey>,
         rows: Vec<SandboxRow>,
         live: &[SandboxKey],
         first: bool,
         ctx: &mut Context<Self>,
-    ) -> Work {
-        let mut work = Work::default();
+    ) -> Plan {
+        let mut plan = Plan::default();
         self.linger_on(rows.iter(), ctx);
         let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.spec.key.clone(), row)).collect();
         for key in taken {
-            match rows.remove(&key) {
-                Some(row) if goes_on(&row) => {
-                    self.children.insert(key.clone(), Child::default());
-                    self.go_on(key, row, &mut work, ctx);
+            let Some(row) = rows.remove(&key) else {
+                if live.contains(&key) {
+                    self.children.remove(&key);
+                } else {
+                    plan.taken.insert(key, false);
                 }
-                Some(row) if is_to_go(&row) => {
-                    work.idle.insert(key, false);
-                    work.removals.push(row);
+                continue;
+            };
+            match verdict(&row, first, self.boot_id.as_deref()) {
+                Verdict::Adopt => self.adopt_row(key, row, &mut plan, ctx),
+                Verdict::Remove => {
+                    plan.taken.insert(key, false);
+                    plan.removals.push(row);
                 }
-                Some(row) if first && self.returns(&row) => {
-                    work.idle.insert(key, true);
-                    work.returning.push(row);
+                Verdict::Restart => {
+                    plan.taken.insert(key, true);
+                    plan.restarts.push(row);
                 }
-                row => {
-                    if row.is_none() && live.contains(&key) {
-                        self.children.remove(&key);
-                    } else {
-                        work.idle.insert(key, row.is_some());
-                    }
-                }
+                Verdict::Keep => drop(plan.taken.insert(key, true)),
             }
         }
-        work
+        plan
     }
 
-    /// Whether the restart policy starts it again: an orchestrator may have died before it did, or have
-    /// ended it itself, or the host was restarted.
-    fn returns(&self, row: &SandboxRow) -> bool {
-        let occasion = match (&row.boot_id, &self.boot_id) {
-            (Some(then), Some(now)) if then != now => Occasion::HostRestarted,
-            _ => Occasion::OrchestratorStarted,
-        };
-        row_wants_restart(row, occasion)
-    }
-
-    /// BACKOFF for a row that ended under an earlier orchestrator.
-    fn come_back(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
-        row.supervisor_pid = self.config.supervisor_pid;
-        if row.stopped_by.is_some() {
-            row.restarts_in_a_row = 0;
-        }
-        let child = Child { row: Some(Arc::new(row.clone())), ..Child::default() };
-        self.children.insert(row.spec.key.clone(), child);
-        self.back_off(row, ctx);
-    }
-
-    fn go_on(&mut self, key: SandboxKey, mut row: SandboxRow, work: &mut Work, ctx: &mut Context<Self>) {
+    fn adopt_row(&mut self, key: SandboxKey, mut row: SandboxRow, plan: &mut Plan, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(&key) else { return };
         if let SandboxState::Backoff { until } = row.state {
             let pause = pause_left(until, Utc::now(), row.spec.restart_backoff.max);
             row.supervisor_pid = self.config.supervisor_pid;
             row.boot_id.clone_from(&self.boot_id);
             self.note_row(&Arc::new(row));
             self.schedule(&key, pause, ctx);
-            work.report.adopted.push(key);
+            plan.report.adopted.push(key);
             return;
         }
+        child.enter(Phase::Lost { log: None });
+        child.note_row(Arc::new(row.clone()));
+        let settled = child.settled();
         self.adopt(row, StartMode::Adopt, ctx);
-        let Some(child) = self.children.get_mut(&key) else { return };
-        let (sender, settled) = oneshot::channel();
-        child.until_settled.push(sender);
-        match &child.monitor {
-            Some(monitor) => work.settling.push((key, monitor.clone(), settled)),
-            None => work.report.resolved.push(key),
+        match self.children.get(&key).and_then(|child| child.monitor()) {
+            Some(monitor) => plan.settling.push((key, monitor.clone(), settled)),
+            None => plan.report.resolved.push(key),
         }
+    }
+
+    /// BACKOFF for a row that ended under an earlier orchestrator.
+    fn restart_row(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
+        row.supervisor_pid = self.config.supervisor_pid;
+        if row.stopped_by.is_some() {
+            row.restarts_in_a_row = 0;
+        }
+        let child = Child::with_row(Phase::Removing, Arc::new(row.clone()));
+        self.children.insert(row.spec.key.clone(), child);
+        self.back_off(row, ctx);
     }
 
     /// Waits until it is known of those that were adopted whether they go on, and removes what is left of
     /// the others.
-    fn settle_and_clear(&mut self, work: Work, found: Found, drafts: Vec<Leftover>) -> Answer<ReconcileReport> {
-        let Work { mut report, settling, removals, returning, idle } = work;
+    fn settle_and_clear(&mut self, plan: Plan, found: Found, drafts: Vec<Leftover>) -> Answer<ReconcileReport> {
+        let Plan { mut report, settling, removals, restarts, taken } = plan;
         let runtime = |key: &SandboxKey| self.config.state_dir.runtime(key);
         let settled = settling.into_iter().map(|(key, monitor, settled)| settle(runtime(&key), key, monitor, settled));
         let settled = join_all(settled.collect::<Vec<_>>());
@@ -252,15 +266,15 @@ impl Supervisor {
         let of_drivers = self.config.drivers.remove_leftovers(&state_id);
         Box::pin(settled.into_actor(self).then(move |settled, this, _| {
             for key in settled {
-                let lives = |child: &Child| child.row.as_ref().is_some_and(|row| row.state.is_live());
+                let lives = |child: &Child| child.row().is_some_and(|row| row.state.is_live());
                 let goes_on = this.children.get(&key).is_some_and(lives);
                 if goes_on { &mut report.adopted } else { &mut report.resolved }.push(key);
             }
             report.resolved.sort();
-            let (taken, resolved) = (idle.clone(), report.resolved.clone());
+            let (of_taken, resolved) = (taken.clone(), report.resolved.clone());
             let cleared = async move {
                 let mut leftovers = drafts;
-                leftovers.extend(clear(dir, state_id, found, taken, resolved).await);
+                leftovers.extend(clear(dir, state_id, found, of_taken, resolved).await);
                 // Now everything that no live sandbox owns has ended.
                 leftovers.extend(of_drivers.await);
                 for (key, removal) in removals {
@@ -275,10 +289,10 @@ impl Supervisor {
                 leftovers
             };
             cleared.into_actor(this).map(move |leftovers, this, ctx| {
-                this.give_back(idle.keys());
-                for row in returning {
+                this.give_back(taken.keys());
+                for row in restarts {
                     report.adopted.push(row.spec.key.clone());
-                    this.come_back(row, ctx);
+                    this.restart_row(row, ctx);
                 }
                 report.adopted.sort();
                 Ok(ReconcileReport { leftovers, ..report })
@@ -296,8 +310,7 @@ async fn settle(
 ) -> SandboxKey {
     let settled = async {
         let is_there = matches!(monitor.send(AwaitProcess).await, Ok(Ok(())));
-        let runs =
-            is_there && matches!(tokio::task::spawn_blocking(move || is_abandoned(&runtime_dir)).await, Ok(false));
+        let runs = is_there && matches!(blocking(move || is_abandoned(&runtime_dir)).await, Ok(false));
         if !runs {
             let _ = ended.await;
         }
@@ -320,7 +333,7 @@ async fn clear(
     let mounts: Vec<_> = mounts.into_iter().filter(|(key, _)| is_taken(key)).collect();
     let unmount = move || mounts.iter().map(|(key, path)| leftovers::unmount(key, path)).collect::<Vec<_>>();
     // A panic there is logged by its thread; what is left is found next time.
-    let mut all = tokio::task::spawn_blocking(unmount).await.unwrap_or_default();
+    let mut all = blocking(unmount).await.unwrap_or_default();
     let dirs = runtime_dirs.iter().filter(|key| is_taken(key)).map(|key| leftovers::clear_runtime_dir(&dir, key));
     all.extend(join_all(dirs).await.into_iter().flatten());
     let orphans: Vec<_> =
@@ -332,6 +345,6 @@ async fn clear(
         rest.extend(ownerless.iter().filter_map(|key| leftovers::remove_disk(&dir, key)));
         rest
     };
-    all.extend(tokio::task::spawn_blocking(rest).await.unwrap_or_default());
+    all.extend(blocking(rest).await.unwrap_or_default());
     all
 }

@@ -9,10 +9,12 @@
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
-use tokio::sync::oneshot;
+use futures::future::OptionFuture;
 
 use super::SupervisorError;
 use super::actor::{Answer, Supervisor};
+use super::child::Child;
+use super::phase::Phase;
 use crate::driver::{Driver, DriverError, Launch};
 use crate::spec::SandboxKey;
 
@@ -24,11 +26,8 @@ impl Supervisor {
     /// [`Supervisor::on_ended`] for a child whose end is recorded, but perhaps not its release.
     pub(super) fn release_and_end(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(key) else { return };
-        child.monitor = None;
-        let Some(row) = child.row.clone() else { return };
-        if std::mem::replace(&mut child.releasing, true) {
-            return;
-        }
+        let Some(row) = child.row().cloned() else { return };
+        child.enter(Phase::Releasing);
         let (launch, driver) = (self.launch_of(&row), self.driver_of(&row));
         let released = async move { release(&*driver?, launch).await };
         let released = tokio::time::timeout(RELEASE_LIMIT, released);
@@ -39,30 +38,24 @@ impl Supervisor {
                 Ok(Err(error)) => tracing::warn!(sandbox = %key, error = %error.chain(), "cleaning up after a microVM"),
                 Err(_) => tracing::warn!(sandbox = %key, "cleaning up after a microVM takes too long"),
             }
-            if let Some(child) = this.children.get_mut(&key) {
-                child.releasing = false;
-            }
             this.on_ended(&key, ctx);
         }));
     }
 
-    /// The answer to a request for a sandbox that has ended and is not released: the request again,
-    /// once it is. `None` where nothing is to be waited for.
-    pub(super) fn when_released<M, T>(&mut self, key: &SandboxKey, request: M, ctx: &Context<Self>) -> Option<Answer<T>>
+    /// The answer to a request for a sandbox of which something is left: the request again, once nothing is.
+    pub(super) fn once_released<M, T>(&mut self, key: &SandboxKey, request: M, ctx: &Context<Self>) -> Answer<T>
     where
         M: Message<Result = Result<T, SupervisorError>> + Send + 'static,
         T: Send + 'static,
         Self: Handler<M>,
     {
-        let child = self.children.get_mut(key).filter(|child| child.is_releasing())?;
-        let (sender, released) = oneshot::channel();
-        child.until_released.push(sender);
+        let released = OptionFuture::from(self.children.get_mut(key).map(Child::released));
         let itself = ctx.address();
         let again = async move {
             let _ = released.await;
             itself.send(request).await?
         };
-        Some(Box::pin(again.into_actor(self)))
+        Box::pin(again.into_actor(self))
     }
 }
 

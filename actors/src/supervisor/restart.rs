@@ -1,156 +1,162 @@
-//! The restart policy as pure functions of what the row says: asked again, also by the next
-//! orchestrator, they answer the same.
+//! What happens on an end: answered and forgotten, or started again by the restart policy.
+//!
+//! ```text
+//!   end on record, nothing left of the microVM
+//!     ├ stopped after its last edge ─▶ the stop is recorded ─▶ forgotten
+//!     ├ no restart ──────────────────────────────────────────▶ forgotten
+//!     └ restart ─▶ BACKOFF is recorded ─▶ pause ─▶ STARTING is recorded ─▶ hosted
+//!                                  │ stop  │ stop          └ it cannot be: after a pause again
+//!                                  ▼       ▼
+//!                              the stop is recorded ─▶ forgotten
+//! ```
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use chrono::Utc;
+
+use super::actor::Supervisor;
+use super::phase::Phase;
+use super::record::{RETRY_PAUSE, record, record_until_durable};
+use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
+use super::{SupervisorError, disks};
+use crate::blocking::blocking;
 use crate::database::SandboxRow;
-use crate::spec::{RestartBackoff, RestartPolicy};
-use crate::state::{FailureReason, SandboxState, StoppedBy};
+use crate::driver::error_chain;
+use crate::monitor::{StartMode, Stop};
+use crate::spec::{RestartPolicy, SandboxKey};
+use crate::start_timings::{StartStep, StartTimings};
+use crate::state::{Event, StoppedBy};
 
-/// When the policy is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occasion {
-    /// The sandbox has just ended.
-    Ended,
-    /// An orchestrator has started and found it so.
-    OrchestratorStarted,
-    /// The same, and the host was restarted since the sandbox's last transition.
-    HostRestarted,
-}
-
-/// Whether a sandbox that ended is started again.
-///
-/// `in_a_row` counts the restarts since the last healthy run, before this one.
-pub(super) fn wants_restart(
-    policy: RestartPolicy,
-    state: &SandboxState,
-    stopped_by: Option<StoppedBy>,
-    in_a_row: u32,
-    occasion: Occasion,
-) -> bool {
-    let failed = match state {
-        SandboxState::Stopped { exit } => !exit.is_success(),
-        // A spec that cannot be executed does not get better by trying.
-        SandboxState::Failed { reason: FailureReason::WorkloadNotStarted { .. }, .. } => return false,
-        SandboxState::Failed { .. } => true,
-        _ => return false,
-    };
-    let keeps_running = matches!(policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
-    match stopped_by {
-        Some(StoppedBy::Request) => policy == RestartPolicy::Always && occasion == Occasion::HostRestarted,
-        // It was stopped for the orchestrator's sake and comes back with the next one.
-        Some(StoppedBy::Shutdown) => keeps_running && occasion != Occasion::Ended,
-        None => match policy {
-            RestartPolicy::No => false,
-            RestartPolicy::OnFailure { max } => failed && max.is_none_or(|max| in_a_row < max),
-            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-        },
+impl Supervisor {
+    /// A sandbox has ended and everything of its microVM is gone: restart policy, then answers, then
+    /// the name is free.
+    pub(super) fn on_ended(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        child.end_is_settled();
+        let Some(row) = child.row().cloned() else { return };
+        if let Some(Stop { by, .. }) = child.stop
+            && row.stopped_by.is_none()
+            && row.spec.restart != RestartPolicy::No
+        {
+            self.record_stop(key, by, ctx);
+            return;
+        }
+        // Another orchestrator decides for the rows of one that leaves its microVMs alone.
+        if child.stop.is_some() || self.shutting_down.is_some() || !row_wants_restart(&row, Occasion::Ended) {
+            self.forget(key, &row, ctx);
+            return;
+        }
+        child.answer_started();
+        self.back_off((*row).clone(), ctx);
     }
-}
 
-/// [`wants_restart`] of a row.
-pub(super) fn row_wants_restart(row: &SandboxRow, occasion: Occasion) -> bool {
-    wants_restart(row.spec.restart, &row.state, row.stopped_by, row.restarts_in_a_row, occasion)
-}
+    /// A stop of a sandbox of which nothing runs: it came after its last transition, or in BACKOFF. Nobody may start
+    /// it again after our death.
+    pub(super) fn record_stop(&mut self, key: &SandboxKey, by: StoppedBy, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        let Some(row) = child.row().cloned() else { return };
+        child.enter(Phase::Recording);
+        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
+        let key = key.clone();
+        let stop = async move {
+            let stopped = Event::StopRequested(by.cause());
+            (record_until_durable(&database, &faults, &row, stopped).await, row)
+        };
+        ctx.spawn(stop.into_actor(self).map(move |(stopped, row), this, ctx| {
+            let row = match stopped {
+                Ok(stopped) => {
+                    let stopped = Arc::new(stopped);
+                    this.note_row(&stopped);
+                    stopped
+                }
+                Err(error) => {
+                    tracing::error!(sandbox = %key, error = error_chain(&error), "a stop could not be recorded");
+                    row
+                }
+            };
+            if let Some(child) = this.children.get_mut(&key) {
+                child.end_is_settled();
+            }
+            this.forget(&key, &row, ctx);
+        }));
+    }
 
-/// The pause before a restart; `jitter` is random in 0.0..1.0: the pause is that share of the
-/// exponential one, so that a thousand sandboxes that died together do not come back together.
-pub(super) fn pause_before_restart(backoff: RestartBackoff, in_a_row: u32, jitter: f64) -> Duration {
-    let doubled = backoff.initial.saturating_mul(1u32.checked_shl(in_a_row).unwrap_or(u32::MAX));
-    doubled.min(backoff.max).mul_f64(jitter.clamp(0.0, 1.0))
-}
+    /// BACKOFF, for a row that ended and is started again. The child's place is taken already.
+    pub(super) fn back_off(&mut self, mut row: SandboxRow, ctx: &mut Context<Self>) {
+        let key = row.spec.key.clone();
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.enter(Phase::Recording);
+        row.boot_id.clone_from(&self.boot_id);
+        let random = RandomState::new().hash_one(&key) >> 32;
+        let jitter = f64::from(u32::try_from(random).unwrap_or(0)) / f64::from(u32::MAX);
+        let pause = pause_before_restart(row.spec.restart_backoff, row.restarts_in_a_row, jitter);
+        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
+        let until = Utc::now() + pause;
+        let scheduled = Event::BackoffScheduled { until };
+        let back_off = async move { record_until_durable(&database, &faults, &row, scheduled).await };
+        ctx.spawn(back_off.into_actor(self).map(move |row, this, ctx| match row {
+            Ok(row) => {
+                this.note_row(&Arc::new(row));
+                this.wait_for_restart(&key, pause, ctx);
+            }
+            Err(error) => {
+                // The row still says that it ended, so the next orchestrator decides again.
+                tracing::error!(sandbox = %key, error = error_chain(&error), "a restart could not be recorded");
+                this.answer_and_drop(&key);
+            }
+        }));
+    }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::state::ExitStatus;
-
-    const OK: SandboxState = SandboxState::Stopped { exit: ExitStatus::Code(0) };
-    const BAD: SandboxState = SandboxState::Stopped { exit: ExitStatus::Code(1) };
-    const LOST: SandboxState = SandboxState::Failed { reason: FailureReason::Lost, exit: None };
-
-    #[test]
-    fn policies() {
-        use Occasion as O;
-        use RestartPolicy as P;
-        let on_failure = P::OnFailure { max: Some(2) };
-        let (request, shutdown) = (Some(StoppedBy::Request), Some(StoppedBy::Shutdown));
-        for (policy, state, stopped_by, in_a_row, occasion, restarted) in [
-            (P::No, BAD, None, 0, O::Ended, false),
-            (P::No, LOST, None, 0, O::HostRestarted, false),
-            (P::Always, OK, None, 1000, O::Ended, true),
-            (P::UnlessStopped, OK, None, 1000, O::Ended, true),
-            (on_failure, OK, None, 0, O::Ended, false),
-            (on_failure, BAD, None, 1, O::Ended, true),
-            (on_failure, BAD, None, 2, O::Ended, false),
-            (P::OnFailure { max: None }, BAD, None, u32::MAX, O::Ended, true),
-            // Undecided when we died: decided by the next one.
-            (on_failure, LOST, None, 0, O::OrchestratorStarted, true),
-            (P::Always, OK, None, 0, O::OrchestratorStarted, true),
-            // Stopped by request.
-            (P::Always, OK, request, 0, O::Ended, false),
-            (P::Always, OK, request, 0, O::OrchestratorStarted, false),
-            (P::Always, OK, request, 0, O::HostRestarted, true),
-            (P::UnlessStopped, OK, request, 0, O::HostRestarted, false),
-            (on_failure, BAD, request, 0, O::HostRestarted, false),
-            // Stopped with the orchestrator.
-            (P::Always, OK, shutdown, 0, O::Ended, false),
-            (P::Always, OK, shutdown, 0, O::OrchestratorStarted, true),
-            (P::UnlessStopped, OK, shutdown, 0, O::OrchestratorStarted, true),
-            (on_failure, BAD, shutdown, 0, O::OrchestratorStarted, false),
-            (P::Always, SandboxState::Running, None, 0, O::Ended, false),
-            (P::Always, SandboxState::Created, None, 0, O::HostRestarted, false),
-        ] {
-            let wanted = wants_restart(policy, &state, stopped_by, in_a_row, occasion);
-            assert_eq!(wanted, restarted, "{policy:?} {state:?} {stopped_by:?} {in_a_row} {occasion:?}");
+    /// Starts it after the pause, unless it was stopped while BACKOFF or an attempt was being recorded.
+    fn wait_for_restart(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
+        let stop = self.children.get(key).and_then(|child| child.stop);
+        match stop {
+            Some(Stop { by, .. }) => self.record_stop(key, by, ctx),
+            None => self.schedule(key, pause, ctx),
         }
     }
 
-    #[test]
-    fn what_cannot_be_executed_is_not_tried_again() {
-        let reason = FailureReason::WorkloadNotStarted { message: "no such file".into() };
-        let state = SandboxState::Failed { reason, exit: Some(ExitStatus::Code(127)) };
-        assert!(!wants_restart(RestartPolicy::Always, &state, None, 0, Occasion::Ended));
+    /// Starts a sandbox in BACKOFF after this pause.
+    pub(super) fn schedule(&mut self, key: &SandboxKey, pause: Duration, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        let again = key.clone();
+        let timer = ctx.run_later(pause, move |this, ctx| this.start_again(&again, ctx));
+        child.enter(Phase::Backoff { timer });
     }
 
-    #[test]
-    fn the_pause_doubles_up_to_the_cap_and_is_jittered() {
-        let backoff = RestartBackoff::default();
-        let pause = |in_a_row, jitter| pause_before_restart(backoff, in_a_row, jitter);
-        assert_eq!(pause(0, 1.0), Duration::from_millis(100));
-        assert_eq!(pause(3, 1.0), Duration::from_millis(800));
-        assert_eq!(pause(3, 0.5), Duration::from_millis(400));
-        assert_eq!(pause(31, 1.0), backoff.max);
-        assert_eq!(pause(u32::MAX, 1.0), backoff.max);
-        assert_eq!(pause(5, 0.0), Duration::ZERO);
-    }
-
-    proptest! {
-        /// Within its limits for all values; without jitter it never gets shorter.
-        #[test]
-        fn the_pause_is_bounded(
-            initial in 0u64..=86_400_000,
-            max in 0u64..=86_400_000,
-            in_a_row in any::<u32>(),
-            jitter in -1.0f64..2.0,
-        ) {
-            let (initial, max) = (Duration::from_millis(initial.min(max)), Duration::from_millis(max));
-            let backoff = RestartBackoff { initial, max, ..RestartBackoff::default() };
-            let pause = pause_before_restart(backoff, in_a_row, jitter);
-            let limit = pause_before_restart(backoff, in_a_row, 1.0);
-            prop_assert!(pause <= limit && limit <= max);
-            prop_assert!(limit >= pause_before_restart(backoff, in_a_row.saturating_sub(1), 1.0));
-            prop_assert_eq!(limit.is_zero(), initial.is_zero());
-        }
-
-        /// The most restarts in a row of `on-failure:MAX` is MAX, wherever one begins to count.
-        #[test]
-        fn on_failure_ends(max in 1u32..50) {
-            let policy = RestartPolicy::OnFailure { max: Some(max) };
-            let restarts = (0..).take_while(|in_a_row| wants_restart(policy, &BAD, None, *in_a_row, Occasion::Ended));
-            prop_assert_eq!(restarts.count(), usize::try_from(max).unwrap());
-        }
+    /// The pause is over.
+    fn start_again(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        let Some(row) = child.row().cloned() else { return };
+        // A stop from here on is the next monitor's, or the next attempt's.
+        child.enter(Phase::Recording);
+        let driver = self.driver_of(&row);
+        let database = self.config.database.clone();
+        let key = key.clone();
+        let timings = StartTimings::requested();
+        self.config.timings.begin(&key, timings.clone());
+        // Nothing ran since this start was asked for: whatever disk there is, is of an earlier one.
+        let stale = (row.restarts == 0 && row.started_at.is_none()).then(|| self.config.state_dir.clone());
+        let start = async move {
+            let driver = driver?;
+            if let Some(dir) = stale {
+                let of = row.spec.key.clone();
+                let removed = blocking(move || disks::remove_own(&dir, &of)).await;
+                removed.map_err(|_| SupervisorError::Gone)??;
+            }
+            let row = record(&database, &row, Event::StartRequested).await?;
+            timings.mark(StartStep::Recorded);
+            Ok::<_, SupervisorError>((row, driver))
+        };
+        ctx.spawn(start.into_actor(self).map(move |started, this, ctx| match started {
+            Ok((row, driver)) => this.host(row, driver, StartMode::Launch, ctx),
+            Err(error) => {
+                tracing::warn!(sandbox = %key, error = error_chain(&error), "a restart has to wait");
+                this.wait_for_restart(&key, RETRY_PAUSE, ctx);
+            }
+        }));
     }
 }

@@ -16,14 +16,19 @@ use nix::libc::SIGKILL;
 use tokio::sync::oneshot;
 
 use super::actor::Supervisor;
-use super::start::record_until_durable;
-use super::{KillSandbox, RECORD_LIMIT, StopSandbox, SupervisorError};
+use super::admits::Request;
+use super::phase::Phase;
+use super::{KillSandbox, StopSandbox, SupervisorError};
 use crate::database::SandboxRow;
 use crate::faults::Faults;
 use crate::long_answer::LongAnswer;
 use crate::monitor::{Kill, Stop};
 use crate::spec::SandboxKey;
-use crate::state::{Event, StoppedBy};
+use crate::state::StoppedBy;
+
+/// How long the end of a microVM may wait to be recorded, after its grace, while a fault of the host hinders
+/// that; then whoever waits is told. Twice what a VMM may take to end after SIGTERM, and some more.
+pub const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// The last row of a sandbox whose end was asked for.
 pub(super) type Ended = BoxFuture<'static, Result<SandboxRow, SupervisorError>>;
@@ -63,9 +68,10 @@ impl Handler<KillSandbox> for Supervisor {
         if signal == SIGKILL {
             return LongAnswer::of(self.end_child(&key, End::Kill, ctx));
         }
-        let child = self.children.get(&key).filter(|child| !child.removing);
-        let hosted = child.and_then(|child| child.monitor.clone().zip(child.row.clone()));
-        let Some((monitor, row)) = hosted else { return LongAnswer::of(self.not_live(&key)) };
+        let hosted = self.admitted(&key, Request::Signal).ok().and_then(|child| child.monitor().zip(child.row()));
+        let Some((monitor, row)) = hosted.map(|(monitor, row)| (monitor.clone(), row.clone())) else {
+            return LongAnswer::of(self.not_live(&key));
+        };
         LongAnswer::of(async move {
             monitor.send(Kill { signal }).await??;
             Ok((*row).clone())
@@ -76,63 +82,55 @@ impl Handler<KillSandbox> for Supervisor {
 impl Supervisor {
     /// Asks a child to end; resolves with its last row.
     pub(super) fn end_child(&mut self, key: &SandboxKey, end: End, ctx: &mut Context<Self>) -> Ended {
-        let Some(child) = self.children.get_mut(key).filter(|child| !child.removing) else {
-            return self.not_live(key).boxed();
-        };
+        let not_live = self.not_live(key);
+        let Ok(child) = self.admitted(key, Request::Stop) else { return not_live.boxed() };
         // A request is meant for good, whatever else ends the sandbox.
         let asked = end.stop();
         let earlier = child.stop.filter(|earlier| earlier.by == StoppedBy::Request);
         let stop = Stop { by: earlier.map_or(asked.by, |earlier| earlier.by), ..asked };
         child.stop = Some(stop);
         let ended = child.ended();
-        if let Some(reserving) = child.reserving.take() {
-            reserving.cancel();
-            let not_live = self.not_live(key);
-            return async move {
-                match ended.await {
-                    Ok(row) => Ok((*row).clone()),
-                    // It was given up before it had a row.
-                    Err(_) => not_live.await,
+        match child.phase() {
+            Phase::Reserved { give_up, .. } => {
+                give_up.cancel();
+                return async move {
+                    match ended.await {
+                        Ok(row) => Ok((*row).clone()),
+                        // It was given up before it had a row.
+                        Err(_) => not_live.await,
+                    }
                 }
+                .boxed();
             }
-            .boxed();
-        }
-        if let Some(monitor) = child.monitor.clone() {
-            // The answer is the row of the end; a monitor that ends meanwhile tells it by `Down`.
-            let asked = async move {
-                match end {
-                    End::Stop(_) => monitor.send(stop).await,
-                    End::Kill => monitor.send(Kill { signal: SIGKILL }).await,
-                }
-            };
-            let key = key.clone();
-            ctx.spawn(asked.into_actor(self).map(move |answer, _, _| {
-                if let Ok(Err(error)) = answer {
-                    tracing::debug!(sandbox = %key, %error, "asked to end");
-                }
-            }));
-        } else if let Some(timer) = child.next_attempt.take() {
-            ctx.cancel_future(timer);
-            self.end_backoff(key, ctx);
+            Phase::Hosted { monitor, .. } => {
+                // The answer is the row of the end; a monitor that ends meanwhile tells it by `Down`.
+                let monitor = monitor.clone();
+                let asked = async move {
+                    match end {
+                        End::Stop(_) => monitor.send(stop).await,
+                        End::Kill => monitor.send(Kill { signal: SIGKILL }).await,
+                    }
+                };
+                let key = key.clone();
+                ctx.spawn(asked.into_actor(self).map(move |answer, _, _| {
+                    if let Ok(Err(error)) = answer {
+                        tracing::debug!(sandbox = %key, %error, "asked to end");
+                    }
+                }));
+            }
+            Phase::Backoff { timer } => {
+                ctx.cancel_future(*timer);
+                self.record_stop(key, stop.by, ctx);
+            }
+            // Whoever has it in hand sees that it is to stop.
+            Phase::Lost { .. }
+            | Phase::GivingUp
+            | Phase::Releasing
+            | Phase::Recording
+            | Phase::Leaving
+            | Phase::Removing => {}
         }
         until_recorded(ended, key.clone(), stop.grace, self.config.faults.clone()).boxed()
-    }
-
-    pub(super) fn end_backoff(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
-        let Some(child) = self.children.get(key) else { return };
-        let Some(row) = child.row.clone() else { return };
-        let by = child.stop.map_or(StoppedBy::Request, |stop| stop.by);
-        let (database, faults) = (self.config.database.clone(), self.config.faults.clone());
-        let key = key.clone();
-        let stopped = Event::StopRequested(by.cause());
-        let stop = async move { record_until_durable(&database, &faults, &row, stopped).await };
-        ctx.spawn(stop.into_actor(self).map(move |row, this, ctx| {
-            match row {
-                Ok(row) => this.note_row(&Arc::new(row)),
-                Err(error) => tracing::error!(sandbox = %key, %error, "ending a pending restart"),
-            }
-            this.on_ended(&key, ctx);
-        }));
     }
 }
 

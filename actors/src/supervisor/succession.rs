@@ -18,10 +18,13 @@ use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Context, Recipient, Wr
 use super::Shutdown;
 use super::actor::{Supervisor, SupervisorConfig};
 use super::child::Child;
-use super::lingering::Readers;
-use super::start::{RETRY_PAUSE, settled};
+use super::phase::Phase;
+use super::record::{RETRY_PAUSE, settled};
+use super::removal_hold::Held;
+
 use crate::actor_ref::{ActorRef, keep_running};
 use crate::database::{ListSandboxes, SandboxRow};
+use crate::log_writer::LogWriter;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
 use crate::spec::SandboxKey;
 use crate::state::{SandboxState, StopCause, StoppedBy};
@@ -36,7 +39,7 @@ pub(super) struct Estate {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) reconciled: bool,
-    pub(super) readers: Readers,
+    pub(super) held: Held,
 }
 
 /// Where it lies between two of them.
@@ -71,12 +74,12 @@ impl Supervisor {
     /// Takes what an earlier supervisor left, before any message.
     pub(super) fn inherit(&mut self, ctx: &mut Context<Self>) {
         let Some(estate) = self.succession.as_ref().and_then(Succession::take) else { return };
-        let Estate { children, subscribers, shutting_down, reconciled, readers } = estate;
+        let Estate { children, subscribers, shutting_down, reconciled, held } = estate;
         self.children = children;
         self.subscribers = subscribers;
         self.shutting_down = shutting_down;
         self.reconciled = reconciled;
-        self.readers = readers;
+        self.held = held;
         let database = self.config.database.clone();
         let rows = async move {
             loop {
@@ -104,7 +107,7 @@ impl Supervisor {
                 subscribers: std::mem::take(&mut self.subscribers),
                 shutting_down: self.shutting_down,
                 reconciled: self.reconciled,
-                readers: self.readers.clone(),
+                held: self.held.clone(),
             });
         }
     }
@@ -124,27 +127,31 @@ impl Supervisor {
 
     fn resume_child(&mut self, key: &SandboxKey, row: Option<SandboxRow>, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(key) else { return };
-        let Some(row) = row.filter(|_| !child.removing) else {
+        let Some(row) = row.filter(|_| !matches!(child.phase(), Phase::Removing)) else {
             // Its start or its removal is asked for again by whoever waits for it.
             self.children.remove(key);
             return;
         };
-        child.next_attempt = None;
-        child.releasing = false;
-        child.monitor.take_if(|monitor| !monitor.connected());
-        if child.log.take_if(|log| !log.connected()).is_some()
-            && let Some(monitor) = &child.monitor
-        {
-            // As when the log's end had been heard.
-            monitor.do_send(Abandon);
-        }
         if let SandboxState::Stopping { cause: StopCause::Requested | StopCause::Killed { .. }, .. } = row.state {
             child.stop.get_or_insert(Stop { grace: GRACE, by: row.stopped_by.unwrap_or(StoppedBy::Request) });
         }
-        let hosted = child.row.as_ref().map(|row| row.generation);
-        let has_monitor = child.monitor.is_some();
+        let lives = |log: &Option<Addr<LogWriter>>| log.clone().filter(Addr::connected);
+        let log = match child.phase() {
+            Phase::Hosted { monitor, log } if monitor.connected() => {
+                if log.is_some() && lives(log).is_none() {
+                    // As when the log's end had been heard.
+                    monitor.do_send(Abandon);
+                }
+                self.note_row(&Arc::new(row));
+                return;
+            }
+            Phase::Hosted { log, .. } | Phase::Lost { log } => lives(log),
+            _ => None,
+        };
+        let hosted = child.row().map(|row| row.generation);
+        // Whatever else the one before had in hand went with it.
+        child.inherited(Phase::Lost { log });
         match row.state {
-            _ if has_monitor => self.note_row(&Arc::new(row)),
             SandboxState::Starting if hosted != Some(row.generation) => self.launch_recorded(row, ctx),
             SandboxState::Backoff { until } => {
                 let pause = (until - chrono::Utc::now()).to_std().unwrap_or_default();
@@ -163,7 +170,7 @@ impl Supervisor {
     /// Its start was recorded and went no further.
     fn launch_recorded(&mut self, row: SandboxRow, ctx: &mut Context<Self>) {
         match self.driver_of(&row) {
-            Ok(driver) => self.host_child(row, driver, StartMode::Launch, ctx),
+            Ok(driver) => self.host(row, driver, StartMode::Launch, ctx),
             // Finds no microVM, and says so.
             Err(_) => self.adopt(row, StartMode::Resume, ctx),
         }
@@ -179,9 +186,4 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Whether an address of a child is of one that lives.
-pub(super) fn lives<A: actix::Actor>(address: Option<&Addr<A>>) -> bool {
-    address.is_some_and(Addr::connected)
 }

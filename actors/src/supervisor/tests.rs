@@ -2,9 +2,10 @@
 
 mod ends;
 mod health;
-mod lingering;
+mod losses;
 #[cfg(feature = "testing")]
 mod release;
+mod removal_hold;
 mod restarts;
 
 use std::future::Future;
@@ -103,7 +104,9 @@ impl Stage {
         let request = tokio::task::spawn_local(async move {
             loop {
                 match supervisor.send(StartSandbox { spec: wanted.clone() }).await.unwrap() {
-                    Err(SupervisorError::AlreadyLive { .. }) => tokio::task::yield_now().await,
+                    Err(SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. }) => {
+                        tokio::task::yield_now().await;
+                    }
                     started => break started,
                 }
             }

@@ -11,13 +11,14 @@
 //! | [`confinement`] | what a process that serves a microVM has given up |
 //! | [`units`], [`signal`] | amounts and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
-//! | [`error_chain`] | errors in one line |
+//! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
 //!
 //! Whatever a command line or a file can say of a sandbox is read here (`FromStr`), next to its type.
 //!
 //! May know: serde, chrono, humantime, thiserror. May not: any other crate of sandpen, a file, a socket, a clock, a
 //! thread. What is in here is the same on every host, and for a client that is not on the host at all.
 
+pub mod backoff;
 pub mod confinement;
 pub mod disk;
 pub mod error_chain;

@@ -59,7 +59,8 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     /// In the largest unit that it is a whole number of.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |unit: u64| (self.kibibytes != 0 && self.kibibytes % unit == 0).then_some(self.kibibytes / unit);
+        let whole =
+            |unit: u64| (self.kibibytes != 0 && self.kibibytes.is_multiple_of(unit)).then_some(self.kibibytes / unit);
         match (whole(1 << 20), whole(1 << 10)) {
             (Some(number), _) => write!(f, "{number}G"),
             (None, Some(number)) => write!(f, "{number}M"),
@@ -91,7 +92,7 @@ impl FromStr for MemorySize {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let bytes = text.parse::<ByteSize>()?.bytes();
-        if bytes % (1 << 20) != 0 {
+        if !bytes.is_multiple_of(1 << 20) {
             return Err(UnitError::NotMebibytes(text.to_owned()));
         }
         let mebibytes = u32::try_from(bytes >> 20).map_err(|_| UnitError::TooMuchMemory(text.to_owned()))?;

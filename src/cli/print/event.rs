@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 use sandpen::api::EventEntry;
-use sandpen_actors::database::{Happening, HealthStatus};
-use sandpen_actors::state::{SandboxState, StopCause};
+use sandpen_types::event::Happening;
+use sandpen_types::health::HealthStatus;
+use sandpen_types::state::{SandboxState, StopCause};
 
 use super::{CliError, bytes_wanted, plain, short_name};
 

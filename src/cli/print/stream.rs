@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use chrono::{DateTime, Utc};
 use sandpen::api::frame::Frame;
 use sandpen::client::{Notice, StopLevel};
-use sandpen_actors::driver::{OutputStream, error_chain};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::output_stream::OutputStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{CliError, message};

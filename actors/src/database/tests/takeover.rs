@@ -16,8 +16,7 @@ fn a_flush_waits_for_what_an_actor_was_writing_when_it_died() {
         let file = DatabaseFile::open(&fixture.path(), Faults::default()).await.unwrap();
         let arbiter = actix::Arbiter::current();
         let database: ActorRef<Database> = Database::keep_running(file, arbiter, RestartIntensity::default(), || {});
-        let upsert = UpsertSandbox { spec: spec("a"), supervisor_pid: 7 };
-        let row = database.send(upsert).await.unwrap().unwrap();
+        let row = database.send(PutSandbox(spec("a"))).await.unwrap().unwrap();
         let mut other = fixture.locked_by_another().await;
         let (_, record) = advance(&row, &Event::StartRequested, Utc::now(), None).unwrap().unwrap();
         // Whoever sends it dies as well: nobody sends it again.

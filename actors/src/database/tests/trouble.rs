@@ -3,8 +3,7 @@
 use super::*;
 
 async fn starting(database: &Addr<Database>, name: &str) -> SandboxRow {
-    let sandbox = UpsertSandbox { spec: spec(name), supervisor_pid: 7 };
-    let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: Some("boot".into()), requested_at: Utc::now() };
+    let begin = BeginStart { boot_id: Some("boot".into()), ..start_of(spec(name)) };
     database.send(begin).await.unwrap().unwrap()
 }
 
@@ -28,9 +27,7 @@ fn a_locked_file_refuses_everybody_at_once() {
         let other = fixture.locked_by_another().await;
         let answers =
             futures::future::join_all(updates.iter().map(|update| database.send(RecordTransition(update.clone()))));
-        let sandbox = UpsertSandbox { spec: spec("new"), supervisor_pid: 7 };
-        let begin =
-            database.send(BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() });
+        let begin = database.send(start_of(spec("new")));
         let removal = database.send(RemoveSandbox(1));
         let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
         let all = async { tokio::join!(answers, begin, removal, event) };
@@ -63,9 +60,7 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
         let other = fixture.locked_by_another().await;
         // Waits for the lock; what comes now is the next batch.
         let first = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
-        let upsert = |name| UpsertSandbox { spec: spec(name), supervisor_pid: 8 };
-        let begin =
-            |name| BeginStart { sandbox: upsert(name), driver: "d".into(), boot_id: None, requested_at: Utc::now() };
+        let begin = |name| BeginStart { supervisor_pid: 8, ..start_of(spec(name)) };
         let batch = async {
             tokio::join!(
                 first,
@@ -115,8 +110,7 @@ fn both_rows_of_a_start_are_written_or_neither() {
             .unwrap();
         let mut changed = spec("a");
         changed.remove_on_end = true;
-        let sandbox = UpsertSandbox { spec: changed, supervisor_pid: 9 };
-        let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() };
+        let begin = BeginStart { supervisor_pid: 9, ..start_of(changed) };
         let refused = database.send(begin.clone());
         let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
         let (refused, event) = tokio::join!(refused, event);
@@ -137,8 +131,7 @@ fn a_start_that_is_asked_for_twice_begins_once() {
     run(|| async {
         let fixture = Fixture::new();
         let database = fixture.open().await;
-        let sandbox = UpsertSandbox { spec: spec("a"), supervisor_pid: 7 };
-        let begin = BeginStart { sandbox, driver: "fake".into(), boot_id: None, requested_at: Utc::now() };
+        let begin = start_of(spec("a"));
         let row = database.send(begin.clone()).await.unwrap().unwrap();
         let again = database.send(begin.clone()).await.unwrap().unwrap();
         let what = |row: &SandboxRow| (row.id, row.generation, row.seq, row.state.clone(), row.driver.clone());
@@ -147,8 +140,7 @@ fn a_start_that_is_asked_for_twice_begins_once() {
         assert_eq!(transitions.len(), 1);
         let later =
             BeginStart { requested_at: begin.requested_at + chrono::TimeDelta::microseconds(1), ..begin.clone() };
-        let other_supervisor = UpsertSandbox { supervisor_pid: 8, ..begin.sandbox.clone() };
-        for other in [later, BeginStart { sandbox: other_supervisor, ..begin.clone() }] {
+        for other in [later, BeginStart { supervisor_pid: 8, ..begin.clone() }] {
             assert!(matches!(database.send(other).await.unwrap(), Err(DatabaseError::StillLive)));
         }
         step(&database, &row, Event::WorkloadStarted).await;

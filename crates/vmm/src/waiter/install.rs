@@ -28,3 +28,21 @@ pub(super) fn install(bin_dir: &Path) -> Result<PathBuf, WaiterError> {
     sandpen_cache::write(&path, 0o700, PROGRAM).map_err(failed("installing"))?;
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each sandbox has one in its memory.
+    #[test]
+    fn it_is_a_small_static_program() {
+        assert!(PROGRAM.len() < 5 << 18, "{} bytes", PROGRAM.len());
+        let number =
+            |at: usize, bytes: usize| PROGRAM[at..at + bytes].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+        // ET_EXEC: a position independent one would relocate itself, into pages that no other one shares.
+        assert_eq!((&PROGRAM[..4], number(16, 2)), (&b"\x7fELF"[..], 2));
+        let (headers, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+        // PT_INTERP: it would need a dynamic loader.
+        assert!(count > 0 && (0..count).all(|header| number(headers + header * size, 4) != 3));
+    }
+}

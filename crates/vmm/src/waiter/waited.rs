@@ -24,6 +24,7 @@ use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::spare_descriptors;
 use crate::start_timings::{StartStep, StartTimings};
+use sandpen_types::backoff::Pauses;
 use sandpen_types::state::ExitStatus;
 
 /// How long a waiter that has the lock may take until it has recorded its processes.
@@ -35,9 +36,9 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const LAUNCHES_AT_ONCE: usize = 8;
 /// How long a launch waits for others at most.
 const TURN_LIMIT: Duration = Duration::from_secs(2);
-/// Pause before a waiter that could not be started is started again; doubles up to the last one. The first ones are
+/// Pauses before a waiter that could not be started is started again. The first ones are
 /// short: one that is being killed closes its files one after the other, the one with the lock not the first.
-const TAKE_UP_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_mins(1)];
+const TAKE_UP_PAUSES: Pauses = Pauses::new(Duration::from_millis(1), Duration::from_mins(1));
 
 /// How the VMM ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,7 +226,7 @@ impl WaitedVmm {
     /// Resolves when the VMM has ended and that is on record; at once if it did before. To be awaited
     /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
     pub async fn ended(&self) -> WaitedEnd {
-        let mut pause = TAKE_UP_PAUSES[0];
+        let mut failures = 0;
         loop {
             if let Some(end) = self.0.end.get() {
                 return end.clone();
@@ -243,9 +244,10 @@ impl WaitedVmm {
                 // Its waiter was killed, and it has ended since.
                 let _ = self.0.end.set(WaitedEnd { status: ExitStatus::Unknown, at: Utc::now(), companion_lost: None });
             } else if !self.take_up().await {
+                failures += 1;
                 tokio::select! {
                     () = self.vmm_ended() => {}
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(TAKE_UP_PAUSES[1]),
+                    () = tokio::time::sleep(TAKE_UP_PAUSES.after(failures)) => {}
                 }
             }
         }

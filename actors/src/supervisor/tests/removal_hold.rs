@@ -1,4 +1,4 @@
-//! Ended sandboxes that remove themselves when nobody reads their output any more.
+//! Ended sandboxes that remove themselves when nobody holds them any more.
 
 use super::*;
 
@@ -34,7 +34,7 @@ impl Stage {
         assert!(!self.dir.path().join(format!("logs/default/{name}.log")).exists());
     }
 
-    /// One that ends now without a reader goes later than all that end before.
+    /// One that ends now without a hold goes later than all that end before.
     async fn delay_is_over(&mut self) {
         let later = self.lingering("later");
         self.ended(later).await;
@@ -43,12 +43,14 @@ impl Stage {
 }
 
 #[test]
-fn it_stays_for_its_readers_and_goes_after_the_last_one() {
+fn it_stays_while_it_is_held_and_goes_after_the_last_hold() {
     on_stage(|| async {
         let mut stage = Stage::new().await;
-        let readers =
-            [stage.supervisor.send(OpenReader { key: key("a") }), stage.supervisor.send(OpenReader { key: key("a") })];
-        let [first, second] = futures::future::join_all(readers).await.try_into().unwrap();
+        let holds = [
+            stage.supervisor.send(HoldRemoval { key: key("a") }),
+            stage.supervisor.send(HoldRemoval { key: key("a") }),
+        ];
+        let [first, second] = futures::future::join_all(holds).await.try_into().unwrap();
         let (first, second) = (first.unwrap().unwrap(), second.unwrap().unwrap());
         let spec = stage.lingering("a");
         stage.ended(spec).await;
@@ -56,7 +58,7 @@ fn it_stays_for_its_readers_and_goes_after_the_last_one() {
         assert!(stage.is_there("a").await);
         drop(first);
         stage.delay_is_over().await;
-        assert!(stage.is_there("a").await, "one still reads");
+        assert!(stage.is_there("a").await, "one still holds it");
         drop(second);
         stage.until_gone("a").await;
         stage.end();
@@ -80,7 +82,7 @@ fn another_start_of_the_name_is_not_removed_with_it() {
 }
 
 #[test]
-fn a_later_orchestrator_removes_it_and_a_reconciliation_leaves_it_to_its_readers() {
+fn a_later_orchestrator_removes_it_and_a_reconciliation_leaves_it_while_it_is_held() {
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let mut spec = stage.lingering("a");
@@ -98,13 +100,13 @@ fn a_later_orchestrator_removes_it_and_a_reconciliation_leaves_it_to_its_readers
 
         let (driver, arrivals) = FakeDriver::new();
         let mut next = Stage::on(dir, driver, arrivals).await;
-        let reader = next.supervisor.send(OpenReader { key: key("a") }).await.unwrap().unwrap();
+        let hold = next.supervisor.send(HoldRemoval { key: key("a") }).await.unwrap().unwrap();
         for _ in 0..2 {
             soon(next.supervisor.send(Reconcile)).await.unwrap().unwrap();
             next.delay_is_over().await;
             assert!(next.is_there("a").await);
         }
-        drop(reader);
+        drop(hold);
         next.until_gone("a").await;
         next.end();
     });

@@ -1,14 +1,15 @@
-//! Ended sandboxes that remove themselves, but not before whoever reads their output has it.
+//! Ended sandboxes that remove themselves, but not while somebody holds them: who reads their output, or wants
+//! their end.
 //!
 //! ```text
-//!   ended ─▶ lingering ── nobody reads for `remove_delay` ──▶ row, log and disk go
+//!   ended ─▶ lingering ── nobody holds it for `remove_delay` ──▶ row, log and disk go
 //!              │    ▲
-//!       readers│    │the last one leaves
+//!   RemovalHold│    │the last one is dropped
 //!              ▼    │
 //!             held ─┘
 //! ```
-//! The rows say who lingers, so that a later orchestrator goes on with them. Readers are counted where
-//! they are, so that none is forgotten over a supervisor's failure.
+//! The rows say who lingers, so that a later orchestrator goes on with them. Holds are counted where they are, so
+//! that none is forgotten over a supervisor's failure.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +18,18 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, SpawnHandl
 
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
-use super::{OpenReader, SupervisorError};
+use super::phase::Phase;
+use super::{HoldRemoval, SupervisorError};
 use crate::actor_ref::ActorRef;
 use crate::database::{GetSandbox, SandboxRow};
 use crate::driver::error_chain;
 use crate::spec::SandboxKey;
 
-/// How many read the output of which sandbox.
+/// How many hold which sandbox.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Readers(Arc<Mutex<HashMap<SandboxKey, usize>>>);
+pub(super) struct Held(Arc<Mutex<HashMap<SandboxKey, usize>>>);
 
-impl Readers {
+impl Held {
     fn change(&self, key: &SandboxKey, change: impl FnOnce(usize) -> usize) -> usize {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = change(counts.get(key).copied().unwrap_or(0));
@@ -45,25 +47,25 @@ impl Readers {
 
 /// Keeps an ended sandbox from removing itself as long as it lives.
 #[derive(Debug)]
-pub struct Reader {
+pub struct RemovalHold {
     key: SandboxKey,
-    readers: Readers,
+    held: Held,
     supervisor: ActorRef<Supervisor>,
 }
 
-impl Drop for Reader {
+impl Drop for RemovalHold {
     fn drop(&mut self) {
-        if self.readers.change(&self.key, |count| count.saturating_sub(1)) == 0 {
+        if self.held.change(&self.key, |count| count.saturating_sub(1)) == 0 {
             // A supervisor that follows one that failed begins all delays anew.
-            self.supervisor.tell(LastReaderLeft { key: self.key.clone() });
+            self.supervisor.tell(LastHoldDropped { key: self.key.clone() });
         }
     }
 }
 
-/// Nobody reads any more.
+/// Nobody holds it any more.
 #[derive(Debug, Clone, actix::Message)]
 #[rtype(result = "()")]
-struct LastReaderLeft {
+struct LastHoldDropped {
     key: SandboxKey,
 }
 
@@ -100,8 +102,8 @@ impl Supervisor {
     }
 
     fn end_lingering(&mut self, key: &SandboxKey, ctx: &mut Context<Self>) {
-        // Its last reader begins the delay anew.
-        if self.readers.any(key) || self.shutting_down.is_some() {
+        // Its last hold begins the delay anew.
+        if self.held.any(key) || self.shutting_down.is_some() {
             return;
         }
         let Some(Lingering { row, .. }) = self.lingering.remove(key) else { return };
@@ -109,7 +111,7 @@ impl Supervisor {
             // It was started again, or somebody else removes it.
             return;
         }
-        self.children.insert(key.clone(), Child::in_removal());
+        self.children.insert(key.clone(), Child::new(Phase::Removing));
         let now = self.config.database.send(GetSandbox(key.clone()));
         let now = async move { Ok::<_, SupervisorError>(now.await??) };
         let removed = now.into_actor(self).then(move |now, this, _| {
@@ -134,20 +136,20 @@ impl Supervisor {
     }
 }
 
-impl Handler<OpenReader> for Supervisor {
-    type Result = Answer<Reader>;
+impl Handler<HoldRemoval> for Supervisor {
+    type Result = Answer<RemovalHold>;
 
-    fn handle(&mut self, OpenReader { key }: OpenReader, ctx: &mut Self::Context) -> Self::Result {
-        self.readers.change(&key, |count| count + 1);
-        let reader = Reader { key, readers: self.readers.clone(), supervisor: self.itself(ctx) };
-        Box::pin(async move { Ok(reader) }.into_actor(self))
+    fn handle(&mut self, HoldRemoval { key }: HoldRemoval, ctx: &mut Self::Context) -> Self::Result {
+        self.held.change(&key, |count| count + 1);
+        let hold = RemovalHold { key, held: self.held.clone(), supervisor: self.itself(ctx) };
+        Box::pin(async move { Ok(hold) }.into_actor(self))
     }
 }
 
-impl Handler<LastReaderLeft> for Supervisor {
+impl Handler<LastHoldDropped> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, LastReaderLeft { key }: LastReaderLeft, ctx: &mut Self::Context) {
+    fn handle(&mut self, LastHoldDropped { key }: LastHoldDropped, ctx: &mut Self::Context) {
         if let Some(Lingering { row, .. }) = self.lingering.get(&key) {
             self.linger(row.clone(), ctx);
         }

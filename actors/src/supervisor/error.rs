@@ -1,0 +1,128 @@
+//! Why a request to the supervisor was not fulfilled.
+
+use crate::database::DatabaseError;
+use crate::driver::DriverError;
+use crate::log_writer::LogError;
+use crate::monitor::MonitorError;
+use crate::room::NoRoom;
+use crate::spec::{DiskName, SandboxKey, SpecError};
+
+/// Why the supervisor refused or could not finish a request.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// The specification was refused; nothing was changed.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The name is taken by a sandbox that has not ended; nothing was changed.
+    #[error("sandbox {key} is already {status}; stop it first or use another name")]
+    AlreadyLive {
+        /// Which.
+        key: SandboxKey,
+        /// Its state's word.
+        status: &'static str,
+    },
+    /// What is left of an earlier sandbox of the name is being removed; nothing was changed.
+    #[error("sandbox {key} is being removed; try again in a moment or use another name")]
+    BeingRemoved {
+        /// Which.
+        key: SandboxKey,
+    },
+    /// There is no such sandbox.
+    #[error("there is no sandbox {key}; `sandpen ps -a` lists all")]
+    NotFound {
+        /// Which.
+        key: SandboxKey,
+    },
+    /// The sandbox has ended already.
+    #[error("sandbox {key} is not running (it is {status})")]
+    NotLive {
+        /// Which.
+        key: SandboxKey,
+        /// Its state's word.
+        status: &'static str,
+    },
+    /// This process cannot hold more sandboxes.
+    #[error(
+        "no room for another sandbox: {live} live ones, and this process may open {limit} files; raise the limit on open files (ulimit -n)"
+    )]
+    OpenFiles {
+        /// How many there are.
+        live: usize,
+        /// The limit on open files.
+        limit: u64,
+        /// How many it would keep open.
+        needed: u64,
+    },
+    /// The state directory's disk takes nothing more.
+    #[error(transparent)]
+    Storage(#[from] NoRoom),
+    /// The orchestrator is ending and takes no new work.
+    #[error("sandpen is shutting down and starts nothing new")]
+    ShuttingDown,
+    /// No driver can be used.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The database refused.
+    #[error("the status database could not be used")]
+    Database(#[from] DatabaseError),
+    /// The monitor refused.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// Files of a removed sandbox are still there.
+    #[error("removing the log of sandbox {key}")]
+    RemoveLog {
+        /// Which.
+        key: SandboxKey,
+        /// The cause.
+        #[source]
+        source: LogError,
+    },
+    /// A live sandbox has the disk; nothing was changed.
+    #[error("disk {name} is in use by sandbox {user}; stop that one first or use another disk")]
+    DiskInUse {
+        /// Which disk.
+        name: DiskName,
+        /// Who has it.
+        user: SandboxKey,
+    },
+    /// There is no such disk.
+    #[error("there is no disk {name}; `sandpen disk ls` lists all")]
+    DiskNotFound {
+        /// Which.
+        name: DiskName,
+    },
+    /// The disks could not be read or changed.
+    #[error("{action}")]
+    Disk {
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The microVM is being ended, or has been, and a fault of the host keeps that from being recorded.
+    #[error(
+        "sandbox {key} was told to end, which cannot be recorded now ({faults}); that is tried again until it works, and `sandpen wait {key}` waits for it"
+    )]
+    Unrecorded {
+        /// Which.
+        key: SandboxKey,
+        /// The faults of the moment.
+        faults: String,
+    },
+    /// Its end was asked for before it was on record; nothing was changed.
+    #[error("the start of sandbox {key} was given up: its end was asked for")]
+    GivenUp {
+        /// Which.
+        key: SandboxKey,
+    },
+    /// An actor that the request needs is gone.
+    #[error("an internal part has ended; look into the daemon's log")]
+    Gone,
+}
+
+impl From<actix::MailboxError> for SupervisorError {
+    fn from(_: actix::MailboxError) -> Self {
+        Self::Gone
+    }
+}

@@ -1,0 +1,234 @@
+//! Hosting a child: its log writer and its monitor are made, and their news and their ends are heard.
+//!
+//! ```text
+//!   row on record ─▶ host ─▶ log writer + monitor ─▶ StateChanged … ─▶ Down
+//!                                  │ panicked                           ├ end on record, released ─▶ on_ended
+//!                                  ▼                                    ├ end on record ─▶ released, then on_ended
+//!                            its monitor lets go ─────────────────────▶ └ live ─▶ adopted again
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::{
+    ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _,
+};
+
+use super::actor::Supervisor;
+use super::phase::Phase;
+use crate::counters::Counter;
+use crate::database::{Happening, RecordEvent, SandboxRow};
+use crate::driver::{Driver, Launch};
+use crate::hosting::{DownReason, host_on};
+use crate::log_writer::{LogConfig, LogWriter};
+use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, StateChanged};
+use crate::spec::SandboxKey;
+use crate::state::{FailureReason, SandboxState};
+
+impl Supervisor {
+    /// Gives a live row its log writer and its monitor.
+    pub(super) fn host(&mut self, row: SandboxRow, driver: Arc<dyn Driver>, mode: StartMode, ctx: &mut Context<Self>) {
+        let key = row.spec.key.clone();
+        let launch = self.launch_of(&row);
+        let kept = match self.children.get(&key).map(|child| child.phase()) {
+            Some(Phase::Lost { log }) => log.clone().filter(Addr::connected),
+            Some(_) => None,
+            None => return,
+        };
+        if mode == StartMode::Launch {
+            self.config.faults.count(if row.restarts > 0 { Counter::Restarts } else { Counter::Starts });
+        }
+        let open_files = driver.capabilities().open_files(&row.spec);
+        let log = kept.unwrap_or_else(|| self.host_log(&row, &launch, mode, ctx));
+        let monitor = self.host_monitor(&row, driver, launch, mode, log.clone(), ctx);
+        if let Some(child) = self.children.get_mut(&key) {
+            if let Some(stop) = child.stop {
+                monitor.do_send(stop);
+            }
+            child.open_files = open_files;
+            child.enter(Phase::Hosted { monitor, log: Some(log) });
+        }
+        self.note_row(&Arc::new(row));
+    }
+
+    fn host_log(&self, row: &SandboxRow, launch: &Launch, mode: StartMode, ctx: &Context<Self>) -> Addr<LogWriter> {
+        let (key, generation) = (row.spec.key.clone(), row.generation);
+        let config = LogConfig {
+            begins_generation: mode == StartMode::Launch,
+            open_logs: self.open_logs.clone(),
+            sandbox: Some(key.clone()),
+            faults: self.config.faults.clone(),
+            timings: launch.timings.clone(),
+            ..LogConfig::new(self.config.state_dir.log(&key), row.spec.log, generation)
+        };
+        let supervisor = self.itself(ctx);
+        let arbiter = self.log_arbiter(&key);
+        let on_down = move |reason| supervisor.tell(LogDown { key, generation, reason });
+        host_on(&arbiter, move || LogWriter::new(config), on_down)
+    }
+
+    fn host_monitor(
+        &self,
+        row: &SandboxRow,
+        driver: Arc<dyn Driver>,
+        launch: Launch,
+        mode: StartMode,
+        log: Addr<LogWriter>,
+        ctx: &Context<Self>,
+    ) -> Addr<Monitor> {
+        let (key, generation) = (row.spec.key.clone(), row.generation);
+        let supervisor = self.itself(ctx);
+        let listener = supervisor.clone();
+        let released = Arc::new(AtomicBool::new(false));
+        let config = MonitorConfig {
+            row: row.clone(),
+            mode,
+            driver,
+            launch,
+            log,
+            database: self.config.database.clone(),
+            faults: self.config.faults.clone(),
+            stale_disk: (row.restarts == 0).then(|| self.config.state_dir.sandbox_disk(&key)),
+            released: released.clone(),
+            on_change: Arc::new(move |changed| listener.tell(changed)),
+        };
+        let on_down = move |reason| {
+            let released = released.load(Ordering::Acquire);
+            supervisor.tell(Down { key, generation, reason, released });
+        };
+        host_on(&self.config.control_arbiter, move || Monitor::new(config), on_down)
+    }
+
+    /// One sandbox's log always runs on the same thread.
+    fn log_arbiter(&self, key: &SandboxKey) -> ArbiterHandle {
+        let mut hasher = std::hash::DefaultHasher::new();
+        std::hash::Hash::hash(key, &mut hasher);
+        let arbiters = &self.config.log_arbiters;
+        let count = u64::try_from(arbiters.len()).unwrap_or(1).max(1);
+        let index = usize::try_from(std::hash::Hasher::finish(&hasher) % count).unwrap_or(0);
+        arbiters.get(index).unwrap_or(&self.config.control_arbiter).clone()
+    }
+
+    /// Keeps a durable row and tells it.
+    pub(super) fn note_row(&mut self, row: &Arc<SandboxRow>) {
+        if let Some(child) = self.children.get_mut(&row.spec.key) {
+            child.note_row(row.clone());
+        }
+        self.subscribers.retain(Recipient::connected);
+        for subscriber in &self.subscribers {
+            subscriber.do_send(StateChanged { row: row.clone() });
+        }
+    }
+
+    /// An event for each actor that panicked. Nothing depends on it, so a failure is only told.
+    fn record_restart(&mut self, key: &SandboxKey, actor: &'static str, counter: Counter, ctx: &mut Context<Self>) {
+        self.config.faults.count(counter);
+        let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
+        let recorded = self.config.database.send(RecordEvent::now(Some(key.clone()), restarted));
+        ctx.spawn(recorded.into_actor(self).map(|recorded, _, _| {
+            if !matches!(recorded, Ok(Ok(()))) {
+                tracing::warn!(?recorded, "an event could not be recorded");
+            }
+        }));
+    }
+}
+
+impl Handler<StateChanged> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, StateChanged { row }: StateChanged, ctx: &mut Self::Context) {
+        self.note_row(&row);
+        if let SandboxState::Failed { reason: FailureReason::SpawnFailed { .. }, .. } = row.state {
+            self.look_again(ctx);
+        }
+    }
+}
+
+impl Handler<Down> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Down { key, generation, reason, released }: Down, ctx: &mut Self::Context) {
+        let child = self.children.get(&key);
+        let Some(row) = child.and_then(|child| child.row()).filter(|row| row.generation == generation).cloned() else {
+            return;
+        };
+        if reason == DownReason::Panicked {
+            self.record_restart(&key, "monitor", Counter::MonitorRestarts, ctx);
+        }
+        let Some(child) = self.children.get_mut(&key) else { return };
+        // One that lives is its successor, and one whose loss is known is being replaced.
+        let Phase::Hosted { monitor, log } = child.phase() else { return };
+        if monitor.connected() {
+            return;
+        }
+        let leaving = self.shutting_down.is_some_and(|shutdown| shutdown.grace.is_none());
+        if !row.state.is_live() {
+            match released {
+                true => self.on_ended(&key, ctx),
+                false => self.release_and_end(&key, ctx),
+            }
+        } else if leaving {
+            // Answers those who wait for this end of ours; the microVM goes on.
+            self.children.remove(&key);
+        } else {
+            tracing::warn!(sandbox = %key, ?reason, "a monitor was lost; its microVM is adopted by a new one");
+            let log = log.clone().filter(Addr::connected);
+            child.enter(Phase::Lost { log });
+            self.adopt_again(&key, ctx);
+        }
+    }
+}
+
+/// A log writer has ended: it closed the log, or panicked.
+#[derive(Debug, Clone, actix::Message)]
+#[rtype(result = "()")]
+struct LogDown {
+    key: SandboxKey,
+    generation: u64,
+    reason: DownReason,
+}
+
+impl Handler<LogDown> for Supervisor {
+    type Result = ();
+
+    /// One way back for every loss: the monitor lets go, and a new pair adopts the microVM.
+    fn handle(&mut self, LogDown { key, generation, reason }: LogDown, ctx: &mut Self::Context) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.row().is_none_or(|row| row.generation != generation) {
+            return;
+        }
+        // One that lives is its successor.
+        if let Phase::Hosted { monitor, log: Some(log) } = child.phase()
+            && !log.connected()
+        {
+            match reason {
+                DownReason::Finished => child.log_closed(),
+                DownReason::Panicked => monitor.do_send(Abandon),
+            }
+        }
+        if reason == DownReason::Panicked {
+            self.record_restart(&key, "log_writer", Counter::LogWriterRestarts, ctx);
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<crate::testing_panic::InjectPanic> for Supervisor {
+    type Result = bool;
+
+    fn handle(&mut self, inject: crate::testing_panic::InjectPanic, ctx: &mut Self::Context) -> bool {
+        use crate::testing_panic::{ActorKind, Panic};
+        let panic = Panic(inject.place);
+        let phase = inject.sandbox.as_ref().and_then(|key| self.children.get(key)).map(|child| child.phase());
+        match (inject.actor, phase) {
+            (ActorKind::Supervisor, _) => ctx.address().do_send(panic),
+            (ActorKind::Database, _) => self.config.database.tell(panic),
+            (ActorKind::Monitor, Some(Phase::Hosted { monitor, .. })) => monitor.do_send(panic),
+            (ActorKind::LogWriter, Some(Phase::Hosted { log: Some(log), .. } | Phase::Lost { log: Some(log) })) => {
+                log.do_send(panic);
+            }
+            _ => return false,
+        }
+        true
+    }
+}

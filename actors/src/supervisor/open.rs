@@ -1,0 +1,71 @@
+//! The data paths of a live sandbox: to its log and to its guest, past the supervisor and the monitor.
+//!
+//! ```text
+//!   OpenLog, OpenGuest ─┬ hosted ──────────────────────────▶ its log writer, its guest
+//!                       ├ log writer or monitor just lost ─▶ asked again once there is another one, or the end
+//!                       └ not live ────────────────────────▶ none: its log is on file
+//! ```
+
+use std::sync::Arc;
+
+use actix::{Addr, Handler};
+
+use super::actor::Supervisor;
+use super::admits::{Request, When};
+use super::phase::Phase;
+use super::{OpenGuest, OpenLog, SupervisorError};
+use crate::driver::GuestSession;
+use crate::log_writer::LogWriter;
+use crate::long_answer::LongAnswer;
+use crate::monitor::GetGuest;
+
+impl Handler<OpenLog> for Supervisor {
+    type Result = LongAnswer<Result<Option<Addr<LogWriter>>, SupervisorError>>;
+
+    fn handle(&mut self, OpenLog { key }: OpenLog, ctx: &mut Self::Context) -> Self::Result {
+        let (supervisor, admitted) = (self.itself(ctx), self.admit(&key, Request::OpenLog));
+        let (Ok(when), Some(child)) = (admitted, self.children.get_mut(&key)) else {
+            return LongAnswer::of(async { Ok(None) });
+        };
+        match (when, child.phase()) {
+            (When::Now, Phase::Hosted { log: Some(log), .. }) if log.connected() => {
+                let log = log.clone();
+                LongAnswer::of(async move { Ok(Some(log)) })
+            }
+            (When::Now, Phase::Hosted { log: None, .. }) => LongAnswer::of(async { Ok(None) }),
+            _ => {
+                let next = child.reachable();
+                LongAnswer::of(async move {
+                    let _ = next.await;
+                    supervisor.send(OpenLog { key }).await?
+                })
+            }
+        }
+    }
+}
+
+impl Handler<OpenGuest> for Supervisor {
+    type Result = LongAnswer<Result<Arc<dyn GuestSession>, SupervisorError>>;
+
+    fn handle(&mut self, OpenGuest { key }: OpenGuest, ctx: &mut Self::Context) -> Self::Result {
+        let (supervisor, admitted) = (self.itself(ctx), self.admit(&key, Request::OpenGuest));
+        let not_live = self.not_live(&key);
+        let (Ok(when), Some(child)) = (admitted, self.children.get_mut(&key)) else {
+            return LongAnswer::of(not_live);
+        };
+        let monitor = child.monitor().filter(|monitor| when == When::Now && monitor.connected()).cloned();
+        let next = child.reachable();
+        LongAnswer::of(async move {
+            if let Some(monitor) = monitor
+                && let Ok(guest) = monitor.send(GetGuest).await
+            {
+                return match guest {
+                    Some(guest) => Ok(guest),
+                    None => not_live.await,
+                };
+            }
+            let _ = next.await;
+            supervisor.send(OpenGuest { key }).await?
+        })
+    }
+}
