@@ -1,7 +1,7 @@
 //! Supervision, logs and durable status for microVMs, as actix actors.
 //!
-//! No VMM, no HTTP and no command line in here: a [`driver::Driver`] makes the microVMs, and this
-//! crate keeps them running, their output on file and their status in the database.
+//! A [`driver::Driver`] makes the microVMs; this crate keeps them running, their output on file and their status in
+//! the database. May know: types, the traits of a driver, actix, sqlx. May not: a driver, a VMM, HTTP, the command line.
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
