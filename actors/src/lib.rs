@@ -15,13 +15,14 @@
 //! ```text
 //!   supervisor
 //!   monitor
-//!   log_writer, database ─▶ actor_ref ─▶ hosting, intensity
-//!   room ─▶ faults ─▶ outbox, counters, clock ─▶ readable
+//!   log_writer, database, vmm_log
+//!   telemetry (faults ─▶ counters, outbox)    runtime (actor_ref ─▶ hosting, intensity)
+//!   host (room ─▶ fault_of, clock ─▶ readable, spec_on_host)
 //!   what a driver promises (sandpen-vmm), the types (sandpen-types)
 //! ```
 //!
-//! [`faults::Faults`], with the [`counters`], is handed down to all of them, and with each start its
-//! [`start_timings::StartTimings`].
+//! [`telemetry::faults::Faults`], with the [`telemetry::counters`], is handed down to all of them, and with each start
+//! its [`start_timings::StartTimings`].
 
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
@@ -29,28 +30,17 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 #[cfg(all(feature = "testing", not(debug_assertions)))]
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
-pub mod actor_ref;
-pub mod clock;
-pub mod counters;
 pub mod database;
-#[cfg(any(test, feature = "testing"))]
-pub mod fake_driver;
-pub mod faults;
-pub mod hosting;
-pub mod intensity;
+pub mod host;
 pub mod log_writer;
-pub mod long_answer;
 pub mod monitor;
-pub mod outbox;
-#[cfg(feature = "testing")]
-pub mod process_driver;
-pub(crate) mod readable;
-pub mod room;
-pub mod spec_on_host;
+pub mod runtime;
 pub mod supervisor;
-#[cfg(feature = "testing")]
-pub mod testing_panic;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod vmm_log;
 
+// What an embedding application speaks of with these actors.
 pub use sandpen_types::{backoff, event, fault, health, row, spec, state, state_dir, transition};
 pub use sandpen_vmm::{blocking, driver, pidfd, process_identity, spare_descriptors, start_timings, waiter};

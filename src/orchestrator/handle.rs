@@ -5,22 +5,23 @@ use std::time::Duration;
 
 use actix::MailboxError;
 use chrono::Utc;
-use sandpen_actors::actor_ref::ActorRef;
-use sandpen_actors::database::{
-    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
-};
-use sandpen_actors::driver::{DriverError, GuestSession};
-use sandpen_actors::fault::Fault;
-use sandpen_actors::faults::Faults;
+use sandpen_actors::database::{CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions};
 use sandpen_actors::log_writer::LogError;
-use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
-use sandpen_actors::start_timings::{LatestTimings, StartTimings};
-use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{
-    AwaitStarted, HoldRemoval, KillSandbox, ListDisks, NamedDisk, OpenGuest, Reconcile, ReconcileReport, RemoveDisk,
-    RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    AwaitStarted, HoldRemoval, KillSandbox, ListDisks, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, StartSandbox,
+    StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
-use sandpen_actors::transition::Transition;
+use sandpen_actors::telemetry::faults::Faults;
+use sandpen_types::disk::NamedDisk;
+use sandpen_types::fault::Fault;
+use sandpen_types::reconcile::ReconcileReport;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
+use sandpen_types::state_dir::StateDir;
+use sandpen_types::transition::Transition;
+use sandpen_vmm::driver::{DriverError, GuestSession};
+use sandpen_vmm::start_timings::{LatestTimings, StartTimings};
 
 use sandpen_api::{ErrorCode, Metric};
 
@@ -387,7 +388,7 @@ impl Handle {
     /// # Errors
     /// The orchestrator has ended.
     #[cfg(feature = "testing")]
-    pub async fn inject_panic(&self, panic: sandpen_actors::testing_panic::InjectPanic) -> Result<bool, SandpenError> {
+    pub async fn inject_panic(&self, panic: sandpen_actors::testing::panic::InjectPanic) -> Result<bool, SandpenError> {
         Ok(self.supervisor.send(panic).await?)
     }
 
@@ -436,9 +437,9 @@ impl std::fmt::Debug for StdinWriter {
 mod tests {
     use std::io;
 
+    use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
-    use sandpen_actors::room::NoRoom;
-    use sandpen_actors::spec::{SandboxName, SpecError};
+    use sandpen_types::spec::{SandboxName, SpecError};
 
     use super::*;
 

@@ -202,7 +202,7 @@ fn metrics() {
     let documented: BTreeMap<String, Words> =
         table.iter().map(|cells| (cells[0].trim_matches('`').to_owned(), code_words(cells[1]))).collect();
     let mut code: BTreeMap<String, Words> = BTreeMap::new();
-    for counter in sandpen_actors::counters::Counter::ALL {
+    for counter in sandpen_actors::telemetry::counters::Counter::ALL {
         let name = counter.name();
         let words = code.entry(name.name.to_owned()).or_default();
         words.extend(name.label.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]));
@@ -214,7 +214,7 @@ fn metrics() {
 
 #[test]
 fn steps_of_a_start() {
-    use sandpen_actors::start_timings::StartStep;
+    use sandpen_types::start_step::StartStep;
     let page = read("docs/operations.md");
     let table = rows(section(&page, "## Where the time of a start goes"));
     let documented: Vec<_> =

@@ -14,12 +14,13 @@ use tracing::Instrument as _;
 use super::ending::Command;
 use super::life::{Life, Microvm};
 use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
-use crate::actor_ref::ActorRef;
-use crate::database::{Database, SandboxRow};
-use crate::driver::{Driver, GuestSession, Launch};
-use crate::faults::Faults;
+use crate::database::Database;
 use crate::log_writer::LogWriter;
-use crate::state::SandboxState;
+use crate::runtime::actor_ref::ActorRef;
+use crate::telemetry::faults::Faults;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::state::SandboxState;
+use sandpen_vmm::driver::{Driver, GuestSession, Launch};
 
 /// Commands waiting for the life to take them; senders wait beyond that.
 const COMMAND_QUEUE: usize = 16;
@@ -63,7 +64,7 @@ pub struct MonitorConfig {
 /// The monitor of one microVM.
 pub struct Monitor {
     #[cfg(feature = "testing")]
-    pub(super) bomb: crate::testing_panic::Bomb,
+    pub(super) bomb: crate::testing::panic::Bomb,
     life: Option<Life>,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SandboxState>,
@@ -82,7 +83,7 @@ impl Monitor {
         let span = tracing::error_span!("life", sandbox = %config.row.spec.key, generation = config.row.generation);
         Self {
             #[cfg(feature = "testing")]
-            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Monitor),
+            bomb: crate::testing::panic::Bomb::new(crate::testing::panic::ActorKind::Monitor),
             life: Some(Life::new(config, inbox, state_sender, microvm_sender)),
             commands,
             state,
@@ -107,7 +108,7 @@ impl Monitor {
 }
 
 #[cfg(feature = "testing")]
-crate::testing_panic::takes_panics!(Monitor);
+crate::testing::panic::takes_panics!(Monitor);
 
 impl Actor for Monitor {
     type Context = Context<Self>;

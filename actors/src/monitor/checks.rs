@@ -7,8 +7,8 @@ use super::edges::Ending;
 use super::ending::TIME_LIMIT_GRACE;
 use super::life::Life;
 use crate::database::RecordHealth;
-use crate::driver::{ProbeOutcome, ProbeStatus};
-use crate::state::Event;
+use sandpen_types::state::Event;
+use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
 
 impl Life {
     /// Asks the workload how it is, when that is due.

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::state::{Event, SandboxState, StopCause};
+use sandpen_types::state::{Event, SandboxState, StopCause};
 
 /// How long what ends the microVM waits for its edge to be durable.
 pub(super) const DURABLE_FIRST: Duration = Duration::from_millis(200);
@@ -159,7 +159,7 @@ pub(super) fn is_known(state: &SandboxState, event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::ExitStatus;
+    use sandpen_types::state::ExitStatus;
 
     const SECOND: Duration = Duration::from_secs(1);
 

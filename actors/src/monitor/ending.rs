@@ -17,9 +17,9 @@ use super::MonitorError;
 use super::deadlines::Due;
 use super::edges::{DURABLE_FIRST, Ending};
 use super::life::{Life, Microvm};
-use crate::blocking::blocking;
-use crate::driver::DriverError;
-use crate::state::{Event, FailureReason, StopCause, StoppedBy};
+use sandpen_types::state::{Event, FailureReason, StopCause, StoppedBy};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::DriverError;
 
 /// How long passing a message to the guest may take before the VMM is told instead.
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);

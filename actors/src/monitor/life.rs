@@ -20,10 +20,10 @@ use super::health::Health;
 use super::outputs::{Attached, Draining};
 use super::phase::{End, Phase, Rest, Step};
 use super::recording::Recording;
-use crate::clock::run_time;
-use crate::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
-use crate::start_timings::StartStep;
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::host::clock::run_time;
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
+use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
 
 /// An actor that this story cannot go on without has ended; the supervisor starts it again and finds
 /// the microVM by adoption.

@@ -19,11 +19,12 @@ use super::edges::After;
 use super::life::Life;
 use super::phase::Rest;
 use super::{MonitorConfig, StartMode};
-use crate::blocking::blocking;
-use crate::counters::Counter;
-use crate::driver::{Driver, DriverError, Launch, Vmm};
-use crate::faults::{Faults, Place, fault_of_lack};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use crate::host::fault_of::fault_of_lack;
+use crate::telemetry::counters::Counter;
+use crate::telemetry::faults::{Faults, Place};
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::{Driver, DriverError, Launch, Vmm};
 
 /// Pause before a microVM is looked for again that could not be found for lack of something.
 const ADOPT_PAUSE: Duration = Duration::from_secs(1);

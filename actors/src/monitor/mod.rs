@@ -10,7 +10,7 @@
 //!            Down ◀─ runtime directory removed ◀─ final status ◀─ log closed ◀─┘
 //! ```
 //!
-//! Every state change goes through [`crate::state::next`], is durable in the database, and only then
+//! Every state change goes through [`sandpen_types::state::next`], is durable in the database, and only then
 //! told as [`StateChanged`]. With a disk that is full it may take long until it is durable: changes wait for
 //! that in their order ([`edges`]), what ends the microVM does not ([`ending`]).
 

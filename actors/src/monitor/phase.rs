@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::outputs::Attached;
-use crate::driver::{DriverError, Vmm, VmmEvent};
-use crate::state::ExitStatus;
+use sandpen_types::state::ExitStatus;
+use sandpen_vmm::driver::{DriverError, Vmm, VmmEvent};
 
 /// How a life comes to its end.
 #[derive(Debug)]

@@ -18,14 +18,15 @@ use super::ending::Reply;
 use super::life::{Interrupted, Life};
 use super::phase::{Phase, Rest};
 use super::{MonitorError, StateChanged};
-use crate::actor_ref::ActorRef;
-use crate::backoff::Pauses;
-use crate::counters::Counter;
-use crate::database::{Database, DatabaseError, RecordTransition, SandboxRow};
-use crate::driver::error_chain;
-use crate::start_timings::StartStep;
-use crate::state::{Event, SandboxState};
-use crate::transition::{Transition, advance};
+use crate::database::{Database, DatabaseError, RecordTransition};
+use crate::runtime::actor_ref::ActorRef;
+use crate::telemetry::counters::Counter;
+use sandpen_types::backoff::Pauses;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, SandboxState};
+use sandpen_types::transition::{Transition, advance};
 
 type Answer = BoxFuture<'static, Result<Result<(), DatabaseError>, MailboxError>>;
 

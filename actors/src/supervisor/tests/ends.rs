@@ -2,8 +2,8 @@
 //! is forgotten.
 
 use super::*;
-use crate::spec::RestartPolicy;
-use crate::state::{Status, StoppedBy};
+use sandpen_types::spec::RestartPolicy;
+use sandpen_types::state::{Status, StoppedBy};
 
 fn report(stdout: u64) -> VmmEvent {
     VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: Some(stdout), stderr_bytes: Some(0) }
@@ -283,15 +283,15 @@ fn no_end_and_no_health_check_waits_for_the_database() {
         let mut stage = Stage::new().await;
         let mut spec = stage.spec("limited");
         spec.timeout = Some(Duration::from_secs(1));
-        let mut check = crate::spec::HealthCheck::new(vec!["check".into()]);
-        check.interval = crate::spec::HEALTH_TIME_MIN;
+        let mut check = sandpen_types::spec::HealthCheck::new(vec!["check".into()]);
+        check.interval = sandpen_types::spec::HEALTH_TIME_MIN;
         let mut checked = stage.running(SandboxSpec { health: Some(check), ..stage.spec("checked") }).await;
         let mut limited = stage.running(spec).await;
         let lock = stage.lock_database().await;
         for _ in 0..3 {
             assert_eq!(soon(checked.next_asked()).await, Some(Asked::Probe(vec!["check".into()])));
-            let end = crate::driver::ProbeStatus::Ended(ExitStatus::Code(0));
-            checked.answer_probe(crate::driver::ProbeOutcome { end, output: String::new() });
+            let end = sandpen_vmm::driver::ProbeStatus::Ended(ExitStatus::Code(0));
+            checked.answer_probe(sandpen_vmm::driver::ProbeOutcome { end, output: String::new() });
         }
         let killed = tokio::task::spawn_local(stage.supervisor.send(KillSandbox { key: key("checked"), signal: 9 }));
         until_signalled(&mut checked, 9).await;
@@ -372,7 +372,7 @@ fn a_start_is_on_record_as_a_whole_or_not_at_all() {
 #[cfg(feature = "testing")]
 #[test]
 fn an_exit_whose_output_nobody_has_seen_is_not_acknowledged() {
-    use crate::testing_panic::{ActorKind, InjectPanic, PanicPlace};
+    use crate::testing::panic::{ActorKind, InjectPanic, PanicPlace};
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let mut vmm = stage.running(stage.spec("a")).await;

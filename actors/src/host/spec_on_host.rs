@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::spec::{KERNEL_MAX_BYTES, PublishedPort, SandboxSpec, SpecError, Volume};
+use sandpen_types::spec::{KERNEL_MAX_BYTES, PublishedPort, SandboxSpec, SpecError, Volume};
 
 /// Checks the values, and looks whether the host has what they name.
 ///
@@ -107,7 +107,7 @@ pub fn choose_free_ports(ports: &mut [PublishedPort]) -> Result<(), SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Network, Rootfs, SandboxName};
+    use sandpen_types::spec::{Network, Rootfs, SandboxName};
 
     fn spec_in(dir: &Path) -> SandboxSpec {
         SandboxSpec::new(SandboxName::new("a").unwrap(), Rootfs::Native(dir.to_owned()), vec!["/bin/true".into()])
