@@ -42,5 +42,7 @@ pub mod testing;
 pub mod vmm_log;
 
 // What an embedding application speaks of with these actors.
-pub use sandpen_types::{backoff, event, fault, health, row, spec, state, state_dir, transition};
-pub use sandpen_vmm::{blocking, driver, pidfd, process_identity, spare_descriptors, start_timings, waiter};
+pub use sandpen_types::{
+    disk, event, fault, health, output_stream, reconcile, row, spec, start_step, state, state_dir, transition,
+};
+pub use sandpen_vmm::{driver, start_timings};

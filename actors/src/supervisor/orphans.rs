@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use nix::libc::SIGKILL;
 
-use crate::pidfd;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
+use sandpen_vmm::pidfd;
 use sandpen_vmm::process_identity::ProcessIdentity;
 
 /// How long a killed process may take to end.
