@@ -11,7 +11,6 @@ use sandpen_actors::database::{Database, DatabaseError, DatabaseFile, RecordEven
 use sandpen_actors::host::clock;
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::runtime::intensity::RestartIntensity;
-use sandpen_actors::spare_descriptors;
 use sandpen_actors::supervisor::{Reconcile, Supervisor, SupervisorConfig};
 use sandpen_actors::telemetry::counters::Counter;
 use sandpen_actors::telemetry::faults::Faults;
@@ -21,6 +20,7 @@ use sandpen_types::reconcile::Leftover;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
+use sandpen_vmm::spare_descriptors;
 use sandpen_vmm::start_timings::LatestTimings;
 
 use super::builder::StartError;
