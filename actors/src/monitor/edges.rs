@@ -91,16 +91,13 @@ impl<R> Edges<R> {
     /// Adds one after which the microVM is ended, at `now + DURABLE_FIRST` at the latest.
     pub(super) fn push_ending(&mut self, event: Event, ending: Ending, reply: Option<R>, now: Instant) {
         let at = now + DURABLE_FIRST;
-        match self.queue.iter_mut().find(|edge| edge.event == event) {
-            Some(edge) => {
-                let (before, planned) = edge.ending.unzip();
-                edge.ending = Some((ending.or_harder(before), planned.map_or(at, |planned| at.min(planned))));
-                edge.replies.extend(reply);
-            }
-            None => {
-                let replies = reply.into_iter().collect();
-                self.queue.push_back(Edge { event, ending: Some((ending, at)), after: After::Nothing, replies });
-            }
+        if let Some(edge) = self.queue.iter_mut().find(|edge| edge.event == event) {
+            let (before, planned) = edge.ending.unzip();
+            edge.ending = Some((ending.or_harder(before), planned.map_or(at, |planned| at.min(planned))));
+            edge.replies.extend(reply);
+        } else {
+            let replies = reply.into_iter().collect();
+            self.queue.push_back(Edge { event, ending: Some((ending, at)), after: After::Nothing, replies });
         }
     }
 

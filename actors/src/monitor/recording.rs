@@ -124,13 +124,12 @@ impl Life {
         };
         answer_all(replies, &ended.map_err(|error| MonitorError::Driver(error.chain())));
         match after {
-            After::Nothing => {}
             After::CountRunTime if is_durable => {
                 self.mark(StartStep::Running);
                 // It has just begun, whatever the clock says.
                 self.count_run_time(Some(Duration::ZERO));
             }
-            After::CountRunTime => {}
+            After::CountRunTime | After::Nothing => {}
             After::Acknowledge => {
                 if is_durable && matches!(event, Event::WorkloadExited(_)) {
                     self.mark(StartStep::ExitRecorded);
