@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::waited::failed;
+use super::step::failed;
 
 /// How long whoever comes later waits for a runtime directory to be cleared away: longer than a waiter may take
 /// to end.

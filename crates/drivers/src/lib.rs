@@ -20,6 +20,7 @@ mod root_disk;
 mod shares;
 mod standard_input;
 pub mod start_message;
+mod step;
 mod storage;
 pub mod virtiofs;
 mod waited;

@@ -9,7 +9,7 @@ use sandpen_types::spec::{Network, PublishedPort, SandboxSpec};
 use sandpen_vmm::driver::DriverError;
 
 use super::confine::Policy;
-use super::waited::failed;
+use super::step::failed;
 
 /// Where hosts name their name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";

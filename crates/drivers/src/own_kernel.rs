@@ -8,7 +8,7 @@ use std::time::Duration;
 use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
 
-use super::waited::blocking;
+use super::step::blocking;
 use super::work::{Lane, Piece, Stop, WorkError};
 use sandpen_kernels::own::{self, Facts, Known, OwnKernelError};
 

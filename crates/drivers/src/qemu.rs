@@ -24,7 +24,7 @@ use self::templates::Templates;
 use super::confine::cgroup;
 use super::launching::launching;
 use super::network::NetworkKind;
-use super::waited;
+use super::{step, waited};
 
 pub mod args;
 pub mod initramfs;
@@ -111,7 +111,7 @@ impl Driver for QemuDriver {
             if let Some(vmm) = templates.restored(&plan, &bin_dir).await? {
                 return Ok(vmm);
             }
-            let prepared = waited::blocking(move || plan.prepared(&plan.args, Vec::new())).await?;
+            let prepared = step::blocking(move || plan.prepared(&plan.args, Vec::new())).await?;
             waited::launch(runtime_dir, &bin_dir, prepared, "starting QEMU").await
         })
         .boxed()

@@ -11,7 +11,7 @@ use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
 use sandpen_vmm::driver::DriverError;
 
 use super::disk;
-use super::waited::failed;
+use super::step::failed;
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]

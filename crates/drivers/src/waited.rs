@@ -32,6 +32,7 @@ use tracing::Instrument as _;
 use self::process::{Guest, WaitedProcess};
 use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, LinkMode};
+use super::step::{blocking, failed};
 use super::{launching, network, start_message};
 
 mod last_words;
@@ -142,19 +143,6 @@ pub(super) fn process(role: &str, program: &Path, args: Vec<OsString>, stdin: St
         stdout: StdioSpec::VmmLog,
         stderr: StdioSpec::VmmLog,
     }
-}
-
-/// An error of the step `step`.
-pub(super) fn failed(step: &str, source: impl std::error::Error + Send + Sync + 'static) -> DriverError {
-    DriverError::Launch { step: step.to_owned(), source: Box::new(source) }
-}
-
-/// Runs what may wait for a disk, but not for long, off the calling thread: reading and writing small files. What
-/// takes longer is [work](super::work).
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
-) -> Result<T, DriverError> {
-    sandpen_vmm::blocking::blocking(work).await.map_err(|lost| failed("preparing the microVM", lost))?
 }
 
 /// Starts a microVM and begins to watch it. `step` names that for people, for example "starting QEMU".

@@ -10,7 +10,7 @@
 //!
 //! Work of one kind is a [`Lane`]: so many of its pieces go on at once, and others wait for a turn. A piece has
 //! its turn until it has really ended, also when nobody wants it any more. What is short, or at hand, is not
-//! done here but by [`waited::blocking`](super::waited::blocking), and waits for nobody.
+//! done here but by [`blocking`](super::step::blocking), and waits for nobody.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -29,7 +29,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::waited::failed;
+use super::step::failed;
 
 /// How long whoever leaves work waits for it to be cleared away; it takes milliseconds, unless a disk hangs.
 const CLEAR_LIMIT: Duration = Duration::from_millis(500);

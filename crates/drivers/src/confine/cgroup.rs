@@ -29,7 +29,7 @@ use sandpen_vmm::driver::Launch;
 
 pub use hierarchy::Hierarchy;
 
-use crate::waited::blocking;
+use crate::step::blocking;
 
 /// The period in which processor time is counted, in microseconds: the kernel's own default.
 const PERIOD_US: u64 = 100_000;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
 use super::{QemuConfig, initramfs};
-use crate::waited::{blocking, failed};
+use crate::step::{blocking, failed};
 use crate::{disk, own_kernel};
 use sandpen_kernels::own::{Facts, OwnKernelError};
 use sandpen_kernels::{InstalledKernel, builtin};

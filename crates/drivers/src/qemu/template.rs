@@ -33,6 +33,7 @@ use super::args::{Memory, QemuArgs};
 use super::prepare::{MachinePlan, qmp_fifos};
 use super::qmp::{MEMORY_FD, Qmp, QmpError};
 use crate::control::LinkMode;
+use crate::step;
 use crate::waited::{self, StartedVmm};
 
 /// Where QEMU writes the devices' state.
@@ -137,10 +138,10 @@ impl Template {
         let args = QemuArgs { tag: plan.args.tag.clone(), ..blank(&plan.args) };
         let runtime_dir = plan.launch().runtime_dir.clone();
         let (dir, blanks, of) = (runtime_dir.clone(), args.clone(), plan.args.clone());
-        waited::blocking(move || {
-            let failed = |source| waited::failed("making a template's blank disks", source);
+        step::blocking(move || {
+            let failed = |source| step::failed("making a template's blank disks", source);
             let sizes = disk_sizes(&of).map_err(failed)?;
-            prepare_runtime_dir(&dir).map_err(|source| waited::failed("making the runtime directory", source))?;
+            prepare_runtime_dir(&dir).map_err(|source| step::failed("making the runtime directory", source))?;
             for (path, bytes) in blanks.disk.iter().chain(&blanks.images).zip(sizes) {
                 File::create(dir.join(path)).and_then(|file| file.set_len(bytes)).map_err(failed)?;
             }
@@ -176,7 +177,7 @@ impl Template {
             QemuArgs { memory: Memory::CopyOf(inherited_memory()), qmp: true, incoming: true, ..plan.args.clone() };
         let inherited = vec![path_of(&self.memory), path_of(&self.state)];
         let planned = plan.clone();
-        let mut prepared = waited::blocking(move || planned.prepared(&args, inherited)).await?;
+        let mut prepared = step::blocking(move || planned.prepared(&args, inherited)).await?;
         prepared.waiter.fifos.extend(qmp_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
         let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;

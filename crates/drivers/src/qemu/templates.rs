@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::prepare::MachinePlan;
 use super::template::{Template, TemplateError, blank, disk_sizes};
 use super::template_file;
-use crate::waited;
+use crate::step;
 use crate::work::{Lane, Piece, Stop, Turn, WorkError};
 
 /// Templates that are kept in memory, some 100 MiB each.
@@ -91,7 +91,7 @@ impl Templates {
             return Ok(None);
         }
         let planned = plan.clone();
-        let key = match waited::blocking(move || Ok(key(&planned))).await {
+        let key = match step::blocking(move || Ok(key(&planned))).await {
             Ok(Ok(key)) => key,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "no template for this microVM");
@@ -223,10 +223,10 @@ impl Templates {
             let left = left_over(&building);
             let made = sandpen_cache::make_directory(&building);
             let directory = made.and_then(|()| tempfile::Builder::new().prefix(&prefix).tempdir_in(&building));
-            let directory = directory.map_err(|source| waited::failed("making the runtime directory", source))?;
+            let directory = directory.map_err(|source| step::failed("making the runtime directory", source))?;
             Ok((left, directory))
         };
-        let (left, directory) = waited::blocking(prepared).await?;
+        let (left, directory) = step::blocking(prepared).await?;
         for path in left {
             clear_away(&path, bin_dir).await;
         }
@@ -281,7 +281,7 @@ impl Templates {
             kind.failures += 1;
         }
         let path = self.path(key);
-        let removed = waited::blocking(move || Ok(fs::remove_file(path)));
+        let removed = step::blocking(move || Ok(fs::remove_file(path)));
         if let Ok(Err(error)) = removed.await {
             tracing::debug!(%error, "removing a template");
         }

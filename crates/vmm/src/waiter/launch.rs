@@ -13,7 +13,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::newborn::Newborn;
 use super::runtime_dir::DirLock;
-use super::waited::blocking;
+use super::error::blocking;
 use super::{WaiterError, install, runtime_dir};
 
 /// Most bytes of a report line or of a waiter's last words.

@@ -1,5 +1,7 @@
 //! Real waiters with real processes.
 
+use std::io;
+use std::path::PathBuf;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;

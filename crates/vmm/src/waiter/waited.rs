@@ -18,6 +18,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::error::blocking;
 use super::check::check;
 use super::fifo::{open_fifo_read, open_fifo_write};
 use super::{WaiterError, launch, runtime_dir};
@@ -436,13 +437,6 @@ fn open_ended(dir: &Path) -> Result<Receiver, WaiterError> {
     let path = dir.join(ENDED_FIFO);
     let ended = open_fifo_read(&path).and_then(Receiver::from_owned_fd);
     ended.map_err(|source| WaiterError::File { action: "opening", path, source })
-}
-
-/// Runs something that may wait for the disk off this thread.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, WaiterError> + Send + 'static,
-) -> Result<T, WaiterError> {
-    crate::blocking::blocking(work).await?
 }
 
 /// The way out when no descriptor can be registered any more.

@@ -1,5 +1,6 @@
 //! A place for a test's sandbox, and ways to look at it.
 
+use std::io;
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::{Read as _, Write as _};
