@@ -195,8 +195,8 @@ impl Args {
             spec.terminal = Some(terminal::size().unwrap_or_default());
             Self::pass_terminal_type(&mut spec);
         }
-        // What can be refused is refused before a daemon is started for it.
-        sandpen_actors::spec_on_host::check(&spec)?;
+        // What can be refused without a look at the daemon's host is refused before a daemon is started for it.
+        spec.check_values()?;
         Ok(spec)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::MailboxError;
 use chrono::Utc;
 use sandpen_actors::actor_ref::ActorRef;
+use sandpen_actors::counters::Counter;
 use sandpen_actors::database::{
     CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
 };
@@ -13,7 +14,7 @@ use sandpen_actors::driver::{DriverError, GuestSession};
 use sandpen_actors::fault::Fault;
 use sandpen_actors::faults::Faults;
 use sandpen_actors::log_writer::LogError;
-use sandpen_actors::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
+use sandpen_actors::spec::{CheckedSpec, DiskName, SandboxKey, SpecError, TerminalSize};
 use sandpen_actors::start_timings::{LatestTimings, StartTimings};
 use sandpen_actors::state_dir::StateDir;
 use sandpen_actors::supervisor::{
@@ -164,12 +165,20 @@ impl Handle {
         Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir) }
     }
 
-    /// Starts a sandbox, new or ended; resolves when it is RUNNING or has ended: look at the row's
+    /// Starts a sandbox, new or ended, by a [`SandboxSpec`](sandpen_actors::spec::SandboxSpec) or what becomes one; resolves when it is RUNNING or has ended: look at the row's
     /// state.
     ///
     /// # Errors
     /// Refusals of the specification, a live sandbox of that name, a driver that cannot be used.
-    pub async fn start_sandbox(&self, spec: SandboxSpec) -> Result<SandboxRow, SandpenError> {
+    pub async fn start_sandbox<S>(&self, spec: S) -> Result<SandboxRow, SandpenError>
+    where
+        S: TryInto<CheckedSpec, Error = SpecError>,
+    {
+        // The one door: nothing behind it sees a specification that was not checked.
+        let spec = spec.try_into().map_err(|refused| {
+            self.faults.count(Counter::RefusedSpec);
+            SupervisorError::from(refused)
+        })?;
         let (asked_at, key) = (Utc::now(), spec.key.clone());
         for _ in 0..START_ATTEMPTS {
             if let Ok(answer) = self.supervisor.send_once(StartSandbox { spec: spec.clone() }).await {
@@ -438,7 +447,7 @@ mod tests {
 
     use sandpen_actors::monitor::MonitorError;
     use sandpen_actors::room::NoRoom;
-    use sandpen_actors::spec::{SandboxName, SpecError};
+    use sandpen_actors::spec::SandboxName;
 
     use super::*;
 

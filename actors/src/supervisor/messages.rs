@@ -14,15 +14,15 @@ use crate::database::SandboxRow;
 use crate::driver::GuestSession;
 use crate::log_writer::LogWriter;
 use crate::monitor::StateChanged;
-use crate::spec::{DiskName, SandboxKey, SandboxSpec};
+use crate::spec::{CheckedSpec, DiskName, SandboxKey};
 
 /// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
 /// not be started, or was faster than the answer): look at the row's state.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<SandboxRow, SupervisorError>")]
 pub struct StartSandbox {
-    /// What to start; checked again by the supervisor ([`SandboxSpec::check_values`]).
-    pub spec: SandboxSpec,
+    /// What to start.
+    pub spec: CheckedSpec,
 }
 
 /// Answers as [`StartSandbox`] does for a start that is under way, or the row of a sandbox that runs.
@@ -85,7 +85,7 @@ pub struct WaitSandbox {
 }
 
 /// Keeps a sandbox that removes itself from going, at its end or with a
-/// [`remove_delay`](SandboxSpec::remove_delay) after it, as long as the answer lives.
+/// [`remove_delay`](crate::spec::SandboxSpec::remove_delay) after it, as long as the answer lives.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<RemovalHold, SupervisorError>")]
 pub struct HoldRemoval {
