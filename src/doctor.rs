@@ -216,7 +216,7 @@ fn landlock() -> Check {
     }
 }
 
-/// Never a failure, as [`landlock`]; sharing a root directory for QEMU takes it all the same.
+/// Never a failure, as [`landlock`]; sharing a root directory with QEMU needs it nevertheless.
 fn seccomp() -> Check {
     match confine::seccomp_available() {
         Ok(()) => Check::new("seccomp", CheckStatus::Ok, "filters of system calls work"),

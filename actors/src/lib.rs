@@ -15,12 +15,9 @@
 //! ```text
 //!   supervisor
 //!   monitor
-//!   log_writer   database ─▶ actor_ref ─▶ hosting, intensity
-//!   room
-//!   faults ─▶ outbox, counters, clock ─▶ readable
-//!   waiter ─▶ driver, pidfd, spare_descriptors
-//!   transition, driver, start_timings, state_dir
-//!   state, spec
+//!   log_writer, database ─▶ actor_ref ─▶ hosting, intensity
+//!   room ─▶ faults ─▶ outbox, counters, clock ─▶ readable
+//!   what a driver promises (sandpen-vmm), the types (sandpen-types)
 //! ```
 //!
 //! [`faults::Faults`], with the [`counters`], is handed down to all of them, and with each start its

@@ -56,7 +56,7 @@ pub async fn show(
     };
     let input = match (wanted.input, wanted.terminal) {
         (true, true) => Input::Terminal(Box::new(move || typing::open(Some((wanted.keys, hang_up))))),
-        // Its size is passed on all the same, but only by whom it was made for.
+        // Its size is passed on even so, but only by the client that the terminal was made for.
         (false, true) if !is_attached => Input::Terminal(Box::new(|| typing::open(None))),
         (true, false) => Input::Pipe { open: Box::new(stdin::open), close: !is_attached },
         (false, _) => Input::None,

@@ -16,7 +16,7 @@ use super::terminal;
 /// Most bytes of one read.
 const CHUNK_BYTES: usize = 4 << 10;
 /// Chunks that may wait for a workload that does not read: at most 1 MiB. More is refused with a
-/// bell, as a terminal does: the detach keys must work all the same.
+/// bell, as a terminal does: the detach keys must still work.
 const CHUNKS: usize = 256;
 
 /// Takes the terminal. With detach keys it is raw and its input is the sandbox's; without, only its

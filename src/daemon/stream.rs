@@ -49,7 +49,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys
             let next = tokio::select! {
                 // First: what the orchestrator's end looks like from here must not pass for the sandbox's.
                 biased;
-                // What is on file already is read to its end all the same.
+                // What is on file already is still read to its end.
                 () = shared.ending.cancelled(), if options.follow => {
                     let error = ErrorDetail::message(ErrorCode::ShuttingDown, "the daemon is shutting down; the sandbox runs on");
                     break End { complete: false, error: Some(error) };

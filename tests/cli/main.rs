@@ -30,5 +30,7 @@ mod restart;
 mod resume;
 #[cfg(feature = "testing")]
 mod rm;
+#[cfg(feature = "testing")]
+mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::close::{Closing, StopWithoutAddress};
 use super::discard::DroppedNow;
 use super::follower::Published;
-use super::pump::{self, GO_ON, Moved, Source, Wait};
+use super::pump::{self, GO_ON, Moved, OutputPipe, Wait};
 use super::segment::{now_us, time_of};
 use super::store::{Note, Store};
 use super::{
@@ -36,7 +36,7 @@ pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
 pub struct LogWriter {
     pub(super) config: LogConfig,
     pub(super) store: Store,
-    pub(super) sources: BTreeMap<u64, (Source, SpawnHandle)>,
+    pub(super) sources: BTreeMap<u64, (OutputPipe, SpawnHandle)>,
     next_source: u64,
     pub(super) published: watch::Sender<Published>,
     subscribers: Vec<Subscribe>,
@@ -325,7 +325,7 @@ impl Handler<AttachStream> for LogWriter {
         if self.closing.is_some() {
             return Err(LogError::Closed);
         }
-        let source = Source::new(stream, Arc::new(pipe));
+        let source = OutputPipe::new(stream, Arc::new(pipe));
         let registered = register(&source.pipe).map_err(|source| LogError::Attach { stream, source })?;
         // Whoever attaches a stream again (a new monitor) has opened the same pipe anew.
         self.sources.retain(|_, (known, handle)| {

@@ -11,7 +11,7 @@ pub const FILES_OF_LOG: u64 = 2;
 #[derive(Debug, Clone)]
 pub struct OpenLogs {
     open: Arc<AtomicU64>,
-    /// So many may stay open without being written to.
+    /// How many logs may keep their files open while nothing is written to them.
     comfortable: u64,
 }
 

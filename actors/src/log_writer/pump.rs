@@ -33,7 +33,7 @@ const REGISTER_RETRY: Duration = Duration::from_millis(200);
 
 /// One pipe that is read into the log.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct OutputPipe {
     /// What comes out of it.
     pub stream: OutputStream,
     /// Its read end.
@@ -54,7 +54,7 @@ pub(super) enum Moved {
     Ended,
 }
 
-impl Source {
+impl OutputPipe {
     /// A pipe that nothing was read from yet.
     pub fn new(stream: OutputStream, pipe: Arc<OwnedFd>) -> Self {
         Self { stream, pipe, grown: false, copied: None }

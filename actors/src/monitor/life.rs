@@ -14,6 +14,7 @@ use super::deadlines::{DRAIN_LIMIT, Deadlines, Due};
 use super::health::Health;
 use super::recording::{Asked, Ending};
 use super::{MonitorConfig, MonitorError};
+use crate::blocking::blocking;
 use crate::clock::{process_age, run_time};
 use crate::driver::{GuestSession, ProbeOutcome, Vmm, VmmEvent, VmmProcess};
 use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
@@ -144,7 +145,7 @@ impl Life {
         }
         let mut age = None;
         if let Some(pid) = vmm.process.pid() {
-            let looked = tokio::task::spawn_blocking(move || process_age(pid));
+            let looked = blocking(move || process_age(pid));
             age = self.meanwhile(looked).await.unwrap_or(None);
         }
         self.resume_deadlines(age);

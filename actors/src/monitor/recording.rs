@@ -272,7 +272,7 @@ impl Life {
         if let Some(vmm) = self.vmm() {
             return self.signal_vmm(&vmm, signal);
         }
-        // It lives and cannot be found for lack of something: known by its records, it can be killed all the same.
+        // It lives, but the host lacks what finding it takes. Its records are enough to kill it.
         let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
         let killed = blocking(move || driver.kill(&launch));
         self.killing = Some(Box::pin(async move { killed.await.unwrap_or(()) }));

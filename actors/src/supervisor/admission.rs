@@ -26,8 +26,8 @@ const FILES_BESIDE: u64 = 128;
 const LOGS_PART: u64 = 8;
 /// From a refusal on, how often it is looked whether there is room again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// What there must be room for so that a lack of files that refused nobody has ended: the least that a sandbox
-/// of any driver keeps open.
+/// The fewest files that a sandbox of any driver keeps open. Where no start was refused, a lack of files counts as
+/// over once there is room for these.
 pub(super) const FILES_OF_ONE: u64 = 3;
 
 /// Files of a process that may open `limit` which logs may keep open.

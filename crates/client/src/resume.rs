@@ -17,6 +17,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use sandpen_api::ErrorCode;
+use sandpen_types::backoff::Pauses;
 use sandpen_types::spec::SandboxKey;
 
 use super::{Client, ClientError, ClientOptions, start};
@@ -31,18 +32,8 @@ const TRIES_MIN: u32 = 4;
 const DAEMONS_MAX: u32 = 10;
 /// A daemon that we were at for this long was healthy: nothing may have happened that we could have been told.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
-/// Pause before the third try in a row, the second comes at once; doubles up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(50);
-/// See [`PAUSE`].
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// The pause after so many failures in a row before this one.
-pub(super) fn pause_after(failures: u32) -> Duration {
-    match failures.checked_sub(1) {
-        None => Duration::ZERO,
-        Some(doublings) => PAUSE.saturating_mul(1 << doublings.min(16)).min(PAUSE_MAX),
-    }
-}
+/// Pauses from the third try in a row on; the second comes at once.
+pub(super) const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// How much may fail before it is given up. The clock is the caller's.
 #[derive(Debug, Default)]
@@ -68,7 +59,7 @@ impl Budget {
         if is_late || self.daemons >= DAEMONS_MAX {
             return None;
         }
-        let pause = pause_after(self.failures);
+        let pause = PAUSES.after(self.failures);
         self.failures += 1;
         Some(pause)
     }
@@ -169,7 +160,7 @@ mod tests {
             let each = Duration::from_millis(each_ms);
             let (tries, took) = in_vain(&mut Budget::default(), Instant::now(), each);
             prop_assert!(tries >= TRIES_MIN && took >= PATIENCE, "{tries} tries in {took:?}");
-            prop_assert!(took <= (PATIENCE + PAUSE_MAX + each).max(TRIES_MIN * (each + PAUSE_MAX)), "{took:?}");
+            prop_assert!(took <= (PATIENCE + PAUSES.longest() + each).max(TRIES_MIN * (each + PAUSES.longest())), "{took:?}");
             prop_assert!(tries <= 50, "no storm: {tries}");
         }
 
@@ -192,7 +183,7 @@ mod tests {
                 match step {
                     0 => budget.found(now),
                     1 => budget.progressed(),
-                    _ => prop_assert!(budget.failed(now).is_none_or(|pause| pause <= PAUSE_MAX)),
+                    _ => prop_assert!(budget.failed(now).is_none_or(|pause| pause <= PAUSES.longest())),
                 }
             }
             budget.progressed();
@@ -223,8 +214,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit() {
-        let pauses: Vec<_> = (0..8).map(|failures| pause_after(failures).as_millis()).collect();
+        let pauses: Vec<_> = (0..8).map(|failures| PAUSES.after(failures).as_millis()).collect();
         assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
+        assert_eq!(PAUSES.after(u32::MAX), PAUSES.longest());
     }
 }

@@ -22,7 +22,7 @@ use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, Leftover, O
 
 use super::confine::cgroup;
 use super::launching::launching;
-use super::network::Kind;
+use super::network::NetworkKind;
 use super::waited;
 
 mod ffi;
@@ -116,7 +116,7 @@ impl Driver for KrunDriver {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            networks: Kind::Tsi.networks(),
+            networks: NetworkKind::Tsi.networks(),
             terminals: true,
             kernels: self.payload == Payload::Linux,
             open_files: OPEN_FILES_OF_GUEST,

@@ -16,7 +16,7 @@ mod memory;
 mod network;
 mod own_kernel;
 pub mod qemu;
-mod root_image;
+mod root_disk;
 mod shares;
 mod standard_input;
 pub mod start_message;

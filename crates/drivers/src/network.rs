@@ -40,14 +40,14 @@ enum PortError {
 
 /// The kind of network that a driver makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NetworkKind {
     /// libkrun's.
     Tsi,
     /// QEMU's.
     User,
 }
 
-impl Kind {
+impl NetworkKind {
     /// The networks that a driver of this kind makes.
     pub(super) const fn networks(self) -> &'static [Network] {
         match self {
@@ -59,7 +59,7 @@ impl Kind {
 
 /// What a driver needs to know of a sandbox's network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct NetworkPlan {
     /// Nothing goes out.
     pub(super) restricted: bool,
     /// What the host listens for, each with its address.
@@ -72,13 +72,13 @@ pub(super) struct Plan {
 
 /// The plan for `spec`, `None` without a network. Looks at the host's ports: blocking, for
 /// microseconds.
-pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Option<Plan>, DriverError> {
+pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: NetworkKind) -> Result<Option<NetworkPlan>, DriverError> {
     let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
     let network = spec.network;
     if network == Network::None {
         return Ok(None);
     }
-    if kind == Kind::Tsi && network == Network::Published {
+    if kind == NetworkKind::Tsi && network == Network::Published {
         return Err(unsupported(
             "the network published, which is what a published port (-p) asks for alone: here a port always comes \
              with a way out, to the host's own 127.0.0.1 too; say --net tsi if that may be, or use --driver qemu"
@@ -87,12 +87,12 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Optio
     }
     if !kind.networks().contains(&network) {
         let (instead, other) = match kind {
-            Kind::Tsi => ("on, tsi", "qemu"),
-            Kind::User => ("on, user, published", "krun"),
+            NetworkKind::Tsi => ("on, tsi", "qemu"),
+            NetworkKind::User => ("on, user, published", "krun"),
         };
         return Err(unsupported(format!("the network {network}; use --net {instead} or none, or --driver {other}")));
     }
-    if kind == Kind::Tsi {
+    if kind == NetworkKind::Tsi {
         check_tsi_ports(&spec.ports).map_err(unsupported)?;
     }
     let mut ports = Vec::new();
@@ -100,8 +100,8 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Optio
     for port in &spec.ports {
         let default = match kind {
             // The workload may choose any address: the port has to be free at all of them.
-            Kind::Tsi => Ipv4Addr::UNSPECIFIED,
-            Kind::User => Ipv4Addr::LOCALHOST,
+            NetworkKind::Tsi => Ipv4Addr::UNSPECIFIED,
+            NetworkKind::User => Ipv4Addr::LOCALHOST,
         };
         let address = port.address.unwrap_or(default);
         listeners.push(listen(address, port).map_err(|source| failed("publishing ports", source))?);
@@ -109,8 +109,10 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Optio
     }
     let restricted = network == Network::Published;
     Ok(Some(match kind {
-        Kind::Tsi => Plan { restricted, ports, guest: GuestNetwork::Host, resolv_conf: host_resolv_conf() },
-        Kind::User => Plan {
+        NetworkKind::Tsi => {
+            NetworkPlan { restricted, ports, guest: GuestNetwork::Host, resolv_conf: host_resolv_conf() }
+        }
+        NetworkKind::User => NetworkPlan {
             restricted,
             ports,
             guest: GuestNetwork::Interface(USER_INTERFACE),
@@ -120,7 +122,7 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: Kind) -> Result<Optio
 }
 
 /// Puts into `start` what the guest needs to know of it.
-pub(super) fn tell(plan: Option<Plan>, start: &mut Start) {
+pub(super) fn tell(plan: Option<NetworkPlan>, start: &mut Start) {
     if let Some(plan) = plan {
         start.network = plan.guest;
         start.resolv_conf = plan.resolv_conf;
@@ -128,7 +130,7 @@ pub(super) fn tell(plan: Option<Plan>, start: &mut Start) {
 }
 
 /// Lets the VMM process do what the plan needs.
-pub(super) fn permit(plan: Option<&Plan>, policy: &mut Policy) {
+pub(super) fn permit(plan: Option<&NetworkPlan>, policy: &mut Policy) {
     let Some(plan) = plan else { return };
     policy.tcp = true;
     policy.read.extend(NAME_SERVERS.map(PathBuf::from));
@@ -180,23 +182,23 @@ mod tests {
         spec
     }
 
-    fn refusal(network: Network, ports: &[&str], kind: Kind) -> String {
+    fn refusal(network: Network, ports: &[&str], kind: NetworkKind) -> String {
         plan(&spec(network, ports), "x", kind).unwrap_err().chain()
     }
 
     #[test]
     fn each_driver_makes_its_own_kind() {
-        for kind in [Kind::Tsi, Kind::User] {
+        for kind in [NetworkKind::Tsi, NetworkKind::User] {
             assert_eq!(plan(&spec(Network::None, &[]), "x", kind).unwrap(), None);
             assert!(plan(&spec(Network::On, &[]), "x", kind).unwrap().is_some());
         }
-        assert!(refusal(Network::Tsi, &[], Kind::User).contains("--driver krun"));
-        assert!(refusal(Network::User, &[], Kind::Tsi).contains("--driver qemu"));
-        let published = refusal(Network::Published, &["1:2"], Kind::Tsi);
+        assert!(refusal(Network::Tsi, &[], NetworkKind::User).contains("--driver krun"));
+        assert!(refusal(Network::User, &[], NetworkKind::Tsi).contains("--driver qemu"));
+        let published = refusal(Network::Published, &["1:2"], NetworkKind::Tsi);
         assert!(["-p", "--net tsi", "--driver qemu"].iter().all(|word| published.contains(word)), "{published}");
-        let published = plan(&spec(Network::Published, &[]), "x", Kind::User).unwrap().unwrap();
+        let published = plan(&spec(Network::Published, &[]), "x", NetworkKind::User).unwrap().unwrap();
         assert!(published.restricted && published.resolv_conf.is_none());
-        let on = plan(&spec(Network::On, &[]), "x", Kind::User).unwrap().unwrap();
+        let on = plan(&spec(Network::On, &[]), "x", NetworkKind::User).unwrap().unwrap();
         assert!(!on.restricted && on.resolv_conf.is_some());
     }
 
@@ -204,15 +206,15 @@ mod tests {
     fn ports_are_refused_before_anything_starts() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        for kind in [Kind::Tsi, Kind::User] {
+        for kind in [NetworkKind::Tsi, NetworkKind::User] {
             let error = refusal(Network::On, &[&format!("{port}:80")], kind);
             assert!(error.contains(&format!("port {port} of ")) && error.contains("in use"), "{error}");
         }
-        assert!(refusal(Network::On, &["0:80"], Kind::User).contains("80"));
-        assert!(refusal(Network::On, &["127.0.0.1:1:80"], Kind::Tsi).contains("address"));
-        assert!(refusal(Network::On, &["1:80", "2:80"], Kind::Tsi).contains("twice"));
+        assert!(refusal(Network::On, &["0:80"], NetworkKind::User).contains("80"));
+        assert!(refusal(Network::On, &["127.0.0.1:1:80"], NetworkKind::Tsi).contains("address"));
+        assert!(refusal(Network::On, &["1:80", "2:80"], NetworkKind::Tsi).contains("twice"));
         drop(taken);
-        let free = plan(&spec(Network::On, &[&format!("{port}:80")]), "x", Kind::User).unwrap().unwrap();
+        let free = plan(&spec(Network::On, &[&format!("{port}:80")]), "x", NetworkKind::User).unwrap().unwrap();
         assert_eq!(free.ports[0].0, Ipv4Addr::LOCALHOST);
     }
 }

@@ -18,11 +18,11 @@ use sandpen_types::spec::SandboxSpec;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
 
-use self::prepare::Plan;
+use self::prepare::MachinePlan;
 use self::templates::Templates;
 use super::confine::cgroup;
 use super::launching::launching;
-use super::network::Kind;
+use super::network::NetworkKind;
 use super::waited;
 
 pub mod args;
@@ -89,7 +89,7 @@ impl Driver for QemuDriver {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            networks: Kind::User.networks(),
+            networks: NetworkKind::User.networks(),
             terminals: true,
             kernels: true,
             open_files: OPEN_FILES_OF_GUEST,
@@ -106,7 +106,7 @@ impl Driver for QemuDriver {
         let (config, templates) = (self.config.clone(), self.templates.clone());
         launching(launch, move |launch| async move {
             let (runtime_dir, bin_dir) = (launch.runtime_dir.clone(), config.state_dir.bin());
-            let plan = Plan::new(&config, launch).await?;
+            let plan = MachinePlan::new(&config, launch).await?;
             if let Some(vmm) = templates.restored(&plan, &bin_dir).await? {
                 return Ok(vmm);
             }

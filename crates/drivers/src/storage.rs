@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{DriverError, Launch};
 
-use super::{disk, root_image};
+use super::{disk, root_disk};
 
 /// Makes the disk, if there is to be one, and images of these directories, one after the other: where they are.
 /// Ends soon after the launch is cancelled.
@@ -22,7 +22,7 @@ pub(super) async fn storage(
     }
     let mut images = Vec::new();
     for directory in imaged {
-        let image = root_image::ensure(&state_dir.cache(), directory, cancel).await;
+        let image = root_disk::ensure(&state_dir.cache(), directory, cancel).await;
         images.push(image.map_err(|error| error.of_step("making the root image"))?);
     }
     Ok(images)

@@ -36,7 +36,7 @@ use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::confine::cgroup::Plan;
+use super::confine::cgroup::CgroupPlan;
 use super::confine::{self, ConfineError, Policy};
 use super::standard_input;
 
@@ -137,7 +137,7 @@ struct Options {
     dir: String,
     read_only: bool,
     role: String,
-    cgroup: Result<Plan, String>,
+    cgroup: Result<CgroupPlan, String>,
 }
 
 fn options(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, ShareError> {

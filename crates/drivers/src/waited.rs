@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use self::process::{Guest, Process};
+use self::process::{Guest, WaitedProcess};
 use super::confine::{self, cgroup};
 use super::control::{self, ControlFifos, LinkMode};
 use super::{launching, network, start_message};
@@ -54,7 +54,7 @@ pub(super) struct Prepared {
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
     /// The cgroup that the processes join, where there is one.
-    pub(super) cgroup: Option<cgroup::Plan>,
+    pub(super) cgroup: Option<cgroup::CgroupPlan>,
     /// Where the steps of the start are noted.
     pub(super) timings: StartTimings,
     /// Cancelled when the start is given up.
@@ -69,7 +69,7 @@ pub(super) struct GuestSetup {
     /// Its volumes, in the order in which they are mounted.
     pub(super) volumes: Vec<Volume>,
     /// Its network, if it has one.
-    pub(super) network: Option<network::Plan>,
+    pub(super) network: Option<network::NetworkPlan>,
 }
 
 /// The program whose hidden subcommands are called: `configured`, or this process's own.
@@ -92,7 +92,7 @@ pub(super) fn prepared(
     processes: Vec<ProcessSpec>,
     guest: GuestSetup,
     boot_limit: Duration,
-    cgroup: Option<cgroup::Plan>,
+    cgroup: Option<cgroup::CgroupPlan>,
 ) -> Result<Prepared, DriverError> {
     let waiter = waiter_spec(launch, processes, &[]);
     // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
@@ -163,25 +163,25 @@ pub(super) async fn launch(
     step: &str,
 ) -> Result<Vmm, DriverError> {
     let Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
-    let started = Started::new(runtime_dir, bin_dir, waiter, cgroup, step, timings, &cancel).await?;
+    let started = StartedVmm::new(runtime_dir, bin_dir, waiter, cgroup, step, timings, &cancel).await?;
     started.watch(LinkMode::Launch(start), boot_limit).await
 }
 
 /// The processes of a microVM that nobody watches yet.
-pub(super) struct Started {
+pub(super) struct StartedVmm {
     waited: WaitedVmm,
     runtime_dir: PathBuf,
     cgroups: Vec<PathBuf>,
     timings: StartTimings,
 }
 
-impl Started {
+impl StartedVmm {
     /// Starts them; where that fails, or is given up, nothing of them stays, nor of what is prepared for them.
     pub(super) async fn new(
         runtime_dir: PathBuf,
         bin_dir: &Path,
         waiter: WaiterSpec,
-        cgroup: Option<cgroup::Plan>,
+        cgroup: Option<cgroup::CgroupPlan>,
         step: &str,
         timings: StartTimings,
         cancel: &CancellationToken,
@@ -309,7 +309,7 @@ async fn begin(
         .map_err(|error| failed("watching the control port", error))?;
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
     drop(tokio::spawn(watch::watch(waited.clone(), listen, told, cgroups.clone()).in_current_span()));
-    let process = Process { waited: waited.clone(), cgroups };
+    let process = WaitedProcess { waited: waited.clone(), cgroups };
     Ok(Vmm { process: Arc::new(process), guest: Arc::new(Guest(Some(link))), outputs, events })
 }
 
@@ -328,7 +328,7 @@ async fn ended(waited: WaitedVmm, runtime_dir: PathBuf) -> Result<Vmm, DriverErr
         // There is room for all, and the receiver is in our hand.
         let _ = sender.try_send(event);
     }
-    Ok(Vmm { process: Arc::new(Process { waited, cgroups }), guest: Arc::new(Guest(None)), outputs, events })
+    Ok(Vmm { process: Arc::new(WaitedProcess { waited, cgroups }), guest: Arc::new(Guest(None)), outputs, events })
 }
 
 type Opener = fn(&Path) -> std::io::Result<std::os::fd::OwnedFd>;

@@ -383,7 +383,7 @@ pub fn next(state: &SandboxState, event: &Event) -> Result<SandboxState, NoSuchE
         (S::Stopping { cause, exit: None }, E::VmmExited(status)) => {
             let exit = match (cause, status) {
                 (StopCause::Killed { signal }, _) | (_, ExitStatus::Signal(signal)) => ExitStatus::Signal(*signal),
-                // QEMU turns SIGTERM into a clean exit; the workload was killed all the same.
+                // QEMU turns SIGTERM into a clean exit; even so, the workload was killed.
                 (_, ExitStatus::Code(_)) => ExitStatus::Signal(9),
                 // Nobody saw whether the workload heeded the stop.
                 (_, ExitStatus::Unknown) => ExitStatus::Unknown,

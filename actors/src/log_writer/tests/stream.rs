@@ -102,7 +102,7 @@ fn a_pipe_is_spliced_and_grown_when_it_is_hot() {
     let place = Place::new(1 << 20, 2);
     let mut store = store::Store::new(place.config(1));
     let (read, mut pipe) = std::io::pipe().unwrap();
-    let mut source = pump::Source::new(OutputStream::Stdout, std::sync::Arc::new(read.into()));
+    let mut source = pump::OutputPipe::new(OutputStream::Stdout, std::sync::Arc::new(read.into()));
     assert_eq!(source.look().unwrap(), pump::Moved::Empty);
     std::io::Write::write_all(&mut pipe, &pattern(1, 65_536)).unwrap();
     let room = store.prepare(OutputStream::Stdout, 1, 1).unwrap();

@@ -13,7 +13,7 @@ use sandpen_api::ErrorCode;
 use sandpen_types::spec::{SandboxKey, TerminalSize};
 use tokio::sync::{mpsc, watch};
 
-use super::super::resume::pause_after;
+use super::super::resume::PAUSES;
 use super::super::{Client, ClientError, TerminalInput, stdin_channel};
 use super::{ForegroundEnd, Input, Notice};
 
@@ -85,7 +85,7 @@ async fn type_keys(
                 }
             }
             failures = failures.saturating_add(1);
-            tokio::time::sleep(pause_after(failures)).await;
+            tokio::time::sleep(PAUSES.after(failures)).await;
         }
     }
     std::future::pending().await
@@ -137,7 +137,7 @@ async fn tell_sizes(
             let mut failures = 0_u32;
             while client.resize(key, size).await.is_err_and(|error| error.is_away()) {
                 failures = failures.saturating_add(1);
-                tokio::time::sleep(pause_after(failures)).await;
+                tokio::time::sleep(PAUSES.after(failures)).await;
             }
         }
         if sizes.changed().await.is_err() {

@@ -1,7 +1,7 @@
 //! A cgroup for each sandbox, with limits of memory, processor time and processes.
 //!
 //! ```text
-//!   driver: where (below the daemon's own cgroup) and how much ──Plan──▶
+//!   driver: where (below the daemon's own cgroup) and how much ──CgroupPlan──▶
 //!     each host process of the sandbox, first of all: makes the cgroup, sets the limits, joins
 //!   release of the sandbox, or the next daemon's start: removed; the kernel keeps one in use
 //! ```
@@ -75,7 +75,7 @@ pub struct Group {
 /// Where a sandbox's processes belong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
+pub struct CgroupPlan {
     /// 1 or 2.
     pub version: u8,
     /// At least one.
@@ -84,7 +84,7 @@ pub struct Plan {
     pub missing: Vec<String>,
 }
 
-impl Plan {
+impl CgroupPlan {
     /// Puts this process into the cgroup, which is made if it is not there.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ fn gone(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// Why they stay where they are, for people.
-pub fn plan(launch: &Launch, overhead_mib: u32) -> Result<Plan, String> {
+pub fn plan(launch: &Launch, overhead_mib: u32) -> Result<CgroupPlan, String> {
     let Resources { cpus, memory_mib, .. } = launch.spec.resources;
     let limits = Limits::of(cpus, memory_mib, overhead_mib);
     // Neither part has a colon, and no file of the kernel's in there has one.

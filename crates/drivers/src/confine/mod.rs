@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Steps that the kernel or the rights at hand do not allow are left out and the report says so; a
-//! step that is possible and fails all the same ends the process. So a report of a live process is
+//! step that is possible and still fails ends the process. So a report of a live process is
 //! true. The microVM processes of libkrun and virtiofsd do this to themselves; QEMU is started
 //! through [`helper`].
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::SystemCalls;
-use super::cgroup::Plan;
+use super::cgroup::CgroupPlan;
 
 /// Least soft and hard limit of open files of a VMM that serves no files itself.
 pub(super) const FEW_OPEN_FILES: u64 = 1024;
@@ -35,7 +35,7 @@ pub struct Policy {
     /// Which system calls it may make.
     pub system_calls: SystemCalls,
     /// The cgroup that it joins, or why none.
-    pub cgroup: Result<Plan, String>,
+    pub cgroup: Result<CgroupPlan, String>,
     /// Most open files; less where the hard limit is lower.
     pub open_files: u64,
     /// Files that a program of its own gets open, for reading, as descriptors from [`FIRST_INHERITED`] on:

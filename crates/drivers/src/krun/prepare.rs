@@ -36,7 +36,7 @@ const OVERHEAD_MIB: u32 = 256;
 pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launch) -> Result<Prepared, DriverError> {
     let spec = launch.spec.clone();
     let looked = blocking(move || {
-        let network = network::plan(&spec, NAME, network::Kind::Tsi)?;
+        let network = network::plan(&spec, NAME, network::NetworkKind::Tsi)?;
         memory::check(spec.resources.memory_mib, NAME)?;
         Ok(network)
     });
@@ -56,7 +56,7 @@ pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launc
 fn prepared(config: &KrunConfig, launch: &Launch, boot: Boot, guest: GuestSetup) -> Result<Prepared, DriverError> {
     let resources = launch.spec.resources;
     let network = &guest.network;
-    let port_map = |plan: &network::Plan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
+    let port_map = |plan: &network::NetworkPlan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
     let cgroup = cgroup::plan(launch, OVERHEAD_MIB);

@@ -59,7 +59,7 @@ pub(super) fn boot_limit(config: &QemuConfig) -> Duration {
 /// All that may take long to have.
 struct Parts {
     shares: Shares,
-    network: Option<network::Plan>,
+    network: Option<network::NetworkPlan>,
     /// The program.
     qemu: PathBuf,
     kernel: GuestKernel,
@@ -69,9 +69,9 @@ struct Parts {
 }
 
 /// What can be told from the specification and a look at its directories. Blocking, for milliseconds.
-fn looked_at(spec: &SandboxSpec) -> Result<(Shares, Option<network::Plan>), DriverError> {
+fn looked_at(spec: &SandboxSpec) -> Result<(Shares, Option<network::NetworkPlan>), DriverError> {
     let shares = shares::find(spec, super::NAME, SHARES_MAX)?;
-    let network = network::plan(spec, super::NAME, network::Kind::User)?;
+    let network = network::plan(spec, super::NAME, network::NetworkKind::User)?;
     memory::check(spec.resources.memory_mib, super::NAME)?;
     check_open_files().map_err(|source| failed("sharing the root directory", source))?;
     Ok((shares, network))
@@ -129,7 +129,7 @@ async fn initramfs(
 
 /// Everything that is known before the processes are.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct MachinePlan {
     launch: Launch,
     qemu: PathBuf,
     helper: PathBuf,
@@ -137,12 +137,12 @@ pub(super) struct Plan {
     pub(super) args: QemuArgs,
     shares: Vec<Share>,
     guest: GuestSetup,
-    cgroup: Result<cgroup::Plan, String>,
+    cgroup: Result<cgroup::CgroupPlan, String>,
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
 }
 
-impl Plan {
+impl MachinePlan {
     /// What `launch` needs; all that takes long ends soon after its token is cancelled.
     pub(super) async fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
         let spec = launch.spec.clone();
@@ -223,7 +223,7 @@ impl Plan {
     }
 
     /// Its cgroup, if one can be made.
-    pub(super) fn cgroup(&self) -> Option<cgroup::Plan> {
+    pub(super) fn cgroup(&self) -> Option<cgroup::CgroupPlan> {
         self.cgroup.clone().ok()
     }
 

@@ -30,10 +30,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Memory, QemuArgs};
-use super::prepare::{Plan, qmp_fifos};
+use super::prepare::{MachinePlan, qmp_fifos};
 use super::qmp::{MEMORY_FD, Qmp, QmpError};
 use crate::control::LinkMode;
-use crate::waited::{self, Started};
+use crate::waited::{self, StartedVmm};
 
 /// Where QEMU writes the devices' state.
 const STATE_SOCKET: &str = "state.sock";
@@ -128,7 +128,11 @@ pub(super) fn disk_sizes(args: &QemuArgs) -> io::Result<Vec<u64>> {
 impl Template {
     /// Boots and saves a machine like the one of `plan`, in that one's runtime directory, of which nothing stays. Ends
     /// soon after `stop` is cancelled.
-    pub(super) async fn build(plan: &Plan, bin_dir: &Path, stop: &CancellationToken) -> Result<Self, TemplateError> {
+    pub(super) async fn build(
+        plan: &MachinePlan,
+        bin_dir: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Self, TemplateError> {
         let memory = memory_file("sandpen-template-memory", u64::from(plan.args.memory_mib) << 20)?;
         let args = QemuArgs { tag: plan.args.tag.clone(), ..blank(&plan.args) };
         let runtime_dir = plan.launch().runtime_dir.clone();
@@ -148,7 +152,7 @@ impl Template {
         // Its steps are no steps of the start, which waits for the whole.
         let untold = StartTimings::default();
         let started =
-            Started::new(runtime_dir.clone(), bin_dir, waiter, plan.cgroup(), "starting QEMU", untold, stop).await?;
+            StartedVmm::new(runtime_dir.clone(), bin_dir, waiter, plan.cgroup(), "starting QEMU", untold, stop).await?;
         let saved = tokio::select! {
             saved = save(&runtime_dir, plan.boot_limit) => saved,
             _ = started.waited().ended() => Err(TemplateError::Ended),
@@ -162,12 +166,12 @@ impl Template {
     }
 
     /// How long [`Template::build`] may take.
-    pub(super) fn build_limit(plan: &Plan) -> Duration {
+    pub(super) fn build_limit(plan: &MachinePlan) -> Duration {
         plan.boot_limit.saturating_add(STEP_LIMIT * 2)
     }
 
     /// Starts a machine from this; given up, and nothing of it left, soon after the launch is cancelled.
-    pub(super) async fn restore(&self, plan: &Plan, bin_dir: &Path) -> Result<Vmm, TemplateError> {
+    pub(super) async fn restore(&self, plan: &MachinePlan, bin_dir: &Path) -> Result<Vmm, TemplateError> {
         let args =
             QemuArgs { memory: Memory::CopyOf(inherited_memory()), qmp: true, incoming: true, ..plan.args.clone() };
         let inherited = vec![path_of(&self.memory), path_of(&self.state)];
@@ -177,7 +181,7 @@ impl Template {
         let runtime_dir = plan.launch().runtime_dir.clone();
         let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
         let started =
-            Started::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU", timings, &cancel).await?;
+            StartedVmm::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU", timings, &cancel).await?;
         let restored = tokio::select! {
             restored = restore(&runtime_dir) => restored,
             _ = started.waited().ended() => Err(TemplateError::Ended),

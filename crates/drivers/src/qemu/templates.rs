@@ -28,7 +28,7 @@ use sandpen_vmm::waiter::WaitedVmm;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::prepare::Plan;
+use super::prepare::MachinePlan;
 use super::template::{Template, TemplateError, blank, disk_sizes};
 use super::template_file;
 use crate::waited;
@@ -57,7 +57,7 @@ static WRITING: Lane<(), io::Error> = Lane::new(1);
 
 /// One kind of machine.
 #[derive(Debug, Default)]
-struct Kind {
+struct MachineKind {
     template: Option<Arc<Template>>,
     used: Option<Instant>,
     failures: u32,
@@ -68,7 +68,7 @@ struct Kind {
 pub(super) struct Templates {
     cache: PathBuf,
     /// Locked for a look alone.
-    kinds: Mutex<HashMap<String, Kind>>,
+    kinds: Mutex<HashMap<String, MachineKind>>,
 }
 
 impl Templates {
@@ -81,7 +81,11 @@ impl Templates {
     ///
     /// # Errors
     /// [`DriverError::Cancelled`] alone.
-    pub(super) async fn restored(self: &Arc<Self>, plan: &Plan, bin_dir: &Path) -> Result<Option<Vmm>, DriverError> {
+    pub(super) async fn restored(
+        self: &Arc<Self>,
+        plan: &MachinePlan,
+        bin_dir: &Path,
+    ) -> Result<Option<Vmm>, DriverError> {
         if !plan.can_be_restored() {
             return Ok(None);
         }
@@ -109,7 +113,7 @@ impl Templates {
         Ok(None)
     }
 
-    fn kinds(&self) -> MutexGuard<'_, HashMap<String, Kind>> {
+    fn kinds(&self) -> MutexGuard<'_, HashMap<String, MachineKind>> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -125,7 +129,7 @@ impl Templates {
     async fn get(
         self: &Arc<Self>,
         key: &str,
-        plan: &Plan,
+        plan: &MachinePlan,
         bin_dir: &Path,
     ) -> Result<Option<Arc<Template>>, DriverError> {
         {
@@ -188,7 +192,7 @@ impl Templates {
     async fn build(
         self: &Arc<Self>,
         key: &str,
-        plan: &Plan,
+        plan: &MachinePlan,
         bin_dir: &Path,
     ) -> Result<Arc<Template>, Arc<WorkError<TemplateError>>> {
         let limit = Template::build_limit(plan).saturating_add(CLEAR_LIMIT);
@@ -209,7 +213,7 @@ impl Templates {
     async fn build_apart(
         &self,
         key: &str,
-        plan: &Plan,
+        plan: &MachinePlan,
         bin_dir: &Path,
         stop: &CancellationToken,
     ) -> Result<Template, TemplateError> {
@@ -317,7 +321,7 @@ async fn clear_away(runtime_dir: &Path, bin_dir: &Path) {
 }
 
 /// Everything that the saved machine depends on, hashed. Blocking.
-fn key(plan: &Plan) -> std::io::Result<String> {
+fn key(plan: &MachinePlan) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     hash.update(LAYOUT);
     for path in [plan.qemu(), &plan.args.kernel, &plan.args.initramfs] {

@@ -13,13 +13,13 @@ use super::{failed, remove_cgroups};
 use crate::control::ControlLink;
 
 /// The VMM's process and its companions.
-pub(super) struct Process {
+pub(super) struct WaitedProcess {
     pub(super) waited: WaitedVmm,
     /// The directories of its cgroup.
     pub(super) cgroups: Vec<PathBuf>,
 }
 
-impl VmmProcess for Process {
+impl VmmProcess for WaitedProcess {
     fn pid(&self) -> Option<u32> {
         Some(self.waited.pid())
     }

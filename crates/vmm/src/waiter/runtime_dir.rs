@@ -149,7 +149,7 @@ pub(super) fn write_held(dir: &Path, spec: &WaiterSpec) -> Result<(), WaiterErro
     written.map_err(failed("writing", &path))
 }
 
-/// What the killed waiter held; `None` when it did not say, or an other version did.
+/// What the killed waiter held; `None` when it did not say, or a version did that writes it differently.
 pub(super) fn read_held(dir: &Path) -> Result<Option<WaiterSpec>, WaiterError> {
     let path = dir.join(HELD_FILE);
     let mut options = OpenOptions::new();

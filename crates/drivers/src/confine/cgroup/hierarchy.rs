@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Group, Limits, PERIOD_US, Plan};
+use super::{CgroupPlan, Group, Limits, PERIOD_US};
 
 /// The controllers that sandboxes have limits of.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -92,7 +92,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Why it gets none, for people.
-    pub fn plan(&self, state_id: &str, name: &str, limits: Limits) -> Result<Plan, String> {
+    pub fn plan(&self, state_id: &str, name: &str, limits: Limits) -> Result<CgroupPlan, String> {
         let bases = self.bases(state_id)?;
         let group = |controller: Option<&str>, base: &Path| Group {
             directory: base.join(name),
@@ -109,7 +109,7 @@ impl Hierarchy {
             }
             Self::V2(_) => (2, Vec::new()),
         };
-        Ok(Plan { version, groups, missing })
+        Ok(CgroupPlan { version, groups, missing })
     }
 
     /// Whether this process may make cgroups; changes nothing.

@@ -58,7 +58,7 @@ fn remains(host: &Host, launch: &Launch) -> Vec<String> {
     found
 }
 
-/// Cancels a start after so many milliseconds; whether it was made all the same, and how long its end took.
+/// Cancels a start after so many milliseconds; whether it was made nevertheless, and how long its end took.
 async fn cancel_after(host: &Host, driver: &QemuDriver, launch: &Launch, moment: u64) -> (bool, Duration) {
     let launch = Launch { cancel: tokio_util::sync::CancellationToken::new(), ..launch.clone() };
     let start = tokio::spawn(driver.launch(launch.clone()));

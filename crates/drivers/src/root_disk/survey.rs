@@ -15,7 +15,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use sha2::{Digest as _, Sha256};
 
-use super::ImageError;
+use super::RootDiskError;
 use crate::work::Stop;
 
 /// Goes into the fingerprint: raise it when the layout of the image changes, or what is hashed here.
@@ -62,8 +62,8 @@ impl Level {
 
 impl Survey {
     /// Looks at everything below `directory`, on the same file system or not. Links are not followed.
-    pub(super) fn of(directory: &Path, stop: &Stop) -> Result<Self, ImageError> {
-        let unreadable = |source: io::Error| ImageError::Read { path: directory.to_owned(), source };
+    pub(super) fn of(directory: &Path, stop: &Stop) -> Result<Self, RootDiskError> {
+        let unreadable = |source: io::Error| RootDiskError::Read { path: directory.to_owned(), source };
         let opened = open(CWD, directory, OFlags::empty()).map_err(|errno| unreadable(errno.into()))?;
         let meta = statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
         let meta = meta.map_err(|errno| unreadable(errno.into()))?;
@@ -75,7 +75,7 @@ impl Survey {
         loop {
             match survey.next(&mut levels, stop)? {
                 Some(below) if levels.len() < DEPTH_MAX => levels.push(below),
-                Some(_) => return Err(ImageError::TooDeep(path_of(&levels))),
+                Some(_) => return Err(RootDiskError::TooDeep(path_of(&levels))),
                 // The last level is at its end.
                 None => {
                     let ended = levels.pop().map(Level::end);
@@ -93,9 +93,9 @@ impl Survey {
     }
 
     /// Goes on in the last level up to the next directory in it; `None` at its end.
-    fn next(&mut self, levels: &mut [Level], stop: &Stop) -> Result<Option<Level>, ImageError> {
+    fn next(&mut self, levels: &mut [Level], stop: &Stop) -> Result<Option<Level>, RootDiskError> {
         loop {
-            let read = |levels: &[Level], source| ImageError::Read { path: path_of(levels), source };
+            let read = |levels: &[Level], source| RootDiskError::Read { path: path_of(levels), source };
             stop.check().map_err(|error| read(levels, error))?;
             let Some(entry) = levels.last_mut().and_then(|level| level.entries.read()) else { return Ok(None) };
             let entry = entry.map_err(|errno| read(levels, errno.into()))?;
@@ -106,7 +106,7 @@ impl Survey {
             match self.enter(levels, name) {
                 Ok(None) => {}
                 Ok(directory) => return Ok(directory),
-                Err(source) => return Err(ImageError::Read { path: path_of(levels).join(name), source }),
+                Err(source) => return Err(RootDiskError::Read { path: path_of(levels).join(name), source }),
             }
         }
     }

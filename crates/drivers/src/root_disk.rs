@@ -1,5 +1,5 @@
-//! Disk images of root directories: an ext4 file system with what is in a directory, made once for each
-//! content and shared read-only by every microVM over it.
+//! Root disks: an ext4 file system in a file (an image, as users call it) with what is in a root directory, made once
+//! for each content and shared read-only by every microVM over it.
 //!
 //! ```text
 //!   directory ─▶ fingerprint (names, sizes, times, owners …) ─▶ cache/images/root-FINGERPRINT.img
@@ -10,7 +10,7 @@
 //! Starts that find the same content, and no image of it, wait for one that is made.
 //!
 //! A change in the directory changes its fingerprint, so the next start makes another image. Every image
-//! has a size of whole [`IMAGE_STEP`]s, most of it a hole: so machines are alike that differ in their root
+//! has a size of whole [`SIZE_STEP`]s, most of it a hole: so machines are alike that differ in their root
 //! alone.
 
 use std::fs;
@@ -31,7 +31,7 @@ use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 mod survey;
 
 /// The size of an image is a whole number of these: 64 GiB, which cost nothing.
-pub(super) const IMAGE_STEP: u64 = 64 << 30;
+pub(super) const SIZE_STEP: u64 = 64 << 30;
 /// Images that are kept; the ones that were not used for longest go.
 const KEPT: Budget = Budget::of_entries(16);
 /// How often an image is begun anew because its directory changed meanwhile.
@@ -49,13 +49,13 @@ const BYTES_A_SECOND: u64 = 16 << 20;
 const ADVICE: &str = "use --root virtiofs, or try again when the disk is less busy";
 
 /// Looks at directories. They need a processor, mostly, and no start waits long for one.
-static SURVEYS: Lane<(Survey, bool), ImageError> = Lane::new(4);
+static SURVEYS: Lane<(Survey, bool), RootDiskError> = Lane::new(4);
 /// Images in the making; whether the directory has stayed the same. They need the disk, mostly.
-static MAKING: Lane<bool, ImageError> = Lane::new(4);
+static MAKING: Lane<bool, RootDiskError> = Lane::new(4);
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ImageError {
+pub(super) enum RootDiskError {
     /// Something in the directory cannot be read.
     #[error("cannot read {path:?} for an image of the root directory; use --root virtiofs, or make it readable")]
     Read {
@@ -95,16 +95,20 @@ pub(super) enum ImageError {
     },
 }
 
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ImageError + 'a {
-    move |source| ImageError::File { action, path: path.to_owned(), source }
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> RootDiskError + 'a {
+    move |source| RootDiskError::File { action, path: path.to_owned(), source }
 }
 
 /// The image of `directory`, made where `cache` has none of this content. Takes as long as it takes to read the
 /// directory's metadata, and to copy it where it is new; until `cancel` is cancelled.
 ///
 /// # Errors
-/// [`ImageError`], and those of work.
-pub(super) async fn ensure(cache: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<PathBuf, ImageError> {
+/// [`RootDiskError`], and those of work.
+pub(super) async fn ensure(
+    cache: &Path,
+    directory: &Path,
+    cancel: &CancellationToken,
+) -> Outcome<PathBuf, RootDiskError> {
     let images = cache.join("images");
     for _ in 0..TRIES {
         let (survey, is_there) = look(&images, directory, cancel).await?;
@@ -113,7 +117,7 @@ pub(super) async fn ensure(cache: &Path, directory: &Path, cancel: &Cancellation
             return Ok(path);
         }
     }
-    Err(Arc::new(WorkError::Failed(ImageError::Changing(directory.to_owned()))))
+    Err(Arc::new(WorkError::Failed(RootDiskError::Changing(directory.to_owned()))))
 }
 
 fn path_of(images: &Path, survey: &Survey) -> PathBuf {
@@ -121,7 +125,7 @@ fn path_of(images: &Path, survey: &Survey) -> PathBuf {
 }
 
 /// What is in the directory now, and whether there is an image of it.
-async fn look(images: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<(Survey, bool), ImageError> {
+async fn look(images: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<(Survey, bool), RootDiskError> {
     // Never shared.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let piece = Piece {
@@ -146,7 +150,7 @@ async fn make(
     directory: PathBuf,
     survey: Survey,
     cancel: &CancellationToken,
-) -> Outcome<bool, ImageError> {
+) -> Outcome<bool, RootDiskError> {
     let path = path_of(&images, &survey);
     let piece = Piece {
         key: path.display().to_string(),
@@ -172,9 +176,9 @@ async fn make(
 }
 
 /// Whether the image is there; then it was used now.
-fn found(path: &Path) -> Result<bool, ImageError> {
+fn found(path: &Path) -> Result<bool, RootDiskError> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_file() && meta.len() > 0 && meta.len() % IMAGE_STEP == 0 => {
+        Ok(meta) if meta.is_file() && meta.len() > 0 && meta.len() % SIZE_STEP == 0 => {
             sandpen_cache::mark_used(path);
             Ok(true)
         }
@@ -185,7 +189,7 @@ fn found(path: &Path) -> Result<bool, ImageError> {
 }
 
 /// A draft with what is in the directory.
-fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, ImageError> {
+fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
     let program = find_program()?;
     let draft = Draft::create(images).map_err(failed("making", images))?;
     let image = draft.path();
@@ -205,9 +209,9 @@ fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result
     let output = stop.output(command).map_err(failed("making", image))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-        return Err(ImageError::Failed { directory: directory.to_owned(), said });
+        return Err(RootDiskError::Failed { directory: directory.to_owned(), said });
     }
-    draft.file().set_len(bytes.next_multiple_of(IMAGE_STEP)).map_err(failed("making", image))?;
+    draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", image))?;
     Ok(draft)
 }
 

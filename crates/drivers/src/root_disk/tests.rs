@@ -8,11 +8,11 @@ use sandpen_skip::{Reason, skip};
 
 use super::*;
 
-async fn ensure(cache: &Path, directory: &Path) -> Outcome<PathBuf, ImageError> {
+async fn ensure(cache: &Path, directory: &Path) -> Outcome<PathBuf, RootDiskError> {
     super::ensure(cache, directory, &CancellationToken::new()).await
 }
 
-fn is_failed(result: &Outcome<PathBuf, ImageError>, is_it: impl Fn(&ImageError) -> bool) -> bool {
+fn is_failed(result: &Outcome<PathBuf, RootDiskError>, is_it: impl Fn(&RootDiskError) -> bool) -> bool {
     matches!(result.as_ref().map_err(|error| &**error), Err(WorkError::Failed(error)) if is_it(error))
 }
 
@@ -38,7 +38,7 @@ async fn an_image_is_made_once_for_each_content() {
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let first = ensure(&cache, &root).await.unwrap();
     let meta = fs::metadata(&first).unwrap();
-    assert_eq!((meta.len() % IMAGE_STEP, meta.mode() & 0o777), (0, 0o600));
+    assert_eq!((meta.len() % SIZE_STEP, meta.mode() & 0o777), (0, 0o600));
     assert!(meta.blocks() * 512 < 8 << 20, "{} blocks", meta.blocks());
     assert_eq!(ensure(&cache, &root).await.unwrap(), first);
     assert_eq!(fs::metadata(&first).unwrap().ino(), meta.ino());
@@ -78,11 +78,11 @@ fn old_images_go() {
 async fn what_cannot_be_had_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let gone = ensure(dir.path(), &dir.path().join("gone")).await;
-    assert!(is_failed(&gone, |error| matches!(error, ImageError::Read { .. })), "{gone:?}");
+    assert!(is_failed(&gone, |error| matches!(error, RootDiskError::Read { .. })), "{gone:?}");
     fs::write(dir.path().join("file"), "").unwrap();
     let root = root(dir.path());
     let in_a_file = ensure(&dir.path().join("file"), &root).await;
-    assert!(is_failed(&in_a_file, |error| matches!(error, ImageError::File { .. })), "{in_a_file:?}");
+    assert!(is_failed(&in_a_file, |error| matches!(error, RootDiskError::File { .. })), "{in_a_file:?}");
 }
 
 #[tokio::test]
