@@ -17,7 +17,7 @@ use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
 use sandpen_types::spec::{
-    ByteString, DriverChoice, EnvEntry, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
+    ByteString, CheckedSpec, DriverChoice, EnvEntry, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
 };
 use sandpen_types::units::{MemorySize, TimeSpan};
 
@@ -195,8 +195,8 @@ impl Args {
             spec.terminal = Some(terminal::size().unwrap_or_default());
             Self::pass_terminal_type(&mut spec);
         }
-        // What can be refused without a look at the daemon's host is refused before a daemon is started for it.
-        spec.check_values()?;
+        // What can be refused is refused before a daemon is started for it.
+        sandpen_actors::spec_on_host::check(&CheckedSpec::try_from(spec.clone())?)?;
         Ok(spec)
     }
 }
