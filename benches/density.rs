@@ -30,9 +30,9 @@ use nix::unistd::Pid;
 use pss::pss_kib;
 use report::Report;
 use sandpen::actors::driver::Drivers;
-use sandpen::actors::process_driver::{self, ProcessDriver};
 use sandpen::actors::spec::{DriverChoice, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen::actors::state_dir::StateDir;
+use sandpen::actors::testing::process_driver::{self, ProcessDriver};
 use sandpen::{Handle, Sandpen};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

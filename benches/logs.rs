@@ -33,9 +33,9 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use report::Report;
 use sandpen::actors::driver::Drivers;
-use sandpen::actors::process_driver::{self, ProcessDriver};
 use sandpen::actors::spec::{DriverChoice, LogBacklog, LogLimits, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen::actors::state_dir::StateDir;
+use sandpen::actors::testing::process_driver::{self, ProcessDriver};
 use sandpen::{Handle, Sandpen};
 use schedstat::cpu_of;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use sandpen::actors::driver::OutputStream;
+use sandpen::actors::output_stream::OutputStream;
 use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state::{Event, ExitStatus, SandboxState, next};
 use sandpen::api::frame::Frame;

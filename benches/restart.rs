@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use report::Report;
-use sandpen::actors::database::{Happening, SandboxRow};
 use sandpen::actors::driver::Drivers;
+use sandpen::actors::event::Happening;
+use sandpen::actors::row::SandboxRow;
 use sandpen::actors::spec::{
     ByteString, DriverChoice, Resources, RestartBackoff, RestartPolicy, Rootfs, SandboxName, SandboxSpec,
 };

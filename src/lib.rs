@@ -1,5 +1,14 @@
 //! sandpen runs untrusted code in microVMs and keeps them running: a library to embed, a daemon
 //! and a command line, with one core.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`orchestrator`] | [`Sandpen`] and its [`Handle`]: the facade of actors and drivers |
+//! | [`daemon`] | the facade behind HTTP on a unix socket |
+//! | [`doctor`] | what of this host hinders sandpen |
+//!
+//! May know: all crates below. May not: their insides. What they offer to embedders is here again under its old path
+//! ([`actors`], [`api`], [`client`], [`driver`], [`kernel`]).
 
 pub mod daemon;
 pub mod doctor;

@@ -1,7 +1,7 @@
 //! Counters and gauges of an orchestrator.
 
-use sandpen_actors::counters::{Counter, CounterName};
-use sandpen_actors::faults::Faults;
+use sandpen_actors::telemetry::counters::{Counter, CounterName};
+use sandpen_actors::telemetry::faults::Faults;
 use sandpen_api::{Metric, MetricKind};
 use sandpen_types::fault::Fault;
 use sandpen_types::state::Status;

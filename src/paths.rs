@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use directories::BaseDirs;
-use sandpen_actors::state_dir::StateDir;
+use sandpen_types::state_dir::StateDir;
 use sha2::{Digest as _, Sha256};
 
 pub use sandpen_kernels::default_data_dir;

@@ -1,7 +1,7 @@
 //! Supervision, logs and durable status for microVMs, as actix actors.
 //!
-//! No VMM, no HTTP and no command line in here: a [`driver::Driver`] makes the microVMs, and this
-//! crate keeps them running, their output on file and their status in the database.
+//! A [`driver::Driver`] makes the microVMs; this crate keeps them running, their output on file and their status in
+//! the database. May know: types, the traits of a driver, actix, sqlx. May not: a driver, a VMM, HTTP, the command line.
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
@@ -15,13 +15,14 @@
 //! ```text
 //!   supervisor
 //!   monitor
-//!   log_writer, database ─▶ actor_ref ─▶ hosting, intensity
-//!   room ─▶ faults ─▶ outbox, counters, clock ─▶ readable
+//!   log_writer, database, vmm_log
+//!   telemetry (faults ─▶ counters, outbox)    runtime (actor_ref ─▶ hosting, intensity)
+//!   host (room ─▶ fault_of, clock ─▶ readable, spec_on_host)
 //!   what a driver promises (sandpen-vmm), the types (sandpen-types)
 //! ```
 //!
-//! [`faults::Faults`], with the [`counters`], is handed down to all of them, and with each start its
-//! [`start_timings::StartTimings`].
+//! [`telemetry::faults::Faults`], with the [`telemetry::counters`], is handed down to all of them, and with each start
+//! its [`start_timings::StartTimings`].
 
 #[cfg(panic = "abort")]
 compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would end every sandbox's supervision at once");
@@ -29,28 +30,19 @@ compile_error!("sandpen isolates faults by unwinding: panic = \"abort\" would en
 #[cfg(all(feature = "testing", not(debug_assertions)))]
 compile_error!("the feature `testing` runs host commands without isolation and never belongs into a release build");
 
-pub mod actor_ref;
-pub mod clock;
-pub mod counters;
 pub mod database;
-#[cfg(any(test, feature = "testing"))]
-pub mod fake_driver;
-pub mod faults;
-pub mod hosting;
-pub mod intensity;
+pub mod host;
 pub mod log_writer;
-pub mod long_answer;
 pub mod monitor;
-pub mod outbox;
-#[cfg(feature = "testing")]
-pub mod process_driver;
-pub(crate) mod readable;
-pub mod room;
-pub mod spec_on_host;
+pub mod runtime;
 pub mod supervisor;
-#[cfg(feature = "testing")]
-pub mod testing_panic;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod vmm_log;
 
-pub use sandpen_types::{backoff, event, fault, health, row, spec, state, state_dir, transition};
-pub use sandpen_vmm::{blocking, driver, pidfd, process_identity, spare_descriptors, start_timings, waiter};
+// What an embedding application speaks of with these actors.
+pub use sandpen_types::{
+    disk, event, fault, health, output_stream, reconcile, row, spec, start_step, state, state_dir, transition,
+};
+pub use sandpen_vmm::{driver, start_timings};

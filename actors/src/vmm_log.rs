@@ -17,8 +17,8 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::blocking::blocking_io;
-use crate::readable::{Registration, register};
+use crate::host::readable::{Registration, register};
+use sandpen_vmm::blocking::blocking_io;
 
 /// Most bytes of one chunk.
 const CHUNK_MAX: usize = 64 << 10;

@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter, System};
 use chrono::Utc;
-use sandpen_actors::database::{BeginStart, Database, GetSandbox, SandboxRow};
-use sandpen_actors::driver::Drivers;
-use sandpen_actors::faults::Faults;
-use sandpen_actors::hosting::host_on;
-use sandpen_actors::intensity::RestartIntensity;
-use sandpen_actors::process_driver::ProcessDriver;
-use sandpen_actors::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use sandpen_actors::state::{ExitStatus, SandboxState};
-use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::database::{BeginStart, Database, GetSandbox};
+use sandpen_actors::runtime::hosting::host_on;
+use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::supervisor::{
     KillSandbox, OpenGuest, Reconcile, Shutdown, StartSandbox, StopSandbox, Supervisor, SupervisorConfig, WaitSandbox,
 };
-use sandpen_actors::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterSpec};
+use sandpen_actors::telemetry::faults::Faults;
+use sandpen_actors::testing::process_driver::ProcessDriver;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{ByteString, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::state::{ExitStatus, SandboxState};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
+use sandpen_vmm::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterSpec};
 use sqlx::SqlitePool;
 
 async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
@@ -40,7 +41,7 @@ async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
         open_files_limit: 1024,
         reserve: None,
         faults: Faults::default(),
-        timings: sandpen_actors::start_timings::LatestTimings::default(),
+        timings: sandpen_vmm::start_timings::LatestTimings::default(),
         intensity: RestartIntensity::default(),
     };
     host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {})
@@ -139,7 +140,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
                     &state_dir.runtime(&key(name)),
                     &state_dir.bin(),
                     waiter,
-                    &sandpen_actors::start_timings::StartTimings::default(),
+                    &sandpen_vmm::start_timings::StartTimings::default(),
                 )
                 .await
                 .unwrap(),

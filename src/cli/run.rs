@@ -196,7 +196,7 @@ impl Args {
             Self::pass_terminal_type(&mut spec);
         }
         // What can be refused is refused before a daemon is started for it.
-        sandpen_actors::spec_on_host::check(&CheckedSpec::try_from(spec.clone())?)?;
+        sandpen_actors::host::spec_on_host::check(&CheckedSpec::try_from(spec.clone())?)?;
         Ok(spec)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sandpen_actors::driver::Drivers;
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
 
 use sandpen_drivers::krun_host::KrunUnusable;
 
@@ -32,7 +32,7 @@ fn with_bare_krun(drivers: Drivers, dir: &StateDir, data_dir: &Path) -> Drivers 
 fn with_process_driver(drivers: Drivers, dir: &StateDir) -> Drivers {
     use std::sync::Arc;
 
-    use sandpen_actors::process_driver::ProcessDriver;
+    use sandpen_actors::testing::process_driver::ProcessDriver;
     drivers.with(Arc::new(ProcessDriver::new(dir.bin())))
 }
 

@@ -28,8 +28,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use actix_web::web::Data;
-use sandpen_actors::driver::Drivers;
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use keeper::keep;

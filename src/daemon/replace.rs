@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::database::{DatabaseError, DatabaseFile};
-use sandpen_actors::waiter::{WaiterError, check_readable};
 use sandpen_guest::protocol::FrameError;
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::waiter::{WaiterError, check_readable};
 
 use sandpen_drivers::start_message;
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
-use sandpen_actors::blocking::blocking;
 use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, TerminalSize};
+use sandpen_vmm::blocking::blocking;
 use serde::{Deserialize, Deserializer};
 
 use super::events;
@@ -93,12 +93,12 @@ fn grace(milliseconds: u64) -> Result<Duration, Rejection> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-fn brief_view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
+fn brief_view(shared: &Shared, row: &sandpen_types::row::SandboxRow) -> Sandbox {
     Sandbox::new(row, shared.handle.state_dir())
 }
 
 /// With what is left out of lists.
-fn full_view(shared: &Shared, row: &sandpen_actors::database::SandboxRow) -> Sandbox {
+fn full_view(shared: &Shared, row: &sandpen_types::row::SandboxRow) -> Sandbox {
     let timings = shared.handle.start_timings(&row.spec.key);
     Sandbox { timings: timings.as_ref().map(view::timings), ..brief_view(shared, row) }
 }

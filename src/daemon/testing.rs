@@ -11,7 +11,7 @@ pub(super) fn configure(_: &mut actix_web::web::ServiceConfig) {}
 mod with_faults {
     use actix_web::HttpResponse;
     use actix_web::web::{self, Data, Json};
-    use sandpen_actors::testing_panic::{ActorKind, InjectPanic, PanicPlace};
+    use sandpen_actors::testing::panic::{ActorKind, InjectPanic, PanicPlace};
     use sandpen_types::spec::{SandboxKey, SandboxName};
     use serde::Deserialize;
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use sandpen_actors::log_writer::LogChunk;
-use sandpen_actors::start_timings::{StartTimings, TimedStep};
 use sandpen_api::frame::Frame;
 use sandpen_api::{StepTime, Timings};
+use sandpen_vmm::start_timings::{StartTimings, TimedStep};
 
 /// Where the time of a start went.
 pub fn timings(timings: &StartTimings) -> Timings {

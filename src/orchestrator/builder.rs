@@ -5,11 +5,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use sandpen_actors::database::{CloseDatabase, DatabaseError, Happening};
-use sandpen_actors::driver::Drivers;
-use sandpen_actors::intensity::RestartIntensity;
-use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::database::{CloseDatabase, DatabaseError};
+use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::supervisor::{Shutdown, SupervisorError};
+use sandpen_types::event::Happening;
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
 
 use super::handle::{Handle, SandpenError};
 use super::lock::{self, LockError, StateLock};

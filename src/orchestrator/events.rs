@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 
-use sandpen_actors::actor_ref::ActorRef;
-use sandpen_actors::database::{Database, EventPage, EventRecord, ListEvents, WatchEvents};
-use sandpen_actors::spec::SandboxKey;
+use sandpen_actors::database::{Database, EventPage, ListEvents, WatchEvents};
+use sandpen_actors::runtime::actor_ref::ActorRef;
+use sandpen_types::event::EventRecord;
+use sandpen_types::spec::SandboxKey;
 use tokio::sync::watch;
 
 use super::handle::SandpenError;

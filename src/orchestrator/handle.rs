@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use actix::MailboxError;
 use chrono::Utc;
-use sandpen_actors::actor_ref::ActorRef;
-use sandpen_actors::counters::Counter;
-use sandpen_actors::database::{
-    CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions, SandboxRow,
-};
-use sandpen_actors::driver::{DriverError, GuestSession};
-use sandpen_actors::fault::Fault;
-use sandpen_actors::faults::Faults;
+use sandpen_actors::database::{CountSandboxes, Database, DatabaseError, GetSandbox, ListSandboxes, ListTransitions};
 use sandpen_actors::log_writer::LogError;
-use sandpen_actors::spec::{CheckedSpec, DiskName, SandboxKey, SpecError, TerminalSize};
-use sandpen_actors::start_timings::{LatestTimings, StartTimings};
-use sandpen_actors::state_dir::StateDir;
+use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{
-    AwaitStarted, HoldRemoval, KillSandbox, ListDisks, NamedDisk, OpenGuest, Reconcile, ReconcileReport, RemoveDisk,
-    RemoveSandbox, StartSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
+    AwaitStarted, HoldRemoval, KillSandbox, ListDisks, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, StartSandbox,
+    StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
-use sandpen_actors::transition::Transition;
+use sandpen_actors::telemetry::counters::Counter;
+use sandpen_actors::telemetry::faults::Faults;
+use sandpen_types::disk::NamedDisk;
+use sandpen_types::fault::Fault;
+use sandpen_types::reconcile::ReconcileReport;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, SpecError, TerminalSize};
+use sandpen_types::state_dir::StateDir;
+use sandpen_types::transition::Transition;
+use sandpen_vmm::driver::{DriverError, GuestSession};
+use sandpen_vmm::start_timings::{LatestTimings, StartTimings};
 
 use sandpen_api::{ErrorCode, Metric};
 
@@ -165,7 +166,7 @@ impl Handle {
         Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir) }
     }
 
-    /// Starts a sandbox, new or ended, by a [`SandboxSpec`](sandpen_actors::spec::SandboxSpec) or what becomes one; resolves when it is RUNNING or has ended: look at the row's
+    /// Starts a sandbox, new or ended, by a [`SandboxSpec`](sandpen_types::spec::SandboxSpec) or what becomes one; resolves when it is RUNNING or has ended: look at the row's
     /// state.
     ///
     /// # Errors
@@ -396,7 +397,7 @@ impl Handle {
     /// # Errors
     /// The orchestrator has ended.
     #[cfg(feature = "testing")]
-    pub async fn inject_panic(&self, panic: sandpen_actors::testing_panic::InjectPanic) -> Result<bool, SandpenError> {
+    pub async fn inject_panic(&self, panic: sandpen_actors::testing::panic::InjectPanic) -> Result<bool, SandpenError> {
         Ok(self.supervisor.send(panic).await?)
     }
 
@@ -445,9 +446,9 @@ impl std::fmt::Debug for StdinWriter {
 mod tests {
     use std::io;
 
+    use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
-    use sandpen_actors::room::NoRoom;
-    use sandpen_actors::spec::SandboxName;
+    use sandpen_types::spec::SandboxName;
 
     use super::*;
 

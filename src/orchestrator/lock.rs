@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use sandpen_actors::state_dir::StateDir;
+use sandpen_types::state_dir::StateDir;
 
 use sandpen_client::private_dir::{self, PrivateDirError};
 

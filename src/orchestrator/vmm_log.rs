@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sandpen_actors::actor_ref::ActorRef;
-use sandpen_actors::spec::SandboxKey;
+use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{Supervisor, SupervisorError, WaitSandbox};
 use sandpen_actors::vmm_log::VmmLogReader;
+use sandpen_types::spec::SandboxKey;
 
 use super::handle::SandpenError;
 

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sandpen::actors::testing_panic::ActorKind;
+use sandpen::actors::testing::panic::ActorKind;
 
 use crate::checks::Files;
 use crate::control::{Control, build_writer};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use sandpen::actors::testing_panic::{ActorKind, PanicPlace};
+use sandpen::actors::testing::panic::{ActorKind, PanicPlace};
 use serde_json::json;
 
 use crate::support::{DEADLINE, Home, send_if_there};

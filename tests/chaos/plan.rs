@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sandpen::actors::testing_panic::{ActorKind, PLACES, PanicPlace};
+use sandpen::actors::testing::panic::{ActorKind, PLACES, PanicPlace};
 
 use crate::support::dice::Dice;
 

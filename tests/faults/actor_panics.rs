@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandpen::{EventsOptions, Handle, Sandpen};
-use sandpen_actors::database::{Happening, SandboxRow};
-use sandpen_actors::driver::Drivers;
-use sandpen_actors::intensity::RestartIntensity;
-use sandpen_actors::process_driver::ProcessDriver;
-use sandpen_actors::spec::{DriverChoice, Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use sandpen_actors::state::{ExitStatus, SandboxState};
-use sandpen_actors::state_dir::StateDir;
-use sandpen_actors::testing_panic::{ActorKind, InjectPanic, PLACES};
+use sandpen_actors::runtime::intensity::RestartIntensity;
+use sandpen_actors::testing::panic::{ActorKind, InjectPanic, PLACES};
+use sandpen_actors::testing::process_driver::ProcessDriver;
+use sandpen_types::event::Happening;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{DriverChoice, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::state::{ExitStatus, SandboxState};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
 
 use crate::support::dice::Dice;
 

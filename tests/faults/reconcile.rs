@@ -17,7 +17,7 @@ fn what_belongs_to_nobody_is_found_removed_and_told() {
     output(run(&home, "ended", &[], "exit 3"));
     // The sandbox loses its directory; a strange one, a process, a disk and a mount have no sandbox.
     let state = home.state().canonicalize().unwrap();
-    let id = sandpen::paths::state_id(&sandpen_actors::state_dir::StateDir::new(state.clone()));
+    let id = sandpen::paths::state_id(&sandpen_types::state_dir::StateDir::new(state.clone()));
     let tag = |name: &str| format!("{id}/default/{name}/1");
     let sleeper = |tag: &str| {
         let mut command = Command::new("sh");

@@ -13,9 +13,9 @@ use super::batch::{Batch, Pending, Reply};
 use super::health::LatestHealth;
 use super::write_faults::WriteFaults;
 use super::{DatabaseError, DatabaseFile};
-use crate::actor_ref::{ActorRef, keep_running};
-use crate::faults::Faults;
-use crate::intensity::RestartIntensity;
+use crate::runtime::actor_ref::{ActorRef, keep_running};
+use crate::runtime::intensity::RestartIntensity;
+use crate::telemetry::faults::Faults;
 
 /// Updates of one statement. At about 1 KiB of JSON each, far below SQLite's limits, and enough that
 /// one commit is shared by all that wait.
@@ -25,7 +25,7 @@ pub(super) type Answer<T> = ResponseActFuture<Database, Result<T, DatabaseError>
 /// The database actor.
 pub struct Database {
     #[cfg(feature = "testing")]
-    pub(super) bomb: crate::testing_panic::Bomb,
+    pub(super) bomb: crate::testing::panic::Bomb,
     pub(super) writer: SqlitePool,
     pub(super) reader: SqlitePool,
     faults: WriteFaults,
@@ -50,7 +50,7 @@ impl Database {
     pub fn on(file: DatabaseFile) -> Self {
         Self {
             #[cfg(feature = "testing")]
-            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Database),
+            bomb: crate::testing::panic::Bomb::new(crate::testing::panic::ActorKind::Database),
             writer: file.writer,
             reader: file.reader,
             faults: file.faults,
@@ -129,7 +129,7 @@ impl Database {
 }
 
 #[cfg(feature = "testing")]
-crate::testing_panic::takes_panics!(Database);
+crate::testing::panic::takes_panics!(Database);
 
 impl Actor for Database {
     type Context = Context<Self>;

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
-use super::{
-    BeginStart, DatabaseError, RecordEvent, RecordHealth, SandboxId, SandboxRow, events, flush, health, sandboxes,
-    transitions,
-};
-use crate::transition::Transition;
+use super::{BeginStart, DatabaseError, RecordEvent, RecordHealth, events, flush, health, sandboxes, transitions};
+use sandpen_types::row::SandboxId;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::transition::Transition;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DatabaseError>>;
@@ -260,7 +259,10 @@ impl Step {
             Self::Remove(asked) => asked.done = Some(alone(sandboxes::remove(connection, asked.what).await)?),
             Self::Health(all) => {
                 if let Err(error) = alone(health::record(connection, all).await)? {
-                    tracing::warn!(error = crate::driver::error_chain(&error), "health could not be recorded");
+                    tracing::warn!(
+                        error = sandpen_types::error_chain::error_chain(&error),
+                        "health could not be recorded"
+                    );
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::faults::Fault;
-use crate::row::SandboxId;
+use sandpen_types::fault::Fault;
+use sandpen_types::row::SandboxId;
 
 /// A failure of the database. Nothing of the request was written, unless said otherwise.
 #[derive(Debug, thiserror::Error)]

@@ -16,9 +16,9 @@ use super::DatabaseError;
 use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, sql, time, time_text, unreadable};
-use crate::event::{EventRecord, Happening};
-use crate::outbox::NewEvent;
-use crate::spec::{ConfigName, SandboxKey, SandboxName};
+use crate::telemetry::outbox::NewEvent;
+use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 
 /// So many events are kept; older ones go. At some 400 bytes each about 40 MB.
 pub const EVENTS_KEPT: u64 = 100_000;

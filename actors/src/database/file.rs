@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 use super::DatabaseError;
 use super::write_faults::WriteFaults;
-use crate::faults::Faults;
+use crate::telemetry::faults::Faults;
 
 /// Connections that read.
 const READERS: u32 = 2;

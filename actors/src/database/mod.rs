@@ -39,7 +39,3 @@ pub use health::RecordHealth;
 pub use recorder::record_all;
 pub use sandboxes::{BeginStart, CountSandboxes, GetSandbox, ListLiveKeys, ListSandboxes, RemoveSandbox};
 pub use transitions::{ListTransitions, RecordTransition};
-
-pub use crate::event::{EventRecord, Happening};
-pub use crate::health::{HealthState, HealthStatus};
-pub use crate::row::{SandboxId, SandboxRow};

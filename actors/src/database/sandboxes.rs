@@ -12,12 +12,12 @@ use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, optional_json, optional_number, sql, time, time_text, unreadable};
 use super::transitions::{self, stopped_by};
-use crate::row::{SandboxId, SandboxRow};
-use crate::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
-use crate::state::{Event, SandboxState};
-use crate::transition::advance;
+use sandpen_types::row::{SandboxId, SandboxRow};
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::state::{Event, SandboxState};
+use sandpen_types::transition::advance;
 
-/// The words of every active [`Status`](crate::state::Status), for a query's text.
+/// The words of every active [`Status`](sandpen_types::state::Status), for a query's text.
 macro_rules! active {
     () => {
         "('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')"
@@ -282,7 +282,7 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::state::Status;
+    use sandpen_types::state::Status;
 
     #[test]
     fn queries_have_the_words_of_the_active() {

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::DatabaseError;
-use crate::row::SandboxId;
+use sandpen_types::row::SandboxId;
 
 pub(super) fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Sql { action, source: Arc::new(source) }

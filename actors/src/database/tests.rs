@@ -14,9 +14,12 @@ use chrono::Utc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState, Status};
-use crate::transition::{Transition, advance};
+use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::health::{HealthState, HealthStatus};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState, Status};
+use sandpen_types::transition::{Transition, advance};
 
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     System::new().block_on(async { test().await });

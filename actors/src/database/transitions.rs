@@ -10,9 +10,9 @@ use super::DatabaseError;
 use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, optional_number, sql, time, time_text, unreadable};
-use crate::row::SandboxId;
-use crate::state::{ExitStatus, StoppedBy};
-use crate::transition::Transition;
+use sandpen_types::row::SandboxId;
+use sandpen_types::state::{ExitStatus, StoppedBy};
+use sandpen_types::transition::Transition;
 
 /// One edge of the state machine, made durable. The same sandbox and number twice is recorded once.
 #[derive(Debug, Clone, PartialEq, Message)]

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use super::DatabaseError;
 use super::batch::Refusal;
-use crate::blocking::blocking;
-use crate::counters::Counter;
-use crate::faults::{Fault, Faults, Place, fault_of_io};
+use crate::host::fault_of::fault_of_io;
+use crate::telemetry::counters::Counter;
+use crate::telemetry::faults::{Faults, Place};
+use sandpen_types::fault::Fault;
+use sandpen_vmm::blocking::blocking;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ impl WriteFaults {
         let Some(mut fault) = error.fault() else { return };
         if fault == Fault::StorageFailed {
             let dir = self.dir.clone();
-            let probed = blocking(move || crate::room::try_to_write(&dir)).await;
+            let probed = blocking(move || crate::host::room::try_to_write(&dir)).await;
             if let Ok(Err(error)) = probed {
                 fault = fault_of_io(&error);
             }
@@ -45,6 +47,6 @@ impl WriteFaults {
             Fault::ReadOnly => Counter::DatabaseReadOnly,
             _ => Counter::DatabaseOther,
         });
-        self.faults.raise(Place::Database, fault, &crate::driver::error_chain(&error));
+        self.faults.raise(Place::Database, fault, &sandpen_types::error_chain::error_chain(&error));
     }
 }

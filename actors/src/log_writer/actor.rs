@@ -17,13 +17,15 @@ use super::store::{Note, Store};
 use super::{
     Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
 };
-use crate::backoff::{Backoff, Pauses};
-use crate::counters::Counter;
-use crate::driver::{OutputStream, error_chain};
-use crate::event::Happening;
-use crate::faults::{Place, fault_of_causes};
-use crate::readable::register;
-use crate::start_timings::StartStep;
+use crate::host::fault_of::fault_of_causes;
+use crate::host::readable::register;
+use crate::telemetry::counters::Counter;
+use crate::telemetry::faults::Place;
+use sandpen_types::backoff::{Backoff, Pauses};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::event::Happening;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::start_step::StartStep;
 
 /// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
 pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
@@ -50,7 +52,7 @@ pub struct LogWriter {
     /// What the gap that is not over yet has lost.
     pub(super) gap: DroppedNow,
     #[cfg(feature = "testing")]
-    bomb: crate::testing_panic::Bomb,
+    bomb: crate::testing::panic::Bomb,
 }
 
 impl LogWriter {
@@ -58,7 +60,7 @@ impl LogWriter {
     pub fn new(config: LogConfig) -> Self {
         Self {
             #[cfg(feature = "testing")]
-            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::LogWriter),
+            bomb: crate::testing::panic::Bomb::new(crate::testing::panic::ActorKind::LogWriter),
             store: Store::new(config.clone()),
             config,
             sources: BTreeMap::new(),
@@ -288,7 +290,7 @@ fn write_all(room: &super::store::Room, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "testing")]
-crate::testing_panic::takes_panics!(LogWriter);
+crate::testing::panic::takes_panics!(LogWriter);
 
 impl Actor for LogWriter {
     type Context = Context<Self>;

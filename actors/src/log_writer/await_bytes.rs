@@ -5,7 +5,7 @@ use actix::{Handler, ResponseFuture};
 use super::actor::LogWriter;
 use super::follower::Published;
 use super::{AwaitBytes, LogError, StreamTotals};
-use crate::driver::OutputStream;
+use sandpen_types::output_stream::OutputStream;
 
 impl Handler<AwaitBytes> for LogWriter {
     type Result = ResponseFuture<Result<StreamTotals, LogError>>;

@@ -15,8 +15,8 @@ use super::names::log_name;
 use super::pump::{Moved, Wait};
 use super::segment::Segment;
 use super::{Close, LogError, LogFailed, StreamTotals};
-use crate::blocking::blocking;
-use crate::driver::error_chain;
+use sandpen_types::error_chain::error_chain;
+use sandpen_vmm::blocking::blocking;
 
 /// Who waits for the end, and for how long it is tried.
 #[derive(Debug)]

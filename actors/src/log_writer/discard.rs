@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::LogError;
 use super::actor::LogWriter;
 use super::pump::Moved;
-use crate::counters::Counter;
-use crate::driver::OutputStream;
-use crate::event::Happening;
-use crate::spec::LogBacklog;
+use crate::telemetry::counters::Counter;
+use sandpen_types::event::Happening;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogBacklog;
 
 /// Longest time for which output is dropped because one write was slow.
 const SLOW_MOST: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::OutputStream;
+use sandpen_types::output_stream::OutputStream;
 
 /// A failure of a log.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ pub enum LogError {
     },
     /// The runtime of the reader ended, or a read panicked.
     #[error("reading the log was cut off")]
-    ReadCutOff(#[source] crate::blocking::WorkLost),
+    ReadCutOff(#[source] sandpen_vmm::blocking::WorkLost),
 }
 
 impl LogError {

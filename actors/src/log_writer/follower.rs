@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::generation::position_of_generation;
 use super::segment::{self, Chain, Cursor, Hold, SEGMENTS_HELD, Segment};
 use super::{FollowFrom, LogError, StreamTotals};
-use crate::blocking::blocking;
-use crate::driver::OutputStream;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_vmm::blocking::blocking;
 
 /// A piece of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::StreamTotals;
-use crate::driver::OutputStream;
+use sandpen_types::output_stream::OutputStream;
 
 /// Bytes of the header.
 pub(super) const HEADER_LEN: u64 = 64;

@@ -29,8 +29,9 @@ use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
 use super::names::index_name;
 use super::segment::{header_after, unknown_header};
 use super::{LogConfig, LogError, StreamTotals};
-use crate::driver::{OutputStream, error_chain};
-use crate::spec::LogBacklog;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogBacklog;
 
 /// Room that is allocated at once behind an index.
 pub(super) const RESERVE_BYTES: u64 = 4096;

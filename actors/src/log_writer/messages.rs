@@ -9,7 +9,7 @@ use actix::{Message, Recipient};
 use chrono::{DateTime, Utc};
 
 use super::{LogError, LogFollower};
-use crate::driver::OutputStream;
+use sandpen_types::output_stream::OutputStream;
 
 /// Reads `pipe` (the read end of a FIFO) into the log from now on, until its last writer is gone;
 /// instead of the one that was attached for this stream before.
@@ -109,7 +109,7 @@ pub struct StreamTotals {
     pub stderr: u64,
     /// Position after the last byte.
     pub position: u64,
-    /// Bytes of stdout that were dropped instead ([`LogBacklog::Drop`](crate::spec::LogBacklog::Drop)).
+    /// Bytes of stdout that were dropped instead ([`LogBacklog::Drop`](sandpen_types::spec::LogBacklog::Drop)).
     pub dropped_stdout: u64,
     /// Bytes of stderr likewise.
     pub dropped_stderr: u64,

@@ -49,9 +49,9 @@ pub use names::remove_files;
 pub use open_logs::{FILES_OF_LOG, OpenLogs};
 pub use tail::{dropped_bytes, position_of_tail};
 
-use crate::faults::Faults;
-use crate::spec::{LogLimits, SandboxKey};
-use crate::start_timings::StartTimings;
+use crate::telemetry::faults::Faults;
+use sandpen_types::spec::{LogLimits, SandboxKey};
+use sandpen_vmm::start_timings::StartTimings;
 
 /// What a [`LogWriter`] needs to know.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub struct LogConfig {
     pub sandbox: Option<SandboxKey>,
     /// Hears of trouble, and counts.
     pub faults: Faults,
-    /// With [`LogBacklog::Drop`](crate::spec::LogBacklog::Drop): a write that takes longer counts as a disk that is
+    /// With [`LogBacklog::Drop`](sandpen_types::spec::LogBacklog::Drop): a write that takes longer counts as a disk that is
     /// too slow.
     pub slow_write: Duration,
     /// Where the first byte is noted.

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use crate::spec::LOG_KEEP_MAX;
+use sandpen_types::spec::LOG_KEEP_MAX;
 
 /// Numbers without any file after which a log is taken to have no more. A crash leaves at most one
 /// hole, a person who deletes files by hand perhaps some.

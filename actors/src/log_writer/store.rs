@@ -28,9 +28,9 @@ use super::recover::recover;
 use super::segment::Segment;
 use super::shared_segments::SharedSegments;
 use super::{FollowFrom, LogConfig, LogError, StreamTotals};
-use crate::backoff::{Backoff, Pauses};
-use crate::driver::OutputStream;
-use crate::spec::LogBacklog;
+use sandpen_types::backoff::{Backoff, Pauses};
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogBacklog;
 
 /// An index may grow to this size before its log is rotated, if that is more than the log's own
 /// limit: a workload that writes single bytes must not fill the disk with index records.

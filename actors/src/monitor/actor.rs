@@ -9,15 +9,18 @@ use actix::{
     WrapFuture as _,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument as _;
 
-use super::life::{Command, Life, Microvm};
+use super::ending::Command;
+use super::life::{Life, Microvm};
 use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
-use crate::actor_ref::ActorRef;
-use crate::database::{Database, SandboxRow};
-use crate::driver::{Driver, GuestSession, Launch};
-use crate::faults::Faults;
+use crate::database::Database;
 use crate::log_writer::LogWriter;
-use crate::state::SandboxState;
+use crate::runtime::actor_ref::ActorRef;
+use crate::telemetry::faults::Faults;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::state::SandboxState;
+use sandpen_vmm::driver::{Driver, GuestSession, Launch};
 
 /// Commands waiting for the life to take them; senders wait beyond that.
 const COMMAND_QUEUE: usize = 16;
@@ -61,10 +64,12 @@ pub struct MonitorConfig {
 /// The monitor of one microVM.
 pub struct Monitor {
     #[cfg(feature = "testing")]
-    pub(super) bomb: crate::testing_panic::Bomb,
+    pub(super) bomb: crate::testing::panic::Bomb,
     life: Option<Life>,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<SandboxState>,
+    /// Names the sandbox in each message of its life.
+    span: tracing::Span,
     microvm: watch::Receiver<Option<Microvm>>,
 }
 
@@ -74,12 +79,15 @@ impl Monitor {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (state_sender, state) = watch::channel(config.row.state.clone());
         let (microvm_sender, microvm) = watch::channel(None);
+        // Of the highest level, so that it is there for every message that is.
+        let span = tracing::error_span!("life", sandbox = %config.row.spec.key, generation = config.row.generation);
         Self {
             #[cfg(feature = "testing")]
-            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Monitor),
+            bomb: crate::testing::panic::Bomb::new(crate::testing::panic::ActorKind::Monitor),
             life: Some(Life::new(config, inbox, state_sender, microvm_sender)),
             commands,
             state,
+            span,
             microvm,
         }
     }
@@ -100,7 +108,7 @@ impl Monitor {
 }
 
 #[cfg(feature = "testing")]
-crate::testing_panic::takes_panics!(Monitor);
+crate::testing::panic::takes_panics!(Monitor);
 
 impl Actor for Monitor {
     type Context = Context<Self>;
@@ -112,7 +120,8 @@ impl Actor for Monitor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(life) = self.life.take() {
-            ctx.spawn(life.run().into_actor(self).map(|(), _, ctx| ctx.stop()));
+            let live = life.live().instrument(self.span.clone());
+            ctx.spawn(live.into_actor(self).map(|(), _, ctx| ctx.stop()));
         }
     }
 }

@@ -3,31 +3,29 @@
 
 use std::time::Instant;
 
-use super::life::{Interrupted, Life, Microvm, TIME_LIMIT_GRACE};
-use super::recording::Ending;
+use super::edges::Ending;
+use super::ending::TIME_LIMIT_GRACE;
+use super::life::Life;
 use crate::database::RecordHealth;
-use crate::driver::{ProbeOutcome, ProbeStatus};
-use crate::state::Event;
+use sandpen_types::state::Event;
+use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
 
 impl Life {
     /// Asks the workload how it is, when that is due.
-    pub(super) fn check_health(&mut self, vmm: &Microvm) {
+    pub(super) fn check_health(&mut self) {
+        let Some(vmm) = self.vmm() else { return };
         if let Some(check) = self.health.as_mut().and_then(|health| health.begin(Instant::now())) {
             let asked = vmm.guest.probe(check.command, check.timeout);
             self.checking = Some(Box::pin(async move { asked.await.map_err(|error| error.chain()) }));
         }
     }
 
-    pub(super) async fn on_checked(
-        &mut self,
-        vmm: &Microvm,
-        answer: Result<ProbeOutcome, String>,
-    ) -> Result<(), Interrupted> {
-        if !matches!(&answer, Ok(outcome) if matches!(outcome.end, ProbeStatus::Ended(_))) {
-            self.look_if_suspended(vmm);
+    pub(super) fn on_checked(&mut self, answer: &Result<ProbeOutcome, String>) {
+        if !matches!(answer, Ok(outcome) if matches!(outcome.end, ProbeStatus::Ended(_))) {
+            self.look_if_suspended();
         }
-        let Some(health) = &mut self.health else { return Ok(()) };
-        let crash = health.take(&answer, Instant::now());
+        let Some(health) = &mut self.health else { return };
+        let crash = health.take(answer, Instant::now());
         let now = health.state().clone();
         let before = self.config.row.health.as_ref();
         if before != Some(&now) {
@@ -37,8 +35,7 @@ impl Life {
             self.config.database.tell(RecordHealth { sandbox, generation, health: now, is_news });
         }
         if let Some(reason) = crash {
-            self.apply_and_end(Event::Faulted(reason), Ending::Ask(TIME_LIMIT_GRACE)).await?;
+            self.end_with(Event::Faulted(reason), Ending::Ask(TIME_LIMIT_GRACE), None);
         }
-        Ok(())
     }
 }

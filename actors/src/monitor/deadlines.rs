@@ -76,6 +76,11 @@ impl Deadlines {
         }
     }
 
+    /// The VMM process is gone: nothing is due any more.
+    pub(super) fn vmm_ended(&mut self) {
+        (self.time_limit, self.escalation) = (None, None);
+    }
+
     /// A sooner escalation wins; a later one changes nothing.
     fn escalate(&mut self, at: Option<Instant>, due: Due) {
         let Some(at) = at else { return };
@@ -95,16 +100,6 @@ impl Deadlines {
             self.time_limit = None;
             return Some(Due::TimeLimit);
         }
-        self.take_escalation(now)
-    }
-
-    /// When the next step of an end that was asked for is due.
-    pub(super) fn next_escalation(&self) -> Option<Instant> {
-        self.escalation.map(|(at, _)| at)
-    }
-
-    /// [`Deadlines::take_due`] without the time limit.
-    pub(super) fn take_escalation(&mut self, now: Instant) -> Option<Due> {
         let (at, due) = self.escalation?;
         if at > now {
             return None;
@@ -246,8 +241,21 @@ mod tests {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         deadlines.limit_run_time(start);
-        assert_eq!((deadlines.next_escalation(), deadlines.take_escalation(start)), (None, None));
+        assert_eq!(deadlines.take_due(start), Some(Due::TimeLimit));
+        assert_eq!((deadlines.next(), deadlines.take_due(start + SECOND * 60)), (None, None), "no signal follows");
+        deadlines.limit_run_time(start);
         deadlines.stop_asked(start, SECOND);
-        assert_eq!(deadlines.next_escalation(), Some(start + SECOND));
+        assert_eq!(deadlines.next(), Some(start + SECOND));
+    }
+
+    #[test]
+    fn nothing_is_due_once_the_vmm_has_ended() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.limit_run_time(start);
+        deadlines.stop_asked(start, SECOND);
+        deadlines.limit_run_time(start);
+        deadlines.vmm_ended();
+        assert_eq!((deadlines.next(), deadlines.take_due(start + SECOND * 60)), (None, None));
     }
 }

@@ -12,10 +12,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::database::{HealthState, HealthStatus};
-use crate::driver::{ProbeOutcome, ProbeStatus};
-use crate::spec::HealthCheck;
-use crate::state::{ExitStatus, FailureReason};
+use sandpen_types::health::HealthState;
+use sandpen_types::health::HealthStatus;
+use sandpen_types::spec::HealthCheck;
+use sandpen_types::state::{ExitStatus, FailureReason};
+use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
 
 /// The health of one workload.
 #[derive(Debug)]

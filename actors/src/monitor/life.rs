@@ -1,4 +1,7 @@
 //! The story of one microVM, told in order: made or found, watched, drained, recorded.
+//!
+//! One loop for all of it: whatever [phase](super::phase) the microVM is in, a command is heard, a deadline is kept,
+//! and the [edges](super::edges) go to the database one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,36 +10,20 @@ use std::time::{Duration, Instant};
 use actix::MailboxError;
 use chrono::Utc;
 use futures::future::{BoxFuture, OptionFuture};
-use nix::libc::{SIGKILL, SIGTERM};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::deadlines::{DRAIN_LIMIT, Deadlines, Due};
+use super::MonitorConfig;
+use super::deadlines::Deadlines;
+use super::edges::{After, Edges, Ending};
+use super::ending::{Awaiting, Command, Reply, TIME_LIMIT_GRACE};
 use super::health::Health;
-use super::recording::{Asked, Ending};
-use super::{MonitorConfig, MonitorError};
-use crate::blocking::blocking;
-use crate::clock::{process_age, run_time};
-use crate::driver::{GuestSession, ProbeOutcome, Vmm, VmmEvent, VmmProcess};
-use crate::log_writer::{AttachStream, AwaitBytes, LogError, StreamTotals};
-use crate::start_timings::StartStep;
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
-
-/// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
-/// QEMU's or libkrun's hands then, which takes microseconds; seconds mean that the guest lied.
-const MISSING_BYTES_LIMIT: Duration = Duration::from_secs(10);
-/// Most bytes of one stream that can be on their way: a pipe (1 MiB, the most that an ordinary user gets) and a
-/// virtio queue (256 descriptors; PID 1 writes 4 KiB each, the largest that any guest of ours has are 32 KiB), doubled.
-const IN_FLIGHT_MAX: u64 = 16 << 20;
-/// How long passing a message to the guest may take before the VMM is told instead.
-const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);
-/// Grace of a workload that reached its time limit or is unhealthy.
-pub(super) const TIME_LIMIT_GRACE: Duration = Duration::from_secs(10);
-
-/// A command with the place for its answer.
-pub(super) enum Command {
-    Stop { grace: Duration, by: StoppedBy, reply: oneshot::Sender<Result<(), MonitorError>> },
-    Kill { signal: i32, reply: oneshot::Sender<Result<(), MonitorError>> },
-}
+use super::outputs::{Attached, Draining};
+use super::phase::{End, Phase, Rest, Step};
+use super::recording::Recording;
+use crate::host::clock::run_time;
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
+use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
 
 /// An actor that this story cannot go on without has ended; the supervisor starts it again and finds
 /// the microVM by adoption.
@@ -51,16 +38,10 @@ impl From<MailboxError> for Interrupted {
 /// The guest's report of the workload's end.
 #[derive(Clone, Copy)]
 pub(super) struct ExitReport {
-    exit: ExitStatus,
-    stdout: u64,
-    stderr: u64,
+    pub(super) exit: ExitStatus,
+    pub(super) stdout: u64,
+    pub(super) stderr: u64,
 }
-
-/// The answer of a health check on its way, or why there is none.
-pub(super) type Checking = BoxFuture<'static, Result<ProbeOutcome, String>>;
-type Draining = BoxFuture<'static, Result<Result<StreamTotals, LogError>, MailboxError>>;
-/// A look whether the VMM process is suspended.
-pub(super) type Looking = BoxFuture<'static, bool>;
 
 /// A microVM that is there: how the monitor acts on it.
 #[derive(Clone)]
@@ -71,21 +52,27 @@ pub(super) struct Microvm {
 
 pub(super) struct Life {
     pub(super) config: MonitorConfig,
-    pub(super) commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     pub(super) state: watch::Sender<SandboxState>,
     microvm: watch::Sender<Option<Microvm>>,
+    /// The row's state when this life began.
+    pub(super) found: SandboxState,
+    pub(super) phase: Phase,
+    pub(super) edges: Edges<Reply>,
+    pub(super) recording: Option<Recording>,
     pub(super) deadlines: Deadlines,
+    pub(super) awaiting: Awaiting,
+    /// Who asked for the end when it was on its way to the database.
+    pub(super) late: Vec<Reply>,
     pub(super) report: Option<ExitReport>,
     draining: Option<Draining>,
     pub(super) health: Option<Health>,
-    pub(super) checking: Option<Checking>,
-    /// What follows the edge that is being recorded, and until when it waits for that.
-    pub(super) ending: Option<(Ending, Instant)>,
-    /// Stops that were carried out while something else was being recorded.
-    pub(super) asked: Asked,
+    /// The answer of a health check on its way, or why there is none.
+    pub(super) checking: Option<BoxFuture<'static, Result<ProbeOutcome, String>>>,
     /// Whether its VMM process was found suspended last.
     pub(super) suspended: bool,
-    pub(super) looking: Option<Looking>,
+    /// A look whether it is.
+    pub(super) looking: Option<BoxFuture<'static, bool>>,
     /// The end of a microVM that is known by its records alone.
     pub(super) killing: Option<BoxFuture<'static, ()>>,
     /// Since when the workload runs, by the clock that nobody sets.
@@ -94,23 +81,27 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(
-        config: MonitorConfig,
+        mut config: MonitorConfig,
         commands: mpsc::Receiver<Command>,
         state: watch::Sender<SandboxState>,
         microvm: watch::Sender<Option<Microvm>>,
     ) -> Self {
         Self {
-            config,
             commands,
             state,
             microvm,
+            found: config.row.state.clone(),
+            phase: Phase::Making(super::making::making(&mut config)),
+            config,
+            edges: Edges::default(),
+            recording: None,
             deadlines: Deadlines::default(),
+            awaiting: Awaiting::default(),
+            late: Vec::new(),
             report: None,
             draining: None,
             health: None,
             checking: None,
-            ending: None,
-            asked: Asked::default(),
             suspended: false,
             looking: None,
             killing: None,
@@ -119,239 +110,138 @@ impl Life {
     }
 
     /// From the first step to the last; returns early when an actor it needs is gone.
-    pub(super) async fn run(mut self) {
-        let sandbox = self.config.row.spec.key.to_string();
-        if matches!(self.live().await, Err(Interrupted)) {
-            tracing::warn!(%sandbox, "the monitor lost its log writer or the database and ends");
+    pub(super) async fn live(mut self) {
+        if matches!(self.live_through().await, Err(Interrupted)) {
+            tracing::warn!("the monitor lost its log writer or the database and ends");
         }
     }
 
-    async fn live(&mut self) -> Result<(), Interrupted> {
-        let vmm = match self.make().await {
-            Ok(vmm) => vmm,
-            Err(error) => return self.end_without_vmm(&error).await,
-        };
-        let Vmm { process, guest, outputs, mut events } = vmm;
-        let vmm = Microvm { process, guest };
-        self.config.row.microvm_pid = vmm.process.pid();
-        self.microvm.send_replace(Some(vmm.clone()));
-        self.end_as_asked().await;
-        for (stream, pipe) in outputs {
-            let attaching = self.config.log.send(AttachStream { stream, pipe });
-            if let Err(error) = self.meanwhile(attaching).await? {
-                let message = crate::driver::error_chain(&error);
-                self.apply_and_end(Event::Faulted(FailureReason::Internal { message }), Ending::Kill).await?;
-            }
-        }
-        let mut age = None;
-        if let Some(pid) = vmm.process.pid() {
-            let looked = blocking(move || process_age(pid));
-            age = self.meanwhile(looked).await.unwrap_or(None);
-        }
-        self.resume_deadlines(age);
-        let status = self.watch(&vmm, &mut events).await?;
-        self.finish(&vmm, status).await
-    }
-
-    /// Handles one thing after the other until the VMM process is gone.
-    async fn watch(&mut self, vmm: &Microvm, events: &mut mpsc::Receiver<VmmEvent>) -> Result<ExitStatus, Interrupted> {
+    /// Handles one thing after the other until nothing is left to do.
+    async fn live_through(&mut self) -> Result<(), Interrupted> {
         loop {
-            self.record_asked().await?;
+            self.begin_recording().await;
+            match std::mem::replace(&mut self.phase, Phase::Over) {
+                Phase::Over => return Ok(()),
+                Phase::Closed(end) if self.recording.is_none() => {
+                    self.record_end(&end);
+                    continue;
+                }
+                phase => self.phase = phase,
+            }
             let health_due = self.health.as_ref().and_then(Health::due);
             let due = self.deadlines.next().into_iter().chain(health_due).min();
             let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
+            let waited = self.edges.next_ending();
+            let waited = OptionFuture::from(waited.map(|at| tokio::time::sleep_until(at.into())));
+            let recording = OptionFuture::from(self.recording.as_mut().map(|recording| &mut recording.answer));
             let draining = OptionFuture::from(self.draining.as_mut());
             let checking = OptionFuture::from(self.checking.as_mut());
             let looking = OptionFuture::from(self.looking.as_mut());
+            let killing = OptionFuture::from(self.killing.as_mut());
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(VmmEvent::VmmExited(status)) => return Ok(status),
-                    Some(event) => self.on_event(vmm, event).await?,
-                    // The driver's own task is gone: start over by adoption.
-                    None => return Err(Interrupted),
-                },
-                Some(command) = self.commands.recv() => self.on_command(vmm, command).await?,
+                step = self.phase.next() => self.on_step(step).await?,
+                Some(command) = self.commands.recv() => self.on_command(command).await,
+                Some(answer) = recording => self.on_recorded(answer).await?,
+                Some(()) = waited => self.carry_out_due().await,
+                Some(()) = timer => self.on_due(),
                 Some(totals) = draining => {
                     self.draining = None;
-                    self.on_drained(vmm, totals?).await?;
+                    self.on_drained(totals?)?;
                 }
                 Some(answer) = checking => {
                     self.checking = None;
-                    self.on_checked(vmm, answer).await?;
+                    self.on_checked(&answer);
                 }
                 Some(suspended) = looking => {
                     self.looking = None;
-                    self.on_looked(vmm, suspended);
+                    self.on_looked(suspended);
                 }
-                Some(()) = timer => self.on_due(vmm).await?,
+                Some(()) = killing => self.killing = None,
             }
         }
     }
 
-    async fn on_event(&mut self, vmm: &Microvm, event: VmmEvent) -> Result<(), Interrupted> {
-        match event {
-            VmmEvent::WorkloadStarted => {
-                if self.config.row.state == SandboxState::Starting {
-                    self.apply(Event::WorkloadStarted).await?;
-                    self.mark(StartStep::Running);
-                    // It has just begun, whatever the clock says.
-                    self.resume_deadlines(Some(Duration::ZERO));
-                }
+    /// A phase has ended, or has brought something.
+    async fn on_step(&mut self, step: Step) -> Result<(), Interrupted> {
+        match step {
+            Step::Made(Ok(vmm)) => {
+                let there = Microvm { process: vmm.process.clone(), guest: vmm.guest.clone() };
+                self.config.row.microvm_pid = there.process.pid();
+                self.microvm.send_replace(Some(there));
+                self.carry_out_awaiting().await;
+                self.phase = Phase::Attaching(self.attach(vmm));
             }
+            Step::Made(Err(error)) => self.phase = Phase::Closing(self.close_log(End::NoVmm(error))),
+            Step::Attached(attached) => {
+                let Attached { events, failed, age } = attached?;
+                self.phase = Phase::Watching(events);
+                if let Some(message) = failed {
+                    self.end_with(Event::Faulted(FailureReason::Internal { message }), Ending::Kill, None);
+                }
+                self.resume_deadlines(age);
+            }
+            Step::Event(Some(event)) => self.on_event(event),
+            // The driver's own task is gone: start over by adoption.
+            Step::Event(None) => return Err(Interrupted),
+            Step::LogClosed(end) => self.phase = Phase::Closed(end?),
+            Step::Released(released) => {
+                if let Err(error) = released {
+                    tracing::warn!(error = %error.chain(), "cleaning up after the microVM");
+                }
+                self.mark(StartStep::Released);
+                self.set_released();
+                self.phase = Phase::Over;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: VmmEvent) {
+        match event {
+            VmmEvent::WorkloadStarted => self.edges.push(Event::WorkloadStarted, After::CountRunTime),
             VmmEvent::WorkloadNotStarted { code, message } => {
-                self.apply(Event::WorkloadNotStarted { code, message }).await?;
-                self.acknowledge(vmm).await;
+                self.edges.push(Event::WorkloadNotStarted { code, message }, After::Acknowledge);
             }
             VmmEvent::WorkloadExited { exit, stdout_bytes, stderr_bytes } => {
-                let (stdout, stderr) = (stdout_bytes.unwrap_or(0), stderr_bytes.unwrap_or(0));
+                let report = ExitReport { exit, stdout: stdout_bytes.unwrap_or(0), stderr: stderr_bytes.unwrap_or(0) };
                 self.mark(StartStep::WorkloadEnded);
-                self.report = Some(ExitReport { exit, stdout, stderr });
+                self.report = Some(report);
                 self.deadlines.workload_ended(Instant::now());
                 // There is nobody left to be asked how he is.
                 (self.health, self.checking) = (None, None);
-                let wanted = AwaitBytes {
-                    stdout,
-                    stderr,
-                    missing_max: IN_FLIGHT_MAX,
-                    idle_limit: MISSING_BYTES_LIMIT,
-                    limit: DRAIN_LIMIT,
-                };
-                self.draining = Some(Box::pin(self.config.log.send(wanted)));
+                self.draining = Some(self.drain(report));
             }
-            VmmEvent::Faulted(reason) => {
-                self.apply_and_end(Event::Faulted(reason), Ending::Kill).await?;
+            VmmEvent::Faulted(reason) => self.end_with(Event::Faulted(reason), Ending::Kill, None),
+            // The pipes' rest goes on file, then the end becomes visible.
+            VmmEvent::VmmExited(status) => {
+                self.mark(StartStep::VmmEnded);
+                self.deadlines.vmm_ended();
+                (self.health, self.checking, self.draining) = (None, None, None);
+                self.phase = Phase::Closing(self.close_log(End::Vmm(status)));
             }
-            VmmEvent::VmmExited(_) => {}
-        }
-        Ok(())
-    }
-
-    /// The workload's last byte is on file: its end is made durable, then the guest may power off.
-    async fn on_drained(&mut self, vmm: &Microvm, totals: Result<StreamTotals, LogError>) -> Result<(), Interrupted> {
-        let Some(report) = self.report else { return Ok(()) };
-        self.mark(StartStep::OutputComplete);
-        match totals {
-            Ok(totals) if !totals.reaches(report.stdout, report.stderr) => tracing::warn!(
-                sandbox = %self.config.row.spec.key,
-                reported_stdout = report.stdout,
-                reported_stderr = report.stderr,
-                ?totals,
-                "the guest reported more output than ever arrived"
-            ),
-            Ok(_) => {}
-            Err(error @ LogError::TooManyMissing { .. }) => {
-                // What it says of its exit is worth no more.
-                self.report = None;
-                let reason = FailureReason::ProtocolBroken { message: error.to_string() };
-                return self.apply_and_end(Event::Faulted(reason), Ending::Kill).await;
-            }
-            // The guest may power off when its bytes are on file, and nobody knows that now: whoever finds the
-            // microVM again asks it anew.
-            Err(error) => {
-                tracing::warn!(sandbox = %self.config.row.spec.key, %error, "waiting for the last output failed");
-                return Err(Interrupted);
-            }
-        }
-        self.record_exit().await?;
-        self.acknowledge(vmm).await;
-        Ok(())
-    }
-
-    async fn record_exit(&mut self) -> Result<(), Interrupted> {
-        if let Some(ExitReport { exit, .. }) = self.report
-            && self.config.row.state.exit().is_none()
-        {
-            // A report can be the first sign of life after an adoption.
-            if self.config.row.state == SandboxState::Starting {
-                self.apply(Event::WorkloadStarted).await?;
-            }
-            self.apply(Event::WorkloadExited(exit)).await?;
-            self.mark(StartStep::ExitRecorded);
-        }
-        Ok(())
-    }
-
-    async fn acknowledge(&mut self, vmm: &Microvm) {
-        let acknowledged = tokio::time::timeout(GUEST_CALL_LIMIT, vmm.guest.acknowledge_exit()).await;
-        if !matches!(acknowledged, Ok(Ok(()))) {
-            self.signal_vmm(vmm, SIGTERM);
-        }
-        self.deadlines.exit_acknowledged(Instant::now());
-    }
-
-    async fn on_command(&mut self, vmm: &Microvm, command: Command) -> Result<(), Interrupted> {
-        match command {
-            Command::Stop { grace, by, reply } => {
-                self.apply_and_end(Event::StopRequested(by.cause()), Ending::Ask(grace)).await?;
-                let _ = reply.send(Ok(()));
-            }
-            Command::Kill { signal: SIGKILL, reply } => {
-                let cause = StopCause::Killed { signal: SIGKILL };
-                let killed = self.apply_then(Event::StopRequested(cause), Ending::Kill).await?;
-                let _ = reply.send(killed.map_err(|error| MonitorError::Driver(error.chain())));
-            }
-            Command::Kill { signal, reply } => {
-                let _ = reply.send(self.signal_workload(vmm, signal).await);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn signal_workload(&self, vmm: &Microvm, signal: i32) -> Result<(), MonitorError> {
-        match tokio::time::timeout(GUEST_CALL_LIMIT, vmm.guest.signal_workload(signal)).await {
-            Ok(answer) => answer.map_err(|error| MonitorError::Driver(error.chain())),
-            Err(_) => Err(MonitorError::Driver("the guest does not answer".to_owned())),
         }
     }
 
-    pub(super) async fn ask_workload_to_end(&mut self, vmm: &Microvm) {
-        let asked = tokio::time::timeout(GUEST_CALL_LIMIT, vmm.guest.signal_workload(SIGTERM)).await;
-        if !matches!(asked, Ok(Ok(()))) {
-            // A guest that cannot be asked gets no grace.
-            self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
-        }
+    /// All output is on file, and all that happened before is durable.
+    fn record_end(&mut self, end: &End) {
+        self.phase = Phase::Ending(match end {
+            End::Vmm(status) => {
+                if let Some(report) = self.report {
+                    self.edges.push(Event::WorkloadExited(report.exit), After::Acknowledge);
+                }
+                self.edges.push(Event::VmmExited(*status), After::Release);
+                Rest::Vmm
+            }
+            End::NoVmm(error) => self.record_end_without_vmm(error),
+        });
     }
 
-    async fn on_due(&mut self, vmm: &Microvm) -> Result<(), Interrupted> {
-        match self.deadlines.take_due(Instant::now()) {
-            // It ended in time, and its last output has its own limit.
-            Some(Due::TimeLimit) if self.report.is_some() => {
-                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
-            }
-            Some(Due::TimeLimit) => {
-                self.look_if_suspended(vmm);
-                let limit = self.config.row.spec.timeout.unwrap_or_default();
-                let event = Event::Faulted(FailureReason::TimedOut { limit });
-                self.apply_and_end(event, Ending::Ask(TIME_LIMIT_GRACE)).await?;
-            }
-            Some(Due::TerminateVmm) => {
-                self.look_if_suspended(vmm);
-                self.signal_vmm(vmm, SIGTERM);
-            }
-            Some(Due::KillVmm) => self.signal_vmm(vmm, SIGKILL),
-            None => self.check_health(vmm),
-        }
-        Ok(())
-    }
-
-    /// The VMM is gone: the pipes' rest goes on file, then the end becomes visible.
-    async fn finish(&mut self, vmm: &Microvm, status: ExitStatus) -> Result<(), Interrupted> {
-        self.mark(StartStep::VmmEnded);
-        self.close_log().await?;
-        self.record_asked().await?;
-        self.record_exit().await?;
-        self.apply(Event::VmmExited(status)).await?;
-        self.mark(StartStep::EndRecorded);
-        if let Err(error) = vmm.process.release().await {
-            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "cleaning up after the microVM");
-        }
-        self.mark(StartStep::Released);
-        self.config.released.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    fn mark(&self, step: StartStep) {
+    pub(super) fn mark(&self, step: StartStep) {
         self.config.launch.timings.mark(step);
+    }
+
+    pub(super) fn set_released(&self) {
+        self.config.released.store(true, Ordering::Release);
     }
 
     /// The microVM, once there is one.
@@ -359,27 +249,25 @@ impl Life {
         self.microvm.borrow().clone()
     }
 
-    pub(super) fn signal_vmm(&self, vmm: &Microvm, signal: i32) {
-        if let Err(error) = vmm.process.signal_vmm(signal) {
-            tracing::warn!(sandbox = %self.config.row.spec.key, error = %error.chain(), "the VMM process was not signalled");
+    /// Deadlines from the row as it was found, so that they hold over an adoption too.
+    fn resume_deadlines(&mut self, age: Option<Duration>) {
+        match self.found {
+            SandboxState::Stopping { exit: None, .. } => {
+                self.deadlines.stop_asked(Instant::now(), TIME_LIMIT_GRACE);
+            }
+            // Its guest says so once more, and powers off; one that says otherwise is ended.
+            SandboxState::Stopping { exit: Some(_), .. } => {
+                self.deadlines.workload_ended(Instant::now());
+                self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
+            }
+            _ => self.count_run_time(age),
         }
     }
 
-    /// Deadlines from the row, so that they hold over an adoption too.
-    fn resume_deadlines(&mut self, age: Option<Duration>) {
+    /// The workload's time runs, and its health is looked after. `age` is for how long its process runs.
+    pub(super) fn count_run_time(&mut self, age: Option<Duration>) {
         let row = &self.config.row;
         if row.state != SandboxState::Running {
-            match row.state {
-                SandboxState::Stopping { exit: None, .. } => {
-                    self.deadlines.stop_asked(Instant::now(), TIME_LIMIT_GRACE);
-                }
-                // Its guest says so once more, and powers off; one that says otherwise is ended.
-                SandboxState::Stopping { exit: Some(_), .. } => {
-                    self.deadlines.workload_ended(Instant::now());
-                    self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
-                }
-                _ => {}
-            }
             return;
         }
         let ran = run_time(row.started_at, Utc::now(), age);

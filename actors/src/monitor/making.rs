@@ -9,72 +9,71 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use nix::libc::SIGTERM;
 
-use super::StartMode;
-use super::life::{Interrupted, Life};
-use crate::blocking::blocking;
-use crate::counters::Counter;
-use crate::driver::{Driver, DriverError, Launch, Vmm};
-use crate::faults::{Faults, Place, fault_of_lack};
-use crate::state::{Event, ExitStatus, FailureReason, SandboxState};
+use super::edges::After;
+use super::life::Life;
+use super::phase::Rest;
+use super::{MonitorConfig, StartMode};
+use crate::host::fault_of::fault_of_lack;
+use crate::telemetry::counters::Counter;
+use crate::telemetry::faults::{Faults, Place};
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::{Driver, DriverError, Launch, Vmm};
 
 /// Pause before a microVM is looked for again that could not be found for lack of something.
 const ADOPT_PAUSE: Duration = Duration::from_secs(1);
 
-impl Life {
-    /// Makes the microVM or finds it.
-    pub(super) async fn make(&mut self) -> Result<Vmm, DriverError> {
-        let (mode, is_starting) = (self.config.mode, self.config.row.state == SandboxState::Starting);
-        let (driver, launch) = (self.config.driver.clone(), self.config.launch.clone());
-        let faults = self.config.faults.clone();
-        let stale_disk = self.config.stale_disk.take();
-        let making = async move {
-            match mode {
-                StartMode::Launch => make_anew(&*driver, launch, stale_disk).await,
-                StartMode::Adopt => adopt(&*driver, &launch, &faults).await,
-                StartMode::Resume => match adopt(&*driver, &launch, &faults).await {
-                    // A microVM that ran would have left its waiter.
-                    Err(DriverError::Gone) if is_starting => make_anew(&*driver, launch, stale_disk).await,
-                    found => found,
-                },
-            }
-        };
-        self.meanwhile(making).await
-    }
+/// Makes the microVM or finds it.
+pub(super) fn making(config: &mut MonitorConfig) -> BoxFuture<'static, Result<Vmm, DriverError>> {
+    let (mode, is_starting) = (config.mode, config.row.state == SandboxState::Starting);
+    let (driver, launch) = (config.driver.clone(), config.launch.clone());
+    let (faults, stale_disk) = (config.faults.clone(), config.stale_disk.take());
+    let making = async move {
+        match mode {
+            StartMode::Launch => make_anew(&*driver, launch, stale_disk).await,
+            StartMode::Adopt => adopt(&*driver, &launch, &faults).await,
+            StartMode::Resume => match adopt(&*driver, &launch, &faults).await {
+                // A microVM that ran would have left its waiter.
+                Err(DriverError::Gone) if is_starting => make_anew(&*driver, launch, stale_disk).await,
+                found => found,
+            },
+        }
+    };
+    making.boxed()
+}
 
-    /// Nothing to watch: the start failed or was given up, or nothing is left of an earlier microVM.
-    pub(super) async fn end_without_vmm(&mut self, error: &DriverError) -> Result<(), Interrupted> {
-        let is_new = self.config.mode != StartMode::Adopt && self.config.row.state == SandboxState::Starting;
-        self.record_asked().await?;
+impl Life {
+    /// The start failed or was given up, or nothing is left of an earlier microVM; the log is closed.
+    pub(super) fn record_end_without_vmm(&mut self, error: &DriverError) -> Rest {
+        let is_new = self.config.mode != StartMode::Adopt && self.found == SandboxState::Starting;
         if !is_new {
             let reason = match error {
                 DriverError::Gone => FailureReason::Lost,
                 error => FailureReason::Internal { message: error.chain() },
             };
-            self.close_log().await?;
-            self.apply(Event::Faulted(reason)).await?;
-            return self.apply(Event::VmmExited(ExitStatus::Unknown)).await;
+            self.edges.push(Event::Faulted(reason), After::Nothing);
+            self.edges.push(Event::VmmExited(ExitStatus::Unknown), After::Release);
+            return Rest::Unknown;
         }
-        self.close_log().await?;
-        // Asked while the log was being closed.
-        self.record_asked().await?;
         if self.config.row.state == SandboxState::Starting {
             self.config.faults.count(Counter::StartFailures);
             if let Some(fault) = fault_of_lack(error) {
                 self.config.faults.raise(Place::Start, fault, &error.chain());
             }
-            self.apply(Event::SpawnFailed(FailureReason::SpawnFailed { message: error.chain() })).await?;
+            let failed = FailureReason::SpawnFailed { message: error.chain() };
+            self.edges.push(Event::SpawnFailed(failed), After::Release);
         } else {
-            tracing::info!(sandbox = %self.config.row.spec.key, %error, "its end was asked for before it had a microVM");
+            tracing::info!(%error, "its end was asked for before it had a microVM");
             // As for a guest that was told to stop before it executed the workload.
-            self.apply(Event::VmmExited(ExitStatus::Signal(SIGTERM))).await?;
+            self.edges.push(Event::VmmExited(ExitStatus::Signal(SIGTERM)), After::Release);
         }
-        self.config.released.store(true, Ordering::Release);
-        Ok(())
+        Rest::Nothing
     }
 }
 

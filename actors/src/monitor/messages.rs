@@ -6,11 +6,11 @@ use std::time::Duration;
 use actix::Message;
 
 use super::MonitorError;
-use crate::database::SandboxRow;
-use crate::driver::GuestSession;
-use crate::hosting::DownReason;
-use crate::spec::SandboxKey;
-use crate::state::{SandboxState, StoppedBy};
+use crate::runtime::hosting::DownReason;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::{SandboxState, StoppedBy};
+use sandpen_vmm::driver::GuestSession;
 
 /// Ends the microVM: SIGTERM to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
 /// Answers as soon as STOPPING is recorded.

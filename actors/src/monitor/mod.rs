@@ -1,7 +1,7 @@
 //! One microVM's monitor: the only writer of its sandbox's state.
 //!
-//! The actor ([`Monitor`]) takes commands; [`life`] is the microVM's story as one straight piece of
-//! async code that runs inside the actor, so that a panic in it ends the monitor and is noticed:
+//! The actor ([`Monitor`]) takes commands; [`life`] is the microVM's story as one event loop that runs inside the
+//! actor, so that a panic in it ends the monitor and is noticed:
 //!
 //! ```text
 //!   launch or adopt ─▶ attach output ─▶ ┌ VMM event ┐
@@ -10,17 +10,21 @@
 //!            Down ◀─ runtime directory removed ◀─ final status ◀─ log closed ◀─┘
 //! ```
 //!
-//! Every state change goes through [`crate::state::next`], is durable in the database, and only then
-//! told as [`StateChanged`]. With a disk that is full it may take long until it is durable: what ends the
-//! microVM does not wait for that ([`recording`]).
+//! Every state change goes through [`sandpen_types::state::next`], is durable in the database, and only then
+//! told as [`StateChanged`]. With a disk that is full it may take long until it is durable: changes wait for
+//! that in their order ([`edges`]), what ends the microVM does not ([`ending`]).
 
 mod actor;
 mod checks;
 mod deadlines;
+mod edges;
+mod ending;
 mod health;
 mod life;
 mod making;
 mod messages;
+mod outputs;
+mod phase;
 mod recording;
 mod suspension;
 

@@ -11,17 +11,17 @@ use super::phase::PhaseKind;
 use super::removal_hold::{Held, Lingering};
 use super::succession::Succession;
 use super::{Shutdown, SupervisorError};
-use crate::actor_ref::ActorRef;
 use crate::database::{Database, GetSandbox};
-use crate::driver::Drivers;
-use crate::faults::Faults;
-use crate::intensity::RestartIntensity;
 use crate::log_writer::OpenLogs;
 use crate::monitor::StateChanged;
-use crate::process_identity::boot_id;
-use crate::spec::{DiskName, SandboxKey};
-use crate::start_timings::LatestTimings;
-use crate::state_dir::StateDir;
+use crate::runtime::actor_ref::ActorRef;
+use crate::runtime::intensity::RestartIntensity;
+use crate::telemetry::faults::Faults;
+use sandpen_types::spec::{DiskName, SandboxKey};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
+use sandpen_vmm::process_identity::boot_id;
+use sandpen_vmm::start_timings::LatestTimings;
 
 pub(super) type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
 
@@ -45,7 +45,7 @@ pub struct SupervisorConfig {
     /// How many files this process may open.
     pub open_files_limit: u64,
     /// So many bytes stay free on the state directory's disk for what runs; `None`: see
-    /// [`crate::room::RESERVE_DEFAULT`].
+    /// [`crate::host::room::RESERVE_DEFAULT`].
     pub reserve: Option<u64>,
     /// The faults of the host, and the counters.
     pub faults: Faults,
@@ -58,7 +58,7 @@ pub struct SupervisorConfig {
 /// The supervisor of all sandboxes of one state directory.
 pub struct Supervisor {
     #[cfg(feature = "testing")]
-    pub(super) bomb: crate::testing_panic::Bomb,
+    pub(super) bomb: crate::testing::panic::Bomb,
     pub(super) config: SupervisorConfig,
     pub(super) children: HashMap<SandboxKey, Child>,
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
@@ -86,7 +86,7 @@ impl Supervisor {
     pub fn new(config: SupervisorConfig) -> Self {
         Self {
             #[cfg(feature = "testing")]
-            bomb: crate::testing_panic::Bomb::new(crate::testing_panic::ActorKind::Supervisor),
+            bomb: crate::testing::panic::Bomb::new(crate::testing::panic::ActorKind::Supervisor),
             children: HashMap::new(),
             subscribers: Vec::new(),
             shutting_down: None,
@@ -140,7 +140,7 @@ impl Supervisor {
 }
 
 #[cfg(feature = "testing")]
-crate::testing_panic::takes_panics!(Supervisor);
+crate::testing::panic::takes_panics!(Supervisor);
 
 impl Actor for Supervisor {
     type Context = Context<Self>;

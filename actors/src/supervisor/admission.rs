@@ -11,13 +11,14 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::SupervisorError;
 use super::actor::Supervisor;
-use crate::blocking::blocking;
-use crate::counters::Counter;
-use crate::driver::{OPEN_FILES_OF_GUEST, error_chain};
-use crate::fault::Fault;
-use crate::faults::Place;
+use crate::host::room;
 use crate::log_writer::FILES_OF_LOG;
-use crate::room;
+use crate::telemetry::counters::Counter;
+use crate::telemetry::faults::Place;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::fault::Fault;
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::OPEN_FILES_OF_GUEST;
 
 /// Open files of everything else in this process.
 const FILES_BESIDE: u64 = 128;

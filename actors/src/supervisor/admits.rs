@@ -16,7 +16,7 @@
 
 use super::SupervisorError;
 use super::phase::PhaseKind;
-use crate::spec::SandboxKey;
+use sandpen_types::spec::SandboxKey;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::spec::SandboxName;
+    use sandpen_types::spec::SandboxName;
 
     const PHASES: [PhaseKind; 11] = [
         PhaseKind::Absent,

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::actor::Supervisor;
 use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record_until_durable, settled};
-use crate::database::{GetSandbox, SandboxRow};
-use crate::driver::{Driver, DriverError, Launch, VmmEvent};
+use crate::database::GetSandbox;
 use crate::monitor::StartMode;
-use crate::spec::{DriverChoice, SandboxKey};
-use crate::state::{Event, ExitStatus, FailureReason};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{DriverChoice, SandboxKey};
+use sandpen_types::state::{Event, ExitStatus, FailureReason};
+use sandpen_vmm::driver::{Driver, DriverError, Launch, VmmEvent};
 
 /// How long an orphaned VMM may take to end after SIGKILL.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(5);

@@ -6,11 +6,11 @@ use actix::Addr;
 use tokio::sync::oneshot;
 
 use super::phase::{Phase, PhaseKind};
-use crate::database::SandboxRow;
-use crate::intensity::RecentFailures;
 use crate::monitor::{Monitor, Stop};
-use crate::spec::DiskName;
-use crate::state::{SandboxState, Status};
+use crate::runtime::intensity::RecentFailures;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::DiskName;
+use sandpen_types::state::{SandboxState, Status};
 
 /// Whoever waits for a row.
 pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;

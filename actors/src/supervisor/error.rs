@@ -1,11 +1,11 @@
 //! Why a request to the supervisor was not fulfilled.
 
 use crate::database::DatabaseError;
-use crate::driver::DriverError;
+use crate::host::room::NoRoom;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
-use crate::room::NoRoom;
-use crate::spec::{DiskName, SandboxKey, SpecError};
+use sandpen_types::spec::{DiskName, SandboxKey, SpecError};
+use sandpen_vmm::driver::DriverError;
 
 /// Why the supervisor refused or could not finish a request.
 #[derive(Debug, thiserror::Error)]

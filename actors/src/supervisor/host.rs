@@ -16,14 +16,16 @@ use actix::{
 
 use super::actor::Supervisor;
 use super::phase::Phase;
-use crate::counters::Counter;
-use crate::database::{Happening, RecordEvent, SandboxRow};
-use crate::driver::{Driver, Launch};
-use crate::hosting::{DownReason, host_on};
+use crate::database::RecordEvent;
 use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, StateChanged};
-use crate::spec::SandboxKey;
-use crate::state::{FailureReason, SandboxState};
+use crate::runtime::hosting::{DownReason, host_on};
+use crate::telemetry::counters::Counter;
+use sandpen_types::event::Happening;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::{FailureReason, SandboxState};
+use sandpen_vmm::driver::{Driver, Launch};
 
 impl Supervisor {
     /// Gives a live row its log writer and its monitor.
@@ -213,11 +215,11 @@ impl Handler<LogDown> for Supervisor {
 }
 
 #[cfg(feature = "testing")]
-impl Handler<crate::testing_panic::InjectPanic> for Supervisor {
+impl Handler<crate::testing::panic::InjectPanic> for Supervisor {
     type Result = bool;
 
-    fn handle(&mut self, inject: crate::testing_panic::InjectPanic, ctx: &mut Self::Context) -> bool {
-        use crate::testing_panic::{ActorKind, Panic};
+    fn handle(&mut self, inject: crate::testing::panic::InjectPanic, ctx: &mut Self::Context) -> bool {
+        use crate::testing::panic::{ActorKind, Panic};
         let panic = Panic(inject.place);
         let phase = inject.sandbox.as_ref().and_then(|key| self.children.get(key)).map(|child| child.phase());
         match (inject.actor, phase) {

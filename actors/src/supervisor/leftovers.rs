@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 
+use super::disks;
 use super::orphans::{self, Tagged};
-use super::{Leftover, LeftoverKind, disks};
-use crate::driver::error_chain;
-use crate::spec::{ConfigName, SandboxKey, SandboxName};
-use crate::state_dir::StateDir;
-use crate::waiter::WaitedVmm;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::reconcile::Leftover;
+use sandpen_types::reconcile::LeftoverKind;
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::waiter::WaitedVmm;
 
 /// What there is of sandboxes beside their rows, live ones included.
 #[derive(Debug, Default)]

@@ -1,20 +1,20 @@
 //! What the supervisor takes. These are the public messages: an application's own actors send them
-//! to the supervisor ([`ActorRef`](crate::actor_ref::ActorRef)).
+//! to the supervisor ([`ActorRef`](crate::runtime::actor_ref::ActorRef)).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Message, Recipient};
 
-pub use sandpen_types::disk::NamedDisk;
-pub use sandpen_types::reconcile::{Leftover, LeftoverKind, ReconcileReport};
+use sandpen_types::disk::NamedDisk;
+use sandpen_types::reconcile::ReconcileReport;
 
 use super::{RemovalHold, SupervisorError};
-use crate::database::SandboxRow;
-use crate::driver::GuestSession;
 use crate::log_writer::LogWriter;
 use crate::monitor::StateChanged;
-use crate::spec::{CheckedSpec, DiskName, SandboxKey};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey};
+use sandpen_vmm::driver::GuestSession;
 
 /// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
 /// not be started, or was faster than the answer): look at the row's state.
@@ -85,7 +85,7 @@ pub struct WaitSandbox {
 }
 
 /// Keeps a sandbox that removes itself from going, at its end or with a
-/// [`remove_delay`](crate::spec::SandboxSpec::remove_delay) after it, as long as the answer lives.
+/// [`remove_delay`](sandpen_types::spec::SandboxSpec::remove_delay) after it, as long as the answer lives.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<RemovalHold, SupervisorError>")]
 pub struct HoldRemoval {

@@ -14,10 +14,10 @@ use super::actor::Supervisor;
 use super::admits::{Request, When};
 use super::phase::Phase;
 use super::{OpenGuest, OpenLog, SupervisorError};
-use crate::driver::GuestSession;
 use crate::log_writer::LogWriter;
-use crate::long_answer::LongAnswer;
 use crate::monitor::GetGuest;
+use crate::runtime::long_answer::LongAnswer;
+use sandpen_vmm::driver::GuestSession;
 
 impl Handler<OpenLog> for Supervisor {
     type Result = LongAnswer<Result<Option<Addr<LogWriter>>, SupervisorError>>;

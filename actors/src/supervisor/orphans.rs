@@ -1,7 +1,7 @@
 //! Processes of this state directory that nothing leads to any more: no row, no runtime directory.
 //!
 //! Every VMM, waiter and companion carries a word in its command line that says whose it is
-//! ([`Launch::tag`](crate::driver::Launch::tag)). A process can give itself any command line, so the
+//! ([`Launch::tag`](sandpen_vmm::driver::Launch::tag)). A process can give itself any command line, so the
 //! word alone decides nothing about others: who carries a foreign one only brings about its own end.
 
 use std::collections::HashSet;
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use nix::libc::SIGKILL;
 
-use crate::pidfd;
-use crate::process_identity::ProcessIdentity;
-use crate::spec::{ConfigName, SandboxKey, SandboxName};
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
+use sandpen_vmm::pidfd;
+use sandpen_vmm::process_identity::ProcessIdentity;
 
 /// How long a killed process may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);

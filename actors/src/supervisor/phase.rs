@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log_writer::LogWriter;
 use crate::monitor::Monitor;
-use crate::spec::DiskName;
+use sandpen_types::spec::DiskName;
 
 /// See the module. In every phase one verb owns the child: the one that will lead it to the next.
 pub(super) enum Phase {

@@ -29,16 +29,20 @@ use super::leftovers::{self, Found};
 use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
-use super::{Leftover, LeftoverKind, Reconcile, ReconcileReport, SupervisorError};
-use crate::blocking::blocking;
-use crate::clock::pause_left;
-use crate::database::{ListLiveKeys, ListSandboxes, SandboxRow};
-use crate::driver::error_chain;
+use super::{Reconcile, SupervisorError};
+use crate::database::{ListLiveKeys, ListSandboxes};
+use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
-use crate::spec::SandboxKey;
-use crate::state::SandboxState;
-use crate::state_dir::StateDir;
-use crate::waiter::is_abandoned;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::reconcile::Leftover;
+use sandpen_types::reconcile::LeftoverKind;
+use sandpen_types::reconcile::ReconcileReport;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::SandboxState;
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::waiter::is_abandoned;
 
 /// How long the end of a microVM that ended unseen may take until it is recorded. With a full disk it
 /// takes longer than anybody should wait for an answer.

@@ -6,13 +6,14 @@ use actix::{Handler, MailboxError, Message};
 use chrono::Utc;
 
 use super::SupervisorError;
-use crate::actor_ref::ActorRef;
-use crate::counters::Counter;
-use crate::database::{Database, DatabaseError, Flush, RecordTransition, SandboxRow};
-use crate::driver::error_chain;
-use crate::faults::Faults;
-use crate::state::Event;
-use crate::transition::advance;
+use crate::database::{Database, DatabaseError, Flush, RecordTransition};
+use crate::runtime::actor_ref::ActorRef;
+use crate::telemetry::counters::Counter;
+use crate::telemetry::faults::Faults;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::state::Event;
+use sandpen_types::transition::advance;
 
 /// Pause before what the database could not do is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);

@@ -15,8 +15,8 @@ use super::SupervisorError;
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::phase::Phase;
-use crate::driver::{Driver, DriverError, Launch};
-use crate::spec::SandboxKey;
+use sandpen_types::spec::SandboxKey;
+use sandpen_vmm::driver::{Driver, DriverError, Launch};
 
 /// How long finding and releasing what is left of a microVM may take; what is left then, the next
 /// reconciliation finds.

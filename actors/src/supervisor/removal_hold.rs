@@ -20,10 +20,11 @@ use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::phase::Phase;
 use super::{HoldRemoval, SupervisorError};
-use crate::actor_ref::ActorRef;
-use crate::database::{GetSandbox, SandboxRow};
-use crate::driver::error_chain;
-use crate::spec::SandboxKey;
+use crate::database::GetSandbox;
+use crate::runtime::actor_ref::ActorRef;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
 
 /// How many hold which sandbox.
 #[derive(Debug, Clone, Default)]

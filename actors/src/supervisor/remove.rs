@@ -18,11 +18,12 @@ use super::phase::Phase;
 use super::removal_hold::lingers;
 use super::stop::End;
 use super::{RemoveSandbox, SupervisorError, disks};
-use crate::blocking::blocking;
-use crate::database::{self, GetSandbox, SandboxRow};
-use crate::driver::error_chain;
+use crate::database::{self, GetSandbox};
 use crate::log_writer::{LogError, remove_files};
-use crate::spec::SandboxKey;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_vmm::blocking::blocking;
 
 impl Handler<RemoveSandbox> for Supervisor {
     type Result = Answer<()>;

@@ -22,13 +22,14 @@ use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record, record_until_durable};
 use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
 use super::{SupervisorError, disks};
-use crate::blocking::blocking;
-use crate::database::SandboxRow;
-use crate::driver::error_chain;
 use crate::monitor::{StartMode, Stop};
-use crate::spec::{RestartPolicy, SandboxKey};
-use crate::start_timings::{StartStep, StartTimings};
-use crate::state::{Event, StoppedBy};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{RestartPolicy, SandboxKey};
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, StoppedBy};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::start_timings::StartTimings;
 
 impl Supervisor {
     /// A sandbox has ended and everything of its microVM is gone: restart policy, then answers, then

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::database::SandboxRow;
-use crate::spec::{RestartBackoff, RestartPolicy};
-use crate::state::{FailureReason, SandboxState, StoppedBy};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{RestartBackoff, RestartPolicy};
+use sandpen_types::state::{FailureReason, SandboxState, StoppedBy};
 
 /// When the policy is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::state::ExitStatus;
+    use sandpen_types::state::ExitStatus;
 
     const OK: SandboxState = SandboxState::Stopped { exit: ExitStatus::Code(0) };
     const BAD: SandboxState = SandboxState::Stopped { exit: ExitStatus::Code(1) };

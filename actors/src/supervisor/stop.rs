@@ -19,12 +19,12 @@ use super::actor::Supervisor;
 use super::admits::Request;
 use super::phase::Phase;
 use super::{KillSandbox, StopSandbox, SupervisorError};
-use crate::database::SandboxRow;
-use crate::faults::Faults;
-use crate::long_answer::LongAnswer;
 use crate::monitor::{Kill, Stop};
-use crate::spec::SandboxKey;
-use crate::state::StoppedBy;
+use crate::runtime::long_answer::LongAnswer;
+use crate::telemetry::faults::Faults;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::StoppedBy;
 
 /// How long the end of a microVM may wait to be recorded, after its grace, while a fault of the host hinders
 /// that; then whoever waits is told. Twice what a VMM may take to end after SIGTERM, and some more.

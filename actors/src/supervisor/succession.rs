@@ -22,12 +22,13 @@ use super::phase::Phase;
 use super::record::{RETRY_PAUSE, settled};
 use super::removal_hold::Held;
 
-use crate::actor_ref::{ActorRef, keep_running};
-use crate::database::{ListSandboxes, SandboxRow};
+use crate::database::ListSandboxes;
 use crate::log_writer::LogWriter;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
-use crate::spec::SandboxKey;
-use crate::state::{SandboxState, StopCause, StoppedBy};
+use crate::runtime::actor_ref::{ActorRef, keep_running};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::{SandboxState, StopCause, StoppedBy};
 
 /// Grace of a stop whose own was lost with the supervisor: for the time until the monitor records it.
 const GRACE: Duration = Duration::from_secs(10);
@@ -87,7 +88,7 @@ impl Supervisor {
                 match settled(&database, ListSandboxes).await {
                     Ok(Ok(rows)) => return rows,
                     Ok(Err(error)) => {
-                        let error = crate::driver::error_chain(&error);
+                        let error = sandpen_types::error_chain::error_chain(&error);
                         tracing::error!(error, "the rows of the sandboxes cannot be read; trying again");
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }

@@ -18,17 +18,21 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::database::{Database, GetSandbox, ListTransitions, SandboxRow};
-use crate::driver::{Drivers, OutputStream, VmmEvent};
-use crate::fake_driver::{Asked, FakeDriver, FakeVmm};
-use crate::faults::{Fault, Faults, counter_of};
-use crate::hosting::host_on;
-use crate::intensity::RestartIntensity;
+use crate::database::{Database, GetSandbox, ListTransitions};
 use crate::monitor::StateChanged;
-use crate::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use crate::start_timings::{LatestTimings, StartStep};
-use crate::state::{ExitStatus, FailureReason, SandboxState, Status};
-use crate::state_dir::StateDir;
+use crate::runtime::hosting::host_on;
+use crate::runtime::intensity::RestartIntensity;
+use crate::telemetry::faults::{Faults, counter_of};
+use crate::testing::fake_driver::{Asked, FakeDriver, FakeVmm};
+use sandpen_types::fault::Fault;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, Status};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::{Drivers, VmmEvent};
+use sandpen_vmm::start_timings::LatestTimings;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -100,7 +104,7 @@ impl Stage {
 
     /// As [`Stage::running`], for a name that is being cleaned up.
     async fn running_when_free(&mut self, spec: SandboxSpec) -> FakeVmm {
-        let (supervisor, wanted) = (self.supervisor.clone(), crate::spec::CheckedSpec::try_from(spec).unwrap());
+        let (supervisor, wanted) = (self.supervisor.clone(), sandpen_types::spec::CheckedSpec::try_from(spec).unwrap());
         let request = tokio::task::spawn_local(async move {
             loop {
                 match supervisor.send(StartSandbox { spec: wanted.clone() }).await.unwrap() {

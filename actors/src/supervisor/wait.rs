@@ -5,8 +5,9 @@ use actix::Handler;
 use super::actor::Supervisor;
 use super::admits::Request;
 use super::{AwaitRestart, SubscribeStateChanges, SupervisorError, WaitSandbox};
-use crate::database::{GetSandbox, SandboxRow};
-use crate::long_answer::LongAnswer;
+use crate::database::GetSandbox;
+use crate::runtime::long_answer::LongAnswer;
+use sandpen_types::row::SandboxRow;
 
 impl Handler<WaitSandbox> for Supervisor {
     type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;

@@ -9,9 +9,9 @@
 //!                      (nothing)                            (nothing)
 //! ```
 //!
-//! It knows directories, files and bytes. What is in them, how an entry is named and who waits for whom while one is
-//! being made are its users' to know: makers of the same entry do not see each other here, each commits a whole one,
-//! and the last one stays.
+//! May know: directories, files and bytes. May not: what is in them, how an entry is named, and who waits for whom
+//! while one is being made. Makers of the same entry do not see each other here: each commits a whole one, and the
+//! last one stays.
 
 mod budget;
 mod draft;

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandpen_types::reconcile::Leftover;
 use sandpen_types::spec::SandboxSpec;
 use sandpen_types::state_dir::StateDir;
-use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, Leftover, OPEN_FILES_OF_GUEST, Vmm};
+use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, OPEN_FILES_OF_GUEST, Vmm};
 
 use self::prepare::MachinePlan;
 use self::templates::Templates;

@@ -18,8 +18,10 @@ use nix::libc::SIGKILL;
 use sandpen_guest::protocol::{
     CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
 };
-use sandpen_vmm::driver::{DriverError, Launch, OutputStream, Vmm};
-use sandpen_vmm::start_timings::{StartStep, StartTimings};
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::start_step::StartStep;
+use sandpen_vmm::driver::{DriverError, Launch, Vmm};
+use sandpen_vmm::start_timings::StartTimings;
 use sandpen_vmm::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
 };

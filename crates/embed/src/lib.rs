@@ -12,8 +12,8 @@
 //!                                                                OUT_DIR ─▶ include_bytes!(env!("SANDPEN_WAITER"))
 //! ```
 //!
-//! It knows where the packages lie in sandpen's source tree and how such programs are built. What they do, and who
-//! installs or boots them, it does not know.
+//! May know: where the packages lie in sandpen's source tree, and how such programs are built. May not: what they do,
+//! and who installs or boots them.
 
 mod error;
 

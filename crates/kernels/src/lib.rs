@@ -1,7 +1,7 @@
 //! The kernels that guests boot: getting them, unpacking them, looking through them, keeping them and finding them again.
 //!
-//! It knows kernels' files and the data directory they lie in. It does not know who boots a kernel, nor how: a driver
-//! says what it needs of one ([`own::Facts`], [`InstalledKernel::check_has`]). Everything here blocks.
+//! May know: kernels' files, and the data directory they lie in. May not: who boots a kernel, and how. A driver says
+//! what it needs of one ([`own::Facts`], [`InstalledKernel::check_has`]). Everything here blocks.
 //!
 //! ```text
 //! <data>/kernel/lock                   held while installing

@@ -15,9 +15,9 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use sandpen_types::error_chain::error_chain;
-pub use sandpen_types::output_stream::OutputStream;
-pub use sandpen_types::reconcile::{Leftover, LeftoverKind};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::reconcile::Leftover;
 
 use crate::start_timings::StartTimings;
 use sandpen_types::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-pub use sandpen_types::start_step::{Spender, StartStep};
+use sandpen_types::start_step::StartStep;
 
 use sandpen_types::spec::SandboxKey;
 

@@ -4,8 +4,8 @@
 //! orchestrator tells it what to start ([`wire`]); it writes down what runs and how it ended ([`records`]), with
 //! processes that are meant beyond their pids ([`process_identity`]).
 //!
-//! There is a waiter for every sandbox, so this package needs the standard library alone and stays small. It knows
-//! processes, FIFOs and files; not what a VMM is, and nothing of drivers, guests or sandboxes.
+//! There is a waiter for every sandbox, so it stays small. May know: the standard library, processes, FIFOs and files.
+//! May not: what a VMM is, drivers, guests, sandboxes.
 
 pub mod process_identity;
 pub mod records;

@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 
 use sandpen::api;
-use sandpen_actors::start_timings::monotonic_us;
 use sandpen_types::start_step::Spender;
+use sandpen_vmm::start_timings::monotonic_us;
 
 use super::{aligned, plain};
 

@@ -9,6 +9,8 @@
 //!
 //! The list is the file of `SANDPEN_SKIPS`, `target/skips.txt` of this workspace by default.
 //! `make test` empties it at its beginning and prints it at its end, with the program of this crate.
+//!
+//! May know: reasons. May not: anything of sandpen; any crate's tests use it.
 
 use std::fmt::Display;
 use std::fs::{self, File};

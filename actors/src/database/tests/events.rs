@@ -1,7 +1,7 @@
 //! The events table: complete, in order, bounded, and there after a removal.
 
 use super::*;
-use crate::spec::ConfigName;
+use sandpen_types::spec::ConfigName;
 
 async fn list(database: &Addr<Database>, from: Option<u64>, limit: u32) -> Result<EventPage, DatabaseError> {
     database.send(ListEvents { from, sandbox: None, limit }).await.unwrap()

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{StopCause, next};
+use sandpen_types::state::{StopCause, next};
 
 fn exits() -> impl Strategy<Value = ExitStatus> {
     prop_oneof![(0..256).prop_map(ExitStatus::Code), (1..65).prop_map(ExitStatus::Signal), Just(ExitStatus::Unknown),]

@@ -1,11 +1,11 @@
 //! What the next one sees of a database actor's last work.
 
 use super::*;
-use crate::actor_ref::ActorRef;
-use crate::faults::Faults;
-use crate::intensity::RestartIntensity;
-use crate::state::Status;
-use crate::testing_panic::{Panic, PanicPlace};
+use crate::runtime::actor_ref::ActorRef;
+use crate::runtime::intensity::RestartIntensity;
+use crate::telemetry::faults::Faults;
+use crate::testing::panic::{Panic, PanicPlace};
+use sandpen_types::state::Status;
 
 /// A write of the first actor has been given to SQLite and waits for another program's lock when the actor dies.
 /// A question may be answered before it is done; `Flush` is not.

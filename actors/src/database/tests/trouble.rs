@@ -9,7 +9,7 @@ async fn starting(database: &Addr<Database>, name: &str) -> SandboxRow {
 
 fn is_locked<T: std::fmt::Debug>(answer: &Result<Result<T, DatabaseError>, actix::MailboxError>) -> bool {
     let Ok(Err(error)) = answer else { panic!("{answer:?}") };
-    error.fault() == Some(crate::faults::Fault::DatabaseLocked)
+    error.fault() == Some(sandpen_types::fault::Fault::DatabaseLocked)
 }
 
 /// Everybody waits for the same lock, nobody for the others' turns: 200 updates one after the other would take

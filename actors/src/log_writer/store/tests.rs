@@ -38,7 +38,7 @@ fn an_index_may_be_as_large_as_its_log_and_64_kib_in_any_case() {
 #[test]
 fn only_rotated_files_that_somebody_reads_are_known() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = crate::spec::LogLimits { max_bytes: 4096, keep: 3, ..Default::default() };
+    let limits = sandpen_types::spec::LogLimits { max_bytes: 4096, keep: 3, ..Default::default() };
     let mut store = Store::new(LogConfig::new(dir.path().join("a.log"), limits, 1));
     let fill = |store: &mut Store| {
         let room = store.prepare(OutputStream::Stdout, now_us(), 4096).unwrap();

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use super::disk_full::{ballast, small_disk};
 use super::*;
-use crate::counters::Counter;
-use crate::spec::LogBacklog;
+use crate::telemetry::counters::Counter;
+use sandpen_types::spec::LogBacklog;
 
 const DIR: &str = "SANDPEN_TEST_DROPPING_DIR";
 
@@ -62,7 +62,7 @@ fn one_drops_and_never_waits_another_waits_and_loses_nothing() {
     run(async {
         let place = Place { dir, max_bytes: 1 << 20, keep: 3 };
         let waiting_log = place.dir.path().join("waiting.log");
-        let faults = crate::faults::Faults::default();
+        let faults = crate::telemetry::faults::Faults::default();
         let writer = start(LogConfig { faults: faults.clone(), ..dropping(place.config(1)) });
         let waiting = start(LogConfig { path: waiting_log.clone(), ..place.config(1) });
         let elsewhere = Place::new(1 << 20, 3);
@@ -203,7 +203,7 @@ fn dropping_writer() {
     let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
     actix_rt::System::new().block_on(async {
         let writer = start(dropping(crashing_config(&dir)));
-        let pipe = crate::waiter::open_fifo_read(&dir.join("out")).unwrap();
+        let pipe = sandpen_vmm::waiter::open_fifo_read(&dir.join("out")).unwrap();
         ask(&writer, AttachStream { stream: OutputStream::Stdout, pipe }).await.unwrap();
         // Ends by SIGKILL; or by itself, if the test that started it is gone.
         tokio::time::sleep(DEADLINE).await;
@@ -250,7 +250,7 @@ fn sigkill_amid_a_gap_never_makes_the_loss_look_smaller() {
             written = until;
             drop(child);
         }
-        let pipe = crate::waiter::open_fifo_read(&fifo).unwrap();
+        let pipe = sandpen_vmm::waiter::open_fifo_read(&fifo).unwrap();
         let writer = start(dropping(crashing_config(dir.path())));
         ask(&writer, AttachStream { stream: OutputStream::Stdout, pipe }).await.unwrap();
         let totals = ask(&writer, Close).await.unwrap();

@@ -20,8 +20,8 @@ use std::time::Duration;
 use actix::{Actor as _, Addr, Arbiter};
 
 use super::*;
-use crate::driver::OutputStream;
-use crate::spec::LogLimits;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogLimits;
 
 /// Nothing here takes nearly as long, even on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);

@@ -2,8 +2,8 @@
 //! is forgotten.
 
 use super::*;
-use crate::spec::RestartPolicy;
-use crate::state::{Status, StoppedBy};
+use sandpen_types::spec::RestartPolicy;
+use sandpen_types::state::{Status, StoppedBy};
 
 fn report(stdout: u64) -> VmmEvent {
     VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: Some(stdout), stderr_bytes: Some(0) }
@@ -227,6 +227,55 @@ fn a_users_stop_is_not_forgotten_for_the_orchestrators_own_end() {
     });
 }
 
+/// A workload that ends while its beginning is still being recorded: both go on record in their order, and the guest
+/// stays up until its end is there.
+#[test]
+fn an_end_that_overtakes_the_record_of_its_beginning_is_acknowledged_after_both() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let start = tokio::task::spawn_local(stage.start(stage.spec("a")));
+        let mut vmm = stage.arrival().await;
+        let lock = stage.lock_database().await;
+        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+        vmm.write(OutputStream::Stdout, b"all").unwrap();
+        assert!(vmm.tell(report(3)).await);
+        let early = tokio::time::timeout(Duration::from_millis(500), vmm.next_asked()).await;
+        assert!(early.is_err(), "{early:?} before its end is durable");
+        lock.release().await;
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
+        let row = stage.row("a").await;
+        assert!(row.started_at.is_some() && row.state.exit() == Some(ExitStatus::Code(0)), "{row:?}");
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        soon(start).await.unwrap().unwrap().unwrap();
+        stage.end();
+    });
+}
+
+/// A VMM that is lost while the beginning is still being recorded, and the stop that came too late for it.
+#[test]
+fn a_loss_that_overtakes_the_record_of_the_beginning_is_one_and_a_later_stop_is_heard() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut spec = stage.spec("a");
+        spec.restart = RestartPolicy::Always;
+        let start = tokio::task::spawn_local(stage.start(spec));
+        let vmm = stage.arrival().await;
+        let lock = stage.lock_database().await;
+        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(11))).await);
+        let stopped = tokio::task::spawn_local(stop(&stage, "a", Duration::from_hours(1)));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        lock.release().await;
+        let row = soon(stopped).await.unwrap().unwrap().unwrap();
+        assert_eq!(row.stopped_by, Some(StoppedBy::Request), "it does not come back");
+        assert!(row.state.is_ended(), "{:?}", row.state);
+        soon(start).await.unwrap().unwrap().unwrap();
+        assert_eq!(stage.row("a").await.state, row.state);
+        stage.end();
+    });
+}
+
 /// The database hangs: a time limit and a stop go on by the clock, and so do health checks.
 #[test]
 fn no_end_and_no_health_check_waits_for_the_database() {
@@ -234,15 +283,15 @@ fn no_end_and_no_health_check_waits_for_the_database() {
         let mut stage = Stage::new().await;
         let mut spec = stage.spec("limited");
         spec.timeout = Some(Duration::from_secs(1));
-        let mut check = crate::spec::HealthCheck::new(vec!["check".into()]);
-        check.interval = crate::spec::HEALTH_TIME_MIN;
+        let mut check = sandpen_types::spec::HealthCheck::new(vec!["check".into()]);
+        check.interval = sandpen_types::spec::HEALTH_TIME_MIN;
         let mut checked = stage.running(SandboxSpec { health: Some(check), ..stage.spec("checked") }).await;
         let mut limited = stage.running(spec).await;
         let lock = stage.lock_database().await;
         for _ in 0..3 {
             assert_eq!(soon(checked.next_asked()).await, Some(Asked::Probe(vec!["check".into()])));
-            let end = crate::driver::ProbeStatus::Ended(ExitStatus::Code(0));
-            checked.answer_probe(crate::driver::ProbeOutcome { end, output: String::new() });
+            let end = sandpen_vmm::driver::ProbeStatus::Ended(ExitStatus::Code(0));
+            checked.answer_probe(sandpen_vmm::driver::ProbeOutcome { end, output: String::new() });
         }
         let killed = tokio::task::spawn_local(stage.supervisor.send(KillSandbox { key: key("checked"), signal: 9 }));
         until_signalled(&mut checked, 9).await;
@@ -323,7 +372,7 @@ fn a_start_is_on_record_as_a_whole_or_not_at_all() {
 #[cfg(feature = "testing")]
 #[test]
 fn an_exit_whose_output_nobody_has_seen_is_not_acknowledged() {
-    use crate::testing_panic::{ActorKind, InjectPanic, PanicPlace};
+    use crate::testing::panic::{ActorKind, InjectPanic, PanicPlace};
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let mut vmm = stage.running(stage.spec("a")).await;

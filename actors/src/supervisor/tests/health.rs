@@ -1,10 +1,11 @@
 //! Health checks with a microVM in the test's hands.
 
 use super::*;
-use crate::database::{HealthState, HealthStatus};
-use crate::driver::{ProbeOutcome, ProbeStatus};
-use crate::spec::HealthCheck;
-use crate::state::Status;
+use sandpen_types::health::HealthState;
+use sandpen_types::health::HealthStatus;
+use sandpen_types::spec::HealthCheck;
+use sandpen_types::state::Status;
+use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
 
 fn outcome(code: i32) -> ProbeOutcome {
     ProbeOutcome { end: ProbeStatus::Ended(ExitStatus::Code(code)), output: "words".into() }
@@ -12,7 +13,7 @@ fn outcome(code: i32) -> ProbeOutcome {
 
 fn checked(stage: &Stage) -> SandboxSpec {
     let mut check = HealthCheck::new(vec!["check".into()]);
-    check.interval = crate::spec::HEALTH_TIME_MIN;
+    check.interval = sandpen_types::spec::HEALTH_TIME_MIN;
     check.retries = 2;
     SandboxSpec { health: Some(check), ..stage.spec("a") }
 }

@@ -1,9 +1,9 @@
 //! Between two monitors of one microVM, and who asks for its data paths then.
 
 use super::*;
-use crate::hosting::DownReason;
 use crate::log_writer::{Follow, FollowFrom};
 use crate::monitor::Down;
+use crate::runtime::hosting::DownReason;
 
 impl Stage {
     /// Ends its monitor, and waits until that is known. Its row cannot be read until [`Stage::let_adopt`].

@@ -1,7 +1,7 @@
 //! Between the recorded end and the end of all that a microVM had.
 
 use super::*;
-use crate::testing_panic::{ActorKind, InjectPanic, PanicPlace};
+use crate::testing::panic::{ActorKind, InjectPanic, PanicPlace};
 
 #[test]
 fn a_start_and_a_removal_wait_until_what_had_ended_is_released() {

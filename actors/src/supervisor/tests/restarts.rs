@@ -1,9 +1,9 @@
 //! Restarts by the policy, over the deaths of orchestrators.
 
 use super::*;
-use crate::counters::Counter;
-use crate::spec::RestartBackoff;
-use crate::state::{Status, StoppedBy};
+use crate::telemetry::counters::Counter;
+use sandpen_types::spec::RestartBackoff;
+use sandpen_types::state::{Status, StoppedBy};
 
 impl Stage {
     /// A sandbox that is started again at once.

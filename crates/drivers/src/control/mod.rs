@@ -28,9 +28,10 @@ use sandpen_guest::protocol::{
     TerminalSize, encode,
 };
 use sandpen_types::spec::SandboxSpec;
+use sandpen_types::start_step::StartStep;
 use sandpen_types::state::FailureReason;
 use sandpen_vmm::driver::VmmEvent;
-use sandpen_vmm::start_timings::{StartStep, StartTimings};
+use sandpen_vmm::start_timings::StartTimings;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sandpen_guest::protocol::{RootfsSource, Volume};
 use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::start_timings::StartStep;
 use sandpen_vmm::waiter::{StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::start_timings::StartStep;
 use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 

@@ -22,8 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandpen_cache::Budget;
-use sandpen_vmm::driver::{DriverError, Vmm, error_chain};
-use sandpen_vmm::start_timings::StartStep;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::start_step::StartStep;
+use sandpen_vmm::driver::{DriverError, Vmm};
 use sandpen_vmm::waiter::WaitedVmm;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;

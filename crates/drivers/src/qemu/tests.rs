@@ -10,9 +10,10 @@ use std::path::Path;
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags};
 use sandpen_skip::{Reason, skip};
+use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen_types::state::{ExitStatus, FailureReason};
-use sandpen_vmm::driver::{OutputStream, VmmEvent};
+use sandpen_vmm::driver::VmmEvent;
 use sandpen_vmm::waiter::{WaitedVmm, open_fifo_read};
 use tokio::io::AsyncReadExt as _;
 

@@ -23,8 +23,9 @@ use super::fifo::{open_fifo_read, open_fifo_write};
 use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::spare_descriptors;
-use crate::start_timings::{StartStep, StartTimings};
+use crate::start_timings::StartTimings;
 use sandpen_types::backoff::Pauses;
+use sandpen_types::start_step::StartStep;
 use sandpen_types::state::ExitStatus;
 
 /// How long a waiter that has the lock may take until it has recorded its processes.

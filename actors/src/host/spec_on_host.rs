@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::spec::{CheckedSpec, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
+use sandpen_types::spec::{CheckedSpec, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
 
 /// Looks whether the host has what a specification names.
 ///
@@ -106,7 +106,7 @@ pub fn choose_free_ports(ports: &mut [PublishedPort]) -> Result<(), SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Network, Rootfs, SandboxName, SandboxSpec};
+    use sandpen_types::spec::{Network, Rootfs, SandboxName, SandboxSpec};
 
     fn spec_in(dir: &Path) -> CheckedSpec {
         let rootfs = Rootfs::Native(dir.to_owned());

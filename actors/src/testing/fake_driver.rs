@@ -18,11 +18,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use tokio::sync::{Notify, mpsc};
 
-use crate::driver::{
-    Capabilities, Driver, DriverError, GuestSession, Launch, OPEN_FILES_OF_GUEST, OutputStream, ProbeOutcome, Vmm,
-    VmmEvent, VmmProcess,
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::{ByteString, Network, SandboxSpec, TerminalSize};
+use sandpen_vmm::driver::{
+    Capabilities, Driver, DriverError, GuestSession, Launch, OPEN_FILES_OF_GUEST, ProbeOutcome, Vmm, VmmEvent,
+    VmmProcess,
 };
-use crate::spec::{ByteString, Network, SandboxSpec, TerminalSize};
 
 /// What the monitor asked of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]

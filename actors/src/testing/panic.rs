@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use actix::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::SandboxKey;
+use sandpen_types::spec::SandboxKey;
 
 /// Which actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -116,14 +116,14 @@ impl Drop for Bomb {
 /// Lets an actor with a field `bomb` take [`Panic`].
 macro_rules! takes_panics {
     ($actor:ty) => {
-        impl actix::Handler<$crate::testing_panic::Panic> for $actor {
+        impl actix::Handler<$crate::testing::panic::Panic> for $actor {
             type Result = ();
 
-            fn handle(&mut self, message: $crate::testing_panic::Panic, ctx: &mut Self::Context) {
+            fn handle(&mut self, message: $crate::testing::panic::Panic, ctx: &mut Self::Context) {
                 use actix::{
                     ActorFutureExt as _, ActorStreamExt as _, AsyncContext as _, WrapFuture as _, WrapStream as _,
                 };
-                use $crate::testing_panic::PanicPlace as Place;
+                use $crate::testing::panic::PanicPlace as Place;
                 let place = message.0;
                 self.bomb.arm(place);
                 match place {

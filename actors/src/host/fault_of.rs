@@ -5,7 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::faults::Fault;
+use sandpen_types::fault::Fault;
 
 /// What an error means that came while a file was written.
 pub fn fault_of_io(error: &io::Error) -> Fault {

@@ -10,21 +10,18 @@
 //! A place [raises](Faults::raise) a fault each time it meets it, and [clears](Faults::clear) whatever it had when it
 //! works again; only the first and the last time make an event, however often something is tried in between.
 
-mod classify;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use classify::{fault_of_causes, fault_of_io, fault_of_lack};
-pub use sandpen_types::fault::Fault;
+use sandpen_types::fault::Fault;
 
-use crate::clock::JumpWatch;
-use crate::counters::{Counter, Counters};
-use crate::event::Happening;
-use crate::outbox::{NewEvent, Outbox, WaitingEvents};
-use crate::spec::SandboxKey;
+use crate::host::clock::JumpWatch;
+use crate::telemetry::counters::{Counter, Counters};
+use crate::telemetry::outbox::{NewEvent, Outbox, WaitingEvents};
+use sandpen_types::event::Happening;
+use sandpen_types::spec::SandboxKey;
 
 /// What counts how often a fault began.
 pub const fn counter_of(fault: Fault) -> Counter {
@@ -190,7 +187,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::{Outgoing, WAITING_EVENTS};
+    use crate::telemetry::outbox::{Outgoing, WAITING_EVENTS};
 
     fn told(waiting: &mut WaitingEvents) -> Vec<String> {
         let mut all = Vec::new();

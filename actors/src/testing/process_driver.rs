@@ -15,13 +15,15 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};
 
-use crate::driver::{
-    Capabilities, Driver, DriverError, GuestSession, Launch, OutputStream, ProbeOutcome, ProbeStatus, Vmm, VmmEvent,
-    VmmProcess,
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::{ByteString, Network, Rootfs, TerminalSize};
+use sandpen_types::state::ExitStatus;
+use sandpen_vmm::driver::{
+    Capabilities, Driver, DriverError, GuestSession, Launch, ProbeOutcome, ProbeStatus, Vmm, VmmEvent, VmmProcess,
 };
-use crate::spec::{ByteString, Network, Rootfs, TerminalSize};
-use crate::state::ExitStatus;
-use crate::waiter::{ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write};
+use sandpen_vmm::waiter::{
+    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
+};
 
 /// The driver's name.
 pub const NAME: &str = "process";
@@ -175,7 +177,7 @@ impl Driver for ProcessDriver {
     fn kill(&self, launch: &Launch) {
         if let Err(error) = WaitedVmm::kill(&launch.runtime_dir) {
             tracing::warn!(
-                error = crate::driver::error_chain(&error),
+                error = sandpen_types::error_chain::error_chain(&error),
                 "a process that cannot be adopted is not killed"
             );
         }

@@ -11,8 +11,8 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::event::Happening;
-use crate::spec::SandboxKey;
+use sandpen_types::event::Happening;
+use sandpen_types::spec::SandboxKey;
 
 /// So many events wait for being recorded.
 pub(crate) const WAITING_EVENTS: usize = 256;
