@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sandpen::actors::process_identity::ProcessIdentity;
+use sandpen_vmm::process_identity::ProcessIdentity;
 
 use crate::actions::Chaos;
 use crate::daemon;

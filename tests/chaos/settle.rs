@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sandpen::actors::process_identity::ProcessIdentity;
+use sandpen_vmm::process_identity::ProcessIdentity;
 use serde_json::Value;
 
 use crate::actions::Chaos;
