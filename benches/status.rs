@@ -66,7 +66,13 @@ async fn row(database: &Addr<Database>, number: usize) -> Result<SandboxRow> {
     let name = SandboxName::new(format!("box-{number}"))?;
     let spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec!["x".into()]);
     Ok(database
-        .send(BeginStart { spec, supervisor_pid: 1, driver: "qemu".into(), boot_id: None, requested_at: Utc::now() })
+        .send(BeginStart {
+            spec: spec.into(),
+            supervisor_pid: 1,
+            driver: "qemu".into(),
+            boot_id: None,
+            requested_at: Utc::now(),
+        })
         .await??)
 }
 

@@ -17,7 +17,7 @@ use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
 use sandpen_types::spec::{
-    ByteString, DriverChoice, EnvEntry, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
+    ByteString, CheckedSpec, DriverChoice, EnvEntry, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
 };
 use sandpen_types::units::{MemorySize, TimeSpan};
 
@@ -196,7 +196,7 @@ impl Args {
             Self::pass_terminal_type(&mut spec);
         }
         // What can be refused is refused before a daemon is started for it.
-        sandpen_actors::host::spec_on_host::check(&spec)?;
+        sandpen_actors::host::spec_on_host::check(&CheckedSpec::try_from(spec.clone())?)?;
         Ok(spec)
     }
 }

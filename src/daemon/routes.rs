@@ -10,7 +10,7 @@ use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
 use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_types::signal::Signal;
-use sandpen_types::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, SandboxSpec, TerminalSize};
+use sandpen_types::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, TerminalSize};
 use sandpen_vmm::blocking::blocking;
 use serde::{Deserialize, Deserializer};
 
@@ -110,9 +110,8 @@ async fn version(shared: Data<Shared>) -> HttpResponse {
 async fn start(shared: Data<Shared>, body: Json<Strict<CreateSandbox>>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let Strict(request) = body.into_inner();
-    let spec = SandboxSpec::try_from(request).map_err(|e| Rejection::from_error(ErrorCode::InvalidSpec, &e))?;
     let handle = shared.handle.clone();
-    let row = finish(async move { handle.start_sandbox(spec).await }).await?;
+    let row = finish(async move { handle.start_sandbox(request).await }).await?;
     Ok(HttpResponse::Created().json(full_view(&shared, &row)))
 }
 

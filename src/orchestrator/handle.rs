@@ -12,12 +12,13 @@ use sandpen_actors::supervisor::{
     AwaitStarted, HoldRemoval, KillSandbox, ListDisks, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, StartSandbox,
     StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
+use sandpen_actors::telemetry::counters::Counter;
 use sandpen_actors::telemetry::faults::Faults;
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::fault::Fault;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{DiskName, SandboxKey, SandboxSpec, TerminalSize};
+use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, SpecError, TerminalSize};
 use sandpen_types::state_dir::StateDir;
 use sandpen_types::transition::Transition;
 use sandpen_vmm::driver::{DriverError, GuestSession};
@@ -165,12 +166,20 @@ impl Handle {
         Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir) }
     }
 
-    /// Starts a sandbox, new or ended; resolves when it is RUNNING or has ended: look at the row's
+    /// Starts a sandbox, new or ended, by a [`SandboxSpec`](sandpen_types::spec::SandboxSpec) or what becomes one; resolves when it is RUNNING or has ended: look at the row's
     /// state.
     ///
     /// # Errors
     /// Refusals of the specification, a live sandbox of that name, a driver that cannot be used.
-    pub async fn start_sandbox(&self, spec: SandboxSpec) -> Result<SandboxRow, SandpenError> {
+    pub async fn start_sandbox<S>(&self, spec: S) -> Result<SandboxRow, SandpenError>
+    where
+        S: TryInto<CheckedSpec, Error = SpecError>,
+    {
+        // The one door: nothing behind it sees a specification that was not checked.
+        let spec = spec.try_into().map_err(|refused| {
+            self.faults.count(Counter::RefusedSpec);
+            SupervisorError::from(refused)
+        })?;
         let (asked_at, key) = (Utc::now(), spec.key.clone());
         for _ in 0..START_ATTEMPTS {
             if let Ok(answer) = self.supervisor.send_once(StartSandbox { spec: spec.clone() }).await {
@@ -439,7 +448,7 @@ mod tests {
 
     use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
-    use sandpen_types::spec::{SandboxName, SpecError};
+    use sandpen_types::spec::SandboxName;
 
     use super::*;
 

@@ -31,7 +31,7 @@ macro_rules! active {
 #[rtype(result = "Result<SandboxRow, DatabaseError>")]
 pub struct BeginStart {
     /// The specification.
-    pub spec: SandboxSpec,
+    pub spec: Arc<SandboxSpec>,
     /// The supervisor's process.
     pub supervisor_pid: u32,
     /// The driver that was chosen.

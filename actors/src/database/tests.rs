@@ -84,7 +84,7 @@ async fn add(database: &Addr<Database>, name: &str) -> SandboxRow {
 }
 
 fn start_of(spec: SandboxSpec) -> BeginStart {
-    BeginStart { spec, supervisor_pid: 7, driver: "fake".into(), boot_id: None, requested_at: Utc::now() }
+    BeginStart { spec: spec.into(), supervisor_pid: 7, driver: "fake".into(), boot_id: None, requested_at: Utc::now() }
 }
 
 async fn step(database: &Addr<Database>, row: &SandboxRow, event: Event) -> SandboxRow {

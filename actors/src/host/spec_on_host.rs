@@ -8,14 +8,13 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use sandpen_types::spec::{KERNEL_MAX_BYTES, PublishedPort, SandboxSpec, SpecError, Volume};
+use sandpen_types::spec::{CheckedSpec, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
 
-/// Checks the values, and looks whether the host has what they name.
+/// Looks whether the host has what a specification names.
 ///
 /// # Errors
 /// The first [`SpecError`] found.
-pub fn check(spec: &SandboxSpec) -> Result<(), SpecError> {
-    spec.check_values()?;
+pub fn check(spec: &CheckedSpec) -> Result<(), SpecError> {
     for path in spec.rootfs.paths() {
         check_root(path)?;
     }
@@ -107,10 +106,11 @@ pub fn choose_free_ports(ports: &mut [PublishedPort]) -> Result<(), SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandpen_types::spec::{Network, Rootfs, SandboxName};
+    use sandpen_types::spec::{Network, Rootfs, SandboxName, SandboxSpec};
 
-    fn spec_in(dir: &Path) -> SandboxSpec {
-        SandboxSpec::new(SandboxName::new("a").unwrap(), Rootfs::Native(dir.to_owned()), vec!["/bin/true".into()])
+    fn spec_in(dir: &Path) -> CheckedSpec {
+        let rootfs = Rootfs::Native(dir.to_owned());
+        SandboxSpec::new(SandboxName::new("a").unwrap(), rootfs, vec!["/bin/true".into()]).try_into().unwrap()
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
         choose_free_ports(&mut ports).unwrap();
         assert!(ports[0].host != 0 && ports[2].host != 0 && ports[0].host != ports[2].host, "{ports:?}");
         assert_eq!((ports[1].host, ports[2].guest), (7, 81));
-        let spec = SandboxSpec { network: Network::On, ports, ..spec_in(Path::new("/")) };
+        let spec = SandboxSpec { network: Network::On, ports, ..(*spec_in(Path::new("/"))).clone() };
         assert_eq!(spec.check_values(), Ok(()));
         let mut nowhere = ["192.0.2.1:0:1".parse().unwrap()];
         assert!(matches!(choose_free_ports(&mut nowhere), Err(SpecError::NoFreePort(_))));

@@ -13,7 +13,7 @@ use super::{RemovalHold, SupervisorError};
 use crate::log_writer::LogWriter;
 use crate::monitor::StateChanged;
 use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{DiskName, SandboxKey, SandboxSpec};
+use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey};
 use sandpen_vmm::driver::GuestSession;
 
 /// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
@@ -21,8 +21,8 @@ use sandpen_vmm::driver::GuestSession;
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<SandboxRow, SupervisorError>")]
 pub struct StartSandbox {
-    /// What to start; checked again by the supervisor ([`SandboxSpec::check_values`]).
-    pub spec: SandboxSpec,
+    /// What to start.
+    pub spec: CheckedSpec,
 }
 
 /// Answers as [`StartSandbox`] does for a start that is under way, or the row of a sandbox that runs.
@@ -85,7 +85,7 @@ pub struct WaitSandbox {
 }
 
 /// Keeps a sandbox that removes itself from going, at its end or with a
-/// [`remove_delay`](SandboxSpec::remove_delay) after it, as long as the answer lives.
+/// [`remove_delay`](sandpen_types::spec::SandboxSpec::remove_delay) after it, as long as the answer lives.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<RemovalHold, SupervisorError>")]
 pub struct HoldRemoval {

@@ -26,7 +26,7 @@ use crate::runtime::actor_ref::ActorRef;
 use crate::runtime::long_answer::LongAnswer;
 use crate::telemetry::faults::Place;
 use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxSpec;
+use sandpen_types::spec::{CheckedSpec, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::SandboxState;
 use sandpen_types::state_dir::StateDir;
@@ -41,11 +41,8 @@ impl Handler<StartSandbox> for Supervisor {
         let key = request.spec.key.clone();
         let admitted = match self.shutting_down {
             Some(_) => Err(SupervisorError::ShuttingDown),
-            None => request.spec.check_values().map_err(SupervisorError::from),
+            None => self.admit(&key, Request::Start).map_err(|refusal| refusal.error(key.clone(), self.status(&key))),
         };
-        let admitted = admitted.and_then(|()| {
-            self.admit(&key, Request::Start).map_err(|refusal| refusal.error(key.clone(), self.status(&key)))
-        });
         let reserved = match admitted {
             Ok(When::Now) => self.reserve(request.spec),
             Ok(_) => return self.once_released(&key, request, ctx),
@@ -99,7 +96,7 @@ impl Supervisor {
     /// Takes the name, if there is room for one more; answers who will hear of the start too.
     fn reserve(
         &mut self,
-        spec: SandboxSpec,
+        spec: CheckedSpec,
     ) -> Result<(Reservation, oneshot::Receiver<Arc<SandboxRow>>), SupervisorError> {
         let key = spec.key.clone();
         self.check_disk(spec.disk.name.as_ref())?;
@@ -133,7 +130,7 @@ struct Reservation {
     database: ActorRef<Database>,
     state_dir: StateDir,
     reserve: Option<u64>,
-    spec: SandboxSpec,
+    spec: CheckedSpec,
     driver: Arc<dyn Driver>,
     supervisor_pid: u32,
     boot_id: Option<String>,
@@ -150,13 +147,13 @@ impl Reservation {
         let checked = async {
             let on_host = blocking(move || {
                 room::check(state_dir.path(), reserve)?;
-                let mut spec = spec;
                 spec_on_host::check(&spec)?;
                 // Recorded with the rest: a restart listens at the same ones.
-                spec_on_host::choose_free_ports(&mut spec.ports)?;
-                Ok::<_, SupervisorError>(Arc::new(spec))
+                let mut ports = spec.ports.clone();
+                spec_on_host::choose_free_ports(&mut ports)?;
+                Ok::<_, SupervisorError>(Arc::from(spec.with_ports(ports)?))
             });
-            let spec = on_host.await.map_err(|_| SupervisorError::Gone)??;
+            let spec: Arc<SandboxSpec> = on_host.await.map_err(|_| SupervisorError::Gone)??;
             // May read and unpack a whole kernel.
             driver.check(spec.clone()).await?;
             Ok::<_, SupervisorError>(spec)
@@ -168,7 +165,6 @@ impl Reservation {
         };
         timings.mark(StartStep::Checked);
         let driver = driver.name().to_owned();
-        let spec = (*spec).clone();
         let row =
             database.send(BeginStart { spec, supervisor_pid, driver, boot_id, requested_at: Utc::now() }).await??;
         timings.mark(StartStep::Recorded);

@@ -85,7 +85,7 @@ impl Stage {
     }
 
     fn start(&self, spec: SandboxSpec) -> actix::prelude::Request<Supervisor, StartSandbox> {
-        self.supervisor.send(StartSandbox { spec })
+        self.supervisor.send(StartSandbox { spec: spec.try_into().unwrap() })
     }
 
     async fn arrival(&mut self) -> FakeVmm {
@@ -104,7 +104,7 @@ impl Stage {
 
     /// As [`Stage::running`], for a name that is being cleaned up.
     async fn running_when_free(&mut self, spec: SandboxSpec) -> FakeVmm {
-        let (supervisor, wanted) = (self.supervisor.clone(), spec.clone());
+        let (supervisor, wanted) = (self.supervisor.clone(), sandpen_types::spec::CheckedSpec::try_from(spec).unwrap());
         let request = tokio::task::spawn_local(async move {
             loop {
                 match supervisor.send(StartSandbox { spec: wanted.clone() }).await.unwrap() {

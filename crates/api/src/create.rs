@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sandpen_types::spec::{
-    ByteString, Disk, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources, RestartBackoff,
-    RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, TerminalSize, Volume,
+    ByteString, CheckedSpec, Disk, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources,
+    RestartBackoff, RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, TerminalSize,
+    Volume,
 };
 use serde::{Deserialize, Serialize};
 
@@ -168,13 +169,11 @@ impl From<SandboxSpec> for CreateSandbox {
     }
 }
 
-impl TryFrom<CreateSandbox> for SandboxSpec {
+impl TryFrom<CreateSandbox> for CheckedSpec {
     type Error = SpecError;
 
     /// The specification, if its values can be together ([`SandboxSpec::check_values`]).
     fn try_from(request: CreateSandbox) -> Result<Self, SpecError> {
-        let spec = same_fields!(request, CreateSandbox, SandboxSpec);
-        spec.check_values()?;
-        Ok(spec)
+        Self::try_from(same_fields!(request, CreateSandbox, SandboxSpec))
     }
 }

@@ -16,9 +16,9 @@ use sandpen_types::output_stream::OutputStream;
 use sandpen_types::reconcile::LeftoverKind;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{
-    ByteString, ConfigName, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, LogLimits, Network, PublishedPort,
-    Resources, RestartBackoff, RestartPolicy, RootDevice, Rootfs, SandboxKey, SandboxName, SandboxSpec, SpecError,
-    TerminalSize, Volume,
+    ByteString, CheckedSpec, ConfigName, Disk, DiskName, DriverChoice, HealthCheck, LogBacklog, LogLimits, Network,
+    PublishedPort, Resources, RestartBackoff, RestartPolicy, RootDevice, Rootfs, SandboxKey, SandboxName, SandboxSpec,
+    SpecError, TerminalSize, Volume,
 };
 use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
 use sandpen_types::state_dir::StateDir;
@@ -174,15 +174,15 @@ fn a_specification() {
     let least = r#"{"key":{"config":"shop","name":"small"},"rootfs":{"native":"/srv"},"command":["true"]}"#;
     let read: CreateSandbox = serde_json::from_str(least).unwrap();
     assert_eq!(read, CreateSandbox::new(key("small"), Rootfs::Native("/srv".into()), vec!["true".into()]));
-    assert_eq!(SandboxSpec::try_from(read), Ok(minimal()));
+    assert_eq!(CheckedSpec::try_from(read).as_deref(), Ok(&minimal()));
     // A project's clients leave out what a struct of theirs has not.
     let partly = r#"{"command":["true"],"rootfs":{"native":"/srv"},"key":{"name":"small","config":"shop"},
         "health":{"command":["true"]},"log":{"max_bytes":10485760,"keep":5},"disk":{},
         "volumes":[{"host":"/a","guest":"/b"}],"ports":[{"host":1,"guest":2}],"network":"on"}"#;
     let read: CreateSandbox = serde_json::from_str(partly).unwrap();
     assert_eq!(
-        SandboxSpec::try_from(read),
-        Ok(SandboxSpec {
+        CheckedSpec::try_from(read).as_deref(),
+        Ok(&SandboxSpec {
             health: Some(HealthCheck::new(vec!["true".into()])),
             volumes: vec![Volume { host: "/a".into(), guest: "/b".into(), read_only: false }],
             ports: vec![PublishedPort { address: None, host: 1, guest: 2 }],
@@ -196,7 +196,7 @@ fn a_specification() {
         assert_eq!(serde_json::from_str::<SandboxSpec>(line).unwrap(), spec);
     }
     let empty = CreateSandbox { command: Vec::new(), ..minimal().into() };
-    assert_eq!(SandboxSpec::try_from(empty), Err(SpecError::NoCommand));
+    assert_eq!(CheckedSpec::try_from(empty), Err(SpecError::NoCommand));
 }
 
 #[test]

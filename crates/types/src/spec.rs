@@ -4,6 +4,7 @@
 //! safe file name, the values of a [`SandboxSpec`] that passed [`SandboxSpec::check_values`] make sense together.
 
 mod bytes;
+mod checked;
 mod disk;
 mod driver;
 mod env;
@@ -30,6 +31,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use bytes::ByteString;
+pub use checked::CheckedSpec;
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use driver::DriverChoice;
 pub use env::EnvEntry;

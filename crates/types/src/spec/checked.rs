@@ -1,0 +1,68 @@
+//! A specification whose values were checked, once: only the check makes one.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::{PublishedPort, SandboxSpec, SpecError, network};
+
+/// A [`SandboxSpec`] that passed [`SandboxSpec::check_values`]; shared by all who have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedSpec(Arc<SandboxSpec>);
+
+impl CheckedSpec {
+    /// The same with these ports, as for free ones that were chosen.
+    ///
+    /// # Errors
+    /// They cannot be together, or not with this network.
+    pub fn with_ports(mut self, ports: Vec<PublishedPort>) -> Result<Self, SpecError> {
+        if self.ports != ports {
+            network::check(self.network, &ports)?;
+            Arc::make_mut(&mut self.0).ports = ports;
+        }
+        Ok(self)
+    }
+}
+
+impl TryFrom<SandboxSpec> for CheckedSpec {
+    type Error = SpecError;
+
+    fn try_from(spec: SandboxSpec) -> Result<Self, SpecError> {
+        spec.check_values()?;
+        Ok(Self(Arc::new(spec)))
+    }
+}
+
+impl From<CheckedSpec> for Arc<SandboxSpec> {
+    fn from(CheckedSpec(spec): CheckedSpec) -> Self {
+        spec
+    }
+}
+
+impl Deref for CheckedSpec {
+    type Target = SandboxSpec;
+
+    fn deref(&self) -> &SandboxSpec {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Network, Rootfs, SandboxName};
+
+    #[test]
+    fn only_what_passes_the_check_is_checked_and_its_ports_stay_so() {
+        let name = SandboxName::new("a").unwrap();
+        let mut spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec![]);
+        assert_eq!(CheckedSpec::try_from(spec.clone()), Err(SpecError::NoCommand));
+        spec.command.push("/bin/true".into());
+        spec.network = Network::On;
+        spec.ports = vec!["0:80".parse().unwrap()];
+        let checked = CheckedSpec::try_from(spec).unwrap();
+        let chosen = checked.clone().with_ports(vec!["4711:80".parse().unwrap()]).unwrap();
+        assert_eq!((checked.ports[0].host, chosen.ports[0].host), (0, 4711));
+        let twice = vec!["1:2".parse().unwrap(), "1:3".parse().unwrap()];
+        assert_eq!(chosen.with_ports(twice), Err(SpecError::PortTwice(1)));
+    }
+}
