@@ -11,9 +11,9 @@ use sandpen_waiter::wire::{LOCK_FILE, Report, Stage, WaiterSpec, encode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::error::blocking;
 use super::newborn::Newborn;
 use super::runtime_dir::DirLock;
-use super::error::blocking;
 use super::{WaiterError, install, runtime_dir};
 
 /// Most bytes of a report line or of a waiter's last words.

@@ -1,10 +1,10 @@
 //! Real waiters with real processes.
 
-use std::io;
-use std::path::PathBuf;
 use std::fs;
+use std::io;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use sandpen_waiter::records::ProcessesRecord;

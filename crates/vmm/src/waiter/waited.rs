@@ -18,8 +18,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::error::blocking;
 use super::check::check;
+use super::error::blocking;
 use super::fifo::{open_fifo_read, open_fifo_write};
 use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;

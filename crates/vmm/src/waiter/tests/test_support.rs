@@ -1,8 +1,8 @@
 //! A place for a test's sandbox, and ways to look at it.
 
-use std::io;
 use std::fs::{self, File};
 use std::future::Future;
+use std::io;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
