@@ -75,7 +75,7 @@ impl Handler<PutSandbox> for Database {
 
     fn handle(&mut self, PutSandbox(spec): PutSandbox, _: &mut Self::Context) -> Self::Result {
         let writer = self.writer.clone();
-        Box::pin(async move { sandboxes::upsert(&mut *writer.acquire().await.unwrap(), &spec, 7).await })
+        Box::pin(async move { sandboxes::upsert(&mut writer.acquire().await.unwrap(), &spec, 7).await })
     }
 }
 

@@ -14,6 +14,7 @@ use nix::libc::SIGKILL;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Supervisor;
+use super::child::Child;
 use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record_until_durable, settled};
 use crate::database::GetSandbox;
@@ -36,7 +37,7 @@ impl Supervisor {
     }
 
     fn is_lost(&self, key: &SandboxKey) -> bool {
-        matches!(self.children.get(key).map(|child| child.phase()), Some(Phase::Lost { .. }))
+        matches!(self.children.get(key).map(Child::phase), Some(Phase::Lost { .. }))
     }
 
     fn find_again(&mut self, key: SandboxKey, may_go_on: bool, ctx: &mut Context<Self>) {

@@ -15,6 +15,7 @@ use actix::{
 };
 
 use super::actor::Supervisor;
+use super::child::Child;
 use super::phase::Phase;
 use crate::database::RecordEvent;
 use crate::log_writer::{LogConfig, LogWriter};
@@ -32,7 +33,7 @@ impl Supervisor {
     pub(super) fn host(&mut self, row: SandboxRow, driver: Arc<dyn Driver>, mode: StartMode, ctx: &mut Context<Self>) {
         let key = row.spec.key.clone();
         let launch = self.launch_of(&row);
-        let kept = match self.children.get(&key).map(|child| child.phase()) {
+        let kept = match self.children.get(&key).map(Child::phase) {
             Some(Phase::Lost { log }) => log.clone().filter(Addr::connected),
             Some(_) => None,
             None => return,
@@ -221,7 +222,7 @@ impl Handler<crate::testing::panic::InjectPanic> for Supervisor {
     fn handle(&mut self, inject: crate::testing::panic::InjectPanic, ctx: &mut Self::Context) -> bool {
         use crate::testing::panic::{ActorKind, Panic};
         let panic = Panic(inject.place);
-        let phase = inject.sandbox.as_ref().and_then(|key| self.children.get(key)).map(|child| child.phase());
+        let phase = inject.sandbox.as_ref().and_then(|key| self.children.get(key)).map(Child::phase);
         match (inject.actor, phase) {
             (ActorKind::Supervisor, _) => ctx.address().do_send(panic),
             (ActorKind::Database, _) => self.config.database.tell(panic),

@@ -80,10 +80,7 @@ impl Handler<AwaitStarted> for Supervisor {
     type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
 
     fn handle(&mut self, AwaitStarted { key }: AwaitStarted, _: &mut Self::Context) -> Self::Result {
-        let child = match self.admitted(&key, Request::AwaitStarted) {
-            Ok(child) => child,
-            Err(_) => return LongAnswer::of(self.not_live(&key)),
-        };
+        let Ok(child) = self.admitted(&key, Request::AwaitStarted) else { return LongAnswer::of(self.not_live(&key)) };
         let started = child.started();
         if child.row().is_some_and(|row| !matches!(row.state, SandboxState::Created | SandboxState::Starting)) {
             child.answer_started();
