@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use report::Report;
 use sandpen::actors::driver::Drivers;
-use sandpen::actors::event::Happening;
+use sandpen::actors::event::EventKind;
 use sandpen::actors::row::SandboxRow;
 use sandpen::actors::spec::{
     ByteString, DriverChoice, Resources, RestartBackoff, RestartPolicy, Rootfs, SandboxName, SandboxSpec,
@@ -91,7 +91,7 @@ async fn measure(handle: &Handle, rootfs: &Path, image: ByteString, crashes: usi
         let again = async {
             loop {
                 let event = events.next().await?.ok_or("the events ended")?;
-                if let Some(Happening::Transition { generation: now, state, microvm_pid, .. }) = event.happening()
+                if let Some(EventKind::Transition { generation: now, state, microvm_pid, .. }) = event.known_kind()
                     && state == SandboxState::Running
                     && now > generation
                 {

@@ -30,7 +30,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use report::Report;
 use sandpen::actors::driver::Drivers;
-use sandpen::actors::event::Happening;
+use sandpen::actors::event::EventKind;
 use sandpen::actors::spec::{DriverChoice, Resources, RestartBackoff, RestartPolicy, Rootfs, SandboxKey, SandboxName};
 use sandpen::actors::state::SandboxState;
 use sandpen::actors::state_dir::StateDir;
@@ -234,7 +234,7 @@ async fn storm(dir: &Path, size: usize, rest: Duration, latencies: &mut Report) 
 async fn all_again(events: &mut EventReader, mut generations: HashMap<String, u64>) -> Result<()> {
     while !generations.is_empty() {
         let event = events.next().await?.ok_or("the events ended")?;
-        let Some(Happening::Transition { generation, state: SandboxState::Running, .. }) = event.happening() else {
+        let Some(EventKind::Transition { generation, state: SandboxState::Running, .. }) = event.known_kind() else {
             continue;
         };
         if let Some(name) = event.name

@@ -1,7 +1,7 @@
 //! `sandpen wait`.
 
 use sandpen::client::{Client, ClientError, ClientOptions, EventsRequest};
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::ExitStatus;
 
@@ -35,7 +35,7 @@ async fn recorded_exit(client: &Client, options: &ClientOptions, key: &SandboxKe
     let request = EventsRequest { sandbox: Some(key.clone()), ..EventsRequest::default() };
     let (mut events, mut code) = (client.events(options, request).await?, None);
     while let Some(event) = events.next().await? {
-        if let Some(Happening::Transition { state, .. }) = event.happening() {
+        if let Some(EventKind::Transition { state, .. }) = event.known_kind() {
             code = state.exit().filter(|_| state.is_ended()).and_then(ExitStatus::shell_code);
         }
     }

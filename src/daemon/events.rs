@@ -5,7 +5,7 @@ use std::io;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query};
 use bytes::Bytes;
-use sandpen_types::event::EventRecord;
+use sandpen_types::event::StoredEvent;
 use sandpen_types::spec::{SandboxKey, SpecError};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ pub async fn events(shared: Data<Shared>, query: Query<EventsQuery>) -> Result<H
     Ok(HttpResponse::Ok().content_type(EVENTS_CONTENT_TYPE).streaming(lines))
 }
 
-fn lines_of(batch: Vec<EventRecord>) -> io::Result<Bytes> {
+fn lines_of(batch: Vec<StoredEvent>) -> io::Result<Bytes> {
     let lines: io::Result<Vec<Bytes>> = batch.into_iter().map(|record| line(&EventEntry::from(record))).collect();
     Ok(Bytes::from(lines?.concat()))
 }

@@ -8,7 +8,7 @@ use futures::channel::oneshot;
 use sandpen_actors::database::{CloseDatabase, DatabaseError};
 use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::supervisor::{Shutdown, SupervisorError};
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 
@@ -150,7 +150,7 @@ impl Sandpen {
     /// end of some from being recorded (a full disk). All threads are joined even then.
     pub async fn shutdown(mut self, grace: Option<Duration>) -> Result<(), SandpenError> {
         let ended = self.handle.supervisor().send(Shutdown { grace }).await.map_err(|_| SandpenError::Gone);
-        let stopped = Happening::OrchestratorStopped { pid: std::process::id(), sandboxes_ended: grace.is_some() };
+        let stopped = EventKind::OrchestratorStopped { pid: std::process::id(), sandboxes_ended: grace.is_some() };
         thread::record(self.handle.database(), stopped).await;
         let flushed = match self.handle.database().send(CloseDatabase).await {
             Ok(flushed) => flushed.map_err(SandpenError::from),

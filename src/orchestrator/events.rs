@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use sandpen_actors::database::{Database, EventPage, ListEvents, WatchEvents};
 use sandpen_actors::runtime::actor_ref::ActorRef;
-use sandpen_types::event::EventRecord;
+use sandpen_types::event::StoredEvent;
 use sandpen_types::spec::SandboxKey;
 use tokio::sync::watch;
 
@@ -33,7 +33,7 @@ pub struct EventsOptions {
 pub struct Events {
     database: ActorRef<Database>,
     options: EventsOptions,
-    read: VecDeque<EventRecord>,
+    read: VecDeque<StoredEvent>,
     /// Where the next page begins.
     next: u64,
     /// Whether the last page was the last one, for now.
@@ -54,13 +54,13 @@ impl Events {
     ///
     /// # Errors
     /// More went than is kept while nobody asked; the database's.
-    pub async fn next(&mut self) -> Result<Option<EventRecord>, SandpenError> {
+    pub async fn next(&mut self) -> Result<Option<StoredEvent>, SandpenError> {
         self.fill().await?;
         Ok(self.read.pop_front())
     }
 
     /// All events that are there at once; none at the end.
-    pub(crate) async fn next_batch(&mut self) -> Result<Vec<EventRecord>, SandpenError> {
+    pub(crate) async fn next_batch(&mut self) -> Result<Vec<StoredEvent>, SandpenError> {
         self.fill().await?;
         Ok(self.read.drain(..).collect())
     }

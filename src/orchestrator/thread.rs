@@ -15,7 +15,7 @@ use sandpen_actors::supervisor::{Reconcile, Supervisor, SupervisorConfig};
 use sandpen_actors::telemetry::counters::Counter;
 use sandpen_actors::telemetry::faults::Faults;
 use sandpen_types::error_chain::error_chain;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::reconcile::Leftover;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::state_dir::StateDir;
@@ -126,7 +126,7 @@ async fn make_actors(
     // Ends with the database.
     actix_rt::spawn(record_all(database.clone(), faults.clone(), events));
     let started =
-        Happening::OrchestratorStarted { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        EventKind::OrchestratorStarted { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
     record(&database, started).await;
     let timings = LatestTimings::default();
     let config = SupervisorConfig {
@@ -173,13 +173,13 @@ pub(super) async fn tell_reconciled(database: &ActorRef<Database>, faults: &Faul
         let removed = count(leftovers.iter().filter(|leftover| leftover.error.is_none()).count());
         let (adopted, resolved) = (count(adopted.len()), count(resolved.len()));
         faults.counters().add(Counter::Adopted, adopted);
-        record(database, Happening::Reconciled { adopted, resolved, removed }).await;
+        record(database, EventKind::Reconciled { adopted, resolved, removed }).await;
     }
 }
 
 /// Records an event of this orchestrator. Nothing depends on it, so a failure is only told.
-pub(super) async fn record(database: &ActorRef<Database>, happening: Happening) {
-    match database.send(RecordEvent::now(None, happening)).await {
+pub(super) async fn record(database: &ActorRef<Database>, kind: EventKind) {
+    match database.send(RecordEvent::now(None, kind)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(error = error_chain(&error), "an event could not be recorded"),
         Err(error) => tracing::warn!(%error, "an event could not be recorded"),
@@ -219,7 +219,7 @@ fn restarts_recorded(counter: Counter, database: ActorRef<Database>, faults: Fau
         faults.count(counter);
         let actor = counter.name().label.map_or("", |(_, actor)| actor);
         let database = database.clone();
-        let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
+        let restarted = EventKind::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
         actix_rt::spawn(async move { record(&database, restarted).await });
     }
 }

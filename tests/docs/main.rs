@@ -172,7 +172,7 @@ fn http_error_codes() {
 
 #[test]
 fn kinds_of_events() {
-    let variants = after("pub enum Happening {");
+    let variants = after("pub enum EventKind {");
     let variants = variants.split("\n}").next().unwrap().lines();
     let variants = variants
         .filter_map(|line| line.strip_prefix("    "))

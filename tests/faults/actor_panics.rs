@@ -11,7 +11,7 @@ use sandpen::{EventsOptions, Handle, Sandpen};
 use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::testing::panic::{ActorKind, InjectPanic, PLACES};
 use sandpen_actors::testing::process_driver::ProcessDriver;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{DriverChoice, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_types::state::{ExitStatus, SandboxState};
@@ -59,7 +59,7 @@ async fn injected(handle: &Handle, events: &mut sandpen::Events, panic: InjectPa
     }
     loop {
         let record = soon(events.next()).await.unwrap().expect("follows");
-        if let Some(Happening::ActorRestarted { actor, .. }) = record.happening()
+        if let Some(EventKind::ActorRestarted { actor, .. }) = record.known_kind()
             && actor == word
         {
             break;

@@ -17,7 +17,7 @@ use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, sql, time, time_text, unreadable};
 use crate::telemetry::outbox::NewEvent;
-use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::event::{EventKind, StoredEvent};
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 
 /// So many events are kept; older ones go. At some 400 bytes each about 40 MB.
@@ -30,8 +30,8 @@ pub struct RecordEvent(pub NewEvent);
 
 impl RecordEvent {
     /// Something that happens now.
-    pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
-        Self(NewEvent::now(sandbox, happening))
+    pub fn now(sandbox: Option<SandboxKey>, kind: EventKind) -> Self {
+        Self(NewEvent::now(sandbox, kind))
     }
 }
 
@@ -51,7 +51,7 @@ pub struct ListEvents {
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventPage {
     /// The events.
-    pub events: Vec<EventRecord>,
+    pub events: Vec<StoredEvent>,
     /// Where the next page begins.
     pub next: u64,
     /// Whether there was nothing beyond this page when it was read.
@@ -100,7 +100,7 @@ struct EventJson<'a> {
 
 impl<'a> EventJson<'a> {
     fn of(RecordEvent(record): &'a RecordEvent) -> Result<Self, serde_json::Error> {
-        let (kind, detail) = record.happening.columns()?;
+        let (kind, detail) = record.kind.columns()?;
         Ok(Self {
             at: time_text(record.at),
             config: record.sandbox.as_ref().map(|key| key.config.as_str()),
@@ -185,7 +185,7 @@ async fn list(pool: &SqlitePool, list: ListEvents) -> Result<EventPage, Database
     Ok(EventPage { events, next, is_last })
 }
 
-fn decode(row: &SqliteRow) -> Result<EventRecord, DatabaseError> {
+fn decode(row: &SqliteRow) -> Result<StoredEvent, DatabaseError> {
     let seq: i64 = row.try_get("seq").map_err(sql("decoding a row"))?;
     let (config, name): (Option<String>, Option<String>) = (column(row, "config_file")?, column(row, "name")?);
     let sandbox = match (config, name) {
@@ -195,7 +195,7 @@ fn decode(row: &SqliteRow) -> Result<EventRecord, DatabaseError> {
         }),
         _ => None,
     };
-    Ok(EventRecord {
+    Ok(StoredEvent {
         seq: number(seq, row, "seq")?,
         at: time(seq, row, "at")?.unwrap_or_default(),
         sandbox,

@@ -14,7 +14,7 @@ use chrono::Utc;
 use tempfile::TempDir;
 
 use super::*;
-use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::event::{EventKind, StoredEvent};
 use sandpen_types::health::{HealthState, HealthStatus};
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};

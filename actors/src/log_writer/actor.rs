@@ -23,7 +23,7 @@ use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::Place;
 use sandpen_types::backoff::{Backoff, Pauses};
 use sandpen_types::error_chain::error_chain;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::start_step::StartStep;
 
@@ -176,7 +176,7 @@ impl LogWriter {
             self.trouble = None;
             tracing::info!(log = ?self.store.path(), "the log can be written again");
             self.config.faults.clear(&self.place());
-            self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), Happening::LogRecovered {});
+            self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), EventKind::LogRecovered {});
         }
     }
 
@@ -205,7 +205,7 @@ impl LogWriter {
     }
 
     pub(super) fn tell(&self, event: &LogFailed) {
-        let failed = Happening::LogFailed { message: event.message.clone() };
+        let failed = EventKind::LogFailed { message: event.message.clone() };
         self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), failed);
         for subscriber in &self.subscribers {
             if let Some(recipient) = &subscriber.failed {
@@ -225,7 +225,7 @@ impl LogWriter {
                 }
                 Note::RotationWorks => {
                     tracing::info!(?log, "the log can be rotated again");
-                    self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), Happening::LogRecovered {});
+                    self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), EventKind::LogRecovered {});
                 }
                 Note::Lost(lost_bytes) => {
                     tracing::warn!(?log, lost_bytes, "the log file lacks bytes that had been written to it");

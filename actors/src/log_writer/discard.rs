@@ -6,7 +6,7 @@ use super::LogError;
 use super::actor::LogWriter;
 use super::pump::Moved;
 use crate::telemetry::counters::Counter;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::LogBacklog;
 
@@ -72,7 +72,7 @@ impl LogWriter {
         let DroppedNow { stdout, stderr } = std::mem::take(&mut self.gap);
         if stdout > 0 || stderr > 0 {
             tracing::warn!(log = ?self.store.path(), stdout, stderr, "bytes of output were dropped");
-            let dropped = Happening::LogDropped { stdout, stderr };
+            let dropped = EventKind::LogDropped { stdout, stderr };
             self.config.faults.tell_of_sandbox(self.config.sandbox.as_ref(), dropped);
         }
     }

@@ -2,7 +2,7 @@
 //! for where the microVM does not do what it was asked. Nothing waits for that look.
 
 use crate::telemetry::counters::Counter;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::process_identity::is_suspended;
 
@@ -25,7 +25,7 @@ impl Life {
             let pid = self.vmm().and_then(|vmm| vmm.process.pid()).unwrap_or(0);
             tracing::warn!(pid, "the VMM process is suspended");
             self.config.faults.count(Counter::VmmsSuspended);
-            self.config.faults.tell_of_sandbox(Some(sandbox), Happening::VmmSuspended { pid });
+            self.config.faults.tell_of_sandbox(Some(sandbox), EventKind::VmmSuspended { pid });
         }
         self.suspended = now;
     }

@@ -22,7 +22,7 @@ use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, StateChanged};
 use crate::runtime::hosting::{DownReason, host_on};
 use crate::telemetry::counters::Counter;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::{FailureReason, SandboxState};
@@ -126,7 +126,7 @@ impl Supervisor {
     /// An event for each actor that panicked. Nothing depends on it, so a failure is only told.
     fn record_restart(&mut self, key: &SandboxKey, actor: &'static str, counter: Counter, ctx: &mut Context<Self>) {
         self.config.faults.count(counter);
-        let restarted = Happening::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
+        let restarted = EventKind::ActorRestarted { actor: actor.to_owned(), reason: "it panicked".to_owned() };
         let recorded = self.config.database.send(RecordEvent::now(Some(key.clone()), restarted));
         ctx.spawn(recorded.into_actor(self).map(|recorded, _, _| {
             if !matches!(recorded, Ok(Ok(()))) {

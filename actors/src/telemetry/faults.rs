@@ -20,7 +20,7 @@ use sandpen_types::fault::Fault;
 use crate::host::clock::JumpWatch;
 use crate::telemetry::counters::{Counter, Counters};
 use crate::telemetry::outbox::{NewEvent, Outbox, WaitingEvents};
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::spec::SandboxKey;
 
 /// What counts how often a fault began.
@@ -113,7 +113,7 @@ impl Faults {
         if began {
             tracing::warn!(%fault, message, "a fault of the host began");
             self.count(counter_of(fault));
-            self.tell(NewEvent::now(None, Happening::FaultBegan { fault, message: message.to_owned() }));
+            self.tell(NewEvent::now(None, EventKind::FaultBegan { fault, message: message.to_owned() }));
         }
     }
 
@@ -135,7 +135,7 @@ impl Faults {
             tracing::warn!(by_ms, "the host's clock was set");
             // Over as soon as it is seen.
             self.count(counter_of(Fault::ClockJumped));
-            self.tell(NewEvent::now(None, Happening::ClockJumped { by_ms }));
+            self.tell(NewEvent::now(None, EventKind::ClockJumped { by_ms }));
         }
     }
 
@@ -143,13 +143,13 @@ impl Faults {
         if let Some((fault, lasted)) = ended {
             tracing::info!(%fault, ?lasted, "a fault of the host ended");
             let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
-            self.tell(NewEvent::now(None, Happening::FaultEnded { fault, lasted_ms }));
+            self.tell(NewEvent::now(None, EventKind::FaultEnded { fault, lasted_ms }));
         }
     }
 
     /// An event of one sandbox.
-    pub fn tell_of_sandbox(&self, sandbox: Option<&SandboxKey>, happening: Happening) {
-        self.tell(NewEvent::now(sandbox.cloned(), happening));
+    pub fn tell_of_sandbox(&self, sandbox: Option<&SandboxKey>, kind: EventKind) {
+        self.tell(NewEvent::now(sandbox.cloned(), kind));
     }
 
     fn tell(&self, event: NewEvent) {
@@ -192,9 +192,9 @@ mod tests {
     fn told(waiting: &mut WaitingEvents) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(Outgoing::Event(event)) = waiting.try_next() {
-            all.push(match event.happening {
-                Happening::FaultBegan { fault, .. } => format!("+{fault}"),
-                Happening::FaultEnded { fault, .. } => format!("-{fault}"),
+            all.push(match event.kind {
+                EventKind::FaultBegan { fault, .. } => format!("+{fault}"),
+                EventKind::FaultEnded { fault, .. } => format!("-{fault}"),
                 other => format!("{other:?}"),
             });
         }

@@ -11,7 +11,7 @@
 use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot};
 
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::spec::SandboxKey;
 
 /// So many events wait for being recorded.
@@ -25,13 +25,13 @@ pub struct NewEvent {
     /// To which sandbox, if to one.
     pub sandbox: Option<SandboxKey>,
     /// What happened.
-    pub happening: Happening,
+    pub kind: EventKind,
 }
 
 impl NewEvent {
     /// Something that happens now.
-    pub fn now(sandbox: Option<SandboxKey>, happening: Happening) -> Self {
-        Self { at: Utc::now(), sandbox, happening }
+    pub fn now(sandbox: Option<SandboxKey>, kind: EventKind) -> Self {
+        Self { at: Utc::now(), sandbox, kind }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The lines of `GET /v1/events`: one JSON object each.
 
 use chrono::{DateTime, Utc};
-use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::event::{EventKind, StoredEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::ErrorBody;
@@ -28,14 +28,14 @@ pub struct EventEntry {
 
 impl EventEntry {
     /// What happened, as a type; `None` for what this version does not know.
-    pub fn happening(&self) -> Option<Happening> {
-        Happening::read(&self.kind, &self.detail)
+    pub fn known_kind(&self) -> Option<EventKind> {
+        EventKind::read(&self.kind, &self.detail)
     }
 }
 
-impl From<EventRecord> for EventEntry {
-    fn from(record: EventRecord) -> Self {
-        let EventRecord { seq, at, sandbox, kind, detail } = record;
+impl From<StoredEvent> for EventEntry {
+    fn from(record: StoredEvent) -> Self {
+        let StoredEvent { seq, at, sandbox, kind, detail } = record;
         let (config_file, name) = sandbox.map(|key| (key.config.to_string(), key.name.to_string())).unzip();
         Self { seq, at, config_file, name, kind, detail }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use chrono::{DateTime, TimeDelta, Utc};
 use sandpen_types::confinement::ProcessConfinement;
-use sandpen_types::event::{EventRecord, Happening};
+use sandpen_types::event::{EventKind, StoredEvent};
 use sandpen_types::fault::Fault;
 use sandpen_types::health::{HealthState, HealthStatus};
 use sandpen_types::output_stream::OutputStream;
@@ -267,11 +267,11 @@ fn transitions() {
     golden!("transitions.jsonl", &records.map(|record| Transition::from(&record)).collect::<Vec<_>>());
 }
 
-fn happenings() -> Vec<Happening> {
+fn kinds() -> Vec<EventKind> {
     let text = || "why\nnot".to_owned();
-    let mut happenings: Vec<_> = states()
+    let mut kinds: Vec<_> = states()
         .into_iter()
-        .map(|state| Happening::Transition {
+        .map(|state| EventKind::Transition {
             transition: 4,
             generation: 2,
             event: "WorkloadStarted".into(),
@@ -283,39 +283,35 @@ fn happenings() -> Vec<Happening> {
         })
         .collect();
     let healths = [HealthStatus::Starting, HealthStatus::Healthy, HealthStatus::Failing];
-    happenings.extend(healths.map(|status| Happening::HealthChanged {
-        status,
-        failures: 2,
-        output: "exit code 1".into(),
-    }));
-    happenings.extend([
-        Happening::Removed { generation: 2 },
-        Happening::VmmSuspended { pid: 7 },
-        Happening::OrchestratorStarted { pid: 7, version: "0.1.0".into() },
-        Happening::OrchestratorStopped { pid: 7, sandboxes_ended: true },
-        Happening::Reconciled { adopted: 1, resolved: 2, removed: 3 },
-        Happening::ActorRestarted { actor: "monitor".into(), reason: text() },
-        Happening::LogFailed { message: text() },
-        Happening::LogDropped { stdout: 5, stderr: 6 },
-        Happening::LogRecovered {},
-        Happening::FaultEnded { fault: Fault::DiskFull, lasted_ms: 1500 },
-        Happening::ClockJumped { by_ms: -1500 },
+    kinds.extend(healths.map(|status| EventKind::HealthChanged { status, failures: 2, output: "exit code 1".into() }));
+    kinds.extend([
+        EventKind::Removed { generation: 2 },
+        EventKind::VmmSuspended { pid: 7 },
+        EventKind::OrchestratorStarted { pid: 7, version: "0.1.0".into() },
+        EventKind::OrchestratorStopped { pid: 7, sandboxes_ended: true },
+        EventKind::Reconciled { adopted: 1, resolved: 2, removed: 3 },
+        EventKind::ActorRestarted { actor: "monitor".into(), reason: text() },
+        EventKind::LogFailed { message: text() },
+        EventKind::LogDropped { stdout: 5, stderr: 6 },
+        EventKind::LogRecovered {},
+        EventKind::FaultEnded { fault: Fault::DiskFull, lasted_ms: 1500 },
+        EventKind::ClockJumped { by_ms: -1500 },
     ]);
-    happenings.extend(Fault::ALL.map(|fault| Happening::FaultBegan { fault, message: text() }));
-    happenings
+    kinds.extend(Fault::ALL.map(|fault| EventKind::FaultBegan { fault, message: text() }));
+    kinds
 }
 
 #[test]
 fn events_of_every_kind() {
-    let entries: Vec<_> = happenings()
+    let entries: Vec<_> = kinds()
         .into_iter()
         .zip(1..)
-        .map(|(happening, seq)| {
-            let json = serde_json::to_value(&happening).unwrap();
+        .map(|(event, seq)| {
+            let json = serde_json::to_value(&event).unwrap();
             let (kind, detail) = (json["kind"].as_str().unwrap().to_owned(), json["detail"].clone());
             let sandbox = (seq % 2 == 0).then(|| key("web"));
-            let entry = EventEntry::from(EventRecord { seq, at: at(seq.cast_signed()), sandbox, kind, detail });
-            assert_eq!(entry.happening(), Some(happening));
+            let entry = EventEntry::from(StoredEvent { seq, at: at(seq.cast_signed()), sandbox, kind, detail });
+            assert_eq!(entry.known_kind(), Some(event));
             entry
         })
         .collect();
@@ -331,7 +327,7 @@ fn events_of_every_kind() {
             r#"{"seq":1,"at":"2026-01-31T12:00:00Z","config_file":null,"name":null,"kind":"later","detail":{"a":[1]}}"#
         )
         .unwrap()
-        .happening()
+        .known_kind()
         .is_none()
     );
 }

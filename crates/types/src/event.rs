@@ -10,7 +10,7 @@ use crate::state::SandboxState;
 
 /// An entry of the table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EventRecord {
+pub struct StoredEvent {
     /// Its number: 1, 2, 3 … in one state directory.
     pub seq: u64,
     /// When it happened.
@@ -23,17 +23,17 @@ pub struct EventRecord {
     pub detail: serde_json::Value,
 }
 
-impl EventRecord {
+impl StoredEvent {
     /// What happened, as a type; `None` for what this version does not know.
-    pub fn happening(&self) -> Option<Happening> {
-        Happening::read(&self.kind, &self.detail)
+    pub fn known_kind(&self) -> Option<EventKind> {
+        EventKind::read(&self.kind, &self.detail)
     }
 }
 
 /// What happened. To add one: a variant here; its words go to `docs/http-api.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "detail", rename_all = "snake_case")]
-pub enum Happening {
+pub enum EventKind {
     /// An edge of the state machine; written by the database itself.
     Transition {
         /// Its number within the sandbox's own history.
@@ -138,7 +138,7 @@ pub enum Happening {
     },
 }
 
-impl Happening {
+impl EventKind {
     /// From the two columns; `None` for what this version does not know.
     pub fn read(kind: &str, detail: &serde_json::Value) -> Option<Self> {
         serde_json::from_value(serde_json::json!({ "kind": kind, "detail": detail })).ok()

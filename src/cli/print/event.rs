@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 use sandpen::api::EventEntry;
-use sandpen_types::event::Happening;
+use sandpen_types::event::EventKind;
 use sandpen_types::health::HealthStatus;
 use sandpen_types::state::{SandboxState, StopCause};
 
@@ -27,21 +27,21 @@ fn text(event: &EventEntry) -> String {
         (Some(config), Some(name)) => short_name(config, name),
         _ => "-".to_owned(),
     };
-    let (what, why) = match event.happening() {
-        Some(happening) => words(&happening, &event.kind),
+    let (what, why) = match event.known_kind() {
+        Some(known) => words(&known, &event.kind),
         None => (event.kind.clone(), event.detail.to_string()),
     };
     let why = plain(&why).replace('\n', "\\n");
     format!("{:>6}  {at}  {:<12}  {:<9}  {why}", event.seq, plain(&sandbox), plain(&what)).trim_end().to_owned()
 }
 
-fn words(happening: &Happening, kind: &str) -> (String, String) {
-    let what = match happening {
-        Happening::Transition { state, .. } => state.status().to_string(),
+fn words(known: &EventKind, kind: &str) -> (String, String) {
+    let what = match known {
+        EventKind::Transition { state, .. } => state.status().to_string(),
         _ => kind.to_owned(),
     };
-    let why = match happening {
-        Happening::Transition { state, generation, microvm_pid, restarts, .. } => match state {
+    let why = match known {
+        EventKind::Transition { state, generation, microvm_pid, restarts, .. } => match state {
             SandboxState::Created => String::new(),
             SandboxState::Starting if *restarts > 0 => format!("start {generation}, restart {restarts} by the policy"),
             SandboxState::Starting => format!("start {generation}"),
@@ -65,26 +65,26 @@ fn words(happening: &Happening, kind: &str) -> (String, String) {
                 format!("the next start is at {}", until.to_rfc3339_opts(SecondsFormat::Millis, true))
             }
         },
-        Happening::HealthChanged { status: HealthStatus::Starting, output, .. } => format!("starting: {output}"),
-        Happening::HealthChanged { status: HealthStatus::Healthy, .. } => "healthy".to_owned(),
-        Happening::HealthChanged { failures, output, .. } => format!("failing, {failures} in a row: {output}"),
-        Happening::VmmSuspended { pid } => format!("process {pid} does not answer: a signal has suspended it"),
-        Happening::Removed { generation } => format!("after {generation} starts"),
-        Happening::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
-        Happening::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),
-        Happening::OrchestratorStopped { pid, .. } => format!("process {pid}; the microVMs run on"),
-        Happening::Reconciled { adopted, resolved, removed } => {
+        EventKind::HealthChanged { status: HealthStatus::Starting, output, .. } => format!("starting: {output}"),
+        EventKind::HealthChanged { status: HealthStatus::Healthy, .. } => "healthy".to_owned(),
+        EventKind::HealthChanged { failures, output, .. } => format!("failing, {failures} in a row: {output}"),
+        EventKind::VmmSuspended { pid } => format!("process {pid} does not answer: a signal has suspended it"),
+        EventKind::Removed { generation } => format!("after {generation} starts"),
+        EventKind::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
+        EventKind::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),
+        EventKind::OrchestratorStopped { pid, .. } => format!("process {pid}; the microVMs run on"),
+        EventKind::Reconciled { adopted, resolved, removed } => {
             format!("{adopted} taken over, {resolved} had ended, {removed} leftovers removed")
         }
-        Happening::ActorRestarted { actor, reason } => format!("{actor}: {reason}"),
-        Happening::LogFailed { message } => message.clone(),
-        Happening::LogDropped { stdout, stderr } => format!("{stdout} bytes of stdout, {stderr} of stderr"),
-        Happening::LogRecovered {} => String::new(),
-        Happening::FaultBegan { fault, message } => format!("{fault}: {message}"),
-        Happening::FaultEnded { fault, lasted_ms } => {
+        EventKind::ActorRestarted { actor, reason } => format!("{actor}: {reason}"),
+        EventKind::LogFailed { message } => message.clone(),
+        EventKind::LogDropped { stdout, stderr } => format!("{stdout} bytes of stdout, {stderr} of stderr"),
+        EventKind::LogRecovered {} => String::new(),
+        EventKind::FaultBegan { fault, message } => format!("{fault}: {message}"),
+        EventKind::FaultEnded { fault, lasted_ms } => {
             format!("{fault}, after {} s", Duration::from_millis(*lasted_ms).as_secs_f64())
         }
-        Happening::ClockJumped { by_ms } => match u64::try_from(*by_ms) {
+        EventKind::ClockJumped { by_ms } => match u64::try_from(*by_ms) {
             Ok(forward) => format!("{} s forward", Duration::from_millis(forward).as_secs_f64()),
             Err(_) => format!("{} s back", Duration::from_millis(by_ms.unsigned_abs()).as_secs_f64()),
         },

@@ -8,7 +8,7 @@ async fn list(database: &Addr<Database>, from: Option<u64>, limit: u32) -> Resul
 }
 
 fn note() -> RecordEvent {
-    RecordEvent::now(None, Happening::ActorRestarted { actor: "monitor".into(), reason: "panicked".into() })
+    RecordEvent::now(None, EventKind::ActorRestarted { actor: "monitor".into(), reason: "panicked".into() })
 }
 
 #[test]
@@ -27,24 +27,24 @@ fn a_whole_life_is_told_in_order_and_stays_after_the_removal() {
         }
         database.send(note()).await.unwrap().unwrap();
         database.send(RemoveSandbox(row.id)).await.unwrap().unwrap();
-        database.send(RecordEvent::now(None, Happening::LogRecovered {})).await.unwrap().unwrap();
+        database.send(RecordEvent::now(None, EventKind::LogRecovered {})).await.unwrap().unwrap();
         let page = list(&database, None, 100).await.unwrap();
         assert_eq!((page.next, page.is_last), (8, true));
         let last = page.events.last().unwrap();
-        assert_eq!((last.seq, last.happening()), (7, Some(Happening::LogRecovered {})));
+        assert_eq!((last.seq, last.known_kind()), (7, Some(EventKind::LogRecovered {})));
         let events = &page.events[..6];
         assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
         let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
         assert_eq!(kinds, ["transition", "transition", "transition", "transition", "actor_restarted", "removed"]);
-        let of_row = |event: &EventRecord| event.sandbox.as_ref() == Some(&row.spec.key);
+        let of_row = |event: &StoredEvent| event.sandbox.as_ref() == Some(&row.spec.key);
         assert_eq!(events.iter().map(of_row).collect::<Vec<_>>(), [true, true, true, true, false, true]);
-        let Some(Happening::Transition { transition, event, state, reason, .. }) = page.events[3].happening() else {
+        let Some(EventKind::Transition { transition, event, state, reason, .. }) = page.events[3].known_kind() else {
             panic!("{:?}", page.events[3]);
         };
         assert_eq!((transition, event.as_str(), &state), (4, "VmmExited", &row.state));
         assert!(reason.unwrap().contains("time limit"));
-        assert_eq!(page.events[4].happening(), Some(note().0.happening));
-        assert_eq!(page.events[5].happening(), Some(Happening::Removed { generation: 1 }));
+        assert_eq!(page.events[4].known_kind(), Some(note().0.kind));
+        assert_eq!(page.events[5].known_kind(), Some(EventKind::Removed { generation: 1 }));
     });
 }
 
@@ -137,7 +137,7 @@ fn old_events_go_and_who_asks_for_them_is_told_the_first_that_is_kept() {
         assert!(matches!(refused, Err(DatabaseError::EventsGone { from: 11, first: 12 })), "{refused:?}");
         assert_eq!(list(&database, None, 9).await.unwrap().events[0].seq, 12);
         // A kind that this version does not know is handed on.
-        assert_eq!(list(&database, None, 9).await.unwrap().events[0].happening(), None);
+        assert_eq!(list(&database, None, 9).await.unwrap().events[0].known_kind(), None);
         for forbidden in ["UPDATE events SET kind = 'y' WHERE seq = 12", "DELETE FROM events WHERE seq = 12"] {
             assert!(other.execute(forbidden).await.unwrap_err().to_string().contains("append-only"));
         }
@@ -195,8 +195,8 @@ fn what_happened_before_the_table_was_made_is_in_it() {
         let page = list(&fixture.open().await, None, 9).await.unwrap();
         assert_eq!(page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
         assert!(matches!(
-            page.events[1].happening(),
-            Some(Happening::Transition { transition: 2, state: SandboxState::Running, .. })
+            page.events[1].known_kind(),
+            Some(EventKind::Transition { transition: 2, state: SandboxState::Running, .. })
         ));
     });
 }

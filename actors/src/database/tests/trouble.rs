@@ -29,7 +29,7 @@ fn a_locked_file_refuses_everybody_at_once() {
             futures::future::join_all(updates.iter().map(|update| database.send(RecordTransition(update.clone()))));
         let begin = database.send(start_of(spec("new")));
         let removal = database.send(RemoveSandbox(1));
-        let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
+        let event = database.send(RecordEvent::now(None, EventKind::LogRecovered {}));
         let all = async { tokio::join!(answers, begin, removal, event) };
         let (answers, begin, removal, event) =
             tokio::time::timeout(Duration::from_mins(1), all).await.expect("they wait one after the other");
@@ -59,7 +59,7 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
         let bad = RecordTransition(Transition { sandbox: 999, ..good.clone() });
         let other = fixture.locked_by_another().await;
         // Waits for the lock; what comes now is the next batch.
-        let first = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
+        let first = database.send(RecordEvent::now(None, EventKind::LogRecovered {}));
         let begin = |name| BeginStart { supervisor_pid: 8, ..start_of(spec(name)) };
         let batch = async {
             tokio::join!(
@@ -70,7 +70,7 @@ fn a_row_at_fault_fails_alone_among_others_of_every_kind() {
                 database.send(begin("new")),
                 database.send(RemoveSandbox(live.id)),
                 database.send(RemoveSandbox(ended.id)),
-                database.send(RecordEvent::now(None, Happening::LogRecovered {})),
+                database.send(RecordEvent::now(None, EventKind::LogRecovered {})),
             )
         };
         let unlock = async {
@@ -112,7 +112,7 @@ fn both_rows_of_a_start_are_written_or_neither() {
         changed.remove_on_end = true;
         let begin = BeginStart { supervisor_pid: 9, ..start_of(changed) };
         let refused = database.send(begin.clone());
-        let event = database.send(RecordEvent::now(None, Happening::LogRecovered {}));
+        let event = database.send(RecordEvent::now(None, EventKind::LogRecovered {}));
         let (refused, event) = tokio::join!(refused, event);
         assert!(matches!(refused.unwrap(), Err(DatabaseError::Sql { .. })));
         event.unwrap().unwrap();
@@ -176,7 +176,7 @@ fn what_a_health_check_says_is_known_at_once_and_costs_a_commit_only_where_it_is
         assert_eq!(known().await, Some((HealthStatus::Healthy, 0)));
         assert_eq!(other.text(on_disk).await, "none");
         // Taken along by whatever is written next.
-        database.send(RecordEvent::now(None, Happening::LogRecovered {})).await.unwrap().unwrap();
+        database.send(RecordEvent::now(None, EventKind::LogRecovered {})).await.unwrap().unwrap();
         assert!(other.text(on_disk).await.contains("healthy"));
         // News are written soon, also where a lock refused them at first.
         let lock = fixture.locked_by_another().await;
