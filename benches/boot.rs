@@ -27,8 +27,7 @@ use sandpen::driver::qemu::args::{Memory, PORTS, QemuArgs, share_socket};
 use sandpen::driver::qemu::{initramfs, program, tsc};
 use sandpen::driver::{guest_binary, virtiofs};
 use sandpen::{kernel, paths};
-use sandpen_guest::protocol::ROOTFS_TAG;
-use sandpen_guest::protocol::RootfsSource;
+use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -7,15 +7,15 @@ use std::path::Path;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use sandpen_actors::supervisor::guests_within;
-use serde::{Deserialize, Serialize};
-
-use crate::kernel::{self, KernelError};
 use sandpen_drivers::acceleration::{Accelerator, acceleration};
 use sandpen_drivers::confine::{self, cgroup::Hierarchy};
 use sandpen_drivers::disk;
 use sandpen_drivers::krun_host::{self, KrunUnusable};
 use sandpen_drivers::qemu::program::{self, QEMU_PACKAGE};
 use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{self, KernelError};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

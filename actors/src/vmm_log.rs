@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use sandpen_vmm::blocking::blocking_io;
 
 use crate::host::readable::{Registration, register};
-use sandpen_vmm::blocking::blocking_io;
 
 /// Most bytes of one chunk.
 const CHUNK_MAX: usize = 64 << 10;

@@ -34,13 +34,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use keeper::keep;
 pub use replace::{ReplaceError, check_can_take_over};
+use sandpen_client::private_dir::{self, PrivateDirError};
+use sandpen_drivers::krun_host::KrunUnusable;
 use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
 
 use crate::api::{API_VERSION, ErrorCode, ErrorDetail, NAME, Readiness, Version};
 use crate::orchestrator::{LockError, Sandpen, StartError};
-use sandpen_client::private_dir::{self, PrivateDirError};
-use sandpen_drivers::krun_host::KrunUnusable;
 
 /// How long readers may take for the rest of an ended sandbox's output when the daemon ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
 use sandpen_actors::log_writer::dropped_bytes;
+use sandpen_drivers::confine;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, TerminalSize};
 use sandpen_vmm::blocking::blocking;
@@ -26,7 +27,6 @@ use crate::api::{
     prometheus,
 };
 use crate::orchestrator::SandpenError;
-use sandpen_drivers::confine;
 
 /// Two path segments, percent-decoded.
 pub(super) type KeyPath = Path<(String, String)>;

@@ -13,13 +13,12 @@
 
 use std::sync::Arc;
 
+use sandpen_types::row::{SandboxId, SandboxRow};
+use sandpen_types::transition::Transition;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
 use super::{BeginStart, DatabaseError, RecordEvent, RecordHealth, events, flush, health, sandboxes, transitions};
-use sandpen_types::row::SandboxId;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::transition::Transition;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DatabaseError>>;

@@ -6,6 +6,8 @@
 //! holds up nobody and misses nothing.
 
 use actix::{Handler, Message, MessageResult};
+use sandpen_types::event::{EventKind, StoredEvent};
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
@@ -17,8 +19,6 @@ use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, sql, time, time_text, unreadable};
 use crate::telemetry::outbox::NewEvent;
-use sandpen_types::event::{EventKind, StoredEvent};
-use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 
 /// So many events are kept; older ones go. At some 400 bytes each about 40 MB.
 pub const EVENTS_KEPT: u64 = 100_000;

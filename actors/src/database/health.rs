@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use actix::{Handler, Message};
+use sandpen_types::health::HealthState;
+use sandpen_types::row::{SandboxId, SandboxRow};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
 use super::DatabaseError;
 use super::actor::Database;
 use super::sql::{sql, unreadable};
-use sandpen_types::health::HealthState;
-use sandpen_types::row::{SandboxId, SandboxRow};
 
 /// Keeps what a health check says of a sandbox's current start. Nobody waits for it: questions are answered with it
 /// at once, and it is durable with what is written next, soon if it is news. What a check says next replaces it.

@@ -1,11 +1,12 @@
 //! Records the events that the actors tell, each until it is durable.
 
+use sandpen_types::backoff::Pauses;
+
 use super::{Database, RecordEvent};
 use crate::runtime::actor_ref::ActorRef;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::Faults;
 use crate::telemetry::outbox::{Outgoing, WaitingEvents};
-use sandpen_types::backoff::Pauses;
 
 /// Records events in their order; ends with the database.
 pub async fn record_all(database: ActorRef<Database>, faults: Faults, mut waiting: WaitingEvents) {

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, Handler, Message};
 use chrono::{DateTime, Utc};
+use sandpen_types::row::{SandboxId, SandboxRow};
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::state::{Event, SandboxState};
+use sandpen_types::transition::advance;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqliteExecutor, SqlitePool};
 
@@ -12,10 +16,6 @@ use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, optional_json, optional_number, sql, time, time_text, unreadable};
 use super::transitions::{self, stopped_by};
-use sandpen_types::row::{SandboxId, SandboxRow};
-use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName, SandboxSpec};
-use sandpen_types::state::{Event, SandboxState};
-use sandpen_types::transition::advance;
 
 /// The words of every active [`Status`](sandpen_types::state::Status), for a query's text.
 macro_rules! active {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use sandpen_types::row::SandboxId;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::DatabaseError;
-use sandpen_types::row::SandboxId;
 
 pub(super) fn sql(action: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError {
     move |source| DatabaseError::Sql { action, source: Arc::new(source) }

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr, Handler, Message, ResponseFuture, System};
 use chrono::Utc;
-use tempfile::TempDir;
-
-use super::*;
 use sandpen_types::event::{EventKind, StoredEvent};
 use sandpen_types::health::{HealthState, HealthStatus};
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState, Status};
 use sandpen_types::transition::{Transition, advance};
+use tempfile::TempDir;
+
+use super::*;
 
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     System::new().block_on(async { test().await });

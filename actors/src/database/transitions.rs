@@ -1,6 +1,9 @@
 //! Transitions: each sandbox's history, append-only. A trigger projects each onto the sandbox's row.
 
 use actix::{Handler, Message};
+use sandpen_types::row::SandboxId;
+use sandpen_types::state::{ExitStatus, StoppedBy};
+use sandpen_types::transition::Transition;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
@@ -10,9 +13,6 @@ use super::DatabaseError;
 use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, optional_number, sql, time, time_text, unreadable};
-use sandpen_types::row::SandboxId;
-use sandpen_types::state::{ExitStatus, StoppedBy};
-use sandpen_types::transition::Transition;
 
 /// One edge of the state machine, made durable. The same sandbox and number twice is recorded once.
 #[derive(Debug, Clone, PartialEq, Message)]

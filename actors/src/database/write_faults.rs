@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use sandpen_types::fault::Fault;
+use sandpen_vmm::blocking::blocking;
+
 use super::DatabaseError;
 use super::batch::Refusal;
 use crate::host::fault_of::fault_of_io;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::{Faults, Place};
-use sandpen_types::fault::Fault;
-use sandpen_vmm::blocking::blocking;
 
 /// See the module.
 #[derive(Debug, Clone)]

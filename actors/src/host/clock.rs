@@ -16,9 +16,9 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
+use sandpen_vmm::process_identity::ProcessIdentity;
 
 use crate::host::readable::register;
-use sandpen_vmm::process_identity::ProcessIdentity;
 
 /// What the clock moves by less than this is what clocks do to be right.
 const JUMP_LEAST_MS: i64 = 1000;

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
+use sandpen_types::fault::Fault;
 
 use crate::host::fault_of::fault_of_io;
-use sandpen_types::fault::Fault;
 
 /// The reserve where nobody says another one…
 pub const RESERVE_DEFAULT: u64 = 64 << 20;

@@ -6,6 +6,11 @@ use std::time::Instant;
 
 use actix::fut::ActorFutureExt as _;
 use actix::{Actor, AsyncContext as _, Context, Handler, SpawnHandle, WrapFuture as _};
+use sandpen_types::backoff::{Backoff, Pauses};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::event::EventKind;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::start_step::StartStep;
 use tokio::sync::watch;
 
 use super::close::{Closing, StopWithoutAddress};
@@ -21,11 +26,6 @@ use crate::host::fault_of::fault_of_causes;
 use crate::host::readable::register;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::Place;
-use sandpen_types::backoff::{Backoff, Pauses};
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::event::EventKind;
-use sandpen_types::output_stream::OutputStream;
-use sandpen_types::start_step::StartStep;
 
 /// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
 pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;

@@ -1,11 +1,11 @@
 //! Waiting for output that a guest says it has sent: until it is there, comes no more, or cannot exist.
 
 use actix::{Handler, ResponseFuture};
+use sandpen_types::output_stream::OutputStream;
 
 use super::actor::LogWriter;
 use super::follower::Published;
 use super::{AwaitBytes, LogError, StreamTotals};
-use sandpen_types::output_stream::OutputStream;
 
 impl Handler<AwaitBytes> for LogWriter {
     type Result = ResponseFuture<Result<StreamTotals, LogError>>;

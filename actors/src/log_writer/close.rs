@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use actix::fut::{ActorFuture, ActorFutureExt as _};
 use actix::{ActorContext as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use sandpen_types::error_chain::error_chain;
+use sandpen_vmm::blocking::blocking;
 use tokio::sync::oneshot;
 
 use super::actor::LogWriter;
@@ -15,8 +17,6 @@ use super::names::log_name;
 use super::pump::{Moved, Wait};
 use super::segment::Segment;
 use super::{Close, LogError, LogFailed, StreamTotals};
-use sandpen_types::error_chain::error_chain;
-use sandpen_vmm::blocking::blocking;
 
 /// Who waits for the end, and for how long it is tried.
 #[derive(Debug)]

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use sandpen_types::event::EventKind;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogBacklog;
+
 use super::LogError;
 use super::actor::LogWriter;
 use super::pump::Moved;
 use crate::telemetry::counters::Counter;
-use sandpen_types::event::EventKind;
-use sandpen_types::output_stream::OutputStream;
-use sandpen_types::spec::LogBacklog;
 
 /// Longest time for which output is dropped because one write was slow.
 const SLOW_MOST: Duration = Duration::from_secs(5);

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use sandpen_types::output_stream::OutputStream;
+use sandpen_vmm::blocking::blocking;
 use tokio::sync::watch;
 
 use super::generation::position_of_generation;
 use super::segment::{self, Chain, Cursor, Hold, SEGMENTS_HELD, Segment};
 use super::{FollowFrom, LogError, StreamTotals};
-use sandpen_types::output_stream::OutputStream;
-use sandpen_vmm::blocking::blocking;
 
 /// A piece of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::StreamTotals;
 use sandpen_types::output_stream::OutputStream;
+
+use super::StreamTotals;
 
 /// Bytes of the header.
 pub(super) const HEADER_LEN: u64 = 64;

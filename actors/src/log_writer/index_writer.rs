@@ -23,15 +23,15 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogBacklog;
 
 use super::files::{LockedIndex, create_index};
 use super::index::{HEADER_LEN, Header, RECORD_LEN, Record, Walk};
 use super::names::index_name;
 use super::segment::{header_after, unknown_header};
 use super::{LogConfig, LogError, StreamTotals};
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::output_stream::OutputStream;
-use sandpen_types::spec::LogBacklog;
 
 /// Room that is allocated at once behind an index.
 pub(super) const RESERVE_BYTES: u64 = 4096;

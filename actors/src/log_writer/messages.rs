@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 
 use actix::{Message, Recipient};
 use chrono::{DateTime, Utc};
+use sandpen_types::output_stream::OutputStream;
 
 use super::{LogError, LogFollower};
-use sandpen_types::output_stream::OutputStream;
 
 /// Reads `pipe` (the read end of a FIFO) into the log from now on, until its last writer is gone;
 /// instead of the one that was attached for this stream before.

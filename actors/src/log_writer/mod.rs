@@ -49,9 +49,10 @@ pub use names::remove_files;
 pub use open_logs::{FILES_OF_LOG, OpenLogs};
 pub use tail::{dropped_bytes, position_of_tail};
 
-use crate::telemetry::faults::Faults;
 use sandpen_types::spec::{LogLimits, SandboxKey};
 use sandpen_vmm::start_timings::StartTimings;
+
+use crate::telemetry::faults::Faults;
 
 /// What a [`LogWriter`] needs to know.
 #[derive(Debug, Clone)]

@@ -10,8 +10,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::LogError;
 use sandpen_types::spec::LOG_KEEP_MAX;
+
+use super::LogError;
 
 /// Numbers without any file after which a log is taken to have no more. A crash leaves at most one
 /// hole, a person who deletes files by hand perhaps some.

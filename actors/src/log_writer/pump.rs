@@ -9,13 +9,14 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sandpen_types::output_stream::OutputStream;
+
 use super::store::Room;
 use crate::host::readable::{Registration, register};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::ioctl_fionread;
-use sandpen_types::output_stream::OutputStream;
 
 /// Most bytes moved at once: what one pipe may hold up the others on its thread with.
 pub(super) const QUANTUM: u64 = 256 << 10;

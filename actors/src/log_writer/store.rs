@@ -17,6 +17,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use sandpen_types::backoff::{Backoff, Pauses};
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::LogBacklog;
+
 use super::files::{KnownFile, LockedIndex, check_room, open_existing, options};
 use super::follower::Queue;
 use super::generation::position_of_generation;
@@ -28,9 +32,6 @@ use super::recover::recover;
 use super::segment::Segment;
 use super::shared_segments::SharedSegments;
 use super::{FollowFrom, LogConfig, LogError, StreamTotals};
-use sandpen_types::backoff::{Backoff, Pauses};
-use sandpen_types::output_stream::OutputStream;
-use sandpen_types::spec::LogBacklog;
 
 /// An index may grow to this size before its log is rotated, if that is more than the log's own
 /// limit: a workload that writes single bytes must not fill the disk with index records.

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use sandpen_types::output_stream::OutputStream;
+
 use super::LogError;
 use super::index::{self, Record, Walk};
 use super::names::log_name;
 use super::segment::{self, CHUNK_MAX, Hold, Segment};
-use sandpen_types::output_stream::OutputStream;
 
 /// The position from which on a log holds its last `lines` lines, of one stream or of both; the
 /// oldest kept byte if there are fewer. An unfinished last line counts as one. Blocks; safe beside a

@@ -8,6 +8,9 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, ResponseActFuture,
     WrapFuture as _,
 };
+use sandpen_types::row::SandboxRow;
+use sandpen_types::state::SandboxState;
+use sandpen_vmm::driver::{Driver, GuestSession, Launch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument as _;
 
@@ -18,9 +21,6 @@ use crate::database::Database;
 use crate::log_writer::LogWriter;
 use crate::runtime::actor_ref::ActorRef;
 use crate::telemetry::faults::Faults;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::state::SandboxState;
-use sandpen_vmm::driver::{Driver, GuestSession, Launch};
 
 /// Commands waiting for the life to take them; senders wait beyond that.
 const COMMAND_QUEUE: usize = 16;

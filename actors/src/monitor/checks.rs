@@ -3,12 +3,13 @@
 
 use std::time::Instant;
 
+use sandpen_types::state::Event;
+use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
+
 use super::edges::Ending;
 use super::ending::TIME_LIMIT_GRACE;
 use super::life::Life;
 use crate::database::RecordHealth;
-use sandpen_types::state::Event;
-use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
 
 impl Life {
     /// Asks the workload how it is, when that is due.

@@ -11,15 +11,15 @@
 use std::time::{Duration, Instant};
 
 use nix::libc::{SIGKILL, SIGTERM};
+use sandpen_types::state::{Event, FailureReason, StopCause, StoppedBy};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::DriverError;
 use tokio::sync::oneshot;
 
 use super::MonitorError;
 use super::deadlines::Due;
 use super::edges::{DURABLE_FIRST, Ending};
 use super::life::{Life, Microvm};
-use sandpen_types::state::{Event, FailureReason, StopCause, StoppedBy};
-use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::driver::DriverError;
 
 /// How long passing a message to the guest may take before the VMM is told instead.
 const GUEST_CALL_LIMIT: Duration = Duration::from_secs(1);

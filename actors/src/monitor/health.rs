@@ -12,8 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use sandpen_types::health::HealthState;
-use sandpen_types::health::HealthStatus;
+use sandpen_types::health::{HealthState, HealthStatus};
 use sandpen_types::spec::HealthCheck;
 use sandpen_types::state::{ExitStatus, FailureReason};
 use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};

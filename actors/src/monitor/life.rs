@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use actix::MailboxError;
 use chrono::Utc;
 use futures::future::{BoxFuture, OptionFuture};
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
+use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
 use tokio::sync::{mpsc, watch};
 
 use super::MonitorConfig;
@@ -21,9 +24,6 @@ use super::outputs::{Attached, Draining};
 use super::phase::{End, Phase, Rest, Step};
 use super::recording::Recording;
 use crate::host::clock::run_time;
-use sandpen_types::start_step::StartStep;
-use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
-use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
 
 /// An actor that this story cannot go on without has ended; the supervisor starts it again and finds
 /// the microVM by adoption.

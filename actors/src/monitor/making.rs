@@ -14,6 +14,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::libc::SIGTERM;
+use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::{Driver, DriverError, Launch, Vmm};
 
 use super::edges::After;
 use super::life::Life;
@@ -22,9 +25,6 @@ use super::{MonitorConfig, StartMode};
 use crate::host::fault_of::fault_of_lack;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::{Faults, Place};
-use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
-use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::driver::{Driver, DriverError, Launch, Vmm};
 
 /// Pause before a microVM is looked for again that could not be found for lack of something.
 const ADOPT_PAUSE: Duration = Duration::from_secs(1);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
-
-use super::MonitorError;
-use crate::runtime::hosting::DownReason;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::{SandboxState, StoppedBy};
 use sandpen_vmm::driver::GuestSession;
+
+use super::MonitorError;
+use crate::runtime::hosting::DownReason;
 
 /// Ends the microVM: SIGTERM to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
 /// Answers as soon as STOPPING is recorded.

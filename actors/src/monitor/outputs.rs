@@ -5,6 +5,12 @@ use std::time::Duration;
 use actix::MailboxError;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandpen_types::backoff::Pauses;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, FailureReason};
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::{Vmm, VmmEvent};
 use tokio::sync::mpsc;
 
 use super::deadlines::DRAIN_LIMIT;
@@ -12,12 +18,6 @@ use super::edges::{After, Ending};
 use super::life::{ExitReport, Interrupted, Life};
 use crate::host::clock::process_age;
 use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
-use sandpen_types::backoff::Pauses;
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::start_step::StartStep;
-use sandpen_types::state::{Event, FailureReason};
-use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::driver::{Vmm, VmmEvent};
 
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
 /// QEMU's or libkrun's hands then, which takes microseconds; seconds mean that the guest lied.

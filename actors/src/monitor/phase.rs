@@ -7,11 +7,11 @@
 
 use actix::MailboxError;
 use futures::future::BoxFuture;
+use sandpen_types::state::ExitStatus;
+use sandpen_vmm::driver::{DriverError, Vmm, VmmEvent};
 use tokio::sync::mpsc;
 
 use super::outputs::Attached;
-use sandpen_types::state::ExitStatus;
-use sandpen_vmm::driver::{DriverError, Vmm, VmmEvent};
 
 /// How a life comes to its end.
 #[derive(Debug)]

@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 use actix::MailboxError;
 use chrono::Utc;
 use futures::future::BoxFuture;
+use sandpen_types::backoff::Pauses;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{Event, SandboxState};
+use sandpen_types::transition::{Transition, advance};
 
 use super::edges::{After, Edge, is_known};
 use super::ending::Reply;
@@ -21,12 +27,6 @@ use super::{MonitorError, StateChanged};
 use crate::database::{Database, DatabaseError, RecordTransition};
 use crate::runtime::actor_ref::ActorRef;
 use crate::telemetry::counters::Counter;
-use sandpen_types::backoff::Pauses;
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::start_step::StartStep;
-use sandpen_types::state::{Event, SandboxState};
-use sandpen_types::transition::{Transition, advance};
 
 type Answer = BoxFuture<'static, Result<Result<(), DatabaseError>, MailboxError>>;
 

@@ -1,10 +1,11 @@
 //! A VMM process that a signal has suspended (SIGSTOP, a debugger): nothing tells so by itself, so it is looked
 //! for where the microVM does not do what it was asked. Nothing waits for that look.
 
-use crate::telemetry::counters::Counter;
 use sandpen_types::event::EventKind;
 use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::process_identity::is_suspended;
+
+use crate::telemetry::counters::Counter;
 
 use super::life::Life;
 

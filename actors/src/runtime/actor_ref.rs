@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, ArbiterHandle, Context, Handler, MailboxError, Message};
+use sandpen_types::backoff::Pauses;
 use tokio::sync::{mpsc, watch};
 
 use crate::runtime::hosting::{DownReason, host_on};
 use crate::runtime::intensity::{RecentFailures, RestartIntensity};
-use sandpen_types::backoff::Pauses;
 
 /// To so many actors a message is given whose handling ends each of them: enough for a storm of other
 /// faults, and an end for a message that is the fault itself.

@@ -3,6 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use actix::{Actor, ArbiterHandle, Context, Recipient, ResponseActFuture, WrapFuture as _};
+use sandpen_types::spec::{DiskName, SandboxKey};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::Drivers;
+use sandpen_vmm::process_identity::boot_id;
+use sandpen_vmm::start_timings::LatestTimings;
 
 use super::admission::{FILES_OF_ONE, files_of_logs};
 use super::admits::{Refusal, Request, When, admits};
@@ -17,11 +22,6 @@ use crate::monitor::StateChanged;
 use crate::runtime::actor_ref::ActorRef;
 use crate::runtime::intensity::RestartIntensity;
 use crate::telemetry::faults::Faults;
-use sandpen_types::spec::{DiskName, SandboxKey};
-use sandpen_types::state_dir::StateDir;
-use sandpen_vmm::driver::Drivers;
-use sandpen_vmm::process_identity::boot_id;
-use sandpen_vmm::start_timings::LatestTimings;
 
 pub(super) type Answer<T> = ResponseActFuture<Supervisor, Result<T, SupervisorError>>;
 

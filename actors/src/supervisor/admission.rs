@@ -8,6 +8,10 @@
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::fault::Fault;
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::OPEN_FILES_OF_GUEST;
 
 use super::SupervisorError;
 use super::actor::Supervisor;
@@ -15,10 +19,6 @@ use crate::host::room;
 use crate::log_writer::FILES_OF_LOG;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::Place;
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::fault::Fault;
-use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::driver::OPEN_FILES_OF_GUEST;
 
 /// Open files of everything else in this process.
 const FILES_BESIDE: u64 = 128;

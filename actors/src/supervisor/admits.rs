@@ -14,9 +14,10 @@
 //! An absent sandbox can be removed by force too. "Not live" is no error for who waits or reads: the row, or the
 //! files, answer.
 
+use sandpen_types::spec::SandboxKey;
+
 use super::SupervisorError;
 use super::phase::PhaseKind;
-use sandpen_types::spec::SandboxKey;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

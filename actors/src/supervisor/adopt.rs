@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use nix::libc::SIGKILL;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{DriverChoice, SandboxKey};
+use sandpen_types::state::{Event, ExitStatus, FailureReason};
+use sandpen_vmm::driver::{Driver, DriverError, Launch, VmmEvent};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Supervisor;
@@ -19,10 +23,6 @@ use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record_until_durable, settled};
 use crate::database::GetSandbox;
 use crate::monitor::StartMode;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{DriverChoice, SandboxKey};
-use sandpen_types::state::{Event, ExitStatus, FailureReason};
-use sandpen_vmm::driver::{Driver, DriverError, Launch, VmmEvent};
 
 /// How long an orphaned VMM may take to end after SIGKILL.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(5);

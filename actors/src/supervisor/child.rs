@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use actix::Addr;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::DiskName;
+use sandpen_types::state::{SandboxState, Status};
 use tokio::sync::oneshot;
 
 use super::phase::{Phase, PhaseKind};
 use crate::monitor::{Monitor, Stop};
 use crate::runtime::intensity::RecentFailures;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::DiskName;
-use sandpen_types::state::{SandboxState, Status};
 
 /// Whoever waits for a row.
 pub(super) type RowSender = oneshot::Sender<Arc<SandboxRow>>;

@@ -8,13 +8,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
-
-use super::actor::{Answer, Supervisor};
-use super::{ListDisks, RemoveDisk, SupervisorError};
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::spec::{ConfigName, DiskName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 use sandpen_vmm::blocking::blocking;
+
+use super::actor::{Answer, Supervisor};
+use super::{ListDisks, RemoveDisk, SupervisorError};
 
 /// Bytes of a block in `st_blocks` (stat(2)).
 const STAT_BLOCK: u64 = 512;

@@ -1,11 +1,12 @@
 //! Why a request to the supervisor was not fulfilled.
 
+use sandpen_types::spec::{DiskName, SandboxKey, SpecError};
+use sandpen_vmm::driver::DriverError;
+
 use crate::database::DatabaseError;
 use crate::host::room::NoRoom;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
-use sandpen_types::spec::{DiskName, SandboxKey, SpecError};
-use sandpen_vmm::driver::DriverError;
 
 /// Why the supervisor refused or could not finish a request.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix::{
     ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _,
 };
+use sandpen_types::event::EventKind;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::{FailureReason, SandboxState};
+use sandpen_vmm::driver::{Driver, Launch};
 
 use super::actor::Supervisor;
 use super::child::Child;
@@ -22,11 +27,6 @@ use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, StateChanged};
 use crate::runtime::hosting::{DownReason, host_on};
 use crate::telemetry::counters::Counter;
-use sandpen_types::event::EventKind;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
-use sandpen_types::state::{FailureReason, SandboxState};
-use sandpen_vmm::driver::{Driver, Launch};
 
 impl Supervisor {
     /// Gives a live row its log writer and its monitor.

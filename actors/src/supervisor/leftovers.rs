@@ -5,15 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
-
-use super::disks;
-use super::orphans::{self, Tagged};
 use sandpen_types::error_chain::error_chain;
-use sandpen_types::reconcile::Leftover;
-use sandpen_types::reconcile::LeftoverKind;
+use sandpen_types::reconcile::{Leftover, LeftoverKind};
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::waiter::WaitedVmm;
+
+use super::disks;
+use super::orphans::{self, Tagged};
 
 /// What there is of sandboxes beside their rows, live ones included.
 #[derive(Debug, Default)]

@@ -8,13 +8,13 @@ use actix::{Addr, Message, Recipient};
 
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::reconcile::ReconcileReport;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey};
+use sandpen_vmm::driver::GuestSession;
 
 use super::{RemovalHold, SupervisorError};
 use crate::log_writer::LogWriter;
 use crate::monitor::StateChanged;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey};
-use sandpen_vmm::driver::GuestSession;
 
 /// Starts a sandbox, new or ended. Answers when it is RUNNING or has ended (a workload that could
 /// not be started, or was faster than the answer): look at the row's state.

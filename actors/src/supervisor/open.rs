@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use actix::{Addr, Handler};
+use sandpen_vmm::driver::GuestSession;
 
 use super::actor::Supervisor;
 use super::admits::{Request, When};
@@ -17,7 +18,6 @@ use super::{OpenGuest, OpenLog, SupervisorError};
 use crate::log_writer::LogWriter;
 use crate::monitor::GetGuest;
 use crate::runtime::long_answer::LongAnswer;
-use sandpen_vmm::driver::GuestSession;
 
 impl Handler<OpenLog> for Supervisor {
     type Result = LongAnswer<Result<Option<Addr<LogWriter>>, SupervisorError>>;

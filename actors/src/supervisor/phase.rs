@@ -2,11 +2,11 @@
 //! is in [`super`].
 
 use actix::{Addr, SpawnHandle};
+use sandpen_types::spec::DiskName;
 use tokio_util::sync::CancellationToken;
 
 use crate::log_writer::LogWriter;
 use crate::monitor::Monitor;
-use sandpen_types::spec::DiskName;
 
 /// See the module. In every phase one verb owns the child: the one that will lead it to the next.
 pub(super) enum Phase {

@@ -21,6 +21,14 @@ use std::time::Duration;
 use actix::{ActorFutureExt as _, Addr, Context, Handler, WrapFuture as _};
 use chrono::Utc;
 use futures::future::join_all;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::reconcile::{Leftover, LeftoverKind, ReconcileReport};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::SandboxState;
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::waiter::is_abandoned;
 use tokio::sync::oneshot;
 
 use super::actor::{Answer, Supervisor};
@@ -33,16 +41,6 @@ use super::{Reconcile, SupervisorError};
 use crate::database::{ListLiveKeys, ListSandboxes};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::reconcile::Leftover;
-use sandpen_types::reconcile::LeftoverKind;
-use sandpen_types::reconcile::ReconcileReport;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
-use sandpen_types::state::SandboxState;
-use sandpen_types::state_dir::StateDir;
-use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::waiter::is_abandoned;
 
 /// How long the end of a microVM that ended unseen may take until it is recorded. With a full disk it
 /// takes longer than anybody should wait for an answer.

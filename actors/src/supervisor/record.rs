@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use actix::{Handler, MailboxError, Message};
 use chrono::Utc;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::state::Event;
+use sandpen_types::transition::advance;
 
 use super::SupervisorError;
 use crate::database::{Database, DatabaseError, Flush, RecordTransition};
 use crate::runtime::actor_ref::ActorRef;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::Faults;
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::state::Event;
-use sandpen_types::transition::advance;
 
 /// Pause before what the database could not do is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);

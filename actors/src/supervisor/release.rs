@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
 use futures::future::OptionFuture;
+use sandpen_types::spec::SandboxKey;
+use sandpen_vmm::driver::{Driver, DriverError, Launch};
 
 use super::SupervisorError;
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
 use super::phase::Phase;
-use sandpen_types::spec::SandboxKey;
-use sandpen_vmm::driver::{Driver, DriverError, Launch};
 
 /// How long finding and releasing what is left of a microVM may take; what is left then, the next
 /// reconciliation finds.

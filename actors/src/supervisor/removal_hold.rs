@@ -15,6 +15,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, SpawnHandle, WrapFuture as _};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
 
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
@@ -22,9 +25,6 @@ use super::phase::Phase;
 use super::{HoldRemoval, SupervisorError};
 use crate::database::GetSandbox;
 use crate::runtime::actor_ref::ActorRef;
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
 
 /// How many hold which sandbox.
 #[derive(Debug, Clone, Default)]

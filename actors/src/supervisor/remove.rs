@@ -10,6 +10,10 @@
 use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_vmm::blocking::blocking;
 
 use super::actor::{Answer, Supervisor};
 use super::admits::{Request, When};
@@ -20,10 +24,6 @@ use super::stop::End;
 use super::{RemoveSandbox, SupervisorError, disks};
 use crate::database::{self, GetSandbox};
 use crate::log_writer::{LogError, remove_files};
-use sandpen_types::error_chain::error_chain;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
-use sandpen_vmm::blocking::blocking;
 
 impl Handler<RemoveSandbox> for Supervisor {
     type Result = Answer<()>;

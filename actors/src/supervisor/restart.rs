@@ -16,13 +16,6 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use chrono::Utc;
-
-use super::actor::Supervisor;
-use super::phase::Phase;
-use super::record::{RETRY_PAUSE, record, record_until_durable};
-use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
-use super::{SupervisorError, disks};
-use crate::monitor::{StartMode, Stop};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{RestartPolicy, SandboxKey};
@@ -30,6 +23,13 @@ use sandpen_types::start_step::StartStep;
 use sandpen_types::state::{Event, StoppedBy};
 use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::start_timings::StartTimings;
+
+use super::actor::Supervisor;
+use super::phase::Phase;
+use super::record::{RETRY_PAUSE, record, record_until_durable};
+use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
+use super::{SupervisorError, disks};
+use crate::monitor::{StartMode, Stop};
 
 impl Supervisor {
     /// A sandbox has ended and everything of its microVM is gone: restart policy, then answers, then

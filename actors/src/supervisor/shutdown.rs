@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt as _, Handler, ResponseActFuture, WrapFuture as _};
 use futures::future::join_all;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::StoppedBy;
 
 use super::actor::Supervisor;
 use super::stop::End;
 use super::{Shutdown, SupervisorError};
 use crate::monitor::{Abandon, AwaitProcess, Stop};
 use crate::telemetry::counters::Counter;
-use sandpen_types::spec::SandboxKey;
-use sandpen_types::state::StoppedBy;
 
 /// How long a launch that is under way may take when the orchestrator ends without its sandboxes; one that takes
 /// longer is given up. It takes some tenths of a second, unless an image or a kernel is made for it.

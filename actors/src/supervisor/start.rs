@@ -11,6 +11,14 @@ use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use chrono::Utc;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{CheckedSpec, SandboxSpec};
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::SandboxState;
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::driver::Driver;
+use sandpen_vmm::start_timings::StartTimings;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -25,14 +33,6 @@ use crate::monitor::StartMode;
 use crate::runtime::actor_ref::ActorRef;
 use crate::runtime::long_answer::LongAnswer;
 use crate::telemetry::faults::Place;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{CheckedSpec, SandboxSpec};
-use sandpen_types::start_step::StartStep;
-use sandpen_types::state::SandboxState;
-use sandpen_types::state_dir::StateDir;
-use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::driver::Driver;
-use sandpen_vmm::start_timings::StartTimings;
 
 impl Handler<StartSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;

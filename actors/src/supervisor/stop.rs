@@ -13,6 +13,9 @@ use std::time::Duration;
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use futures::future::{BoxFuture, FutureExt as _};
 use nix::libc::SIGKILL;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::StoppedBy;
 use tokio::sync::oneshot;
 
 use super::actor::Supervisor;
@@ -22,9 +25,6 @@ use super::{KillSandbox, StopSandbox, SupervisorError};
 use crate::monitor::{Kill, Stop};
 use crate::runtime::long_answer::LongAnswer;
 use crate::telemetry::faults::Faults;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
-use sandpen_types::state::StoppedBy;
 
 /// How long the end of a microVM may wait to be recorded, after its grace, while a fault of the host hinders
 /// that; then whoever waits is told. Twice what a VMM may take to end after SIGTERM, and some more.

@@ -22,13 +22,14 @@ use super::phase::Phase;
 use super::record::{RETRY_PAUSE, settled};
 use super::removal_hold::Held;
 
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::{SandboxState, StopCause, StoppedBy};
+
 use crate::database::ListSandboxes;
 use crate::log_writer::LogWriter;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
 use crate::runtime::actor_ref::{ActorRef, keep_running};
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
-use sandpen_types::state::{SandboxState, StopCause, StoppedBy};
 
 /// Grace of a stop whose own was lost with the supervisor: for the time until the monitor records it.
 const GRACE: Duration = Duration::from_secs(10);

@@ -14,6 +14,15 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, Context, Handler, System};
 use nix::errno::Errno;
+use sandpen_types::fault::Fault;
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, Status};
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::driver::{Drivers, VmmEvent};
+use sandpen_vmm::start_timings::LatestTimings;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -24,15 +33,6 @@ use crate::runtime::hosting::host_on;
 use crate::runtime::intensity::RestartIntensity;
 use crate::telemetry::faults::{Faults, counter_of};
 use crate::testing::fake_driver::{Asked, FakeDriver, FakeVmm};
-use sandpen_types::fault::Fault;
-use sandpen_types::output_stream::OutputStream;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{RestartPolicy, Rootfs, SandboxKey, SandboxName, SandboxSpec};
-use sandpen_types::start_step::StartStep;
-use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, Status};
-use sandpen_types::state_dir::StateDir;
-use sandpen_vmm::driver::{Drivers, VmmEvent};
-use sandpen_vmm::start_timings::LatestTimings;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

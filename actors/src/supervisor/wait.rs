@@ -1,13 +1,13 @@
 //! Those who wait for an end or for a restart, or want to hear of everything.
 
 use actix::Handler;
+use sandpen_types::row::SandboxRow;
 
 use super::actor::Supervisor;
 use super::admits::Request;
 use super::{AwaitRestart, SubscribeStateChanges, SupervisorError, WaitSandbox};
 use crate::database::GetSandbox;
 use crate::runtime::long_answer::LongAnswer;
-use sandpen_types::row::SandboxRow;
 
 impl Handler<WaitSandbox> for Supervisor {
     type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;

@@ -15,13 +15,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sandpen_types::event::EventKind;
 use sandpen_types::fault::Fault;
+use sandpen_types::spec::SandboxKey;
 
 use crate::host::clock::JumpWatch;
 use crate::telemetry::counters::{Counter, Counters};
 use crate::telemetry::outbox::{NewEvent, Outbox, WaitingEvents};
-use sandpen_types::event::EventKind;
-use sandpen_types::spec::SandboxKey;
 
 /// What counts how often a fault began.
 pub const fn counter_of(fault: Fault) -> Counter {

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::acceleration::{Accelerator, acceleration};
 use sandpen_kernels::krunfw::{self, KrunfwError};
+
+use super::acceleration::{Accelerator, acceleration};
 
 /// Why libkrun cannot run Linux here.
 #[derive(Debug, thiserror::Error)]

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sandpen_kernels::own::{self, Facts, Known, OwnKernelError};
 use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
 
 use super::step::blocking;
 use super::work::{Lane, Piece, Stop, WorkError};
-use sandpen_kernels::own::{self, Facts, Known, OwnKernelError};
 
 /// How long a kernel may take to be read and unpacked: 1 GiB, on a slow disk.
 const LIMIT: Duration = Duration::from_mins(5);

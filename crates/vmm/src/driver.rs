@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::reconcile::Leftover;
-
-use crate::start_timings::StartTimings;
 use sandpen_types::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use sandpen_types::state::{ExitStatus, FailureReason};
+
+use crate::start_timings::StartTimings;
 
 /// A failure of a driver, in its own words; `source()` holds the cause.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! The events table: complete, in order, bounded, and there after a removal.
 
-use super::*;
 use sandpen_types::spec::ConfigName;
+
+use super::*;
 
 async fn list(database: &Addr<Database>, from: Option<u64>, limit: u32) -> Result<EventPage, DatabaseError> {
     database.send(ListEvents { from, sandbox: None, limit }).await.unwrap()

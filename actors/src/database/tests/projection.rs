@@ -1,9 +1,9 @@
 //! The row as the code computes it is the row as the file gives it back, after any history.
 
 use proptest::prelude::*;
+use sandpen_types::state::{StopCause, next};
 
 use super::*;
-use sandpen_types::state::{StopCause, next};
 
 fn exits() -> impl Strategy<Value = ExitStatus> {
     prop_oneof![(0..256).prop_map(ExitStatus::Code), (1..65).prop_map(ExitStatus::Signal), Just(ExitStatus::Unknown),]

@@ -1,11 +1,12 @@
 //! What the next one sees of a database actor's last work.
 
+use sandpen_types::state::Status;
+
 use super::*;
 use crate::runtime::actor_ref::ActorRef;
 use crate::runtime::intensity::RestartIntensity;
 use crate::telemetry::faults::Faults;
 use crate::testing::panic::{Panic, PanicPlace};
-use sandpen_types::state::Status;
 
 /// A write of the first actor has been given to SQLite and waits for another program's lock when the actor dies.
 /// A question may be answered before it is done; `Flush` is not.

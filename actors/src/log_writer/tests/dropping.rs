@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
+use sandpen_types::spec::LogBacklog;
+
 use super::disk_full::{ballast, small_disk};
 use super::*;
 use crate::telemetry::counters::Counter;
-use sandpen_types::spec::LogBacklog;
 
 const DIR: &str = "SANDPEN_TEST_DROPPING_DIR";
 

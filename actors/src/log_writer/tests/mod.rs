@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, Arbiter};
-
-use super::*;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::LogLimits;
+
+use super::*;
 
 /// Nothing here takes nearly as long, even on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);

@@ -1,9 +1,10 @@
 //! What must end ends, whatever the guest says, the database does or the host lacks; and nobody who asked for it
 //! is forgotten.
 
-use super::*;
 use sandpen_types::spec::RestartPolicy;
 use sandpen_types::state::{Status, StoppedBy};
+
+use super::*;
 
 fn report(stdout: u64) -> VmmEvent {
     VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: Some(stdout), stderr_bytes: Some(0) }

@@ -1,11 +1,11 @@
 //! Health checks with a microVM in the test's hands.
 
-use super::*;
-use sandpen_types::health::HealthState;
-use sandpen_types::health::HealthStatus;
+use sandpen_types::health::{HealthState, HealthStatus};
 use sandpen_types::spec::HealthCheck;
 use sandpen_types::state::Status;
 use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
+
+use super::*;
 
 fn outcome(code: i32) -> ProbeOutcome {
     ProbeOutcome { end: ProbeStatus::Ended(ExitStatus::Code(code)), output: "words".into() }

@@ -1,9 +1,10 @@
 //! Restarts by the policy, over the deaths of orchestrators.
 
-use super::*;
-use crate::telemetry::counters::Counter;
 use sandpen_types::spec::RestartBackoff;
 use sandpen_types::state::{Status, StoppedBy};
+
+use super::*;
+use crate::telemetry::counters::Counter;
 
 impl Stage {
     /// A sandbox that is started again at once.

@@ -1,6 +1,7 @@
 //! The output of a sandbox in the foreground, whatever becomes of the daemon.
 
 use sandpen_api::{ErrorCode, OutputQuery, Sandbox};
+use sandpen_types::log_start::LogStart;
 use sandpen_types::spec::SandboxKey;
 use tokio::sync::{mpsc, watch};
 
@@ -8,7 +9,6 @@ use super::super::output::{FrameReader, Place};
 use super::super::resume::Resume;
 use super::super::{Client, ClientError, ClientOptions};
 use super::Notice;
-use sandpen_types::log_start::LogStart;
 
 /// Reads the output to its end and answers the final state. Tells `opened` when nothing that is
 /// written from then on can be missed.

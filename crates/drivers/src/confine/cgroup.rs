@@ -22,8 +22,7 @@ use nix::errno::Errno;
 use sandpen_types::confinement::Cgroup;
 use serde::{Deserialize, Serialize};
 
-use sandpen_types::reconcile::Leftover;
-use sandpen_types::reconcile::LeftoverKind;
+use sandpen_types::reconcile::{Leftover, LeftoverKind};
 use sandpen_types::spec::Resources;
 use sandpen_vmm::driver::Launch;
 

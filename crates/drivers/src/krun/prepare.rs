@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use sandpen_guest::protocol::{RootfsSource, Volume};
+use sandpen_kernels::builtin;
+use sandpen_kernels::own::Facts;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
@@ -21,8 +23,6 @@ use crate::storage::storage;
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::waited::{self, GuestSetup, Prepared, process};
 use crate::{disk, memory, network, own_kernel, shares};
-use sandpen_kernels::builtin;
-use sandpen_kernels::own::Facts;
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
-use super::*;
 use sandpen_kernels::testing::tiny_vmlinux;
+
+use super::*;
 
 #[allow(clippy::unnecessary_wraps, reason = "as a driver's")]
 fn accepts(_: &Facts) -> Result<(), OwnKernelError> {

@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sandpen_kernels::own::{Facts, OwnKernelError};
+use sandpen_kernels::{InstalledKernel, builtin};
 use sandpen_types::spec::SandboxSpec;
 use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +17,6 @@ use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
 use super::{QemuConfig, initramfs};
 use crate::step::{blocking, failed};
 use crate::{disk, own_kernel};
-use sandpen_kernels::own::{Facts, OwnKernelError};
-use sandpen_kernels::{InstalledKernel, builtin};
 
 /// The driver of the guest's network device.
 const NETWORK_MODULE: &str = "virtio_net";

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
+use sandpen_kernels::InstalledKernel;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
@@ -28,7 +29,6 @@ use crate::virtiofs::{self, OPEN_FILES_MIN};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
 use crate::work::{Lane, Piece, Stop};
 use crate::{guest_binary, memory, network, shares};
-use sandpen_kernels::InstalledKernel;
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]

@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use sandpen_types::state::ExitStatus;
 use sandpen_waiter::records::ProcessesRecord;
 use sandpen_waiter::wire;
 
 use super::*;
 use crate::start_timings::StartTimings;
-use sandpen_types::state::ExitStatus;
 use test_support::*;
 
 mod lock;

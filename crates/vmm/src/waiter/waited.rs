@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use sandpen_types::backoff::Pauses;
+use sandpen_types::start_step::StartStep;
+use sandpen_types::state::ExitStatus;
 use sandpen_waiter::process_identity::ProcessIdentity;
 use sandpen_waiter::records::RecordedEnd;
 use sandpen_waiter::wire::{
@@ -25,9 +28,6 @@ use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::spare_descriptors;
 use crate::start_timings::StartTimings;
-use sandpen_types::backoff::Pauses;
-use sandpen_types::start_step::StartStep;
-use sandpen_types::state::ExitStatus;
 
 /// How long a waiter that has the lock may take until it has recorded its processes.
 const STARTING_LIMIT: Duration = Duration::from_secs(10);
