@@ -59,7 +59,7 @@ impl Setup {
             shares: vec![ROOTFS_TAG.to_owned()],
             network: None,
             disk: None,
-            images: Vec::new(),
+            root_disks: Vec::new(),
             memory: Memory::New,
             qmp: false,
             incoming: false,

@@ -20,7 +20,7 @@ use crate::monitor::{Abandon, AwaitProcess, Stop};
 use crate::telemetry::counters::Counter;
 
 /// How long a launch that is under way may take when the orchestrator ends without its sandboxes; one that takes
-/// longer is given up. It takes some tenths of a second, unless an image or a kernel is made for it.
+/// longer is given up. It takes some tenths of a second, unless a root disk or a kernel is made for it.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last events may take to be recorded when everything ends.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);

@@ -99,7 +99,7 @@ fn full() -> SandboxSpec {
         ],
         rlimits: vec!["nofile=1024:4096".parse().unwrap(), "core=0:unlimited".parse().unwrap()],
         disk: Disk { bytes: Some(1 << 30), name: Some(DiskName::new("work").unwrap()) },
-        root_device: RootDevice::Image,
+        root_device: RootDevice::Disk,
         kernel: Some("/boot/vmlinux".into()),
     }
 }

@@ -220,7 +220,7 @@ pub struct SandboxDisk {
     pub name: Option<DiskName>,
     /// The size that was asked for, or the default; null where a named disk may have another one.
     pub bytes: Option<u64>,
-    /// The image on the host.
+    /// Its file on the host.
     pub path: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Disk images for the writable layer of a root: a sparse file with an ext4 file system, as large as
+//! Disks for the writable layer of a root: a sparse file with an ext4 file system, as large as
 //! the sandbox may write.
 
 use std::fs::{DirBuilder, File};
@@ -19,11 +19,11 @@ use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 pub const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 /// A module that ext4's checksums need where the kernel has it as a file.
 pub(super) const OPTIONAL_MODULES: [&str; 1] = ["crc32c_generic"];
-/// The serial number of the disk of the writable layer, by which the guest knows it from images.
+/// The serial number of the disk of the writable layer, by which the guest knows it from root disks.
 pub(super) const SERIAL: &str = "sandpen-disk";
 
-/// The serial number of a layer's image; at most 20 bytes (`VIRTIO_BLK_ID_BYTES`).
-pub(super) fn image_serial(number: usize) -> String {
+/// The serial number of a root disk, of a layer; at most 20 bytes (`VIRTIO_BLK_ID_BYTES`).
+pub(super) fn root_disk_serial(number: usize) -> String {
     format!("sandpen-image-{number}")
 }
 
@@ -60,12 +60,12 @@ pub enum DiskError {
         /// Its message.
         said: String,
     },
-    /// The image cannot be written.
+    /// The disk cannot be written.
     #[error("{action} the disk {path:?}; is there room, and is the directory yours?")]
     File {
         /// What was being done.
         action: &'static str,
-        /// The image.
+        /// The disk.
         path: PathBuf,
         /// The cause.
         #[source]
@@ -80,7 +80,7 @@ pub enum DiskError {
          leave the size out, use another name or remove it with `sandpen disk rm`"
     )]
     Size {
-        /// The image.
+        /// The disk.
         path: PathBuf,
         /// Its size.
         found: u64,
@@ -103,7 +103,7 @@ pub fn find_program() -> Result<PathBuf, DiskError> {
     programs.find(runs).ok_or(DiskError::NoProgram)
 }
 
-/// Makes the image where there is none: whole or not at all.
+/// Makes the disk where there is none: whole or not at all.
 ///
 /// # Errors
 /// [`DiskError`], and those of work.
@@ -127,7 +127,7 @@ pub(super) async fn ensure(path: &Path, bytes: Option<u64>, cancel: &Cancellatio
     MAKING.on_thread(piece, cancel, made).await
 }
 
-/// Whether there is an image, of this size if one is wanted.
+/// Whether there is a disk, of this size if one is wanted.
 fn is_there(path: &Path, bytes: Option<u64>) -> Result<bool, DiskError> {
     let failed = |action| move |source| DiskError::File { action, path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {

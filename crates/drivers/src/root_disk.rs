@@ -2,14 +2,14 @@
 //! for each content and shared read-only by every microVM over it.
 //!
 //! ```text
-//!   directory ─▶ fingerprint (names, sizes, times, owners …) ─▶ cache/images/root-FINGERPRINT.img
+//!   directory ─▶ fingerprint (names, sizes, times, owners …) ─▶ cache/disks/root-FINGERPRINT.img
 //!                                  there is none: mke2fs -d ─▶ draft ─▶ looked at again ─▶ named
 //! ```
 //!
 //! Every start looks at its directory itself: what was looked at before it was asked for may have changed since.
-//! Starts that find the same content, and no image of it, wait for one that is made.
+//! Starts that find the same content, and no disk of it, wait for one that is made.
 //!
-//! A change in the directory changes its fingerprint, so the next start makes another image. Every image
+//! A change in the directory changes its fingerprint, so the next start makes another disk. Every disk
 //! has a size of whole [`SIZE_STEP`]s, most of it a hole: so machines are alike that differ in their root
 //! alone.
 
@@ -30,11 +30,11 @@ use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 mod survey;
 
-/// The size of an image is a whole number of these: 64 GiB, which cost nothing.
+/// The size of a disk is a whole number of these: 64 GiB, which cost nothing.
 pub(super) const SIZE_STEP: u64 = 64 << 30;
-/// Images that are kept; the ones that were not used for longest go.
+/// Disks that are kept; the ones that were not used for longest go.
 const KEPT: Budget = Budget::of_entries(16);
-/// How often an image is begun anew because its directory changed meanwhile.
+/// How often a disk is begun anew because its directory changed meanwhile.
 const TRIES: u32 = 3;
 /// The file system's features: it is never written to, so it needs no journal.
 const FEATURES: &str =
@@ -43,17 +43,17 @@ const SUFFIX: &str = ".img";
 
 /// How long it may take to look at everything in a directory: millions of files, on a slow disk.
 const SURVEY_LIMIT: Duration = Duration::from_mins(10);
-/// How long it may take to make an image, and the bytes for each of which it may take a second more.
+/// How long it may take to make a disk, and the bytes for each of which it may take a second more.
 const MAKING_LIMIT: Duration = Duration::from_mins(2);
 const BYTES_A_SECOND: u64 = 16 << 20;
 const ADVICE: &str = "use --root virtiofs, or try again when the disk is less busy";
 
 /// Looks at directories. They need a processor, mostly, and no start waits long for one.
 static SURVEYS: Lane<(Survey, bool), RootDiskError> = Lane::new(4);
-/// Images in the making; whether the directory has stayed the same. They need the disk, mostly.
+/// Disks in the making; whether the directory has stayed the same. They need the disk, mostly.
 static MAKING: Lane<bool, RootDiskError> = Lane::new(4);
 
-/// Why there is no image.
+/// Why there is no disk.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RootDiskError {
     /// Something in the directory cannot be read.
@@ -82,7 +82,7 @@ pub(super) enum RootDiskError {
     /// More levels than are walked.
     #[error("{0:?} lies more than {DEPTH_MAX} directories deep; use --root virtiofs")]
     TooDeep(PathBuf),
-    /// The image cannot be written.
+    /// The disk cannot be written.
     #[error("{action} the root image {path:?}; is there room, and is the directory yours?")]
     File {
         /// What was being done.
@@ -99,7 +99,7 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
     move |source| RootDiskError::File { action, path: path.to_owned(), source }
 }
 
-/// The image of `directory`, made where `cache` has none of this content. Takes as long as it takes to read the
+/// The disk of `directory`, made where `cache` has none of this content. Takes as long as it takes to read the
 /// directory's metadata, and to copy it where it is new; until `cancel` is cancelled.
 ///
 /// # Errors
@@ -109,23 +109,23 @@ pub(super) async fn ensure(
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Outcome<PathBuf, RootDiskError> {
-    let images = cache.join("images");
+    let disks = cache.join("images");
     for _ in 0..TRIES {
-        let (survey, is_there) = look(&images, directory, cancel).await?;
-        let path = path_of(&images, &survey);
-        if is_there || make(images.clone(), directory.to_owned(), survey, cancel).await? {
+        let (survey, is_there) = look(&disks, directory, cancel).await?;
+        let path = path_of(&disks, &survey);
+        if is_there || make(disks.clone(), directory.to_owned(), survey, cancel).await? {
             return Ok(path);
         }
     }
     Err(Arc::new(WorkError::Failed(RootDiskError::Changing(directory.to_owned()))))
 }
 
-fn path_of(images: &Path, survey: &Survey) -> PathBuf {
-    images.join(format!("root-{}{SUFFIX}", survey.fingerprint))
+fn path_of(disks: &Path, survey: &Survey) -> PathBuf {
+    disks.join(format!("root-{}{SUFFIX}", survey.fingerprint))
 }
 
-/// What is in the directory now, and whether there is an image of it.
-async fn look(images: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<(Survey, bool), RootDiskError> {
+/// What is in the directory now, and whether there is a disk of it.
+async fn look(disks: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<(Survey, bool), RootDiskError> {
     // Never shared.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let piece = Piece {
@@ -134,28 +134,28 @@ async fn look(images: &Path, directory: &Path, cancel: &CancellationToken) -> Ou
         limit: SURVEY_LIMIT,
         advice: ADVICE,
     };
-    let (images, directory) = (images.to_owned(), directory.to_owned());
+    let (disks, directory) = (disks.to_owned(), directory.to_owned());
     let looked = move |stop: &Stop| {
-        sandpen_cache::make_directory(&images).map_err(failed("making", &images))?;
+        sandpen_cache::make_directory(&disks).map_err(failed("making", &disks))?;
         let survey = Survey::of(&directory, stop)?;
-        let is_there = found(&path_of(&images, &survey))?;
+        let is_there = found(&path_of(&disks, &survey))?;
         Ok((survey, is_there))
     };
     SURVEYS.on_thread(piece, cancel, looked).await
 }
 
-/// Makes the image, unless the directory changes meanwhile.
+/// Makes the disk, unless the directory changes meanwhile.
 async fn make(
-    images: PathBuf,
+    disks: PathBuf,
     directory: PathBuf,
     survey: Survey,
     cancel: &CancellationToken,
 ) -> Outcome<bool, RootDiskError> {
-    let path = path_of(&images, &survey);
+    let path = path_of(&disks, &survey);
     let piece = Piece {
         key: path.display().to_string(),
         what: format!("making an image of the root directory {}", directory.display()),
-        limit: MAKING_LIMIT.saturating_add(Duration::from_secs(survey.image_bytes() / BYTES_A_SECOND)),
+        limit: MAKING_LIMIT.saturating_add(Duration::from_secs(survey.disk_bytes() / BYTES_A_SECOND)),
         advice: ADVICE,
     };
     let made = move |stop: &Stop| {
@@ -163,19 +163,19 @@ async fn make(
         if found(&path)? {
             return Ok(true);
         }
-        sandpen_cache::sweep(&images);
-        let draft = fill(&images, &directory, &survey, stop)?;
+        sandpen_cache::sweep(&disks);
+        let draft = fill(&disks, &directory, &survey, stop)?;
         if Survey::of(&directory, stop)?.fingerprint != survey.fingerprint {
             return Ok(false);
         }
         draft.commit(&path).map_err(failed("writing", &path))?;
-        remove_oldest(&images);
+        remove_oldest(&disks);
         Ok(true)
     };
     MAKING.on_thread(piece, cancel, made).await
 }
 
-/// Whether the image is there; then it was used now.
+/// Whether the disk is there; then it was used now.
 fn found(path: &Path) -> Result<bool, RootDiskError> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() && meta.len() > 0 && meta.len() % SIZE_STEP == 0 => {
@@ -189,12 +189,12 @@ fn found(path: &Path) -> Result<bool, RootDiskError> {
 }
 
 /// A draft with what is in the directory.
-fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
+fn fill(disks: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
     let program = find_program()?;
-    let draft = Draft::create(images).map_err(failed("making", images))?;
-    let image = draft.path();
-    let bytes = survey.image_bytes();
-    draft.file().set_len(bytes).map_err(failed("making", image))?;
+    let draft = Draft::create(disks).map_err(failed("making", disks))?;
+    let disk = draft.path();
+    let bytes = survey.disk_bytes();
+    draft.file().set_len(bytes).map_err(failed("making", disk))?;
     let owner = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
     let mut command = Command::new(program);
     command
@@ -202,22 +202,22 @@ fn fill(images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result
         .args(["-N", &survey.inodes().to_string(), "-O", FEATURES, "-E", &owner, "-d"])
         .arg(directory)
         // By its name alone: a `?` in a path would begin options.
-        .arg(Path::new(".").join(image.file_name().unwrap_or_default()))
-        .current_dir(images)
+        .arg(Path::new(".").join(disk.file_name().unwrap_or_default()))
+        .current_dir(disks)
         // Not read: so it has the draft's lock for as long as it may write, whatever becomes of this process.
-        .stdin(draft.file().try_clone().map_err(failed("making", image))?);
-    let output = stop.output(command).map_err(failed("making", image))?;
+        .stdin(draft.file().try_clone().map_err(failed("making", disk))?);
+    let output = stop.output(command).map_err(failed("making", disk))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
         return Err(RootDiskError::Failed { directory: directory.to_owned(), said });
     }
-    draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", image))?;
+    draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", disk))?;
     Ok(draft)
 }
 
-/// Removes images beyond those that are kept. A microVM that uses one keeps it open.
-fn remove_oldest(images: &Path) {
-    sandpen_cache::keep_newest(images, |name| name.ends_with(SUFFIX), KEPT);
+/// Removes disks beyond those that are kept. A microVM that uses one keeps it open.
+fn remove_oldest(disks: &Path) {
+    sandpen_cache::keep_newest(disks, |name| name.ends_with(SUFFIX), KEPT);
 }
 
 #[cfg(test)]

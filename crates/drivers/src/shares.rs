@@ -36,13 +36,13 @@ pub(super) struct Share {
 /// All shared directories of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shares {
-    /// The root directory, or its layers, topmost first; none where the layers are images.
+    /// The root directory, or its layers, topmost first; none where the layers are root disks.
     pub(super) root: Vec<Share>,
     /// The volumes, in the order in which they are mounted.
     pub(super) volumes: Vec<Share>,
     /// What the guest is told of the volumes.
     pub(super) mounts: Vec<Volume>,
-    /// Directories of the root that the guest gets as images, topmost first.
+    /// Directories of the root that the guest gets as root disks, topmost first.
     pub(super) imaged: Vec<PathBuf>,
 }
 
@@ -56,7 +56,7 @@ impl Shares {
     /// others.
     pub(super) fn layered_root(&self) -> RootfsSource {
         if !self.imaged.is_empty() {
-            let layers = (0..self.imaged.len()).map(disk::image_serial).collect();
+            let layers = (0..self.imaged.len()).map(disk::root_disk_serial).collect();
             return RootfsSource::Images { layers, disk: disk::SERIAL.to_owned() };
         }
         let lowers = self.root.iter().map(|layer| layer.tag.clone()).collect();
@@ -96,7 +96,7 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
     };
     let mut imaged = Vec::new();
     let root = match &spec.rootfs {
-        Rootfs::Overlayfs(layers) if spec.root_device.is_image() => {
+        Rootfs::Overlayfs(layers) if spec.root_device.is_disk() => {
             imaged.clone_from(layers);
             Vec::new()
         }

@@ -1,4 +1,4 @@
-//! The disk and the images of a microVM, made where there are none.
+//! The disk and the root disks of a microVM, made where there are none.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use sandpen_vmm::driver::{DriverError, Launch};
 
 use super::{disk, root_disk};
 
-/// Makes the disk, if there is to be one, and images of these directories, one after the other: where they are.
+/// Makes the disk, if there is to be one, and root disks of these directories, one after the other: where they are.
 /// Ends soon after the launch is cancelled.
 pub(super) async fn storage(
     state_dir: &StateDir,
@@ -20,10 +20,10 @@ pub(super) async fn storage(
         let made = disk::ensure(disk, launch.spec.disk.bytes, cancel).await;
         made.map_err(|error| error.of_step("making the disk"))?;
     }
-    let mut images = Vec::new();
+    let mut root_disks = Vec::new();
     for directory in imaged {
-        let image = root_disk::ensure(&state_dir.cache(), directory, cancel).await;
-        images.push(image.map_err(|error| error.of_step("making the root image"))?);
+        let made = root_disk::ensure(&state_dir.cache(), directory, cancel).await;
+        root_disks.push(made.map_err(|error| error.of_step("making the root image"))?);
     }
-    Ok(images)
+    Ok(root_disks)
 }

@@ -33,7 +33,7 @@ pub enum StartStep {
     Recorded,
     /// The driver has found the guest's kernel and made its initramfs.
     KernelReady,
-    /// Root, layers, disk, images and volumes are ready, and so are the command lines.
+    /// Root, layers, disks and volumes are ready, and so are the command lines.
     RootReady,
     /// The saved machine that is restored was at hand, read or made.
     TemplateReady,

@@ -21,7 +21,7 @@ pub struct Policy {
     pub read: Vec<PathBuf>,
     /// The same, and what it may execute: its own program with the libraries.
     pub execute: Vec<PathBuf>,
-    /// Files that it reads and writes: FIFOs, disk images.
+    /// Files that it reads and writes: FIFOs, disks.
     pub modify: Vec<PathBuf>,
     /// Devices that it reads, writes and controls.
     pub devices: Vec<PathBuf>,

@@ -218,31 +218,31 @@ impl Context {
         check("krun_fs_add_overlay_file", answer).map(drop)
     }
 
-    /// Adds a disk, the guest's first one, from an image without a format of its own. `lock` is kept
+    /// Adds a disk, the guest's first one, from a file without a format of its own. `lock` is kept
     /// open as long as the process lives.
     ///
     /// # Errors
     /// [`KrunError`].
-    pub fn add_disk(&mut self, image: &Path, lock: OwnedFd) -> Result<(), KrunError> {
-        let image = text("the path of the disk", image.as_os_str().as_bytes())?;
+    pub fn add_disk(&mut self, file: &Path, lock: OwnedFd) -> Result<(), KrunError> {
+        let file = text("the path of the disk", file.as_os_str().as_bytes())?;
         // SAFETY: NUL-terminated strings that live through the call, which copies them.
         let answer =
-            unsafe { krun_sys::krun_add_disk2(self.id, DISK_ID.as_ptr(), image.as_ptr(), DISK_FORMAT_RAW, false) };
+            unsafe { krun_sys::krun_add_disk2(self.id, DISK_ID.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, false) };
         check("krun_add_disk2", answer)?;
         self.held.push(lock);
         Ok(())
     }
 
-    /// Adds a disk that the guest only reads, from an image without a format of its own, with a serial number.
+    /// Adds a disk that the guest only reads, from a file without a format of its own, with a serial number.
     ///
     /// # Errors
     /// [`KrunError`].
-    pub fn add_image(&mut self, serial: &str, image: &Path) -> Result<(), KrunError> {
+    pub fn add_root_disk(&mut self, serial: &str, file: &Path) -> Result<(), KrunError> {
         let serial = text("the serial number of a disk", serial.as_bytes())?;
-        let image = text("the path of a disk", image.as_os_str().as_bytes())?;
+        let file = text("the path of a disk", file.as_os_str().as_bytes())?;
         // SAFETY: NUL-terminated strings that live through the call, which copies them.
         let answer =
-            unsafe { krun_sys::krun_add_disk2(self.id, serial.as_ptr(), image.as_ptr(), DISK_FORMAT_RAW, true) };
+            unsafe { krun_sys::krun_add_disk2(self.id, serial.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, true) };
         check("krun_add_disk2", answer).map(drop)
     }
 
@@ -263,12 +263,12 @@ impl Context {
     ///
     /// # Errors
     /// [`KrunError`].
-    pub fn set_elf_kernel(&mut self, image: &Path) -> Result<(), KrunError> {
-        let image = text("the path of the kernel", image.as_os_str().as_bytes())?;
+    pub fn set_elf_kernel(&mut self, kernel: &Path) -> Result<(), KrunError> {
+        let kernel = text("the path of the kernel", kernel.as_os_str().as_bytes())?;
         // SAFETY: a NUL-terminated string that lives through the call, which copies it; initramfs and
         // parameters may be NULL.
         let answer = unsafe {
-            krun_sys::krun_set_kernel(self.id, image.as_ptr(), KERNEL_FORMAT_ELF, std::ptr::null(), std::ptr::null())
+            krun_sys::krun_set_kernel(self.id, kernel.as_ptr(), KERNEL_FORMAT_ELF, std::ptr::null(), std::ptr::null())
         };
         check("krun_set_kernel", answer).map(drop)
     }

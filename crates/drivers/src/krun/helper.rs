@@ -93,9 +93,9 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;
     match &spec.boot {
-        Boot::Linux { kernel, root, shares, disk: writable, images } => {
-            if let GuestKernel::Own(image) = kernel {
-                context.set_elf_kernel(image)?;
+        Boot::Linux { kernel, root, shares, disk: writable, root_disks } => {
+            if let GuestKernel::Own(file) = kernel {
+                context.set_elf_kernel(file)?;
             }
             match root {
                 Some(root) => context.set_root(root, guest_binary())?,
@@ -104,15 +104,15 @@ fn become_microvm() -> Result<Infallible, HelperError> {
             for share in shares {
                 context.add_share(&share.tag, &share.directory, share.read_only)?;
             }
-            if let Some(image) = writable {
-                context.add_disk(image, lock_disk(image)?)?;
+            if let Some(file) = writable {
+                context.add_disk(file, lock_disk(file)?)?;
             }
-            for (number, image) in images.iter().enumerate() {
-                context.add_image(&disk::image_serial(number), image)?;
+            for (number, file) in root_disks.iter().enumerate() {
+                context.add_root_disk(&disk::root_disk_serial(number), file)?;
             }
         }
-        Boot::Bare { image } => {
-            context.set_elf_kernel(image)?;
+        Boot::Bare { kernel } => {
+            context.set_elf_kernel(kernel)?;
             let stderr = std::io::stderr().as_fd().try_clone_to_owned();
             let path = PathBuf::from("standard error");
             context.add_serial_output(stderr.map_err(|source| HelperError::Open { path, source })?)?;
@@ -140,7 +140,7 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     Ok(context.enter()?)
 }
 
-/// Locks the image for as long as this process lives, as QEMU does with its own: two machines that
+/// Locks the disk for as long as this process lives, as QEMU does with its own: two machines that
 /// write to one file system would destroy it.
 fn lock_disk(path: &Path) -> Result<OwnedFd, HelperError> {
     let failed = |source| HelperError::Open { path: path.to_owned(), source };

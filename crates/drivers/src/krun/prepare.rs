@@ -76,9 +76,9 @@ pub(super) fn policy(boot: &Boot) -> Policy {
     policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
     match boot {
-        Boot::Linux { kernel, root, shares, disk, images } => {
-            if let GuestKernel::Own(image) = kernel {
-                policy.read.push(image.clone());
+        Boot::Linux { kernel, root, shares, disk, root_disks } => {
+            if let GuestKernel::Own(file) = kernel {
+                policy.read.push(file.clone());
             }
             policy.own.extend(root.iter().map(PathBuf::from));
             for share in shares {
@@ -86,12 +86,12 @@ pub(super) fn policy(boot: &Boot) -> Policy {
                 list.push((&share.directory).into());
             }
             policy.modify.extend(disk.clone());
-            policy.read.extend(images.iter().cloned());
+            policy.read.extend(root_disks.iter().cloned());
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
         }
-        Boot::Bare { image } => policy.read.push(image.clone()),
+        Boot::Bare { kernel } => policy.read.push(kernel.clone()),
     }
     policy
 }
@@ -106,12 +106,12 @@ async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverErro
     let kernel = guest_kernel(config, &launch.spec, &launch.cancel).await?;
     launch.timings.mark(StartStep::KernelReady);
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
-    let images = storage(&config.state_dir, launch, disk.as_deref(), &shares.imaged).await?;
+    let root_disks = storage(&config.state_dir, launch, disk.as_deref(), &shares.imaged).await?;
     let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
-    Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, images }, rootfs, shares.mounts))
+    Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks }, rootfs, shares.mounts))
 }
 
 async fn guest_kernel(
@@ -127,7 +127,7 @@ async fn guest_kernel(
     let looked = move || match own {
         None => krun_host::find(config.firmware.as_deref(), &config.data_dir).map(GuestKernel::Firmware),
         // libkrunfw is neither needed nor loaded.
-        Some(image) => krun_host::check_kvm().map(|()| GuestKernel::Own(image)),
+        Some(file) => krun_host::check_kvm().map(|()| GuestKernel::Own(file)),
     };
     blocking(move || looked().map_err(unusable)).await
 }
@@ -166,16 +166,16 @@ async fn own_kernel(
         needed.push(builtin::TSI);
     }
     let accept = move |facts: &Facts| facts.check_has(&needed, HINT);
-    own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await.map(|(image, ())| image)
+    own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await.map(|(kept, ())| kept)
 }
 
 /// Blocking, for microseconds.
 fn bare(spec: &SandboxSpec) -> Result<Boot, DriverError> {
     let program = spec.command.first().map(|program| Path::new(program.as_os_str()));
-    let image = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
-    let image = image.ok_or_else(|| DriverError::Unsupported {
+    let kernel = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
+    let kernel = kernel.ok_or_else(|| DriverError::Unsupported {
         driver: BARE_NAME.to_owned(),
         what: "the command must begin with the absolute path of an ELF file on this host".to_owned(),
     })?;
-    Ok(Boot::Bare { image })
+    Ok(Boot::Bare { kernel })
 }

@@ -33,15 +33,15 @@ pub(super) enum Boot {
         root: Option<String>,
         /// Directories beside it: layers and volumes.
         shares: Vec<SharedDir>,
-        /// The disk image of the writable layer, absolute.
+        /// The disk of the writable layer, absolute.
         disk: Option<PathBuf>,
         /// Images of the root's layers, topmost first, absolute.
-        images: Vec<PathBuf>,
+        root_disks: Vec<PathBuf>,
     },
     /// A bare-metal program, which writes its messages for people to the first serial port.
     Bare {
         /// An ELF file of the host, absolute.
-        image: PathBuf,
+        kernel: PathBuf,
     },
 }
 
@@ -79,7 +79,7 @@ mod tests {
             root: Some("/r\n\\".into()),
             shares: vec![volume],
             disk: Some("/x".into()),
-            images: vec!["/y".into()],
+            root_disks: vec!["/y".into()],
         };
         let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm"), tsi: Some(vec![(1, 65535)]) };
         let json = serde_json::to_vec(&spec).unwrap();

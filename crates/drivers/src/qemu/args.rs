@@ -49,10 +49,10 @@ pub struct QemuArgs {
     pub shares: Vec<String>,
     /// The network, if there is one.
     pub network: Option<UserNetwork>,
-    /// The disk image of the writable layer, where there is one; the guest's first disk.
+    /// The disk of the writable layer, where there is one; the guest's first disk.
     pub disk: Option<PathBuf>,
     /// Images of the root's layers, topmost first.
-    pub images: Vec<PathBuf>,
+    pub root_disks: Vec<PathBuf>,
     /// The guest's memory.
     pub memory: Memory,
     /// Whether QEMU listens to commands on the FIFOs [`QMP`].
@@ -126,8 +126,8 @@ impl QemuArgs {
         if let Some(disk) = &self.disk {
             argv.disk("disk", "discard=unmap", disk, disk::SERIAL);
         }
-        for (number, image) in self.images.iter().enumerate() {
-            argv.disk(&format!("image{number}"), "read-only=on", image, &disk::image_serial(number));
+        for (number, file) in self.root_disks.iter().enumerate() {
+            argv.disk(&format!("image{number}"), "read-only=on", file, &disk::root_disk_serial(number));
         }
         argv.pair("-device", "virtio-serial-device,id=ports");
         for (number, (fifo, port)) in (1..).zip(PORTS) {
@@ -197,10 +197,10 @@ impl Argv {
         self.0.push(flag.into());
     }
 
-    fn disk(&mut self, node: &str, options: &str, image: &Path, serial: &str) {
+    fn disk(&mut self, node: &str, options: &str, disk: &Path, serial: &str) {
         let mut file = OsString::from(format!("driver=file,node-name={node},{options},filename="));
         // A comma would begin the next property.
-        file.push(doubled_commas(image.as_os_str()));
+        file.push(doubled_commas(disk.as_os_str()));
         self.pair("-blockdev", file);
         // By default QEMU stops a machine whose host has no room left, and nobody would go on.
         let device = "num-queues=1,werror=report,rerror=report";
@@ -229,7 +229,7 @@ mod tests {
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
             network: None,
             disk: None,
-            images: Vec::new(),
+            root_disks: Vec::new(),
             memory: Memory::New,
             qmp: false,
             incoming: false,
@@ -312,7 +312,7 @@ mod tests {
         let mut args = args(Accelerator::Tcg);
         let without = text(&args);
         args.disk = Some("/st,ate/a=b,readonly=on.img".into());
-        args.images = vec!["/cache/root-ab.img".into()];
+        args.root_disks = vec!["/cache/root-ab.img".into()];
         let with = text(&args);
         let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
         insta::assert_snapshot!(added.join("\n"), @r"

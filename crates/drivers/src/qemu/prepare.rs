@@ -1,4 +1,4 @@
-//! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs, disks, images and
+//! What is looked up and made before a microVM can be started: QEMU, the kernel, the initramfs, disks and
 //! the processes' command lines. What is not at hand is [long work](crate::work), which a start that is
 //! cancelled leaves.
 
@@ -66,7 +66,7 @@ struct Parts {
     kernel: GuestKernel,
     initramfs: PathBuf,
     disk: Option<PathBuf>,
-    images: Vec<PathBuf>,
+    root_disks: Vec<PathBuf>,
 }
 
 /// What can be told from the specification and a look at its directories. Blocking, for milliseconds.
@@ -154,17 +154,17 @@ impl MachinePlan {
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
         let initramfs = initramfs(config, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        let images = storage(&config.state_dir, &launch, disk.as_deref(), &shares.imaged).await?;
+        let root_disks = storage(&config.state_dir, &launch, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
         blocking(move || {
-            Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, images })
+            Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, root_disks })
         })
         .await
     }
 
     /// Blocking, for milliseconds.
     fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Result<Self, DriverError> {
-        let Parts { shares, network, qemu, kernel, initramfs, disk, images } = parts;
+        let Parts { shares, network, qemu, kernel, initramfs, disk, root_disks } = parts;
         let acceleration = acceleration();
         let accelerator = acceleration.accelerator;
         let resources = launch.spec.resources;
@@ -183,7 +183,7 @@ impl MachinePlan {
                 ports: plan.ports.iter().map(|(address, port)| (*address, port.host, port.guest)).collect(),
             }),
             disk,
-            images,
+            root_disks,
             memory: Memory::New,
             qmp: false,
             incoming: false,
@@ -289,7 +289,7 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.execute.extend(std::env::split_paths(&libraries).filter(|directory| directory.is_absolute()));
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
     policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
-    policy.read.extend(args.images.iter().cloned());
+    policy.read.extend(args.root_disks.iter().cloned());
     policy.modify.push("/dev/null".into());
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));

@@ -114,7 +114,7 @@ pub(super) fn blank(args: &QemuArgs) -> QemuArgs {
     QemuArgs {
         tag: String::new(),
         disk: args.disk.as_ref().map(|_| "blank-disk.img".into()),
-        images: (0..args.images.len()).map(|number| format!("blank-image-{number}.img").into()).collect(),
+        root_disks: (0..args.root_disks.len()).map(|number| format!("blank-image-{number}.img").into()).collect(),
         memory: Memory::File(inherited_memory()),
         qmp: true,
         ..args.clone()
@@ -123,7 +123,7 @@ pub(super) fn blank(args: &QemuArgs) -> QemuArgs {
 
 /// The sizes of a machine's disks, in the order of its devices. Blocking.
 pub(super) fn disk_sizes(args: &QemuArgs) -> io::Result<Vec<u64>> {
-    args.disk.iter().chain(&args.images).map(|path| Ok(std::fs::metadata(path)?.len())).collect()
+    args.disk.iter().chain(&args.root_disks).map(|path| Ok(std::fs::metadata(path)?.len())).collect()
 }
 
 impl Template {
@@ -142,7 +142,7 @@ impl Template {
             let failed = |source| step::failed("making a template's blank disks", source);
             let sizes = disk_sizes(&of).map_err(failed)?;
             prepare_runtime_dir(&dir).map_err(|source| step::failed("making the runtime directory", source))?;
-            for (path, bytes) in blanks.disk.iter().chain(&blanks.images).zip(sizes) {
+            for (path, bytes) in blanks.disk.iter().chain(&blanks.root_disks).zip(sizes) {
                 File::create(dir.join(path)).and_then(|file| file.set_len(bytes)).map_err(failed)?;
             }
             Ok(())

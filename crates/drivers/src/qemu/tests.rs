@@ -153,7 +153,7 @@ async fn a_template_that_qemu_refuses_is_made_again_and_then_given_up() {
         let mut launch = host.shell("echo up; exit 3");
         let mut spec = SandboxSpec::clone(&launch.spec);
         spec.rootfs = Rootfs::Overlayfs(spec.rootfs.paths().into_iter().map(Path::to_owned).collect());
-        spec.root_device = sandpen_types::spec::RootDevice::Image;
+        spec.root_device = sandpen_types::spec::RootDevice::Disk;
         launch.spec = Arc::new(spec);
         let mut vmm = driver.launch(launch).await.unwrap();
         assert_eq!(next(&mut vmm).await, VmmEvent::WorkloadStarted, "{}", host.vmm_log());

@@ -18,8 +18,8 @@ use sha2::{Digest as _, Sha256};
 use super::RootDiskError;
 use crate::work::Stop;
 
-/// Goes into the fingerprint: raise it when the layout of the image changes, or what is hashed here.
-const LAYOUT: &[u8] = b"sandpen root image 2";
+/// Goes into the fingerprint: raise it when the layout of the disk changes, or what is hashed here.
+const LAYOUT: &[u8] = b"sandpen root disk 2";
 /// Each level of the tree takes an open file while it is walked.
 pub(super) const DEPTH_MAX: usize = 256;
 const BLOCK: u64 = 4096;
@@ -134,7 +134,7 @@ impl Survey {
     }
 
     /// Room for the contents, the inodes and what the file system needs for itself. What is not used is a hole.
-    pub(super) fn image_bytes(&self) -> u64 {
+    pub(super) fn disk_bytes(&self) -> u64 {
         let inodes = self.inodes() * 256 / BLOCK + 1;
         let blocks = self.blocks.saturating_add(inodes);
         (blocks + blocks / 8 + 4096).saturating_mul(BLOCK)

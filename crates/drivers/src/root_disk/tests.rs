@@ -30,7 +30,7 @@ fn count(cache: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn an_image_is_made_once_for_each_content() {
+async fn a_disk_is_made_once_for_each_content() {
     if let Err(error) = find_program() {
         return skip(Reason::NoMke2fs, error);
     }
@@ -61,7 +61,7 @@ async fn an_image_is_made_once_for_each_content() {
 }
 
 #[test]
-fn old_images_go() {
+fn old_disks_go() {
     let dir = tempfile::tempdir().unwrap();
     for number in 0..KEPT.entries + 3 {
         let file = File::create(dir.path().join(format!("root-{number}.img"))).unwrap();
@@ -86,16 +86,16 @@ async fn what_cannot_be_had_is_told() {
 }
 
 #[tokio::test]
-async fn many_at_once_make_one_image_and_dead_drafts_go() {
+async fn many_at_once_make_one_disk_and_dead_drafts_go() {
     if let Err(error) = find_program() {
         return skip(Reason::NoMke2fs, error);
     }
     let dir = tempfile::tempdir().unwrap();
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
-    let images = cache.join("images");
-    fs::create_dir_all(&images).unwrap();
-    let held = Draft::create(&images).unwrap();
-    let dead = images.join(".draft-dead");
+    let disks = cache.join("images");
+    fs::create_dir_all(&disks).unwrap();
+    let held = Draft::create(&disks).unwrap();
+    let dead = disks.join(".draft-dead");
     fs::write(&dead, "").unwrap();
     let made = futures::future::join_all((0..6).map(|_| ensure(&cache, &root))).await;
     let first = made[0].as_ref().unwrap();
@@ -103,7 +103,7 @@ async fn many_at_once_make_one_image_and_dead_drafts_go() {
     assert_eq!(count(&cache), 1);
     assert!(held.path().exists() && !dead.exists(), "one that is written to stays, a dead daemon's goes");
     drop(held);
-    assert_eq!(fs::read_dir(&images).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&disks).unwrap().count(), 1);
 }
 
 #[tokio::test]
@@ -115,8 +115,8 @@ async fn a_directory_has_one_fingerprint_whatever_its_size_and_none_that_is_too_
         fs::write(root.join(format!("sub/{number}")), "").unwrap();
     }
     let cancel = CancellationToken::new();
-    let images = dir.path().join("images");
-    let look = async || look(&images, &root, &cancel).await.map(|(survey, _)| survey.fingerprint);
+    let disks = dir.path().join("images");
+    let look = async || look(&disks, &root, &cancel).await.map(|(survey, _)| survey.fingerprint);
     let first = look().await.unwrap();
     assert_eq!(look().await.unwrap(), first);
     // Two that are alike but for where they lie.

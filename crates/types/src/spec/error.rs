@@ -148,9 +148,9 @@ pub enum SpecError {
     /// A disk for a root that is written in place.
     #[error("a disk goes with an overlayfs rootfs; a native one is written in place")]
     DiskWithoutLayers,
-    /// An image of a root that is written in place.
+    /// A root disk of a root that is written in place.
     #[error("a root image goes with an overlayfs rootfs; a native one is written in place")]
-    ImageWithoutLayers,
+    RootDiskWithoutLayers,
     /// A disk that cannot be made.
     #[error("a disk of {0} bytes: use 16M to 1024G, in steps of 4K")]
     DiskSize(u64),

@@ -14,29 +14,30 @@ pub enum RootDevice {
     /// Whatever keeps the meaning of the directories: they are shared.
     #[default]
     Auto,
-    /// A disk image of each directory as it is at the start, made once for each content. What changes in
-    /// the directory later is seen by later starts.
-    Image,
+    /// A disk of each directory as it is at the start, made once for each content; `image` on the command line and
+    /// in JSON. What changes in the directory later is seen by later starts.
+    #[serde(rename = "image")]
+    Disk,
     /// The directories themselves, shared read-only by virtiofs.
     Virtiofs,
 }
 
 impl RootDevice {
     /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Image, Self::Virtiofs];
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Disk, Self::Virtiofs];
 
     /// Its name on the command line and in a specification.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
-            Self::Image => "image",
+            Self::Disk => "image",
             Self::Virtiofs => "virtiofs",
         }
     }
 
-    /// Whether images are made.
+    /// Whether root disks are made.
     pub fn is_image(self) -> bool {
-        self == Self::Image
+        self == Self::Disk
     }
 }
 
@@ -55,10 +56,10 @@ impl FromStr for RootDevice {
     }
 }
 
-/// An image is of something that the sandbox does not write to.
+/// A root disk is of something that the sandbox does not write to.
 pub(super) fn check(rootfs: &Rootfs, device: RootDevice) -> Result<(), SpecError> {
     match rootfs {
-        Rootfs::Native(_) if device.is_image() => Err(SpecError::ImageWithoutLayers),
+        Rootfs::Native(_) if device.is_disk() => Err(SpecError::RootDiskWithoutLayers),
         _ => Ok(()),
     }
 }
@@ -70,8 +71,8 @@ mod tests {
     #[test]
     fn only_layers_become_images() {
         let (native, layers) = (Rootfs::Native("/a".into()), Rootfs::Overlayfs(vec!["/a".into()]));
-        assert_eq!(check(&native, RootDevice::Image), Err(SpecError::ImageWithoutLayers));
-        assert_eq!(check(&layers, RootDevice::Image), Ok(()));
+        assert_eq!(check(&native, RootDevice::Disk), Err(SpecError::RootDiskWithoutLayers));
+        assert_eq!(check(&layers, RootDevice::Disk), Ok(()));
         for device in [RootDevice::Auto, RootDevice::Virtiofs] {
             assert_eq!(check(&native, device), Ok(()));
             assert_eq!(check(&layers, device), Ok(()));

@@ -78,7 +78,7 @@ const DESCRIPTORS: &[i64] = &[
 const EVENTS: &[i64] =
     &[libc::SYS_eventfd2, libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_ppoll];
 
-/// Files of the root directory, of volumes and of disk images.
+/// Files of the root directory, of volumes and of disks.
 const FILES: &[i64] = &[
     libc::SYS_openat,
     libc::SYS_openat2,

@@ -23,7 +23,7 @@ fn start_of(host: &Host, name: &str) -> Launch {
 fn with_image(mut launch: Launch) -> Launch {
     let mut spec = SandboxSpec::clone(&launch.spec);
     spec.rootfs = Rootfs::Overlayfs(spec.rootfs.paths().into_iter().map(Path::to_owned).collect());
-    spec.root_device = RootDevice::Image;
+    spec.root_device = RootDevice::Disk;
     launch.spec = Arc::new(spec);
     launch
 }
