@@ -93,7 +93,7 @@ fn command_lines(c: &mut Criterion) {
         shares: vec!["root".to_owned(), "volume0".to_owned()],
         network: None,
         disk: None,
-        images: Vec::new(),
+        root_disks: Vec::new(),
         memory: Memory::New,
         qmp: true,
         incoming: false,

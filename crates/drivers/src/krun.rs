@@ -98,12 +98,12 @@ impl KrunDriver {
 }
 
 /// What [`helper::SUBCOMMAND`] reads from its standard input to become a microVM with the ELF file
-/// `image`: for measuring the bare command beside the driver.
+/// `kernel`: for measuring the bare command beside the driver.
 ///
 /// # Errors
 /// When the path is not UTF-8.
-pub fn bare_command_input(image: PathBuf, cpus: u8, memory_mib: u32) -> serde_json::Result<Vec<u8>> {
-    let boot = vm_spec::Boot::Bare { image };
+pub fn bare_command_input(kernel: PathBuf, cpus: u8, memory_mib: u32) -> serde_json::Result<Vec<u8>> {
+    let boot = vm_spec::Boot::Bare { kernel };
     serde_json::to_vec(&vm_spec::VmSpec { cpus, memory_mib, policy: prepare::policy(&boot), boot, tsi: None })
 }
 

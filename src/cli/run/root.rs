@@ -31,8 +31,8 @@ impl RootArgs {
     /// The root directory, or the layers if it is not written in place.
     pub fn rootfs(&self, base: &OsString) -> Result<Rootfs, CliError> {
         let base = real_directory(base)?;
-        let is_image = self.root.is_some_and(RootDevice::is_image);
-        if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() && !is_image {
+        let is_disk = self.root.is_some_and(RootDevice::is_disk);
+        if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() && !is_disk {
             return Ok(Rootfs::Native(base));
         }
         let mut layers = self.overlay.iter().map(real_directory).collect::<Result<Vec<_>, _>>()?;

@@ -36,7 +36,7 @@ impl RootDevice {
     }
 
     /// Whether root disks are made.
-    pub fn is_image(self) -> bool {
+    pub fn is_disk(self) -> bool {
         self == Self::Disk
     }
 }
