@@ -20,7 +20,7 @@ use crate::orchestrator::EventsOptions;
 pub struct EventsQuery {
     from: Option<u64>,
     sandbox: Option<String>,
-    #[serde(default, deserialize_with = "super::routes::flag")]
+    #[serde(default, deserialize_with = "super::extract::flag")]
     follow: bool,
 }
 

@@ -9,6 +9,7 @@
 
 mod drivers;
 mod events;
+mod extract;
 mod keeper;
 mod notify;
 mod ready;

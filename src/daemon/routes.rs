@@ -11,11 +11,12 @@ use actix_web::{HttpResponse, Resource};
 use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_drivers::confine;
 use sandpen_types::signal::Signal;
-use sandpen_types::spec::{ConfigName, DiskName, LogBacklog, SandboxKey, SandboxName, TerminalSize};
+use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize};
 use sandpen_vmm::blocking::blocking;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::events;
+use super::extract::{KeyPath, flag, key};
 use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stream;
@@ -27,9 +28,6 @@ use crate::api::{
     prometheus,
 };
 use crate::orchestrator::SandpenError;
-
-/// Two path segments, percent-decoded.
-pub(super) type KeyPath = Path<(String, String)>;
 
 /// Adds all routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -61,27 +59,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .default_service(web::to(reject::no_such_route));
 }
 
-/// The key that a path names.
-pub(super) fn key(path: KeyPath) -> Result<SandboxKey, Rejection> {
-    let (config, name) = path.into_inner();
-    let refused = |e: sandpen_types::spec::SpecError| Rejection::from_error(ErrorCode::InvalidName, &e);
-    Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
-}
-
 /// Runs `work` to its end even if the client goes away meanwhile.
 async fn finish<T: 'static>(work: impl Future<Output = Result<T, SandpenError>> + 'static) -> Result<T, Rejection> {
     match actix_web::rt::spawn(work).await {
         Ok(result) => result.map_err(Rejection::from),
         Err(_) => Err(Rejection::new(ErrorCode::Internal, "the request's task panicked; the daemon's log says more")),
-    }
-}
-
-/// Reads `?flag`, `?flag=true` and the like.
-pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    match String::deserialize(deserializer)?.as_str() {
-        "" | "1" | "true" => Ok(true),
-        "0" | "false" => Ok(false),
-        other => Err(serde::de::Error::custom(format!("{other:?} is neither true nor false"))),
     }
 }
 

@@ -10,8 +10,8 @@ use futures::StreamExt;
 use sandpen_types::output_stream::OutputStream;
 use serde::Deserialize;
 
+use super::extract::{KeyPath, key};
 use super::reject::Rejection;
-use super::routes::{KeyPath, key};
 use super::shared::Shared;
 use super::view;
 use crate::api::frame::{CONTENT_TYPE, End, Frame, POSITION_HEADER};
@@ -25,7 +25,7 @@ pub struct OutputKeys {
     from: Option<String>,
     tail: Option<usize>,
     stream: Option<OutputStream>,
-    #[serde(default, deserialize_with = "super::routes::flag")]
+    #[serde(default, deserialize_with = "super::extract::flag")]
     follow: bool,
 }
 
@@ -77,7 +77,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys
 #[serde(deny_unknown_fields)]
 pub struct VmmLogQuery {
     tail: Option<usize>,
-    #[serde(default, deserialize_with = "super::routes::flag")]
+    #[serde(default, deserialize_with = "super::extract::flag")]
     follow: bool,
 }
 
@@ -124,7 +124,7 @@ fn encoded(frame: &Frame) -> Bytes {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StdinQuery {
-    #[serde(default = "yes", deserialize_with = "super::routes::flag")]
+    #[serde(default = "yes", deserialize_with = "super::extract::flag")]
     close: bool,
 }
 

@@ -5,39 +5,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use sandpen_actors::database::{CloseDatabase, DatabaseError};
+use sandpen_actors::database::CloseDatabase;
 use sandpen_actors::runtime::intensity::RestartIntensity;
-use sandpen_actors::supervisor::{Shutdown, SupervisorError};
+use sandpen_actors::supervisor::Shutdown;
 use sandpen_types::event::EventKind;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 
-use super::handle::{Handle, SandpenError};
-use super::lock::{self, LockError, StateLock};
+use super::error::{SandpenError, StartError};
+use super::handle::Handle;
+use super::lock::{self, StateLock};
 use super::thread;
-
-/// Why an orchestrator did not start; nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The state directory cannot be used, or another orchestrator has it.
-    #[error(transparent)]
-    StateDir(#[from] LockError),
-    /// The libkrunfw that was named is of no use.
-    #[error(transparent)]
-    Krunfw(#[from] sandpen_drivers::krun_host::KrunUnusable),
-    /// The database cannot be used.
-    #[error("the status database could not be opened")]
-    Database(#[from] DatabaseError),
-    /// Sandboxes of an earlier orchestrator could not be looked at.
-    #[error("the sandboxes of an earlier run could not be taken over")]
-    Reconcile(#[source] SupervisorError),
-    /// No thread could be made.
-    #[error("starting the orchestrator's thread")]
-    Thread(#[source] std::io::Error),
-    /// The thread ended before it was ready; its panic message is on stderr.
-    #[error("the orchestrator's thread ended before it was ready")]
-    ThreadEnded,
-}
 
 /// Settings of an orchestrator.
 #[derive(Debug, Default)]

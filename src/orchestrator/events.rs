@@ -12,7 +12,7 @@ use sandpen_types::event::StoredEvent;
 use sandpen_types::spec::SandboxKey;
 use tokio::sync::watch;
 
-use super::handle::SandpenError;
+use super::error::SandpenError;
 
 /// Events that are read at once: some 100 KiB.
 const PAGE: u32 = 256;

@@ -12,6 +12,7 @@
 //! hold up a sandbox, and ending the application's own actix System does not end ours.
 
 mod builder;
+mod error;
 mod events;
 mod handle;
 mod lock;
@@ -20,9 +21,10 @@ mod runtime;
 mod thread;
 mod vmm_log;
 
-pub use builder::{Sandpen, SandpenBuilder, StartError};
+pub use builder::{Sandpen, SandpenBuilder};
+pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
-pub use handle::{Handle, SandpenError, StdinWriter};
+pub use handle::{Handle, StdinWriter};
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};
 pub use vmm_log::{VmmLog, VmmLogOptions};

@@ -11,7 +11,7 @@ use sandpen_vmm::blocking::blocking;
 
 use sandpen_types::log_start::LogStart;
 
-use super::handle::SandpenError;
+use super::error::SandpenError;
 
 /// What of the output is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

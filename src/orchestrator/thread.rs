@@ -22,7 +22,7 @@ use sandpen_vmm::driver::Drivers;
 use sandpen_vmm::spare_descriptors;
 use sandpen_vmm::start_timings::LatestTimings;
 
-use super::builder::StartError;
+use super::error::StartError;
 use super::runtime;
 
 /// Threads for log writers. Moving bytes is the kernel's work; two keep a slow disk of one log from

@@ -10,7 +10,7 @@ use sandpen_actors::supervisor::{Supervisor, SupervisorError, WaitSandbox};
 use sandpen_actors::vmm_log::VmmLogReader;
 use sandpen_types::spec::SandboxKey;
 
-use super::handle::SandpenError;
+use super::error::SandpenError;
 
 /// What of a VMM log is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

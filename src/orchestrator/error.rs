@@ -1,0 +1,239 @@
+//! What can go wrong for who starts and uses an orchestrator, and the words for programs.
+
+use actix::MailboxError;
+use sandpen_actors::database::DatabaseError;
+use sandpen_actors::log_writer::LogError;
+use sandpen_actors::supervisor::SupervisorError;
+use sandpen_api::ErrorCode;
+use sandpen_types::fault::Fault;
+use sandpen_types::spec::SandboxKey;
+use sandpen_vmm::driver::DriverError;
+
+use super::lock::LockError;
+
+/// Why an orchestrator did not start; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used, or another orchestrator has it.
+    #[error(transparent)]
+    StateDir(#[from] LockError),
+    /// The libkrunfw that was named is of no use.
+    #[error(transparent)]
+    Krunfw(#[from] sandpen_drivers::krun_host::KrunUnusable),
+    /// The database cannot be used.
+    #[error("the status database could not be opened")]
+    Database(#[from] DatabaseError),
+    /// Sandboxes of an earlier orchestrator could not be looked at.
+    #[error("the sandboxes of an earlier run could not be taken over")]
+    Reconcile(#[source] SupervisorError),
+    /// No thread could be made.
+    #[error("starting the orchestrator's thread")]
+    Thread(#[source] std::io::Error),
+    /// The thread ended before it was ready; its panic message is on stderr.
+    #[error("the orchestrator's thread ended before it was ready")]
+    ThreadEnded,
+}
+
+/// Why a request to an orchestrator was not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum SandpenError {
+    /// The supervisor refused.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// The database failed.
+    #[error("the status database could not be used")]
+    Database(#[source] DatabaseError),
+    /// Events that are not there (any more).
+    #[error(transparent)]
+    Events(DatabaseError),
+    /// The log could not be read.
+    #[error("the log could not be read")]
+    Log(#[from] LogError),
+    /// The VMM log could not be read.
+    #[error("the VMM log could not be read")]
+    VmmLog(#[source] std::io::Error),
+    /// The microVM could not be reached.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The sandbox was made without a standard input.
+    #[error("sandbox {0} has no standard input; start it with -i")]
+    NoStdin(SandboxKey),
+    /// The sandbox was made without a terminal.
+    #[error("sandbox {0} has no terminal; start it with -t")]
+    NoTerminal(SandboxKey),
+    /// Sandboxes were told to end, and their end could not be recorded before the orchestrator's own.
+    #[error(
+        "the end of {} could not be recorded, because the disk or the database cannot be written; the next start records what became of them",
+        .sandboxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Unrecorded {
+        /// Which.
+        sandboxes: Vec<SandboxKey>,
+    },
+    /// The orchestrator has ended.
+    #[error("the orchestrator has ended")]
+    Gone,
+}
+
+impl From<DatabaseError> for SandpenError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::EventsGone { .. } | DatabaseError::EventsAhead { .. } => Self::Events(error),
+            error => Self::Database(error),
+        }
+    }
+}
+
+impl From<MailboxError> for SandpenError {
+    fn from(_: MailboxError) -> Self {
+        Self::Gone
+    }
+}
+
+impl SandpenError {
+    /// A stable word for programs.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Supervisor(error) => match error {
+                SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => {
+                    ErrorCode::InvalidSpec
+                }
+                SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
+                SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => ErrorCode::NotFound,
+                SupervisorError::NotLive { .. } => ErrorCode::NotLive,
+                SupervisorError::GivenUp { .. } => ErrorCode::GivenUp,
+                SupervisorError::OpenFiles { .. } => ErrorCode::NoRoom,
+                SupervisorError::Storage(error) => storage_code(error.fault()),
+                SupervisorError::Database(error) => database_code(error),
+                SupervisorError::Unrecorded { .. } => ErrorCode::Unrecorded,
+                SupervisorError::ShuttingDown => ErrorCode::ShuttingDown,
+                SupervisorError::Driver(DriverError::Unavailable { .. }) => ErrorCode::DriverUnavailable,
+                SupervisorError::Driver(DriverError::Unsupported { .. } | DriverError::NoTerminals) => {
+                    ErrorCode::Unsupported
+                }
+                SupervisorError::Driver(_) | SupervisorError::Monitor(_) => ErrorCode::GuestUnreachable,
+                SupervisorError::DiskInUse { .. } => ErrorCode::DiskInUse,
+                SupervisorError::RemoveLog { .. } | SupervisorError::Disk { .. } => ErrorCode::Internal,
+                SupervisorError::Gone => ErrorCode::Gone,
+            },
+            Self::NoStdin(_) => ErrorCode::NoStdin,
+            Self::NoTerminal(_) => ErrorCode::NoTerminal,
+            Self::Driver(DriverError::NoTerminals) => ErrorCode::Unsupported,
+            Self::Driver(_) => ErrorCode::GuestUnreachable,
+            Self::Events(DatabaseError::EventsGone { .. }) => ErrorCode::EventsGone,
+            Self::Events(_) => ErrorCode::EventsAhead,
+            Self::Database(error) => database_code(error),
+            Self::Log(_) | Self::VmmLog(_) => ErrorCode::Internal,
+            Self::Unrecorded { .. } => ErrorCode::Unrecorded,
+            Self::Gone => ErrorCode::Gone,
+        }
+    }
+}
+
+/// The code of a fault that keeps something from being written.
+fn storage_code(fault: Fault) -> ErrorCode {
+    match fault {
+        Fault::DiskFull | Fault::OpenFiles | Fault::Processes => ErrorCode::NoRoom,
+        Fault::ReadOnly => ErrorCode::ReadOnly,
+        Fault::DatabaseLocked => ErrorCode::DatabaseBusy,
+        Fault::StorageFailed | Fault::ClockJumped => ErrorCode::Internal,
+    }
+}
+
+fn database_code(error: &DatabaseError) -> ErrorCode {
+    error.fault().map_or(ErrorCode::Internal, storage_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use sandpen_actors::host::room::NoRoom;
+    use sandpen_actors::monitor::MonitorError;
+    use sandpen_types::spec::{DiskName, SandboxName, SpecError};
+
+    use super::*;
+
+    fn unavailable() -> DriverError {
+        DriverError::Unavailable { name: "x".into(), reason: "y".into() }
+    }
+
+    fn full_disk() -> io::Error {
+        io::Error::from_raw_os_error(nix::libc::ENOSPC)
+    }
+
+    /// Every refusal of the supervisor with its code.
+    fn of_supervisor() -> Vec<(SupervisorError, ErrorCode)> {
+        let key = || SandboxKey::new(SandboxName::new("a").unwrap());
+        let (disk, dir) = (DiskName::new("d").unwrap(), std::path::PathBuf::from("/x"));
+        let write = |errno| NoRoom::Write { dir: dir.clone(), source: io::Error::from_raw_os_error(errno) };
+        let status = "RUNNING";
+        vec![
+            (SpecError::NoCommand.into(), ErrorCode::InvalidSpec),
+            (DriverError::Unusable { what: "it", source: "y".into() }.into(), ErrorCode::InvalidSpec),
+            (SupervisorError::AlreadyLive { key: key(), status }, ErrorCode::AlreadyLive),
+            (SupervisorError::NotFound { key: key() }, ErrorCode::NotFound),
+            (SupervisorError::DiskNotFound { name: disk.clone() }, ErrorCode::NotFound),
+            (SupervisorError::NotLive { key: key(), status }, ErrorCode::NotLive),
+            (SupervisorError::GivenUp { key: key() }, ErrorCode::GivenUp),
+            (SupervisorError::OpenFiles { live: 1, limit: 2, needed: 3 }, ErrorCode::NoRoom),
+            (NoRoom::Space { dir: dir.clone(), free_mib: 1, reserve_mib: 2 }.into(), ErrorCode::NoRoom),
+            (NoRoom::Files { dir: dir.clone() }.into(), ErrorCode::NoRoom),
+            (write(nix::libc::ENOSPC).into(), ErrorCode::NoRoom),
+            (write(nix::libc::EROFS).into(), ErrorCode::ReadOnly),
+            (write(nix::libc::EMFILE).into(), ErrorCode::NoRoom),
+            (write(nix::libc::EIO).into(), ErrorCode::Internal),
+            (DatabaseError::Ended.into(), ErrorCode::Internal),
+            (SupervisorError::Unrecorded { key: key(), faults: "x".into() }, ErrorCode::Unrecorded),
+            (SupervisorError::ShuttingDown, ErrorCode::ShuttingDown),
+            (unavailable().into(), ErrorCode::DriverUnavailable),
+            (DriverError::no_kernel("x").into(), ErrorCode::Unsupported),
+            (DriverError::NoTerminals.into(), ErrorCode::Unsupported),
+            (DriverError::Cancelled.into(), ErrorCode::GuestUnreachable),
+            (DriverError::Launch { step: "x".into(), source: "y".into() }.into(), ErrorCode::GuestUnreachable),
+            (DriverError::Gone.into(), ErrorCode::GuestUnreachable),
+            (DriverError::Unreachable("x".into()).into(), ErrorCode::GuestUnreachable),
+            (DriverError::Signal { signal: 9, source: full_disk() }.into(), ErrorCode::GuestUnreachable),
+            (MonitorError::Ended.into(), ErrorCode::GuestUnreachable),
+            (MonitorError::Driver("x".into()).into(), ErrorCode::GuestUnreachable),
+            (SupervisorError::DiskInUse { name: disk, user: key() }, ErrorCode::DiskInUse),
+            (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, ErrorCode::Internal),
+            (SupervisorError::Disk { action: "x", source: full_disk() }, ErrorCode::Internal),
+            (SupervisorError::Gone, ErrorCode::Gone),
+        ]
+    }
+
+    /// Programs act on these words: they are part of version 1.
+    #[test]
+    fn each_failure_has_its_code() {
+        let key = SandboxKey::new(SandboxName::new("a").unwrap());
+        let others = [
+            (SandpenError::NoStdin(key.clone()), ErrorCode::NoStdin),
+            (SandpenError::NoTerminal(key.clone()), ErrorCode::NoTerminal),
+            (DriverError::NoTerminals.into(), ErrorCode::Unsupported),
+            (unavailable().into(), ErrorCode::GuestUnreachable),
+            (DatabaseError::EventsGone { from: 1, first: 2 }.into(), ErrorCode::EventsGone),
+            (DatabaseError::EventsAhead { from: 3, next: 2 }.into(), ErrorCode::EventsAhead),
+            (DatabaseError::StillLive.into(), ErrorCode::Internal),
+            (LogError::NotRegular("/x".into()).into(), ErrorCode::Internal),
+            (SandpenError::VmmLog(full_disk()), ErrorCode::Internal),
+            (SandpenError::Unrecorded { sandboxes: vec![key] }, ErrorCode::Unrecorded),
+            (MailboxError::Closed.into(), ErrorCode::Gone),
+        ];
+        let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));
+        for (error, code) in of_supervisor.chain(others) {
+            assert_eq!(error.code(), code, "{error:?}");
+        }
+        let faults = Fault::ALL.map(storage_code);
+        let codes = [
+            ErrorCode::NoRoom,
+            ErrorCode::ReadOnly,
+            ErrorCode::Internal,
+            ErrorCode::DatabaseBusy,
+            ErrorCode::NoRoom,
+            ErrorCode::NoRoom,
+            ErrorCode::Internal,
+        ];
+        assert_eq!(faults, codes, "{:?}", Fault::ALL);
+    }
+}
