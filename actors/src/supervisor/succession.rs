@@ -14,6 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Context, Recipient, WrapFuture as _};
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::SandboxKey;
+use sandpen_types::state::{SandboxState, StopCause, StoppedBy};
 
 use super::Shutdown;
 use super::actor::{Supervisor, SupervisorConfig};
@@ -21,11 +25,6 @@ use super::child::Child;
 use super::phase::Phase;
 use super::record::{RETRY_PAUSE, settled};
 use super::removal_hold::Held;
-
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::SandboxKey;
-use sandpen_types::state::{SandboxState, StopCause, StoppedBy};
-
 use crate::database::ListSandboxes;
 use crate::log_writer::LogWriter;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
@@ -89,8 +88,10 @@ impl Supervisor {
                 match settled(&database, ListSandboxes).await {
                     Ok(Ok(rows)) => return rows,
                     Ok(Err(error)) => {
-                        let error = sandpen_types::error_chain::error_chain(&error);
-                        tracing::error!(error, "the rows of the sandboxes cannot be read; trying again");
+                        tracing::error!(
+                            error = error_chain(&error),
+                            "the rows of the sandboxes cannot be read; trying again"
+                        );
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     // The orchestrator is ending.
@@ -151,8 +152,11 @@ impl Supervisor {
             _ => None,
         };
         let hosted = child.row().map(|row| row.generation);
-        // Whatever else the one before had in hand went with it.
-        child.inherited(Phase::Lost { log });
+        // Whatever else the one before had in hand went with it. Of one in BACKOFF nothing runs that could be lost.
+        child.inherited(match row.state {
+            SandboxState::Backoff { .. } => Phase::Recording,
+            _ => Phase::Lost { log },
+        });
         match row.state {
             SandboxState::Starting if hosted != Some(row.generation) => self.launch_recorded(row, ctx),
             SandboxState::Backoff { until } => {

@@ -7,6 +7,8 @@ mod losses;
 mod release;
 mod removal_hold;
 mod restarts;
+#[cfg(feature = "testing")]
+mod succession;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// One orchestrator's worth of actors in a temporary state directory.
 struct Stage {
     supervisor: Addr<Supervisor>,
+    config: SupervisorConfig,
     database: Addr<Database>,
     driver: FakeDriver,
     arrivals: mpsc::UnboundedReceiver<FakeVmm>,
@@ -75,8 +78,9 @@ impl Stage {
             timings: timings.clone(),
             intensity: RestartIntensity::default(),
         };
-        let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(config), |_| {});
-        Self { supervisor, database, driver, arrivals, dir, faults, timings, arbiters }
+        let of_supervisor = config.clone();
+        let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(of_supervisor), |_| {});
+        Self { supervisor, config, database, driver, arrivals, dir, faults, timings, arbiters }
     }
 
     fn spec(&self, name: &str) -> SandboxSpec {
