@@ -16,6 +16,7 @@ use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{self, KernelError};
+use sandpen_types::error_chain::error_chain;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +92,7 @@ fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
     match krun_host::find(krunfw, data_dir) {
         Ok(firmware) => Check::new("krun", CheckStatus::Ok, format!("libkrun with {}", firmware.display())),
         Err(error) => {
-            let detail = sandpen_types::error_chain::error_chain(&error);
+            let detail = error_chain(&error);
             let wrongly_named = match error {
                 KrunUnusable::Named(_) => true,
                 KrunUnusable::LeftOut => krunfw.is_some(),
@@ -111,8 +112,9 @@ fn krun(krunfw: Option<&Path>, data_dir: &Path) -> Check {
 fn qemu() -> Check {
     match program::find() {
         Ok(qemu) => Check::new("qemu", CheckStatus::Ok, format!("{} version {}", qemu.path.display(), qemu.version)),
-        Err(error) => Check::new("qemu", CheckStatus::Fail, sandpen_types::error_chain::error_chain(&error))
-            .advise(format!("apt-get install {QEMU_PACKAGE}")),
+        Err(error) => {
+            Check::new("qemu", CheckStatus::Fail, error_chain(&error)).advise(format!("apt-get install {QEMU_PACKAGE}"))
+        }
     }
 }
 
@@ -132,8 +134,7 @@ fn guest_kernel(data_dir: &Path) -> Check {
             Check::new("kernel", CheckStatus::Fail, format!("none is installed in {}", directory.display()))
                 .advise("sandpen kernel install")
         }
-        Err(error) => Check::new("kernel", CheckStatus::Fail, sandpen_types::error_chain::error_chain(&error))
-            .advise("sandpen kernel install"),
+        Err(error) => Check::new("kernel", CheckStatus::Fail, error_chain(&error)).advise("sandpen kernel install"),
     }
 }
 

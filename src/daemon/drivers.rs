@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
+use sandpen_drivers::krun_host::KrunUnusable;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
-
-use sandpen_drivers::krun_host::KrunUnusable;
 
 /// Every driver that works on this host, the preferred one first.
 ///

@@ -2,8 +2,8 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
-
 use sandpen_actors::supervisor::SupervisorError;
+use sandpen_types::spec::SandboxKey;
 
 use crate::api::{ErrorBody, ErrorCode, ErrorDetail};
 use crate::orchestrator::SandpenError;
@@ -35,7 +35,7 @@ impl Rejection {
     }
 
     /// No sandbox of that key.
-    pub fn not_found(key: &sandpen_types::spec::SandboxKey) -> Self {
+    pub fn not_found(key: &SandboxKey) -> Self {
         SandpenError::from(SupervisorError::NotFound { key: key.clone() }).into()
     }
 

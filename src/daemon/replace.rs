@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::database::{DatabaseError, DatabaseFile};
+use sandpen_drivers::start_message;
 use sandpen_guest::protocol::FrameError;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::waiter::{WaiterError, check_readable};
-
-use sandpen_drivers::start_message;
 
 /// Why this version cannot take over; nothing was changed, and the other daemon goes on.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
 use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_drivers::confine;
+use sandpen_types::row::SandboxRow;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize};
 use sandpen_vmm::blocking::blocking;
@@ -75,12 +76,12 @@ fn grace(milliseconds: u64) -> Result<Duration, Rejection> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-fn brief_view(shared: &Shared, row: &sandpen_types::row::SandboxRow) -> Sandbox {
+fn brief_view(shared: &Shared, row: &SandboxRow) -> Sandbox {
     Sandbox::new(row, shared.handle.state_dir())
 }
 
 /// With what is left out of lists.
-fn full_view(shared: &Shared, row: &sandpen_types::row::SandboxRow) -> Sandbox {
+fn full_view(shared: &Shared, row: &SandboxRow) -> Sandbox {
     let timings = shared.handle.start_timings(&row.spec.key);
     Sandbox { timings: timings.as_ref().map(view::timings), ..brief_view(shared, row) }
 }

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use sandpen_types::state_dir::StateDir;
-
 use sandpen_client::private_dir::{self, PrivateDirError};
+use sandpen_types::state_dir::StateDir;
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{AwaitRestart, OpenLog, RemovalHold, Supervisor};
+use sandpen_types::log_start::LogStart;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::blocking::blocking;
-
-use sandpen_types::log_start::LogStart;
 
 use super::error::SandpenError;
 

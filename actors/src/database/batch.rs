@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::{SandboxId, SandboxRow};
 use sandpen_types::transition::Transition;
 use sqlx::{SqliteConnection, SqlitePool};
@@ -258,10 +259,7 @@ impl Step {
             Self::Remove(asked) => asked.done = Some(alone(sandboxes::remove(connection, asked.what).await)?),
             Self::Health(all) => {
                 if let Err(error) = alone(health::record(connection, all).await)? {
-                    tracing::warn!(
-                        error = sandpen_types::error_chain::error_chain(&error),
-                        "health could not be recorded"
-                    );
+                    tracing::warn!(error = error_chain(&error), "health could not be recorded");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::fault::Fault;
 use sandpen_vmm::blocking::blocking;
 
@@ -48,6 +49,6 @@ impl WriteFaults {
             Fault::ReadOnly => Counter::DatabaseReadOnly,
             _ => Counter::DatabaseOther,
         });
-        self.faults.raise(Place::Database, fault, &sandpen_types::error_chain::error_chain(&error));
+        self.faults.raise(Place::Database, fault, &error_chain(&error));
     }
 }

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::io;
 
 use nix::errno::Errno;
-
 use sandpen_types::fault::Fault;
 
 /// What an error means that came while a file was written.

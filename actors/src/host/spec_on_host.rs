@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
-
 use sandpen_types::spec::{CheckedSpec, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
 
 /// Looks whether the host has what a specification names.

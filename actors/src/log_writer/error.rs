@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandpen_types::output_stream::OutputStream;
+use sandpen_vmm::blocking::WorkLost;
 
 /// A failure of a log.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,7 @@ pub enum LogError {
     },
     /// The runtime of the reader ended, or a read panicked.
     #[error("reading the log was cut off")]
-    ReadCutOff(#[source] sandpen_vmm::blocking::WorkLost),
+    ReadCutOff(#[source] WorkLost),
 }
 
 impl LogError {

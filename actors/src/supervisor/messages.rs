@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Message, Recipient};
-
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;

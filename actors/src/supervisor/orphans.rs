@@ -11,7 +11,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use nix::libc::SIGKILL;
-
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_vmm::pidfd;
 use sandpen_vmm::process_identity::ProcessIdentity;

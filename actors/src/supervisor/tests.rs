@@ -41,6 +41,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// One orchestrator's worth of actors in a temporary state directory.
 struct Stage {
     supervisor: Addr<Supervisor>,
+    #[cfg(feature = "testing")]
     config: SupervisorConfig,
     database: Addr<Database>,
     driver: FakeDriver,
@@ -78,9 +79,20 @@ impl Stage {
             timings: timings.clone(),
             intensity: RestartIntensity::default(),
         };
-        let of_supervisor = config.clone();
-        let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(of_supervisor), |_| {});
-        Self { supervisor, config, database, driver, arrivals, dir, faults, timings, arbiters }
+        let kept = config.clone();
+        let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(kept), |_| {});
+        Self {
+            supervisor,
+            #[cfg(feature = "testing")]
+            config,
+            database,
+            driver,
+            arrivals,
+            dir,
+            faults,
+            timings,
+            arbiters,
+        }
     }
 
     fn spec(&self, name: &str) -> SandboxSpec {

@@ -9,10 +9,9 @@
 //! it began. Who records is nothing that is known here: [`WaitingEvents`] is handed to it.
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, oneshot};
-
 use sandpen_types::event::EventKind;
 use sandpen_types::spec::SandboxKey;
+use tokio::sync::{mpsc, oneshot};
 
 /// So many events wait for being recorded.
 pub(crate) const WAITING_EVENTS: usize = 256;

@@ -16,14 +16,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use tokio::sync::{Notify, mpsc};
-
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::{ByteString, Network, SandboxSpec, TerminalSize};
 use sandpen_vmm::driver::{
     Capabilities, Driver, DriverError, GuestSession, Launch, OPEN_FILES_OF_GUEST, ProbeOutcome, Vmm, VmmEvent,
     VmmProcess,
 };
+use tokio::sync::{Notify, mpsc};
 
 /// What the monitor asked of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use actix::Message;
-use serde::{Deserialize, Serialize};
-
 use sandpen_types::spec::SandboxKey;
+use serde::{Deserialize, Serialize};
 
 /// Which actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

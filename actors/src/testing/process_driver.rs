@@ -11,10 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::pipe::Sender;
-use tokio::sync::{Mutex, Notify, mpsc};
-
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::{ByteString, Network, Rootfs, TerminalSize};
 use sandpen_types::state::ExitStatus;
@@ -24,6 +21,9 @@ use sandpen_vmm::driver::{
 use sandpen_vmm::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe::Sender;
+use tokio::sync::{Mutex, Notify, mpsc};
 
 /// The driver's name.
 pub const NAME: &str = "process";
@@ -176,10 +176,7 @@ impl Driver for ProcessDriver {
 
     fn kill(&self, launch: &Launch) {
         if let Err(error) = WaitedVmm::kill(&launch.runtime_dir) {
-            tracing::warn!(
-                error = sandpen_types::error_chain::error_chain(&error),
-                "a process that cannot be adopted is not killed"
-            );
+            tracing::warn!(error = error_chain(&error), "a process that cannot be adopted is not killed");
         }
     }
 

@@ -105,75 +105,49 @@ impl fmt::Debug for CreateSandbox {
     }
 }
 
-/// Both sides are taken apart, so that a field of one that the other lacks does not compile.
+/// Both sides are taken apart by one list, so that a field of one that the other lacks does not compile.
 macro_rules! same_fields {
-    ($value:expr, $from:ident, $to:ident) => {{
-        let $from {
-            key,
-            rootfs,
-            driver,
-            resources,
-            command,
-            env,
-            workdir,
-            stdin,
-            timeout,
-            restart,
-            restart_backoff,
-            health,
-            log,
-            remove_on_end,
-            remove_delay,
-            config_last_modified,
-            network,
-            ports,
-            terminal,
-            volumes,
-            rlimits,
-            disk,
-            root_device,
-            kernel,
-        } = $value;
-        $to {
-            key,
-            rootfs,
-            driver,
-            resources,
-            command,
-            env,
-            workdir,
-            stdin,
-            timeout,
-            restart,
-            restart_backoff,
-            health,
-            log,
-            remove_on_end,
-            remove_delay,
-            config_last_modified,
-            network,
-            ports,
-            terminal,
-            volumes,
-            rlimits,
-            disk,
-            root_device,
-            kernel,
+    ($($field:ident),+ $(,)?) => {
+        impl From<SandboxSpec> for CreateSandbox {
+            fn from(SandboxSpec { $($field),+ }: SandboxSpec) -> Self {
+                Self { $($field),+ }
+            }
         }
-    }};
+
+        impl TryFrom<CreateSandbox> for CheckedSpec {
+            type Error = SpecError;
+
+            /// The specification, if its values can be together ([`SandboxSpec::check_values`]).
+            fn try_from(CreateSandbox { $($field),+ }: CreateSandbox) -> Result<Self, SpecError> {
+                Self::try_from(SandboxSpec { $($field),+ })
+            }
+        }
+    };
 }
 
-impl From<SandboxSpec> for CreateSandbox {
-    fn from(spec: SandboxSpec) -> Self {
-        same_fields!(spec, SandboxSpec, CreateSandbox)
-    }
-}
-
-impl TryFrom<CreateSandbox> for CheckedSpec {
-    type Error = SpecError;
-
-    /// The specification, if its values can be together ([`SandboxSpec::check_values`]).
-    fn try_from(request: CreateSandbox) -> Result<Self, SpecError> {
-        Self::try_from(same_fields!(request, CreateSandbox, SandboxSpec))
-    }
+same_fields! {
+    key,
+    rootfs,
+    driver,
+    resources,
+    command,
+    env,
+    workdir,
+    stdin,
+    timeout,
+    restart,
+    restart_backoff,
+    health,
+    log,
+    remove_on_end,
+    remove_delay,
+    config_last_modified,
+    network,
+    ports,
+    terminal,
+    volumes,
+    rlimits,
+    disk,
+    root_device,
+    kernel,
 }

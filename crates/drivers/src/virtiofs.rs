@@ -25,6 +25,7 @@ use capng::{Action, Set, Type};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
+use sandpen_types::error_chain::error_chain;
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
 use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
@@ -126,7 +127,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     match share(arguments) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("virtiofsd: {}", sandpen_types::error_chain::error_chain(&error));
+            eprintln!("virtiofsd: {}", error_chain(&error));
             1
         }
     }

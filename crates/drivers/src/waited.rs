@@ -18,6 +18,7 @@ use nix::libc::SIGKILL;
 use sandpen_guest::protocol::{
     CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
 };
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch, Vmm};
@@ -247,7 +248,7 @@ pub(super) async fn adopt(
     let looked_up = blocking(move || {
         // Of use only to a guest that still waits for it; others go on without.
         let start = start_message::read(&dir).unwrap_or_else(|error| {
-            tracing::warn!(error = sandpen_types::error_chain::error_chain(&error), ?dir, "a guest may wait in vain");
+            tracing::warn!(error = error_chain(&error), ?dir, "a guest may wait in vain");
             None
         });
         Ok((boot_limit(), cgroups_of(&dir), start))
@@ -259,7 +260,7 @@ pub(super) async fn adopt(
 /// Kills a microVM that cannot be adopted for the moment.
 pub(super) fn kill(launch: &Launch) {
     if let Err(error) = WaitedVmm::kill(&launch.runtime_dir) {
-        let error = sandpen_types::error_chain::error_chain(&error);
+        let error = error_chain(&error);
         tracing::warn!(sandbox = %launch.spec.key, error, "a microVM that cannot be adopted is not killed");
     }
 }

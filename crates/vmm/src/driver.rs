@@ -12,14 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::reconcile::Leftover;
 use sandpen_types::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
 use sandpen_types::state::{ExitStatus, FailureReason};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::start_timings::StartTimings;
 

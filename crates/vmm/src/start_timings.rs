@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-
 use sandpen_types::start_step::StartStep;
 
 use sandpen_types::spec::SandboxKey;

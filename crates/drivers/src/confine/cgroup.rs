@@ -20,11 +20,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use sandpen_types::confinement::Cgroup;
-use serde::{Deserialize, Serialize};
-
 use sandpen_types::reconcile::{Leftover, LeftoverKind};
 use sandpen_types::spec::Resources;
 use sandpen_vmm::driver::Launch;
+use serde::{Deserialize, Serialize};
 
 pub use hierarchy::Hierarchy;
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, fcntl};
+use sandpen_types::error_chain::error_chain;
 
 use super::Policy;
 use super::policy::FIRST_INHERITED;
@@ -53,7 +54,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     match become_program(arguments) {
         Ok(never) => match never {},
         Err(error) => {
-            eprintln!("confine: {}", sandpen_types::error_chain::error_chain(&error));
+            eprintln!("confine: {}", error_chain(&error));
             1
         }
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use sandpen_types::error_chain::error_chain;
 
 use super::{Policy, steps, sys};
 use crate::standard_input;
@@ -22,7 +23,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> i32 {
     let policy = standard_input::take_document().ok().and_then(|json| serde_json::from_slice::<Policy>(&json).ok());
     let Some(policy) = policy else { return 1 };
     if let Err(error) = steps::begin(&policy).and_then(|begun| steps::enforce(&policy, begun)) {
-        eprintln!("{}", sandpen_types::error_chain::error_chain(&error));
+        eprintln!("{}", error_chain(&error));
         return 1;
     }
     let done = match attempt.to_str() {

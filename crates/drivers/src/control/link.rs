@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sandpen_guest::protocol::{Bytes, HostMessage, Message, Probe, STDIN_CHUNK, StdinMessage, encode};
+use sandpen_types::spec::{ByteString, TerminalSize};
 use sandpen_vmm::driver::{DriverError, ProbeOutcome};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -53,11 +54,7 @@ impl ControlLink {
     /// # Errors
     /// [`DriverError::Unreachable`] when the guest takes no message, does not answer in time, or the
     /// workload has ended; a command of more than [`PROBE_COMMAND_MAX`](sandpen_guest::protocol::PROBE_COMMAND_MAX) bytes.
-    pub async fn probe(
-        &self,
-        command: &[sandpen_types::spec::ByteString],
-        limit: Duration,
-    ) -> Result<ProbeOutcome, DriverError> {
+    pub async fn probe(&self, command: &[ByteString], limit: Duration) -> Result<ProbeOutcome, DriverError> {
         let (id, answer) = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).ask();
         let command = command.iter().map(|part| Bytes::from(part.as_bytes())).collect();
         self.send(&HostMessage::Probe(Probe { id, command, limit })).await?;
@@ -84,7 +81,7 @@ impl ControlLink {
     ///
     /// # Errors
     /// As for [`ControlLink::signal`].
-    pub async fn resize(&self, size: sandpen_types::spec::TerminalSize) -> Result<(), DriverError> {
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), DriverError> {
         self.send(&HostMessage::Resize(terminal_size(size))).await
     }
 

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
+use sandpen_types::error_chain::error_chain;
 
 use super::ffi::{self, Context, KrunError, LogLevel, Port};
 use super::vm_spec::{Boot, GuestKernel, VmSpec};
@@ -58,7 +59,7 @@ pub fn run() -> i32 {
     match become_microvm() {
         Ok(never) => match never {},
         Err(error) => {
-            eprintln!("krun: {}", sandpen_types::error_chain::error_chain(&error));
+            eprintln!("krun: {}", error_chain(&error));
             1
         }
     }

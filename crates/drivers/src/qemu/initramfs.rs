@@ -8,9 +8,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use cpio::newc;
-use sha2::{Digest as _, Sha256};
-
 use sandpen_kernels::{InstalledKernel, InstalledModule};
+use sha2::{Digest as _, Sha256};
 
 /// Modules that a guest with a shared directory as root needs.
 pub const MODULES: [&str; 3] = ["virtio_mmio", "virtio_console", "virtiofs"];

@@ -36,6 +36,7 @@ mod launch;
 mod newborn;
 mod runtime_dir;
 mod waited;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -45,4 +46,5 @@ pub use sandpen_waiter::wire::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, Waite
 pub use error::WaiterError;
 pub use fifo::{open_fifo_read, open_fifo_write};
 pub use runtime_dir::{check_readable, is_abandoned, prepare_runtime_dir};
-pub use waited::{WaitedEnd, WaitedVmm};
+pub use waited::WaitedVmm;
+pub use watched::WaitedEnd;

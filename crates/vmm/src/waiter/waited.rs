@@ -2,28 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use sandpen_types::backoff::Pauses;
 use sandpen_types::start_step::StartStep;
-use sandpen_types::state::ExitStatus;
-use sandpen_waiter::process_identity::ProcessIdentity;
-use sandpen_waiter::records::RecordedEnd;
-use sandpen_waiter::wire::{
-    COMMANDS_FIFO, ENDED_FIFO, PROCESSES_FILE, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode,
-};
-use tokio::net::unix::pipe::Receiver;
+use sandpen_waiter::wire::{COMMANDS_FIFO, Report, VMM_ROLE, WAITER_ROLE, WaiterSpec, encode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::check::check;
 use super::error::blocking;
-use super::fifo::{open_fifo_read, open_fifo_write};
+use super::fifo::open_fifo_write;
+use super::watched::{WaitedEnd, Watched};
 use super::{WaiterError, launch, runtime_dir};
 use crate::pidfd;
 use crate::spare_descriptors;
@@ -38,38 +29,10 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const LAUNCHES_AT_ONCE: usize = 8;
 /// How long a launch waits for others at most.
 const TURN_LIMIT: Duration = Duration::from_secs(2);
-/// Pauses before a waiter that could not be started is started again. The first ones are
-/// short: one that is being killed closes its files one after the other, the one with the lock not the first.
-const TAKE_UP_PAUSES: Pauses = Pauses::new(Duration::from_millis(1), Duration::from_mins(1));
-
-/// How the VMM ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WaitedEnd {
-    /// Its status; unknown if its waiter was killed before it: only a parent is told.
-    pub status: ExitStatus,
-    /// When.
-    pub at: DateTime<Utc>,
-    /// The companion whose death ended it.
-    pub companion_lost: Option<String>,
-}
 
 /// A VMM under its waiter. Dropping it leaves both running, to be adopted.
 #[derive(Debug, Clone)]
-pub struct WaitedVmm(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    dir: PathBuf,
-    bin_dir: PathBuf,
-    pid: u32,
-    /// `None` when it was gone already. Its descriptor is opened where it is needed: thousands of them at rest
-    /// would be too many.
-    vmm: Option<ProcessIdentity>,
-    /// The read end of the `ended` FIFO; `None` when the waiter was gone already. Whoever waits for the
-    /// end has it, so that one of them alone starts another waiter.
-    ended: tokio::sync::Mutex<Option<Receiver>>,
-    end: OnceLock<WaitedEnd>,
-}
+pub struct WaitedVmm(Arc<Watched>);
 
 impl WaitedVmm {
     /// Starts a waiter with all its processes; resolves when every program was executed. Makes the
@@ -113,10 +76,10 @@ impl WaitedVmm {
             report => return Err(launch::failed(runtime_dir, &spec, child, report).await),
         }
         let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
-        match blocking(move || Inner::find(dir, bin)).await {
-            Ok(inner) => {
+        match blocking(move || Watched::find(dir, bin)).await {
+            Ok(watched) => {
                 child.has_recorded_itself();
-                Ok(Self(Arc::new(inner)))
+                Ok(Self(Arc::new(watched)))
             }
             Err(error) => {
                 // It runs, but cannot be watched (no descriptor left, say): take it back.
@@ -138,12 +101,14 @@ impl WaitedVmm {
         let deadline = tokio::time::Instant::now() + STARTING_LIMIT;
         loop {
             let (dir, bin) = (runtime_dir.to_owned(), bin_dir.to_owned());
-            let found = match blocking(move || Inner::find(dir, bin)).await {
+            let found = match blocking(move || Watched::find(dir, bin)).await {
                 Err(WaiterError::Gone) => None,
                 found => Some(Self(Arc::new(found?))),
             };
             if let Some(found) = &found
-                && (found.0.ended.lock().await.is_some() || found.has_ended().unwrap_or(true) || found.take_up().await)
+                && (found.0.ended.lock().await.is_some()
+                    || found.0.has_ended().unwrap_or(true)
+                    || found.0.take_up().await)
             {
                 return Ok(found.clone());
             }
@@ -188,12 +153,13 @@ impl WaitedVmm {
     /// # Errors
     /// What the kernel said.
     pub fn has_ended(&self) -> io::Result<bool> {
-        spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(true), pidfd::has_ended))
+        self.0.has_ended()
     }
 
-    /// The VMM process, if it is not gone: by its identity, never by its pid alone.
-    fn open_vmm(&self) -> io::Result<Option<OwnedFd>> {
-        self.0.vmm.as_ref().map_or(Ok(None), pidfd::open)
+    /// Resolves when the VMM has ended and that is on record; at once if it did before. To be awaited
+    /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
+    pub async fn ended(&self) -> WaitedEnd {
+        self.0.ended().await
     }
 
     /// Sends a signal to the VMM process; no error when it is already gone.
@@ -202,7 +168,7 @@ impl WaitedVmm {
     /// What the kernel said.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         pidfd::check_signal(signal)?;
-        spare_descriptors::with(|| self.open_vmm()?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, signal)))
+        spare_descriptors::with(|| self.0.open_vmm()?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, signal)))
     }
 
     /// Kills the VMM process of a runtime directory, known by its records alone: for a host that lacks what it takes
@@ -223,78 +189,6 @@ impl WaitedVmm {
             pidfd::open(&vmm)?.map_or(Ok(()), |vmm| pidfd::send_signal(vmm, nix::libc::SIGKILL))
         });
         killed.map_err(watching)
-    }
-
-    /// Resolves when the VMM has ended and that is on record; at once if it did before. To be awaited
-    /// on the runtime of the launch or adoption. A waiter that is killed meanwhile is replaced.
-    pub async fn ended(&self) -> WaitedEnd {
-        let mut failures = 0;
-        loop {
-            if let Some(end) = self.0.end.get() {
-                return end.clone();
-            }
-            {
-                let ended = self.0.ended.lock().await;
-                if let Some(ended) = &*ended {
-                    self.recorded_or_abandoned(ended).await;
-                }
-            }
-            if self.read_end().await {
-                continue;
-            }
-            if self.has_ended().unwrap_or(false) {
-                // Its waiter was killed, and it has ended since.
-                let _ = self.0.end.set(WaitedEnd { status: ExitStatus::Unknown, at: Utc::now(), companion_lost: None });
-            } else if !self.take_up().await {
-                failures += 1;
-                tokio::select! {
-                    () = self.vmm_ended() => {}
-                    () = tokio::time::sleep(TAKE_UP_PAUSES.after(failures)) => {}
-                }
-            }
-        }
-    }
-
-    /// Starts a waiter in the place of one that was killed; false when there is none.
-    async fn take_up(&self) -> bool {
-        let this = self.clone();
-        // A task of its own: what is begun is ended, whatever becomes of the caller.
-        let taken_up = tokio::spawn(async move {
-            let mut ended = this.0.ended.lock().await;
-            if launch::take_up(&this.0.dir, &this.0.bin_dir).await?.is_some() {
-                let dir = this.0.dir.clone();
-                *ended = Some(blocking(move || open_ended(&dir)).await?);
-                tracing::warn!(pid = this.0.pid, dir = ?this.0.dir, "a waiter was killed; another one has taken its place");
-                return Ok(true);
-            }
-            Ok::<_, WaiterError>(false)
-        });
-        match taken_up.await {
-            Ok(Ok(taken_up)) => taken_up,
-            Ok(Err(error)) => {
-                let error = sandpen_types::error_chain::error_chain(&error);
-                tracing::warn!(pid = self.0.pid, error, "a waiter was killed, and no other one can be started yet");
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Resolves when the VMM process has ended.
-    async fn vmm_ended(&self) {
-        let vmm = match self.open_vmm() {
-            Ok(Some(vmm)) => vmm,
-            Ok(None) => return,
-            Err(error) => {
-                // No descriptor left, say; whoever waits looks again.
-                tracing::warn!(pid = self.0.pid, %error, "a VMM cannot be watched");
-                return std::future::pending().await;
-            }
-        };
-        if let Err(error) = pidfd::ended(&vmm).await {
-            tracing::warn!(pid = self.0.pid, %error, "waiting for a VMM in a thread");
-            block_until_readable(vmm.as_fd()).await;
-        }
     }
 
     /// Drops the waiter's hold on one of its FIFOs, so that its reader sees the end when the other
@@ -332,7 +226,7 @@ impl WaitedVmm {
             }
             pidfd::reap(&waiter).map_err(watching)?;
         }
-        self.read_end().await;
+        self.0.read_end().await;
         // Without a waiter its processes are ours to end.
         for process in blocking(move || runtime_dir::living(&record)).await? {
             pidfd::send_signal(&process, nix::libc::SIGKILL).map_err(watching)?;
@@ -345,83 +239,6 @@ impl WaitedVmm {
         let dir = self.0.dir.clone();
         blocking(move || runtime_dir::remove(&dir)).await
     }
-
-    /// Resolves when the waiter has closed the `ended` FIFO or is gone.
-    async fn recorded_or_abandoned(&self, ended: &Receiver) {
-        // Past tokio, which reads only what epoll announced: a FIFO without a writer from the
-        // beginning is never announced.
-        if nix::unistd::read(ended, &mut [0]) == Ok(0) {
-            return;
-        }
-        loop {
-            let result = match ended.readable().await {
-                Ok(()) => ended.try_read(&mut [0; 64]),
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(0) => return,
-                Ok(_) => {} // nobody of ours writes to it
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    tracing::warn!(pid = self.0.pid, %error, "waiting for a waiter in a thread");
-                    return block_until_readable(ended.as_fd()).await;
-                }
-            }
-        }
-    }
-
-    /// Takes the exit record in; false when there is none.
-    async fn read_end(&self) -> bool {
-        let dir = self.0.dir.clone();
-        let record = match blocking(move || runtime_dir::read_exit(&dir)).await {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::warn!(%error, "the VMM's end cannot be read");
-                None
-            }
-        };
-        let Some(record) = record else { return self.0.end.get().is_some() };
-        let status = match record.end {
-            RecordedEnd::Code(code) => ExitStatus::Code(code),
-            RecordedEnd::Signal(signal) => ExitStatus::Signal(signal),
-            RecordedEnd::Unknown => ExitStatus::Unknown,
-        };
-        let at = DateTime::from_timestamp_micros(record.at_micros).unwrap_or_else(Utc::now);
-        let _ = self.0.end.set(WaitedEnd { status, at, companion_lost: record.lost });
-        true
-    }
-}
-
-impl Inner {
-    /// What the records say. Blocks on the disk; must run within a tokio runtime.
-    fn find(dir: PathBuf, bin_dir: PathBuf) -> Result<Self, WaiterError> {
-        let record = runtime_dir::read_processes(&dir)?.ok_or(WaiterError::Gone)?;
-        let identity = |role: &str| {
-            let damaged = || WaiterError::Record { path: dir.join(PROCESSES_FILE) };
-            runtime_dir::identities(&record)
-                .find(|(known, _)| *known == role)
-                .map(|(_, identity)| identity)
-                .ok_or_else(damaged)
-        };
-        // With a zombie nothing begins any more.
-        let open = |role: &str, identity: &ProcessIdentity| {
-            let opened = pidfd::open(identity).and_then(|pidfd| match pidfd {
-                Some(pidfd) => Ok((!pidfd::has_ended(&pidfd)?).then_some(pidfd)),
-                None => Ok(None),
-            });
-            opened.map_err(|source| WaiterError::Process { role: role.to_owned(), source })
-        };
-        let vmm_identity = identity(VMM_ROLE)?;
-        let waiter = open(WAITER_ROLE, &identity(WAITER_ROLE)?)?;
-        let pid = vmm_identity.pid;
-        let vmm = open(VMM_ROLE, &vmm_identity)?.map(|_| vmm_identity);
-        if waiter.is_none() && vmm.is_none() && runtime_dir::read_exit(&dir)?.is_none() {
-            return Err(WaiterError::Gone);
-        }
-        let ended = if waiter.is_some() { Some(open_ended(&dir)?) } else { None };
-        let ended = tokio::sync::Mutex::new(ended);
-        Ok(Self { dir, bin_dir, pid, vmm, ended, end: OnceLock::new() })
-    }
 }
 
 /// Waits for a place among those who are launching; held until every program was executed, which takes milliseconds.
@@ -430,26 +247,6 @@ impl Inner {
 async fn turn() -> Option<SemaphorePermit<'static>> {
     static TURNS: Semaphore = Semaphore::const_new(LAUNCHES_AT_ONCE);
     tokio::time::timeout(TURN_LIMIT, TURNS.acquire()).await.ok()?.ok()
-}
-
-/// Opens the FIFO whose end is the news of a recorded end. Must run within a tokio runtime.
-fn open_ended(dir: &Path) -> Result<Receiver, WaiterError> {
-    let path = dir.join(ENDED_FIFO);
-    let ended = open_fifo_read(&path).and_then(Receiver::from_owned_fd);
-    ended.map_err(|source| WaiterError::File { action: "opening", path, source })
-}
-
-/// The way out when no descriptor can be registered any more.
-async fn block_until_readable(fd: BorrowedFd<'_>) {
-    let Ok(fd) = fd.try_clone_to_owned() else { return };
-    let wait = move || {
-        let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-        while nix::poll::poll(&mut polled, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
-    };
-    // It may wait for days: never on this thread, even where there is no other one.
-    if tokio::task::spawn_blocking(wait).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Writes one command; false when nobody reads them any more.
