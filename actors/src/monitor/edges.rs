@@ -155,8 +155,9 @@ pub(super) fn is_known(state: &SandboxState, event: &Event) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sandpen_types::state::ExitStatus;
+
+    use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -184,6 +185,7 @@ mod tests {
         assert_eq!(edges.take_first().unwrap().after, After::CountRunTime);
         for (cause, reply) in [(StopCause::OrchestratorEnds, 1), (StopCause::Requested, 2)] {
             let edge = edges.take_first().unwrap();
+            assert_eq!(edge.ending(), Some(Ending::Ask(SECOND)), "it was durable before it had waited for long");
             assert_eq!((edge.event, edge.replies), (Event::StopRequested(cause), vec![reply]));
         }
         assert!(edges.take_first().is_none());
