@@ -28,10 +28,10 @@ pub(super) fn close_inherited() -> io::Result<()> {
 /// Makes a system call of the probes' table.
 #[cfg(feature = "testing")]
 pub(super) fn call(number: i64, arguments: [usize; 6]) -> Result<usize, Errno> {
-    let [a, b, c, d, e, f] = arguments;
+    let [first, second, third, fourth, fifth, sixth] = arguments;
     // SAFETY: the table has null or 1 in the place of pointers and no descriptors that are open, so that the calls read and
     // write no memory of this process and change nothing in it.
-    let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let answer = unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) };
     usize::try_from(answer).map_err(|_| Errno::last())
 }
 
@@ -41,7 +41,7 @@ pub(super) fn call(number: i64, arguments: [usize; 6]) -> Result<usize, Errno> {
 pub(super) fn read_memory(pid: u32) -> Result<(), Errno> {
     let mut byte = [0_u8];
     let own = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-    let other = libc::iovec { iov_base: 1 as *mut libc::c_void, iov_len: 1 };
+    let other = libc::iovec { iov_base: std::ptr::without_provenance_mut(1), iov_len: 1 };
     // SAFETY: one byte of ours, which lives until the call returns, may be written to.
     let answer = unsafe { libc::process_vm_readv(pid.cast_signed(), &raw const own, 1, &raw const other, 1, 0) };
     match Errno::result(answer) {
