@@ -88,6 +88,9 @@ pub enum CliError {
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// The user's terminal says nothing of itself.
+    #[error("cannot use the terminal")]
+    Terminal(#[source] io::Error),
     /// There is no current directory.
     #[error("cannot tell the current directory")]
     CurrentDir(#[source] io::Error),

@@ -76,6 +76,10 @@ pub struct Args {
     /// Keys that leave a sandbox on this terminal
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
+    /// Without -t, pass the command's control characters on to this terminal instead of showing them as
+    /// escapes; a pipe or file gets every byte as it is in any case
+    #[arg(long, conflicts_with = "detach")]
+    raw: bool,
     // What clap would take from a docstring names the drivers.
     #[arg(long, value_name = "DRIVER", default_value_t, help = driver_help())]
     driver: DriverChoice,
@@ -233,7 +237,7 @@ async fn foreground(
     request: &CreateSandbox,
     mut timings: print::Timings,
 ) -> Result<u8, CliError> {
-    let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone() };
+    let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone(), raw: args.raw };
     wanted.check()?;
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;

@@ -34,3 +34,5 @@ mod rm;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "testing")]
+mod terminal;
