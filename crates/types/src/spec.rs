@@ -31,7 +31,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use bytes::ByteString;
-pub use checked::CheckedSpec;
+pub use checked::{CheckedSpec, HostPath};
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use driver::DriverChoice;
 pub use env::{ENV_LIST_MAX_BYTES, EnvEntry, EnvItem, EnvListError};
