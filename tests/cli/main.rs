@@ -17,6 +17,8 @@ mod env;
 mod events;
 #[cfg(feature = "testing")]
 mod health;
+#[cfg(feature = "testing")]
+mod hostile_kernel;
 mod http_api;
 mod input;
 mod kernel;
