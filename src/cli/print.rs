@@ -5,6 +5,7 @@
 //! not speak to the terminal. (A sandbox's own output is passed on as it is, byte for byte.)
 
 mod event;
+mod history;
 mod stream;
 mod timings;
 
@@ -13,7 +14,7 @@ use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition, Word};
+use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Word};
 use sandpen::client::ClientError;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_types::error_chain::error_chain;
@@ -27,6 +28,7 @@ use super::CliError;
 use super::args::short_name;
 use super::terminal;
 pub use event::event;
+pub use history::{inspected, transition};
 pub use stream::{Foreground, Output};
 pub use timings::Timings;
 
@@ -139,18 +141,6 @@ pub fn json(value: &impl Serialize) -> Result<u8, CliError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| CliError::Output(e.into()))?;
     text.push(b'\n');
     bytes(&text)
-}
-
-#[derive(Serialize)]
-struct Inspected<'a> {
-    #[serde(flatten)]
-    sandbox: &'a Sandbox,
-    history: &'a [Transition],
-}
-
-/// A sandbox with its history.
-pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliError> {
-    json(&Inspected { sandbox, history })
 }
 
 /// A sandbox that was started in the background: its name, and why it failed if it did already.

@@ -15,6 +15,8 @@ mod daemon;
 mod events;
 #[cfg(feature = "testing")]
 mod health;
+#[cfg(feature = "testing")]
+mod history;
 mod http_api;
 mod input;
 mod kernel;
