@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use crate::support::{self, Home, explain, output};
 
 /// Runs a command line that must fail with `code` and must not start anything.
-fn refused(home: &Home, args: &[&str], code: i32) -> String {
+pub fn refused(home: &Home, args: &[&str], code: i32) -> String {
     let output = home.run(args);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {}", explain(&output));
     assert!(output.stdout.is_empty(), "{args:?}: {}", explain(&output));
@@ -67,7 +67,10 @@ fn values_are_checked_and_their_form_said() {
     let home = Home::new();
     let rootfs = home.path().to_str().unwrap();
     for (option, value, word) in [
-        ("-e", "NOVALUE", "NAME=VALUE"),
+        ("--env-file", "/no/such", "No such file"),
+        ("--env-fd", "1", "0, or 3"),
+        ("--env-fd", "99999999999", "0, or 3"),
+        ("--env-fd", "999", "not open"),
         ("-e", "=s3cret", "NAME=VALUE"),
         ("-e", "", "NAME=VALUE"),
         ("--memory", "256", "256M"),

@@ -12,6 +12,8 @@ mod attach;
 mod confine;
 mod daemon;
 #[cfg(feature = "testing")]
+mod env;
+#[cfg(feature = "testing")]
 mod events;
 #[cfg(feature = "testing")]
 mod health;
@@ -36,3 +38,7 @@ mod rm;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "testing")]
+mod taken_over;
+#[cfg(feature = "testing")]
+mod terminal;

@@ -12,6 +12,7 @@
 //! | [`units`], [`signal`] | amounts and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
+//! | [`visible`] | text of somebody else, made harmless for a terminal |
 //!
 //! Whatever a command line or a file can say of a sandbox is read here (`FromStr`), next to its type.
 //!
@@ -37,3 +38,4 @@ pub mod state;
 pub mod state_dir;
 pub mod transition;
 pub mod units;
+pub mod visible;

@@ -2,9 +2,10 @@
 
 use chrono::SecondsFormat;
 use sandpen::api::{Sandbox, Transition};
+use sandpen_types::visible::visible;
 use serde::Serialize;
 
-use super::{CliError, bytes_wanted, json, plain};
+use super::{CliError, bytes_wanted, json, json_text};
 
 #[derive(Serialize)]
 struct Inspected<'a> {
@@ -21,7 +22,7 @@ pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliErr
 /// Prints a transition; false when nobody reads any more.
 pub fn transition(transition: &Transition, as_json: bool) -> Result<bool, CliError> {
     let mut line = match as_json {
-        true => serde_json::to_string(transition).map_err(|error| CliError::Output(error.into()))?,
+        true => json_text(serde_json::to_string(transition).map_err(|error| CliError::Output(error.into()))?),
         false => text(transition),
     };
     line.push('\n');
@@ -38,7 +39,7 @@ fn text(step: &Transition) -> String {
     };
     let why =
         [Some(step.event.clone()), step.failure.clone(), exit].into_iter().flatten().collect::<Vec<_>>().join(": ");
-    let (state, why) = (plain(&step.state.to_string()), plain(&why).replace('\n', "\\n"));
+    let (state, why) = (visible(&step.state.to_string()), visible(&why).replace('\n', "\\n"));
     format!("{:>6}  {at}  start {:<4}  {state:<9}  {why}", step.seq, step.generation)
 }
 
