@@ -18,6 +18,8 @@ mod events;
 #[cfg(feature = "testing")]
 mod health;
 #[cfg(feature = "testing")]
+mod history;
+#[cfg(feature = "testing")]
 mod hostile_kernel;
 mod http_api;
 mod input;
