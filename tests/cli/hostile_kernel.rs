@@ -53,7 +53,9 @@ impl Shared {
         use std::os::unix::fs::PermissionsExt as _;
         let entries = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap());
         let mut lines: Vec<_> = entries
-            .map(|entry| format!("{:?} {:o}", entry.file_name(), entry.metadata().unwrap().permissions().mode()))
+            .map(|entry| {
+                format!("{} {:o}", entry.file_name().display(), entry.metadata().unwrap().permissions().mode())
+            })
             .collect();
         lines.sort();
         lines
