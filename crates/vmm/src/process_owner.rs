@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn the_real_user_counts_and_a_name_lies_in_vain() {
-        let status = b"Name:\tx\\nPPid:\t9\\nUid:\t9\nUmask:\t0022\nPid:\t7\nPPid:\t5\nUid:\t1000\t0\t0\t0\nGid:\t1\t1\t1\t1\n";
+        let status =
+            b"Name:\tx\\nPPid:\t9\\nUid:\t9\nUmask:\t0022\nPid:\t7\nPPid:\t5\nUid:\t1000\t0\t0\t0\nGid:\t1\t1\t1\t1\n";
         assert_eq!(ProcessOwner::parse(status), Some(ProcessOwner { parent: 5, user: 1000 }));
         for broken in ["", "PPid:\t5\n", "Uid:\t0\t0\n", "PPid:\t-1\nUid:\t0\n", "PPid:\t1\nUid:\tx\n"] {
             assert_eq!(ProcessOwner::parse(broken.as_bytes()), None, "{broken:?}");
