@@ -9,16 +9,17 @@
 //! Any number of clients may do this at once: the lock of the state directory picks one daemon.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sandpen_api::{ErrorCode, Readiness};
@@ -28,6 +29,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Client, ClientError};
+use crate::private_dir::{PrivateDir, PrivateDirError};
 
 /// Longest time for a daemon to adopt what it finds and to serve.
 const START_LIMIT: Duration = Duration::from_mins(2);
@@ -54,13 +56,15 @@ enum Spawned {
     Locked(String),
 }
 
-/// Starts a daemon, unless somebody else does meanwhile, and finds it.
+/// Starts a daemon, unless somebody else does meanwhile, and finds it. Only in a directory of our own: root finds
+/// others' daemons, and starts none for them.
 pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Client, ClientError> {
+    let own = PrivateDir::of_daemon(dir.path())?;
     let deadline = Instant::now() + START_LIMIT;
     // Before the first spawn: a socket that appears later than this is noticed.
     let watch = SocketWatch::new(dir)?;
     loop {
-        let locked = match spawn(dir, command, deadline).await? {
+        let locked = match spawn(&own, command, deadline).await? {
             Spawned::Serving => return Client::find(dir).await,
             Spawned::Locked(message) => message,
         };
@@ -81,16 +85,16 @@ pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Cli
     }
 }
 
-async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
-    let log_path = dir.daemon_log();
+async fn spawn(dir: &PrivateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
+    let log_path = dir.state_dir().daemon_log();
     let log_failed = |source| ClientError::StartSystem { action: "opening", path: log_path.clone(), source };
-    let log = open_log(&log_path).map_err(log_failed)?;
+    let log = open_log(dir)?;
     let log_start = log.metadata().map_err(log_failed)?.len();
     let mut child = Command::new(&command.program)
         .args(&command.args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
+        .stderr(log.try_clone().map_err(log_failed)?)
         // It outlives us; if it ends earlier, the runtime reaps it.
         .kill_on_drop(false)
         .spawn()
@@ -115,29 +119,31 @@ async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Re
         }
         Ok(Readiness::Failed(error)) => Err(ClientError::Start { reason: error.one_line() }),
         Err(_) => {
-            let tail = last_lines(&log_path, log_start).unwrap_or_default();
+            let tail = last_lines(&log, log_start).unwrap_or_default();
             let reason = format!("it ended at once; the end of {} says:\n{tail}", log_path.display());
             Err(ClientError::Start { reason })
         }
     }
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
-        std::fs::rename(path, path.with_extension("log.1"))?;
+fn open_log(dir: &PrivateDir) -> Result<File, PrivateDirError> {
+    let open = || dir.open_file(StateDir::DAEMON_LOG, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT);
+    let log = open()?;
+    if log.metadata().is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
+        let failed = |source| PrivateDirError::Io { path: dir.state_dir().daemon_log(), source };
+        dir.rename(StateDir::DAEMON_LOG, "daemon.log.1").map_err(failed)?;
+        return open();
     }
-    let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+    Ok(log)
 }
 
 /// The last lines that were written after `from`.
-fn last_lines(path: &Path, from: u64) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let len = file.metadata()?.len();
+fn last_lines(log: &File, from: u64) -> io::Result<String> {
+    let len = log.metadata()?.len();
     // A line of a log is short; 4 KiB hold the last few.
-    file.seek(SeekFrom::Start(from.max(len.saturating_sub(4096)).min(len)))?;
-    let mut bytes = Vec::new();
-    file.take(4096).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; 4096];
+    let read = log.read_at(&mut bytes, from.max(len.saturating_sub(4096)).min(len))?;
+    bytes.truncate(read);
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().rev().take(LOG_LINES).collect();
     Ok(lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))
