@@ -16,7 +16,7 @@ use crate::telemetry::faults::Faults;
 /// Connections that read.
 const READERS: u32 = 2;
 /// How long SQLite waits for another program's lock before it answers that it is busy.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the connection that writes may be in use by a batch of an actor that has ended.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,6 +49,8 @@ impl DatabaseFile {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // With `erase`: what was removed is not to be found in free pages.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
         // One connection: this actor is the only writer, and its statements are in order. It stays, whatever the
         // host lacks by then.
