@@ -2,7 +2,7 @@
 //! the daemon keeps in its memory is dumped nowhere.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -95,7 +95,7 @@ fn what_leads_elsewhere_is_refused_by_name() {
     make_private(&outside);
     fs::write(outside.join("file"), "as it was").unwrap();
     for name in StateDir::FILES.into_iter().chain(StateDir::DIRECTORIES) {
-        make_private(&state.join(name).parent().unwrap());
+        make_private(state.join(name).parent().unwrap());
         symlink(there(name), state.join(name)).unwrap();
         let before = names(&state);
         for starter in [&["ps"][..], &["daemon"]] {
