@@ -1,12 +1,10 @@
 //! Arguments that several subcommands share. What a value can be, its type in `sandpen-types` says. Pure.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::TypedValueParser;
 use sandpen::kernel::krunfw;
-use sandpen_types::spec::{ConfigName, EnvEntry, SandboxKey, SandboxName};
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 
 use super::CliError;
 
@@ -89,25 +87,6 @@ impl NamesArg {
 /// How a sandbox is called on the command line: without the config where that is the default.
 pub fn short_name(config: &str, name: &str) -> String {
     if config == ConfigName::default().as_str() { name.to_owned() } else { format!("{config}/{name}") }
-}
-
-/// Reads `NAME=VALUE`, whose value is not shown in an error, as clap would.
-#[derive(Debug, Clone)]
-pub struct EnvParser;
-
-impl TypedValueParser for EnvParser {
-    type Value = EnvEntry;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        _argument: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<EnvEntry, clap::Error> {
-        EnvEntry::parse(value).map_err(|error| {
-            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error}\n")).with_cmd(command)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub struct Args {
     /// Do not pass standard input on
     #[arg(long)]
     no_stdin: bool,
+    /// Pass control characters on to this terminal even if the sandbox has none of its own
+    #[arg(long)]
+    raw: bool,
     #[command(flatten)]
     name: NameArg,
 }
@@ -45,6 +48,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         input: sandbox.stdin && !args.no_stdin,
         terminal: sandbox.terminal.is_some(),
         keys: args.detach_keys.clone(),
+        raw: args.raw,
     };
     wanted.check()?;
     match show(&client, &options, &key, Beginning::Attach(Box::new(sandbox)), wanted).await? {

@@ -8,6 +8,8 @@ use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
 use sandpen_types::spec::SpecError;
 
+use super::run::EnvError;
+
 /// A failure that ends the program.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -29,6 +31,9 @@ pub enum CliError {
     /// The sandbox cannot be as it was asked for.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// The environment of the command.
+    #[error(transparent)]
+    Env(#[from] EnvError),
     /// A rootfs that could be anything.
     #[error("rootfs {0:?} must be a directory that starts with \".\" or \"/\", for example ./rootfs")]
     RootfsForm(PathBuf),
@@ -88,6 +93,9 @@ pub enum CliError {
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// The user's terminal says nothing of itself.
+    #[error("cannot use the terminal")]
+    Terminal(#[source] io::Error),
     /// There is no current directory.
     #[error("cannot tell the current directory")]
     CurrentDir(#[source] io::Error),

@@ -9,6 +9,7 @@ use sandpen_types::spec::SandboxKey;
 
 use super::args::short_name;
 use super::detach_keys::DetachKeys;
+use super::print::Controls;
 use super::{CliError, print, signals, stdin, terminal, typing};
 
 /// Grace of the first Ctrl-C.
@@ -23,6 +24,8 @@ pub struct Wanted {
     pub terminal: bool,
     /// What leaves it.
     pub keys: DetachKeys,
+    /// A terminal of ours gets control characters even if the sandbox has none.
+    pub raw: bool,
 }
 
 impl Wanted {
@@ -47,8 +50,13 @@ pub async fn show(
     let (mut signals, hang_up) = signals::channel()?;
     // Whatever comes: the terminal is given back before the first word about it.
     let guard = terminal::Guard::new();
-    let printer = print::Foreground::start(&name).map_err(CliError::Thread)?;
+    let controls = if wanted.terminal { Controls::OfItsTerminal } else { Controls::of_raw(wanted.raw) };
+    let printer = print::Foreground::start(&name, controls).map_err(CliError::Thread)?;
     let is_attached = matches!(beginning, Beginning::Attach(_));
+    if wanted.terminal && !wanted.input && is_attached {
+        // Who only watches passes neither keys nor sizes on.
+        terminal::take(false).map_err(CliError::Terminal)?;
+    }
     let is_interactive = wanted.input && wanted.terminal;
     let on_signal = match is_attached {
         true => OnSignal::Detach,

@@ -11,13 +11,15 @@ use super::{CliError, Global, print};
 
 /// Show what a sandbox has written
 ///
-/// In the order in which it arrived, byte for byte, all on standard output.
+/// In the order in which it arrived, byte for byte, all on standard output. On a terminal, control
+/// characters and what hides or reorders text are shown as escapes, unless --raw is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sandpen logs --tail 20 web          the last 20 lines
   sandpen logs -f -t web              with times, until it ends
   sandpen logs --stream stderr web    errors only
+  sandpen logs --raw box              on this terminal as it was on the sandbox's, colours too
   sandpen logs --vmm web              what the microVM's process and the guest's console said")]
 pub struct Args {
     /// Wait for more until the sandbox has ended; goes on with the next daemon if this one ends
@@ -34,8 +36,11 @@ pub struct Args {
     stream: Option<OutputStream>,
     /// What the VMM and the guest's console printed since the last start, instead of the output; with -f
     /// until the sandbox or the daemon ends
-    #[arg(long, conflicts_with_all = ["timestamps", "stream"])]
+    #[arg(long, conflicts_with_all = ["timestamps", "stream", "raw"])]
     vmm: bool,
+    /// Pass control characters on to a terminal: a sandbox that is not trusted can do with it what it likes
+    #[arg(long)]
+    raw: bool,
     #[command(flatten)]
     name: NameArg,
 }
@@ -49,12 +54,13 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
     if args.vmm {
         let mut log = global.connect().await?.vmm_log(&key, args.tail, args.follow).await?;
+        let mut printer = print::Output::of_log(false, print::Controls::Escaped);
         while let Some(bytes) = log.next().await? {
-            if !print::bytes_wanted(&bytes)? {
+            if !printer.bytes(&bytes)? {
                 break;
             }
         }
-        return Ok(0);
+        return printer.finish().map(|()| 0);
     }
     let request = OutputQuery {
         from: args.tail.map_or(LogStart::Oldest, LogStart::Tail),
@@ -63,11 +69,11 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     };
     let options = global.client_options()?;
     let mut output = Client::connect(&options).await?.output(&options, &key, request).await?;
-    let mut printer = print::Output::of_log(args.timestamps);
+    let mut printer = print::Output::of_log(args.timestamps, print::Controls::of_raw(args.raw));
     while let Some(frame) = output.next().await? {
         if !printer.frame(&frame)? {
             break;
         }
     }
-    Ok(0)
+    printer.finish().map(|()| 0)
 }

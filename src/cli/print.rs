@@ -1,33 +1,40 @@
 //! Everything that the command line writes: tables, JSON, messages. Output of sandboxes is in
 //! `stream`.
 //!
-//! Text that a guest or another process made is shown with its control characters escaped: it must
-//! not speak to the terminal. (A sandbox's own output is passed on as it is, byte for byte.)
+//! Text that a guest or another process made must not speak to the terminal: it is shown with its control
+//! characters escaped, and so is whatever else a terminal gets here. A sandbox's own output goes byte for byte
+//! to whatever is no terminal, and to one where it was asked for.
 
+mod end;
 mod event;
+mod history;
 mod stream;
 mod timings;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition, Word};
+use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox};
 use sandpen::client::ClientError;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::health::{HealthState, HealthStatus};
 use sandpen_types::spec::{ByteString, DiskName, SandboxKey};
-use sandpen_types::state::{FailureKind, Status};
+use sandpen_types::state::Status;
+use sandpen_types::visible::{Charset, Returns, Visible, is_visible, visible};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use super::args::short_name;
 use super::terminal;
+pub use end::{ended, exit_code};
 pub use event::event;
-pub use stream::{Foreground, Output};
+pub use history::{inspected, transition};
+pub use stream::{Controls, Foreground, Output};
 pub use timings::Timings;
 
 /// Environment variable with the daemon's log filter.
@@ -37,25 +44,19 @@ const DEFAULT_FILTER: &str = "info,actix_server=warn";
 /// Most characters of a command in the table.
 const COMMAND_CHARS: usize = 40;
 
-/// Text without control characters but line feeds.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' {
-            plain.extend(c.escape_default());
-        } else {
-            plain.push(c);
-        }
-    }
-    plain
-}
-
-/// A message on stderr. There is nobody to tell when that is closed.
+/// A message on stderr.
 fn message(text: &str) {
-    let line = format!("sandpen: {}\n", plain(text));
+    let line = format!("sandpen: {}\n", visible(text));
     // While a sandbox has the terminal, nobody else adds the carriage return, and the cursor is anywhere.
     let line = if terminal::is_raw() { format!("\r\n{}", line.replace('\n', "\r\n")) } else { line };
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    to_stderr(&line);
+}
+
+/// Text on stderr. There is nobody to tell when that is closed.
+fn to_stderr(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let text = for_terminal(text.as_bytes(), terminal::charset(&stderr));
+    let _ = stderr.write_all(&text);
 }
 
 /// A message that is no error; the exit code that goes with it.
@@ -93,6 +94,15 @@ pub fn error(error: &CliError, debug: bool) {
     message(&text);
 }
 
+/// What a terminal of this kind may get of it; the same bytes where it is none.
+fn for_terminal(bytes: &[u8], charset: Option<Charset>) -> Cow<'_, [u8]> {
+    let Some(charset) = charset else { return Cow::Borrowed(bytes) };
+    let (mut shower, mut shown) = (Visible::new(charset, Returns::All), Vec::with_capacity(bytes.len()));
+    shower.push(bytes, &mut shown);
+    shower.settle(&mut shown);
+    Cow::Owned(shown)
+}
+
 /// Bytes on stdout. A reader that has seen enough is no failure.
 pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
     bytes_wanted(bytes).map(|_| 0)
@@ -101,7 +111,13 @@ pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
 /// Bytes on stdout; false when nobody reads any more.
 pub fn bytes_wanted(bytes: &[u8]) -> Result<bool, CliError> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    let bytes = for_terminal(bytes, terminal::charset(&stdout));
+    is_wanted(stdout.write_all(&bytes).and_then(|()| stdout.flush()))
+}
+
+/// Whether somebody reads on.
+fn is_wanted(written: io::Result<()>) -> Result<bool, CliError> {
+    match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(CliError::Output(error)),
@@ -118,15 +134,15 @@ pub fn report(report: &Report) -> Result<u8, CliError> {
         };
         let advice = check.advice.as_ref().filter(|advice| !check.detail.contains(advice.as_str()));
         let advice = advice.map_or_else(String::new, |advice| format!(" (do: {advice})"));
-        [status.to_owned(), plain(&check.name), plain(&format!("{}{advice}", check.detail))]
+        [status.to_owned(), visible(&check.name), visible(&format!("{}{advice}", check.detail))]
     });
     let driver = report.auto.as_deref().unwrap_or("none");
-    bytes(format!("{}\ndriver: {driver}; {}\n", aligned(rows), plain(&report.reason)).as_bytes())
+    bytes(format!("{}\ndriver: {driver}; {}\n", aligned(rows), visible(&report.reason)).as_bytes())
 }
 
 /// An installed guest kernel.
 pub fn kernel(version: &str, directory: &Path) -> Result<u8, CliError> {
-    bytes(format!("kernel {} is installed in {}\n", plain(version), directory.display()).as_bytes())
+    bytes(format!("kernel {} is installed in {}\n", visible(version), directory.display()).as_bytes())
 }
 
 /// An installed libkrunfw.
@@ -136,21 +152,29 @@ pub fn krunfw(path: &Path) -> Result<u8, CliError> {
 
 /// A value as JSON, for programs and people.
 pub fn json(value: &impl Serialize) -> Result<u8, CliError> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|e| CliError::Output(e.into()))?;
-    text.push(b'\n');
-    bytes(&text)
+    let text = serde_json::to_string_pretty(value).map_err(|e| CliError::Output(e.into()))?;
+    bytes(format!("{}\n", json_text(text)).as_bytes())
 }
 
-#[derive(Serialize)]
-struct Inspected<'a> {
-    #[serde(flatten)]
-    sandbox: &'a Sandbox,
-    history: &'a [Transition],
+/// JSON with the escapes of its own for what a terminal must not get; the same text where there is none.
+fn json_text(text: String) -> String {
+    match terminal::charset(&io::stdout()) {
+        Some(charset) => visible_json(&text, charset),
+        None => text,
+    }
 }
 
-/// A sandbox with its history.
-pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliError> {
-    json(&Inspected { sandbox, history })
+fn visible_json(text: &str, charset: Charset) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Outside of strings, where an escape would be none, JSON has only these.
+        if c == '\n' || is_visible(c) && (c.is_ascii() || charset == Charset::Utf8) {
+            shown.push(c);
+        } else {
+            shown.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    shown
 }
 
 /// A sandbox that was started in the background: its name, and why it failed if it did already.
@@ -159,63 +183,6 @@ pub fn detached(sandbox: &Sandbox) -> Result<u8, CliError> {
         return Ok(ended(sandbox, !sandbox.remove_on_end));
     }
     bytes(format!("{}\n", short_name(&sandbox.config_file, &sandbox.name)).as_bytes())
-}
-
-/// The end of a sandbox in the foreground: says what is not the workload's doing, answers the exit
-/// code. `kept`: its logs stay.
-pub fn ended(sandbox: &Sandbox, kept: bool) -> u8 {
-    let name = short_name(&sandbox.config_file, &sandbox.name);
-    match &sandbox.failure {
-        Some(failure) => {
-            message(&format!("sandbox {name}: {failure}"));
-            if matches!(
-                sandbox.failure_kind.as_ref().and_then(Word::known),
-                Some(FailureKind::VmmLost | FailureKind::CompanionLost | FailureKind::BootTimedOut)
-            ) {
-                last_words(&sandbox.vmm_log);
-                if kept {
-                    message(&format!("all that its microVM said: sandpen logs --vmm {name}"));
-                }
-            }
-        }
-        None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
-        None => {}
-    }
-    sandbox.run_code()
-}
-
-/// The end of what the VMM and the guest's console said, on stderr.
-fn last_words(log: &Path) {
-    const LINES: usize = 3;
-    const LINE_CHARS: usize = 300;
-    const END_BYTES: u64 = 4096;
-    let read_end = || -> io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(log)?;
-        let len = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::Start(len.saturating_sub(END_BYTES)))?;
-        let mut end = Vec::new();
-        file.take(END_BYTES).read_to_end(&mut end)?;
-        Ok(end)
-    };
-    // Without it the message before is all that is known.
-    let Ok(end) = read_end() else { return };
-    for line in last_lines(&String::from_utf8_lossy(&end), LINES) {
-        message(&format!("  {}", line.chars().take(LINE_CHARS).collect::<String>()));
-    }
-}
-
-fn last_lines(text: &str, count: usize) -> Vec<&str> {
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].to_vec()
-}
-
-/// The exit code of an ended sandbox on stdout.
-pub fn exit_code(sandbox: &Sandbox) -> Result<u8, CliError> {
-    if let Some(code) = sandbox.shell_code() {
-        return bytes(format!("{code}\n").as_bytes());
-    }
-    ended(sandbox, !sandbox.remove_on_end);
-    Ok(super::FAILED)
 }
 
 /// What is called by a name on the command line.
@@ -241,7 +208,7 @@ pub fn disks(disks: &[DiskEntry]) -> Result<u8, CliError> {
     let heading = ["NAME", "SIZE", "ON HOST", "USED BY"].map(str::to_owned);
     let mebibytes = |bytes: u64| format!("{}M", bytes.div_ceil(1 << 20));
     let rows = disks.iter().map(|disk| {
-        let user = disk.used_by.as_deref().map_or_else(|| "-".to_owned(), plain);
+        let user = disk.used_by.as_deref().map_or_else(|| "-".to_owned(), visible);
         [disk.name.to_string(), mebibytes(disk.bytes), mebibytes(disk.used_bytes), user]
     });
     bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
@@ -249,13 +216,13 @@ pub fn disks(disks: &[DiskEntry]) -> Result<u8, CliError> {
 
 /// What a reconciliation found, one line each.
 pub fn reconciled(reply: &ReconcileReply) -> Result<u8, CliError> {
-    let adopted = reply.adopted.iter().map(|name| format!("{}: goes on\n", plain(name)));
-    let resolved = reply.resolved.iter().map(|name| format!("{}: had ended\n", plain(name)));
+    let adopted = reply.adopted.iter().map(|name| format!("{}: goes on\n", visible(name)));
+    let resolved = reply.resolved.iter().map(|name| format!("{}: had ended\n", visible(name)));
     let leftovers = reply.leftovers.iter().map(|LeftoverEntry { kind, what, sandbox, error }| {
-        let of = sandbox.as_deref().map_or_else(String::new, |name| format!(" of {}", plain(name)));
+        let of = sandbox.as_deref().map_or_else(String::new, |name| format!(" of {}", visible(name)));
         let done =
-            error.as_deref().map_or_else(|| "removed".to_owned(), |error| format!("still there: {}", plain(error)));
-        format!("{kind}{of}, {}: {done}\n", plain(what))
+            error.as_deref().map_or_else(|| "removed".to_owned(), |error| format!("still there: {}", visible(error)));
+        format!("{kind}{of}, {}: {done}\n", visible(what))
     });
     let mut text: String = adopted.chain(resolved).chain(leftovers).collect();
     if text.is_empty() {
@@ -292,7 +259,7 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
             short_name(&sandbox.config_file, &sandbox.name),
             state(sandbox, now),
             or_dash(sandbox.shell_code().map(|code| code.to_string())),
-            or_dash(sandbox.driver.as_deref().map(plain)),
+            or_dash(sandbox.driver.as_deref().map(visible)),
             or_dash(sandbox.microvm_pid.map(|pid| pid.to_string())),
             sandbox.restarts.to_string(),
             age(now, sandbox.created_at),
@@ -346,7 +313,7 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
 
 fn command(parts: &[ByteString]) -> String {
     let parts: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes())).collect();
-    let text = plain(&parts.join(" ")).replace('\n', "\\n");
+    let text = visible(&parts.join(" ")).replace('\n', "\\n");
     if text.chars().count() <= COMMAND_CHARS {
         return text;
     }
@@ -369,15 +336,21 @@ mod tests {
 
     #[test]
     fn a_guests_words_cannot_speak_to_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a\\u{1b}[2Jb\\r\nc");
+        let stdout = for_terminal(b"a\x1b[2J\xff\n", Some(Charset::Utf8));
+        assert_eq!(&*stdout, b"a\\u{1b}[2J\\xff\n");
+        assert!(matches!(for_terminal(b"\x1b", None), Cow::Borrowed(b"\x1b")));
         assert_eq!(command(&[ByteString::from("a\u{1b}]0;x\u{7}"), ByteString::from("b")]), "a\\u{1b}]0;x\\u{7} b");
     }
 
     #[test]
-    fn the_last_lines_are_those_with_words() {
-        assert_eq!(last_lines("a\nb\n\nc\n  \n", 2), ["b", "c"]);
-        assert_eq!(last_lines("a", 2), ["a"]);
-        assert!(last_lines("", 2).is_empty());
+    fn json_for_a_terminal_is_the_same_json() {
+        let value = serde_json::json!({"a": "b\n\t\u{1b}\u{7f}\u{9b}6n\u{202e}\u{e0041}日"});
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        for charset in [Charset::Utf8, Charset::Ascii] {
+            let shown = visible_json(&text, charset);
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+            assert_eq!(&*for_terminal(shown.as_bytes(), Some(charset)), shown.as_bytes());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `sandpen run`.
 
+mod env;
 mod health;
 mod log;
 mod net;
@@ -9,6 +10,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use env::EnvError;
+
+use env::EnvArgs;
 use health::HealthArgs;
 use log::LogArgs;
 use net::NetArgs;
@@ -17,19 +21,19 @@ use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
 use sandpen_types::spec::{
-    ByteString, CheckedSpec, DriverChoice, EnvEntry, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
+    ByteString, CheckedSpec, DriverChoice, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
 };
 use sandpen_types::units::{MemorySize, TimeSpan};
 
-use super::args::{ConfigArg, EnvParser};
+use super::args::ConfigArg;
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, Wanted, show};
 use super::{CliError, Global, names, print, terminal};
 
 /// Run a command in a new sandbox
 ///
-/// In the foreground, the command's output comes byte for byte, stdout and stderr apart, and the
-/// exit code is the command's: 128 + N when signal N ended it, 126 or 127 when it could not be
+/// In the foreground, the command's output comes byte for byte, stdout and stderr apart; a terminal gets
+/// control characters as escapes, unless -t or --raw is given. The exit code is the command's: 128 + N when signal N ended it, 126 or 127 when it could not be
 /// executed, 125 when sandpen itself failed. Ctrl-C stops the sandbox, a second one kills it.
 ///
 /// With --restart it is started again when it has ended, and stays in the foreground until it has ended
@@ -41,6 +45,7 @@ use super::{CliError, Global, names, print, terminal};
 #[command(after_help = "\
 Examples:
   sandpen run ./rootfs -- sh -c 'echo hello; exit 3'
+  sandpen run --env-fd 3 ./rootfs -- ./deploy 3< <(pass show deploy)
   sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
   sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
@@ -76,6 +81,10 @@ pub struct Args {
     /// Keys that leave a sandbox on this terminal
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
+    /// Without -t, pass the command's control characters on to this terminal instead of showing them as
+    /// escapes; a pipe or file gets every byte as it is in any case
+    #[arg(long, conflicts_with = "detach")]
+    raw: bool,
     // What clap would take from a docstring names the drivers.
     #[arg(long, value_name = "DRIVER", default_value_t, help = driver_help())]
     driver: DriverChoice,
@@ -94,9 +103,8 @@ pub struct Args {
     timeout: Option<TimeSpan>,
     #[command(flatten)]
     health: HealthArgs,
-    /// Environment of the command; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = EnvParser)]
-    env: Vec<EnvEntry>,
+    #[command(flatten)]
+    env: EnvArgs,
     /// Working directory in the sandbox, absolute [default: /]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
@@ -171,7 +179,7 @@ impl Args {
         let mut spec = SandboxSpec {
             driver: self.driver.clone(),
             resources: Resources { cpus: self.cpus, memory_mib: self.memory.mebibytes() },
-            env: self.env.iter().map(|entry| (entry.name.clone(), entry.value.clone())).collect(),
+            env: self.env.variables(self.interactive)?,
             workdir: self.workdir.as_ref().map(ByteString::from),
             stdin: self.interactive,
             timeout: self.timeout.map(TimeSpan::duration),
@@ -233,7 +241,7 @@ async fn foreground(
     request: &CreateSandbox,
     mut timings: print::Timings,
 ) -> Result<u8, CliError> {
-    let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone() };
+    let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone(), raw: args.raw };
     wanted.check()?;
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;

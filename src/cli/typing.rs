@@ -73,6 +73,7 @@ fn read(mut finder: KeyFinder, sender: &mpsc::Sender<Bytes>, detach: oneshot::Se
             }
             Err(_) => return,
         };
+        terminal::hear(&buffer[..count]);
         let (bytes, is_complete) = finder.push(&buffer[..count]);
         if !bytes.is_empty() && matches!(sender.try_send(bytes.into()), Err(mpsc::error::TrySendError::Full(_))) {
             let _ = io::stderr().write_all(b"\x07");

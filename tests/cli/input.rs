@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use crate::support::{self, Home, explain, output};
 
 /// Runs a command line that must fail with `code` and must not start anything.
-fn refused(home: &Home, args: &[&str], code: i32) -> String {
+pub fn refused(home: &Home, args: &[&str], code: i32) -> String {
     let output = home.run(args);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {}", explain(&output));
     assert!(output.stdout.is_empty(), "{args:?}: {}", explain(&output));
@@ -51,7 +51,7 @@ fn names_are_checked() {
     for name in ["", "..", "../x", "a/../b", "a/b/c", "/a", "a/", "a b", "ä", ".a", "a..b", "a\nb", long.as_str()] {
         let error = refused(&home, &["run", "-n", name, rootfs, "--", "true"], 125);
         assert!(error.contains("not allowed"), "{name}: {error}");
-        for command in ["inspect", "logs", "wait", "stop", "kill", "rm"] {
+        for command in ["inspect", "history", "logs", "wait", "stop", "kill", "rm"] {
             let error = refused(&home, &[command, "--", name], 1);
             assert!(error.contains("not allowed"), "{command} {name}: {error}");
         }
@@ -67,7 +67,10 @@ fn values_are_checked_and_their_form_said() {
     let home = Home::new();
     let rootfs = home.path().to_str().unwrap();
     for (option, value, word) in [
-        ("-e", "NOVALUE", "NAME=VALUE"),
+        ("--env-file", "/no/such", "No such file"),
+        ("--env-fd", "1", "0, or 3"),
+        ("--env-fd", "99999999999", "0, or 3"),
+        ("--env-fd", "999", "not open"),
         ("-e", "=s3cret", "NAME=VALUE"),
         ("-e", "", "NAME=VALUE"),
         ("--memory", "256", "256M"),
@@ -121,7 +124,7 @@ fn too_much_environment_is_refused_with_its_size() {
 #[test]
 fn what_is_not_there_is_said_by_name() {
     let home = Home::new();
-    for command in ["inspect", "logs", "wait", "stop", "kill", "rm"] {
+    for command in ["inspect", "history", "logs", "wait", "stop", "kill", "rm"] {
         let error = home.fails(&[command, "nope"]);
         assert!(error.starts_with("sandpen: there is no sandbox default/nope"), "{command}: {error}");
         assert_eq!(error.lines().count(), 1, "{command}: {error}");
@@ -224,6 +227,7 @@ fn help_texts() {
         "attach",
         "ps",
         "inspect",
+        "history",
         "logs",
         "events",
         "metrics",

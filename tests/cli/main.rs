@@ -12,9 +12,13 @@ mod attach;
 mod confine;
 mod daemon;
 #[cfg(feature = "testing")]
+mod env;
+#[cfg(feature = "testing")]
 mod events;
 #[cfg(feature = "testing")]
 mod health;
+#[cfg(feature = "testing")]
+mod history;
 mod http_api;
 mod input;
 mod kernel;
@@ -35,3 +39,7 @@ mod state_dir;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "testing")]
+mod taken_over;
+#[cfg(feature = "testing")]
+mod terminal;

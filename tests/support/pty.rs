@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{Termios, tcgetattr};
+use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use rustix::termios::{Winsize as Size, tcsetwinsize};
 
@@ -90,7 +90,12 @@ impl OnTerminal {
 
     /// Everything until now.
     pub fn seen(&self) -> String {
-        String::from_utf8_lossy(&self.seen.0.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.seen_bytes()).into_owned()
+    }
+
+    /// The same, byte for byte.
+    pub fn seen_bytes(&self) -> Vec<u8> {
+        self.seen.0.lock().unwrap().clone()
     }
 
     /// Waits for `wanted` after the first `from` bytes; the number of bytes up to its end.
@@ -117,7 +122,7 @@ impl OnTerminal {
 
     /// Whether the program has the terminal in raw mode.
     pub fn is_raw(&self) -> bool {
-        !tcgetattr(&self.slave).unwrap().local_flags.contains(nix::sys::termios::LocalFlags::ICANON)
+        !tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON)
     }
 
     /// Makes the terminal go away, as when its window is closed; how the program ends then.
@@ -140,9 +145,31 @@ impl OnTerminal {
         }
     }
 
+    /// What was typed and nobody read: a shell would get it next. Waits for the program's end before.
+    pub fn unread(&mut self) -> Vec<u8> {
+        self.wait();
+        let settings = tcgetattr(&self.slave).unwrap();
+        let mut every_byte = settings.clone();
+        every_byte.local_flags.remove(LocalFlags::ICANON);
+        every_byte.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
+        every_byte.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+        tcsetattr(&self.slave, SetArg::TCSANOW, &every_byte).unwrap();
+        let mut bytes = vec![0; 4096];
+        let count = nix::unistd::read(&self.slave, &mut bytes).unwrap();
+        bytes.truncate(count);
+        tcsetattr(&self.slave, SetArg::TCSANOW, &settings).unwrap();
+        bytes
+    }
+
     /// Waits for the program's end, then for all that it wrote; checks that the terminal is as it was,
     /// with its cursor.
-    pub fn end(mut self) -> (ExitStatus, String) {
+    pub fn end(self) -> (ExitStatus, String) {
+        let (status, bytes) = self.end_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The same, with what it wrote byte for byte.
+    pub fn end_bytes(mut self) -> (ExitStatus, Vec<u8>) {
         let status = self.wait();
         let after = tcgetattr(&self.slave).unwrap();
         assert_eq!(after, self.before, "the terminal is not as it was after {:?}", self.seen());
@@ -154,7 +181,9 @@ impl OnTerminal {
         if let Some(hidden) = text.rfind("\x1b[?25l") {
             assert!(text[hidden..].contains("\x1b[?25h"), "the cursor is hidden: {text:?}");
         }
-        (status, text)
+        let mut bytes = self.seen_bytes();
+        bytes.truncate(bytes.len() - mark.len());
+        (status, bytes)
     }
 }
 

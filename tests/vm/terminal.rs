@@ -6,7 +6,10 @@ use crate::support::pty::OnTerminal;
 use crate::support::{Home, explain, until};
 
 /// What the program writes first when it gives the terminal back.
-const GIVEN_BACK: &str = "\x1b[?25h\x1b[0m";
+const GIVEN_BACK: &str = "\x18\x1b\\";
+/// What it asks then where the sandbox has asked something, and a terminal's answer.
+const LAST_QUERY: &str = "\x1b[5n";
+const LAST_ANSWER: &[u8] = b"\x1b[0n";
 /// busybox's prompt.
 const PROMPT: &str = "/ # ";
 const DETACH: &[u8] = b"\x10\x11";
@@ -144,6 +147,77 @@ fn the_terminal_comes_back_whatever_ends_the_client() {
     home.ok(&["rm", "-f", "a"]);
     let (status, text) = client.end();
     assert!(matches!(status.code(), Some(125 | 137)), "{status} {text}");
+}
+
+/// One microVM that asks where the cursor is, and leaves all modes as they are and a sequence open.
+#[test]
+fn what_a_guest_asked_the_terminal_is_not_typed_into_the_shell() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let script = "trap '' HUP; while read line; do printf '\\033[?1049h\\033[6n'; echo asked for $line; done; \
+                  printf '\\033[6n\\033]0;open'; exit 3";
+    assert_eq!(home.ok(&["run", "-dit", "-n", "a", &rootfs, "--", "sh", "-c", script]), "a\n");
+    // A terminal that answers late: the client is about to go when the first answer comes.
+    let answers_late = |mut client: OnTerminal| {
+        let given_back = client.see_after(0, GIVEN_BACK);
+        client.see_after(given_back, LAST_QUERY);
+        // The guest may have asked what the client asks as well.
+        for answer in [&b"\x1b[24;80R"[..], LAST_ANSWER, b"\x1b[24;80R\x1bP1$r0;evil\n\x1b\\", LAST_ANSWER] {
+            client.keys(answer);
+        }
+        assert_eq!(String::from_utf8_lossy(&client.unread()), "", "{:?}", client.seen());
+        let (status, text) = client.end();
+        let plain = &text[given_back..];
+        for undone in [
+            "\x1b[?1049l",
+            "\x1b[r",
+            "\x1b[?25h",
+            "\x1b[?7h",
+            "\x1b(B",
+            "\x1b[0m",
+            "\x1b>",
+            "\x1b[?1l",
+            "\x1b[?2004l",
+            "\x1b[<u",
+            "\x1b[=0u",
+            "\x1b[>4;0m",
+            "\x1b[?1000l",
+            "\x1b[?1002l",
+            "\x1b[?1003l",
+            "\x1b[?1006l",
+            "\x1b[?1004l",
+        ] {
+            assert!(plain.contains(undone), "{undone:?} in {plain:?}");
+        }
+        assert!(!plain.contains("\x1b]0;") && !plain.contains("\x1b]2;"), "the title is the user's: {plain:?}");
+        status.code()
+    };
+
+    let mut left = attach(&home, &["a"], 24, 80);
+    left.ask("one", "asked for one");
+    left.keys(DETACH);
+    assert_eq!(answers_late(left), Some(0));
+
+    let mut typist = attach(&home, &["a"], 24, 80);
+    let watcher = OnTerminal::spawn(&home.sandpen(&["attach", "--no-stdin", "a"]), 24, 80);
+    let mut count = 0;
+    until("the watcher's terminal is asked too", || {
+        count += 1;
+        typist.ask(&count.to_string(), &format!("asked for {count}"));
+        watcher.seen().contains("asked for")
+    });
+    watcher.signal(Signal::SIGINT);
+    assert_eq!(answers_late(watcher), Some(0));
+
+    // A terminal that answers nothing holds nobody up for long.
+    let mut mute = attach(&home, &["a"], 24, 80);
+    mute.ask("three", "asked for three");
+    mute.keys(DETACH);
+    let (status, text) = mute.end();
+    assert!(status.success() && text.contains(LAST_QUERY), "{status} {text:?}");
+
+    typist.keys(b"\x04");
+    assert_eq!(answers_late(typist), Some(3));
 }
 
 /// A terminal that goes away ends what was started on it, an interactive shell too.

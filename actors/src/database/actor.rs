@@ -13,7 +13,7 @@ use super::batch::{Batch, Pending, Reply};
 use super::erase::Erasure;
 use super::health::LatestHealth;
 use super::write_faults::WriteFaults;
-use super::{DatabaseError, DatabaseFile};
+use super::{DatabaseError, DatabaseFile, retention};
 use crate::runtime::actor_ref::{ActorRef, keep_running};
 use crate::runtime::intensity::RestartIntensity;
 use crate::telemetry::faults::Faults;
@@ -140,9 +140,11 @@ crate::testing::panic::takes_panics!(Database);
 impl Actor for Database {
     type Context = Context<Self>;
 
+    /// Does, beside all else, what the one before had not got to, and drops what earlier versions kept too much of.
     fn started(&mut self, ctx: &mut Self::Context) {
-        // What the one before had not got to.
         self.erase_soon(ctx);
+        let (reader, writer) = (self.reader.clone(), self.writer.clone());
+        ctx.spawn(async move { retention::drop_old_starts(&reader, &writer).await }.into_actor(self));
     }
 
     #[cfg(feature = "testing")]

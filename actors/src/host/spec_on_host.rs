@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
-use sandpen_types::spec::{CheckedSpec, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
+use sandpen_types::spec::{CheckedSpec, HostPath, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
 
 /// Looks whether the host has what a specification names.
 ///
@@ -19,6 +19,32 @@ pub fn check(spec: &CheckedSpec) -> Result<(), SpecError> {
     }
     check_volumes(&spec.volumes)?;
     spec.kernel.as_deref().map_or(Ok(()), check_kernel)
+}
+
+/// The same with the real paths of everything that it names: what is found now is what every start of it takes, and
+/// a link that is turned later changes nothing.
+///
+/// # Errors
+/// What is not there, or has a path that is no text.
+pub fn resolve(spec: CheckedSpec) -> Result<CheckedSpec, SpecError> {
+    spec.with_paths(|path| {
+        let (given, refused): (&Path, Box<dyn Fn(String) -> SpecError>) = match path {
+            HostPath::Root(path) => {
+                let refused = |reason| SpecError::RootfsUnusable { path: path.to_owned(), reason };
+                (path, Box::new(refused))
+            }
+            HostPath::Volume(path) => {
+                (path, Box::new(|reason| SpecError::volume(path.as_os_str().as_bytes(), &reason)))
+            }
+            HostPath::Kernel(path) => (path, Box::new(|reason| refused_kernel(path, reason))),
+        };
+        let real = given.canonicalize().map_err(|error| refused(error.to_string()))?;
+        // The database, and all that shares it, take text.
+        match real.to_str() {
+            Some(_) => Ok(real),
+            None => Err(refused(format!("its real path {} is not UTF-8", real.display()))),
+        }
+    })
 }
 
 fn check_root(path: &Path) -> Result<(), SpecError> {
@@ -121,6 +147,38 @@ mod tests {
             let refused = check(&spec_in(&dir.path().join(name)));
             assert!(matches!(refused, Err(SpecError::RootfsUnusable { .. })), "{name}: {refused:?}");
         }
+    }
+
+    #[test]
+    fn paths_become_real_ones_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        for name in ["root", "data"] {
+            std::fs::create_dir(base.join(name)).unwrap();
+            std::os::unix::fs::symlink(name, base.join(format!("to-{name}"))).unwrap();
+        }
+        std::fs::write(base.join("vmlinux"), "x").unwrap();
+        std::os::unix::fs::symlink("vmlinux", base.join("to-kernel")).unwrap();
+        let spec = SandboxSpec {
+            volumes: vec![Volume { host: base.join("root/../to-data"), guest: "/a".into(), read_only: true }],
+            kernel: Some(base.join("to-kernel")),
+            ..(*spec_in(&base.join("to-root"))).clone()
+        };
+        let resolved = resolve(spec.clone().try_into().unwrap()).unwrap();
+        assert_eq!(resolved.rootfs, Rootfs::Native(base.join("root")));
+        assert_eq!(resolved.volumes[0].host, base.join("data"));
+        assert_eq!(resolved.kernel, Some(base.join("vmlinux")));
+        // Layers that are one directory in the end.
+        let layers = Rootfs::Overlayfs(vec![base.join("root"), base.join("to-root")]);
+        let twice = SandboxSpec { rootfs: layers, ..spec.clone() };
+        assert_eq!(resolve(twice.try_into().unwrap()), Err(SpecError::LayerTwice(base.join("root"))));
+        std::fs::remove_file(base.join("vmlinux")).unwrap();
+        assert!(matches!(resolve(spec.try_into().unwrap()), Err(SpecError::Kernel { .. })));
+        let odd = base.join(std::ffi::OsStr::from_bytes(b"\xff"));
+        std::fs::create_dir(&odd).unwrap();
+        std::os::unix::fs::symlink(&odd, base.join("to-odd")).unwrap();
+        let error = resolve(spec_in(&base.join("to-odd"))).unwrap_err().to_string();
+        assert!(error.contains("not UTF-8"), "{error}");
     }
 
     #[test]

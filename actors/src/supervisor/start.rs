@@ -145,6 +145,7 @@ impl Reservation {
             let on_host = blocking(move || {
                 room::check(state_dir.path(), reserve)?;
                 spec_on_host::check(&spec)?;
+                let spec = spec_on_host::resolve(spec)?;
                 // Recorded with the rest: a restart listens at the same ones.
                 let mut ports = spec.ports.clone();
                 spec_on_host::choose_free_ports(&mut ports)?;

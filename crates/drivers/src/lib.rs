@@ -16,6 +16,7 @@ mod memory;
 mod network;
 mod own_kernel;
 pub mod qemu;
+mod real_directory;
 mod root_disk;
 mod shares;
 mod standard_input;

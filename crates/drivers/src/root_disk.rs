@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::survey::{DEPTH_MAX, Survey};
 use super::disk::{DiskError, find_program};
+use super::shares::ShareError;
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 mod survey;
@@ -65,6 +66,9 @@ pub(super) enum RootDiskError {
         #[source]
         source: io::Error,
     },
+    /// Its path leads elsewhere now.
+    #[error(transparent)]
+    Directory(ShareError),
     /// There is no program for it.
     #[error(transparent)]
     Program(#[from] DiskError),

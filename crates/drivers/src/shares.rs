@@ -1,25 +1,47 @@
 //! The host directories that a microVM gets, its root and its volumes: all that a driver's processes
 //! need of the user's files is in this list.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
+use rustix::fs::{Access, AtFlags, accessat};
 use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
 use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
 use sandpen_vmm::driver::DriverError;
 
 use super::disk;
+use super::real_directory::{self, Identity, is_link};
 use super::step::failed;
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
-#[error("the directory {path:?} cannot be used by this user; it must be readable and not locked away")]
-struct ShareError {
-    path: PathBuf,
-    #[source]
-    source: Errno,
+pub(super) enum ShareError {
+    /// No right to it, or it is gone.
+    #[error("the directory {path:?} cannot be used by this user; it must be there, readable and not locked away")]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Its path leads elsewhere now.
+    #[error(
+        "the directory {0:?} is not shared: a part of its path has become a symbolic link since the sandbox was started; if that is meant, start the sandbox again by a request (`sandpen run`)"
+    )]
+    Link(PathBuf),
+    /// Another one has its path now.
+    #[error("the directory {0:?} was replaced by another one while its sandbox was started; try again")]
+    Replaced(PathBuf),
+}
+
+impl ShareError {
+    fn of(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        if is_link(&source) { Self::Link(path) } else { Self::Unusable { path, source } }
+    }
 }
 
 /// A directory that a guest gets by virtiofs.
@@ -31,6 +53,36 @@ pub(super) struct Share {
     pub(super) directory: String,
     /// Whether the host refuses writes.
     pub(super) read_only: bool,
+    /// The directory that was looked at.
+    identity: Identity,
+}
+
+impl Share {
+    /// Looks at a directory, and finds that it can be shared.
+    fn new(tag: String, path: &Path, text: &str, read_only: bool) -> Result<Self, ShareError> {
+        let looked = |path: &Path| {
+            let place = real_directory::open_place(path)?;
+            // Here with words of our own: a VMM or virtiofsd would only be found dead.
+            accessat(&place, ".", Access::READ_OK | Access::EXEC_OK, AtFlags::empty())?;
+            real_directory::identity(&place)
+        };
+        let identity = looked(path).map_err(|source| ShareError::of(path, source))?;
+        Ok(Self { tag, directory: text.to_owned(), read_only, identity })
+    }
+
+    /// Opens the directory as a place (`O_PATH`): the one that was looked at, or none. Blocking, for microseconds.
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    #[allow(dead_code, reason = "for the drivers, which still hand on the path")]
+    pub(super) fn open(&self) -> Result<OwnedFd, ShareError> {
+        let path = Path::new(&self.directory);
+        let opened = real_directory::open_place(path)
+            .and_then(|place| Ok((real_directory::identity(&place)?, place)))
+            .map_err(|source| ShareError::of(path, source))?;
+        let (identity, place) = opened;
+        if identity == self.identity { Ok(place) } else { Err(ShareError::Replaced(path.to_owned())) }
+    }
 }
 
 /// All shared directories of a microVM.
@@ -82,17 +134,15 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
     check_room(spec, driver, most)?;
     let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
     let share = |tag: String, path: &Path, read_only: bool| {
-        // Here with words of our own: a VMM or virtiofsd would only be found dead.
-        access(path, AccessFlags::R_OK | AccessFlags::X_OK)
-            .map_err(|source| failed("sharing a directory", ShareError { path: path.to_owned(), source }))?;
-        if !read_only {
-            warn_if_exposed(path);
-        }
         // Both virtiofsd and libkrun take text.
         let text = path
             .to_str()
             .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
-        Ok::<_, DriverError>(Share { tag, directory: text.to_owned(), read_only })
+        let share = Share::new(tag, path, text, read_only).map_err(|error| failed("sharing a directory", error))?;
+        if !read_only {
+            warn_if_exposed(path);
+        }
+        Ok::<_, DriverError>(share)
     };
     let mut imaged = Vec::new();
     let root = match &spec.rootfs {
@@ -141,6 +191,35 @@ mod tests {
     use sandpen_types::spec::{SandboxName, Volume as SpecVolume};
 
     use super::*;
+
+    #[test]
+    fn what_is_opened_is_what_was_looked_at_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let (root, data) = (base.join("root"), base.join("outer/data"));
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        let name = SandboxName::new("box").unwrap();
+        let mut spec = SandboxSpec::new(name, Rootfs::Native(root.clone()), vec!["x".into()]);
+        spec.volumes = vec![SpecVolume { host: data.clone(), guest: "/a".into(), read_only: false }];
+        let shares = find(&spec, "x", 2).unwrap();
+        let opened = shares.volumes[0].open().unwrap();
+        assert_eq!(std::fs::metadata(&data).unwrap().ino(), rustix::fs::fstat(&opened).unwrap().st_ino);
+        // Another directory in its place.
+        std::fs::rename(&data, base.join("outer/away")).unwrap();
+        std::fs::create_dir(&data).unwrap();
+        assert!(matches!(shares.volumes[0].open(), Err(ShareError::Replaced(path)) if path == data));
+        // A link in the place of a directory above it, to one that has such a directory too.
+        std::fs::rename(base.join("outer"), base.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", base.join("outer")).unwrap();
+        assert!(matches!(shares.volumes[0].open(), Err(ShareError::Link(_))));
+        let refused = find(&spec, "x", 2).unwrap_err().chain();
+        assert!(refused.contains("symbolic link") && refused.contains(data.to_str().unwrap()), "{refused}");
+        std::os::unix::fs::symlink(&root, base.join("link")).unwrap();
+        spec.volumes.clear();
+        spec.rootfs = Rootfs::Native(base.join("link"));
+        assert!(find(&spec, "x", 2).unwrap_err().chain().contains("symbolic link"));
+    }
 
     #[test]
     fn volumes_have_tags_in_mounting_order_and_a_limit() {

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`spec`] | what is asked for: name, root, workload, limits; checked values |
-//! | [`state`], [`transition`] | the state machine, and one step of a sandbox's row |
+//! | [`state`], [`transition`], [`history`] | the state machine, one step of a sandbox's row, and which of them are asked for |
 //! | [`row`], [`health`] | all that is known of a sandbox |
 //! | [`event`], [`fault`] | what happened, and what can be wrong with the host |
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
@@ -12,6 +12,7 @@
 //! | [`units`], [`signal`] | amounts and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
+//! | [`visible`] | text of somebody else, made harmless for a terminal |
 //!
 //! Whatever a command line or a file can say of a sandbox is read here (`FromStr`), next to its type.
 //!
@@ -25,6 +26,7 @@ pub mod error_chain;
 pub mod event;
 pub mod fault;
 pub mod health;
+pub mod history;
 pub mod log_start;
 pub mod output_stream;
 pub mod reconcile;
@@ -36,3 +38,4 @@ pub mod state;
 pub mod state_dir;
 pub mod transition;
 pub mod units;
+pub mod visible;

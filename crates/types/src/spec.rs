@@ -31,10 +31,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use bytes::ByteString;
-pub use checked::CheckedSpec;
+pub use checked::{CheckedSpec, HostPath};
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use driver::DriverChoice;
-pub use env::EnvEntry;
+pub use env::{ENV_LIST_MAX_BYTES, EnvEntry, EnvItem, EnvListError};
 pub use error::SpecError;
 pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
 pub use kernel::KERNEL_MAX_BYTES;

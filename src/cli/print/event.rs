@@ -7,13 +7,14 @@ use sandpen::api::EventEntry;
 use sandpen_types::event::EventKind;
 use sandpen_types::health::HealthStatus;
 use sandpen_types::state::{SandboxState, StopCause};
+use sandpen_types::visible::visible;
 
-use super::{CliError, bytes_wanted, plain, short_name};
+use super::{CliError, bytes_wanted, json_text, short_name};
 
 /// Prints an event; false when nobody reads any more.
 pub fn event(event: &EventEntry, json: bool) -> Result<bool, CliError> {
     let mut line = match json {
-        true => serde_json::to_string(event).map_err(|error| CliError::Output(error.into()))?,
+        true => json_text(serde_json::to_string(event).map_err(|error| CliError::Output(error.into()))?),
         false => text(event),
     };
     line.push('\n');
@@ -31,8 +32,8 @@ fn text(event: &EventEntry) -> String {
         Some(known) => words(&known, &event.kind),
         None => (event.kind.clone(), event.detail.to_string()),
     };
-    let why = plain(&why).replace('\n', "\\n");
-    format!("{:>6}  {at}  {:<12}  {:<9}  {why}", event.seq, plain(&sandbox), plain(&what)).trim_end().to_owned()
+    let why = visible(&why).replace('\n', "\\n");
+    format!("{:>6}  {at}  {:<12}  {:<9}  {why}", event.seq, visible(&sandbox), visible(&what)).trim_end().to_owned()
 }
 
 fn words(known: &EventKind, kind: &str) -> (String, String) {

@@ -1,4 +1,5 @@
-//! A sandbox's output, byte for byte.
+//! A sandbox's output: byte for byte into a pipe or a file, and to a terminal with its control characters escaped,
+//! unless the terminal is the sandbox's or it was asked for.
 //!
 //! In the foreground a thread of its own writes: a terminal or pipe that takes nothing would
 //! otherwise hold up the signals that end the sandbox.
@@ -10,76 +11,179 @@ use sandpen::api::frame::Frame;
 use sandpen::client::{Notice, StopLevel};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
+use sandpen_types::visible::{Charset, Returns, Visible};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CliError, message};
+use super::super::terminal::{self, Queries};
+use super::{CliError, is_wanted, message};
 
 /// Frames that may wait for the writer; each has at most 1 MiB, usually 64 KiB.
 const NOTICES: usize = 8;
+
+/// What becomes of a guest's control characters on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controls {
+    /// They are shown.
+    Escaped,
+    /// The terminal gets them: the user asked for it.
+    Raw,
+    /// Likewise, as the terminal is the sandbox's; it is to be given back with no answer to them unread.
+    OfItsTerminal,
+}
+
+impl Controls {
+    /// What the option `--raw` says.
+    pub fn of_raw(raw: bool) -> Self {
+        if raw { Self::Raw } else { Self::Escaped }
+    }
+}
 
 /// Writes frames to stdout and stderr.
 pub struct Output {
     timestamps: bool,
     /// Everything goes to stdout.
     together: bool,
-    /// Whether the next byte of stdout and of stderr begins a line.
-    at_line_start: [bool; 2],
+    /// Of stdout and of stderr.
+    streams: [Stream; 2],
 }
 
-impl Output {
-    /// Each stream to its own.
-    pub fn of_run() -> Self {
-        Self { timestamps: false, together: false, at_line_start: [true; 2] }
-    }
+/// One of a sandbox's streams.
+struct Stream {
+    /// Whether the next byte begins a line.
+    at_line_start: bool,
+    to: Reader,
+}
 
-    /// Both on stdout, so that a log can be searched and paged; with or without the time before
-    /// each line.
-    pub fn of_log(timestamps: bool) -> Self {
-        Self { timestamps, together: true, at_line_start: [true; 2] }
-    }
+/// Who reads what is written.
+enum Reader {
+    /// Somebody who gets every byte as it is.
+    Exact,
+    /// A terminal that must not be spoken to, and what it was given last.
+    Protected { visible: Visible, shown: Vec<u8> },
+    /// A terminal that the sandbox speaks to.
+    Spoken(Queries),
+}
 
-    /// Writes one frame; false when nobody reads any more.
-    pub fn frame(&mut self, frame: &Frame) -> Result<bool, CliError> {
-        match self.write(frame) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(CliError::Output(error)),
-        }
-    }
-
-    fn write(&mut self, frame: &Frame) -> io::Result<()> {
-        match frame {
-            Frame::Bytes { stream, at, bytes, .. } => match stream {
-                OutputStream::Stdout => self.bytes(&mut io::stdout().lock(), 0, *at, bytes),
-                OutputStream::Stderr if self.together => self.bytes(&mut io::stdout().lock(), 1, *at, bytes),
-                OutputStream::Stderr => self.bytes(&mut io::stderr().lock(), 1, *at, bytes),
-            },
-            Frame::Gap { bytes, .. } => {
-                message(&format!("{bytes} bytes are no longer on file, the log was rotated"));
-                Ok(())
+impl Stream {
+    fn new(controls: Controls, returns: Returns, charset: Option<Charset>) -> Self {
+        let to = match (charset, controls) {
+            (None, _) | (_, Controls::Raw) => Reader::Exact,
+            (Some(charset), Controls::Escaped) => {
+                Reader::Protected { visible: Visible::new(charset, returns), shown: Vec::new() }
             }
-            Frame::Dropped { stream, bytes, .. } => {
-                message(&format!("{bytes} bytes of {stream} were dropped here: the log could not be written"));
-                Ok(())
-            }
-            Frame::End(_) => Ok(()),
-        }
+            (Some(_), Controls::OfItsTerminal) => Reader::Spoken(Queries::default()),
+        };
+        Self { at_line_start: true, to }
     }
 
-    fn bytes(&mut self, to: &mut impl Write, stream: usize, at: DateTime<Utc>, bytes: &[u8]) -> io::Result<()> {
-        if self.timestamps {
+    /// Writes the next bytes, with the time before each line where there is one.
+    fn write(&mut self, to: &mut impl Write, at: Option<DateTime<Utc>>, bytes: &[u8]) -> io::Result<()> {
+        let bytes = match &mut self.to {
+            Reader::Exact => bytes,
+            Reader::Protected { visible, shown } => {
+                shown.clear();
+                visible.push(bytes, shown);
+                shown
+            }
+            Reader::Spoken(queries) => {
+                if queries.push(bytes) {
+                    terminal::was_asked();
+                }
+                bytes
+            }
+        };
+        Self::lines(&mut self.at_line_start, to, at, bytes)
+    }
+
+    /// Writes what was held back for its other half, which is not going to come.
+    fn settle(&mut self, to: &mut impl Write) -> io::Result<()> {
+        let Reader::Protected { visible, shown } = &mut self.to else { return Ok(()) };
+        shown.clear();
+        visible.settle(shown);
+        Self::lines(&mut self.at_line_start, to, None, shown)
+    }
+
+    fn lines(at_line_start: &mut bool, to: &mut impl Write, at: Option<DateTime<Utc>>, bytes: &[u8]) -> io::Result<()> {
+        if let Some(at) = at {
             let at = at.format("%Y-%m-%dT%H:%M:%S%.6fZ");
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                if self.at_line_start[stream] {
+                if *at_line_start {
                     write!(to, "{at} ")?;
                 }
                 to.write_all(line)?;
-                self.at_line_start[stream] = line.ends_with(b"\n");
+                *at_line_start = line.ends_with(b"\n");
             }
         } else {
             to.write_all(bytes)?;
         }
         to.flush()
+    }
+}
+
+impl Output {
+    /// Each stream to its own.
+    pub fn of_run(controls: Controls) -> Self {
+        let charsets = [terminal::charset(&io::stdout()), terminal::charset(&io::stderr())];
+        let streams = charsets.map(|charset| Stream::new(controls, Returns::All, charset));
+        Self { timestamps: false, together: false, streams }
+    }
+
+    /// Both on stdout, so that a log can be searched and paged; with or without the time before
+    /// each line.
+    pub fn of_log(timestamps: bool, controls: Controls) -> Self {
+        // What the line begins with then is ours.
+        let returns = if timestamps { Returns::AtLineEnd } else { Returns::All };
+        let charset = terminal::charset(&io::stdout());
+        let streams = [(); 2].map(|()| Stream::new(controls, returns, charset));
+        Self { timestamps, together: true, streams }
+    }
+
+    /// Writes one frame; false when nobody reads any more.
+    pub fn frame(&mut self, frame: &Frame) -> Result<bool, CliError> {
+        is_wanted(self.write(frame))
+    }
+
+    /// Writes bytes that are no workload's, as a VMM log's, to stdout; false when nobody reads any more.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
+        is_wanted(self.streams[0].write(&mut io::stdout().lock(), None, bytes))
+    }
+
+    /// Writes what is left of all: no more comes.
+    pub fn finish(&mut self) -> Result<(), CliError> {
+        is_wanted([OutputStream::Stdout, OutputStream::Stderr].into_iter().try_for_each(|stream| self.settle(stream)))
+            .map(|_| ())
+    }
+
+    fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        match frame {
+            Frame::Bytes { stream, at, bytes, .. } => {
+                let at = self.timestamps.then_some(*at);
+                match stream {
+                    OutputStream::Stdout => self.streams[0].write(&mut io::stdout().lock(), at, bytes),
+                    OutputStream::Stderr if self.together => self.streams[1].write(&mut io::stdout().lock(), at, bytes),
+                    OutputStream::Stderr => self.streams[1].write(&mut io::stderr().lock(), at, bytes),
+                }
+            }
+            Frame::Gap { bytes, .. } => {
+                let settled = self.settle(OutputStream::Stdout).and_then(|()| self.settle(OutputStream::Stderr));
+                message(&format!("{bytes} bytes are no longer on file, the log was rotated"));
+                settled
+            }
+            Frame::Dropped { stream, bytes, .. } => {
+                let settled = self.settle(*stream);
+                message(&format!("{bytes} bytes of {stream} were dropped here: the log could not be written"));
+                settled
+            }
+            Frame::End(_) => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, stream: OutputStream) -> io::Result<()> {
+        match stream {
+            OutputStream::Stdout => self.streams[0].settle(&mut io::stdout().lock()),
+            OutputStream::Stderr if self.together => self.streams[1].settle(&mut io::stdout().lock()),
+            OutputStream::Stderr => self.streams[1].settle(&mut io::stderr().lock()),
+        }
     }
 }
 
@@ -91,14 +195,16 @@ pub struct Foreground {
 
 impl Foreground {
     /// Starts it for the sandbox that users call `name`.
-    pub fn start(name: &str) -> io::Result<Self> {
+    pub fn start(name: &str, controls: Controls) -> io::Result<Self> {
         let (notices, mut receiver) = mpsc::channel(NOTICES);
         let (tell_done, done) = oneshot::channel();
-        let mut writer = Writer { name: name.to_owned(), output: Output::of_run(), closed: [false; 2] };
+        let mut writer = Writer { name: name.to_owned(), output: Output::of_run(controls), closed: [false; 2] };
         std::thread::Builder::new().name("print".to_owned()).spawn(move || {
             while let Some(notice) = receiver.blocking_recv() {
                 writer.notice(notice);
             }
+            // A reader that is gone, or a full disk, was told of before.
+            let _ = writer.output.finish();
             // Nobody waits after a signal.
             let _ = tell_done.send(());
         })?;

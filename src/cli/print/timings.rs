@@ -1,12 +1,11 @@
 //! Where the time of a command that starts a sandbox went.
 
-use std::io::{self, Write as _};
-
 use sandpen::api;
 use sandpen_types::start_step::Spender;
+use sandpen_types::visible::visible;
 use sandpen_vmm::start_timings::monotonic_us;
 
-use super::{aligned, plain};
+use super::{aligned, to_stderr};
 
 /// The command's own steps, if they are wanted; those of the daemon come between them by their times.
 pub struct Timings {
@@ -36,10 +35,10 @@ impl Timings {
         self.marks.push(Row { at_us, step: step.to_owned(), by: Spender::Sandpen.name().to_owned() });
     }
 
-    /// Shows all on standard error. There is nobody to tell when that is closed.
+    /// Shows all on standard error.
     pub fn show(self, of_daemon: Option<&api::Timings>) {
         if self.wanted {
-            let _ = io::stderr().lock().write_all(self.text(of_daemon).as_bytes());
+            to_stderr(&self.text(of_daemon));
         }
     }
 
@@ -54,8 +53,8 @@ impl Timings {
                 }
                 rows.extend(timings.steps.iter().map(|step| Row {
                     at_us: timings.began_us.saturating_add(step.at_us).saturating_sub(began_us),
-                    step: plain(&step.step),
-                    by: plain(&step.by),
+                    step: visible(&step.step),
+                    by: visible(&step.by),
                 }));
             }
         }

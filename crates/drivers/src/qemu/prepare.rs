@@ -19,6 +19,7 @@ use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use super::initramfs::{Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
+use super::program_files::ProgramFiles;
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
 use crate::confine::{self, Policy, cgroup};
@@ -262,8 +263,6 @@ fn overhead_mib(accelerator: Accelerator, shares: usize) -> u32 {
     companions.saturating_add(translated + 384)
 }
 
-/// Where programs and libraries of a system lie, QEMU's firmware among them; nothing of a user's.
-const SYSTEM: [&str; 5] = ["/usr", "/lib", "/lib64", "/nix/store", "/gnu/store"];
 /// What the loader, the C library and QEMU look at besides.
 const LOOKED_AT: [&str; 7] = [
     "/etc/ld.so.cache",
@@ -276,17 +275,11 @@ const LOOKED_AT: [&str; 7] = [
 ];
 
 /// What QEMU may do. It executes nothing itself, but is executed under this policy.
-fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
+pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
-    policy.execute.extend(SYSTEM.map(PathBuf::from));
-    // A QEMU of somebody's own making has its files beside it: PREFIX/bin, PREFIX/share, PREFIX/lib.
-    let prefix = qemu.canonicalize().ok().and_then(|qemu| Some(qemu.parent()?.parent()?.to_owned()));
-    match prefix {
-        Some(prefix) if prefix.parent().is_some() => policy.execute.push(prefix),
-        _ => policy.execute.push(qemu.to_owned()),
-    }
-    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    policy.execute.extend(std::env::split_paths(&libraries).filter(|directory| directory.is_absolute()));
+    let ProgramFiles { execute, read } = ProgramFiles::of(qemu);
+    policy.execute.extend(execute);
+    policy.read.extend(read);
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
     policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
     policy.read.extend(args.root_disks.iter().cloned());
@@ -294,6 +287,11 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     policy.modify.extend(args.disk.clone());
+    policy.connect.extend((0..args.shares.len()).map(|number| share_socket(number).into()));
+    if let Memory::File(_) = args.memory {
+        // The devices' state is saved over a socket of the runtime directory that is made later.
+        policy.connect.push(".".into());
+    }
     if args.qmp {
         policy.modify.extend(qmp_fifos().map(PathBuf::from));
     }

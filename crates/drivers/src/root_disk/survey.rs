@@ -12,10 +12,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use sha2::{Digest as _, Sha256};
 
 use super::RootDiskError;
+use crate::real_directory::{self, is_link};
+use crate::shares::ShareError;
 use crate::work::Stop;
 
 /// Goes into the fingerprint: raise it when the layout of the disk changes, or what is hashed here.
@@ -64,7 +66,10 @@ impl Survey {
     /// Looks at everything below `directory`, on the same file system or not. Links are not followed.
     pub(super) fn of(directory: &Path, stop: &Stop) -> Result<Self, RootDiskError> {
         let unreadable = |source: io::Error| RootDiskError::Read { path: directory.to_owned(), source };
-        let opened = open(CWD, directory, OFlags::empty()).map_err(|errno| unreadable(errno.into()))?;
+        let opened = real_directory::open(directory, OFlags::RDONLY).map_err(|error| match is_link(&error) {
+            true => RootDiskError::Directory(ShareError::Link(directory.to_owned())),
+            false => unreadable(error),
+        })?;
         let meta = statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
         let meta = meta.map_err(|errno| unreadable(errno.into()))?;
         let mut survey = Self { fingerprint: String::new(), files: 1, blocks: 1, owner: (meta.stx_uid, meta.stx_gid) };
@@ -122,7 +127,7 @@ impl Survey {
         // Also a block for the directory entry and the extents of an odd file.
         self.blocks = self.blocks.saturating_add(meta.stx_size.div_ceil(BLOCK) + 1);
         if FileType::from_raw_mode(meta.stx_mode.into()) == FileType::Directory {
-            return Level::new(open(parent, name, OFlags::NOFOLLOW)?, name.into(), hash).map(Some);
+            return Level::new(open_below(parent, name)?, name.into(), hash).map(Some);
         }
         level.add(hash);
         Ok(None)
@@ -145,8 +150,8 @@ fn path_of(levels: &[Level]) -> PathBuf {
     levels.iter().map(|level| &level.name).collect()
 }
 
-fn open(parent: impl AsFd, name: impl rustix::path::Arg, more: OFlags) -> rustix::io::Result<OwnedFd> {
-    openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more, Mode::empty())
+fn open_below(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
 /// All that changes when a file does. (The time of the last status change cannot be set by a user.)

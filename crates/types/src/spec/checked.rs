@@ -1,9 +1,21 @@
 //! A specification whose values were checked, once: only the check makes one.
 
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{PublishedPort, SandboxSpec, SpecError, network};
+use super::{PublishedPort, Rootfs, SandboxSpec, SpecError, network};
+
+/// What a specification names of its host's files, and what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPath<'a> {
+    /// The root directory, or a layer of it.
+    Root(&'a Path),
+    /// The directory of a volume.
+    Volume(&'a Path),
+    /// The guest kernel.
+    Kernel(&'a Path),
+}
 
 /// A [`SandboxSpec`] that passed [`SandboxSpec::check_values`]; shared by all who have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +31,33 @@ impl CheckedSpec {
             network::check(self.network, &ports)?;
             Arc::make_mut(&mut self.0).ports = ports;
         }
+        Ok(self)
+    }
+
+    /// The same with other paths of this host: each is what `real` makes of it.
+    ///
+    /// # Errors
+    /// Those of `real`; they cannot be together.
+    pub fn with_paths(
+        mut self,
+        mut real: impl FnMut(HostPath<'_>) -> Result<PathBuf, SpecError>,
+    ) -> Result<Self, SpecError> {
+        let spec = Arc::make_mut(&mut self.0);
+        match &mut spec.rootfs {
+            Rootfs::Native(path) => *path = real(HostPath::Root(path))?,
+            Rootfs::Overlayfs(layers) => {
+                for layer in layers {
+                    *layer = real(HostPath::Root(layer))?;
+                }
+            }
+        }
+        for volume in &mut spec.volumes {
+            volume.host = real(HostPath::Volume(&volume.host))?;
+        }
+        if let Some(kernel) = &mut spec.kernel {
+            *kernel = real(HostPath::Kernel(kernel))?;
+        }
+        spec.check_values()?;
         Ok(self)
     }
 }
