@@ -43,6 +43,6 @@ pub mod vmm_log;
 
 // What an embedding application speaks of with these actors.
 pub use sandpen_types::{
-    disk, event, fault, health, output_stream, reconcile, row, spec, start_step, state, state_dir, transition,
+    disk, event, fault, health, history, output_stream, reconcile, row, spec, start_step, state, state_dir, transition,
 };
 pub use sandpen_vmm::{driver, start_timings};

@@ -9,7 +9,8 @@ use super::{CliError, Global, print};
 ///
 /// Every change of every sandbox with its reason, and what happened to sandpen itself, in one order:
 /// a number, the time (UTC), the sandbox, what, and why. Events stay when their sandbox is removed; the
-/// last 100000 are kept.
+/// last 1000 of each sandbox and 100000 of all are kept, and 10000 of sandpen itself. Where numbers are
+/// missing, events are no longer kept; with --from that is said.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +39,15 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let request = EventsRequest { from: args.from, follow: args.follow, sandbox };
     let options = global.client_options()?;
     let mut events = Client::connect(&options).await?.events(&options, request).await?;
+    // Those of one sandbox are scattered anyway; the daemon knows of them.
+    let mut expected = args.from.filter(|_| args.name.is_none());
     while let Some(event) = events.next().await? {
+        if let Some(expected) = &mut expected {
+            if event.seq > *expected {
+                print::note(&format!("events {expected} to {} are no longer kept", event.seq - 1));
+            }
+            *expected = event.seq + 1;
+        }
         if !print::event(&event, args.json)? {
             break;
         }

@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod events;
 mod foreground;
+mod history;
 mod inspect;
 mod kernel;
 mod kill;
@@ -96,6 +97,7 @@ enum Command {
     Ps(ps::Args),
     Inspect(inspect::Args),
     Logs(logs::Args),
+    History(history::Args),
     Events(events::Args),
     Metrics(metrics::Args),
     Wait(wait::Args),
@@ -177,6 +179,7 @@ fn dispatch(cli: &Cli) -> Result<u8, CliError> {
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
+            Command::History(args) => history::execute(global, args).await,
             Command::Events(args) => events::execute(global, args).await,
             Command::Metrics(args) => metrics::execute(global, args).await,
             Command::Wait(args) => wait::execute(global, args).await,

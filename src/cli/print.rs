@@ -7,6 +7,7 @@
 
 mod end;
 mod event;
+mod history;
 mod stream;
 mod timings;
 
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, Transition};
+use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox};
 use sandpen::client::ClientError;
 use sandpen::client::daemon_log::DaemonLog;
 use sandpen::doctor::{CheckStatus, Report};
@@ -35,6 +36,7 @@ use super::args::short_name;
 use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
+pub use history::{inspected, transition};
 pub use stream::{Controls, Foreground, Output};
 pub use timings::Timings;
 
@@ -176,18 +178,6 @@ fn visible_json(text: &str, charset: Charset) -> String {
         }
     }
     shown
-}
-
-#[derive(Serialize)]
-struct Inspected<'a> {
-    #[serde(flatten)]
-    sandbox: &'a Sandbox,
-    history: &'a [Transition],
-}
-
-/// A sandbox with its history.
-pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliError> {
-    json(&Inspected { sandbox, history })
 }
 
 /// A sandbox that was started in the background: its name, and why it failed if it did already.

@@ -24,7 +24,7 @@ use super::stream;
 use super::strict::Strict;
 use super::view;
 use crate::api::{
-    BODY_MAX_BYTES, CreateSandbox, DiskEntry, DroppedBytes, ErrorCode, GRACE_MAX_MS, KillRequest,
+    BODY_MAX_BYTES, CreateSandbox, DiskEntry, DroppedBytes, ErrorCode, GRACE_MAX_MS, HistoryQuery, KillRequest,
     PROMETHEUS_CONTENT_TYPE, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
     prometheus,
 };
@@ -126,9 +126,20 @@ async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Reject
     Ok(HttpResponse::Ok().json(Sandbox { confinement, log_dropped, ..full_view(&shared, &row) }))
 }
 
-async fn history(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryKeys {
+    after: Option<String>,
+    before: Option<String>,
+    limit: Option<String>,
+}
+
+async fn history(shared: Data<Shared>, path: KeyPath, query: Query<HistoryKeys>) -> Result<HttpResponse, Rejection> {
     let key = key(path)?;
-    let records = shared.handle.history(&key).await?;
+    let HistoryQuery(page) =
+        HistoryQuery::read(query.after.as_deref(), query.before.as_deref(), query.limit.as_deref())
+            .map_err(|error| Rejection::from_error(ErrorCode::InvalidRequest, &error))?;
+    let records = shared.handle.history(&key, page).await?;
     Ok(HttpResponse::Ok().json(records.iter().map(Transition::from).collect::<Vec<_>>()))
 }
 

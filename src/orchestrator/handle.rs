@@ -14,6 +14,7 @@ use sandpen_actors::telemetry::counters::Counter;
 use sandpen_actors::telemetry::faults::Faults;
 use sandpen_api::Metric;
 use sandpen_types::disk::NamedDisk;
+use sandpen_types::history::HistoryPage;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, SpecError, TerminalSize};
@@ -103,18 +104,21 @@ impl Handle {
         Ok(self.database.send(ListSandboxes).await??)
     }
 
-    /// Everything that happened to a sandbox.
+    /// A page of what happened to a sandbox, oldest first. The latest
+    /// [`STARTS_KEPT`](sandpen_actors::database::STARTS_KEPT) starts are kept.
     ///
     /// # Errors
     /// `NotFound`, or the database's.
-    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, SandpenError> {
+    pub async fn history(&self, key: &SandboxKey, page: HistoryPage) -> Result<Vec<Transition>, SandpenError> {
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        Ok(self.database.send(ListTransitions(row.id)).await??)
+        Ok(self.database.send(ListTransitions { sandbox: row.id, page }).await??)
     }
 
     /// Everything that happened, in one order, also to sandboxes that are removed by now. A reader that
-    /// stalls holds up nobody; it misses nothing while it is not more than
-    /// [`EVENTS_KEPT`](sandpen_actors::database::EVENTS_KEPT) behind, and is told if it is.
+    /// stalls holds up nobody; it misses nothing that is kept: of each sandbox the last
+    /// [`EVENTS_KEPT_OF_SANDBOX`](sandpen_actors::database::EVENTS_KEPT_OF_SANDBOX) at least, as long as those of all
+    /// sandboxes are not more than [`EVENTS_KEPT`](sandpen_actors::database::EVENTS_KEPT). Of one sandbox it is told
+    /// what it missed by an error, of all by the missing numbers.
     ///
     /// # Errors
     /// A number that is no longer kept or has not come yet, or the database's.

@@ -1,5 +1,5 @@
-//! The confinement of a host process, without a microVM: under a policy of its own, a shell in QEMU's
-//! place tries what a VMM that was taken over would.
+//! The confinement of a host process, without a microVM: what a shell in QEMU's place does under a policy of its own.
+//! What one that was taken over would try is in `taken_over.rs`.
 
 use std::fs;
 use std::io::Write as _;
@@ -153,47 +153,4 @@ fn what_no_vmm_needs_is_refused_to_qemu() {
         assert_ne!(code, 0, "{name}");
     }
     assert_eq!(codes(dir.path(), &policy, &[("fork", "true | cat")])[0].1, 0);
-}
-
-/// Confined as libkrun's process is, tries one thing.
-#[cfg(feature = "testing")]
-fn probe(policy: &Policy, attempt: &str) -> std::process::ExitStatus {
-    let dir = directory();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
-    command.args(["__confine_probe", attempt]).current_dir(dir.path());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&serde_json::to_vec(policy).unwrap()).unwrap();
-    let output = support::finish(child);
-    assert_ne!(output.status.code(), Some(1), "{attempt}: {}", support::explain(&output));
-    output.status
-}
-
-#[test]
-#[cfg(feature = "testing")]
-fn a_process_of_libkrun_ends_at_what_it_must_not_do() {
-    use std::os::unix::process::ExitStatusExt as _;
-
-    if let Err(why) = kernel_abi() {
-        return skip(Reason::NoLandlock, why);
-    }
-    if let Err(why) = seccomp_available() {
-        return skip(Reason::NoSeccomp, why);
-    }
-    let mut policy = Policy::new("vmm");
-    policy.system_calls = sandpen::driver::confine::SystemCalls::Krun;
-    for allowed in ["nothing", "thread"] {
-        assert_eq!(probe(&policy, allowed).code(), Some(0), "{allowed}");
-    }
-    assert_eq!(probe(&policy, "open").code(), Some(13));
-    for forbidden in ["connect", "execute", "mount", "unshare", "ptrace"] {
-        assert_eq!(probe(&policy, forbidden).signal(), Some(31), "{forbidden}");
-    }
-    // With a network it has sockets, and with QEMU's list nothing ends it.
-    policy.tcp = true;
-    assert_eq!(probe(&policy, "connect").code(), Some(13));
-    policy.system_calls = sandpen::driver::confine::SystemCalls::AnyVmm;
-    for refused in ["mount", "unshare", "ptrace"] {
-        assert_eq!(probe(&policy, refused).code(), Some(13), "{refused}");
-    }
 }

@@ -30,7 +30,7 @@ fn raw(home: &Home, bytes: &[u8]) -> String {
 }
 
 /// Sends a request; its status and JSON.
-fn request(home: &Home, method: &str, target: &str, body: &str) -> (u16, Value) {
+pub fn request(home: &Home, method: &str, target: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n");
     let answer = raw(home, format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes());
@@ -40,7 +40,7 @@ fn request(home: &Home, method: &str, target: &str, body: &str) -> (u16, Value) 
 }
 
 /// Asserts an error answer and returns its message.
-fn refused(home: &Home, method: &str, target: &str, body: &str, status: u16, code: &str) -> String {
+pub fn refused(home: &Home, method: &str, target: &str, body: &str, status: u16, code: &str) -> String {
     let (actual, answer) = request(home, method, target, body);
     assert_eq!((actual, answer["error"]["code"].as_str()), (status, Some(code)), "{method} {target} {body}: {answer}");
     assert!(answer["error"]["chain"].is_array(), "{answer}");
@@ -188,6 +188,26 @@ fn queries_are_checked() {
     }
     for query in ["from=x", "from=-1", "tail=-1", "tail=1&from=oldest", "stream=stdin", "follow=2", "x=1"] {
         refused(&home, "GET", &format!("/v1/sandboxes/default/a/output?{query}"), "", 400, "invalid_request");
+    }
+    let hostile = [
+        ("limit=0", "1 to 1000"),
+        ("limit=1001", "1 to 1000"),
+        ("limit=4294967295", "1 to 1000"),
+        ("limit=4294967296", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("after=x", "after"),
+        ("after=-1", "after"),
+        ("after=18446744073709551616", "after"),
+        ("before=1.5", "before"),
+        ("after=1&before=9", "exclude each other"),
+        ("from=1", "from"),
+    ];
+    for (query, word) in hostile {
+        let message =
+            refused(&home, "GET", &format!("/v1/sandboxes/default/a/history?{query}"), "", 400, "invalid_request");
+        assert!(message.contains(word), "{query}: {message}");
     }
 }
 

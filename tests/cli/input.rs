@@ -51,7 +51,7 @@ fn names_are_checked() {
     for name in ["", "..", "../x", "a/../b", "a/b/c", "/a", "a/", "a b", "ä", ".a", "a..b", "a\nb", long.as_str()] {
         let error = refused(&home, &["run", "-n", name, rootfs, "--", "true"], 125);
         assert!(error.contains("not allowed"), "{name}: {error}");
-        for command in ["inspect", "logs", "wait", "stop", "kill", "rm"] {
+        for command in ["inspect", "history", "logs", "wait", "stop", "kill", "rm"] {
             let error = refused(&home, &[command, "--", name], 1);
             assert!(error.contains("not allowed"), "{command} {name}: {error}");
         }
@@ -124,7 +124,7 @@ fn too_much_environment_is_refused_with_its_size() {
 #[test]
 fn what_is_not_there_is_said_by_name() {
     let home = Home::new();
-    for command in ["inspect", "logs", "wait", "stop", "kill", "rm"] {
+    for command in ["inspect", "history", "logs", "wait", "stop", "kill", "rm"] {
         let error = home.fails(&[command, "nope"]);
         assert!(error.starts_with("sandpen: there is no sandbox default/nope"), "{command}: {error}");
         assert_eq!(error.lines().count(), 1, "{command}: {error}");
@@ -227,6 +227,7 @@ fn help_texts() {
         "attach",
         "ps",
         "inspect",
+        "history",
         "logs",
         "events",
         "metrics",

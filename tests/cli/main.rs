@@ -19,6 +19,8 @@ mod env;
 mod events;
 #[cfg(feature = "testing")]
 mod health;
+#[cfg(feature = "testing")]
+mod history;
 mod http_api;
 mod input;
 mod kernel;
@@ -38,5 +40,7 @@ mod rm;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "testing")]
+mod taken_over;
 #[cfg(feature = "testing")]
 mod terminal;

@@ -12,6 +12,7 @@ use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::testing::panic::{ActorKind, InjectPanic, PLACES};
 use sandpen_actors::testing::process_driver::ProcessDriver;
 use sandpen_types::event::EventKind;
+use sandpen_types::history::HistoryPage;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{DriverChoice, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_types::state::{ExitStatus, SandboxState};
@@ -159,7 +160,8 @@ fn panics_everywhere_are_noticed_by_nobody() {
                 (&SandboxState::Running, Some(*pid), 1),
                 "{name}"
             );
-            let steps: Vec<_> = handle.history(&key(&name)).await.unwrap().into_iter().map(|t| t.event).collect();
+            let steps: Vec<_> =
+                handle.history(&key(&name), HistoryPage::OLDEST).await.unwrap().into_iter().map(|t| t.event).collect();
             assert_eq!(steps, ["StartRequested", "WorkloadStarted"], "{name}");
             soon(handle.kill(&key(&name), 9)).await.unwrap();
             let lines = check_log(&handle, &name).await;

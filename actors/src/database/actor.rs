@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::batch::{Batch, Pending, Reply};
 use super::health::LatestHealth;
 use super::write_faults::WriteFaults;
-use super::{DatabaseError, DatabaseFile};
+use super::{DatabaseError, DatabaseFile, retention};
 use crate::runtime::actor_ref::{ActorRef, keep_running};
 use crate::runtime::intensity::RestartIntensity;
 use crate::telemetry::faults::Faults;
@@ -133,6 +133,12 @@ crate::testing::panic::takes_panics!(Database);
 
 impl Actor for Database {
     type Context = Context<Self>;
+
+    /// Drops, beside all else, what earlier versions kept too much of.
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (reader, writer) = (self.reader.clone(), self.writer.clone());
+        ctx.spawn(async move { retention::drop_old_starts(&reader, &writer).await }.into_actor(self));
+    }
 
     #[cfg(feature = "testing")]
     fn stopped(&mut self, _: &mut Self::Context) {

@@ -3,7 +3,7 @@
 //! Transitions and removals of sandboxes come here by trigger, in the statement that makes them
 //! true; what is told of the orchestrator itself is recorded with [`RecordEvent`]. A
 //! reader asks for pages from a number on and is woken by [`WatchEvents`]: it reads the table, so that a slow one
-//! holds up nobody and misses nothing.
+//! holds up nobody, and is told of what went meanwhile ([`retention`](super::retention)).
 
 use actix::{Handler, Message, MessageResult};
 use sandpen_types::event::{EventKind, StoredEvent};
@@ -20,9 +20,6 @@ use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, sql, time, time_text, unreadable};
 use crate::telemetry::outbox::NewEvent;
 
-/// So many events are kept; older ones go. At some 400 bytes each about 40 MB.
-pub const EVENTS_KEPT: u64 = 100_000;
-
 /// Records what happened; it is durable when this is answered.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
@@ -35,7 +32,8 @@ impl RecordEvent {
     }
 }
 
-/// A page of events in order.
+/// A page of events in order. Where some between two of all events are no longer kept, numbers are missing; of one
+/// sandbox none are left out in silence.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<EventPage, DatabaseError>")]
 pub struct ListEvents {
@@ -130,13 +128,15 @@ pub(super) async fn record<'a>(
     .map_err(sql("recording events"))
 }
 
-/// The numbers of the oldest kept event and of the next one.
-async fn bounds(pool: &SqlitePool) -> Result<(u64, u64), DatabaseError> {
+/// The first number from which on all of a sandbox's events are kept, or where `scope` is none that of the oldest event
+/// of all, and the number of the next one.
+async fn bounds(pool: &SqlitePool, scope: Option<&str>) -> Result<(u64, u64), DatabaseError> {
     let row = sqlx::query(
-        "SELECT (SELECT min(seq) FROM events) AS first,
+        "SELECT CASE WHEN ?1 IS NULL THEN (SELECT min(seq) FROM events)
+                     ELSE (SELECT max(gone) + 1 FROM event_counts WHERE scope IN (?1, 'sandboxes')) END AS first,
                 (SELECT seq FROM sqlite_sequence WHERE name = 'events') + 1 AS next",
     );
-    let row = row.fetch_one(pool).await.map_err(sql("reading events"))?;
+    let row = row.bind(scope).fetch_one(pool).await.map_err(sql("reading events"))?;
     let read = |name| -> Result<Option<u64>, DatabaseError> {
         let number: Option<i64> = column(&row, name)?;
         Ok(number.and_then(|number| u64::try_from(number).ok()))
@@ -148,8 +148,9 @@ async fn bounds(pool: &SqlitePool) -> Result<(u64, u64), DatabaseError> {
 async fn list(pool: &SqlitePool, list: ListEvents) -> Result<EventPage, DatabaseError> {
     let ListEvents { from, sandbox, limit } = list;
     let limit = limit.max(1);
+    let scope = sandbox.as_ref().map(ToString::to_string);
     // What is written from here on is the next page's.
-    let (first, end) = bounds(pool).await?;
+    let (first, end) = bounds(pool, scope.as_deref()).await?;
     let from = from.unwrap_or(first);
     if from > end {
         return Err(DatabaseError::EventsAhead { from, next: end });
@@ -172,7 +173,7 @@ async fn list(pool: &SqlitePool, list: ListEvents) -> Result<EventPage, Database
         .await
         .map_err(sql("reading events"))?;
     // Not before: what went while we read must not go unnoticed.
-    let (first, _) = bounds(pool).await?;
+    let (first, _) = bounds(pool, scope.as_deref()).await?;
     if from < first {
         return Err(DatabaseError::EventsGone { from, first });
     }

@@ -23,6 +23,7 @@ mod file;
 mod flush;
 mod health;
 mod recorder;
+mod retention;
 mod sandboxes;
 mod sql;
 #[cfg(test)]
@@ -32,10 +33,11 @@ mod write_faults;
 
 pub use actor::Database;
 pub use error::DatabaseError;
-pub use events::{EVENTS_KEPT, EventPage, ListEvents, RecordEvent, WatchEvents};
+pub use events::{EventPage, ListEvents, RecordEvent, WatchEvents};
 pub use file::DatabaseFile;
 pub use flush::{CloseDatabase, Flush};
 pub use health::RecordHealth;
 pub use recorder::record_all;
+pub use retention::{EVENTS_KEPT, EVENTS_KEPT_OF_SANDBOX, OWN_EVENTS_KEPT, STARTS_KEPT};
 pub use sandboxes::{BeginStart, CountSandboxes, GetSandbox, ListLiveKeys, ListSandboxes, RemoveSandbox};
 pub use transitions::{ListTransitions, RecordTransition};

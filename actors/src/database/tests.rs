@@ -2,9 +2,11 @@
 
 mod events;
 mod projection;
+mod retention;
 #[cfg(feature = "testing")]
 mod takeover;
 mod trouble;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +15,8 @@ use actix::{Actor as _, Addr, Handler, Message, ResponseFuture, System};
 use chrono::Utc;
 use sandpen_types::event::{EventKind, StoredEvent};
 use sandpen_types::health::{HealthState, HealthStatus};
-use sandpen_types::row::SandboxRow;
+use sandpen_types::history::HistoryPage;
+use sandpen_types::row::{SandboxId, SandboxRow};
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState, Status};
 use sandpen_types::transition::{Transition, advance};
@@ -40,6 +43,16 @@ impl Fixture {
 
     async fn open(&self) -> Addr<Database> {
         Database::open(&self.path()).await.unwrap().start()
+    }
+
+    /// A file as a version with so many migrations made it.
+    async fn of_before(&self, migrations: usize) -> SqlitePoolForTests {
+        let path = format!("sqlite://{}?mode=rwc", self.path().display());
+        let old = SqlitePoolForTests(sqlx::SqlitePool::connect(&path).await.unwrap());
+        let mut first = sqlx::migrate!("../migrations");
+        first.migrations = first.migrations.iter().take(migrations).cloned().collect::<Vec<_>>().into();
+        first.run(&old.0).await.unwrap();
+        old
     }
 
     /// The connection of another program that has the lock for writing, until `ROLLBACK`.
@@ -93,6 +106,10 @@ async fn step(database: &Addr<Database>, row: &SandboxRow, event: Event) -> Sand
     row
 }
 
+async fn history(database: &Addr<Database>, sandbox: SandboxId, page: HistoryPage) -> Vec<Transition> {
+    database.send(ListTransitions { sandbox, page }).await.unwrap().unwrap()
+}
+
 /// Microseconds are what the file keeps.
 fn without_times(mut row: SandboxRow) -> SandboxRow {
     row.created_at = Utc::now();
@@ -130,7 +147,7 @@ fn a_life_is_projected_onto_the_row_and_survives_reopening() {
         let rows = database.send(ListSandboxes).await.unwrap().unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].state, SandboxState::Stopped { exit: ExitStatus::Code(42) });
-        let history = database.send(ListTransitions(rows[0].id)).await.unwrap().unwrap();
+        let history = history(&database, rows[0].id, HistoryPage::OLDEST).await;
         assert_eq!(history.iter().map(|step| step.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(history[2].state.exit(), Some(ExitStatus::Code(42)));
         assert_eq!(
@@ -190,7 +207,7 @@ fn the_history_is_append_only_and_goes_with_its_sandbox() {
         }
         let row = step(&database, &row, Event::SpawnFailed(FailureReason::Lost)).await;
         database.send(RemoveSandbox(row.id)).await.unwrap().unwrap();
-        assert!(database.send(ListTransitions(row.id)).await.unwrap().unwrap().is_empty());
+        assert!(history(&database, row.id, HistoryPage::OLDEST).await.is_empty());
         database.send(RemoveSandbox(row.id)).await.unwrap().unwrap();
         assert!(add(&database, "a").await.id > row.id, "a row number was used again");
     });
@@ -208,7 +225,7 @@ fn the_same_number_twice_is_recorded_once_and_an_old_one_does_not_turn_back_the_
         database.send(RecordTransition(first)).await.unwrap().unwrap();
         let row = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
         assert_eq!((row.state, row.seq), (SandboxState::Running, 2));
-        assert_eq!(database.send(ListTransitions(row.id)).await.unwrap().unwrap().len(), 2);
+        assert_eq!(history(&database, row.id, HistoryPage::OLDEST).await.len(), 2);
     });
 }
 

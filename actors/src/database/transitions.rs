@@ -1,6 +1,8 @@
-//! Transitions: each sandbox's history, append-only. A trigger projects each onto the sandbox's row.
+//! Transitions: each sandbox's history, append-only. A trigger projects each onto the sandbox's row; of each sandbox the
+//! latest starts are kept ([`retention`](super::retention)).
 
 use actix::{Handler, Message};
+use sandpen_types::history::{HistoryCursor, HistoryPage};
 use sandpen_types::row::SandboxId;
 use sandpen_types::state::{ExitStatus, StoppedBy};
 use sandpen_types::transition::Transition;
@@ -19,10 +21,15 @@ use super::sql::{column, json, number, optional_number, sql, time, time_text, un
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct RecordTransition(pub Transition);
 
-/// The history of one sandbox in order of `seq`.
+/// A page of the history of one sandbox in order of `seq`; empty beyond its ends.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<Transition>, DatabaseError>")]
-pub struct ListTransitions(pub SandboxId);
+pub struct ListTransitions {
+    /// Whose.
+    pub sandbox: SandboxId,
+    /// Which ones; never more than [`HistoryPage::MAX`].
+    pub page: HistoryPage,
+}
 
 impl Handler<RecordTransition> for Database {
     type Result = Answer<()>;
@@ -35,8 +42,8 @@ impl Handler<RecordTransition> for Database {
 impl Handler<ListTransitions> for Database {
     type Result = Answer<Vec<Transition>>;
 
-    fn handle(&mut self, ListTransitions(sandbox): ListTransitions, _: &mut Self::Context) -> Self::Result {
-        self.read(move |pool| async move { list(&pool, sandbox).await })
+    fn handle(&mut self, list: ListTransitions, _: &mut Self::Context) -> Self::Result {
+        self.read(move |pool| async move { self::list(&pool, list).await })
     }
 }
 
@@ -117,10 +124,25 @@ pub(super) async fn record<'a>(
     .map_err(sql("recording state changes"))
 }
 
-async fn list(pool: &SqlitePool, sandbox: SandboxId) -> Result<Vec<Transition>, DatabaseError> {
-    let rows =
-        sqlx::query("SELECT * FROM transitions WHERE sandbox_id = ?1 ORDER BY seq").bind(sandbox).fetch_all(pool);
-    let rows = rows.await.map_err(sql("reading the history of a sandbox"))?;
+async fn list(pool: &SqlitePool, list: ListTransitions) -> Result<Vec<Transition>, DatabaseError> {
+    let ListTransitions { sandbox, page: HistoryPage { cursor, limit } } = list;
+    let (query, seq) = match cursor {
+        HistoryCursor::After(seq) => {
+            ("SELECT * FROM transitions WHERE sandbox_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3", seq)
+        }
+        HistoryCursor::Before(seq) => {
+            ("SELECT * FROM transitions WHERE sandbox_id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3", seq)
+        }
+    };
+    let rows = sqlx::query(query)
+        .bind(sandbox)
+        .bind(i64::try_from(seq).unwrap_or(i64::MAX))
+        .bind(i64::from(limit.min(HistoryPage::MAX)))
+        .fetch_all(pool);
+    let mut rows = rows.await.map_err(sql("reading the history of a sandbox"))?;
+    if let HistoryCursor::Before(_) = cursor {
+        rows.reverse();
+    }
     let decoded = rows.iter().map(|row| {
         Ok(Transition {
             sandbox,

@@ -37,6 +37,7 @@ use crate::runtime::hosting::host_on;
 use crate::runtime::intensity::RestartIntensity;
 use crate::telemetry::faults::{Faults, counter_of};
 use crate::testing::fake_driver::{Asked, FakeDriver, FakeVmm};
+use sandpen_types::history::HistoryPage;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

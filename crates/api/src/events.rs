@@ -12,7 +12,7 @@ pub const EVENTS_CONTENT_TYPE: &str = "application/x-ndjson";
 /// One event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventEntry {
-    /// Its number, from 1 and without gaps in one state directory.
+    /// Its number, from 1 in one state directory; numbers that are missing are of events that are no longer kept.
     pub seq: u64,
     /// When it happened.
     pub at: DateTime<Utc>,

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`CreateSandbox`], [`OutputQuery`], [`StopRequest`] … | what is asked |
+//! | [`CreateSandbox`], [`OutputQuery`], [`HistoryQuery`], [`StopRequest`] … | what is asked |
 //! | [`Sandbox`], [`Transition`], [`EventLine`], [`Metric`] … | what is answered |
 //! | [`ErrorCode`], [`ErrorDetail`] | what failed, as a word with its HTTP status, and in words |
 //! | [`Word`] | a word that may be of a later version |
@@ -21,6 +21,7 @@ mod events;
 pub mod frame;
 #[cfg(test)]
 mod golden;
+mod history_query;
 mod metrics;
 mod output_query;
 mod readiness;
@@ -36,6 +37,7 @@ pub use create::CreateSandbox;
 pub use disk::DiskEntry;
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
+pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use output_query::{OutputQuery, OutputQueryError};
 pub use readiness::Readiness;

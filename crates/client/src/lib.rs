@@ -33,9 +33,10 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, DiskEntry, ErrorBody, KillRequest, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
+    API_VERSION, DiskEntry, ErrorBody, HistoryQuery, KillRequest, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
     ShutdownRequest, StdinReply, StopRequest, Transition, Version,
 };
+use sandpen_types::history::HistoryPage;
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
@@ -173,12 +174,13 @@ impl Client {
         self.get(&path(key, "")).await
     }
 
-    /// Everything that happened to a sandbox, oldest first.
+    /// A page of what happened to a sandbox, oldest first. It goes on with [`HistoryPage::after`] the last one's number
+    /// until a page is empty; numbers that are missing are of starts that are no longer kept.
     ///
     /// # Errors
-    /// Code [`NotFound`](ErrorCode::NotFound).
-    pub async fn history(&self, key: &SandboxKey) -> Result<Vec<Transition>, ClientError> {
-        self.get(&path(key, "/history")).await
+    /// Codes [`NotFound`](ErrorCode::NotFound) and [`InvalidRequest`](ErrorCode::InvalidRequest).
+    pub async fn history(&self, key: &SandboxKey, page: HistoryPage) -> Result<Vec<Transition>, ClientError> {
+        self.get(&path(key, &format!("/history?{}", HistoryQuery(page)))).await
     }
 
     /// Everything that happened, in one order. `options` find the next daemon if this one dies or is replaced.

@@ -29,6 +29,8 @@ use super::waited;
 mod ffi;
 pub mod helper;
 mod prepare;
+#[cfg(feature = "testing")]
+pub use prepare::policy_of_root;
 #[cfg(test)]
 mod tests;
 mod vm_spec;

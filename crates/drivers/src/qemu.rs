@@ -20,6 +20,8 @@ use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, OPEN_FILES_OF_GUEST, Vmm};
 
 use self::prepare::MachinePlan;
+#[cfg(feature = "testing")]
+pub use self::prepare::policy;
 use self::templates::Templates;
 use super::confine::cgroup;
 use super::launching::launching;

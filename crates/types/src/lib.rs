@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`spec`] | what is asked for: name, root, workload, limits; checked values |
-//! | [`state`], [`transition`] | the state machine, and one step of a sandbox's row |
+//! | [`state`], [`transition`], [`history`] | the state machine, one step of a sandbox's row, and which of them are asked for |
 //! | [`row`], [`health`] | all that is known of a sandbox |
 //! | [`event`], [`fault`] | what happened, and what can be wrong with the host |
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
@@ -26,6 +26,7 @@ pub mod error_chain;
 pub mod event;
 pub mod fault;
 pub mod health;
+pub mod history;
 pub mod log_start;
 pub mod output_stream;
 pub mod reconcile;

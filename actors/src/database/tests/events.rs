@@ -120,32 +120,6 @@ fn one_sandbox_can_be_followed_alone() {
 }
 
 #[test]
-fn old_events_go_and_who_asks_for_them_is_told_the_first_that_is_kept() {
-    run(|| async {
-        let fixture = Fixture::new();
-        let database = fixture.open().await;
-        let other = SqlitePoolForTests::open(&fixture.path()).await;
-        other
-            .execute(
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100010)
-                 INSERT INTO events (at, kind, detail) SELECT '2026-01-01T00:00:00.000000Z', 'x', '{}' FROM n",
-            )
-            .await
-            .unwrap();
-        assert_eq!(other.text("SELECT CAST(count(*) AS TEXT) FROM events").await, EVENTS_KEPT.to_string());
-        database.send(note()).await.unwrap().unwrap();
-        let refused = list(&database, Some(11), 9).await;
-        assert!(matches!(refused, Err(DatabaseError::EventsGone { from: 11, first: 12 })), "{refused:?}");
-        assert_eq!(list(&database, None, 9).await.unwrap().events[0].seq, 12);
-        // A kind that this version does not know is handed on.
-        assert_eq!(list(&database, None, 9).await.unwrap().events[0].known_kind(), None);
-        for forbidden in ["UPDATE events SET kind = 'y' WHERE seq = 12", "DELETE FROM events WHERE seq = 12"] {
-            assert!(other.execute(forbidden).await.unwrap_err().to_string().contains("append-only"));
-        }
-    });
-}
-
-#[test]
 fn a_watcher_is_woken_by_every_kind_of_writing() {
     run(|| async {
         let fixture = Fixture::new();
@@ -169,12 +143,7 @@ fn a_watcher_is_woken_by_every_kind_of_writing() {
 fn what_happened_before_the_table_was_made_is_in_it() {
     run(|| async {
         let fixture = Fixture::new();
-        let old = SqlitePoolForTests(
-            sqlx::SqlitePool::connect(&format!("sqlite://{}?mode=rwc", fixture.path().display())).await.unwrap(),
-        );
-        let mut first = sqlx::migrate!("../migrations");
-        first.migrations = first.migrations.iter().take(1).cloned().collect::<Vec<_>>().into();
-        first.run(&old.0).await.unwrap();
+        let old = fixture.of_before(1).await;
         old.execute(
             r"INSERT INTO sandboxes (config_file, name, supervisor_pid, rootfs_paths, state, spec, created_at, updated_at)
                VALUES ('c', 'a', 1, 'native:/', '{}', '{}', '', '')",

@@ -78,7 +78,7 @@ proptest! {
                 let stored = database.send(GetSandbox(row.spec.key.clone())).await.unwrap().unwrap().unwrap();
                 assert_eq!(stored, row, "after {event:?}");
             }
-            let history = database.send(ListTransitions(row.id)).await.unwrap().unwrap();
+            let history = history(&database, row.id, HistoryPage::OLDEST).await;
             assert!(history.iter().map(|step| step.seq).eq(1..=row.seq));
             if let Some(last) = history.last() {
                 assert_eq!((&last.state, last.generation, last.stopped_by), (&row.state, row.generation, row.stopped_by));

@@ -13,7 +13,8 @@ fn a_whole_life_with_output_and_history() {
         assert_eq!(row.microvm_pid, None);
         let log = std::fs::read(stage.dir.path().join("logs/default/a.log")).unwrap();
         assert_eq!(log, b"hello\n");
-        let history = stage.database.send(ListTransitions(row.id)).await.unwrap().unwrap();
+        let history =
+            stage.database.send(ListTransitions { sandbox: row.id, page: HistoryPage::OLDEST }).await.unwrap().unwrap();
         let words: Vec<_> = history.iter().map(|step| (step.seq, step.state.status())).collect();
         assert_eq!(words, [(1, Status::Starting), (2, Status::Running), (3, Status::Stopping), (4, Status::Stopped)]);
         let timings = stage.timings.get(&key("a")).unwrap();

@@ -33,6 +33,8 @@ use crate::step::blocking;
 const PERIOD_US: u64 = 100_000;
 /// Threads and processes beside the virtual CPUs: QEMU's workers (64 for files), virtiofsd's, and room.
 const TASKS_BESIDE: u64 = 256;
+/// Limits of swap space, of version 1 and 2.
+const SWAP_LIMITS: [&str; 2] = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
 /// How often joining is tried again when a clean-up removed the cgroup in between.
 const JOIN_TRIES: usize = 10;
 /// How long a cgroup may take to become empty, in steps of 10 ms: the kernel counts ended processes
@@ -42,7 +44,8 @@ const REMOVE_TRIES: usize = 100;
 /// How much a sandbox may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory in bytes: the guest's, the VMM's own, and the page cache of its files.
+    /// Memory in bytes: the guest's, the VMM's own, and the page cache of its files. Nothing of it goes to swap space
+    /// beside it.
     pub memory: u64,
     /// Processor time in thousandths of a processor.
     pub cpu_millis: u64,
@@ -127,7 +130,12 @@ impl Group {
         // What is above it goes with the last sandbox, which may just have been.
         fs::create_dir_all(&self.directory)?;
         for (file, value) in &self.limits {
-            fs::write(self.directory.join(file), value)?;
+            let file = self.directory.join(file);
+            // A kernel that counts no swap space has no file to bound it.
+            if SWAP_LIMITS.iter().any(|name| file.ends_with(name)) && !file.exists() {
+                continue;
+            }
+            fs::write(file, value)?;
         }
         fs::write(self.directory.join("cgroup.procs"), "0")
     }

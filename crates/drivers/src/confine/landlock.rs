@@ -1,11 +1,12 @@
-//! Landlock: paths, TCP, and the reach of signals and abstract sockets.
+//! Landlock: paths, unix sockets by path (from Linux 7.1 on), TCP (and UDP from 7.2 on), and the reach of signals and
+//! abstract sockets.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 use nix::errno::Errno;
 use sandpen_types::confinement::Landlock;
@@ -14,7 +15,11 @@ use super::Policy;
 use super::sys;
 
 /// The newest ABI whose rights are known here; what a later kernel adds stays as it is.
-const NEWEST: ABI = ABI::V7;
+const NEWEST: ABI = ABI::V10;
+/// What nobody does in directories of its own either: device nodes, programs, sockets of others.
+const NOT_OF_OWN: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    MakeChar | MakeBlock | Execute | IoctlDev | ResolveUnix
+});
 /// Before this one (Linux 5.19) no file could be moved from one directory to another.
 const OLDEST: i32 = 2;
 /// From this one on TCP is restricted (Linux 6.7).
@@ -79,7 +84,8 @@ pub(super) fn restrict(policy: &Policy) -> Result<(), LandlockError> {
         (&policy.execute, read | AccessFs::Execute),
         (&policy.modify, modify),
         (&policy.devices, modify | AccessFs::IoctlDev),
-        (&policy.own, all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Execute | AccessFs::IoctlDev)),
+        (&policy.own, all & !NOT_OF_OWN),
+        (&policy.connect, AccessFs::ResolveUnix.into()),
     ];
     for (paths, access) in grants {
         for path in paths {

@@ -28,8 +28,11 @@ pub struct Policy {
     /// Directories in which it may do everything but make device nodes and execute programs: the
     /// root directory, volumes.
     pub own: Vec<PathBuf>,
-    /// Whether it connects and listens with TCP for the guest.
+    /// Whether it has sockets of the internet for the guest, to connect and to listen.
     pub tcp: bool,
+    /// Unix sockets that it connects to, or directories of them. Where it names none it makes no unix sockets at all;
+    /// which ones it reaches is bounded by Landlock from ABI 9 (Linux 7.1) on only.
+    pub connect: Vec<PathBuf>,
     /// Capabilities that it keeps where it runs as root, without their prefix `CAP_`.
     pub capabilities: Vec<String>,
     /// Which system calls it may make.
@@ -57,6 +60,7 @@ impl Policy {
             devices: Vec::new(),
             own: Vec::new(),
             tcp: false,
+            connect: Vec::new(),
             capabilities: Vec::new(),
             system_calls: SystemCalls::AnyVmm,
             cgroup: Err("none was planned".to_owned()),

@@ -5,12 +5,19 @@
 //!
 //! QEMU's calls change with its version, its build and its libraries: a list of what it may do would
 //! break it somewhere. So it keeps its own list (`-sandbox`), and what no VMM needs is refused to it
-//! with EPERM besides.
+//! with EPERM besides. virtiofsd's list of what it may do is its library's, and ours of what it may not lies over it.
+//!
+//! To all, calls that are newer than the lists do not exist (ENOSYS), nor those of x32.
 
 mod denied_calls;
 mod krun_calls;
+mod prologue;
+mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 
 use nix::libc;
 use sandpen_types::confinement::Seccomp;
@@ -20,14 +27,14 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Policy;
-
-/// Where the kernel says what its filters can do.
-const ACTIONS: &str = "/proc/sys/kernel/seccomp/actions_avail";
+use super::{Policy, sys};
+use prologue::prologue;
 
 /// Flags of clone(2) that make namespaces (linux/sched.h: `CLONE_NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER
 /// NEWPID NEWNET`).
 const NAMESPACES: u64 = 0x7E02_0000;
+/// The same of unshare(2), which knows one more: `CLONE_NEWTIME`.
+const NAMESPACES_OF_UNSHARE: u64 = NAMESPACES | 0x80;
 /// `CLONE_THREAD`: no process, a thread.
 const THREAD: u64 = 0x0001_0000;
 
@@ -37,8 +44,10 @@ const THREAD: u64 = 0x0001_0000;
 pub enum SystemCalls {
     /// What libkrun needs, and sockets where the policy has TCP.
     Krun,
-    /// Anything but what no VMM needs.
+    /// Anything but what no VMM needs that shares no files itself.
     AnyVmm,
+    /// Anything but what nobody needs, besides a list of its own of what it may.
+    FileServer,
 }
 
 /// Why a filter could not be made or entered.
@@ -57,21 +66,25 @@ pub enum SeccompError {
 /// # Errors
 /// Why not, for people.
 pub fn available() -> Result<(), String> {
-    match std::fs::read_to_string(ACTIONS) {
-        Ok(actions) => usable(&actions),
-        Err(error) => Err(format!("the kernel has no seccomp filters ({ACTIONS}: {error})")),
-    }
+    usable(sys::has_seccomp_action)
 }
 
-fn usable(actions: &str) -> Result<(), String> {
-    let missing = ["errno", "trap"].into_iter().find(|action| !actions.split_whitespace().any(|word| word == *action));
-    missing.map_or(Ok(()), |action| Err(format!("the kernel's seccomp filters lack the action {action}")))
+/// The actions of ours: errors and SIGSYS.
+fn usable(has: impl Fn(u32) -> io::Result<()>) -> Result<(), String> {
+    for (name, action) in [("errno", libc::SECCOMP_RET_ERRNO), ("trap", libc::SECCOMP_RET_TRAP)] {
+        has(action).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSYS | libc::EINVAL) => "the kernel has no seccomp filters".to_owned(),
+            Some(libc::EOPNOTSUPP) => format!("the kernel's seccomp filters lack the action {name}"),
+            _ => format!("seccomp filters cannot be used: {error}"),
+        })?;
+    }
+    Ok(())
 }
 
 /// What [`restrict`] makes hold.
 pub(super) fn kind(policy: &Policy) -> Seccomp {
     match policy.system_calls {
-        SystemCalls::Krun => Seccomp::AllowList,
+        SystemCalls::Krun | SystemCalls::FileServer => Seccomp::AllowList,
         SystemCalls::AnyVmm => Seccomp::DenyList,
     }
 }
@@ -79,46 +92,74 @@ pub(super) fn kind(policy: &Policy) -> Seccomp {
 /// Restricts this thread, and those that it makes, for ever.
 pub(super) fn restrict(policy: &Policy) -> Result<(), SeccompError> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    // The flags of clone3 are in memory, which no filter sees. Who does not find it uses clone.
-    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let no_such_call = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-    let clone3 = SeccompFilter::new(clone3, SeccompAction::Allow, no_such_call, architecture)?;
-    let (rules, otherwise, matching) = match policy.system_calls {
-        SystemCalls::Krun => (krun_rules(policy.tcp)?, SeccompAction::Trap, SeccompAction::Allow),
-        SystemCalls::AnyVmm => {
-            (denied_rules()?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()))
-        }
-    };
-    let list = SeccompFilter::new(rules, otherwise, matching, architecture)?;
-    // The list last: it may forbid entering another one.
-    for filter in [clone3, list] {
-        seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
+    for program in programs(policy, architecture, std::process::id())? {
+        seccompiler::apply_filter(&program)?;
     }
     Ok(())
 }
 
+/// The filters in the order in which they are entered, of a process with this number. Of their answers the strictest
+/// counts; the list comes last, as it may forbid entering another one.
+fn programs(policy: &Policy, architecture: TargetArch, pid: u32) -> Result<[BpfProgram; 2], BackendError> {
+    let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let (rules, otherwise, matching) = match policy.system_calls {
+        SystemCalls::Krun => (krun_rules(policy, pid)?, SeccompAction::Trap, SeccompAction::Allow),
+        SystemCalls::AnyVmm => (vmm_rules(policy, pid)?, SeccompAction::Allow, refusal),
+        SystemCalls::FileServer => (denied_rules(pid)?, SeccompAction::Allow, refusal),
+    };
+    let list = SeccompFilter::new(rules, otherwise, matching, architecture)?;
+    Ok([prologue(architecture), BpfProgram::try_from(list)?])
+}
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn krun_rules(sockets: bool) -> Result<Rules, BackendError> {
-    let sockets: &[i64] = if sockets { krun_calls::SOCKETS } else { &[] };
-    let calls = krun_calls::ALWAYS.iter().copied().flatten().chain(sockets);
+/// What libkrun's process may do.
+fn krun_rules(policy: &Policy, pid: u32) -> Result<Rules, BackendError> {
+    let domains = sockets::domains(policy);
+    let with_sockets: &[i64] = if domains.is_empty() { &[] } else { krun_calls::SOCKETS };
+    let calls = krun_calls::ALWAYS.iter().copied().flatten().chain(with_sockets);
     let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
+    // Several rules for one call are alternatives.
+    if !domains.is_empty() {
+        rules.insert(libc::SYS_socket, sockets::allowed(&domains)?);
+    }
     let threads = masked(0, NAMESPACES | THREAD, THREAD)?;
     rules.insert(libc::SYS_clone, vec![threads]);
-    // Left to the other filter: of two answers the stricter one counts, and SIGSYS is stricter.
+    // Left to the prologue: of two answers the stricter one counts, and SIGSYS is stricter.
     rules.insert(libc::SYS_clone3, Vec::new());
-    // Several rules for one call are alternatives.
     let names = krun_calls::PRCTL.iter().map(|operation| equal(0, *operation)).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_prctl, names);
-    rules.insert(libc::SYS_tgkill, vec![equal(0, std::process::id().into())?]);
+    rules.insert(libc::SYS_tgkill, vec![equal(0, pid.into())?]);
     Ok(rules)
 }
 
-fn denied_rules() -> Result<Rules, BackendError> {
+/// What is refused to a VMM that shares no files.
+fn vmm_rules(policy: &Policy, pid: u32) -> Result<Rules, BackendError> {
+    let mut rules = denied_rules(pid)?;
+    let domains = sockets::domains(policy);
+    let connections: &[i64] = if domains.is_empty() { denied_calls::CONNECTIONS } else { &[] };
+    let more = denied_calls::DENIED_WITHOUT_FILES.iter().copied().flatten().chain(connections);
+    rules.extend(more.map(|call| (*call, Vec::new())));
+    rules.insert(libc::SYS_socket, sockets::refused(&domains)?);
+    rules.insert(libc::SYS_socketpair, sockets::refused_pairs()?);
+    rules.insert(libc::SYS_unshare, Vec::new());
+    Ok(rules)
+}
+
+/// What is refused to everybody.
+fn denied_rules(pid: u32) -> Result<Rules, BackendError> {
     let mut rules: Rules = denied_calls::DENIED.iter().copied().flatten().map(|call| (*call, Vec::new())).collect();
     // Any of the flags: a rule for each, as a mask compares all of its bits.
-    let flags = (0..u64::BITS).map(|bit| 1 << bit).filter(|flag| NAMESPACES & flag != 0);
-    rules.insert(libc::SYS_clone, flags.map(|flag| masked(0, flag, flag)).collect::<Result<_, _>>()?);
+    for (call, flags) in [(libc::SYS_clone, NAMESPACES), (libc::SYS_unshare, NAMESPACES_OF_UNSHARE)] {
+        let flags = (0..u64::BITS).map(|bit| 1 << bit).filter(|flag| flags & flag != 0);
+        rules.insert(call, flags.map(|flag| masked(0, flag, flag)).collect::<Result<_, _>>()?);
+    }
+    for call in [libc::SYS_socket, libc::SYS_socketpair] {
+        rules.insert(call, Vec::new());
+    }
+    // Its own limits may go down, by its number or by none.
+    let others = vec![is_not(0, 0)?, is_not(0, pid.into())?];
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(others)?]);
     Ok(rules)
 }
 
@@ -131,24 +172,6 @@ fn equal(argument: u8, value: u64) -> Result<SeccompRule, BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?])
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernel_without_what_is_needed_is_noticed() {
-        assert_eq!(usable("kill_process kill_thread trap errno user_notif trace log allow\n"), Ok(()));
-        assert!(usable("kill_thread errno allow").unwrap_err().contains("trap"));
-        assert!(usable("").is_err());
-    }
-
-    #[test]
-    fn no_call_is_allowed_that_is_denied_to_any_vmm() {
-        let (allowed, denied) = (krun_rules(true).unwrap(), denied_rules().unwrap());
-        for call in denied.keys().filter(|call| **call != libc::SYS_clone) {
-            assert!(!allowed.contains_key(call), "{call}");
-        }
-        assert!(krun_rules(true).unwrap().len() > krun_rules(false).unwrap().len());
-        assert!(!krun_rules(false).unwrap().contains_key(&libc::SYS_socket));
-    }
+fn is_not(argument: u8, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)
 }

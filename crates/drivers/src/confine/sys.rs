@@ -3,7 +3,12 @@
 
 use std::io;
 
+#[cfg(feature = "testing")]
+use nix::errno::Errno;
 use nix::libc;
+
+/// `SECCOMP_GET_ACTION_AVAIL` of linux/seccomp.h.
+const SECCOMP_GET_ACTION_AVAIL: libc::c_uint = 2;
 
 /// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
 const LANDLOCK_VERSION: libc::c_uint = 1;
@@ -20,12 +25,29 @@ pub(super) fn close_inherited() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Asks to be traced by the parent process: something to be refused.
+/// Makes a system call of the probes' table.
 #[cfg(feature = "testing")]
-pub(super) fn trace_me() -> io::Result<()> {
-    // SAFETY: this request takes no more arguments and touches no memory.
-    let answer = unsafe { libc::syscall(libc::SYS_ptrace, libc::PTRACE_TRACEME, 0_usize, 0_usize, 0_usize) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+pub(super) fn call(number: i64, arguments: [usize; 6]) -> Result<usize, Errno> {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    // SAFETY: the table has null or 1 in the place of pointers and no descriptors that are open, so that the calls read and
+    // write no memory of this process and change nothing in it.
+    let answer = unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) };
+    usize::try_from(answer).map_err(|_| Errno::last())
+}
+
+/// Reads a byte of another process's memory, at an address that it does not have: the kernel says `EFAULT` only to
+/// whom it lets look.
+#[cfg(feature = "testing")]
+pub(super) fn read_memory(pid: u32) -> Result<(), Errno> {
+    let mut byte = [0_u8];
+    let own = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let other = libc::iovec { iov_base: std::ptr::without_provenance_mut(1), iov_len: 1 };
+    // SAFETY: one byte of ours, which lives until the call returns, may be written to.
+    let answer = unsafe { libc::process_vm_readv(pid.cast_signed(), &raw const own, 1, &raw const other, 1, 0) };
+    match Errno::result(answer) {
+        Ok(_) | Err(Errno::EFAULT) => Ok(()),
+        Err(refused) => Err(refused),
+    }
 }
 
 /// The kernel's Landlock ABI version.
@@ -38,4 +60,15 @@ pub(super) fn landlock_abi() -> io::Result<i32> {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, LANDLOCK_VERSION)
     };
     i32::try_from(answer).ok().filter(|abi| *abi > 0).ok_or_else(io::Error::last_os_error)
+}
+
+/// Whether the kernel's seccomp filters know an action (`SECCOMP_RET_*`).
+///
+/// # Errors
+/// `ENOSYS` or `EINVAL` where there are no filters, `EOPNOTSUPP` where the action is missing.
+pub(super) fn has_seccomp_action(action: u32) -> io::Result<()> {
+    // SAFETY: this operation reads one u32, which lives until the call returns.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0 as libc::c_uint, &raw const action) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

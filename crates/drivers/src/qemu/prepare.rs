@@ -275,7 +275,7 @@ const LOOKED_AT: [&str; 7] = [
 ];
 
 /// What QEMU may do. It executes nothing itself, but is executed under this policy.
-fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
+pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
     let ProgramFiles { execute, read } = ProgramFiles::of(qemu);
     policy.execute.extend(execute);
@@ -287,6 +287,11 @@ fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     policy.modify.extend(args.disk.clone());
+    policy.connect.extend((0..args.shares.len()).map(|number| share_socket(number).into()));
+    if let Memory::File(_) = args.memory {
+        // The devices' state is saved over a socket of the runtime directory that is made later.
+        policy.connect.push(".".into());
+    }
     if args.qmp {
         policy.modify.extend(qmp_fifos().map(PathBuf::from));
     }

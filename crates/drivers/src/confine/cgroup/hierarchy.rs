@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{CgroupPlan, Group, Limits, PERIOD_US};
+use super::{CgroupPlan, Group, Limits, PERIOD_US, SWAP_LIMITS};
 
 /// The controllers that sandboxes have limits of.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -154,7 +154,8 @@ impl Hierarchy {
 fn first_version(controller: &str, limits: Limits) -> Vec<(String, String)> {
     let set = |file: &str, value: u64| (file.to_owned(), value.to_string());
     match controller {
-        "memory" => vec![set("memory.limit_in_bytes", limits.memory)],
+        // The second counts memory and swap space together.
+        "memory" => ["memory.limit_in_bytes", SWAP_LIMITS[0]].map(|file| set(file, limits.memory)).into(),
         "cpu" => {
             vec![set("cpu.cfs_period_us", PERIOD_US), set("cpu.cfs_quota_us", limits.cpu_millis * PERIOD_US / 1000)]
         }
@@ -162,10 +163,11 @@ fn first_version(controller: &str, limits: Limits) -> Vec<(String, String)> {
     }
 }
 
-fn second_version(limits: Limits) -> Vec<(String, String)> {
+pub(super) fn second_version(limits: Limits) -> Vec<(String, String)> {
     let quota = limits.cpu_millis * PERIOD_US / 1000;
     [
         ("memory.max", limits.memory.to_string()),
+        (SWAP_LIMITS[1], "0".to_owned()),
         // One of them without the other is no microVM.
         ("memory.oom.group", "1".to_owned()),
         ("cpu.max", format!("{quota} {PERIOD_US}")),

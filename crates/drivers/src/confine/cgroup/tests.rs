@@ -66,6 +66,20 @@ fn a_sandbox_of_version_1_has_a_directory_for_each_controller() {
 }
 
 #[test]
+fn swap_space_is_bounded_where_the_kernel_counts_it() {
+    let (_dir, hierarchy) = first();
+    let first = hierarchy.plan("id", "default.a", LIMITS).unwrap().groups[0].clone();
+    assert!(first.limits.contains(&("memory.memsw.limit_in_bytes".to_owned(), "1073741824".to_owned())));
+    first.join().unwrap();
+    let swap = first.directory.join("memory.memsw.limit_in_bytes");
+    assert!(!swap.exists());
+    fs::write(&swap, "").unwrap();
+    first.join().unwrap();
+    assert_eq!(fs::read_to_string(&swap).unwrap(), "1073741824");
+    assert!(hierarchy::second_version(LIMITS).contains(&("memory.swap.max".to_owned(), "0".to_owned())));
+}
+
+#[test]
 fn what_is_empty_is_removed_and_what_is_not_stays() {
     let (dir, hierarchy) = first();
     hierarchy.plan("id", "default.a", LIMITS).unwrap();

@@ -1,6 +1,6 @@
 //! What a process of libkrun may ask of the kernel once it enters its microVM. Everything else is
 //! SIGSYS. Not in the lists, as their arguments count: clone (threads only), prctl, tgkill (itself
-//! only).
+//! only), socket.
 
 use nix::libc;
 
@@ -162,10 +162,8 @@ const OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[i64] = &[];
 
-/// Sockets for the guest, where it has a network.
+/// Connections of the guest, where it has a network; which sockets can be made is `sockets.rs`.
 pub(super) const SOCKETS: &[i64] = &[
-    libc::SYS_socket,
-    libc::SYS_socketpair,
     libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_listen,

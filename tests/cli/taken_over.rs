@@ -1,0 +1,224 @@
+//! What a process of a microVM that was taken over reaches: a program in the place of QEMU, started as QEMU is, and one
+//! that confines itself as libkrun's does, try everything of a table on a host with a daemon, other services and files.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use sandpen::driver::acceleration::Accelerator;
+use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, probe};
+use sandpen::driver::confine::{Policy, kernel_abi, seccomp_available};
+use sandpen::driver::qemu;
+use sandpen::driver::qemu::args::{Memory, QemuArgs};
+use sandpen_skip::{Reason, skip};
+
+use crate::support::Home;
+use crate::support::daemon::daemon;
+
+const SANDPEN: &str = env!("CARGO_BIN_EXE_sandpen");
+
+/// A host with something to be reached.
+struct Host {
+    home: Home,
+    targets: Targets,
+    /// Closed at the end.
+    _listeners: (TcpListener, UnixListener, UnixListener),
+    daemon: Child,
+}
+
+impl Host {
+    fn new() -> Self {
+        let home = Home::new();
+        let daemon = daemon(&home, &[]);
+        fs::create_dir_all(home.state().join("run/default/a")).unwrap();
+        let (service, secret) = (home.path().join("docker.sock"), home.path().join("secret"));
+        fs::write(&secret, "secret").unwrap();
+        let name = format!("sandpen-test-{}", std::process::id());
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listeners = (
+            UnixListener::bind(&service).unwrap(),
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap(),
+        );
+        let targets = Targets {
+            // As a sandbox's process would find it from where it is.
+            unix: vec!["../../../sandpen.sock".into(), home.state().join("sandpen.sock"), service],
+            abstract_names: vec![name],
+            tcp: vec![tcp.local_addr().unwrap().port()],
+            pid: Some(std::process::id()),
+            files: vec![secret, home.state().join("sandpen.db")],
+        };
+        Self { home, targets, _listeners: (tcp, listeners.0, listeners.1), daemon }
+    }
+
+    /// The runtime directory of a sandbox.
+    fn runtime_dir(&self) -> PathBuf {
+        self.home.state().join("run/default/a")
+    }
+
+    /// What a program in the place of QEMU reaches.
+    fn in_qemus_place(&self, policy: &Policy) -> ProbeReport {
+        let targets = serde_json::to_string(&self.targets).unwrap();
+        let command = |from: usize| {
+            let mut command = Command::new(SANDPEN);
+            command.args(["__confine", SANDPEN, SUBCOMMAND, &from.to_string(), &targets]);
+            command.current_dir(self.runtime_dir());
+            command
+        };
+        probe(command, &serde_json::to_vec(policy).unwrap(), &self.targets).unwrap()
+    }
+
+    /// What a process reaches that confines itself by this policy.
+    fn confined(&self, policy: Policy) -> ProbeReport {
+        let command = |from: usize| {
+            let mut command = Command::new(SANDPEN);
+            command.args([SUBCOMMAND, &from.to_string()]).current_dir(self.runtime_dir());
+            command
+        };
+        let request = ProbeRequest { policy, targets: self.targets.clone() };
+        probe(command, &serde_json::to_vec(&request).unwrap(), &self.targets).unwrap()
+    }
+
+    /// The attempts that lead to what is not the process's own.
+    fn doors(&self) -> Vec<String> {
+        let Targets { unix, abstract_names, files, .. } = &self.targets;
+        let unix = unix.iter().map(|path| format!("connect {}", path.display()));
+        let names = abstract_names.iter().map(|name| format!("connect @{name}"));
+        let files = files.iter().map(|path| format!("read {}", path.display()));
+        unix.chain(names).chain(files).collect()
+    }
+
+    fn connection(&self) -> String {
+        format!("connect tcp {}", self.targets.tcp[0])
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+/// Whether this kernel can do all that is asked of it here.
+fn can_confine() -> bool {
+    let landlock = kernel_abi().and_then(|abi| if abi >= 6 { Ok(abi) } else { Err(format!("ABI {abi}, not 6")) });
+    if let Err(why) = landlock {
+        skip(Reason::NoLandlock, why);
+        return false;
+    }
+    if let Err(why) = seccomp_available() {
+        skip(Reason::NoSeccomp, why);
+        return false;
+    }
+    true
+}
+
+/// As the driver decides for a QEMU that is this program.
+fn policy_of_qemu() -> Policy {
+    let args = QemuArgs {
+        tag: "4f1c/default/a/1".into(),
+        accelerator: Accelerator::Tcg,
+        cpus: 1,
+        memory_mib: 128,
+        tsc_khz: None,
+        kernel: "kernel".into(),
+        acpi: true,
+        initramfs: "initramfs".into(),
+        shares: Vec::new(),
+        network: None,
+        disk: None,
+        root_disks: Vec::new(),
+        memory: Memory::New,
+        qmp: false,
+        incoming: false,
+    };
+    qemu::policy(Path::new(SANDPEN), &args)
+}
+
+/// Everything else must have been refused: calls by the kernel before it looked at them, all else in any way.
+fn only(report: &ProbeReport, allowed: &[&str]) {
+    for name in report.attempts.keys() {
+        let got = if name.starts_with("call ") { report.answers(name) } else { report.reached(name) };
+        assert_eq!(got, allowed.contains(&name.as_str()), "{name}: {}\n{report}", report.word(name));
+    }
+}
+
+/// Whether the process has a mount namespace of its own. Without one the modes of files are out of Landlock's reach.
+fn has_own_mounts(report: &ProbeReport) -> bool {
+    let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
+    report.outside.namespaces.get("mnt").is_some_and(|theirs| Path::new(theirs) != ours)
+}
+
+fn holds_nothing(report: &ProbeReport) {
+    let status = &report.outside.status;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(u64::from_str_radix(&status[set], 16), Ok(0), "{set}\n{report}");
+    }
+    assert_eq!((status["NoNewPrivs"].as_str(), status["Seccomp"].as_str()), ("1", "2"), "{report}");
+}
+
+/// What the kernel looks at for whoever is in QEMU's place: it was executed, and may make threads and processes, which
+/// are as confined.
+const OF_QEMU: [&str; 3] = ["call execve", "call clone process", "thread"];
+
+#[test]
+fn a_program_in_the_place_of_qemu_reaches_nothing() {
+    if !can_confine() {
+        return;
+    }
+    let host = Host::new();
+    let report = host.in_qemus_place(&policy_of_qemu());
+    only(&report, &OF_QEMU);
+    holds_nothing(&report);
+    // So that this test cannot pass by a name that leads nowhere.
+    for door in host.doors() {
+        assert_ne!(report.word(&door), "done", "{report}");
+    }
+    for path in &host.targets.unix {
+        std::os::unix::net::UnixStream::connect(host.runtime_dir().join(path)).unwrap();
+    }
+}
+
+#[test]
+fn with_a_network_it_reaches_the_internet_and_nothing_else() {
+    if !can_confine() {
+        return;
+    }
+    let host = Host::new();
+    let report = host.in_qemus_place(&Policy { tcp: true, ..policy_of_qemu() });
+    let connection = host.connection();
+    let of_network = ["socket inet stream", "socket inet datagram", "socket inet6 stream", &connection];
+    only(&report, &[&OF_QEMU[..], &of_network].concat());
+    holds_nothing(&report);
+}
+
+#[test]
+#[cfg(feature = "krun")]
+fn a_process_of_libkrun_that_was_taken_over_reaches_nothing() {
+    use sandpen::driver::krun::policy_of_root;
+
+    if !can_confine() {
+        return;
+    }
+    let host = Host::new();
+    let root = host.home.path().join("rootfs");
+    fs::create_dir(&root).unwrap();
+    // Attributes of its own files are a guest's to change.
+    let of_krun = ["call setxattr", "thread"];
+    for with_network in [false, true] {
+        let mut report = host.confined(policy_of_root(&root, with_network));
+        if !has_own_mounts(&report) {
+            report.attempts.retain(|name, _| !name.starts_with("change "));
+        }
+        let connection = host.connection();
+        let of_network = ["socket inet stream", "socket inet datagram", "socket inet6 stream", &connection];
+        let allowed = if with_network { [&of_krun[..], &of_network].concat() } else { of_krun.to_vec() };
+        only(&report, &allowed);
+        assert_eq!(report.outside.status["NoNewPrivs"], "1");
+        // It ends at what it must not do.
+        assert_eq!(report.word("call ptrace"), "SIGSYS", "{report}");
+    }
+}
