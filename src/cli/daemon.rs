@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use sandpen::client::daemon_log::{DaemonLog, LogLimits};
 use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::kernel::{KernelError, krunfw};
 use sandpen::private_dir::PrivateDir;
+use sandpen_types::state_dir::StateDir;
 use sandpen_types::units::ByteSize;
 
 use super::args::KrunfwArg;
@@ -70,8 +72,30 @@ fn end_other(global: &Global) -> Result<(), CliError> {
     })
 }
 
+/// The log of a daemon that a client has started.
+fn own_log(global: &Global, args: &Args) -> Option<DaemonLog> {
+    let dir = StateDir::new(std::path::absolute(global.state_dir()).ok()?);
+    if args.background { DaemonLog::of_stderr(&dir, log_limits()) } else { None }
+}
+
+#[cfg(not(feature = "testing"))]
+fn log_limits() -> LogLimits {
+    LogLimits::default()
+}
+
+/// Smaller ones for tests.
+#[cfg(feature = "testing")]
+fn log_limits() -> LogLimits {
+    let wanted = std::env::var("SANDPEN_TEST_DAEMON_LOG").unwrap_or_default();
+    let mut numbers = wanted.split(',').map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(max_bytes)), Some(Ok(kept))) => LogLimits { max_bytes: u64::from(max_bytes), kept },
+        _ => LogLimits::default(),
+    }
+}
+
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    print::start_tracing();
+    print::start_tracing(own_log(global, args));
     if args.keep {
         let mut command = std::process::Command::new(std::env::current_exe().map_err(CliError::OwnProgram)?);
         // Everything but `--keep`: the first daemon may replace another one, and so may the next.

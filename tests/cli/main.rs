@@ -12,6 +12,8 @@ mod attach;
 mod confine;
 mod daemon;
 #[cfg(feature = "testing")]
+mod daemon_log;
+#[cfg(feature = "testing")]
 mod env;
 #[cfg(feature = "testing")]
 mod events;

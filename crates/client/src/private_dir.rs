@@ -19,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, renameat};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::AccessFlags;
 use sandpen_types::state_dir::StateDir;
@@ -182,14 +182,6 @@ impl PrivateDir {
     /// [`PrivateDirError::Entry`] and [`PrivateDirError::Io`].
     pub fn open_file(&self, name: &str, flags: OFlag) -> Result<File, PrivateDirError> {
         entry::open_file(&self.descriptor, name, flags, self.user).map_err(self.refused(name, "file"))
-    }
-
-    /// Gives an entry another name, in the place of what has that.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(renameat(&self.descriptor, from, &self.descriptor, to)?)
     }
 
     fn refused(&self, name: &str, expected: &'static str) -> impl FnOnce(entry::Refusal) -> PrivateDirError {

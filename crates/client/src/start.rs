@@ -10,16 +10,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sandpen_api::{ErrorCode, Readiness};
@@ -28,15 +26,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
+use super::daemon_log::{self, LogLimits};
 use super::{Client, ClientError};
-use crate::private_dir::{PrivateDir, PrivateDirError};
+use crate::private_dir::PrivateDir;
 
 /// Longest time for a daemon to adopt what it finds and to serve.
 const START_LIMIT: Duration = Duration::from_mins(2);
 /// Longest time to wait for somebody else's daemon between two looks, in milliseconds.
 const LOOK_AGAIN_MS: u16 = 500;
-/// A daemon's log of more bytes is put aside before the next start; one old one is kept.
-const LOG_MAX_BYTES: u64 = 8 << 20;
 /// Lines of the daemon's log that an error shows.
 const LOG_LINES: usize = 5;
 
@@ -88,13 +85,13 @@ pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Cli
 async fn spawn(dir: &PrivateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
     let log_path = dir.state_dir().daemon_log();
     let log_failed = |source| ClientError::StartSystem { action: "opening", path: log_path.clone(), source };
-    let log = open_log(dir)?;
+    let log = daemon_log::open(&log_path, LogLimits::default(), 0).map_err(log_failed)?;
     let log_start = log.metadata().map_err(log_failed)?.len();
     let mut child = Command::new(&command.program)
         .args(&command.args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log.try_clone().map_err(log_failed)?)
+        .stderr(log)
         // It outlives us; if it ends earlier, the runtime reaps it.
         .kill_on_drop(false)
         .spawn()
@@ -119,31 +116,23 @@ async fn spawn(dir: &PrivateDir, command: &DaemonCommand, deadline: Instant) -> 
         }
         Ok(Readiness::Failed(error)) => Err(ClientError::Start { reason: error.one_line() }),
         Err(_) => {
-            let tail = last_lines(&log, log_start).unwrap_or_default();
+            let tail = last_lines(&log_path, log_start).unwrap_or_default();
             let reason = format!("it ended at once; the end of {} says:\n{tail}", log_path.display());
             Err(ClientError::Start { reason })
         }
     }
 }
 
-fn open_log(dir: &PrivateDir) -> Result<File, PrivateDirError> {
-    let open = || dir.open_file(StateDir::DAEMON_LOG, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT);
-    let log = open()?;
-    if log.metadata().is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
-        let failed = |source| PrivateDirError::Io { path: dir.state_dir().daemon_log(), source };
-        dir.rename(StateDir::DAEMON_LOG, "daemon.log.1").map_err(failed)?;
-        return open();
-    }
-    Ok(log)
-}
-
 /// The last lines that were written after `from`.
-fn last_lines(log: &File, from: u64) -> io::Result<String> {
-    let len = log.metadata()?.len();
+fn last_lines(path: &Path, from: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    // Meanwhile it may have been put aside.
+    let from = if len < from { 0 } else { from };
     // A line of a log is short; 4 KiB hold the last few.
-    let mut bytes = vec![0; 4096];
-    let read = log.read_at(&mut bytes, from.max(len.saturating_sub(4096)).min(len))?;
-    bytes.truncate(read);
+    file.seek(SeekFrom::Start(from.max(len.saturating_sub(4096)).min(len)))?;
+    let mut bytes = Vec::new();
+    file.take(4096).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().rev().take(LOG_LINES).collect();
     Ok(lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))
