@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use sandpen::client::daemon_log::{DaemonLog, LogLimits};
 use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::kernel::{KernelError, krunfw};
-use sandpen::private_dir;
+use sandpen::private_dir::PrivateDir;
+use sandpen_types::state_dir::StateDir;
 use sandpen_types::units::ByteSize;
 
 use super::args::KrunfwArg;
@@ -59,8 +61,9 @@ fn end_other(global: &Global) -> Result<(), CliError> {
     let options = ClientOptions { daemon: None, ..global.client_options()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(async {
-        let dir = private_dir::prepare_state_dir(&options.state_dir).map_err(sandpen::client::ClientError::from)?;
-        daemon::check_can_take_over(&dir).await?;
+        // Before the other one is ended: root could end somebody else's, and start none in its place.
+        let own = PrivateDir::of_daemon(&options.state_dir).map_err(sandpen::client::ClientError::from)?;
+        daemon::check_can_take_over(own.state_dir()).await?;
         match Client::connect(&options).await {
             Ok(client) => client.shutdown(None).await.map(drop).map_err(CliError::from),
             Err(error) if error.is_not_running() => Ok(()),
@@ -69,8 +72,30 @@ fn end_other(global: &Global) -> Result<(), CliError> {
     })
 }
 
+/// The log of a daemon that a client has started.
+fn own_log(global: &Global, args: &Args) -> Option<DaemonLog> {
+    let dir = StateDir::new(std::path::absolute(global.state_dir()).ok()?);
+    if args.background { DaemonLog::of_stderr(&dir, log_limits()) } else { None }
+}
+
+#[cfg(not(feature = "testing"))]
+fn log_limits() -> LogLimits {
+    LogLimits::default()
+}
+
+/// Smaller ones for tests.
+#[cfg(feature = "testing")]
+fn log_limits() -> LogLimits {
+    let wanted = std::env::var("SANDPEN_TEST_DAEMON_LOG").unwrap_or_default();
+    let mut numbers = wanted.split(',').map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(max_bytes)), Some(Ok(kept))) => LogLimits { max_bytes: u64::from(max_bytes), kept },
+        _ => LogLimits::default(),
+    }
+}
+
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    print::start_tracing();
+    print::start_tracing(own_log(global, args));
     if args.keep {
         let mut command = std::process::Command::new(std::env::current_exe().map_err(CliError::OwnProgram)?);
         // Everything but `--keep`: the first daemon may replace another one, and so may the next.

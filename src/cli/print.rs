@@ -15,10 +15,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox};
 use sandpen::client::ClientError;
+use sandpen::client::daemon_log::DaemonLog;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::health::{HealthState, HealthStatus};
@@ -27,6 +29,7 @@ use sandpen_types::state::Status;
 use sandpen_types::visible::{Charset, Returns, Visible, is_visible, visible};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use super::CliError;
 use super::args::short_name;
@@ -320,14 +323,17 @@ fn command(parts: &[ByteString]) -> String {
     text.chars().take(COMMAND_CHARS - 1).chain(['…']).collect()
 }
 
-/// Sends the daemon's own messages to stderr.
-pub fn start_tracing() {
+/// Sends the daemon's own messages to stderr, which may be the log that is given.
+pub fn start_tracing(log: Option<DaemonLog>) {
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let subscriber =
-        // A message that cannot be written is dropped: told of, it would panic where stderr is a full disk.
-        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let writer = match log {
+        Some(log) => BoxMakeWriter::new(Arc::new(log)),
+        None => BoxMakeWriter::new(io::stderr),
+    };
+    // A message that cannot be written is dropped: told of, it would panic where stderr is a full disk.
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter);
     // Fails only if there is one already, which then does the same.
-    let _ = subscriber.try_init();
+    let _ = subscriber.with_writer(writer).with_ansi(io::stderr().is_terminal()).try_init();
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod attach;
 mod confine;
 mod daemon;
 #[cfg(feature = "testing")]
+mod daemon_log;
+#[cfg(feature = "testing")]
 mod env;
 #[cfg(feature = "testing")]
 mod events;
@@ -36,6 +38,7 @@ mod restart;
 mod resume;
 #[cfg(feature = "testing")]
 mod rm;
+mod state_dir;
 #[cfg(feature = "testing")]
 mod state_of_before;
 #[path = "../support/mod.rs"]

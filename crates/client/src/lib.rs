@@ -5,6 +5,7 @@
 //! | [`Client`] | finds or starts a daemon; one method for each thing that can be asked |
 //! | [`OutputReader`], [`EventReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
 //! | [`Foreground`] | a sandbox with its output, input and signals, as `run` and `attach` have it |
+//! | [`daemon_log`] | the file that a daemon in the background writes its messages to |
 //! | [`private_dir`] | whether a state directory is safe to use, which the daemon asks as well |
 //!
 //! May know: `sandpen-api`, `sandpen-types`, hyper, tokio. May not: what a daemon is made of; a test compares
@@ -14,6 +15,7 @@
 //! socket costs microseconds, and nothing has to be kept alive or pooled.
 
 mod connection;
+pub mod daemon_log;
 mod error;
 mod events;
 mod foreground;

@@ -9,10 +9,9 @@
 //! Any number of clients may do this at once: the lock of the state directory picks one daemon.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -27,14 +26,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
+use super::daemon_log::{self, LogLimits};
 use super::{Client, ClientError};
+use crate::private_dir::PrivateDir;
 
 /// Longest time for a daemon to adopt what it finds and to serve.
 const START_LIMIT: Duration = Duration::from_mins(2);
 /// Longest time to wait for somebody else's daemon between two looks, in milliseconds.
 const LOOK_AGAIN_MS: u16 = 500;
-/// A daemon's log of more bytes is put aside before the next start; one old one is kept.
-const LOG_MAX_BYTES: u64 = 8 << 20;
 /// Lines of the daemon's log that an error shows.
 const LOG_LINES: usize = 5;
 
@@ -54,13 +53,15 @@ enum Spawned {
     Locked(String),
 }
 
-/// Starts a daemon, unless somebody else does meanwhile, and finds it.
+/// Starts a daemon, unless somebody else does meanwhile, and finds it. Only in a directory of our own: root finds
+/// others' daemons, and starts none for them.
 pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Client, ClientError> {
+    let own = PrivateDir::of_daemon(dir.path())?;
     let deadline = Instant::now() + START_LIMIT;
     // Before the first spawn: a socket that appears later than this is noticed.
     let watch = SocketWatch::new(dir)?;
     loop {
-        let locked = match spawn(dir, command, deadline).await? {
+        let locked = match spawn(&own, command, deadline).await? {
             Spawned::Serving => return Client::find(dir).await,
             Spawned::Locked(message) => message,
         };
@@ -81,10 +82,10 @@ pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Cli
     }
 }
 
-async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
-    let log_path = dir.daemon_log();
+async fn spawn(dir: &PrivateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
+    let log_path = dir.state_dir().daemon_log();
     let log_failed = |source| ClientError::StartSystem { action: "opening", path: log_path.clone(), source };
-    let log = open_log(&log_path).map_err(log_failed)?;
+    let log = daemon_log::open(&log_path, LogLimits::default(), 0).map_err(log_failed)?;
     let log_start = log.metadata().map_err(log_failed)?.len();
     let mut child = Command::new(&command.program)
         .args(&command.args)
@@ -122,18 +123,12 @@ async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Re
     }
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
-        std::fs::rename(path, path.with_extension("log.1"))?;
-    }
-    let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
-}
-
 /// The last lines that were written after `from`.
 fn last_lines(path: &Path, from: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
+    // Meanwhile it may have been put aside.
+    let from = if len < from { 0 } else { from };
     // A line of a log is short; 4 KiB hold the last few.
     file.seek(SeekFrom::Start(from.max(len.saturating_sub(4096)).min(len)))?;
     let mut bytes = Vec::new();
