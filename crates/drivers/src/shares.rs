@@ -167,23 +167,28 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
     Ok(Shares { root, volumes, mounts, imaged })
 }
 
-/// The guest of a root's sandbox can make setuid programs: others on this host must not get there.
+/// The guest of a root's sandbox can make setuid programs, which are root's on disk: others on this host must not get
+/// there.
 fn warn_if_exposed(path: &Path) {
-    if !nix::unistd::Uid::effective().is_root() {
-        return;
-    }
-    let reachable = path.ancestors().all(|directory| {
-        std::fs::metadata(directory).is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o011 != 0)
-    });
-    let no_suid =
-        nix::sys::statvfs::statvfs(path).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
-    if reachable && !no_suid {
+    if nix::unistd::Uid::effective().is_root() && is_exposed(path) {
         tracing::warn!(
             directory = ?path,
             "other users can reach this directory, and its guest can make setuid-root programs in it; \
-             put it below a directory of mode 0700 or on a file system mounted nosuid,nodev"
+             put it below a directory of root's with mode 0700 or on a file system mounted nosuid,nodev"
         );
     }
+}
+
+/// Whether anybody but root can execute what lies there. A directory of somebody else's, a home, lets at least that one
+/// through.
+fn is_exposed(path: &Path) -> bool {
+    let lets_others_through = |directory: &Path| {
+        let meta = std::fs::metadata(directory);
+        meta.is_ok_and(|meta| meta.uid() != 0 || meta.permissions().mode() & 0o011 != 0)
+    };
+    let no_suid =
+        nix::sys::statvfs::statvfs(path).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
+    path.ancestors().all(lets_others_through) && !no_suid
 }
 
 #[cfg(test)]
@@ -240,5 +245,22 @@ mod tests {
         assert_eq!(shares.root[1].tag, "sandpen-layer-1");
         spec.volumes[0].host = dir.path().join("gone");
         assert!(find(&spec, "x", 4).unwrap_err().chain().contains("gone"));
+    }
+
+    #[test]
+    fn a_home_is_as_exposed_as_what_all_can_reach() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return sandpen_skip::skip(sandpen_skip::Reason::NotRoot, "only root can give directories away");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("rootfs");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(!is_exposed(&root), "below a directory of root's alone");
+        std::os::unix::fs::chown(dir.path(), Some(61_617), None).unwrap();
+        assert!(is_exposed(&root), "its owner gets there, whatever its mode is");
+        std::os::unix::fs::chown(dir.path(), Some(0), None).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(is_exposed(&root));
     }
 }
