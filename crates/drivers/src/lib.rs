@@ -4,6 +4,7 @@
 //! process is confined. May not: actors, the database, HTTP, the command line.
 
 pub mod acceleration;
+pub mod cache;
 pub mod confine;
 pub mod control;
 pub mod disk;
@@ -45,19 +46,26 @@ pub const NAMES: &[&str] = &[
 
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
-/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocking, for
-/// milliseconds.
+/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found; `cache_bytes` the budget of
+/// the cache, `None` for the [usual one](cache::default_budget). Blocking, for milliseconds.
 ///
 /// # Errors
 /// [`KrunUnusable`] when a libkrunfw is named, there or in the environment, and cannot
 /// be used.
-pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
-    let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig::new(state_dir.clone(), data_dir)));
+pub fn detect(
+    state_dir: &StateDir,
+    data_dir: &Path,
+    krunfw: Option<&Path>,
+    cache_bytes: Option<u64>,
+) -> Result<Drivers, KrunUnusable> {
+    let cache_bytes = cache_bytes.unwrap_or_else(|| cache::default_budget(state_dir));
+    let config = qemu::QemuConfig { cache_bytes, ..qemu::QemuConfig::new(state_dir.clone(), data_dir) };
+    let qemu = Arc::new(qemu::QemuDriver::new(config));
     #[cfg(feature = "krun")]
     {
         // What was named stays the same when the current directory changes.
         let firmware = sandpen_kernels::krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
-        let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
+        let config = krun::KrunConfig { firmware, cache_bytes, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
         let krun = Arc::new(krun::KrunDriver::new(config));
         Ok(if krun_is_usable(krunfw, data_dir)? {
             Drivers::default().with(krun).with(qemu)
@@ -114,7 +122,7 @@ mod tests {
     #[test]
     fn the_names_are_those_of_all_drivers() {
         let dir = tempfile::tempdir().unwrap();
-        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None).unwrap();
+        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None, None).unwrap();
         assert_eq!(format!("{drivers:?}"), format!("{:?}", BTreeSet::from_iter(NAMES)));
     }
 }
