@@ -36,6 +36,7 @@ mod restart;
 mod resume;
 #[cfg(feature = "testing")]
 mod rm;
+mod state_dir;
 #[cfg(feature = "testing")]
 mod state_of_before;
 #[path = "../support/mod.rs"]
