@@ -133,6 +133,7 @@ fn serve(state: OsString) -> Result<()> {
         cache: None,
         drivers,
         krunfw: None,
+        require_confinement: None,
     })?)
 }
 

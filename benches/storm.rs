@@ -112,6 +112,7 @@ fn serve(state: OsString) -> Result<()> {
         cache: None,
         drivers,
         krunfw: None,
+        require_confinement: None,
     })?)
 }
 

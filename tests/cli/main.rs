@@ -21,6 +21,8 @@ mod events;
 mod health;
 #[cfg(feature = "testing")]
 mod history;
+#[cfg(feature = "testing")]
+mod hostile_kernel;
 mod http_api;
 mod input;
 mod kernel;
