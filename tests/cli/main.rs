@@ -40,6 +40,7 @@ mod rm;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+mod systemd;
 #[cfg(feature = "testing")]
 mod taken_over;
 #[cfg(feature = "testing")]
