@@ -16,6 +16,7 @@ use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{self, KernelError};
+use crate::private_dir::PrivateDir;
 use sandpen_types::error_chain::error_chain;
 
 /// How a check ended.
@@ -181,11 +182,16 @@ fn state_directory(state_dir: &Path) -> Check {
     // The directory itself may be made later: what counts is the nearest one that is there.
     let there = state_dir.ancestors().find(|dir| dir.exists()).unwrap_or(state_dir);
     let name = state_dir.display();
-    if there.is_dir() && access(there, AccessFlags::W_OK | AccessFlags::X_OK).is_ok() {
-        Check::new("state-dir", CheckStatus::Ok, format!("{name} is writable"))
-    } else {
-        Check::new("state-dir", CheckStatus::Fail, format!("{name} cannot be written ({})", there.display()))
-            .advise("choose another with --state-dir or SANDPEN_STATE_DIR")
+    if !there.is_dir() || access(there, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        let found = format!("{name} cannot be written ({})", there.display());
+        return Check::new("state-dir", CheckStatus::Fail, found)
+            .advise("choose another with --state-dir or SANDPEN_STATE_DIR");
+    }
+    // One that is there is only looked at.
+    let looked_at = if there == state_dir { PrivateDir::own(state_dir).map(drop) } else { Ok(()) };
+    match looked_at {
+        Ok(()) => Check::new("state-dir", CheckStatus::Ok, format!("{name} is writable")),
+        Err(error) => Check::new("state-dir", CheckStatus::Fail, error_chain(&error)),
     }
 }
 

@@ -6,7 +6,7 @@ use sandpen::client::daemon_log::{DaemonLog, LogLimits};
 use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
 use sandpen::kernel::{KernelError, krunfw};
-use sandpen::private_dir;
+use sandpen::private_dir::PrivateDir;
 use sandpen_types::state_dir::StateDir;
 use sandpen_types::units::ByteSize;
 
@@ -61,8 +61,9 @@ fn end_other(global: &Global) -> Result<(), CliError> {
     let options = ClientOptions { daemon: None, ..global.client_options()? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(async {
-        let dir = private_dir::prepare_state_dir(&options.state_dir).map_err(sandpen::client::ClientError::from)?;
-        daemon::check_can_take_over(&dir).await?;
+        // Before the other one is ended: root could end somebody else's, and start none in its place.
+        let own = PrivateDir::of_daemon(&options.state_dir).map_err(sandpen::client::ClientError::from)?;
+        daemon::check_can_take_over(own.state_dir()).await?;
         match Client::connect(&options).await {
             Ok(client) => client.shutdown(None).await.map(drop).map_err(CliError::from),
             Err(error) if error.is_not_running() => Ok(()),

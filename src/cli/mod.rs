@@ -4,6 +4,7 @@
 mod args;
 mod attach;
 mod completion;
+mod core_dumps;
 mod daemon;
 mod detach_keys;
 mod disk;
@@ -147,6 +148,7 @@ impl Global {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
+    core_dumps::forbid();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

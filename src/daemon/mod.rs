@@ -35,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use keeper::keep;
 pub use replace::{ReplaceError, check_can_take_over};
-use sandpen_client::private_dir::{self, PrivateDirError};
+use sandpen_client::private_dir::{PrivateDir, PrivateDirError};
 use sandpen_drivers::krun_host::KrunUnusable;
 use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
@@ -144,7 +144,7 @@ fn prepare(options: &DaemonOptions) -> Result<StateDir, DaemonError> {
             tracing::debug!(%error, "staying in the session");
         }
     }
-    let dir = private_dir::prepare_state_dir(&options.state_dir)?;
+    let dir = PrivateDir::of_daemon(&options.state_dir)?.state_dir().clone();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // No directory of the caller's stays in use; `dir` is absolute.
     std::env::set_current_dir("/").map_err(DaemonError::system("changing to the directory /"))?;

@@ -1,13 +1,12 @@
 //! One orchestrator per state directory: the directory itself, and the lock in it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use sandpen_client::private_dir::{self, PrivateDirError};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use sandpen_client::private_dir::{PrivateDir, PrivateDirError};
 use sandpen_types::state_dir::StateDir;
 
 /// Why a state directory cannot be used.
@@ -42,16 +41,15 @@ pub enum LockError {
 #[derive(Debug)]
 pub(super) struct StateLock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
 
-/// Makes the directory (0700) where it is missing, and takes its lock.
+/// Makes the directory (0700) where it is missing, looks at it and at what lies in it, and takes its lock.
 pub(super) fn take(state_dir: &StateDir) -> Result<StateLock, LockError> {
     let path = state_dir.path();
     if !path.is_absolute() {
         return Err(LockError::Relative(path.to_owned()));
     }
-    private_dir::prepare(path)?;
+    let dir = PrivateDir::own(path)?;
     let lock = state_dir.lock();
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock);
-    let file = file.map_err(|source| LockError::Unusable { path: lock.clone(), source })?;
+    let file = dir.open_file(StateDir::LOCK, OFlag::O_RDWR | OFlag::O_CREAT)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut held) => {
             // For people and for the message below; nothing trusts it.
@@ -101,5 +99,19 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(take(&StateDir::new(file)), Err(LockError::NotPrivate(_))));
         assert!(matches!(take(&StateDir::new("x".into())), Err(LockError::Relative(_))));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_empties_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::new(dir.path().join("state"));
+        drop(take(&state_dir).unwrap());
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "as it was").unwrap();
+        fs::remove_file(state_dir.lock()).unwrap();
+        std::os::unix::fs::symlink(&outside, state_dir.lock()).unwrap();
+        let refused = take(&state_dir).unwrap_err().to_string();
+        assert!(refused.contains("daemon.lock") && refused.contains("symbolic link"), "{refused}");
+        assert_eq!(fs::read(&outside).unwrap(), b"as it was");
     }
 }

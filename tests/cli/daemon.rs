@@ -223,7 +223,8 @@ fn a_state_directory_that_cannot_be_written_is_said() {
         for path in [home.path(), &program, &binary] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        // As /tmp is: everybody makes directories here, and nobody puts another one in the place of theirs.
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         command.uid(NOBODY);
     }
     let output = support::output(command);

@@ -21,6 +21,8 @@ mod events;
 mod health;
 #[cfg(feature = "testing")]
 mod history;
+#[cfg(feature = "testing")]
+mod hostile_kernel;
 mod http_api;
 mod input;
 mod kernel;
@@ -36,6 +38,7 @@ mod restart;
 mod resume;
 #[cfg(feature = "testing")]
 mod rm;
+mod state_dir;
 #[cfg(feature = "testing")]
 mod state_of_before;
 #[path = "../support/mod.rs"]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use sandpen::driver::acceleration::Accelerator;
-use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, probe};
+use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, names, probe};
 use sandpen::driver::confine::{Policy, kernel_abi, seccomp_available};
 use sandpen::driver::qemu;
 use sandpen::driver::qemu::args::{Memory, QemuArgs};
@@ -67,7 +67,7 @@ impl Host {
             command.current_dir(self.runtime_dir());
             command
         };
-        probe(command, &serde_json::to_vec(policy).unwrap(), &self.targets).unwrap()
+        probe(command, &serde_json::to_vec(policy).unwrap(), &names(&self.targets)).unwrap()
     }
 
     /// What a process reaches that confines itself by this policy.
@@ -78,7 +78,7 @@ impl Host {
             command
         };
         let request = ProbeRequest { policy, targets: self.targets.clone() };
-        probe(command, &serde_json::to_vec(&request).unwrap(), &self.targets).unwrap()
+        probe(command, &serde_json::to_vec(&request).unwrap(), &names(&self.targets)).unwrap()
     }
 
     /// The attempts that lead to what is not the process's own.

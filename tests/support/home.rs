@@ -35,6 +35,17 @@ impl Home {
     /// A home in which an ordinary user runs everything: who runs the tests, or, where that is root,
     /// a made-up user with copies of the binary and of the guest kernel that it can read.
     pub fn of_ordinary_user() -> Self {
+        let home = Self::of_user_without_kernel();
+        if home.user.is_some() {
+            let data_dir =
+                std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
+            copy_dir(&data_dir.join("kernel"), &home.path().join("data/kernel"));
+        }
+        home
+    }
+
+    /// The same for tests that boot no guest.
+    pub fn of_user_without_kernel() -> Self {
         let mut home = Self::new();
         if !nix::unistd::Uid::effective().is_root() {
             return home;
@@ -43,8 +54,6 @@ impl Home {
         let base = home.path();
         fs::set_permissions(base, fs::Permissions::from_mode(0o711)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_sandpen"), base.join("sandpen")).unwrap();
-        let data_dir = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
-        copy_dir(&data_dir.join("kernel"), &base.join("data/kernel"));
         fs::create_dir(base.join("home")).unwrap();
         own(&base.join("home"), ORDINARY_USER);
         home

@@ -10,6 +10,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{oneshot, watch};
 
 use super::batch::{Batch, Pending, Reply};
+use super::erase::Erasure;
 use super::health::LatestHealth;
 use super::write_faults::WriteFaults;
 use super::{DatabaseError, DatabaseFile, retention};
@@ -31,6 +32,7 @@ pub struct Database {
     faults: WriteFaults,
     pending: VecDeque<Pending>,
     writing: bool,
+    pub(super) erasure: Erasure,
     /// What health checks said and no batch has written yet.
     pub(super) latest_health: LatestHealth,
     /// Changes when there may be new events.
@@ -56,6 +58,7 @@ impl Database {
             faults: file.faults,
             pending: VecDeque::new(),
             writing: false,
+            erasure: Erasure::default(),
             latest_health: LatestHealth::default(),
             events: watch::Sender::new(()),
         }
@@ -90,16 +93,19 @@ impl Database {
         // observed here, and by the next actor's flush.
         let written = tokio::spawn(async move { batch.write(&pool).await });
         let write = async move {
-            let written = written.await.unwrap_or(Ok(()));
-            noted.note(written.as_ref().copied()).await;
+            let written = written.await.unwrap_or(Ok(true));
+            noted.note(written.as_ref().map(drop)).await;
             written
         };
         ctx.spawn(write.into_actor(self).map(move |written, this, ctx| {
             this.writing = false;
             match written {
-                Ok(()) => {
+                Ok(erases) => {
                     this.latest_health.written(&health);
                     this.events.send_replace(());
+                    if erases {
+                        this.erase_soon(ctx);
+                    }
                     this.write_pending(ctx);
                 }
                 // Those who came meanwhile waited for the same thing.
@@ -134,8 +140,9 @@ crate::testing::panic::takes_panics!(Database);
 impl Actor for Database {
     type Context = Context<Self>;
 
-    /// Drops, beside all else, what earlier versions kept too much of.
+    /// Does, beside all else, what the one before had not got to, and drops what earlier versions kept too much of.
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.erase_soon(ctx);
         let (reader, writer) = (self.reader.clone(), self.writer.clone());
         ctx.spawn(async move { retention::drop_old_starts(&reader, &writer).await }.into_actor(self));
     }

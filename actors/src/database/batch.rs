@@ -147,16 +147,17 @@ impl Batch {
         }
     }
 
-    /// Writes all of it and answers everybody.
+    /// Writes all of it and answers everybody. Whether rows were removed, or what stood in them.
     ///
     /// # Errors
     /// The host's refusal, which everybody has got already.
-    pub(super) async fn write(mut self, pool: &SqlitePool) -> Result<(), Refusal> {
+    pub(super) async fn write(mut self, pool: &SqlitePool) -> Result<bool, Refusal> {
         let written = match self.steps.is_empty() {
             true => Ok(()),
             false => write(pool, &mut self.steps).await,
         };
         let refusal = written.as_ref().err();
+        let erases = self.steps.iter().any(Step::erases);
         for step in self.steps {
             match step {
                 Step::Updates(all) => all.into_iter().for_each(|asked| asked.answer(refusal)),
@@ -169,7 +170,7 @@ impl Batch {
         for reply in self.flushes {
             let _ = reply.send(flush::wait_for_writer(pool).await);
         }
-        written
+        written.map(|()| erases)
     }
 }
 
@@ -213,6 +214,15 @@ async fn execute(
 }
 
 impl Step {
+    /// Whether it has removed a row, or what stood in it.
+    fn erases(&self) -> bool {
+        match self {
+            Self::Begin(asked) => matches!(&asked.done, Some(Ok(row)) if row.generation > 1),
+            Self::Remove(asked) => matches!(asked.done, Some(Ok(()))),
+            _ => false,
+        }
+    }
+
     /// All in one statement, a transaction by itself; `false` if this is not such a step or one of its rows is at
     /// fault, and nothing was written.
     async fn write_whole(&mut self, connection: &mut SqliteConnection) -> Result<bool, Refusal> {

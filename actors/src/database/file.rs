@@ -1,6 +1,7 @@
 //! The open file: made, checked and brought up to date before an actor works on it.
 
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::telemetry::faults::Faults;
 /// Connections that read.
 const READERS: u32 = 2;
 /// How long SQLite waits for another program's lock before it answers that it is busy.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the connection that writes may be in use by a batch of an actor that has ended.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,21 +34,23 @@ impl DatabaseFile {
     /// Opens the file, makes it (0600) if missing, checks it and brings its schema up to date. Call it
     /// on the runtime on which the actor will run.
     ///
+    /// A link in the file's place is refused. SQLite opens by name and would follow one that comes between this look
+    /// and its own; it says no more than afterwards that it was another file. Who can do that can write to the
+    /// directory, which whoever starts an orchestrator has found to be its user's alone, with no link in the place of
+    /// SQLite's other files.
+    ///
     /// # Errors
     /// A damaged, foreign or newer file, or one that cannot be written; the file is not changed then.
     pub async fn open(path: &Path, faults: Faults) -> Result<Self, DatabaseError> {
-        // SQLite gives its other files the same mode.
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| DatabaseError::Create { path: path.to_owned(), source })?;
+        let failed = |source| DatabaseError::Create { path: path.to_owned(), source };
+        let ours = make(path).map_err(failed)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // With `erase`: what was removed is not to be found in free pages.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
         // One connection: this actor is the only writer, and its statements are in order. It stays, whatever the
         // host lacks by then.
@@ -56,6 +59,9 @@ impl DatabaseFile {
             options.acquire_timeout(ACQUIRE_TIMEOUT)
         };
         let pool = one().connect_with(options.clone()).await.map_err(|source| refusal(path, source))?;
+        if identity(&std::fs::symlink_metadata(path).map_err(failed)?) != ours {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "another file has taken its place")));
+        }
         if let Some(detail) = quick_check(&pool).await.map_err(|source| refusal(path, source))? {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
         }
@@ -93,6 +99,18 @@ impl DatabaseFile {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes the file where it is missing; which one it is. Closed before SQLite opens it: a later end of ours would take
+/// SQLite's locks along. SQLite gives its other files the same mode.
+fn make(path: &Path) -> io::Result<(u64, u64)> {
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    Ok(identity(&file.metadata()?))
+}
+
+fn identity(meta: &std::fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 /// The newest migration that the file has seen.

@@ -17,6 +17,7 @@
 
 mod actor;
 mod batch;
+mod erase;
 mod error;
 mod events;
 mod file;

@@ -1,5 +1,6 @@
 //! The database actor with real files.
 
+mod erase;
 mod events;
 mod projection;
 mod retention;

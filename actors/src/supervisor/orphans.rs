@@ -2,18 +2,20 @@
 //!
 //! Every VMM, waiter and companion carries a word in its command line that says whose it is
 //! ([`Launch::tag`](sandpen_vmm::driver::Launch::tag)). A process can give itself any command line, so the
-//! word alone decides nothing about others: who carries a foreign one only brings about its own end.
+//! word decides nothing alone: only processes of our user ([`ProcessOwner::is_ours`]) are looked at, by root too, and
+//! who carries a foreign one only brings about its own end.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::libc::SIGKILL;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_vmm::pidfd;
 use sandpen_vmm::process_identity::ProcessIdentity;
+use sandpen_vmm::process_owner::ProcessOwner;
 
 /// How long a killed process may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -30,15 +32,14 @@ pub(super) struct Tagged {
 
 /// The processes of our user that carry tags of this state directory. Blocking.
 pub(super) fn find(state_id: &str) -> Vec<Tagged> {
-    let user = nix::unistd::geteuid().as_raw();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if !entry.metadata().is_ok_and(|meta| meta.uid() == user || user == 0) {
+        // In this order: what is read of owner and command line is this process's, or the identity fails later.
+        let Ok(identity) = ProcessIdentity::of(pid) else { continue };
+        if !ProcessOwner::of(pid).is_ok_and(|owner| owner.is_ours()) {
             continue;
         }
-        // In this order: what is read of the command line is this process's, or the identity fails later.
-        let Ok(identity) = ProcessIdentity::of(pid) else { continue };
         if let Some((key, generation)) = read_tag(pid, state_id) {
             found.push(Tagged { key, generation, identity });
         }
@@ -74,9 +75,7 @@ pub(super) fn end(orphan: &Tagged, state_id: &str) -> io::Result<bool> {
         return Ok(false);
     }
     let mut doomed = vec![pidfd];
-    for descendant in descendants(orphan.identity.pid) {
-        doomed.extend(pidfd::open(&descendant)?);
-    }
+    doomed.extend(descendants(&orphan.identity)?);
     for process in &doomed {
         pidfd::send_signal(process, SIGKILL)?;
     }
@@ -89,24 +88,43 @@ pub(super) fn end(orphan: &Tagged, state_id: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-fn descendants(pid: u32) -> Vec<ProcessIdentity> {
-    let (mut found, mut seen, mut parents) = (Vec::new(), HashSet::new(), vec![pid]);
+/// Those below a process that are ours, as descriptors. A child is taken by what is true of it while its descriptor is
+/// open, and while its parent is still the process that was meant: a pid that was used again meets nobody else. What
+/// belongs to another user is left alone, with all below it.
+fn descendants(of: &ProcessIdentity) -> io::Result<Vec<OwnedFd>> {
+    let (mut found, mut seen, mut parents) = (Vec::new(), HashSet::new(), vec![of.clone()]);
     while let Some(parent) = parents.pop() {
-        let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        let threads = fs::read_dir(format!("/proc/{}/task", parent.pid)).into_iter().flatten().flatten();
         for children in threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()) {
             for child in children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()) {
-                if seen.len() < TREE_MAX && seen.insert(child) {
-                    found.extend(ProcessIdentity::of(child));
+                if seen.len() < TREE_MAX
+                    && seen.insert(child)
+                    && let Some((child, pidfd)) = child_of(&parent, child)?
+                {
+                    found.push(pidfd);
                     parents.push(child);
                 }
             }
         }
     }
-    found
+    Ok(found)
+}
+
+/// The process of this pid, if it is ours and a child of `parent`.
+fn child_of(parent: &ProcessIdentity, pid: u32) -> io::Result<Option<(ProcessIdentity, OwnedFd)>> {
+    let Ok(identity) = ProcessIdentity::of(pid) else { return Ok(None) };
+    let Some(pidfd) = pidfd::open(&identity)? else { return Ok(None) };
+    // In this order, with the descriptor open: whose child it is, then that this parent is still the one.
+    let is_child = ProcessOwner::of(pid).is_ok_and(|owner| owner.parent == parent.pid) && parent.holds()?;
+    Ok(is_child.then_some((identity, pidfd)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
+
+    use sandpen_skip::{Reason, skip};
+
     use super::*;
 
     #[test]
@@ -152,17 +170,64 @@ mod tests {
             }
             std::thread::yield_now();
         };
-        let below = descendants(orphan.id());
+        let below = descendants(&found[0].identity).unwrap();
         assert_eq!((found.len(), below.len()), (1, 2));
         assert_eq!((found[0].key.name.as_str(), found[0].generation), ("web", 3));
         assert!(!end(&found[0], "other").unwrap(), "it is not of that state directory");
         assert!(end(&found[0], ours).unwrap());
         assert!(orphan.wait().is_err(), "as its parent we have reaped it");
         assert!(!end(&found[0], ours).unwrap(), "it is gone");
-        for process in below {
-            let alive = pidfd::open(&process).unwrap().filter(|pidfd| !pidfd::has_ended(pidfd).unwrap());
-            assert!(alive.is_none());
-        }
+        assert!(below.iter().all(|process| pidfd::has_ended(process).unwrap()));
         assert_eq!(find(ours), []);
+    }
+
+    /// A child of ours with a tag in its command line, which runs as this user.
+    struct OfUser(std::process::Child);
+
+    impl OfUser {
+        fn start(state_id: &str, user: u32) -> Self {
+            let mut command = std::process::Command::new("sleep");
+            Self(command.arg0(format!("{state_id}/default/web/3")).arg("1000").uid(user).gid(user).spawn().unwrap())
+        }
+    }
+
+    impl Drop for OfUser {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tag_of_another_users_process_is_nothing_to_root() {
+        if !nix::unistd::geteuid().is_root() {
+            return skip(Reason::NotRoot, "only root can make processes of another user");
+        }
+        let state_id = &format!("1f2e3d{:x}", std::process::id());
+        let own = ProcessIdentity::of(std::process::id()).unwrap();
+        let stranger = OfUser::start(state_id, 61_617);
+        let sandbox = OfUser::start(state_id, *sandpen_vmm::process_owner::SANDBOX_UIDS.start());
+        let found: Vec<_> = find(state_id).into_iter().map(|tagged| tagged.identity.pid).collect();
+        assert_eq!(found, [sandbox.0.id()]);
+        let told = |child: &OfUser| {
+            let key = SandboxKey::new(SandboxName::new("web").unwrap());
+            Tagged { key, generation: 3, identity: ProcessIdentity::of(child.0.id()).unwrap() }
+        };
+        assert!(!end(&told(&stranger), state_id).unwrap(), "named outright, it is still not ours");
+        assert!(child_of(&own, stranger.0.id()).unwrap().is_none(), "nor is it as a descendant");
+        assert!(child_of(&own, sandbox.0.id()).unwrap().is_some());
+        assert!(!pidfd::has_ended(pidfd::of_child(&stranger.0).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn who_is_not_the_child_any_more_is_left_alone() {
+        let state_id = &format!("2f3e4d{:x}", std::process::id());
+        let child = OfUser::start(state_id, nix::unistd::geteuid().as_raw());
+        let own = ProcessIdentity::of(std::process::id()).unwrap();
+        assert!(child_of(&own, child.0.id()).unwrap().is_some());
+        let init = ProcessIdentity::of(1).unwrap();
+        assert!(child_of(&init, child.0.id()).unwrap().is_none(), "another parent by now");
+        let reused = ProcessIdentity { start_time: own.start_time + 1, ..own };
+        assert!(child_of(&reused, child.0.id()).unwrap().is_none(), "the parent's pid was used again");
     }
 }

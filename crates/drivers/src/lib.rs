@@ -7,6 +7,8 @@ pub mod acceleration;
 pub mod confine;
 pub mod control;
 pub mod disk;
+#[cfg(feature = "testing")]
+pub mod fuse_probe;
 mod guest;
 #[cfg(feature = "krun")]
 pub mod krun;
@@ -98,6 +100,10 @@ pub fn run_helper_if_asked() {
     #[cfg(feature = "testing")]
     if first == confine::probe::SUBCOMMAND {
         std::process::exit(confine::probe::run(arguments));
+    }
+    #[cfg(feature = "testing")]
+    if first == fuse_probe::SUBCOMMAND {
+        std::process::exit(fuse_probe::run(arguments));
     }
     #[cfg(feature = "krun")]
     if first == krun::helper::SUBCOMMAND {

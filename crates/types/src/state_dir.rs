@@ -28,6 +28,18 @@ pub const DISK_DRAFT_PREFIX: &str = ".disk-";
 pub struct StateDir(PathBuf);
 
 impl StateDir {
+    /// The name of the lock of the one orchestrator.
+    pub const LOCK: &str = "daemon.lock";
+    /// The name of the file with the daemon's own messages.
+    pub const DAEMON_LOG: &str = "daemon.log";
+    /// The name of the database file.
+    pub const DATABASE: &str = "sandpen.db";
+    /// The names of all files that are opened at a start, and written to; the last ones are SQLite's.
+    pub const FILES: [&str; 6] =
+        [Self::LOCK, Self::DAEMON_LOG, Self::DATABASE, "sandpen.db-journal", "sandpen.db-shm", "sandpen.db-wal"];
+    /// The names of all directories that everything else is made below, the outer ones first.
+    pub const DIRECTORIES: [&str; 7] = ["bin", "cache", "logs", "run", "disks", "disks/sandbox", "disks/named"];
+
     /// Takes an absolute path; makes nothing.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
@@ -40,17 +52,17 @@ impl StateDir {
 
     /// The database file.
     pub fn database(&self) -> PathBuf {
-        self.0.join("sandpen.db")
+        self.0.join(Self::DATABASE)
     }
 
     /// The lock of the one orchestrator.
     pub fn lock(&self) -> PathBuf {
-        self.0.join("daemon.lock")
+        self.0.join(Self::LOCK)
     }
 
     /// The daemon's own messages.
     pub fn daemon_log(&self) -> PathBuf {
-        self.0.join("daemon.log")
+        self.0.join(Self::DAEMON_LOG)
     }
 
     /// The daemon's HTTP socket.

@@ -5,6 +5,7 @@
 //! | [`driver`] | the traits: who makes microVMs, acts on their processes, speaks with their guests |
 //! | [`waiter`] | the handle of the process between an orchestrator and a VMM, which outlives us |
 //! | [`pidfd`], [`spare_descriptors`] | processes without races, descriptors kept for bad times |
+//! | [`process_owner`] | which processes are ours, and the user ids that root keeps for its sandboxes |
 //! | [`start_timings`] | where the time of a start goes |
 //! | [`blocking`] | work that may wait for a disk, off the caller's thread |
 //!
@@ -13,6 +14,7 @@
 pub mod blocking;
 pub mod driver;
 pub mod pidfd;
+pub mod process_owner;
 pub mod spare_descriptors;
 pub mod start_timings;
 pub mod waiter;

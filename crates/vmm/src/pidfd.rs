@@ -13,8 +13,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::process_identity::ProcessIdentity;
+use crate::process_owner::ProcessOwner;
 
-/// Opens the process if it is still the one that is meant; `None` when it is gone.
+/// Opens the process if it is still the one that is meant; `None` when it is gone. One of another user's was never
+/// ours, whatever a record says ([`ProcessOwner::is_ours`]): `None` as well.
 ///
 /// # Errors
 /// What `pidfd_open` (Linux 5.3 or later) or `/proc` said.
@@ -26,7 +28,14 @@ pub fn open(identity: &ProcessIdentity) -> io::Result<Option<OwnedFd>> {
         Err(error) => return Err(error.into()),
     };
     // In this order: what holds now, with the descriptor open, holds for the descriptor.
-    Ok(identity.holds()?.then_some(pidfd))
+    if !identity.holds()? {
+        return Ok(None);
+    }
+    match ProcessOwner::of(identity.pid) {
+        Ok(owner) => Ok(owner.is_ours().then_some(pidfd)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a child of this process that nobody has reaped.

@@ -47,6 +47,7 @@ fn main() {
         // The orchestrator may be gone already; the next one adopts.
         let _ = io::stdout().write_all(report.to_line().as_bytes());
     };
+    sys::name_process();
     let mut waiter = match sys::detach().map_err(failed(Stage::Detach, "")).and_then(|()| start::start()) {
         Ok(Some(waiter)) => waiter,
         Ok(None) => return leave_nothing(),

@@ -35,6 +35,7 @@ const SIG_DFL: usize = 0;
 const P_PID: c_int = 1;
 const WEXITED: c_int = 4;
 const WNOWAIT: c_int = 0x0100_0000;
+const PR_SET_NAME: c_int = 15;
 const CLD_EXITED: c_int = 1;
 const POLLIN: c_short = 1;
 
@@ -66,9 +67,17 @@ unsafe extern "C" {
     fn signal(signal: c_int, handler: usize) -> usize;
     fn syscall(number: c_long, ...) -> c_long;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
+    fn prctl(option: c_int, ...) -> c_int;
     fn mkfifo(path: *const c_char, mode: c_uint) -> c_int;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn waitid(id_type: c_int, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
+}
+
+/// What `ps` and the kernel's log call this process. It is executed by the number of a descriptor, which they
+/// would show otherwise.
+pub(crate) fn name_process() {
+    // SAFETY: the name is a NUL-terminated constant of at most 16 bytes, which the kernel copies.
+    unsafe { prctl(PR_SET_NAME, c"sandpen-waiter".as_ptr()) };
 }
 
 /// A session of our own, default signal dispositions for us and our children, no inherited files

@@ -37,7 +37,7 @@ use attempts::Attempt;
 pub const SUBCOMMAND: &str = "__confine_probe";
 
 /// The process's lines that are no attempt's: it is confined; there is nothing left to try.
-const CONFINED: &str = "confined";
+pub(crate) const CONFINED: &str = "confined";
 const TRIED_ALL: &str = "tried all";
 /// How often the process looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(20);
@@ -112,16 +112,11 @@ pub enum ProbeError {
 }
 
 /// Lets processes try everything, each from the attempt on whose number `command` gets, with `document` as standard
-/// input. Blocking, for seconds.
+/// input. `names` are those of the attempts, in their order. Blocking, for seconds.
 ///
 /// # Errors
 /// [`ProbeError`].
-pub fn probe(
-    command: impl Fn(usize) -> Command,
-    document: &[u8],
-    targets: &Targets,
-) -> Result<ProbeReport, ProbeError> {
-    let names: Vec<String> = attempts::all(targets).into_iter().map(|attempt| attempt.name).collect();
+pub fn probe(command: impl Fn(usize) -> Command, document: &[u8], names: &[String]) -> Result<ProbeReport, ProbeError> {
     let mut words = BTreeMap::new();
     loop {
         let mut child = start(command(words.len()), document)?;
@@ -197,10 +192,19 @@ fn attempt_all(mut arguments: impl Iterator<Item = OsString>) -> Result<(), Prob
         let word = run().map_or_else(|errno: Errno| format!("{errno:?}"), |()| "done".to_owned());
         println!("{name}\t{word}");
     }
+    wait_while_wanted();
+    Ok(())
+}
+
+/// Says that all is tried, and returns when nobody listens any more: the process may be out of the reach of signals.
+pub(crate) fn wait_while_wanted() {
     println!("{TRIED_ALL}");
-    // Until nobody reads any more; it may be out of the reach of signals.
     while writeln!(io::stdout(), ".").is_ok() {
         std::thread::park_timeout(WAIT);
     }
-    Ok(())
+}
+
+/// The names of all attempts, in their order.
+pub fn names(targets: &Targets) -> Vec<String> {
+    attempts::all(targets).into_iter().map(|attempt| attempt.name).collect()
 }

@@ -67,10 +67,11 @@ pub(super) async fn take_up(dir: &Path, bin_dir: &Path) -> Result<Option<()>, Wa
 fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<Newborn, WaiterError> {
     let mut attempt = 0;
     loop {
-        let program = install::install(bin_dir)?;
-        let failed = |source| WaiterError::File { action: "executing the waiter", path: program.clone(), source };
-        let mut command = Command::new(&program);
-        command.arg0("sandpen-waiter").args(tags).current_dir(dir);
+        let program = install::program(bin_dir)?;
+        let failed =
+            |source| WaiterError::File { action: "executing the waiter", path: program.name().to_owned(), source };
+        let mut command = Command::new(program.path());
+        command.arg0(install::NAME).args(tags).current_dir(dir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(lock.for_waiter().map_err(failed)?);
         match command.spawn() {
             // Another thread's child has the freshly installed file open for writing until its exec.
@@ -78,6 +79,8 @@ fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<N
                 attempt += 1;
                 std::thread::sleep(Duration::from_millis(5));
             }
+            // Once more, with the other program.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && program.is_refused() => {}
             spawned => {
                 let child: Child = spawned.map_err(failed)?;
                 lock.hand_over();

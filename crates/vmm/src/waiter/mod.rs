@@ -1,7 +1,7 @@
 //! The tiny process between the orchestrator and a sandbox's VMM, which outlives us.
 //!
-//! Every VMM is the child of a *waiter*: a small static program (`sandpen-waiter`; [`WaitedVmm::launch`] installs and
-//! starts it) that holds the sandbox's FIFOs open, starts the VMM and its companions, records how
+//! Every VMM is the child of a *waiter*: a small static program (`sandpen-waiter`; [`WaitedVmm::launch`] starts
+//! it) that holds the sandbox's FIFOs open, starts the VMM and its companions, records how
 //! the VMM ended, and stays until it is released. So an orchestrator can die at any moment: output
 //! waits in the pipes, the exit status on disk, and the next one finds both
 //! ([`WaitedVmm::adopt`]). A waiter that is killed itself ends nothing: whoever watches the VMM starts

@@ -36,8 +36,9 @@ pub struct WaitedVmm(Arc<Watched>);
 
 impl WaitedVmm {
     /// Starts a waiter with all its processes; resolves when every program was executed. Makes the
-    /// runtime directory, or takes one that [`super::prepare_runtime_dir`] made; installs the
-    /// waiter program in `bin_dir`. Dropped before it resolves, it may leave processes to adopt.
+    /// runtime directory, or takes one that [`super::prepare_runtime_dir`] made; where the waiter program
+    /// cannot be run from memory, installs it in `bin_dir`. Dropped before it resolves, it may leave processes to
+    /// adopt.
     ///
     /// # Errors
     /// [`WaiterError::Start`] when a program cannot be executed, [`WaiterError::Live`] when
