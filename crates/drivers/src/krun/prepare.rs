@@ -117,7 +117,7 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 /// What the process of a microVM with this root directory may do, and with a network, for tests.
 #[cfg(feature = "testing")]
 pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
-    let kernel = GuestKernel::Own(root.join("kernel"));
+    let kernel = GuestKernel::Firmware(PathBuf::from("libkrunfw.so"));
     let root = Some(root.display().to_string());
     let boot = Boot::Linux { kernel, root, shares: Vec::new(), disk: None, root_disks: Vec::new() };
     Policy { tcp: with_network, ..policy(&boot) }
