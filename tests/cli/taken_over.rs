@@ -275,7 +275,6 @@ fn a_process_of_libkrun_that_was_taken_over_reaches_nothing() {
     let host = Host::new();
     let root = host.home.path().join("rootfs");
     fs::create_dir(&root).unwrap();
-    fs::write(root.join("kernel"), "").unwrap();
     // Attributes of its own files are a guest's to change.
     let of_krun = ["call setxattr", "thread"];
     let with = |network, with_network| jails(network).into_iter().map(move |jail| (jail, with_network));
