@@ -21,6 +21,8 @@ mod events;
 mod health;
 #[cfg(feature = "testing")]
 mod history;
+#[cfg(feature = "testing")]
+mod hostile_kernel;
 mod http_api;
 mod input;
 mod kernel;
@@ -41,6 +43,7 @@ mod state_dir;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+mod systemd;
 #[cfg(feature = "testing")]
 mod taken_over;
 #[cfg(feature = "testing")]

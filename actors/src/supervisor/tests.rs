@@ -6,6 +6,8 @@ mod health;
 mod life;
 mod losses;
 #[cfg(feature = "testing")]
+mod nesting;
+#[cfg(feature = "testing")]
 mod release;
 mod removal_hold;
 mod restarts;
@@ -69,6 +71,7 @@ impl Stage {
         let database = host_on(&Arbiter::current(), move || database, |_| {});
         let timings = LatestTimings::default();
         let config = SupervisorConfig {
+            uids: None,
             state_dir,
             state_id: format!("test-{}", dir.path().file_name().unwrap().to_string_lossy()),
             drivers: Drivers::default().with(Arc::new(driver.clone())),

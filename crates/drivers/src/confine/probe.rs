@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The process is `__confine_probe N` with a [`ProbeRequest`] as standard input, which confines itself as libkrun's
-//! does; or `__confine PROGRAM __confine_probe N TARGETS`, which is in QEMU's place.
+//! and virtiofsd do; or `__confine PROGRAM __confine_probe N TARGETS`, which is in QEMU's place.
 
 mod attempts;
 mod outside;
@@ -24,11 +24,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use sandpen_types::error_chain::error_chain;
 use serde::{Deserialize, Serialize};
+use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 
 pub use attempts::Targets;
 pub use outside::Outside;
 
-use super::{ConfineError, Policy, steps};
+use super::{ConfineError, Policy, SystemCalls, steps};
 use crate::standard_input;
 use attempts::Attempt;
 
@@ -37,7 +38,7 @@ use attempts::Attempt;
 pub const SUBCOMMAND: &str = "__confine_probe";
 
 /// The process's lines that are no attempt's: it is confined; there is nothing left to try.
-const CONFINED: &str = "confined";
+pub(crate) const CONFINED: &str = "confined";
 const TRIED_ALL: &str = "tried all";
 /// How often the process looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(20);
@@ -112,16 +113,11 @@ pub enum ProbeError {
 }
 
 /// Lets processes try everything, each from the attempt on whose number `command` gets, with `document` as standard
-/// input. Blocking, for seconds.
+/// input. `names` are those of the attempts, in their order. Blocking, for seconds.
 ///
 /// # Errors
 /// [`ProbeError`].
-pub fn probe(
-    command: impl Fn(usize) -> Command,
-    document: &[u8],
-    targets: &Targets,
-) -> Result<ProbeReport, ProbeError> {
-    let names: Vec<String> = attempts::all(targets).into_iter().map(|attempt| attempt.name).collect();
+pub fn probe(command: impl Fn(usize) -> Command, document: &[u8], names: &[String]) -> Result<ProbeReport, ProbeError> {
     let mut words = BTreeMap::new();
     loop {
         let mut child = start(command(words.len()), document)?;
@@ -190,6 +186,10 @@ fn attempt_all(mut arguments: impl Iterator<Item = OsString>) -> Result<(), Prob
         let all = attempts::all(&targets);
         let begun = steps::begin(&policy)?;
         steps::enforce(&policy, begun)?;
+        if policy.system_calls == SystemCalls::FileServer {
+            // Its library's list of what it may do, under which all else is the end.
+            enable_seccomp(SeccompAction::Kill, false).map_err(|error| io::Error::other(error.to_string()))?;
+        }
         all
     };
     println!("{CONFINED}");
@@ -197,10 +197,19 @@ fn attempt_all(mut arguments: impl Iterator<Item = OsString>) -> Result<(), Prob
         let word = run().map_or_else(|errno: Errno| format!("{errno:?}"), |()| "done".to_owned());
         println!("{name}\t{word}");
     }
+    wait_while_wanted();
+    Ok(())
+}
+
+/// Says that all is tried, and returns when nobody listens any more: the process may be out of the reach of signals.
+pub(crate) fn wait_while_wanted() {
     println!("{TRIED_ALL}");
-    // Until nobody reads any more; it may be out of the reach of signals.
     while writeln!(io::stdout(), ".").is_ok() {
         std::thread::park_timeout(WAIT);
     }
-    Ok(())
+}
+
+/// The names of all attempts, in their order.
+pub fn names(targets: &Targets) -> Vec<String> {
+    attempts::all(targets).into_iter().map(|attempt| attempt.name).collect()
 }

@@ -3,26 +3,29 @@
 //! cancelled leaves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sandpen_cache::CacheUser;
 use sandpen_guest::protocol::{RootfsSource, Volume};
 use sandpen_kernels::builtin;
 use sandpen_kernels::own::Facts;
-use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_types::spec::{KernelDigest, Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{StdioSpec, VMM_ROLE};
+use sandpen_vmm::waiter::{LOG_FIFO, StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
-use crate::confine::{Policy, SystemCalls, cgroup};
+use crate::confine::{Needs, Policy, SandboxJail, SharedTree, SystemCalls, cgroup};
 use crate::krun_host::{self, KrunUnusable};
+use crate::own_kernel::OwnKernel;
 use crate::shares::Share;
 use crate::step::{blocking, failed};
 use crate::storage::storage;
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
-use crate::waited::{self, GuestSetup, Prepared, process};
-use crate::{disk, memory, network, own_kernel, shares};
+use crate::waited::{self, GuestSetup, Prepared, fifos, process};
+use crate::{cache, disk, memory, network, own_kernel, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -61,37 +64,52 @@ fn prepared(config: &KrunConfig, launch: &Launch, boot: Boot, guest: GuestSetup)
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
     let cgroup = cgroup::plan(launch, OVERHEAD_MIB);
-    let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&boot) };
+    let program = waited::helper_program(config.helper.as_deref())?;
+    let policy = policy(&boot);
+    let needs = Needs {
+        host_network: network.is_some(),
+        shares: !policy.shares.is_empty(),
+        confinement: config.require_confinement,
+    };
+    let jail = SandboxJail::new(launch, needs, &program).map_err(|error| failed("confining the microVM", error))?;
+    let mut policy = Policy { cgroup: cgroup.clone(), jail: jail.plan(), ..policy };
     network::permit(network.as_ref(), &mut policy);
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
-    let program = waited::helper_program(config.helper.as_deref())?;
     let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
-    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok())
+    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok(), &jail)
 }
 
-/// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
+/// What the process of the microVM needs when it enters it. libkrunfw is loaded by then; what it gets open is in the order
+/// in which [`Boot`] names it.
 pub(super) fn policy(boot: &Boot) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
     policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
+    policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     match boot {
         Boot::Linux { kernel, root, shares, disk, root_disks } => {
             if let GuestKernel::Own(file) = kernel {
-                policy.read.push(file.clone());
+                policy.inherit(file, false);
             }
-            policy.own.extend(root.iter().map(PathBuf::from));
-            for share in shares {
-                let list = if share.read_only { &mut policy.read } else { &mut policy.own };
-                list.push((&share.directory).into());
+            if let Some(file) = disk {
+                policy.inherit(file, true);
             }
-            policy.modify.extend(disk.clone());
-            policy.read.extend(root_disks.iter().cloned());
+            for file in root_disks {
+                policy.inherit(file, false);
+            }
+            let root = root.iter().map(|directory| SharedTree { directory: directory.into(), read_only: false });
+            let beside = shares
+                .iter()
+                .map(|share| SharedTree { directory: (&share.directory).into(), read_only: share.read_only });
+            policy.shares = root.chain(beside).collect();
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
         }
-        Boot::Bare { kernel } => policy.read.push(kernel.clone()),
+        Boot::Bare { kernel } => {
+            policy.inherit(kernel, false);
+        }
     }
     policy
 }
@@ -99,7 +117,7 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 /// What the process of a microVM with this root directory may do, and with a network, for tests.
 #[cfg(feature = "testing")]
 pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
-    let kernel = GuestKernel::Own(root.join("kernel"));
+    let kernel = GuestKernel::Firmware(PathBuf::from("libkrunfw.so"));
     let root = Some(root.display().to_string());
     let boot = Boot::Linux { kernel, root, shares: Vec::new(), disk: None, root_disks: Vec::new() };
     Policy { tcp: with_network, ..policy(&boot) }
@@ -112,10 +130,11 @@ async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverErro
     // The empty first root of a guest that makes its own is one device more.
     let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
     let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
-    let kernel = guest_kernel(config, &launch.spec, &launch.cancel).await?;
+    let user = cache::user(config.cache(), &config.state_dir, launch);
+    let kernel = guest_kernel(config, &user, &launch.spec, &launch.cancel).await?;
     launch.timings.mark(StartStep::KernelReady);
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
-    let root_disks = storage(&config.state_dir, launch, disk.as_deref(), &shares.imaged).await?;
+    let root_disks = storage(launch, &user, disk.as_deref(), &shares.imaged).await?;
     let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
@@ -125,12 +144,13 @@ async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverErro
 
 async fn guest_kernel(
     config: &KrunConfig,
+    user: &Arc<CacheUser>,
     spec: &SandboxSpec,
     cancel: &CancellationToken,
 ) -> Result<GuestKernel, DriverError> {
     let own = match &spec.kernel {
         None => None,
-        Some(file) => Some(own_kernel(config, file, spec, cancel).await?),
+        Some(file) => Some(own_kernel(config, user, file, spec.kernel_sha256, spec, cancel).await?.copy),
     };
     let config = config.clone();
     let looked = move || match own {
@@ -151,20 +171,22 @@ fn unusable(error: KrunUnusable) -> DriverError {
 }
 
 /// Judges a sandbox's own kernel; what else is wrong shows at the start.
-pub(super) async fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
-    match &spec.kernel {
-        None => Ok(()),
-        Some(file) => own_kernel(config, file, spec, &CancellationToken::new()).await.map(drop),
-    }
+pub(super) async fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<Option<KernelDigest>, DriverError> {
+    let Some(file) = &spec.kernel else { return Ok(None) };
+    let looker = cache::nobody(config.cache());
+    let kernel = own_kernel(config, &looker, file, None, spec, &CancellationToken::new()).await?;
+    Ok(Some(kernel.digest))
 }
 
 /// The copy of a sandbox's own kernel that is booted.
 async fn own_kernel(
     config: &KrunConfig,
+    user: &Arc<CacheUser>,
     file: &Path,
+    digest: Option<KernelDigest>,
     spec: &SandboxSpec,
     cancel: &CancellationToken,
-) -> Result<PathBuf, DriverError> {
+) -> Result<OwnKernel<()>, DriverError> {
     const HINT: &str = "libkrun loads no modules, so the guest's drivers must be built in; use a kernel that has \
                         them, or --driver qemu";
     let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
@@ -175,7 +197,7 @@ async fn own_kernel(
         needed.push(builtin::TSI);
     }
     let accept = move |facts: &Facts| facts.check_has(&needed, HINT);
-    own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await.map(|(kept, ())| kept)
+    own_kernel::ensure(user, file, digest, cancel, accept).await
 }
 
 /// Blocking, for microseconds.

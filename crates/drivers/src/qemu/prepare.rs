@@ -4,32 +4,34 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+use sandpen_cache::CacheUser;
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 use sandpen_kernels::InstalledKernel;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
+use sandpen_vmm::waiter::{FIRST_SOCKET, LOG_FIFO, ProcessSpec, SocketSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::args::{Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use super::initramfs::{Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
 use super::program_files::ProgramFiles;
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
-use crate::confine::{self, Policy, cgroup};
+use crate::confine::{self, Needs, Policy, SandboxJail, SharedTree, cgroup, descriptor_path};
 use crate::shares::{Share, Shares};
 use crate::step::{blocking, failed};
 use crate::storage::storage;
 use crate::virtiofs::{self, OPEN_FILES_MIN};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
 use crate::work::{Lane, Piece, Stop};
-use crate::{guest_binary, memory, network, shares};
+use crate::{cache, guest_binary, memory, network, shares};
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +105,21 @@ async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken)
 }
 
 async fn initramfs(
-    config: &QemuConfig,
+    user: &Arc<CacheUser>,
     kernel: Option<InstalledKernel>,
     extra: Vec<&'static str>,
     cancel: &CancellationToken,
 ) -> Result<PathBuf, DriverError> {
     static MADE: Lane<(), InitramfsError> = Lane::new(2);
-    let cache = config.state_dir.cache();
+    let (looker, maker) = (user.clone(), user.clone());
     let looked = move || {
-        let wanted = Initramfs::new(&cache, guest_binary(), kernel.as_ref(), &extra);
-        Ok((wanted.is_there(), wanted))
+        let wanted = Initramfs::new(looker.cache().directory(), guest_binary(), kernel.as_ref(), &extra);
+        looker.uses(wanted.path()).map_err(|source| failed("noting which initramfs is in use", source))?;
+        let is_there = wanted.is_there();
+        if is_there {
+            sandpen_cache::mark_used(wanted.path());
+        }
+        Ok((is_there, wanted))
     };
     let (is_there, wanted) = blocking(looked).await?;
     let path = wanted.path().to_owned();
@@ -123,7 +130,12 @@ async fn initramfs(
             limit: INITRAMFS_LIMIT,
             advice: "try again when the host's disk is less busy",
         };
-        let made = MADE.on_thread(piece, cancel, move |_| wanted.make(guest_binary())).await;
+        let make = move |_: &Stop| {
+            wanted.make(guest_binary())?;
+            maker.cache().keep_within_budget();
+            Ok(())
+        };
+        let made = MADE.on_thread(piece, cancel, make).await;
         made.map_err(|error| error.of_step("making the initramfs"))?;
     }
     Ok(path)
@@ -140,6 +152,7 @@ pub(super) struct MachinePlan {
     shares: Vec<Share>,
     guest: GuestSetup,
     cgroup: Result<cgroup::CgroupPlan, String>,
+    jail: SandboxJail,
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
 }
@@ -151,11 +164,12 @@ impl MachinePlan {
         let (shares, network) = blocking(move || looked_at(&spec)).await?;
         let qemu = qemu(config, launch.spec.network, &launch.cancel).await?;
         let disk = config.state_dir.disk(&launch.spec);
-        let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some(), &launch.cancel).await?;
+        let user = cache::user(config.cache(), &config.state_dir, &launch);
+        let (kernel, extra) = kernel::find(config, &user, &launch.spec, disk.is_some(), &launch.cancel).await?;
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
-        let initramfs = initramfs(config, kernel.modules.clone(), extra, &launch.cancel).await?;
+        let initramfs = initramfs(&user, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        let root_disks = storage(&config.state_dir, &launch, disk.as_deref(), &shares.imaged).await?;
+        let root_disks = storage(&launch, &user, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
         blocking(move || {
             Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, root_disks })
@@ -186,7 +200,9 @@ impl MachinePlan {
             disk,
             root_disks,
             memory: Memory::New,
-            qmp: false,
+            share_sockets: None,
+            descriptors: Vec::new(),
+            monitor: Monitor::None,
             incoming: false,
         };
         let helper = waited::helper_program(config.helper.as_deref())?;
@@ -198,7 +214,13 @@ impl MachinePlan {
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
-        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
+        let needs = Needs {
+            host_network: guest.network.is_some(),
+            shares: !args.shares.is_empty(),
+            confinement: config.require_confinement,
+        };
+        let jail = SandboxJail::new(&launch, needs, &helper).map_err(|error| failed("confining the microVM", error))?;
+        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) })
     }
 
     /// The program.
@@ -229,27 +251,74 @@ impl MachinePlan {
         self.cgroup.clone().ok()
     }
 
-    /// The processes for this command line. `inherited` are files that QEMU gets open.
-    pub(super) fn processes(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Vec<ProcessSpec>, DriverError> {
-        let mut policy = Policy { cgroup: self.cgroup.clone(), inherited, ..policy(&self.qemu, args) };
+    /// The processes for this command line. `inherited` are files that QEMU gets open, before all others.
+    pub(super) fn processes(&self, args: &QemuArgs, inherited: &[PathBuf]) -> Result<Vec<ProcessSpec>, DriverError> {
+        let mut policy = Policy { cgroup: self.cgroup.clone(), jail: self.jail.plan(), ..policy(&self.qemu, args) };
+        for file in inherited {
+            policy.inherit(file, false);
+        }
+        let args = handed_over(args, &mut policy);
+        policy.sockets = u32::try_from(self.shares.len()).unwrap_or(u32::MAX) + u32::from(has_listener(&args));
         network::permit(self.guest.network.as_ref(), &mut policy);
         let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
         let mut confined = vec![confine::helper::SUBCOMMAND.into(), self.qemu.clone().into_os_string()];
         confined.extend(args.to_argv());
-        let cgroup = serde_json::to_string(&self.cgroup)
-            .map_err(|source| failed("describing the cgroup of the microVM", source))?;
         let shares = self.shares.iter().enumerate();
-        let mut processes: Vec<_> =
-            shares.map(|(number, share)| virtiofsd(&self.helper, number, share, &cgroup)).collect();
-        processes.push(process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy)));
+        let mut processes =
+            shares.map(|(number, share)| self.virtiofsd(number, share)).collect::<Result<Vec<_>, _>>()?;
+        let sockets = (0..self.shares.len()).map(|number| SocketSpec::Connected(share_socket(number)));
+        let vmm = process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy));
+        processes.push(ProcessSpec { sockets: sockets.collect(), ..vmm });
         Ok(processes)
     }
 
-    /// What waiter and guest are told.
-    pub(super) fn prepared(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Prepared, DriverError> {
-        let processes = self.processes(args, inherited)?;
-        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup())
+    /// The process that shares a directory; it sees nothing else of the host.
+    fn virtiofsd(&self, number: usize, share: &Share) -> Result<ProcessSpec, DriverError> {
+        let tree = SharedTree { directory: (&share.directory).into(), read_only: share.read_only };
+        let mut policy = virtiofs::policy(number, tree);
+        policy.cgroup = self.cgroup.clone();
+        policy.jail = self.jail.plan_without_network();
+        let policy =
+            serde_json::to_string(&policy).map_err(|source| failed("describing what virtiofsd may do", source))?;
+        let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into()];
+        args.extend([virtiofs::SHARED_DIR.into(), (&share.directory).into(), virtiofs::POLICY.into(), policy.into()]);
+        let socket = StdioSpec::Listener(share_socket(number));
+        Ok(process(&virtiofs::role(number), &self.helper, args, socket))
     }
+
+    /// What the waiter is told.
+    pub(super) fn waiter_spec(&self, processes: Vec<ProcessSpec>) -> WaiterSpec {
+        waited::waiter_spec(&self.launch, processes, &self.jail)
+    }
+
+    /// What waiter and guest are told.
+    pub(super) fn prepared(&self, args: &QemuArgs, inherited: &[PathBuf]) -> Result<Prepared, DriverError> {
+        let processes = self.processes(args, inherited)?;
+        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup(), &self.jail)
+    }
+}
+
+fn has_listener(args: &QemuArgs) -> bool {
+    matches!(args.monitor, Monitor::Listener(_))
+}
+
+/// The same machine with files that QEMU gets open in the place of paths.
+fn handed_over(args: &QemuArgs, policy: &mut Policy) -> QemuArgs {
+    let mut args = args.clone();
+    // QEMU opens these once more, by the names of the descriptors,
+    for file in [&mut args.kernel, &mut args.initramfs] {
+        *file = descriptor_path(policy.inherit(file, false));
+    }
+    // and takes copies of the descriptors of these.
+    let mut in_set = |file: &mut PathBuf, write: bool| {
+        let descriptor = policy.inherit(file, write);
+        args.descriptors.push(descriptor);
+        *file = format!("/dev/fdset/{descriptor}").into();
+    };
+    args.disk.iter_mut().for_each(|disk| in_set(disk, true));
+    args.root_disks.iter_mut().for_each(|disk| in_set(disk, false));
+    args.share_sockets = Some(FIRST_SOCKET);
+    args
 }
 
 /// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up
@@ -281,18 +350,10 @@ pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.execute.extend(execute);
     policy.read.extend(read);
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
-    policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
-    policy.read.extend(args.root_disks.iter().cloned());
     policy.modify.push("/dev/null".into());
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
-    policy.modify.extend(args.disk.clone());
-    policy.connect.extend((0..args.shares.len()).map(|number| share_socket(number).into()));
-    if let Memory::File(_) = args.memory {
-        // The devices' state is saved over a socket of the runtime directory that is made later.
-        policy.connect.push(".".into());
-    }
-    if args.qmp {
+    if args.monitor == Monitor::Fifos {
         policy.modify.extend(qmp_fifos().map(PathBuf::from));
     }
     if args.accelerator == Accelerator::Kvm {
@@ -304,15 +365,6 @@ pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
 /// The FIFOs of QEMU's monitor, in the runtime directory.
 pub(super) fn qmp_fifos() -> [String; 2] {
     [format!("{QMP}.in"), format!("{QMP}.out")]
-}
-
-/// The process that shares a directory; it sees nothing else of the host.
-fn virtiofsd(helper: &Path, number: usize, share: &Share, cgroup: &str) -> ProcessSpec {
-    let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), (&share.directory).into()];
-    args.extend([virtiofs::SHARE_NUMBER.into(), number.to_string().into()]);
-    args.extend([virtiofs::CGROUP.into(), cgroup.into()]);
-    args.extend(share.read_only.then(|| virtiofs::READ_ONLY.into()));
-    process(&virtiofs::role(number), helper, args, StdioSpec::Listener(share_socket(number)))
 }
 
 /// What is being done when QEMU is not found: a host that has libkrun alone may do with another network.

@@ -1,0 +1,158 @@
+//! What a guest's kernel that speaks the file protocol by itself gets out of a shared directory: names that lead out of
+//! it, and what lies in it. A workload's own kernel never asks for such; one that a workload took over may.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::Uid;
+use sandpen::driver::fuse_probe::{VirtiofsdGuest, outcomes};
+
+use crate::support;
+
+const SANDPEN: &str = env!("CARGO_BIN_EXE_sandpen");
+
+/// What must work, so that the rest proves something.
+const INSIDE: [&str; 2] = ["read inside", "change the mode inside"];
+
+/// Whether an attempt reached what is outside. What was made or moved by such a name tells by where it is then: a server
+/// that has nothing above the share makes it in there.
+fn leads_out(name: &str, word: &str) -> bool {
+    word == "done" && !INSIDE.contains(&name) && !["make a ", "move "].iter().any(|harmless| name.starts_with(harmless))
+}
+
+/// A share with something beside it.
+struct Shared {
+    dir: tempfile::TempDir,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Self { dir };
+        fs::create_dir(shared.share()).unwrap();
+        for name in ["outside", "victim", "share/file"] {
+            fs::write(shared.dir.path().join(name), "some bytes of a file").unwrap();
+        }
+        if Uid::effective().is_root() {
+            let mode = Mode::from_bits_truncate(0o666);
+            mknod(&shared.share().join("null"), SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
+        }
+        shared
+    }
+
+    fn share(&self) -> PathBuf {
+        self.dir.path().join("share")
+    }
+
+    /// What is beside the share, by name with its mode, which nobody may have changed.
+    fn beside(&self) -> Vec<String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let entries = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap());
+        let mut lines: Vec<_> = entries
+            .map(|entry| {
+                format!("{} {:o}", entry.file_name().display(), entry.metadata().unwrap().permissions().mode())
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+}
+
+#[test]
+fn virtiofsd_shows_what_it_shares_and_nothing_else() {
+    let shared = Shared::new();
+    let before = shared.beside();
+    let runtime = tempfile::tempdir().unwrap();
+    let socket = runtime.path().join("virtiofs.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut command = Command::new(SANDPEN);
+    command.arg("__virtiofsd").arg("--shared-dir").arg(shared.share()).current_dir(runtime.path());
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let words = VirtiofsdGuest::connect(&socket).map(|mut guest| outcomes(&mut guest, &shared.share()));
+    // It ends with its guest.
+    let output = support::finish(child);
+    let words = words.unwrap().unwrap_or_else(|errno| panic!("{errno}: {}", support::explain(&output)));
+    assert!(INSIDE.iter().all(|name| words[*name] == "done"), "{words:#?}");
+    for (name, word) in &words {
+        assert!(!leads_out(name, word), "{name}: {word} {words:#?}");
+    }
+    assert_ne!(words["make a device node"], "done", "{words:#?}");
+    assert_eq!(shared.beside(), before);
+}
+
+#[cfg(feature = "krun-bundled")]
+mod krun {
+    use std::path::Path;
+
+    use sandpen::driver::confine::probe::{ProbeReport, probe};
+    use sandpen::driver::confine::rights::is_initial_root;
+    use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, kernel_abi};
+    use sandpen::driver::fuse_probe::{FuseRequest, SUBCOMMAND, names};
+    use sandpen::driver::krun::policy_of_root;
+    use sandpen_skip::{Reason, skip};
+
+    use super::*;
+
+    /// What libkrun's server does for such a kernel, under a policy or under none.
+    fn asked(shared: &Shared, policy: Option<Policy>) -> ProbeReport {
+        let runtime = tempfile::tempdir().unwrap();
+        let command = |from: usize| {
+            let mut command = Command::new(SANDPEN);
+            command.args([SUBCOMMAND, &from.to_string()]).current_dir(runtime.path());
+            command
+        };
+        let request = FuseRequest { policy, share: shared.share() };
+        probe(command, &serde_json::to_vec(&request).unwrap(), &names()).unwrap()
+    }
+
+    /// That the library does not check names is why its process needs a confinement: once it does, this says so.
+    #[test]
+    fn libkruns_server_itself_leads_anywhere() {
+        let shared = Shared::new();
+        let report = asked(&shared, None);
+        for name in INSIDE.iter().chain(&["look up outside", "read outside", "change the mode outside"]) {
+            assert!(report.reached(name), "{report}");
+        }
+        assert_eq!(report.reached("open a device node"), Uid::effective().is_root(), "{report}");
+    }
+
+    #[test]
+    fn a_process_of_libkrun_shows_what_it_shares_and_nothing_else() {
+        if let Err(why) = kernel_abi() {
+            return skip(Reason::NoLandlock, why);
+        }
+        let jail = || JailPlan { uid: is_initial_root().then_some(0x7FFF_FFFF), network: JailNetwork::Own };
+        let mut jails = vec![Err("not tried".to_owned())];
+        if Uid::effective().is_root() {
+            jails.push(Ok(jail()));
+        } else {
+            skip(Reason::NotRoot, "a jail without a waiter is root's");
+        }
+        jails.into_iter().for_each(shows_nothing_else);
+    }
+
+    fn shows_nothing_else(jail: Result<JailPlan, String>) {
+        let is_jailed = jail.is_ok();
+        let shared = Shared::new();
+        let before = shared.beside();
+        let report = asked(&shared, Some(Policy { jail, ..policy_of_root(&shared.share(), false) }));
+        let own = report.outside.namespaces.get("mnt").map(Path::new);
+        let has_own_mounts = own.is_some_and(|own| own != fs::read_link("/proc/self/ns/mnt").unwrap());
+        assert_eq!(has_own_mounts, is_jailed, "{report}");
+        for (name, word) in &report.attempts {
+            // Landlock alone knows no names, modes, owners and times, nor what a file is.
+            let known =
+                ["look up", "change the", "set an", "open a device"].iter().any(|known| name.starts_with(known));
+            assert!(!leads_out(name, word) || known && !has_own_mounts, "{name}\n{report}");
+        }
+        assert!(INSIDE.iter().all(|name| report.reached(name)), "{report}");
+        assert!(!report.reached("make a device node"), "{report}");
+        // The modes of what is beside it are among what Landlock does not know.
+        assert!(shared.beside() == before || !has_own_mounts, "{before:#?} {:#?}", shared.beside());
+    }
+}
