@@ -84,6 +84,9 @@ pub enum JailError {
     Path(PathBuf),
 }
 
+/// For mount(2), of what it does not look at.
+const NOTHING: Option<&str> = None;
+
 fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError {
     move |source| JailError::Step { step, source: source.into() }
 }
@@ -127,7 +130,6 @@ pub(super) fn make(plan: &JailPlan, policy: &Policy) -> Result<MadeJail, JailErr
     let user_namespace = made.map_err(failed("making a user namespace"))?;
     let network = if plan.network == JailNetwork::Own { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
     unshare(CloneFlags::CLONE_NEWNS | network).map_err(failed("making a mount namespace"))?;
-    const NOTHING: Option<&str> = None;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(NOTHING, "/", NOTHING, private, NOTHING).map_err(failed("parting from the host's mounts"))?;
 
