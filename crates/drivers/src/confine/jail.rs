@@ -124,6 +124,7 @@ impl MadeJail {
 
 /// Makes the jail of `policy`. The current directory is the sandbox's runtime directory.
 pub(super) fn make(plan: &JailPlan, policy: &Policy) -> Result<MadeJail, JailError> {
+    const NOTHING: Option<&str> = None;
     let runtime_dir = std::env::current_dir().map_err(failed("finding the runtime directory"))?;
     let maps = plan.uid.map(owners::maps);
     let made = maps.map(|(uids, gids)| sys::user_namespace(&uids, &gids)).transpose();

@@ -162,7 +162,7 @@ impl Root {
     }
 }
 
-/// Mounts a tree over a file or directory that is made for it.
+/// Mounts a copy of what is at `path` at its place, which is made.
 fn attach(path: &Path, place: &Path, meta: &Metadata, tree: &Tree) -> Result<(), JailError> {
     let put = |source| JailError::Put { path: path.to_owned(), source };
     let made = if meta.is_dir() { fs::create_dir_all(place) } else { File::create(place).map(drop) };
