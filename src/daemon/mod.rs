@@ -170,12 +170,11 @@ fn raise_open_files_limit() {
 type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
-    let drivers = match &options.drivers {
-        Some(drivers) => drivers.clone(),
-        None => {
-            let (krunfw, data_dir) = (options.krunfw.as_deref(), &options.data_dir);
-            drivers::offer(dir, data_dir, krunfw, options.require_confinement, options.cache)?
-        }
+    let drivers = if let Some(drivers) = &options.drivers {
+        drivers.clone()
+    } else {
+        let (krunfw, data_dir) = (options.krunfw.as_deref(), &options.data_dir);
+        drivers::offer(dir, data_dir, krunfw, options.require_confinement, options.cache)?
     };
     let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
     if let Some(reserve) = options.reserve {

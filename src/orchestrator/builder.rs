@@ -104,12 +104,11 @@ impl SandpenBuilder {
         let state_dir = StateDir::new(self.state_dir.unwrap_or_else(crate::paths::default_state_dir));
         let lock = lock::take(&state_dir)?;
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
-        let drivers = match self.drivers {
-            Some(drivers) => drivers,
-            None => {
-                let (krunfw, confinement) = (self.krunfw.as_deref(), self.require_confinement);
-                sandpen_drivers::detect(&state_dir, &data_dir, krunfw, confinement, self.cache)?
-            }
+        let drivers = if let Some(drivers) = self.drivers {
+            drivers
+        } else {
+            let (krunfw, confinement) = (self.krunfw.as_deref(), self.require_confinement);
+            sandpen_drivers::detect(&state_dir, &data_dir, krunfw, confinement, self.cache)?
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;

@@ -69,7 +69,7 @@ fn restarts_boot_the_kernel_that_was_asked_for_whatever_the_file_holds_by_then()
         std::io::Write::write_all(&mut grown, b"x").unwrap();
         fs::write(format!("{rootfs}/go"), "").unwrap();
         until("it was started again", || home.ok(&["logs", "a"]).lines().count() == start);
-        assert_eq!(copies(&home), [copy.clone()], "one copy");
+        assert_eq!(copies(&home), std::slice::from_ref(&copy), "one copy");
     }
     assert_eq!(home.ok(&["logs", "a"]), format!("{}\n", installed.version()).repeat(3));
     let row = home.inspect("a");

@@ -84,9 +84,6 @@ pub enum JailError {
     Path(PathBuf),
 }
 
-/// For mount(2), of what it does not look at.
-const NOTHING: Option<&str> = None;
-
 fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError {
     move |source| JailError::Step { step, source: source.into() }
 }
