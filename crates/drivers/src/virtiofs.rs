@@ -8,17 +8,17 @@
 //! ```
 //!
 //! As an ordinary user it enters a user namespace in which the guest's root is that user; other
-//! owners do not exist there, and giving a file to one fails. Each file that the guest's kernel
-//! remembers is an open file here, so a guest sees at most as many as the limit of open files allows.
+//! owners do not exist there, and giving a file to one fails.
 //!
-//! As root the guest's owners are the host's, device nodes can neither be made nor opened, and files
-//! are remembered by handle: there may be any number.
+//! As root the guest's owners are the host's, and device nodes can neither be made nor opened.
+//!
+//! What the guest sees of the directory is [`Guarded`]; each file that its kernel remembers is an open file here,
+//! so it is asked to forget when the limit of open files comes near ([`Descriptors`]).
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use capng::{Action, Set, Type};
@@ -26,20 +26,28 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 use sandpen_types::error_chain::error_chain;
-use vhost::vhost_user::{Error as VhostUserError, Listener};
-use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
-use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
+use vhost::vhost_user::Listener;
+use virtiofsd::filesystem::FileSystem;
 use virtiofsd::idmap::{GidMap, UidMap};
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
-use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use self::caches::GuestCaches;
+use self::descriptors::Descriptors;
+use self::guarded::Guarded;
 use super::confine::cgroup::CgroupPlan;
 use super::confine::{self, ConfineError, Policy};
 use super::standard_input;
+
+mod caches;
+mod descriptors;
+mod guarded;
+mod server;
+#[cfg(test)]
+mod tests;
+mod xattr_names;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__virtiofsd";
@@ -54,6 +62,12 @@ const FILES_BESIDE: u64 = 610;
 /// Least hard limit of open files with which a directory can be shared: a few dozen for the guest.
 pub const OPEN_FILES_MIN: u64 = FILES_BESIDE + 64;
 
+/// Descriptors of files that are looked up at the limit, by the two threads.
+const LOOKED_UP: u64 = 4;
+
+/// The FIFO of the port on which the guest is asked to forget files.
+const FILES_FIFO: &str = "files.in";
+
 /// How long the guest may believe what it saw; the host may change files too.
 const CACHE_TIME: Duration = Duration::from_secs(1);
 
@@ -61,9 +75,6 @@ const CACHE_TIME: Duration = Duration::from_secs(1);
 /// making is on the host.
 pub(super) const FILE_CAPABILITIES: [&str; 7] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
-
-/// What opening files by handle needs as well.
-const HANDLE_CAPABILITY: &str = "DAC_READ_SEARCH";
 
 /// Its option for the cgroup that it joins, as JSON of [`Policy::cgroup`].
 pub(super) const CGROUP: &str = "--cgroup";
@@ -76,11 +87,13 @@ pub(super) fn role(share: usize) -> String {
     if share == 0 { "virtiofsd".to_owned() } else { format!("virtiofsd-{share}") }
 }
 
-/// Why it has no Landlock ruleset: its mount namespace says the same, and Landlock knows no files
-/// that are opened by handle.
+/// Why it has no Landlock ruleset: its mount namespace says the same.
 const WITHOUT_LANDLOCK: &str = "its mount namespace holds the shared directory alone, its network namespace nothing";
 
-/// Most open files that are asked for, as the virtiofsd program does.
+/// Most open files here: each holds some 1.5 KiB of the memory of the host's kernel.
+const SHARED_FILES_MAX: u64 = 100_000;
+
+/// Most open files of a process that shares files and does not limit them itself, as the virtiofsd program asks for.
 pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 
 /// Why a directory cannot be shared.
@@ -169,20 +182,24 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
         return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
     }
     let mut policy = Policy::new(&role);
-    policy.open_files = OPEN_FILES_MAX;
+    policy.open_files = SHARED_FILES_MAX;
     policy.cgroup = cgroup;
     let begun = confine::begin(&policy)?;
     let limit = begun.open_files();
     if limit < OPEN_FILES_MIN {
         return Err(ShareError::TooFewOpenFiles(limit));
     }
-    let guest_fd_limit = limit - FILES_BESIDE;
+    let guest_files = limit - FILES_BESIDE - LOOKED_UP;
+    let caches = GuestCaches::open(Path::new(FILES_FIFO)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the guest cannot be asked to forget files");
+        GuestCaches::unreachable()
+    });
     let as_root = Uid::effective().is_root();
     let (uid_map, gid_map) = if as_root { (vec![], vec![]) } else { (vec![uid_map()], vec![gid_map()]) };
     if as_root {
         mount_without_devices(&dir, read_only).map_err(ShareError::Mount)?;
     }
-    let kept = if as_root { root_capabilities().map(str::to_owned).collect() } else { Vec::new() };
+    let kept = if as_root { FILE_CAPABILITIES.map(str::to_owned).to_vec() } else { Vec::new() };
     confine::announce(&policy, begun, kept, WITHOUT_LANDLOCK)?;
     let mut sandbox = Sandbox::new(dir, SandboxMode::Namespace, uid_map, gid_map);
     // From here on only the shared directory is there.
@@ -195,10 +212,13 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
         proc_sfd_rawfd: sandbox.get_proc_self_fd(),
         proc_mountinfo_rawfd: sandbox.get_mountinfo_fd(),
         announce_submounts: true,
-        // The kernel opens by handle for the host's root only.
-        inode_file_handles: if as_root { InodeFileHandlesMode::Prefer } else { InodeFileHandlesMode::Never },
+        // Opening by handle would reach the whole file system, and what was replaced there would be stale here.
+        inode_file_handles: InodeFileHandlesMode::Never,
         readdirplus: true,
-        guest_fd_limit,
+        xattr: true,
+        killpriv_v2: true,
+        // A file that is one too many is looked up before it is refused.
+        guest_fd_limit: guest_files + LOOKED_UP,
         ..Config::default()
     };
     enable_seccomp(SeccompAction::Kill, false).map_err(ShareError::Seccomp)?;
@@ -206,14 +226,10 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
         drop_capabilities().map_err(ShareError::Capabilities)?;
     }
     if read_only {
-        serve(PassthroughFsRo::new(config).map_err(ShareError::SharedDirectory)?, listener)
+        serve(PassthroughFsRo::new(config).map_err(ShareError::SharedDirectory)?, guest_files, caches, listener)
     } else {
-        serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
+        serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, guest_files, caches, listener)
     }
-}
-
-fn root_capabilities() -> impl Iterator<Item = &'static str> {
-    FILE_CAPABILITIES.into_iter().chain([HANDLE_CAPABILITY])
 }
 
 /// Mounts the directory over itself, for this process only. What is mounted below it keeps its own
@@ -263,23 +279,15 @@ fn take_listener() -> Result<Listener, ShareError> {
 
 fn drop_capabilities() -> Result<(), capng::Error> {
     capng::clear(Set::BOTH);
-    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, root_capabilities().collect())?;
+    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, FILE_CAPABILITIES.to_vec())?;
     capng::apply(Set::BOTH)
 }
 
-fn serve<F>(file_system: F, mut listener: Listener) -> Result<(), ShareError>
+/// Serves `file_system` with what is ours around it; `limit` is of descriptors.
+fn serve<F>(file_system: F, limit: u64, caches: GuestCaches, listener: Listener) -> Result<(), ShareError>
 where
-    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+    F: FileSystem<Inode = u64, Handle = u64> + Send + Sync + 'static,
 {
-    let server_error = |error: &dyn std::fmt::Debug| ShareError::Server(format!("{error:?}"));
-    let backend = VhostUserFsBackendBuilder::default().build(file_system).map_err(|error| server_error(&error))?;
-    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon =
-        VhostUserDaemon::new("virtiofs".to_owned(), Arc::new(backend), memory).map_err(|error| server_error(&error))?;
-    daemon.start(&mut listener).map_err(|error| server_error(&error))?;
-    match daemon.wait() {
-        // QEMU ended: so do we.
-        Ok(()) | Err(BackendError::HandleRequest(VhostUserError::Disconnected)) => Ok(()),
-        Err(error) => Err(server_error(&error)),
-    }
+    let descriptors = Descriptors::new(usize::try_from(limit).unwrap_or(usize::MAX), caches);
+    server::serve(Guarded::new(file_system, descriptors), listener).map_err(ShareError::Server)
 }
