@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::Mode;
 use report::Report;
 use sandpen::driver::acceleration::{Accelerator, acceleration};
-use sandpen::driver::qemu::args::{Memory, PORTS, QemuArgs, share_socket};
+use sandpen::driver::qemu::args::{Memory, Monitor, PORTS, QemuArgs, share_socket};
 use sandpen::driver::qemu::{initramfs, program, tsc};
 use sandpen::driver::{guest_binary, virtiofs};
 use sandpen::{kernel, paths};
@@ -61,7 +61,9 @@ impl Setup {
             disk: None,
             root_disks: Vec::new(),
             memory: Memory::New,
-            qmp: false,
+            share_sockets: None,
+            descriptors: Vec::new(),
+            monitor: Monitor::None,
             incoming: false,
         };
         Ok(Self {

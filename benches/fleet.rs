@@ -132,6 +132,7 @@ fn serve(state: OsString) -> Result<()> {
         reserve: None,
         drivers,
         krunfw: None,
+        require_confinement: None,
     })?)
 }
 

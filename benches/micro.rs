@@ -13,7 +13,7 @@ use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state::{Event, ExitStatus, SandboxState, next};
 use sandpen::api::frame::Frame;
 use sandpen::driver::acceleration::Accelerator;
-use sandpen::driver::qemu::args::{Memory, QemuArgs};
+use sandpen::driver::qemu::args::{Memory, Monitor, QemuArgs};
 use sandpen_guest::protocol::{ExitReport, FrameReader, Garbage, GuestMessage, WorkloadEnd, encode};
 
 /// Bytes of one frame of the HTTP API, as a follower sends them.
@@ -95,7 +95,9 @@ fn command_lines(c: &mut Criterion) {
         disk: None,
         root_disks: Vec::new(),
         memory: Memory::New,
-        qmp: true,
+        share_sockets: None,
+        descriptors: Vec::new(),
+        monitor: Monitor::Fifos,
         incoming: false,
     };
     c.bench_function("QEMU: command line", |b| b.iter(|| black_box(&args).to_argv()));

@@ -111,6 +111,7 @@ fn serve(state: OsString) -> Result<()> {
         reserve: None,
         drivers,
         krunfw: None,
+        require_confinement: None,
     })?)
 }
 

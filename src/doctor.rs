@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use sandpen_actors::supervisor::guests_within;
 use sandpen_drivers::acceleration::{Accelerator, acceleration};
+use sandpen_drivers::confine::rights::{self, Rights};
 use sandpen_drivers::confine::{self, cgroup::Hierarchy};
 use sandpen_drivers::disk;
 use sandpen_drivers::krun_host::{self, KrunUnusable};
@@ -72,7 +73,8 @@ pub fn examine(state_dir: &Path, data_dir: &Path, krunfw: Option<&Path>) -> Repo
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
     for_qemu.extend(user_namespaces());
     let for_krun = krun(krunfw, data_dir);
-    let for_all = [state_directory(state_dir), open_files(), pipes(), landlock(), seccomp(), cgroup(), disks(data_dir)];
+    let for_all =
+        [state_directory(state_dir), open_files(), pipes(), jail(), landlock(), seccomp(), cgroup(), disks(data_dir)];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     // A daemon does not start with what `krun` fails for.
     let (auto, reason) = if !works(&for_all) || for_krun.status == CheckStatus::Fail {
@@ -211,6 +213,29 @@ fn open_files() -> Check {
             Check::new("open-files", CheckStatus::Ok, format!("up to {hard}, about {} sandboxes", guests_within(hard)))
         }
         Err(errno) => Check::new("open-files", CheckStatus::Warn, format!("the limit cannot be read: {errno}")),
+    }
+}
+
+/// A failure where it is demanded.
+fn jail() -> Check {
+    let program = std::env::current_exe().unwrap_or_default();
+    match rights::find(&program) {
+        Ok(Rights::Own) => Check::new("jail", CheckStatus::Ok, "each process has one, with a uid of its sandbox's own"),
+        Ok(Rights::InUserNamespace(namespace)) if namespace.ids() > 1 => {
+            let ids = namespace.ids();
+            Check::new("jail", CheckStatus::Ok, format!("each process has one, in a user namespace with {ids} ids"))
+        }
+        Ok(Rights::InUserNamespace(_)) => {
+            let found =
+                "each process has one, in a user namespace; files of shared directories can belong to this user alone";
+            Check::new("jail", CheckStatus::Ok, found)
+        }
+        Err(why) => {
+            let status = if rights::is_initial_root() { CheckStatus::Fail } else { CheckStatus::Warn };
+            Check::new("jail", status, format!("{why}: no directories are shared, and VMMs see the host's files"))
+                .advise("allow user namespaces to this user (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, \
+                         kernel.apparmor_restrict_unprivileged_userns), or run as root with CAP_SYS_ADMIN")
+        }
     }
 }
 

@@ -30,6 +30,7 @@ async fn supervisor(dir: &Path, log_arbiter: &Arbiter) -> Addr<Supervisor> {
     let database = host_on(&Arbiter::current(), move || database, |_| {});
     let state_id = format!("test-{}", dir.file_name().unwrap().to_string_lossy());
     let config = SupervisorConfig {
+        uids: None,
         drivers: Drivers::default().with(Arc::new(ProcessDriver::new(state_dir.bin()))),
         state_dir,
         // Of its own: a reconcile ends every process of its state directory that no row leads to.
@@ -120,6 +121,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         let mut left = Vec::new();
         for (name, script) in [("ended", "true"), ("unknown", "exec sleep 1000")] {
             let waiter = WaiterSpec {
+                namespaces: None,
                 tags: vec![],
                 fifos: vec![],
                 processes: vec![ProcessSpec {
@@ -131,6 +133,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
                     stdin: StdioSpec::Null,
                     stdout: StdioSpec::Null,
                     stderr: StdioSpec::Null,
+                    sockets: Vec::new(),
                 }],
                 vmm_log: dir.path().join("vmm.log"),
                 vmm_log_limit: 4096,

@@ -46,6 +46,20 @@ pub struct Args {
     /// [default: 64 MiB, or a twentieth of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "SANDPEN_RESERVE", hide_env_values = true)]
     reserve: Option<ByteSize>,
+    /// Start microVMs only where their processes can be put into jails and have lists of system calls. Landlock and
+    /// cgroups are used where they are there, and `sandpen inspect` tells what holds [default: yes for root with
+    /// CAP_SYS_ADMIN in the initial namespace, else no]
+    #[arg(
+        long,
+        value_name = "yes|no",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        env = "SANDPEN_REQUIRE_CONFINEMENT",
+        hide_env_values = true
+    )]
+    require_confinement: Option<bool>,
     #[command(flatten)]
     krunfw: KrunfwArg,
     /// Leave the session and tell readiness on stdout
@@ -110,6 +124,7 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         reserve: args.reserve.map(ByteSize::bytes),
         drivers: None,
         krunfw: args.krunfw.path()?,
+        require_confinement: args.require_confinement,
     };
     let mut tries = if args.replace { REPLACE_TRIES } else { 0 };
     let result = loop {

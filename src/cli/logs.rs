@@ -21,6 +21,7 @@ Examples:
   sandpen logs --stream stderr web    errors only
   sandpen logs --raw box              on this terminal as it was on the sandbox's, colours too
   sandpen logs --vmm web              what the microVM's process and the guest's console said")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Wait for more until the sandbox has ended; goes on with the next daemon if this one ends
     #[arg(short, long)]

@@ -10,8 +10,13 @@ use sandpen_vmm::driver::Drivers;
 ///
 /// # Errors
 /// As [`sandpen_drivers::detect`].
-pub fn offer(dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
-    let drivers = sandpen_drivers::detect(dir, data_dir, krunfw)?;
+pub fn offer(
+    dir: &StateDir,
+    data_dir: &Path,
+    krunfw: Option<&Path>,
+    require_confinement: Option<bool>,
+) -> Result<Drivers, KrunUnusable> {
+    let drivers = sandpen_drivers::detect(dir, data_dir, krunfw, require_confinement)?;
     #[cfg(all(feature = "testing", feature = "krun"))]
     let drivers = with_bare_krun(drivers, dir, data_dir);
     Ok(with_process_driver(drivers, dir))

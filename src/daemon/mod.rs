@@ -63,6 +63,9 @@ pub struct DaemonOptions {
     pub drivers: Option<Drivers>,
     /// The libkrunfw that those use; `None` for the one that is found.
     pub krunfw: Option<PathBuf>,
+    /// Whether microVMs are started only where their processes can be confined; `None` for where the host's root runs
+    /// the daemon.
+    pub require_confinement: Option<bool>,
 }
 
 /// Why the daemon could not start or ended badly.
@@ -167,7 +170,7 @@ type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
     let drivers = match &options.drivers {
         Some(drivers) => drivers.clone(),
-        None => drivers::offer(dir, &options.data_dir, options.krunfw.as_deref())?,
+        None => drivers::offer(dir, &options.data_dir, options.krunfw.as_deref(), options.require_confinement)?,
     };
     let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
     if let Some(reserve) = options.reserve {

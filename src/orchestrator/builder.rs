@@ -23,6 +23,7 @@ pub struct SandpenBuilder {
     state_dir: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     krunfw: Option<PathBuf>,
+    require_confinement: Option<bool>,
     drivers: Option<Drivers>,
     intensity: RestartIntensity,
     reserve: Option<u64>,
@@ -49,6 +50,14 @@ impl SandpenBuilder {
     #[must_use]
     pub fn krunfw(mut self, path: impl Into<PathBuf>) -> Self {
         self.krunfw = Some(path.into());
+        self
+    }
+
+    /// Whether the default drivers start microVMs only where the processes beside them can be put into jails and have
+    /// lists of system calls. Default: where the host's root runs this process.
+    #[must_use]
+    pub fn require_confinement(mut self, demanded: bool) -> Self {
+        self.require_confinement = Some(demanded);
         self
     }
 
@@ -88,7 +97,7 @@ impl SandpenBuilder {
         let data_dir = self.data_dir.unwrap_or_else(crate::paths::default_data_dir);
         let drivers = match self.drivers {
             Some(drivers) => drivers,
-            None => sandpen_drivers::detect(&state_dir, &data_dir, self.krunfw.as_deref())?,
+            None => sandpen_drivers::detect(&state_dir, &data_dir, self.krunfw.as_deref(), self.require_confinement)?,
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;

@@ -14,13 +14,16 @@ use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::supervisor::{Reconcile, Supervisor, SupervisorConfig};
 use sandpen_actors::telemetry::counters::Counter;
 use sandpen_actors::telemetry::faults::Faults;
+use sandpen_drivers::confine::rights::is_initial_root;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::event::EventKind;
 use sandpen_types::reconcile::{Leftover, ReconcileReport};
 use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::driver::Drivers;
 use sandpen_vmm::spare_descriptors;
 use sandpen_vmm::start_timings::LatestTimings;
+use sandpen_vmm::uid_block::UidBlock;
 
 use super::error::StartError;
 use super::runtime;
@@ -129,6 +132,7 @@ async fn make_actors(
     record(&database, started).await;
     let timings = LatestTimings::default();
     let config = SupervisorConfig {
+        uids: uid_block(state_dir).await,
         state_dir: state_dir.clone(),
         state_id: crate::paths::state_id(state_dir),
         drivers,
@@ -150,6 +154,20 @@ async fn make_actors(
         supervisor.send(Reconcile).await.map_err(|_| StartError::ThreadEnded)?.map_err(StartError::Reconcile)?;
     tell_reconciled(&database, &faults, &report).await;
     Ok((supervisor, database, faults, timings))
+}
+
+/// The uids that sandboxes have as their own, where this process may give them.
+async fn uid_block(state_dir: &StateDir) -> Option<UidBlock> {
+    let path = state_dir.path().to_owned();
+    let claimed = blocking(move || is_initial_root().then(|| UidBlock::claim(&path)));
+    match claimed.await.ok()?? {
+        Ok(block) => Some(block),
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::warn!(error, "sandboxes have no uids of their own: their processes run as root, in jails");
+            None
+        }
+    }
 }
 
 /// Logs what a reconciliation found, and records it if it found anything.

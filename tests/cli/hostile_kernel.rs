@@ -90,7 +90,8 @@ mod krun {
     use std::path::Path;
 
     use sandpen::driver::confine::probe::{ProbeReport, probe};
-    use sandpen::driver::confine::{Policy, kernel_abi};
+    use sandpen::driver::confine::rights::is_initial_root;
+    use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, kernel_abi};
     use sandpen::driver::fuse_probe::{FuseRequest, SUBCOMMAND, names};
     use sandpen::driver::krun::policy_of_root;
     use sandpen_skip::{Reason, skip};
@@ -125,11 +126,24 @@ mod krun {
         if let Err(why) = kernel_abi() {
             return skip(Reason::NoLandlock, why);
         }
+        let jail = || JailPlan { uid: is_initial_root().then_some(0x7FFF_FFFF), network: JailNetwork::Own };
+        let mut jails = vec![Err("not tried".to_owned())];
+        if Uid::effective().is_root() {
+            jails.push(Ok(jail()));
+        } else {
+            skip(Reason::NotRoot, "a jail without a waiter is root's");
+        }
+        jails.into_iter().for_each(shows_nothing_else);
+    }
+
+    fn shows_nothing_else(jail: Result<JailPlan, String>) {
+        let is_jailed = jail.is_ok();
         let shared = Shared::new();
         let before = shared.beside();
-        let report = asked(&shared, Some(policy_of_root(&shared.share(), false)));
+        let report = asked(&shared, Some(Policy { jail, ..policy_of_root(&shared.share(), false) }));
         let own = report.outside.namespaces.get("mnt").map(Path::new);
         let has_own_mounts = own.is_some_and(|own| own != fs::read_link("/proc/self/ns/mnt").unwrap());
+        assert_eq!(has_own_mounts, is_jailed, "{report}");
         for (name, word) in &report.attempts {
             // Landlock alone knows no names, modes, owners and times, nor what a file is.
             let known =

@@ -43,6 +43,7 @@ mod state_dir;
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;
+mod systemd;
 #[cfg(feature = "testing")]
 mod taken_over;
 #[cfg(feature = "testing")]

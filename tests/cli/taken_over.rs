@@ -10,9 +10,10 @@ use std::process::{Child, Command};
 
 use sandpen::driver::acceleration::Accelerator;
 use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, names, probe};
-use sandpen::driver::confine::{Policy, kernel_abi, seccomp_available};
+use sandpen::driver::confine::rights::{self, Rights};
+use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, kernel_abi, seccomp_available};
 use sandpen::driver::qemu;
-use sandpen::driver::qemu::args::{Memory, QemuArgs};
+use sandpen::driver::qemu::args::{Memory, Monitor, QemuArgs};
 use sandpen_skip::{Reason, skip};
 
 use crate::support::Home;
@@ -132,10 +133,24 @@ fn policy_of_qemu() -> Policy {
         disk: None,
         root_disks: Vec::new(),
         memory: Memory::New,
-        qmp: false,
+        share_sockets: None,
+        descriptors: Vec::new(),
+        monitor: Monitor::None,
         incoming: false,
     };
     qemu::policy(Path::new(SANDPEN), &args)
+}
+
+/// Without a jail, as where none can be made, and in one.
+fn jails(network: JailNetwork) -> Vec<Result<JailPlan, String>> {
+    let mut jails = vec![Err("not tried".to_owned())];
+    match rights::find(Path::new(SANDPEN)) {
+        Ok(Rights::Own) => jails.push(Ok(JailPlan { uid: Some(0x7FFF_FFFF), network })),
+        // Its namespace is entered by a waiter, which there is none of here.
+        Ok(Rights::InUserNamespace(_)) => skip(Reason::NotRoot, "a jail without a waiter is root's"),
+        Err(why) => skip(Reason::NoUserNamespaces, why),
+    }
+    jails
 }
 
 /// Everything else must have been refused: calls by the kernel before it looked at them, all else in any way.
@@ -150,6 +165,21 @@ fn only(report: &ProbeReport, allowed: &[&str]) {
 fn has_own_mounts(report: &ProbeReport) -> bool {
     let ours = fs::read_link("/proc/self/ns/mnt").unwrap();
     report.outside.namespaces.get("mnt").is_some_and(|theirs| Path::new(theirs) != ours)
+}
+
+/// Nothing is seen from there but programs and what they look at.
+fn is_in_a_jail(report: &ProbeReport) {
+    assert!(has_own_mounts(report), "{report}");
+    assert_eq!(report.outside.status["Uid"], "2147483647 2147483647 2147483647 2147483647", "{report}");
+    assert_eq!(report.outside.status["Groups"], "", "{report}");
+    let known = ["/usr", "/lib", "/lib64", "/dev", "/etc", "/proc/self/fd", "/shares", SANDPEN].map(PathBuf::from);
+    // What this test was started with.
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let known: Vec<_> = known.into_iter().chain(std::env::split_paths(&libraries)).collect();
+    for path in &report.outside.tree {
+        let is_known = known.iter().any(|known| Path::new(path).starts_with(known) || known.starts_with(path));
+        assert!(is_known, "{path:?} in\n{report}");
+    }
 }
 
 fn holds_nothing(report: &ProbeReport) {
@@ -170,12 +200,18 @@ fn a_program_in_the_place_of_qemu_reaches_nothing() {
         return;
     }
     let host = Host::new();
-    let report = host.in_qemus_place(&policy_of_qemu());
-    only(&report, &OF_QEMU);
-    holds_nothing(&report);
-    // So that this test cannot pass by a name that leads nowhere.
-    for door in host.doors() {
-        assert_ne!(report.word(&door), "done", "{report}");
+    for jail in jails(JailNetwork::Own) {
+        let is_jailed = jail.is_ok();
+        let report = host.in_qemus_place(&Policy { jail, ..policy_of_qemu() });
+        only(&report, &OF_QEMU);
+        holds_nothing(&report);
+        // So that this test cannot pass by a name that leads nowhere.
+        for door in host.doors() {
+            assert_ne!(report.word(&door), "done", "{report}");
+        }
+        if is_jailed {
+            is_in_a_jail(&report);
+        }
     }
     for path in &host.targets.unix {
         std::os::unix::net::UnixStream::connect(host.runtime_dir().join(path)).unwrap();
@@ -188,11 +224,17 @@ fn with_a_network_it_reaches_the_internet_and_nothing_else() {
         return;
     }
     let host = Host::new();
-    let report = host.in_qemus_place(&Policy { tcp: true, ..policy_of_qemu() });
-    let connection = host.connection();
-    let of_network = ["socket inet stream", "socket inet datagram", "socket inet6 stream", &connection];
-    only(&report, &[&OF_QEMU[..], &of_network].concat());
-    holds_nothing(&report);
+    for jail in jails(JailNetwork::Host) {
+        let is_jailed = jail.is_ok();
+        let report = host.in_qemus_place(&Policy { jail, tcp: true, ..policy_of_qemu() });
+        let connection = host.connection();
+        let of_network = ["socket inet stream", "socket inet datagram", "socket inet6 stream", &connection];
+        only(&report, &[&OF_QEMU[..], &of_network].concat());
+        holds_nothing(&report);
+        if is_jailed {
+            is_in_a_jail(&report);
+        }
+    }
 }
 
 #[test]
@@ -208,8 +250,13 @@ fn a_process_of_libkrun_that_was_taken_over_reaches_nothing() {
     fs::create_dir(&root).unwrap();
     // Attributes of its own files are a guest's to change.
     let of_krun = ["call setxattr", "thread"];
-    for with_network in [false, true] {
-        let mut report = host.confined(policy_of_root(&root, with_network));
+    let with = |network, with_network| jails(network).into_iter().map(move |jail| (jail, with_network));
+    for (jail, with_network) in with(JailNetwork::Own, false).chain(with(JailNetwork::Host, true)) {
+        let is_jailed = jail.is_ok();
+        let mut report = host.confined(Policy { jail, ..policy_of_root(&root, with_network) });
+        if is_jailed {
+            is_in_a_jail(&report);
+        }
         if !has_own_mounts(&report) {
             report.attempts.retain(|name, _| !name.starts_with("change "));
         }

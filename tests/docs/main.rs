@@ -303,8 +303,11 @@ fn frames_of_the_control_protocol() {
 #[test]
 fn the_systemd_unit() {
     let page = read("docs/operations.md");
-    let shown = page.split_once("```ini\n").unwrap().1.split_once("```").unwrap().0;
-    assert_eq!(shown, read("contrib/systemd/sandpen.service"));
+    let shown: Vec<_> = page.split("```ini\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    assert_eq!(
+        shown,
+        [read("contrib/systemd/sandpen.service"), read("contrib/systemd/sandpen.service.d/delegate.conf")]
+    );
 }
 
 #[test]

@@ -157,7 +157,8 @@ impl Home {
         }
     }
 
-    /// Every process whose command line or working directory names this home.
+    /// Every process whose command line, working directory or standard error names this home: one in a jail has
+    /// that in it.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let home = self.dir.path().to_str().unwrap().to_owned();
         let mut found = Vec::new();
@@ -165,8 +166,9 @@ impl Home {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             let command_line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command_line = String::from_utf8_lossy(&command_line).replace('\0', " ");
-            let cwd = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            if pid != std::process::id() && (command_line.contains(&home) || cwd.starts_with(&home)) {
+            let is_here =
+                |link: &str| fs::read_link(entry.path().join(link)).is_ok_and(|target| target.starts_with(&home));
+            if pid != std::process::id() && (command_line.contains(&home) || is_here("cwd") || is_here("fd/2")) {
                 found.push((pid, command_line));
             }
         }

@@ -18,6 +18,7 @@ mod log_backlog;
 mod net;
 mod output;
 mod run;
+mod service;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;

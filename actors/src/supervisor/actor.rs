@@ -8,6 +8,7 @@ use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 use sandpen_vmm::process_identity::boot_id;
 use sandpen_vmm::start_timings::LatestTimings;
+use sandpen_vmm::uid_block::UidBlock;
 
 use super::admission::{FILES_OF_ONE, files_of_logs};
 use super::admits::{Refusal, Request, When, admits};
@@ -32,6 +33,8 @@ pub struct SupervisorConfig {
     pub state_dir: StateDir,
     /// Tag of the state directory, for the argv of VMM processes.
     pub state_id: String,
+    /// The host's uids for sandboxes, where the host's root runs them.
+    pub uids: Option<UidBlock>,
     /// The drivers of this host.
     pub drivers: Drivers,
     /// The database actor.

@@ -92,6 +92,7 @@ impl Supervisor {
             runtime_dir: self.config.state_dir.runtime(key),
             vmm_log: self.config.state_dir.vmm_log(key),
             state_id: self.config.state_id.clone(),
+            uid: self.config.uids.map(|uids| uids.uid(row.id)),
             timings: self.config.timings.of_live(key),
             cancel: CancellationToken::new(),
         }

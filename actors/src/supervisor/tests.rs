@@ -69,6 +69,7 @@ impl Stage {
         let database = host_on(&Arbiter::current(), move || database, |_| {});
         let timings = LatestTimings::default();
         let config = SupervisorConfig {
+            uids: None,
             state_dir,
             state_id: format!("test-{}", dir.path().file_name().unwrap().to_string_lossy()),
             drivers: Drivers::default().with(Arc::new(driver.clone())),

@@ -32,7 +32,10 @@ impl Draft {
     pub fn with_mode(directory: &Path, mode: u32) -> io::Result<Self> {
         loop {
             let permissions = Permissions::from_mode(mode);
-            let draft = tempfile::Builder::new().prefix(PREFIX).permissions(permissions).tempfile_in(directory)?;
+            let draft =
+                tempfile::Builder::new().prefix(PREFIX).permissions(permissions.clone()).tempfile_in(directory)?;
+            // Whatever the process's umask is.
+            draft.as_file().set_permissions(permissions)?;
             // Shared, so that the lock can be taken over by another descriptor; a sweep takes it alone.
             draft.as_file().lock_shared()?;
             // Somebody may have removed it in between.

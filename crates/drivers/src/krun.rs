@@ -22,6 +22,7 @@ use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, OPEN_FILES_OF_GUEST, Vmm};
 
 use super::confine::cgroup;
+use super::confine::rights::is_initial_root;
 use super::launching::launching;
 use super::network::NetworkKind;
 use super::waited;
@@ -55,6 +56,9 @@ pub struct KrunConfig {
     pub helper: Option<PathBuf>,
     /// libkrunfw; `None` to look for it.
     pub firmware: Option<PathBuf>,
+    /// Whether microVMs are started only where their processes can be put into jails and have lists of system calls. By
+    /// default where the host's root runs them.
+    pub require_confinement: bool,
     /// How long a guest may take until its workload runs; `None` for a minute.
     pub boot_limit: Option<Duration>,
 }
@@ -62,7 +66,15 @@ pub struct KrunConfig {
 impl KrunConfig {
     /// Everything by default but the directories.
     pub fn new(state_dir: StateDir, data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), state_dir, helper: None, firmware: None, boot_limit: None }
+        let require_confinement = is_initial_root();
+        Self {
+            data_dir: data_dir.into(),
+            state_dir,
+            helper: None,
+            firmware: None,
+            require_confinement,
+            boot_limit: None,
+        }
     }
 
     fn boot_limit(&self) -> Duration {

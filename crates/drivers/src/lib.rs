@@ -47,19 +47,28 @@ pub const NAMES: &[&str] = &[
 
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
-/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocking, for
-/// milliseconds.
+/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found; `require_confinement` whether
+/// microVMs are started only where their processes can be confined, `None` for where the host's root runs them. Blocking,
+/// for milliseconds.
 ///
 /// # Errors
 /// [`KrunUnusable`] when a libkrunfw is named, there or in the environment, and cannot
 /// be used.
-pub fn detect(state_dir: &StateDir, data_dir: &Path, krunfw: Option<&Path>) -> Result<Drivers, KrunUnusable> {
-    let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig::new(state_dir.clone(), data_dir)));
+pub fn detect(
+    state_dir: &StateDir,
+    data_dir: &Path,
+    krunfw: Option<&Path>,
+    require_confinement: Option<bool>,
+) -> Result<Drivers, KrunUnusable> {
+    let config = qemu::QemuConfig::new(state_dir.clone(), data_dir);
+    let require_confinement = require_confinement.unwrap_or(config.require_confinement);
+    let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig { require_confinement, ..config }));
     #[cfg(feature = "krun")]
     {
         // What was named stays the same when the current directory changes.
         let firmware = sandpen_kernels::krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
-        let config = krun::KrunConfig { firmware, ..krun::KrunConfig::new(state_dir.clone(), data_dir) };
+        let config = krun::KrunConfig::new(state_dir.clone(), data_dir);
+        let config = krun::KrunConfig { firmware, require_confinement, ..config };
         let krun = Arc::new(krun::KrunDriver::new(config));
         Ok(if krun_is_usable(krunfw, data_dir)? {
             Drivers::default().with(krun).with(qemu)
@@ -97,6 +106,9 @@ pub fn run_helper_if_asked() {
     if first == confine::helper::SUBCOMMAND {
         std::process::exit(confine::helper::run(arguments));
     }
+    if first == confine::rights::SUBCOMMAND {
+        std::process::exit(confine::rights::run(arguments));
+    }
     #[cfg(feature = "testing")]
     if first == confine::probe::SUBCOMMAND {
         std::process::exit(confine::probe::run(arguments));
@@ -120,7 +132,7 @@ mod tests {
     #[test]
     fn the_names_are_those_of_all_drivers() {
         let dir = tempfile::tempdir().unwrap();
-        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None).unwrap();
+        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None, None).unwrap();
         assert_eq!(format!("{drivers:?}"), format!("{:?}", BTreeSet::from_iter(NAMES)));
     }
 }

@@ -136,6 +136,10 @@ pub(super) fn permit(plan: Option<&NetworkPlan>, policy: &mut Policy) {
     policy.read.extend(NAME_SERVERS.map(PathBuf::from));
     if plan.ports.iter().any(|(_, port)| port.host < PRIVILEGED) {
         policy.capabilities.push("NET_BIND_SERVICE".to_owned());
+        // It counts for the host's network as the host's root alone.
+        if let Ok(jail) = &mut policy.jail {
+            jail.uid = None;
+        }
     }
 }
 

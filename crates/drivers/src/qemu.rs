@@ -24,6 +24,7 @@ use self::prepare::MachinePlan;
 pub use self::prepare::policy;
 use self::templates::Templates;
 use super::confine::cgroup;
+use super::confine::rights::is_initial_root;
 use super::launching::launching;
 use super::network::NetworkKind;
 use super::{step, waited};
@@ -59,6 +60,9 @@ pub struct QemuConfig {
     pub helper: Option<PathBuf>,
     /// QEMU; `None` for the one in `PATH`.
     pub qemu: Option<PathBuf>,
+    /// Whether microVMs are started only where their processes can be put into jails and have lists of system calls. By
+    /// default where the host's root runs them.
+    pub require_confinement: bool,
     /// How long a guest may take until its workload runs; `None` for a minute with KVM and three
     /// under emulation.
     pub boot_limit: Option<Duration>,
@@ -67,7 +71,8 @@ pub struct QemuConfig {
 impl QemuConfig {
     /// Everything by default but the directories.
     pub fn new(state_dir: StateDir, data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), state_dir, helper: None, qemu: None, boot_limit: None }
+        let require_confinement = is_initial_root();
+        Self { data_dir: data_dir.into(), state_dir, helper: None, qemu: None, require_confinement, boot_limit: None }
     }
 }
 
@@ -114,7 +119,7 @@ impl Driver for QemuDriver {
             if let Some(vmm) = templates.restored(&plan, &bin_dir).await? {
                 return Ok(vmm);
             }
-            let prepared = step::blocking(move || plan.prepared(&plan.args, Vec::new())).await?;
+            let prepared = step::blocking(move || plan.prepared(&plan.args, &[])).await?;
             waited::launch(runtime_dir, &bin_dir, prepared, "starting QEMU").await
         })
         .boxed()

@@ -195,7 +195,7 @@ fn found(path: &Path) -> Result<bool, RootDiskError> {
 /// A draft with what is in the directory.
 fn fill(disks: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
     let program = find_program()?;
-    let draft = Draft::create(disks).map_err(failed("making", disks))?;
+    let draft = Draft::with_mode(disks, 0o644).map_err(failed("making", disks))?;
     let disk = draft.path();
     let bytes = survey.disk_bytes();
     draft.file().set_len(bytes).map_err(failed("making", disk))?;

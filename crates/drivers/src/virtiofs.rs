@@ -3,42 +3,35 @@
 //! beside QEMU has to be installed.
 //!
 //! ```text
-//!   listening socket on fd 0 ─▶ limits, no_new_privs ─▶ namespaces, root := the shared directory ─▶
-//!   seccomp ─▶ capabilities dropped ─▶ one connection (QEMU) served ─▶ it ends: exit 0
+//!   listening socket on fd 0, policy as an argument ─▶ limits ─▶ jail, in which the directory is ─▶ no_new_privs ─▶
+//!   capabilities dropped ─▶ Landlock ─▶ seccomp ─▶ one connection (QEMU) served ─▶ it ends: exit 0
 //! ```
 //!
-//! As an ordinary user it enters a user namespace in which the guest's root is that user; other
-//! owners do not exist there, and giving a file to one fails.
+//! What the guest sees of the directory is [`Guarded`]; each file that its kernel remembers is an open file here, so it
+//! is asked to forget when the limit of open files comes near ([`Descriptors`]).
 //!
-//! As root the guest's owners are the host's, and device nodes can neither be made nor opened.
-//!
-//! What the guest sees of the directory is [`Guarded`]; each file that its kernel remembers is an open file here,
-//! so it is asked to forget when the limit of open files comes near ([`Descriptors`]).
+//! The guest's owners are those on disk, for which the jail sees where root runs it ([`confine::JailPlan`]). An ordinary
+//! user's process has the owners that its user namespace has: that user as root and, with subordinate ids
+//! (subuid(5)), others; giving a file to one that is not there fails. Device nodes can neither be made nor opened.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use capng::{Action, Set, Type};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid};
 use sandpen_types::error_chain::error_chain;
 use vhost::vhost_user::Listener;
 use virtiofsd::filesystem::FileSystem;
-use virtiofsd::idmap::{GidMap, UidMap};
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
-use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 
 use self::caches::GuestCaches;
 use self::descriptors::Descriptors;
 use self::guarded::Guarded;
-use super::confine::cgroup::CgroupPlan;
-use super::confine::{self, ConfineError, Policy};
+use super::confine::{self, ConfineError, JailNetwork, JailPlan, Policy, SharedTree, SystemCalls};
 use super::standard_input;
 
 mod caches;
@@ -51,9 +44,6 @@ mod xattr_names;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__virtiofsd";
-
-/// Its option for a directory that the guest may only read.
-pub const READ_ONLY: &str = "--read-only";
 
 /// Open files that the server itself needs beside the guest's: memory slots and the like, as the
 /// virtiofsd program reserves them (its `INTERNAL_FD_RESERVE`, 609, and one for its thread).
@@ -76,19 +66,16 @@ const CACHE_TIME: Duration = Duration::from_secs(1);
 pub(super) const FILE_CAPABILITIES: [&str; 7] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
 
-/// Its option for the cgroup that it joins, as JSON of [`Policy::cgroup`].
-pub(super) const CGROUP: &str = "--cgroup";
+/// Its option for the directory, for people and tools that look at the process.
+pub(super) const SHARED_DIR: &str = "--shared-dir";
 
-/// Its option for which of a microVM's shared directories this is, from 0, the root's.
-pub(super) const SHARE_NUMBER: &str = "--share";
+/// Its option for the whole policy, as JSON.
+pub(super) const POLICY: &str = "--policy";
 
 /// The role of this process under the waiter, for the share of that number.
 pub(super) fn role(share: usize) -> String {
     if share == 0 { "virtiofsd".to_owned() } else { format!("virtiofsd-{share}") }
 }
-
-/// Why it has no Landlock ruleset: its mount namespace says the same.
-const WITHOUT_LANDLOCK: &str = "its mount namespace holds the shared directory alone, its network namespace nothing";
 
 /// Most open files here: each holds some 1.5 KiB of the memory of the host's kernel.
 const SHARED_FILES_MAX: u64 = 100_000;
@@ -99,9 +86,7 @@ pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
 enum ShareError {
-    #[error(
-        "usage: {SUBCOMMAND} --shared-dir DIR [{SHARE_NUMBER} N] [{CGROUP} JSON] [{READ_ONLY}], with a listening unix socket as standard input"
-    )]
+    #[error("usage: {SUBCOMMAND} {SHARED_DIR} DIR [{POLICY} JSON], with a listening unix socket as standard input")]
     Usage,
     #[error("the path {0:?} is not UTF-8, which virtiofsd needs")]
     NotUtf8(PathBuf),
@@ -111,16 +96,10 @@ enum ShareError {
     Confine(#[from] ConfineError),
     #[error("at most {0} open files are allowed, {OPEN_FILES_MIN} are needed (ulimit -Hn)")]
     TooFewOpenFiles(u64),
-    #[error("mounting the shared directory without device nodes and setuid programs")]
-    Mount(#[source] nix::errno::Errno),
-    #[error(
-        "entering the namespaces of the shared directory: {0}; as an ordinary user this needs user namespaces (sandpen doctor)"
-    )]
-    Namespaces(virtiofsd::sandbox::Error),
     #[error("restricting system calls: {0}")]
     Seccomp(virtiofsd::seccomp::Error),
-    #[error("dropping capabilities: {0}")]
-    Capabilities(capng::Error),
+    #[error("opening the list of open files")]
+    Descriptors(#[source] std::io::Error),
     #[error("opening the shared directory")]
     SharedDirectory(#[source] std::io::Error),
     #[error("the vhost-user server: {0}")]
@@ -146,44 +125,41 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
     }
 }
 
-/// What the process is told.
-struct Options {
-    dir: String,
-    read_only: bool,
-    role: String,
-    cgroup: Result<CgroupPlan, String>,
+/// The policy of the process that serves a microVM's shared directory of this number, without its jail.
+pub(super) fn policy(share: usize, tree: SharedTree) -> Policy {
+    let mut policy = Policy::new(&role(share));
+    policy.shares.push(tree);
+    // Comes in the place of the socket on standard input.
+    policy.modify.extend(["/dev/null", FILES_FIFO].map(PathBuf::from));
+    policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
+    policy.system_calls = SystemCalls::FileServer;
+    policy.open_files = SHARED_FILES_MAX;
+    policy
 }
 
-fn options(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, ShareError> {
-    let (mut dir, mut read_only, mut share) = (None, false, 0);
-    let mut cgroup = Err("none was named".to_owned());
+fn policy_of(mut arguments: impl Iterator<Item = OsString>) -> Result<Policy, ShareError> {
+    let (mut directory, mut policy) = (None, None);
     while let Some(option) = arguments.next() {
-        if option == "--shared-dir" {
-            dir = arguments.next();
-        } else if option == SHARE_NUMBER {
-            let number = arguments.next().and_then(|number| number.to_str()?.parse().ok());
-            share = number.ok_or(ShareError::Usage)?;
-        } else if option == CGROUP {
-            let plan = arguments.next().and_then(|plan| serde_json::from_str(plan.to_str()?).ok());
-            cgroup = plan.ok_or(ShareError::Usage)?;
-        } else if option == READ_ONLY {
-            read_only = true;
+        if option == SHARED_DIR {
+            directory = arguments.next();
+        } else if option == POLICY {
+            let json = arguments.next().and_then(|json| serde_json::from_str(json.to_str()?).ok());
+            policy = Some(json.ok_or(ShareError::Usage)?);
         } else {
             return Err(ShareError::Usage);
         }
     }
-    let dir = dir.ok_or(ShareError::Usage)?.into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
-    Ok(Options { dir, read_only, role: role(share), cgroup })
+    let directory = PathBuf::from(directory.ok_or(ShareError::Usage)?);
+    // Without a policy it is tried by itself: everything that this user may have.
+    Ok(policy.unwrap_or_else(|| {
+        let jail = Ok(JailPlan { uid: None, network: JailNetwork::Own });
+        Policy { jail, ..self::policy(0, SharedTree { directory, read_only: false }) }
+    }))
 }
 
 fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
-    let Options { dir, read_only, role, cgroup } = options(arguments)?;
-    if !Path::new(&dir).is_dir() {
-        return Err(ShareError::SharedDirectory(std::io::ErrorKind::NotADirectory.into()));
-    }
-    let mut policy = Policy::new(&role);
-    policy.open_files = SHARED_FILES_MAX;
-    policy.cgroup = cgroup;
+    let policy = policy_of(arguments)?;
+    let read_only = policy.shares.iter().all(|share| share.read_only);
     let begun = confine::begin(&policy)?;
     let limit = begun.open_files();
     if limit < OPEN_FILES_MIN {
@@ -194,23 +170,17 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
         tracing::warn!(%error, "the guest cannot be asked to forget files");
         GuestCaches::unreachable()
     });
-    let as_root = Uid::effective().is_root();
-    let (uid_map, gid_map) = if as_root { (vec![], vec![]) } else { (vec![uid_map()], vec![gid_map()]) };
-    if as_root {
-        mount_without_devices(&dir, read_only).map_err(ShareError::Mount)?;
-    }
-    let kept = if as_root { FILE_CAPABILITIES.map(str::to_owned).to_vec() } else { Vec::new() };
-    confine::announce(&policy, begun, kept, WITHOUT_LANDLOCK)?;
-    let mut sandbox = Sandbox::new(dir, SandboxMode::Namespace, uid_map, gid_map);
-    // From here on only the shared directory is there.
-    let listener = sandbox.enter(take_listener()?).map_err(ShareError::Namespaces)?;
+    let directory = policy.share_paths().next().ok_or(ShareError::Usage)?;
+    let root_dir = directory.into_os_string().into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
+    let listener = take_listener()?;
+    // It gets at an open file's name and attributes through this.
+    let descriptors = File::open("/proc/self/fd").map_err(ShareError::Descriptors)?;
     let config = Config {
         entry_timeout: CACHE_TIME,
         attr_timeout: CACHE_TIME,
         cache_policy: CachePolicy::Auto,
-        root_dir: sandbox.get_root_dir(),
-        proc_sfd_rawfd: sandbox.get_proc_self_fd(),
-        proc_mountinfo_rawfd: sandbox.get_mountinfo_fd(),
+        root_dir,
+        proc_sfd_rawfd: Some(descriptors),
         announce_submounts: true,
         // Opening by handle would reach the whole file system, and what was replaced there would be stale here.
         inode_file_handles: InodeFileHandlesMode::Never,
@@ -221,52 +191,13 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
         guest_fd_limit: guest_files + LOOKED_UP,
         ..Config::default()
     };
+    confine::enforce(&policy, begun)?;
     enable_seccomp(SeccompAction::Kill, false).map_err(ShareError::Seccomp)?;
-    if as_root {
-        drop_capabilities().map_err(ShareError::Capabilities)?;
-    }
     if read_only {
         serve(PassthroughFsRo::new(config).map_err(ShareError::SharedDirectory)?, guest_files, caches, listener)
     } else {
         serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, guest_files, caches, listener)
     }
-}
-
-/// Mounts the directory over itself, for this process only. What is mounted below it keeps its own
-/// flags.
-fn mount_without_devices(dir: &str, read_only: bool) -> Result<(), nix::errno::Errno> {
-    const NOTHING: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)?;
-    mount(Some(dir), dir, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
-    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | kept_flags(dir)?;
-    if read_only {
-        flags |= MsFlags::MS_RDONLY;
-    }
-    mount(NOTHING, dir, NOTHING, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, NOTHING)
-}
-
-/// Flags of the mount that `dir` is on, which a remount would clear.
-fn kept_flags(dir: &str) -> Result<MsFlags, nix::errno::Errno> {
-    use nix::sys::statvfs::{FsFlags, statvfs};
-    let found = statvfs(dir)?.flags();
-    let pairs = [
-        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    Ok(pairs.iter().filter(|(flag, _)| found.contains(*flag)).map(|(_, flag)| *flag).collect())
-}
-
-/// The guest's root is this user.
-fn uid_map() -> UidMap {
-    UidMap { inside_uid: 0, outside_uid: Uid::effective().as_raw(), count: 1 }
-}
-
-fn gid_map() -> GidMap {
-    GidMap { inside_gid: 0, outside_gid: Gid::effective().as_raw(), count: 1 }
 }
 
 /// The waiter made the socket before anything was started, so that QEMU can connect at once.
@@ -275,12 +206,6 @@ fn take_listener() -> Result<Listener, ShareError> {
     // A second listener left open would let a second connection wait for ever.
     standard_input::put_null().map_err(ShareError::Socket)?;
     Ok(Listener::from(UnixListener::from(socket)))
-}
-
-fn drop_capabilities() -> Result<(), capng::Error> {
-    capng::clear(Set::BOTH);
-    capng::updatev(Action::ADD, Type::PERMITTED | Type::EFFECTIVE, FILE_CAPABILITIES.to_vec())?;
-    capng::apply(Set::BOTH)
 }
 
 /// Serves `file_system` with what is ours around it; `limit` is of descriptors.

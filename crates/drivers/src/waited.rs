@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::process::{Guest, WaitedProcess};
-use super::confine::{self, cgroup};
+use super::confine::{self, SandboxJail, cgroup};
 use super::control::{self, ControlFifos, LinkMode};
 use super::step::{blocking, failed};
 use super::{launching, network, start_message};
@@ -97,8 +97,9 @@ pub(super) fn prepared(
     guest: GuestSetup,
     boot_limit: Duration,
     cgroup: Option<cgroup::CgroupPlan>,
+    jail: &SandboxJail,
 ) -> Result<Prepared, DriverError> {
-    let waiter = waiter_spec(launch, processes, &[]);
+    let waiter = waiter_spec(launch, processes, jail);
     // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
     let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
@@ -111,12 +112,13 @@ pub(super) fn prepared(
     Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup, timings, cancel })
 }
 
-/// What the waiter is told, with FIFOs beside those of the ports.
-pub(super) fn waiter_spec(launch: &Launch, processes: Vec<ProcessSpec>, extra_fifos: &[String]) -> WaiterSpec {
+/// What the waiter is told.
+pub(super) fn waiter_spec(launch: &Launch, processes: Vec<ProcessSpec>, jail: &SandboxJail) -> WaiterSpec {
     WaiterSpec {
         tags: vec![launch.tag()],
-        fifos: fifos().into_iter().chain(extra_fifos.iter().cloned()).collect(),
+        fifos: fifos(),
         processes,
+        namespaces: jail.namespaces(),
         vmm_log: launch.vmm_log.clone(),
         vmm_log_limit: VMM_LOG_LIMIT,
     }
@@ -148,6 +150,7 @@ pub(super) fn process(role: &str, program: &Path, args: Vec<OsString>, stdin: St
         stdin,
         stdout: StdioSpec::VmmLog,
         stderr: StdioSpec::VmmLog,
+        sockets: Vec::new(),
     }
 }
 

@@ -263,7 +263,7 @@ fn keep(copy: &Path, bytes: &[u8], file: &Path) -> Result<Identity, OwnKernelErr
     if before.is_some() && holds(copy, bytes) && identity_of(copy) == before {
         return before.ok_or_else(|| failed(write(std::io::ErrorKind::NotFound.into())));
     }
-    sandpen_cache::write(copy, 0o600, bytes).map_err(write).map_err(failed)?;
+    sandpen_cache::write(copy, 0o644, bytes).map_err(write).map_err(failed)?;
     identity_of(copy).ok_or_else(|| failed(write(std::io::ErrorKind::NotFound.into())))
 }
 

@@ -14,6 +14,9 @@ pub struct ProcessConfinement {
     pub capabilities: Vec<String>,
     /// Its resource limits.
     pub rlimits: Rlimits,
+    /// Its jail; `None` where there is none.
+    #[serde(default)]
+    pub jail: Option<Jail>,
     /// Its Landlock ruleset; `None` where there is none.
     pub landlock: Option<Landlock>,
     /// Its list of system calls; `None` where there is none.
@@ -31,6 +34,19 @@ pub struct Rlimits {
     pub core: u64,
     /// Open files.
     pub open_files: u64,
+}
+
+/// What a process in a jail still has: a file system of its own, in which nothing of the host's users is but the
+/// directories that it shares, and namespaces of the sandbox's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jail {
+    /// The host's uid that it has, the sandbox's own; `None` where it has that of the daemon.
+    pub uid: Option<u32>,
+    /// Whether it has the host's network.
+    pub host_network: bool,
+    /// Why it has the host's root as its user, with the capabilities that are named here, and not a user of its own:
+    /// a file system on which owners cannot be mapped.
+    pub unmapped: Option<String>,
 }
 
 /// What of Landlock holds.

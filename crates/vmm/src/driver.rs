@@ -109,6 +109,8 @@ pub struct Launch {
     pub vmm_log: PathBuf,
     /// Tag of the state directory, for argv.
     pub state_id: String,
+    /// The host's uid, and gid, that is this sandbox's alone; where the host's root runs it.
+    pub uid: Option<u32>,
     /// Where the driver notes its steps of the start.
     pub timings: StartTimings,
     /// Cancelled when the end is asked for while the microVM is made or looked for: a launch gives up,

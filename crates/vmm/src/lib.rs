@@ -5,6 +5,7 @@
 //! | [`driver`] | the traits: who makes microVMs, acts on their processes, speaks with their guests |
 //! | [`waiter`] | the handle of the process between an orchestrator and a VMM, which outlives us |
 //! | [`pidfd`], [`spare_descriptors`] | processes without races, descriptors kept for bad times |
+//! | [`uid_block`] | uids of the host that are a sandbox's alone |
 //! | [`process_owner`] | which processes are ours, and the user ids that root keeps for its sandboxes |
 //! | [`start_timings`] | where the time of a start goes |
 //! | [`blocking`] | work that may wait for a disk, off the caller's thread |
@@ -17,6 +18,7 @@ pub mod pidfd;
 pub mod process_owner;
 pub mod spare_descriptors;
 pub mod start_timings;
+pub mod uid_block;
 pub mod waiter;
 
 pub use sandpen_waiter::process_identity;

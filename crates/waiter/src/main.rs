@@ -19,6 +19,7 @@
 //! One thread, blocked in `poll`. What is used in every sandbox is this program built as `sandpen-embed` builds it:
 //! static, small, and without anything but the standard library.
 
+mod init;
 mod log_copy;
 mod process;
 mod start;

@@ -10,12 +10,21 @@ use sandpen_waiter::wire::ProcessSpec;
 
 use crate::sys;
 
+/// Whose child a process is.
+enum Parent {
+    /// Ours, as it was executed.
+    Us(Child),
+    /// Ours, and a fork of ourselves, which leads no process group.
+    UsByFork,
+    /// Another waiter's, which is gone: the host's init reaps it, and nobody tells us its status.
+    Another,
+}
+
 pub(crate) struct Process {
     pub(crate) role: String,
     pub(crate) pid: u32,
     start_time: u64,
-    /// `None` for another waiter's child: init reaps it, and nobody tells us its status.
-    child: Option<Child>,
+    parent: Parent,
     pub(crate) pidfd: OwnedFd,
     /// Whether its end was seen.
     pub(crate) ended: bool,
@@ -29,7 +38,7 @@ impl Process {
         let watched = sys::open_pidfd(pid).and_then(|pidfd| Ok((pidfd, ProcessIdentity::of(pid)?.start_time)));
         match watched {
             Ok((pidfd, start_time)) => {
-                Ok(Self { role: role.to_owned(), pid, start_time, child: Some(child), pidfd, ended: false })
+                Ok(Self { role: role.to_owned(), pid, start_time, parent: Parent::Us(child), pidfd, ended: false })
             }
             Err(error) => {
                 sys::signal_group(pid, sys::SIGKILL);
@@ -37,6 +46,13 @@ impl Process {
                 Err(error)
             }
         }
+    }
+
+    /// A fork of ourselves.
+    pub(crate) fn forked(role: &str, pid: u32) -> io::Result<Self> {
+        let pidfd = sys::open_pidfd(pid)?;
+        let start_time = ProcessIdentity::of(pid)?.start_time;
+        Ok(Self { role: role.to_owned(), pid, start_time, parent: Parent::UsByFork, pidfd, ended: false })
     }
 
     /// Takes up a process that another waiter started; `None` when it is gone.
@@ -51,7 +67,7 @@ impl Process {
             return Ok(None);
         }
         let (pid, start_time) = (identity.pid, identity.start_time);
-        Ok(Some(Self { role: role.to_owned(), pid, start_time, child: None, pidfd, ended: false }))
+        Ok(Some(Self { role: role.to_owned(), pid, start_time, parent: Parent::Another, pidfd, ended: false }))
     }
 
     /// Its line in the record of processes.
@@ -61,33 +77,35 @@ impl Process {
 
     /// To it and its descendants in its process group. Of a child that was not reaped yet.
     pub(crate) fn signal(&self, signal: i32) {
-        match self.child {
-            Some(_) => sys::signal_group(self.pid, signal),
-            None => sys::signal_group_of(&self.pidfd, signal),
+        match self.parent {
+            Parent::Us(_) => sys::signal_group(self.pid, signal),
+            Parent::UsByFork => sys::signal_process(&self.pidfd, signal),
+            Parent::Another => sys::signal_group_of(&self.pidfd, signal),
         }
     }
 
     /// How it ended, once it has; it is not reaped.
     pub(crate) fn end(&self) -> RecordedEnd {
-        match self.child {
+        match self.parent {
             // Nobody else reaps our children.
-            Some(_) => sys::peek_end(self.pid).unwrap_or(RecordedEnd::Unknown),
-            None => RecordedEnd::Unknown,
+            Parent::Us(_) | Parent::UsByFork => sys::peek_end(self.pid).unwrap_or(RecordedEnd::Unknown),
+            Parent::Another => RecordedEnd::Unknown,
         }
     }
 
     /// Waits for its end, and reaps it where that is up to us.
     pub(crate) fn reap(&mut self) {
-        match &mut self.child {
-            Some(child) => {
+        match &mut self.parent {
+            Parent::Us(child) => {
                 let _ = child.wait();
             }
-            None => sys::wait_ended(&self.pidfd),
+            Parent::UsByFork => sys::reap(self.pid),
+            Parent::Another => sys::wait_ended(&self.pidfd),
         }
     }
 }
 
-/// The command of a specification, without its standard descriptors.
+/// The command of a specification, without its standard descriptors and sockets.
 pub(crate) fn command(process: &ProcessSpec) -> Command {
     let mut command = Command::new(&process.program);
     if process.clear_env {

@@ -19,6 +19,14 @@ const SYS_PIDFD_OPEN: c_long = 434;
 /// Since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: c_long = 4;
 const SYS_CLOSE_RANGE: c_long = 436;
+/// `CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS` (linux/sched.h).
+const PRIVATE_NAMESPACES: c_int = 0x2000_0000 | 0x0800_0000 | 0x0400_0000;
+const CLONE_NEWNET: c_int = 0x4000_0000;
+const CLONE_NEWUSER: c_int = 0x1000_0000;
+const PR_SET_DUMPABLE: c_int = 4;
+const SIGCHLD: c_int = 17;
+const SIG_IGN: usize = 1;
+const F_DUPFD_CLOEXEC: c_int = 1030;
 const SYS_MEMFD_CREATE: c_long = if cfg!(target_arch = "aarch64") { 279 } else { 319 };
 const MFD_CLOEXEC: c_uint = 1;
 const MFD_ALLOW_SEALING: c_uint = 2;
@@ -64,10 +72,13 @@ unsafe extern "C" {
     safe fn setsid() -> c_int;
     safe fn dup2(old: c_int, new: c_int) -> c_int;
     safe fn kill(pid: c_int, signal: c_int) -> c_int;
+    safe fn fork() -> c_int;
+    safe fn unshare(flags: c_int) -> c_int;
+    safe fn setns(fd: c_int, kind: c_int) -> c_int;
+    fn prctl(operation: c_int, ...) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn syscall(number: c_long, ...) -> c_long;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
-    fn prctl(option: c_int, ...) -> c_int;
     fn mkfifo(path: *const c_char, mode: c_uint) -> c_int;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn waitid(id_type: c_int, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
@@ -100,7 +111,74 @@ pub(crate) fn detach() -> io::Result<()> {
     if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Puts `file` in the place of a standard descriptor (0 to 2).
+fn checked(answer: c_int) -> io::Result<()> {
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Enters a user namespace, in which this process may make others.
+pub(crate) fn enter_user_namespace(file: &File) -> io::Result<()> {
+    checked(setns(file.as_raw_fd(), CLONE_NEWUSER))?;
+    // The kernel hides from our own user what has changed its rights; ours see this process's files all the same.
+    // SAFETY: an operation with one integer; no memory is touched.
+    checked(unsafe { prctl(PR_SET_DUMPABLE, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) })
+}
+
+/// Makes namespaces of our own: those of process ids are for the children to come, the others ours too.
+pub(crate) fn make_namespaces(network: bool) -> io::Result<()> {
+    checked(unshare(PRIVATE_NAMESPACES | if network { CLONE_NEWNET } else { 0 }))
+}
+
+/// Forks this process; the child does `work` and ends. Its pid.
+pub(crate) fn fork_for(work: impl FnOnce()) -> io::Result<u32> {
+    // This process has one thread: the child is whole and may do anything.
+    match fork() {
+        0 => {
+            work();
+            std::process::exit(0);
+        }
+        pid => u32::try_from(pid).map_err(|_| io::Error::last_os_error()),
+    }
+}
+
+/// For the first process of a namespace of process ids, a fork of the waiter: keeps open nothing but `kept`, in the place
+/// of standard input, leaves no zombies, and has a session of its own.
+pub(crate) fn leave_everything(kept: &impl AsRawFd) -> io::Result<()> {
+    setsid();
+    replace_standard(0, kept)?;
+    // SAFETY: SIG_IGN installs no code of ours. Children that end without their parent are nobody's.
+    unsafe { signal(SIGCHLD, SIG_IGN) };
+    // SAFETY: whatever owned these descriptors is never used again: this process ends without unwinding (fork_for).
+    let closed = unsafe { syscall(SYS_CLOSE_RANGE, 1 as c_uint, c_uint::MAX, 0 as c_uint) };
+    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Another descriptor of the same file, from `least` on.
+pub(crate) fn duplicate_from(file: &impl AsRawFd, least: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: a live descriptor and an integer; no memory is touched.
+    let fd = unsafe { fcntl(file.as_raw_fd(), F_DUPFD_CLOEXEC, least) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has the command's process get these descriptors open, from `first` on. Their numbers here must lie beyond all of
+/// those.
+pub(crate) fn hand_over(command: &mut Command, descriptors: Vec<OwnedFd>, first: c_int) {
+    // SAFETY: the closure runs between fork and exec and calls dup2 alone, which is async-signal-safe, for descriptors
+    // that it owns; the copies stay open over the execution.
+    unsafe {
+        command.pre_exec(move || {
+            for (number, descriptor) in (first..).zip(&descriptors) {
+                replace_standard(number, descriptor)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Puts `file` in the place of another descriptor, mostly a standard one (0 to 2).
 pub(crate) fn replace_standard(number: c_int, file: &impl AsRawFd) -> io::Result<()> {
     if dup2(file.as_raw_fd(), number) == number { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -174,6 +252,24 @@ pub(crate) fn signal_group_of(leader: &OwnedFd, signal: c_int) {
             syscall(SYS_PIDFD_SEND_SIGNAL, c_long::from(leader.as_raw_fd()), c_long::from(signal), 0 as c_long, flags)
         };
         if sent == 0 {
+            return;
+        }
+    }
+}
+
+/// A signal to the process alone.
+pub(crate) fn signal_process(process: &OwnedFd, signal: c_int) {
+    // SAFETY: three integers and a null pointer, which stands for "as kill(2) does it".
+    unsafe { syscall(SYS_PIDFD_SEND_SIGNAL, c_long::from(process.as_raw_fd()), c_long::from(signal), 0 as c_long, 0) };
+}
+
+/// Waits until a child has ended, and reaps it.
+pub(crate) fn reap(pid: u32) {
+    let mut info = SigInfo { signo: 0, errno: 0, code: 0, pad: 0, pid: 0, uid: 0, status: 0, rest: [0; 25] };
+    loop {
+        // SAFETY: `info` is writable and as large as the kernel's siginfo_t (128 bytes).
+        let answer = unsafe { waitid(P_PID, pid, &raw mut info, WEXITED) };
+        if answer == 0 || io::Error::last_os_error().raw_os_error() != Some(EINTR) {
             return;
         }
     }

@@ -23,6 +23,15 @@ fn stdio() -> impl Strategy<Value = StdioSpec> {
     ]
 }
 
+fn socket() -> impl Strategy<Value = SocketSpec> {
+    prop_oneof!["[a-z.]{1,20}".prop_map(SocketSpec::Connected), "[a-z.]{1,20}".prop_map(SocketSpec::Listening)]
+}
+
+fn namespaces() -> impl Strategy<Value = Namespaces> {
+    let user = proptest::option::of("/[a-z0-9/]{0,20}".prop_map(Into::into));
+    (user, any::<bool>()).prop_map(|(user, network)| Namespaces { user, network })
+}
+
 prop_compose! {
     fn process()(
         role in "[a-z]{1,20}",
@@ -30,8 +39,9 @@ prop_compose! {
         env in proptest::collection::vec((os(), os()), 0..5),
         clear_env: bool,
         (stdin, stdout, stderr) in (stdio(), stdio(), stdio()),
+        sockets in proptest::collection::vec(socket(), 0..3),
     ) -> ProcessSpec {
-        ProcessSpec { role, program: program.into(), args, env, clear_env, stdin, stdout, stderr }
+        ProcessSpec { role, program: program.into(), args, env, clear_env, stdin, stdout, stderr, sockets }
     }
 }
 
@@ -40,10 +50,12 @@ prop_compose! {
         tags in proptest::collection::vec("\\PC{0,20}", 0..3),
         fifos in proptest::collection::vec("\\PC{0,20}", 0..5),
         processes in proptest::collection::vec(process(), 0..4),
+        namespaces in proptest::option::of(namespaces()),
         vmm_log in os(),
         vmm_log_limit: u64,
     ) -> WaiterSpec {
-        WaiterSpec { tags, fifos, processes, vmm_log: vmm_log.into(), vmm_log_limit }
+        let namespaces = namespaces.filter(|_| !processes.is_empty());
+        WaiterSpec { tags, fifos, processes, namespaces, vmm_log: vmm_log.into(), vmm_log_limit }
     }
 }
 
@@ -94,6 +106,16 @@ proptest! {
         stat.extend(b") S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 100 200");
         prop_assert_eq!(parse_start_time(&stat), Some(4242));
     }
+}
+
+/// What is held may be read by another version: its bytes stay.
+#[test]
+fn what_is_held_keeps_its_form() {
+    let (tags, fifos) = (vec!["t".to_owned()], vec!["a.in".to_owned()]);
+    let held =
+        WaiterSpec { tags, fifos, processes: vec![], namespaces: None, vmm_log: "/l".into(), vmm_log_limit: 258 };
+    let bytes = b"SPWAIT2\n\x2b\0\0\0\x01\0\0\0\x01\0\0\0t\x01\0\0\0\x04\0\0\0a.in\x02\0\0\0/l\x08\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0SPWEND1\n";
+    assert_eq!(encode(&held).unwrap(), bytes);
 }
 
 #[test]

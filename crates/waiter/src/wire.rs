@@ -22,6 +22,8 @@ const BODY_MAX: usize = 16 << 20;
 
 /// The waiter's own role in the `processes` record.
 pub const WAITER_ROLE: &str = "waiter";
+/// The role of the first process of the processes' own namespace of process ids: with it end all others in it.
+pub const INIT_ROLE: &str = "init";
 /// The role of the process whose end is the microVM's end.
 pub const VMM_ROLE: &str = "vmm";
 
@@ -65,10 +67,23 @@ pub struct WaiterSpec {
     /// What it starts, in this order; exactly one has the role [`VMM_ROLE`]. Without any the waiter
     /// takes up those that are recorded in the runtime directory.
     pub processes: Vec<ProcessSpec>,
+    /// The namespaces in which they run, of their own; `None` for the waiter's, and always without processes.
+    pub namespaces: Option<Namespaces>,
     /// Where output that is marked [`StdioSpec::VmmLog`] goes; absolute, emptied at each launch.
     pub vmm_log: PathBuf,
     /// Most bytes kept in `vmm_log`; what comes after is discarded.
     pub vmm_log_limit: u64,
+}
+
+/// Namespaces that a sandbox's processes share, and nobody else: of process ids (whose first process is one of the
+/// waiter's, the role [`INIT_ROLE`]), of System V IPC, of host names, and what is said here. See namespaces(7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespaces {
+    /// The file of a user namespace in which the others are made, for a user who may not make them in its own. The
+    /// processes are its root.
+    pub user: Option<PathBuf>,
+    /// Whether there is a network namespace too: an empty one, without a single address.
+    pub network: bool,
 }
 
 /// One process. Its working directory is the runtime directory.
@@ -90,6 +105,23 @@ pub struct ProcessSpec {
     pub stdout: StdioSpec,
     /// Its descriptor 2.
     pub stderr: StdioSpec,
+    /// Its sockets: descriptors from [`FIRST_SOCKET`] on.
+    pub sockets: Vec<SocketSpec>,
+}
+
+/// The first of a process's [`ProcessSpec::sockets`].
+pub const FIRST_SOCKET: i32 = 3;
+/// Most sockets of a process.
+pub const SOCKETS_MAX: usize = 24;
+
+/// A Unix socket that a process gets open, so that it needs to make none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketSpec {
+    /// The other end of the only connection to another process's [`StdioSpec::Listener`] of this name. The name is
+    /// gone before any process is started: nobody else connects.
+    Connected(String),
+    /// One that listens in the runtime directory under this name.
+    Listening(String),
 }
 
 impl fmt::Debug for ProcessSpec {
@@ -139,6 +171,8 @@ impl fmt::Debug for StdioSpec {
 pub enum Stage {
     /// Detaching from the orchestrator.
     Detach,
+    /// Making namespaces for the processes.
+    Namespaces,
     /// Reading the specification.
     Spec,
     /// Making a FIFO.
@@ -154,8 +188,9 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Detach, "detach"),
+        (Self::Namespaces, "namespaces"),
         (Self::Spec, "spec"),
         (Self::Fifo, "fifo"),
         (Self::Listener, "listener"),
@@ -229,6 +264,14 @@ fn put_stdio(out: &mut Vec<u8>, stdio: &StdioSpec) {
     put(out, content);
 }
 
+fn put_namespaces(out: &mut Vec<u8>, namespaces: Option<&Namespaces>) {
+    put_count(out, usize::from(namespaces.is_some()));
+    if let Some(Namespaces { user, network }) = namespaces {
+        put(out, user.as_ref().map_or(&[], |user| user.as_os_str().as_bytes()));
+        put(out, &[u8::from(*network)]);
+    }
+}
+
 /// The specification as the waiter reads it; `None` when it is too large.
 pub fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
     let mut body = Vec::new();
@@ -257,6 +300,19 @@ pub fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
         for stdio in [&process.stdin, &process.stdout, &process.stderr] {
             put_stdio(&mut body, stdio);
         }
+        put_count(&mut body, process.sockets.len());
+        for socket in &process.sockets {
+            let (kind, name) = match socket {
+                SocketSpec::Connected(name) => ("connected", name),
+                SocketSpec::Listening(name) => ("listening", name),
+            };
+            put(&mut body, kind.as_bytes());
+            put(&mut body, name.as_bytes());
+        }
+    }
+    // What is held for another waiter stays as it ever was: it may be of another version.
+    if !spec.processes.is_empty() {
+        put_namespaces(&mut body, spec.namespaces.as_ref());
     }
     if body.len() > BODY_MAX {
         return None;
@@ -323,7 +379,23 @@ impl<'a> Reader<'a> {
             stdin: self.stdio()?,
             stdout: self.stdio()?,
             stderr: self.stdio()?,
+            sockets: self.list(Self::socket)?,
         })
+    }
+
+    fn socket(&mut self) -> Option<SocketSpec> {
+        let kind = self.bytes()?;
+        let name = self.text()?;
+        match kind {
+            b"connected" => Some(SocketSpec::Connected(name)),
+            b"listening" => Some(SocketSpec::Listening(name)),
+            _ => None,
+        }
+    }
+
+    fn namespaces(&mut self) -> Option<Namespaces> {
+        let user = Some(PathBuf::from(self.os()?)).filter(|user| !user.as_os_str().is_empty());
+        Some(Namespaces { user, network: self.bytes()? == [1] })
     }
 }
 
@@ -349,5 +421,6 @@ pub fn read_spec(source: &mut impl std::io::Read) -> Option<WaiterSpec> {
     let vmm_log = PathBuf::from(reader.os()?);
     let vmm_log_limit = u64::from_le_bytes(reader.bytes()?.try_into().ok()?);
     let processes = reader.list(Reader::process)?;
-    reader.0.is_empty().then_some(WaiterSpec { tags, fifos, processes, vmm_log, vmm_log_limit })
+    let namespaces = if processes.is_empty() { None } else { reader.list(Reader::namespaces)?.pop() };
+    reader.0.is_empty().then_some(WaiterSpec { tags, fifos, processes, namespaces, vmm_log, vmm_log_limit })
 }

@@ -148,7 +148,7 @@ fn read_file(path: &Path) -> Result<Vec<EnvItem>, EnvError> {
     if !kind.is_file() {
         return Err(EnvError::NotAFile(path.to_owned()));
     }
-    let list = || format!("environment file {path:?}");
+    let list = || format!("environment file \"{}\"", path.display());
     let bytes = read(file).map_err(failed)?.ok_or_else(|| EnvError::TooLarge { list: list() })?;
     EnvItem::lines(&bytes).map_err(|error| EnvError::List { list: list(), error })
 }

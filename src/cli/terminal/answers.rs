@@ -67,10 +67,9 @@ pub fn wait(keyboard: &OwnedFd, screen: &OwnedFd) {
                     Err(_) => return,
                 }
             }
-            // It is gone.
-            Ok(_) => return,
             Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return,
+            // It is gone.
+            Ok(_) | Err(_) => return,
         }
     }
 }

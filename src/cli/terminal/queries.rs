@@ -27,7 +27,11 @@ pub enum Queries {
 impl Queries {
     /// Goes on with the next piece; whether it may have asked something.
     pub fn push(&mut self, piece: &[u8]) -> bool {
-        piece.iter().fold(false, |asked, byte| self.byte(*byte) || asked)
+        let mut asked = false;
+        for byte in piece {
+            asked |= self.byte(*byte);
+        }
+        asked
     }
 
     fn byte(&mut self, byte: u8) -> bool {

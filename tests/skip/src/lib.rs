@@ -76,6 +76,8 @@ reasons! {
     NoTsc = "no-tsc",
     /// libfaketime is not installed.
     NoFaketime = "no-faketime",
+    /// No systemd that checks units is installed.
+    NoSystemd = "no-systemd",
     /// No database of known vulnerabilities is at hand.
     NoAdvisoryDb = "no-advisory-db",
 }

@@ -8,13 +8,17 @@ use nix::unistd::Uid;
 
 use super::Policy;
 
-/// What the process keeps: nothing as an ordinary user. As root what the policy says, and what
+/// What the process keeps: nothing as an ordinary user. As root what the policy says, and, outside of a jail, what
 /// reading (or changing) the policy's files takes where they belong to somebody else.
 pub(super) fn kept(policy: &Policy) -> Vec<String> {
     if !Uid::effective().is_root() {
         return Vec::new();
     }
     let mut kept = policy.capabilities.clone();
+    if policy.jail.is_ok() {
+        // What it has not open it opens as the owner, or with one of these.
+        return kept;
+    }
     let mut add = |name: &str| {
         if !kept.iter().any(|kept| kept == name) {
             kept.push(name.to_owned());

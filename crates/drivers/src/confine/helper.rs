@@ -2,21 +2,18 @@
 //! confines itself and executes that program.
 //!
 //! ```text
-//!   policy from fd 0 ─▶ fd 0 := /dev/null ─▶ limits ─▶ inherited files opened ─▶ all other steps ─▶ execve
+//!   policy from fd 0 ─▶ fd 0 := /dev/null ─▶ limits ─▶ files that it gets opened ─▶ jail ─▶ all other steps ─▶ execve
 //! ```
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use nix::fcntl::{FcntlArg, fcntl};
 use sandpen_types::error_chain::error_chain;
 
 use super::Policy;
-use super::policy::FIRST_INHERITED;
 use super::steps::{self, ConfineError};
 use crate::standard_input;
 
@@ -34,12 +31,6 @@ enum HelperError {
     Malformed(#[from] serde_json::Error),
     #[error("confining the process")]
     Confine(#[from] ConfineError),
-    #[error("opening {path:?} for the program")]
-    Inherit {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
     #[error("executing {program:?}")]
     Execute {
         program: PathBuf,
@@ -64,20 +55,9 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<Infal
     let program = PathBuf::from(arguments.next().ok_or(HelperError::Usage)?);
     let policy = read_policy()?;
     let begun = steps::begin(&policy)?;
-    for path in &policy.inherited {
-        inherit(path).map_err(|source| HelperError::Inherit { path: path.clone(), source })?;
-    }
     steps::enforce(&policy, begun)?;
     let source = Command::new(&program).args(arguments).exec();
     Err(HelperError::Execute { program, source })
-}
-
-/// Opens a file as the next descriptor that the program inherits.
-fn inherit(path: &Path) -> std::io::Result<()> {
-    let file = File::open(path)?;
-    // The lowest free one from the first on; it stays open over the execution.
-    fcntl(&file, FcntlArg::F_DUPFD(FIRST_INHERITED))?;
-    Ok(())
 }
 
 fn read_policy() -> Result<Policy, HelperError> {

@@ -11,8 +11,8 @@ use landlock::{
 use nix::errno::Errno;
 use sandpen_types::confinement::Landlock;
 
-use super::Policy;
-use super::sys;
+use super::policy::descriptor_path;
+use super::{Policy, sys};
 
 /// The newest ABI whose rights are known here; what a later kernel adds stays as it is.
 const NEWEST: ABI = ABI::V10;
@@ -79,19 +79,20 @@ pub(super) fn restrict(policy: &Policy) -> Result<(), LandlockError> {
         ruleset = ruleset.handle_access(AccessNet::from_all(NEWEST))?;
     }
     let mut created = ruleset.scope(Scope::from_all(NEWEST))?.create()?;
-    let grants = [
-        (&policy.read, read),
-        (&policy.execute, read | AccessFs::Execute),
-        (&policy.modify, modify),
-        (&policy.devices, modify | AccessFs::IoctlDev),
-        (&policy.own, all & !NOT_OF_OWN),
-        (&policy.connect, AccessFs::ResolveUnix.into()),
-    ];
-    for (paths, access) in grants {
-        for path in paths {
-            if let Some(rule) = rule(path, access)? {
-                created = created.add_rule(rule)?;
-            }
+    let own = all & !NOT_OF_OWN;
+    let mut grants = Vec::new();
+    let mut grant = |paths: &[PathBuf], access| grants.extend(paths.iter().map(|path| (path.clone(), access)));
+    grant(&policy.read, read);
+    grant(&policy.execute, read | AccessFs::Execute);
+    grant(&policy.modify, modify);
+    grant(&policy.devices, modify | AccessFs::IoctlDev);
+    let shares = policy.share_paths().zip(&policy.shares);
+    grants.extend(shares.map(|(path, share)| (path, if share.read_only { read } else { own })));
+    let inherited = policy.inherited_descriptors();
+    grants.extend(inherited.map(|(fd, file)| (descriptor_path(fd), if file.write { modify } else { read })));
+    for (path, access) in grants {
+        if let Some(rule) = rule(&path, access)? {
+            created = created.add_rule(rule)?;
         }
     }
     match created.restrict_self()?.ruleset {
@@ -102,6 +103,10 @@ pub(super) fn restrict(policy: &Policy) -> Result<(), LandlockError> {
 
 fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<Option<PathBeneath<PathFd>>, LandlockError> {
     let Ok(meta) = std::fs::metadata(path) else { return Ok(None) };
+    // A file in memory is in no directory, and no rule is about it.
+    if std::fs::read_link(path).is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"/memfd:")) {
+        return Ok(None);
+    }
     let access = if meta.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
     let fd = PathFd::new(path).map_err(|source| LandlockError::Open { path: path.to_owned(), source })?;
     Ok(Some(PathBeneath::new(fd, access)))

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   driver: Policy (paths, network, list of system calls) ──JSON──▶ the process
-//!     inherited descriptors closed ─▶ cgroup joined ─▶ rlimits ─▶ [what it still has to open] ─▶
-//!     no_new_privs ─▶ capabilities dropped ─▶ report written ─▶ Landlock ─▶ seccomp ─▶ guest
+//!     inherited descriptors closed ─▶ cgroup joined ─▶ rlimits ─▶ files that it gets opened ─▶ jail entered ─▶
+//!     [what it still has to open] ─▶ no_new_privs ─▶ capabilities dropped ─▶ report written ─▶ Landlock ─▶ seccomp ─▶
+//!     guest
 //! ```
 //!
 //! Steps that the kernel or the rights at hand do not allow are left out and the report says so; a
@@ -14,18 +15,23 @@
 mod capabilities;
 pub mod cgroup;
 pub mod helper;
+mod jail;
 mod landlock;
 mod policy;
 #[cfg(feature = "testing")]
 pub mod probe;
 mod report;
+pub mod rights;
 mod rlimits;
+mod sandbox_jail;
 mod seccomp;
 mod steps;
 mod sys;
 
+pub use jail::{JailError, JailNetwork, JailPlan};
 pub use landlock::kernel_abi;
-pub use policy::{FIRST_INHERITED, Policy};
+pub use policy::{FIRST_INHERITED, Inherited, Policy, SharedTree, descriptor_path, share_path};
 pub use report::read;
+pub use sandbox_jail::{ConfinementError, Needs, SandboxJail};
 pub use seccomp::{SystemCalls, available as seccomp_available};
-pub use steps::{Begun, ConfineError, announce, begin, enforce};
+pub use steps::{Begun, ConfineError, begin, enforce};

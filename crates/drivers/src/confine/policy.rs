@@ -1,11 +1,12 @@
 //! What one process may do, as its driver decides it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::SystemCalls;
 use super::cgroup::CgroupPlan;
+use super::jail::JailPlan;
 
 /// Least soft and hard limit of open files of a VMM that serves no files itself.
 pub(super) const FEW_OPEN_FILES: u64 = 1024;
@@ -17,22 +18,21 @@ pub(super) const FEW_OPEN_FILES: u64 = 1024;
 pub struct Policy {
     /// The process's role under the waiter; names its report.
     pub role: String,
+    /// The jail that it enters, or why none.
+    pub jail: Result<JailPlan, String>,
     /// Files and directories that it reads.
     pub read: Vec<PathBuf>,
     /// The same, and what it may execute: its own program with the libraries.
     pub execute: Vec<PathBuf>,
-    /// Files that it reads and writes: FIFOs, disks.
+    /// Files that it reads and writes: FIFOs.
     pub modify: Vec<PathBuf>,
     /// Devices that it reads, writes and controls.
     pub devices: Vec<PathBuf>,
-    /// Directories in which it may do everything but make device nodes and execute programs: the
-    /// root directory, volumes.
-    pub own: Vec<PathBuf>,
+    /// Directories that it serves to a guest, in which it may do everything but make device nodes and execute
+    /// programs: the root directory, volumes. In the jail they are at [`share_path`].
+    pub shares: Vec<SharedTree>,
     /// Whether it has sockets of the internet for the guest, to connect and to listen.
     pub tcp: bool,
-    /// Unix sockets that it connects to, or directories of them. Where it names none it makes no unix sockets at all;
-    /// which ones it reaches is bounded by Landlock from ABI 9 (Linux 7.1) on only.
-    pub connect: Vec<PathBuf>,
     /// Capabilities that it keeps where it runs as root, without their prefix `CAP_`.
     pub capabilities: Vec<String>,
     /// Which system calls it may make.
@@ -41,31 +41,83 @@ pub struct Policy {
     pub cgroup: Result<CgroupPlan, String>,
     /// Most open files; less where the hard limit is lower.
     pub open_files: u64,
-    /// Files that a program of its own gets open, for reading, as descriptors from [`FIRST_INHERITED`] on:
-    /// what is reached by a path that it will not have.
-    pub inherited: Vec<PathBuf>,
+    /// Sockets that it gets from its waiter, as descriptors from
+    /// [`FIRST_SOCKET`](sandpen_vmm::waiter::FIRST_SOCKET) on.
+    pub sockets: u32,
+    /// Files that it gets open, as descriptors from [`FIRST_INHERITED`] on: what is reached by a path that it will
+    /// not have.
+    pub inherited: Vec<Inherited>,
 }
 
-/// The descriptor of the first of [`Policy::inherited`].
-pub const FIRST_INHERITED: i32 = 10;
+/// A directory that a process serves to a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedTree {
+    /// The directory on the host, absolute and without links.
+    pub directory: PathBuf,
+    /// Whether nothing in it can be changed.
+    pub read_only: bool,
+}
+
+/// A file that a process gets open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inherited {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it is open for writing too.
+    pub write: bool,
+}
+
+/// The descriptor of the first of [`Policy::inherited`]: behind all sockets.
+pub const FIRST_INHERITED: i32 = 32;
+
+/// Where one of [`Policy::shares`] is in the jail.
+pub fn share_path(number: usize) -> PathBuf {
+    Path::new("/shares").join(number.to_string())
+}
+
+/// The path by which a process opens what it has under this descriptor once more.
+pub fn descriptor_path(descriptor: i32) -> PathBuf {
+    Path::new("/proc/self/fd").join(descriptor.to_string())
+}
 
 impl Policy {
     /// A policy that allows no files and no connections.
     pub fn new(role: &str) -> Self {
         Self {
             role: role.to_owned(),
+            jail: Err("none was planned".to_owned()),
             read: Vec::new(),
             execute: Vec::new(),
             modify: Vec::new(),
             devices: Vec::new(),
-            own: Vec::new(),
+            shares: Vec::new(),
             tcp: false,
-            connect: Vec::new(),
             capabilities: Vec::new(),
             system_calls: SystemCalls::AnyVmm,
             cgroup: Err("none was planned".to_owned()),
             open_files: FEW_OPEN_FILES,
+            sockets: 0,
             inherited: Vec::new(),
         }
+    }
+
+    /// Adds a file that the process gets open: its descriptor.
+    pub fn inherit(&mut self, path: &Path, write: bool) -> i32 {
+        self.inherited.push(Inherited { path: path.to_owned(), write });
+        (FIRST_INHERITED..).nth(self.inherited.len() - 1).unwrap_or(i32::MAX)
+    }
+
+    /// The paths of [`Policy::shares`] once the process is confined.
+    pub fn share_paths(&self) -> impl Iterator<Item = PathBuf> {
+        let is_jailed = self.jail.is_ok();
+        let shares = self.shares.iter().enumerate();
+        shares.map(move |(number, share)| if is_jailed { share_path(number) } else { share.directory.clone() })
+    }
+
+    /// The descriptors of [`Policy::inherited`].
+    pub(super) fn inherited_descriptors(&self) -> impl Iterator<Item = (i32, &Inherited)> {
+        (FIRST_INHERITED..).zip(&self.inherited)
     }
 }

@@ -1,7 +1,8 @@
 //! What holds for a process, as it tells it itself: one JSON file in the runtime directory for each.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -21,13 +22,17 @@ fn roles() -> impl Iterator<Item = String> {
     std::iter::once(VMM_ROLE.to_owned()).chain((0..SHARES_MAX).map(virtiofs::role))
 }
 
-/// Writes the report of `role` into the current directory, whole or not at all. Nothing of it has to
-/// outlive this boot, so it is not forced to disk.
-pub(super) fn write(role: &str, report: &ProcessConfinement) -> io::Result<()> {
-    let name = format!("{PREFIX}{role}");
-    let draft = format!("{name}.draft");
-    std::fs::write(&draft, serde_json::to_vec(report)?)?;
-    std::fs::rename(draft, name)
+/// Makes the empty report of `role` in the current directory, to be filled when that is out of reach.
+pub(super) fn create(role: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    options.open(format!("{PREFIX}{role}"))
+}
+
+/// Fills it, at once: who reads it finds the whole or nothing. Nothing of it has to outlive this boot, so it is not
+/// forced to disk.
+pub(super) fn fill(mut file: File, report: &ProcessConfinement) -> io::Result<()> {
+    file.write_all(&serde_json::to_vec(report)?)
 }
 
 /// The reports in a sandbox's runtime directory, by role; `None` where there is none. Blocking, for
@@ -40,7 +45,7 @@ pub fn read(runtime_dir: &Path) -> Option<BTreeMap<String, ProcessConfinement>> 
 }
 
 fn read_one(runtime_dir: &Path, role: &str) -> Option<ProcessConfinement> {
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = OpenOptions::new();
     options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
     let file = options.open(runtime_dir.join(format!("{PREFIX}{role}"))).ok()?;
     let mut json = Vec::new();

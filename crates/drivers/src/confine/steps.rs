@@ -1,15 +1,20 @@
 //! The steps, in their order.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
-use sandpen_types::confinement::{Cgroup, ProcessConfinement, Rlimits, Seccomp};
+use nix::fcntl::{FcntlArg, fcntl};
+use sandpen_types::confinement::{Cgroup, Jail, ProcessConfinement, Rlimits};
 
+use super::jail::{self, JailError};
 use super::landlock::LandlockError;
 use super::rlimits;
 use super::seccomp::{self, SeccompError};
-use super::{Policy, capabilities, landlock, report, sys};
+use super::{Inherited, Policy, capabilities, landlock, report, sys};
 
 /// Why a process could not be confined.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,18 @@ pub enum ConfineError {
     /// A limit cannot be set.
     #[error("limiting resources")]
     Rlimits(#[source] Errno),
+    /// A file that was to be handed over.
+    #[error("opening {path:?}")]
+    Inherit {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Its jail cannot be made or entered.
+    #[error("entering the jail")]
+    Jail(#[from] JailError),
     /// The kernel refused no_new_privs.
     #[error("giving up gaining privileges")]
     NoNewPrivs(#[source] Errno),
@@ -42,18 +59,23 @@ pub enum ConfineError {
 pub struct Begun {
     rlimits: Rlimits,
     cgroup: Option<Cgroup>,
+    jail: Option<Jail>,
     left_out: BTreeMap<String, String>,
+    /// Open, as later the runtime directory is out of reach.
+    report: File,
 }
 
-/// The first half, before the process opens anything of its own: nothing inherited stays open, its
-/// cgroup and its limits hold. Must be called while the process has one thread.
+/// The first half, before the process opens anything of its own: nothing inherited stays open, its cgroup and its limits
+/// hold, what is handed over is open, and it is in its jail, at whose root its files of the runtime directory are. Must be
+/// called while the process has one thread; in the sandbox's runtime directory.
 ///
 /// # Errors
 /// [`ConfineError`]; the process must end then.
 pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
-    sys::close_inherited().map_err(ConfineError::Descriptors)?;
+    sys::close_inherited(policy.sockets).map_err(ConfineError::Descriptors)?;
     let rlimits = rlimits::set(policy.open_files).map_err(ConfineError::Rlimits)?;
-    let mut begun = Begun { rlimits, cgroup: None, left_out: BTreeMap::new() };
+    let report = report::create(&policy.role).map_err(ConfineError::Report)?;
+    let mut begun = Begun { rlimits, cgroup: None, jail: None, left_out: BTreeMap::new(), report };
     let joined = policy.cgroup.as_ref().map_err(Clone::clone).and_then(|plan| Ok((plan.join()?, &plan.missing)));
     match joined {
         Ok((cgroup, missing)) => {
@@ -64,7 +86,48 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
         }
         Err(why) => begun.leave_out("cgroup", why),
     }
+    for (descriptor, file) in policy.inherited_descriptors() {
+        let uid = policy.jail.as_ref().ok().and_then(|plan| plan.uid);
+        inherit(file, descriptor, uid).map_err(|source| ConfineError::Inherit { path: file.path.clone(), source })?;
+    }
+    match &policy.jail {
+        Ok(plan) => {
+            let made = jail::make(plan, policy)?;
+            begun.jail = Some(made.description().clone());
+            made.enter()?;
+        }
+        Err(why) => begun.leave_out("jail", why.clone()),
+    }
     Ok(begun)
+}
+
+/// Opens a file as a descriptor that a program inherits; `uid` is the sandbox's own user's, who opens it once more.
+fn inherit(file: &Inherited, descriptor: i32, uid: Option<u32>) -> io::Result<()> {
+    let opened = OpenOptions::new().read(true).write(file.write).open(&file.path)?;
+    if let Some(uid) = uid {
+        give(&opened, file, uid)?;
+    }
+    // The lowest free one from there on is that one, as they are opened in their order.
+    let kept = fcntl(&opened, FcntlArg::F_DUPFD(descriptor))?;
+    if kept == descriptor { Ok(()) } else { Err(Errno::EBADF.into()) }
+}
+
+/// Makes a file one that the sandbox's own user can open: what is written, a disk, is that sandbox's; what is read is for
+/// all, if it lies in a directory of ours that nobody else gets into.
+fn give(opened: &File, file: &Inherited, uid: u32) -> io::Result<()> {
+    const ALL_READ: u32 = 0o444;
+    const OTHERS: u32 = 0o077;
+    if file.write {
+        return std::os::unix::fs::fchown(opened, Some(uid), Some(uid));
+    }
+    let meta = opened.metadata()?;
+    let mode = meta.permissions().mode();
+    let directory = file.path.parent().and_then(|directory| directory.metadata().ok());
+    let is_private = directory.is_some_and(|directory| directory.permissions().mode() & OTHERS == 0);
+    if mode & ALL_READ != ALL_READ && meta.is_file() && is_private {
+        opened.set_permissions(Permissions::from_mode(mode | ALL_READ))?;
+    }
+    Ok(())
 }
 
 impl Begun {
@@ -79,31 +142,8 @@ impl Begun {
     }
 }
 
-/// The second half for a process with a sandbox of another making: what is left is giving up
-/// privileges by execution, and the report. `kept` are the capabilities that it will keep; `left_out`
-/// says why it has no Landlock ruleset; it enters an allow-list of system calls of its own.
-///
-/// # Errors
-/// [`ConfineError`]; the process must end then.
-pub fn announce(policy: &Policy, mut begun: Begun, kept: Vec<String>, left_out: &str) -> Result<(), ConfineError> {
-    nix::sys::prctl::set_no_new_privs().map_err(ConfineError::NoNewPrivs)?;
-    begun.leave_out("landlock", left_out.to_owned());
-    let Begun { rlimits, cgroup, left_out } = begun;
-    let seccomp = Some(Seccomp::AllowList);
-    let confinement = ProcessConfinement {
-        no_new_privs: true,
-        capabilities: kept,
-        rlimits,
-        landlock: None,
-        seccomp,
-        cgroup,
-        left_out,
-    };
-    report::write(&policy.role, &confinement).map_err(ConfineError::Report)
-}
-
 /// The second half, before the process meets anything of a guest's making. Must be called while the
-/// process has one thread; in the sandbox's runtime directory.
+/// process has one thread.
 ///
 /// # Errors
 /// [`ConfineError`]; the process must end then.
@@ -126,11 +166,19 @@ pub fn enforce(policy: &Policy, mut begun: Begun) -> Result<(), ConfineError> {
         }
     };
     let (has_landlock, has_seccomp) = (landlock.is_some(), seccomp.is_some());
-    let Begun { rlimits, cgroup, left_out } = begun;
-    let confinement =
-        ProcessConfinement { no_new_privs: true, capabilities: kept, rlimits, landlock, seccomp, cgroup, left_out };
-    // Later the runtime directory is out of reach. If a step fails now the process ends.
-    report::write(&policy.role, &confinement).map_err(ConfineError::Report)?;
+    let Begun { rlimits, cgroup, jail, left_out, report } = begun;
+    let confinement = ProcessConfinement {
+        no_new_privs: true,
+        capabilities: kept,
+        rlimits,
+        jail,
+        landlock,
+        seccomp,
+        cgroup,
+        left_out,
+    };
+    // If a step fails now the process ends.
+    report::fill(report, &confinement).map_err(ConfineError::Report)?;
     if has_landlock {
         landlock::restrict(policy)?;
     }

@@ -1,11 +1,15 @@
 //! System calls that no safe wrapper offers.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 #[cfg(feature = "testing")]
 use nix::errno::Errno;
 use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{ForkResult, fork};
 
 /// `SECCOMP_GET_ACTION_AVAIL` of linux/seccomp.h.
 const SECCOMP_GET_ACTION_AVAIL: libc::c_uint = 2;
@@ -13,15 +17,102 @@ const SECCOMP_GET_ACTION_AVAIL: libc::c_uint = 2;
 /// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
 const LANDLOCK_VERSION: libc::c_uint = 1;
 
-/// Closes every descriptor above the standard three. For a process that has opened nothing yet.
+/// `struct mount_attr` (linux/mount.h).
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+impl MountAttributes {
+    /// These `MOUNT_ATTR_…`, to be set.
+    pub(super) fn of(set: u64) -> Self {
+        Self { set, ..Self::default() }
+    }
+
+    /// With the user namespace that `MOUNT_ATTR_IDMAP` asks for, which has to stay open until they are set.
+    pub(super) fn mapped_by(mut self, user_namespace: BorrowedFd<'_>) -> Self {
+        self.user_namespace = u64::from(user_namespace.as_raw_fd().cast_unsigned());
+        self
+    }
+}
+
+/// Sets attributes of what is mounted here, and below if `below`.
+///
+/// # Errors
+/// What the kernel said (Linux 5.12 and later can do it).
+pub(super) fn set_mount_attributes(tree: BorrowedFd<'_>, attributes: &MountAttributes, below: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if below { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: an empty constant path, and a structure of the given size, which the kernel only reads.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            size_of::<MountAttributes>(),
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A new user namespace with these maps (user_namespaces(7), lines of `uid_map` and `gid_map`), in which this process
+/// is not. For a process with one thread and the right to map others' ids.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
+    let (mut said, mut says) = io::pipe()?;
+    let (ends, end) = io::pipe()?;
+    // SAFETY: this process has one thread, so the child is whole; it does a few system calls and ends at once.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop((said, end));
+            // Its pid as that /proc names it, which may be of another namespace of pids than ours.
+            let made = unshare(CloneFlags::CLONE_NEWUSER).map_err(io::Error::from);
+            let pid = made.and_then(|()| std::fs::read_link("/proc/self"));
+            if let Ok(pid) = pid {
+                let _ = says.write_all(pid.as_os_str().as_encoded_bytes());
+            }
+            drop(says);
+            let _ = File::from(OwnedFd::from(ends)).read(&mut [0]);
+            // SAFETY: ends this process without running anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop((says, ends));
+            let made = (|| {
+                let mut pid = String::new();
+                said.read_to_string(&mut pid)?;
+                if pid.is_empty() {
+                    return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+                }
+                std::fs::write(format!("/proc/{pid}/uid_map"), uid_map)?;
+                std::fs::write(format!("/proc/{pid}/gid_map"), gid_map)?;
+                Ok(File::open(format!("/proc/{pid}/ns/user"))?.into())
+            })();
+            drop(end);
+            nix::sys::wait::waitpid(child, None)?;
+            made
+        }
+    }
+}
+
+/// Closes every descriptor above the standard three and the `sockets` after them. For a process that has opened
+/// nothing yet.
 ///
 /// # Errors
 /// What the kernel said (Linux 5.9 and later can do it).
-pub(super) fn close_inherited() -> io::Result<()> {
+pub(super) fn close_inherited(sockets: u32) -> io::Result<()> {
     // SAFETY: called first of all in a process that was just executed: nothing in it owns a
     // descriptor above the standard three.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, 0 as libc::c_uint) };
+    let answer = unsafe {
+        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint + sockets, libc::c_uint::MAX, 0 as libc::c_uint)
+    };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

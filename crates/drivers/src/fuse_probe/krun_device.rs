@@ -48,7 +48,10 @@ struct KrunGuest {
 impl KrunGuest {
     /// As libkrun makes the one of a root directory.
     fn new(request: &FuseRequest) -> io::Result<Self> {
-        let share = request.share.to_str().ok_or_else(|| io::Error::other("the share's path is not UTF-8"))?;
+        // Where it is once the process is confined.
+        let confined = request.policy.as_ref().and_then(|policy| policy.share_paths().next());
+        let share = confined.as_ref().unwrap_or(&request.share);
+        let share = share.to_str().ok_or_else(|| io::Error::other("the share's path is not UTF-8"))?;
         let semantics = PermissionSemantics::LinuxComplete;
         let exit_code = Arc::new(AtomicI32::new(0));
         let made = Fs::new("root".to_owned(), semantics, Some(share.to_owned()), exit_code, false, Vec::new());

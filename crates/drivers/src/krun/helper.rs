@@ -1,11 +1,11 @@
 //! The process that becomes a microVM, behind a hidden subcommand of this program.
 //!
 //! ```text
-//!   specification from fd 0 ─▶ fd 0 := /dev/null ─▶ limits ─▶ libkrunfw loaded ─▶ FIFOs opened ─▶
+//!   specification from fd 0 ─▶ fd 0 := /dev/null ─▶ libkrunfw loaded ─▶ limits ─▶ jail ─▶ FIFOs opened ─▶
 //!   libkrun configured ─▶ confined ─▶ enter: ends with the machine
 //! ```
 //!
-//! It runs in the sandbox's runtime directory, under the waiter; standard output and error are the
+//! It starts in the sandbox's runtime directory, under the waiter; standard output and error are the
 //! VMM log. Its exit code says nothing: libkrun ends with 0 after a guest's triple fault too.
 
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use sandpen_types::error_chain::error_chain;
 
 use super::ffi::{self, Context, KrunError, LogLevel, Port};
 use super::vm_spec::{Boot, GuestKernel, VmSpec};
-use crate::confine::{self, ConfineError};
+use crate::confine::{self, ConfineError, FIRST_INHERITED, descriptor_path};
 use crate::waited::PORTS;
 use crate::{disk, guest_binary, standard_input};
 
@@ -37,6 +37,8 @@ enum HelperError {
     Spec(#[source] std::io::Error),
     #[error("the specification on standard input cannot be understood")]
     Malformed(#[from] serde_json::Error),
+    #[error("the policy has other files and directories than the machine")]
+    Policy,
     #[error("confining the process")]
     Confine(#[from] ConfineError),
     #[error("opening {path:?}")]
@@ -77,6 +79,10 @@ fn make_room_for_descriptors(any: &OwnedFd) {
 
 fn become_microvm() -> Result<Infallible, HelperError> {
     let spec = read_spec()?;
+    if let Boot::Linux { kernel: GuestKernel::Firmware(firmware), .. } = &spec.boot {
+        // Before the context is made, which looks for it, and before nothing of the host can be reached.
+        ffi::load_firmware(firmware)?;
+    }
     let begun = confine::begin(&spec.policy)?;
     // libkrun would panic, which says little to people.
     let kvm = open("/dev/kvm", true).map_err(|error| match error {
@@ -87,33 +93,36 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     drop(kvm);
     // Of its network libkrun tells every connection.
     ffi::init_log(if spec.tsi.is_some() { LogLevel::Warnings } else { LogLevel::Steps })?;
-    if let Boot::Linux { kernel: GuestKernel::Firmware(firmware), .. } = &spec.boot {
-        // Before the context is made, which looks for it.
-        ffi::load_firmware(firmware)?;
-    }
     let mut context = Context::new()?;
     context.set_machine(spec.cpus, spec.memory_mib)?;
+    // Open by now; libkrun opens them once more.
+    let mut files = (FIRST_INHERITED..).zip(&spec.policy.inherited);
+    let mut next = || files.next().ok_or(HelperError::Policy);
     match &spec.boot {
         Boot::Linux { kernel, root, shares, disk: writable, root_disks } => {
-            if let GuestKernel::Own(file) = kernel {
-                context.set_elf_kernel(file)?;
+            if let GuestKernel::Own(_) = kernel {
+                context.set_elf_kernel(&descriptor_path(next()?.0))?;
             }
+            if writable.is_some() {
+                let (descriptor, file) = next()?;
+                let open = descriptor_path(descriptor);
+                context.add_disk(&open, lock_disk(&open, &file.path)?)?;
+            }
+            for (number, _) in root_disks.iter().enumerate() {
+                context.add_root_disk(&disk::root_disk_serial(number), &descriptor_path(next()?.0))?;
+            }
+            let mut directories = spec.policy.share_paths();
+            let mut next = || directories.next().and_then(|path| path.to_str().map(str::to_owned));
             match root {
-                Some(root) => context.set_root(root, guest_binary())?,
+                Some(_) => context.set_root(&next().ok_or(HelperError::Policy)?, guest_binary())?,
                 None => context.set_empty_root(guest_binary())?,
             }
             for share in shares {
-                context.add_share(&share.tag, &share.directory, share.read_only)?;
-            }
-            if let Some(file) = writable {
-                context.add_disk(file, lock_disk(file)?)?;
-            }
-            for (number, file) in root_disks.iter().enumerate() {
-                context.add_root_disk(&disk::root_disk_serial(number), file)?;
+                context.add_share(&share.tag, &next().ok_or(HelperError::Policy)?, share.read_only)?;
             }
         }
-        Boot::Bare { kernel } => {
-            context.set_elf_kernel(kernel)?;
+        Boot::Bare { .. } => {
+            context.set_elf_kernel(&descriptor_path(next()?.0))?;
             let stderr = std::io::stderr().as_fd().try_clone_to_owned();
             let path = PathBuf::from("standard error");
             context.add_serial_output(stderr.map_err(|source| HelperError::Open { path, source })?)?;
@@ -143,9 +152,9 @@ fn become_microvm() -> Result<Infallible, HelperError> {
 
 /// Locks the disk for as long as this process lives, as QEMU does with its own: two machines that
 /// write to one file system would destroy it.
-fn lock_disk(path: &Path) -> Result<OwnedFd, HelperError> {
+fn lock_disk(open: &Path, path: &Path) -> Result<OwnedFd, HelperError> {
     let failed = |source| HelperError::Open { path: path.to_owned(), source };
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    let file = OpenOptions::new().read(true).write(true).open(open).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file.into()),
         Err(TryLockError::WouldBlock) => Err(HelperError::DiskInUse(path.to_owned())),

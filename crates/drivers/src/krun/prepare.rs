@@ -10,18 +10,18 @@ use sandpen_kernels::own::Facts;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{StdioSpec, VMM_ROLE};
+use sandpen_vmm::waiter::{LOG_FIFO, StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
-use crate::confine::{Policy, SystemCalls, cgroup};
+use crate::confine::{Needs, Policy, SandboxJail, SharedTree, SystemCalls, cgroup};
 use crate::krun_host::{self, KrunUnusable};
 use crate::shares::Share;
 use crate::step::{blocking, failed};
 use crate::storage::storage;
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
-use crate::waited::{self, GuestSetup, Prepared, process};
+use crate::waited::{self, GuestSetup, Prepared, fifos, process};
 use crate::{disk, memory, network, own_kernel, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
@@ -61,37 +61,52 @@ fn prepared(config: &KrunConfig, launch: &Launch, boot: Boot, guest: GuestSetup)
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
     let cgroup = cgroup::plan(launch, OVERHEAD_MIB);
-    let mut policy = Policy { cgroup: cgroup.clone(), ..policy(&boot) };
+    let program = waited::helper_program(config.helper.as_deref())?;
+    let policy = policy(&boot);
+    let needs = Needs {
+        host_network: network.is_some(),
+        shares: !policy.shares.is_empty(),
+        confinement: config.require_confinement,
+    };
+    let jail = SandboxJail::new(launch, needs, &program).map_err(|error| failed("confining the microVM", error))?;
+    let mut policy = Policy { cgroup: cgroup.clone(), jail: jail.plan(), ..policy };
     network::permit(network.as_ref(), &mut policy);
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
-    let program = waited::helper_program(config.helper.as_deref())?;
     let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
-    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok())
+    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok(), &jail)
 }
 
-/// What the process of the microVM needs when it enters it. Its FIFOs and libkrunfw are open by then.
+/// What the process of the microVM needs when it enters it. libkrunfw is loaded by then; what it gets open is in the order
+/// in which [`Boot`] names it.
 pub(super) fn policy(boot: &Boot) -> Policy {
     let mut policy = Policy::new(VMM_ROLE);
     policy.system_calls = SystemCalls::Krun;
     policy.devices.push("/dev/kvm".into());
+    policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     match boot {
         Boot::Linux { kernel, root, shares, disk, root_disks } => {
             if let GuestKernel::Own(file) = kernel {
-                policy.read.push(file.clone());
+                policy.inherit(file, false);
             }
-            policy.own.extend(root.iter().map(PathBuf::from));
-            for share in shares {
-                let list = if share.read_only { &mut policy.read } else { &mut policy.own };
-                list.push((&share.directory).into());
+            if let Some(file) = disk {
+                policy.inherit(file, true);
             }
-            policy.modify.extend(disk.clone());
-            policy.read.extend(root_disks.iter().cloned());
+            for file in root_disks {
+                policy.inherit(file, false);
+            }
+            let root = root.iter().map(|directory| SharedTree { directory: directory.into(), read_only: false });
+            let beside = shares
+                .iter()
+                .map(|share| SharedTree { directory: (&share.directory).into(), read_only: share.read_only });
+            policy.shares = root.chain(beside).collect();
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
         }
-        Boot::Bare { kernel } => policy.read.push(kernel.clone()),
+        Boot::Bare { kernel } => {
+            policy.inherit(kernel, false);
+        }
     }
     policy
 }
@@ -99,7 +114,7 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 /// What the process of a microVM with this root directory may do, and with a network, for tests.
 #[cfg(feature = "testing")]
 pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
-    let kernel = GuestKernel::Own(root.join("kernel"));
+    let kernel = GuestKernel::Firmware(PathBuf::from("libkrunfw.so"));
     let root = Some(root.display().to_string());
     let boot = Boot::Linux { kernel, root, shares: Vec::new(), disk: None, root_disks: Vec::new() };
     Policy { tcp: with_network, ..policy(&boot) }

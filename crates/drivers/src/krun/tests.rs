@@ -13,6 +13,7 @@ fn launch(dir: &std::path::Path, rootfs: Rootfs, command: &str) -> Launch {
         spec: Arc::new(spec),
         generation: 1,
         state_id: "id".to_owned(),
+        uid: None,
         timings: sandpen_vmm::start_timings::StartTimings::default(),
         cancel: tokio_util::sync::CancellationToken::new(),
     }

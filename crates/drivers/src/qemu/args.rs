@@ -45,8 +45,10 @@ pub struct QemuArgs {
     pub acpi: bool,
     /// The initramfs.
     pub initramfs: PathBuf,
-    /// Tags of the shared directories, at most [`SHARES_MAX`]; the sockets are [`share_socket`]s.
+    /// Tags of the shared directories, at most [`SHARES_MAX`].
     pub shares: Vec<String>,
+    /// The descriptor of the first one's connected socket, the others' follow; `None` to connect to [`share_socket`]s.
+    pub share_sockets: Option<i32>,
     /// The network, if there is one.
     pub network: Option<UserNetwork>,
     /// The disk of the writable layer, where there is one; the guest's first disk.
@@ -55,8 +57,10 @@ pub struct QemuArgs {
     pub root_disks: Vec<PathBuf>,
     /// The guest's memory.
     pub memory: Memory,
-    /// Whether QEMU listens to commands on the FIFOs [`QMP`].
-    pub qmp: bool,
+    /// Descriptors of files, which are also `/dev/fdset/N` for the same number.
+    pub descriptors: Vec<i32>,
+    /// Where QEMU listens to commands.
+    pub monitor: Monitor,
     /// Whether it waits for a machine's state instead of booting.
     pub incoming: bool,
 }
@@ -70,6 +74,17 @@ pub enum Memory {
     File(PathBuf),
     /// This file as it is; what the guest writes is its own.
     CopyOf(PathBuf),
+}
+
+/// Where QEMU's monitor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Monitor {
+    /// Nowhere.
+    None,
+    /// On the FIFOs [`QMP`].
+    Fifos,
+    /// On the socket that it has as this descriptor, which listens.
+    Listener(i32),
 }
 
 /// The FIFO pair on which QEMU's monitor speaks QMP (`docs/interop/qmp-spec.txt` of QEMU).
@@ -117,10 +132,17 @@ impl QemuArgs {
         argv.pair("-global", "virtio-mmio.force-legacy=false");
         // An open file description of its own: QEMU makes it non-blocking, and its own messages on
         // stderr, often the same pipe, must not be lost for that.
-        argv.pair("-chardev", "file,id=console,path=/dev/fd/1,append=on");
+        argv.pair("-chardev", "file,id=console,path=/proc/self/fd/1,append=on");
         argv.pair("-serial", "chardev:console");
+        for descriptor in &self.descriptors {
+            argv.pair("-add-fd", format!("fd={descriptor},set={descriptor}"));
+        }
         for (number, tag) in self.shares.iter().enumerate() {
-            argv.pair("-chardev", format!("socket,id=share{number},path={}", share_socket(number)));
+            let socket = match self.share_sockets.and_then(|first| (first..).nth(number)) {
+                Some(descriptor) => format!("fd={descriptor}"),
+                None => format!("path={}", share_socket(number)),
+            };
+            argv.pair("-chardev", format!("socket,id=share{number},{socket}"));
             argv.pair("-device", format!("vhost-user-fs-device,chardev=share{number},tag={tag},queue-size=1024"));
         }
         if let Some(disk) = &self.disk {
@@ -143,8 +165,13 @@ impl QemuArgs {
             argv.pair("-netdev", netdev);
             argv.pair("-device", "virtio-net-device,netdev=net");
         }
-        if self.qmp {
-            argv.pair("-chardev", format!("pipe,id={QMP},path={QMP}"));
+        let monitor = match self.monitor {
+            Monitor::None => None,
+            Monitor::Fifos => Some(format!("pipe,id={QMP},path={QMP}")),
+            Monitor::Listener(descriptor) => Some(format!("socket,id={QMP},fd={descriptor},server=on,wait=off")),
+        };
+        if let Some(monitor) = monitor {
+            argv.pair("-chardev", monitor);
             argv.pair("-mon", format!("chardev={QMP},mode=control"));
         }
         if self.incoming {
@@ -227,11 +254,13 @@ mod tests {
             acpi: true,
             initramfs: "/state/cache/initramfs-ab.cpio".into(),
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
+            share_sockets: Some(3),
             network: None,
             disk: None,
             root_disks: Vec::new(),
             memory: Memory::New,
-            qmp: false,
+            descriptors: Vec::new(),
+            monitor: Monitor::None,
             incoming: false,
         }
     }
@@ -266,11 +295,11 @@ mod tests {
         -initrd /state/cache/initramfs-ab.cpio
         -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off tsc_early_khz=2596131
         -global virtio-mmio.force-legacy=false
-        -chardev file,id=console,path=/dev/fd/1,append=on
+        -chardev file,id=console,path=/proc/self/fd/1,append=on
         -serial chardev:console
-        -chardev socket,id=share0,path=virtiofs.sock
+        -chardev socket,id=share0,fd=3
         -device vhost-user-fs-device,chardev=share0,tag=sandpen-root,queue-size=1024
-        -chardev socket,id=share1,path=virtiofs-1.sock
+        -chardev socket,id=share1,fd=4
         -device vhost-user-fs-device,chardev=share1,tag=sandpen-volume-0,queue-size=1024
         -device virtio-serial-device,id=ports
         -chardev pipe,id=control,path=control
@@ -340,7 +369,8 @@ mod tests {
             let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
             added.join("\n")
         };
-        let saved = QemuArgs { memory: Memory::File("/proc/self/fd/10".into()), qmp: true, ..booted.clone() };
+        let saved =
+            QemuArgs { memory: Memory::File("/proc/self/fd/10".into()), monitor: Monitor::Fifos, ..booted.clone() };
         insta::assert_snapshot!(added(&saved), @r"
         -object memory-backend-file,id=mem,size=256M,share=on,mem-path=/proc/self/fd/10
         -chardev pipe,id=qmp,path=qmp

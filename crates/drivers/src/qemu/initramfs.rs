@@ -95,7 +95,7 @@ impl Initramfs {
             }
             contents.push((module.name.as_str(), bytes));
         }
-        let written = archive(guest, &contents).and_then(|bytes| sandpen_cache::write(&self.path, 0o600, &bytes));
+        let written = archive(guest, &contents).and_then(|bytes| sandpen_cache::write(&self.path, 0o644, &bytes));
         written.map_err(|source| InitramfsError::Write { path: self.path.clone(), source })
     }
 }

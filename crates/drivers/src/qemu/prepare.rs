@@ -12,17 +12,17 @@ use sandpen_kernels::InstalledKernel;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
+use sandpen_vmm::waiter::{FIRST_SOCKET, LOG_FIFO, ProcessSpec, SocketSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Memory, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::args::{Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use super::initramfs::{Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
 use super::program_files::ProgramFiles;
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
-use crate::confine::{self, Policy, cgroup};
+use crate::confine::{self, Needs, Policy, SandboxJail, SharedTree, cgroup, descriptor_path};
 use crate::shares::{Share, Shares};
 use crate::step::{blocking, failed};
 use crate::storage::storage;
@@ -140,6 +140,7 @@ pub(super) struct MachinePlan {
     shares: Vec<Share>,
     guest: GuestSetup,
     cgroup: Result<cgroup::CgroupPlan, String>,
+    jail: SandboxJail,
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
 }
@@ -186,7 +187,9 @@ impl MachinePlan {
             disk,
             root_disks,
             memory: Memory::New,
-            qmp: false,
+            share_sockets: None,
+            descriptors: Vec::new(),
+            monitor: Monitor::None,
             incoming: false,
         };
         let helper = waited::helper_program(config.helper.as_deref())?;
@@ -198,7 +201,13 @@ impl MachinePlan {
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
-        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, boot_limit: boot_limit(config) })
+        let needs = Needs {
+            host_network: guest.network.is_some(),
+            shares: !args.shares.is_empty(),
+            confinement: config.require_confinement,
+        };
+        let jail = SandboxJail::new(&launch, needs, &helper).map_err(|error| failed("confining the microVM", error))?;
+        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) })
     }
 
     /// The program.
@@ -229,27 +238,74 @@ impl MachinePlan {
         self.cgroup.clone().ok()
     }
 
-    /// The processes for this command line. `inherited` are files that QEMU gets open.
-    pub(super) fn processes(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Vec<ProcessSpec>, DriverError> {
-        let mut policy = Policy { cgroup: self.cgroup.clone(), inherited, ..policy(&self.qemu, args) };
+    /// The processes for this command line. `inherited` are files that QEMU gets open, before all others.
+    pub(super) fn processes(&self, args: &QemuArgs, inherited: &[PathBuf]) -> Result<Vec<ProcessSpec>, DriverError> {
+        let mut policy = Policy { cgroup: self.cgroup.clone(), jail: self.jail.plan(), ..policy(&self.qemu, args) };
+        for file in inherited {
+            policy.inherit(file, false);
+        }
+        let args = handed_over(args, &mut policy);
+        policy.sockets = u32::try_from(self.shares.len()).unwrap_or(u32::MAX) + u32::from(has_listener(&args));
         network::permit(self.guest.network.as_ref(), &mut policy);
         let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
         let mut confined = vec![confine::helper::SUBCOMMAND.into(), self.qemu.clone().into_os_string()];
         confined.extend(args.to_argv());
-        let cgroup = serde_json::to_string(&self.cgroup)
-            .map_err(|source| failed("describing the cgroup of the microVM", source))?;
         let shares = self.shares.iter().enumerate();
-        let mut processes: Vec<_> =
-            shares.map(|(number, share)| virtiofsd(&self.helper, number, share, &cgroup)).collect();
-        processes.push(process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy)));
+        let mut processes =
+            shares.map(|(number, share)| self.virtiofsd(number, share)).collect::<Result<Vec<_>, _>>()?;
+        let sockets = (0..self.shares.len()).map(|number| SocketSpec::Connected(share_socket(number)));
+        let vmm = process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy));
+        processes.push(ProcessSpec { sockets: sockets.collect(), ..vmm });
         Ok(processes)
     }
 
-    /// What waiter and guest are told.
-    pub(super) fn prepared(&self, args: &QemuArgs, inherited: Vec<PathBuf>) -> Result<Prepared, DriverError> {
-        let processes = self.processes(args, inherited)?;
-        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup())
+    /// The process that shares a directory; it sees nothing else of the host.
+    fn virtiofsd(&self, number: usize, share: &Share) -> Result<ProcessSpec, DriverError> {
+        let tree = SharedTree { directory: (&share.directory).into(), read_only: share.read_only };
+        let mut policy = virtiofs::policy(number, tree);
+        policy.cgroup = self.cgroup.clone();
+        policy.jail = self.jail.plan_without_network();
+        let policy =
+            serde_json::to_string(&policy).map_err(|source| failed("describing what virtiofsd may do", source))?;
+        let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into()];
+        args.extend([virtiofs::SHARED_DIR.into(), (&share.directory).into(), virtiofs::POLICY.into(), policy.into()]);
+        let socket = StdioSpec::Listener(share_socket(number));
+        Ok(process(&virtiofs::role(number), &self.helper, args, socket))
     }
+
+    /// What the waiter is told.
+    pub(super) fn waiter_spec(&self, processes: Vec<ProcessSpec>) -> WaiterSpec {
+        waited::waiter_spec(&self.launch, processes, &self.jail)
+    }
+
+    /// What waiter and guest are told.
+    pub(super) fn prepared(&self, args: &QemuArgs, inherited: &[PathBuf]) -> Result<Prepared, DriverError> {
+        let processes = self.processes(args, inherited)?;
+        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup(), &self.jail)
+    }
+}
+
+fn has_listener(args: &QemuArgs) -> bool {
+    matches!(args.monitor, Monitor::Listener(_))
+}
+
+/// The same machine with files that QEMU gets open in the place of paths.
+fn handed_over(args: &QemuArgs, policy: &mut Policy) -> QemuArgs {
+    let mut args = args.clone();
+    // QEMU opens these once more, by the names of the descriptors,
+    for file in [&mut args.kernel, &mut args.initramfs] {
+        *file = descriptor_path(policy.inherit(file, false));
+    }
+    // and takes copies of the descriptors of these.
+    let mut in_set = |file: &mut PathBuf, write: bool| {
+        let descriptor = policy.inherit(file, write);
+        args.descriptors.push(descriptor);
+        *file = format!("/dev/fdset/{descriptor}").into();
+    };
+    args.disk.iter_mut().for_each(|disk| in_set(disk, true));
+    args.root_disks.iter_mut().for_each(|disk| in_set(disk, false));
+    args.share_sockets = Some(FIRST_SOCKET);
+    args
 }
 
 /// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up
@@ -281,18 +337,10 @@ pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.execute.extend(execute);
     policy.read.extend(read);
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
-    policy.read.extend([args.kernel.clone(), args.initramfs.clone()]);
-    policy.read.extend(args.root_disks.iter().cloned());
     policy.modify.push("/dev/null".into());
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
-    policy.modify.extend(args.disk.clone());
-    policy.connect.extend((0..args.shares.len()).map(|number| share_socket(number).into()));
-    if let Memory::File(_) = args.memory {
-        // The devices' state is saved over a socket of the runtime directory that is made later.
-        policy.connect.push(".".into());
-    }
-    if args.qmp {
+    if args.monitor == Monitor::Fifos {
         policy.modify.extend(qmp_fifos().map(PathBuf::from));
     }
     if args.accelerator == Accelerator::Kvm {
@@ -304,15 +352,6 @@ pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
 /// The FIFOs of QEMU's monitor, in the runtime directory.
 pub(super) fn qmp_fifos() -> [String; 2] {
     [format!("{QMP}.in"), format!("{QMP}.out")]
-}
-
-/// The process that shares a directory; it sees nothing else of the host.
-fn virtiofsd(helper: &Path, number: usize, share: &Share, cgroup: &str) -> ProcessSpec {
-    let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into(), "--shared-dir".into(), (&share.directory).into()];
-    args.extend([virtiofs::SHARE_NUMBER.into(), number.to_string().into()]);
-    args.extend([virtiofs::CGROUP.into(), cgroup.into()]);
-    args.extend(share.read_only.then(|| virtiofs::READ_ONLY.into()));
-    process(&virtiofs::role(number), helper, args, StdioSpec::Listener(share_socket(number)))
 }
 
 /// What is being done when QEMU is not found: a host that has libkrun alone may do with another network.

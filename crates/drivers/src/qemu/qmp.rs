@@ -1,16 +1,24 @@
 //! QEMU's monitor (QMP, `docs/interop/qmp-spec.txt` of QEMU): the few commands that save a machine and
-//! restore one. JSON lines on a FIFO pair that the waiter holds.
+//! restore one. JSON lines: on a FIFO pair that the waiter holds, and on a socket where QEMU is given a descriptor, to
+//! which it saves.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
 use sandpen_vmm::waiter::{open_fifo_read, open_fifo_write};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
+use super::args::QMP;
 use super::prepare::qmp_fifos;
 use crate::confine::FIRST_INHERITED;
 
@@ -27,9 +35,9 @@ const SAY_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 2
 /// Why the monitor is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QmpError {
-    /// Its FIFOs.
+    /// Its FIFOs or its socket.
     #[error("{action} QEMU's monitor")]
-    Fifo {
+    Pipe {
         /// What was tried.
         action: &'static str,
         /// The cause.
@@ -45,7 +53,7 @@ pub(super) enum QmpError {
 }
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> QmpError {
-    move |source| QmpError::Fifo { action, source }
+    move |source| QmpError::Pipe { action, source }
 }
 
 /// Memory that is in a file stays there, and progress is told.
@@ -61,10 +69,18 @@ fn restore_commands() -> String {
     lines.map(|line| format!("{line}\n")).concat()
 }
 
+/// The name by which QEMU has the descriptor that it saves to.
+const STATE_NAME: &str = "state";
+
+/// The socket at which QEMU's monitor listens, in the runtime directory.
+pub(super) fn socket() -> String {
+    format!("{QMP}.sock")
+}
+
 /// A conversation with one QEMU.
 pub(super) struct Qmp {
-    commands: pipe::Sender,
-    answers: pipe::Receiver,
+    commands: Box<dyn AsyncWrite + Send + Unpin>,
+    answers: Box<dyn AsyncRead + Send + Unpin>,
     buffer: Vec<u8>,
 }
 
@@ -75,7 +91,31 @@ impl Qmp {
         let commands = open_fifo_write(&runtime_dir.join(commands)).and_then(pipe::Sender::from_owned_fd);
         let answers = open_fifo_read(&runtime_dir.join(answers)).and_then(pipe::Receiver::from_owned_fd);
         let (commands, answers) = (commands.map_err(failed("opening"))?, answers.map_err(failed("opening"))?);
-        Ok(Self { commands, answers, buffer: Vec::new() })
+        Ok(Self { commands: Box::new(commands), answers: Box::new(answers), buffer: Vec::new() })
+    }
+
+    /// Connects to the [`socket`], and gives QEMU the file that it is to save to.
+    pub(super) fn connect(runtime_dir: &Path, state: &File) -> Result<Self, QmpError> {
+        let connected = || {
+            // The directory's path may be longer than an address.
+            let directory: OwnedFd = File::open(runtime_dir)?.into();
+            let path = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), socket());
+            let stream = StdUnixStream::connect(path)?;
+            stream.set_nonblocking(true)?;
+            let name = json!({"execute": "getfd", "arguments": {"fdname": STATE_NAME}});
+            let said = format!("{}\n{}\n{name}\n", json!({"execute": "qmp_capabilities"}), capabilities());
+            let state = [state.as_raw_fd()];
+            // Some hundred bytes into an empty buffer: taken at once and whole.
+            let with = [ControlMessage::ScmRights(&state)];
+            let sent =
+                sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(said.as_bytes())], &with, MsgFlags::empty(), None)?;
+            if sent != said.len() {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            UnixStream::from_std(stream)
+        };
+        let (answers, commands) = connected().map_err(failed("connecting to"))?.into_split();
+        Ok(Self { commands: Box::new(commands), answers: Box::new(answers), buffer: Vec::new() })
     }
 
     /// Says what restores the machine, and resolves when it runs.
@@ -84,11 +124,11 @@ impl Qmp {
         self.until(|line| line["event"] == "RESUME").await
     }
 
-    /// Saves the machine's devices to a Unix socket of the runtime directory, its memory being in a file;
+    /// Saves the machine's devices to the file that was given to [`Qmp::connect`], its memory being in another one;
     /// resolves when all is written. The machine stands still from then on.
-    pub(super) async fn save(&mut self, socket: &str) -> Result<(), QmpError> {
-        let migrate = json!({"execute": "migrate", "arguments": {"uri": format!("unix:{socket}")}});
-        self.say(&format!("{}\n{}\n{migrate}\n", json!({"execute": "qmp_capabilities"}), capabilities())).await?;
+    pub(super) async fn save(&mut self) -> Result<(), QmpError> {
+        let migrate = json!({"execute": "migrate", "arguments": {"uri": format!("fd:{STATE_NAME}")}});
+        self.say(&format!("{migrate}\n")).await?;
         self.until(|line| line["event"] == "MIGRATION" && line["data"]["status"] == "completed").await
     }
 
@@ -168,6 +208,6 @@ mod tests {
         assert!(begun.elapsed() >= SAY_LIMIT, "it was not full");
         let mut qmp = Qmp::open(dir.path()).unwrap();
         let quit = timeout(SAY_LIMIT * 100, qmp.quit()).await.expect("it waits for QEMU");
-        assert!(matches!(quit, Err(QmpError::Fifo { action: "writing to", .. })), "{quit:?}");
+        assert!(matches!(quit, Err(QmpError::Pipe { action: "writing to", .. })), "{quit:?}");
     }
 }

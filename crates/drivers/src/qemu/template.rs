@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,22 +22,19 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use sandpen_guest::protocol::{FrameError, FrameReader, Garbage, GuestMessage};
 use sandpen_vmm::driver::{DriverError, Vmm};
 use sandpen_vmm::start_timings::StartTimings;
-use sandpen_vmm::waiter::{open_fifo_read, prepare_runtime_dir};
+use sandpen_vmm::waiter::{FIRST_SOCKET, SocketSpec, open_fifo_read, prepare_runtime_dir};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Memory, QemuArgs};
+use super::args::{Memory, Monitor, QemuArgs};
 use super::prepare::{MachinePlan, qmp_fifos};
-use super::qmp::{MEMORY_FD, Qmp, QmpError};
+use super::qmp::{self, MEMORY_FD, Qmp, QmpError};
 use crate::control::LinkMode;
 use crate::step;
 use crate::waited::{self, StartedVmm};
 
-/// Where QEMU writes the devices' state.
-const STATE_SOCKET: &str = "state.sock";
 /// Most bytes of the devices' state; it has 0.2 MiB.
 const STATE_MAX: u64 = 64 << 20;
 /// How long QEMU may take to save or restore a machine that is at hand.
@@ -64,6 +61,9 @@ pub(super) enum TemplateError {
     /// QEMU's monitor.
     #[error(transparent)]
     Monitor(#[from] QmpError),
+    /// More than any machine of ours has.
+    #[error("QEMU saved more than {STATE_MAX} bytes of a template's devices")]
+    StateTooLarge,
     /// It took too long.
     #[error("{0} took too long")]
     TimedOut(&'static str),
@@ -116,7 +116,7 @@ pub(super) fn blank(args: &QemuArgs) -> QemuArgs {
         disk: args.disk.as_ref().map(|_| "blank-disk.img".into()),
         root_disks: (0..args.root_disks.len()).map(|number| format!("blank-image-{number}.img").into()).collect(),
         memory: Memory::File(inherited_memory()),
-        qmp: true,
+        monitor: Monitor::Listener(FIRST_SOCKET),
         ..args.clone()
     }
 }
@@ -148,8 +148,11 @@ impl Template {
             Ok(())
         })
         .await?;
-        let processes = plan.processes(&args, vec![path_of(&memory)])?;
-        let waiter = waited::waiter_spec(plan.launch(), processes, &qmp_fifos());
+        let mut processes = plan.processes(&args, &[path_of(&memory)])?;
+        // There are no shared directories, whose sockets would come first.
+        let listener = SocketSpec::Listening(qmp::socket());
+        processes.iter_mut().for_each(|process| process.sockets.push(listener.clone()));
+        let waiter = plan.waiter_spec(processes);
         // Its steps are no steps of the start, which waits for the whole.
         let untold = StartTimings::default();
         let started =
@@ -173,11 +176,15 @@ impl Template {
 
     /// Starts a machine from this; given up, and nothing of it left, soon after the launch is cancelled.
     pub(super) async fn restore(&self, plan: &MachinePlan, bin_dir: &Path) -> Result<Vmm, TemplateError> {
-        let args =
-            QemuArgs { memory: Memory::CopyOf(inherited_memory()), qmp: true, incoming: true, ..plan.args.clone() };
-        let inherited = vec![path_of(&self.memory), path_of(&self.state)];
+        let args = QemuArgs {
+            memory: Memory::CopyOf(inherited_memory()),
+            monitor: Monitor::Fifos,
+            incoming: true,
+            ..plan.args.clone()
+        };
+        let inherited = [path_of(&self.memory), path_of(&self.state)];
         let planned = plan.clone();
-        let mut prepared = step::blocking(move || planned.prepared(&args, inherited)).await?;
+        let mut prepared = step::blocking(move || planned.prepared(&args, &inherited)).await?;
         prepared.waiter.fifos.extend(qmp_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
         let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
@@ -209,23 +216,12 @@ async fn save(runtime_dir: &Path, boot_limit: Duration) -> Result<File, Template
     let control = open_fifo_read(&runtime_dir.join("control.out")).and_then(pipe::Receiver::from_owned_fd);
     let control = control.map_err(failed("listening to the guest of"))?;
     timeout(boot_limit, ready(control)).await.map_err(|_| TemplateError::TimedOut("booting a template"))??;
-    let listener = listen(runtime_dir).map_err(failed("making a socket for"))?;
-    let mut qmp = Qmp::open(runtime_dir)?;
-    let take = async {
-        let (socket, _) = listener.accept().await.map_err(failed("taking the state of"))?;
-        let mut state = Vec::new();
-        let read = socket.take(STATE_MAX).read_to_end(&mut state).await;
-        read.map_err(failed("taking the state of"))?;
-        Ok::<_, TemplateError>(state)
-    };
-    let saving = async {
-        let (saved, state) = tokio::join!(qmp.save(STATE_SOCKET), take);
-        saved?;
-        state
-    };
-    let state = timeout(STEP_LIMIT, saving).await.map_err(|_| TemplateError::TimedOut("saving a template"))??;
-    let file = memory_file("sandpen-template-state", state.len() as u64)?;
-    std::os::unix::fs::FileExt::write_all_at(&file, &state, 0).map_err(failed("writing"))?;
+    let file = memory_file("sandpen-template-state", 0)?;
+    let mut qmp = Qmp::connect(runtime_dir, &file)?;
+    timeout(STEP_LIMIT, qmp.save()).await.map_err(|_| TemplateError::TimedOut("saving a template"))??;
+    if file.metadata().map_err(failed("looking at"))?.len() > STATE_MAX {
+        return Err(TemplateError::StateTooLarge);
+    }
     seal(&file)?;
     // It would end by force as well, which is told in the log of the VMM.
     if let Err(error) = qmp.quit().await {
@@ -249,10 +245,4 @@ async fn ready(mut control: pipe::Receiver) -> Result<(), TemplateError> {
             None => {}
         }
     }
-}
-
-/// Listens in the runtime directory, whose path may be longer than an address.
-fn listen(runtime_dir: &Path) -> io::Result<UnixListener> {
-    let directory: OwnedFd = File::open(runtime_dir)?.into();
-    UnixListener::bind(format!("/proc/self/fd/{}/{STATE_SOCKET}", directory.as_raw_fd()))
 }

@@ -68,6 +68,7 @@ impl Host {
             spec: Arc::new(spec),
             generation: 1,
             state_id: "test".into(),
+            uid: None,
             timings: sandpen_vmm::start_timings::StartTimings::default(),
             cancel: tokio_util::sync::CancellationToken::new(),
         }

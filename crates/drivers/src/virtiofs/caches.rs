@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::O_NONBLOCK;
 use sandpen_guest::protocol::{DROP_CACHES, FILES_LIMIT_MET};
 
 /// What the guest remembers of the host's files.
@@ -19,12 +19,12 @@ use sandpen_guest::protocol::{DROP_CACHES, FILES_LIMIT_MET};
 pub(super) struct GuestCaches(Option<File>);
 
 impl GuestCaches {
-    /// Opens the FIFO, which the waiter and QEMU hold.
+    /// Opens the FIFO, which the waiter and QEMU hold; in a jail its name is a link.
     ///
     /// # Errors
     /// It is not there, or nobody reads it.
     pub(super) fn open(fifo: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).custom_flags(O_NONBLOCK | O_NOFOLLOW).open(fifo)?;
+        let file = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(fifo)?;
         Ok(Self(Some(file)))
     }
 

@@ -1,6 +1,8 @@
 //! Whether a specification makes sense: names lead nowhere else, each role and name is there once.
 
-use sandpen_waiter::wire::{RESERVED, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec};
+use sandpen_waiter::wire::{
+    INIT_ROLE, RESERVED, SOCKETS_MAX, SocketSpec, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec,
+};
 
 use super::WaiterError;
 
@@ -19,7 +21,8 @@ pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
         }
         names.push(fifo);
     }
-    let mut roles: Vec<&str> = vec![WAITER_ROLE];
+    let mut listening: Vec<&str> = Vec::new();
+    let mut roles: Vec<&str> = vec![WAITER_ROLE, INIT_ROLE];
     for process in &spec.processes {
         let role = process.role.as_str();
         let shape = (1..=32).contains(&role.len());
@@ -44,6 +47,33 @@ pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
                         return invalid(format!("{name:?} is no name for a socket of its own"));
                     }
                     names.push(name);
+                    listening.push(name);
+                }
+            }
+        }
+    }
+    let mut connected: Vec<&str> = Vec::new();
+    for process in &spec.processes {
+        if process.sockets.len() > SOCKETS_MAX {
+            return invalid(format!(
+                "{} gets {} sockets, more than {SOCKETS_MAX}",
+                process.role,
+                process.sockets.len()
+            ));
+        }
+        for socket in &process.sockets {
+            match socket {
+                SocketSpec::Listening(name) if plain(name) && !names.contains(&name.as_str()) => names.push(name),
+                SocketSpec::Listening(name) => return invalid(format!("{name:?} is no name for a socket of its own")),
+                SocketSpec::Connected(name)
+                    if listening.contains(&name.as_str()) && !connected.contains(&name.as_str()) =>
+                {
+                    connected.push(name);
+                }
+                SocketSpec::Connected(name) => {
+                    return invalid(format!(
+                        "nobody listens at the socket {name:?}, or another one is connected to it"
+                    ));
                 }
             }
         }

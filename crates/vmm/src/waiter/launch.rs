@@ -129,6 +129,7 @@ fn explain(report: Option<Report>, spec: &WaiterSpec, status: String, words: Str
     let source = if errno == 0 { io::Error::other("no system error") } else { io::Error::from_raw_os_error(errno) };
     let step = match stage {
         Stage::Detach => "detaching itself",
+        Stage::Namespaces => "making namespaces for the processes",
         Stage::Spec => "reading its specification",
         Stage::Fifo => "making FIFO",
         Stage::Listener => "binding socket",

@@ -41,7 +41,9 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
-pub use sandpen_waiter::wire::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
+pub use sandpen_waiter::wire::{
+    FIRST_SOCKET, LOG_FIFO, Namespaces, ProcessSpec, SOCKETS_MAX, SocketSpec, StdioSpec, VMM_ROLE, WaiterSpec,
+};
 
 pub use error::WaiterError;
 pub use fifo::{open_fifo_read, open_fifo_write};

@@ -141,7 +141,7 @@ pub(super) fn claim_abandoned(dir: &Path) -> Result<Option<DirLock>, WaiterError
 /// processes, in whose environment may be secrets. Nobody reads it before `processes` is there.
 pub(super) fn write_held(dir: &Path, spec: &WaiterSpec) -> Result<(), WaiterError> {
     let path = dir.join(HELD_FILE);
-    let held = WaiterSpec { processes: Vec::new(), ..spec.clone() };
+    let held = WaiterSpec { processes: Vec::new(), namespaces: None, ..spec.clone() };
     let encoded = encode(&held).ok_or_else(|| WaiterError::Invalid("its names are too long".into()))?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);

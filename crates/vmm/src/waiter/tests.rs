@@ -16,6 +16,7 @@ use crate::start_timings::StartTimings;
 use test_support::*;
 
 mod lock;
+mod namespaces;
 mod newborn;
 mod program;
 mod test_support;

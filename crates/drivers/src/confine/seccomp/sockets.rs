@@ -1,5 +1,5 @@
-//! Which sockets a process makes: of the internet where the guest has a network, unix ones where the policy names
-//! some to connect to, and no others (netlink, vsock, packets, the kernel's ciphers …).
+//! Which sockets a process makes: of the internet where the guest has a network, and no others (unix, netlink, vsock,
+//! packets, the kernel's ciphers …). What it needs of others it has got open.
 
 use nix::libc;
 use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
@@ -14,10 +14,8 @@ const TYPES: [i32; 2] = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
 const PROTOCOLS: [i32; 5] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
 
 /// The domains that `policy` allows.
-pub(super) fn domains(policy: &Policy) -> Vec<i32> {
-    let internet: &[i32] = if policy.tcp { &[libc::AF_INET, libc::AF_INET6] } else { &[] };
-    let unix = (!policy.connect.is_empty()).then_some(libc::AF_UNIX);
-    internet.iter().copied().chain(unix).collect()
+pub(super) fn domains(policy: &Policy) -> &'static [i32] {
+    if policy.tcp { &[libc::AF_INET, libc::AF_INET6] } else { &[] }
 }
 
 /// Alternatives that allow a call of socket(2).

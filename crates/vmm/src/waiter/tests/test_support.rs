@@ -61,17 +61,17 @@ impl Home {
 
     pub fn spec(&self, processes: Vec<ProcessSpec>) -> WaiterSpec {
         let fifos = ["control.in", "stdout.out", "stderr.out"].map(str::to_owned).to_vec();
-        WaiterSpec { tags: vec!["test".into()], fifos, processes, vmm_log: self.log(), vmm_log_limit: 10_000 }
+        let tags = vec!["test".into()];
+        WaiterSpec { tags, fifos, processes, namespaces: None, vmm_log: self.log(), vmm_log_limit: 10_000 }
     }
 
     pub async fn launch(&self, processes: Vec<ProcessSpec>) -> Result<WaitedVmm, WaiterError> {
-        within(WaitedVmm::launch(
-            &self.runtime(),
-            &self.bin(),
-            self.spec(processes),
-            &crate::start_timings::StartTimings::default(),
-        ))
-        .await
+        self.launch_spec(self.spec(processes)).await
+    }
+
+    pub async fn launch_spec(&self, spec: WaiterSpec) -> Result<WaitedVmm, WaiterError> {
+        let timings = crate::start_timings::StartTimings::default();
+        within(WaitedVmm::launch(&self.runtime(), &self.bin(), spec, &timings)).await
     }
 
     /// Everything that is in a FIFO now.
@@ -157,6 +157,7 @@ pub fn shell(role: &str, script: &str) -> ProcessSpec {
         stdin: StdioSpec::Null,
         stdout: StdioSpec::Fifo("stdout.out".into()),
         stderr: StdioSpec::Fifo("stderr.out".into()),
+        sockets: Vec::new(),
     }
 }
 

@@ -1,0 +1,183 @@
+//! The jail: a process beside a microVM sees a file system of its own, in which is what its policy names and nothing
+//! else of the host.
+//!
+//! ```text
+//!   mount namespace ─▶ empty root in memory ─▶ what the policy names mounted into it: programs and data read-only,
+//!     shares without device nodes and set-user-ID programs, files that are handed over as links to descriptors ─▶
+//!     its runtime directory and the host's root left for ever ─▶ [as root: user namespace, a uid of its own]
+//! ```
+//!
+//! The namespaces of process ids, of the network, of IPC and of names are the waiter's, and all processes of a sandbox
+//! are in the same ones ([`Namespaces`](sandpen_vmm::waiter::Namespaces)).
+//!
+//! Root's process gets a uid of the sandbox's own, which owns nothing on the host, and is root of a user namespace in
+//! which that uid is 0. So that the guest's files keep their owners on disk, shares are mounted with mapped owners
+//! (mount_setattr(2), `MOUNT_ATTR_IDMAP`): see [`owners`]. Where a file system cannot do that the process stays the host's root
+//! with the capabilities of its policy, in all other namespaces.
+//!
+//! An ordinary user's process is root of the user namespace that its waiter entered, in which root is that user.
+
+mod mounts;
+pub mod owners;
+mod root;
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
+use sandpen_types::confinement::Jail;
+use serde::{Deserialize, Serialize};
+
+use self::mounts::{NO_DEVICES, NO_SUID, READ_ONLY, Tree};
+use self::root::Root;
+use super::policy::{Policy, share_path};
+use super::sys;
+
+/// The jail of one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JailPlan {
+    /// The uid and gid of the sandbox's own, where this user may take one: the initial namespace's root.
+    pub uid: Option<u32>,
+    /// Its network.
+    pub network: JailNetwork,
+}
+
+/// The network of a process in a jail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JailNetwork {
+    /// The empty one of its sandbox, which the waiter made.
+    Sandbox,
+    /// An empty one of its own, beside processes that have the host's.
+    Own,
+    /// The host's.
+    Host,
+}
+
+/// Why a process cannot enter its jail.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// The kernel refused a step.
+    #[error("{step}")]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Something cannot be mounted into it.
+    #[error("putting {path:?} into the jail")]
+    Put {
+        /// What.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A name in the policy leads elsewhere.
+    #[error("{0:?} is no plain path for the jail")]
+    Path(PathBuf),
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError {
+    move |source| JailError::Step { step, source: source.into() }
+}
+
+/// A jail that is ready, in the process's own mount namespace, and not entered yet.
+pub(super) struct MadeJail {
+    root: PathBuf,
+    user_namespace: Option<OwnedFd>,
+    groups: Vec<Gid>,
+    description: Jail,
+}
+
+impl MadeJail {
+    /// What it is, for the report.
+    pub(super) fn description(&self) -> &Jail {
+        &self.description
+    }
+
+    /// Enters it, for ever; for a process with one thread.
+    pub(super) fn enter(self) -> Result<(), JailError> {
+        chdir(&self.root).map_err(failed("entering the jail's root"))?;
+        pivot_root(".", ".").map_err(failed("changing to the jail's root"))?;
+        umount2(".", MntFlags::MNT_DETACH).map_err(failed("leaving the host's root"))?;
+        chdir("/").map_err(failed("entering the jail's root"))?;
+        if let Some(user_namespace) = self.user_namespace {
+            setgroups(&self.groups).map_err(failed("giving up groups"))?;
+            setns(user_namespace, CloneFlags::CLONE_NEWUSER).map_err(failed("entering the user namespace"))?;
+            let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+            setresgid(gid, gid, gid).map_err(failed("becoming the sandbox's group"))?;
+            setresuid(uid, uid, uid).map_err(failed("becoming the sandbox's user"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the jail of `policy`. The current directory is the sandbox's runtime directory.
+pub(super) fn make(plan: &JailPlan, policy: &Policy) -> Result<MadeJail, JailError> {
+    let runtime_dir = std::env::current_dir().map_err(failed("finding the runtime directory"))?;
+    let maps = plan.uid.map(owners::maps);
+    let made = maps.map(|(uids, gids)| sys::user_namespace(&uids, &gids)).transpose();
+    let user_namespace = made.map_err(failed("making a user namespace"))?;
+    let network = if plan.network == JailNetwork::Own { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
+    unshare(CloneFlags::CLONE_NEWNS | network).map_err(failed("making a mount namespace"))?;
+    const NOTHING: Option<&str> = None;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(NOTHING, "/", NOTHING, private, NOTHING).map_err(failed("parting from the host's mounts"))?;
+
+    let mut shares = copy_shares(policy)?;
+    let unmapped = user_namespace.as_ref().and_then(|user| map_owners(&shares, policy, user));
+    if unmapped.is_some() {
+        // Copied again: some have mapped owners by now, and a process has the rights of one user alone.
+        shares = copy_shares(policy)?;
+    }
+    let user_namespace = user_namespace.filter(|_| unmapped.is_none());
+    let uid = plan.uid.filter(|_| unmapped.is_none());
+
+    let mut root = Root::over(&runtime_dir, uid)?;
+    for path in policy.execute.iter().chain(&policy.read).filter(|path| path.is_absolute()) {
+        root.put_read_only(path)?;
+    }
+    for path in policy.devices.iter().chain(&policy.modify).filter(|path| path.is_absolute()) {
+        root.put_device(path)?;
+    }
+    for (number, tree) in shares.iter().enumerate() {
+        root.put_tree(&share_path(number), tree)?;
+    }
+    for path in policy.modify.iter().filter(|path| !path.is_absolute()) {
+        root.put_runtime_file(path)?;
+    }
+    let groups = root.close()?;
+    let description = Jail { uid, host_network: plan.network == JailNetwork::Host, unmapped };
+    Ok(MadeJail { root: runtime_dir, user_namespace, groups, description })
+}
+
+/// Mounts what a jail is made of, over the current directory.
+pub(super) fn try_mounts() -> io::Result<()> {
+    let (root, descriptors) = (Tree::empty(4096)?, Tree::copy(Path::new("/proc/self/fd"))?);
+    descriptors.restrict(NO_SUID | NO_DEVICES)?;
+    root.attach(Path::new("/"))
+}
+
+fn copy_shares(policy: &Policy) -> Result<Vec<Tree>, JailError> {
+    let copied = policy.shares.iter().map(|share| {
+        let rights = NO_SUID | NO_DEVICES | if share.read_only { READ_ONLY } else { 0 };
+        let copied = Tree::copy_directory(&share.directory).and_then(|tree| tree.restrict(rights).map(|()| tree));
+        copied.map_err(|source| JailError::Put { path: share.directory.clone(), source })
+    });
+    copied.collect()
+}
+
+/// Maps the owners of all shares, or says for people which cannot be, and why.
+fn map_owners(shares: &[Tree], policy: &Policy, user_namespace: &OwnedFd) -> Option<String> {
+    shares.iter().zip(&policy.shares).find_map(|(tree, share)| {
+        let error = tree.map_owners(user_namespace.as_fd()).err()?;
+        Some(format!("the file system of {} has no mapped owners: {error}", share.directory.display()))
+    })
+}

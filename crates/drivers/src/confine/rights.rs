@@ -1,0 +1,193 @@
+//! Whether this user may make jails on this host, found out by trying: once for each process.
+//!
+//! ```text
+//!   daemon                                 hidden subcommand of sandpen's program
+//!     starts it ───────────────────────────▶ [user namespace made] ─▶ "made"
+//!     its ids mapped, namespace kept open ─▶ all that a jail takes is tried ─▶ "fine", or why not ─▶ gone
+//! ```
+//!
+//! The initial namespace's root makes jails as it is. Others make them in a user namespace, of which all sandboxes of a
+//! daemon use the same one: in it root is this user, and other ids are the subordinate ones that it has (subuid(5)).
+
+mod id_maps;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use sandpen_types::error_chain::error_chain;
+
+pub use self::id_maps::is_initial_root;
+
+use self::id_maps::IdMaps;
+use super::jail;
+
+/// The hidden subcommand's name.
+pub const SUBCOMMAND: &str = "__namespaces";
+/// Its argument when a user namespace is to be made first.
+const USER: &str = "user";
+/// What it says when it is in one.
+const MADE: &str = "made\n";
+/// What it says when everything works.
+const FINE: &str = "fine\n";
+/// Most bytes of what it says.
+const SAID_MAX: u64 = 4096;
+
+/// How this user makes jails.
+#[derive(Debug)]
+pub enum Rights {
+    /// As it is: it is the initial namespace's root.
+    Own,
+    /// In a user namespace.
+    InUserNamespace(UserNamespace),
+}
+
+/// A user namespace that this process keeps open.
+#[derive(Debug)]
+pub struct UserNamespace {
+    file: File,
+    /// How many uids it has; a guest's file cannot belong to others.
+    ids: u32,
+}
+
+impl UserNamespace {
+    /// Its path for other processes of this user, as long as this one lives.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+    }
+
+    /// How many users a guest's files can belong to: 1 without subordinate ids.
+    pub fn ids(&self) -> u32 {
+        self.ids
+    }
+}
+
+/// Why no jail can be made.
+#[derive(Debug, thiserror::Error)]
+enum RightsError {
+    #[error("starting {program:?}")]
+    Start {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no user namespace can be made: {0}")]
+    User(String),
+    #[error("mapping the ids of a user namespace")]
+    Map(#[source] io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What this user may do, or why it may not, for people. `helper` is sandpen's program. Blocking, at most for some 20 ms,
+/// once.
+///
+/// # Errors
+/// See above.
+pub fn find(helper: &Path) -> Result<&'static Rights, String> {
+    static FOUND: OnceLock<Result<Rights, String>> = OnceLock::new();
+    FOUND.get_or_init(|| look(helper).map_err(|error| error_chain(&error))).as_ref().map_err(Clone::clone)
+}
+
+fn look(helper: &Path) -> Result<Rights, RightsError> {
+    if id_maps::is_initial_root() {
+        let mut trial = Trial::start(helper, &[])?;
+        // One who may not (a container) has a user namespace left to try.
+        if trial.said()? == FINE {
+            return Ok(Rights::Own);
+        }
+    }
+    let mut trial = Trial::start(helper, &[USER])?;
+    let said = trial.said_line()?;
+    if said != MADE {
+        return Err(RightsError::User(said.trim().to_owned()));
+    }
+    let pid = trial.child.id();
+    let ids = IdMaps::best().apply(pid).map_err(RightsError::Map)?;
+    let file = File::open(format!("/proc/{pid}/ns/user")).map_err(RightsError::Map)?;
+    trial.go_on();
+    match trial.said()? {
+        said if said == FINE => Ok(Rights::InUserNamespace(UserNamespace { file, ids })),
+        said => Err(RightsError::Refused(said.trim().to_owned())),
+    }
+}
+
+/// The process that tries.
+struct Trial {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+    program: PathBuf,
+}
+
+impl Trial {
+    fn start(program: &Path, arguments: &[&str]) -> Result<Self, RightsError> {
+        let failed = |source| RightsError::Start { program: program.to_owned(), source };
+        let mut command = Command::new(program);
+        command.arg(SUBCOMMAND).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(failed)?;
+        let output = child.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { child, output: BufReader::new(output), program: program.to_owned() })
+    }
+
+    fn said_line(&mut self) -> Result<String, RightsError> {
+        let mut line = String::new();
+        let read = self.output.by_ref().take(SAID_MAX).read_line(&mut line);
+        read.map(|_| line).map_err(|source| RightsError::Start { program: self.program.clone(), source })
+    }
+
+    /// All that it still says.
+    fn said(&mut self) -> Result<String, RightsError> {
+        let mut said = String::new();
+        let read = self.output.by_ref().take(SAID_MAX).read_to_string(&mut said);
+        read.map(|_| said).map_err(|source| RightsError::Start { program: self.program.clone(), source })
+    }
+
+    /// Tells it that its ids are mapped.
+    fn go_on(&mut self) {
+        drop(self.child.stdin.take());
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // Our own child, not reaped yet.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the subcommand; `arguments` are those after its name.
+pub fn run(mut arguments: impl Iterator<Item = OsString>) -> i32 {
+    let say = |text: &str| io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    let in_user_namespace = arguments.next().is_some_and(|argument| argument == USER);
+    if in_user_namespace {
+        let made = unshare(CloneFlags::CLONE_NEWUSER);
+        let said = made.map_or_else(|error| say(&format!("{error}\n")), |()| say(MADE));
+        // Its end tells that the ids are mapped.
+        if made.is_err() || said.is_err() || io::stdin().read_to_end(&mut Vec::new()).is_err() {
+            return 1;
+        }
+    }
+    let tried = try_all();
+    let told = tried.as_ref().map_or_else(|why| say(&format!("{why}\n")), |()| say(FINE));
+    i32::from(tried.is_err() || told.is_err())
+}
+
+/// Does what making a jail takes.
+fn try_all() -> Result<(), String> {
+    const NOTHING: Option<&str> = None;
+    let with = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
+    let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(namespaces | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .map_err(|error| with("making namespaces")(error.into()))?;
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_PRIVATE | MsFlags::MS_REC, NOTHING)
+        .map_err(|error| with("parting from the host's mounts")(error.into()))?;
+    jail::try_mounts().map_err(with("mounting (Linux 5.12 and later can do it)"))
+}

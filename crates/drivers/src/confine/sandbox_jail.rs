@@ -1,0 +1,106 @@
+//! What the jails of one sandbox's processes have in common, as far as this user may make them on this host.
+
+use std::path::Path;
+
+use sandpen_vmm::driver::Launch;
+use sandpen_vmm::waiter::Namespaces;
+
+use super::jail::{JailNetwork, JailPlan};
+use super::rights::{self, Rights};
+use super::seccomp;
+
+/// Why a microVM is not started on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfinementError {
+    /// Its confinement is demanded.
+    #[error(
+        "{layer} is demanded for the processes beside a microVM, and there is none: {why}; see `sandpen doctor`, or start \
+         the daemon with --require-confinement=no"
+    )]
+    Demanded {
+        /// What is missing.
+        layer: &'static str,
+        /// Why, for people.
+        why: String,
+    },
+    /// It shares directories.
+    #[error(
+        "directories are not shared without a jail, which a guest could leave through them: {0}; see `sandpen doctor`, or use \
+         --root image without volumes"
+    )]
+    Shares(String),
+}
+
+/// What the processes of a sandbox need.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// Whether its VMM has the host's network.
+    pub host_network: bool,
+    /// Whether it shares directories.
+    pub shares: bool,
+    /// Whether it is not to be started unless its processes are in a jail and have lists of system calls.
+    pub confinement: bool,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct SandboxJail {
+    rights: Result<&'static Rights, String>,
+    uid: Option<u32>,
+    host_network: bool,
+}
+
+impl SandboxJail {
+    /// For a launch. `helper` is sandpen's program. Blocking, at most for some 20 ms, once.
+    ///
+    /// # Errors
+    /// [`ConfinementError`] when it is not to be started here.
+    pub fn new(launch: &Launch, needs: Needs, helper: &Path) -> Result<Self, ConfinementError> {
+        let rights = rights::find(helper);
+        if let Err(why) = &rights {
+            if needs.confinement {
+                return Err(ConfinementError::Demanded { layer: "a jail", why: why.clone() });
+            }
+            if needs.shares {
+                return Err(ConfinementError::Shares(why.clone()));
+            }
+        }
+        if needs.confinement {
+            seccomp::available()
+                .map_err(|why| ConfinementError::Demanded { layer: "a list of system calls (seccomp)", why })?;
+        }
+        Ok(Self { rights, uid: launch.uid, host_network: needs.host_network })
+    }
+
+    /// The jail of a process that has the sandbox's network.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub fn plan(&self) -> Result<JailPlan, String> {
+        let uid = match self.rights.clone()? {
+            Rights::Own => self.uid,
+            Rights::InUserNamespace(_) => None,
+        };
+        let network = if self.host_network { JailNetwork::Host } else { JailNetwork::Sandbox };
+        Ok(JailPlan { uid, network })
+    }
+
+    /// The jail of a process that has no network, whatever the sandbox has.
+    ///
+    /// # Errors
+    /// As [`SandboxJail::plan`].
+    pub fn plan_without_network(&self) -> Result<JailPlan, String> {
+        let plan = self.plan()?;
+        let network = if self.host_network { JailNetwork::Own } else { JailNetwork::Sandbox };
+        Ok(JailPlan { network, ..plan })
+    }
+
+    /// The namespaces that the waiter makes.
+    pub fn namespaces(&self) -> Option<Namespaces> {
+        let user = match self.rights.as_ref().ok()? {
+            Rights::Own => None,
+            Rights::InUserNamespace(user) => Some(user.path()),
+        };
+        Some(Namespaces { user, network: !self.host_network })
+    }
+}
