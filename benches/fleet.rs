@@ -130,6 +130,7 @@ fn serve(state: OsString) -> Result<()> {
         background: true,
         stop_sandboxes: None,
         reserve: None,
+        cache: None,
         drivers,
         krunfw: None,
         require_confinement: None,

@@ -46,6 +46,10 @@ pub struct Args {
     /// [default: 64 MiB, or a twentieth of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "SANDPEN_RESERVE", hide_env_values = true)]
     reserve: Option<ByteSize>,
+    /// Remove what no sandbox uses from the cache of the state directory, oldest first, when it holds more than this,
+    /// for example 4g [default: 16 GiB, or an eighth of a smaller disk]
+    #[arg(long, value_name = "BYTES", env = "SANDPEN_CACHE", hide_env_values = true)]
+    cache: Option<ByteSize>,
     /// Start microVMs only where their processes can be put into jails and have lists of system calls. Landlock and
     /// cgroups are used where they are there, and `sandpen inspect` tells what holds [default: yes for root with
     /// CAP_SYS_ADMIN in the initial namespace, else no]
@@ -122,6 +126,7 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
         reserve: args.reserve.map(ByteSize::bytes),
+        cache: args.cache.map(ByteSize::bytes),
         drivers: None,
         krunfw: args.krunfw.path()?,
         require_confinement: args.require_confinement,

@@ -15,8 +15,9 @@ pub fn offer(
     data_dir: &Path,
     krunfw: Option<&Path>,
     require_confinement: Option<bool>,
+    cache: Option<u64>,
 ) -> Result<Drivers, KrunUnusable> {
-    let drivers = sandpen_drivers::detect(dir, data_dir, krunfw, require_confinement)?;
+    let drivers = sandpen_drivers::detect(dir, data_dir, krunfw, require_confinement, cache)?;
     #[cfg(all(feature = "testing", feature = "krun"))]
     let drivers = with_bare_krun(drivers, dir, data_dir);
     Ok(with_process_driver(drivers, dir))

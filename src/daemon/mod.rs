@@ -59,6 +59,8 @@ pub struct DaemonOptions {
     pub stop_sandboxes: Option<Duration>,
     /// Bytes that stay free on the state directory's disk; see [`crate::SandpenBuilder::reserve`].
     pub reserve: Option<u64>,
+    /// The budget of the cache in bytes; see [`crate::SandpenBuilder::cache`].
+    pub cache: Option<u64>,
     /// The drivers; `None` for all that work on this host.
     pub drivers: Option<Drivers>,
     /// The libkrunfw that those use; `None` for the one that is found.
@@ -170,7 +172,10 @@ type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
 fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError> {
     let drivers = match &options.drivers {
         Some(drivers) => drivers.clone(),
-        None => drivers::offer(dir, &options.data_dir, options.krunfw.as_deref(), options.require_confinement)?,
+        None => {
+            let (krunfw, data_dir) = (options.krunfw.as_deref(), &options.data_dir);
+            drivers::offer(dir, data_dir, krunfw, options.require_confinement, options.cache)?
+        }
     };
     let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
     if let Some(reserve) = options.reserve {

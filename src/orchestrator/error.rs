@@ -95,9 +95,9 @@ impl SandpenError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Supervisor(error) => match error {
-                SupervisorError::Spec(_) | SupervisorError::Driver(DriverError::Unusable { .. }) => {
-                    ErrorCode::InvalidSpec
-                }
+                SupervisorError::Spec(_)
+                | SupervisorError::Nested(_)
+                | SupervisorError::Driver(DriverError::Unusable { .. }) => ErrorCode::InvalidSpec,
                 SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => ErrorCode::NotFound,
                 SupervisorError::NotLive { .. } => ErrorCode::NotLive,
@@ -148,9 +148,11 @@ fn database_code(error: &DatabaseError) -> ErrorCode {
 mod tests {
     use std::io;
 
+    use sandpen_actors::host::mounts;
+    use sandpen_actors::host::places::{Nested, Places};
     use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
-    use sandpen_types::spec::{DiskName, SandboxName, SpecError};
+    use sandpen_types::spec::{DiskName, Rootfs, SandboxName, SandboxSpec, SpecError};
 
     use super::*;
 
@@ -162,6 +164,13 @@ mod tests {
         io::Error::from_raw_os_error(nix::libc::ENOSPC)
     }
 
+    fn nested() -> Box<Nested> {
+        let key = SandboxKey::new(SandboxName::new("a").unwrap());
+        let mut spec = SandboxSpec::new(key.clone(), Rootfs::Native("/a".into()), vec!["x".into()]);
+        spec.kernel = Some("/a/vmlinux".into());
+        Places::of(&spec, &mounts::parse("1 0 8:1 / / rw")).check_own(&key).unwrap_err()
+    }
+
     /// Every refusal of the supervisor with its code.
     fn of_supervisor() -> Vec<(SupervisorError, ErrorCode)> {
         let key = || SandboxKey::new(SandboxName::new("a").unwrap());
@@ -171,6 +180,7 @@ mod tests {
         vec![
             (SpecError::NoCommand.into(), ErrorCode::InvalidSpec),
             (DriverError::Unusable { what: "it", source: "y".into() }.into(), ErrorCode::InvalidSpec),
+            (nested().into(), ErrorCode::InvalidSpec),
             (SupervisorError::AlreadyLive { key: key(), status }, ErrorCode::AlreadyLive),
             (SupervisorError::NotFound { key: key() }, ErrorCode::NotFound),
             (SupervisorError::DiskNotFound { name: disk.clone() }, ErrorCode::NotFound),

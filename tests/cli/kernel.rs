@@ -21,10 +21,46 @@ impl Files<'_> {
     }
 }
 
+/// An empty root directory, beside the kernels.
+fn root(home: &Home) -> String {
+    let root = home.path().join("root");
+    fs::create_dir_all(&root).unwrap();
+    root.to_str().unwrap().to_owned()
+}
+
+/// Otherwise each start of a workload that writes to it would leave another copy, and the next one boot it.
+#[test]
+fn a_kernel_where_a_guest_can_write_is_refused() {
+    let home = Home::new();
+    let root = root(&home);
+    fs::create_dir_all(format!("{root}/boot")).unwrap();
+    fs::create_dir(home.path().join("work")).unwrap();
+    let whole = vmlinux(X86_64, true, ALL);
+    std::os::unix::fs::symlink("root/boot", home.path().join("link")).unwrap();
+    fs::write(format!("{root}/boot/vmlinux"), &whole).unwrap();
+    fs::write(home.path().join("work/vmlinux"), &whole).unwrap();
+    let at = |path: &str| home.path().join(path).to_str().unwrap().to_owned();
+    let volume = format!("{}:/work", at("work"));
+    for (kernel, more, outer) in [
+        (at("root/boot/vmlinux"), &[][..], at("root")),
+        (at("link/vmlinux"), &[], at("root")),
+        (at("work/../root/boot/vmlinux"), &[], at("root")),
+        (at("work/vmlinux"), &["-v", volume.as_str()], at("work")),
+    ] {
+        let mut args = vec!["run", "-n", "a", "--driver", "qemu", "--kernel", &kernel];
+        args.extend(more);
+        args.extend([root.as_str(), "--", "true"]);
+        let error = home.fails(&args);
+        assert!(error.contains(&outer) && error.contains("the sandbox itself can write to"), "{kernel}: {error}");
+        assert!(error.contains("put the kernel somewhere else"), "{error}");
+    }
+    assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+}
+
 #[test]
 fn what_is_no_kernel_is_refused_and_nothing_is_made() {
     let home = Home::new();
-    let rootfs = home.path().to_str().unwrap();
+    let rootfs = &root(&home);
     let files = Files(&home);
     let whole = vmlinux(X86_64, true, ALL);
     let fifo = home.path().join("fifo");
@@ -82,7 +118,7 @@ fn what_is_no_kernel_is_refused_and_nothing_is_made() {
 #[test]
 fn drivers_that_a_sandbox_needs_more_are_looked_for_too() {
     let home = Home::new();
-    let rootfs = home.path().to_str().unwrap();
+    let rootfs = &root(&home);
     let kernel = Files(&home).write("plain", &vmlinux(X86_64, true, ALL));
     let kernel = kernel.to_str().unwrap();
     for (option, word) in [(&["--net", "on"][..], "CONFIG_VIRTIO_NET=y"), (&["--disk", "32M"], "CONFIG_VIRTIO_BLK=y")] {
@@ -100,7 +136,7 @@ fn drivers_that_a_sandbox_needs_more_are_looked_for_too() {
 #[cfg(feature = "krun")]
 fn each_driver_has_its_own_demands() {
     let home = Home::new();
-    let rootfs = home.path().to_str().unwrap();
+    let rootfs = &root(&home);
     let files = Files(&home);
     let for_krun = ["virtio-mmio", "virtio_mmio.device", "virtio_console", "virtiofs"];
     let run = |kernel: &str, more: &[&str]| {
@@ -122,7 +158,7 @@ fn each_driver_has_its_own_demands() {
 #[cfg(feature = "testing")]
 fn drivers_that_boot_no_kernel_say_so() {
     let home = Home::new();
-    let rootfs = home.path().to_str().unwrap();
+    let rootfs = &root(&home);
     let kernel = Files(&home).write("kernel", &vmlinux(X86_64, true, ALL));
     for driver in ["process", "krun-bare"] {
         let error =

@@ -41,7 +41,7 @@ fn the_json_has_these_fields() {
     assert_eq!(
         fields.join(" "),
         "command config_file confinement cpus created_at disk driver driver_wanted ended_at env_names exit_code exit_signal failure \
-         failure_kind generation health health_check kernel log log_backlog log_dropped memory_mib microvm_pid name network ports remove_on_end restart restart_at \
+         failure_kind generation health health_check kernel kernel_sha256 log log_backlog log_dropped memory_mib microvm_pid name network ports remove_on_end restart restart_at \
          restart_backoff restarts rlimits root_device rootfs started_at state stdin stopped_by terminal timeout_ms timings vmm_log volumes workdir"
     );
     assert_eq!((row["name"].as_str(), row["config_file"].as_str()), (Some("a"), Some("conf")));

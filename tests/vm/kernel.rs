@@ -50,37 +50,57 @@ fn a_file_of_the_installed_version_boots_with_its_modules() {
 }
 
 #[test]
-fn restarts_and_new_daemons_take_the_path_of_the_row() {
+fn restarts_boot_the_kernel_that_was_asked_for_whatever_the_file_holds_by_then() {
     let home = Home::new();
     let (rootfs, installed) = (home.rootfs(), installed());
     let kernel = home.path().join("vmlinux");
     fs::copy(installed.vmlinux(), &kernel).unwrap();
     let path = kernel.to_str().unwrap();
-    let restart = ["--restart", "on-failure"];
-    let run = ["run", "-d", "-n", "a", "--driver", "qemu", "--kernel", path];
-    // The first run fails, the second stays.
-    let script = "uname -r; if test -e /tmp/second; then exec sleep 1000; fi; touch /tmp/second; exit 3";
-    let args: Vec<&str> = [&run[..], &restart, &[&rootfs, "--", "sh", "-c", script]].concat();
+    let run = ["run", "-d", "-n", "a", "--driver", "qemu", "--kernel", path, "--restart", "always"];
+    let script = "uname -r; until test -e /go; do sleep 0.1; done; rm /go; exit 1";
+    let args: Vec<&str> = [&run[..], &[&rootfs, "--", "sh", "-c", script]].concat();
     home.ok(&args);
-    until("it was started again", || home.ok(&["logs", "a"]).lines().count() == 2);
-    let version = installed.version();
-    assert_eq!(home.ok(&["logs", "a"]), format!("{version}\n{version}\n"));
+    let first = home.inspect("a");
+    let digest = first["kernel_sha256"].as_str().unwrap().to_owned();
+    let copy = home.state().join(format!("cache/kernel-{digest}.vmlinux"));
+    for start in 2..=3 {
+        // What is no part of the kernel's image: it would boot as well.
+        let mut grown = fs::OpenOptions::new().append(true).open(&kernel).unwrap();
+        std::io::Write::write_all(&mut grown, b"x").unwrap();
+        fs::write(format!("{rootfs}/go"), "").unwrap();
+        until("it was started again", || home.ok(&["logs", "a"]).lines().count() == start);
+        assert_eq!(copies(&home), [copy.clone()], "one copy");
+    }
+    assert_eq!(home.ok(&["logs", "a"]), format!("{}\n", installed.version()).repeat(3));
     let row = home.inspect("a");
-    assert_eq!((&row["kernel"], &row["restarts"], &row["state"]), (&path.into(), &1.into(), &"RUNNING".into()));
+    assert_eq!((&row["kernel"], &row["restarts"], &row["state"]), (&path.into(), &2.into(), &"RUNNING".into()));
+    assert_eq!(row["kernel_sha256"], digest);
 
     // A new daemon adopts the microVM, whatever became of the file and of the copy.
-    fs::remove_file(&kernel).unwrap();
-    fs::remove_file(&copies(&home)[0]).unwrap();
+    fs::remove_file(&copy).unwrap();
     home.ok(&["shutdown"]);
     let again = home.inspect("a");
     assert_eq!((&again["state"], &again["microvm_pid"]), (&"RUNNING".into(), &row["microvm_pid"]));
-    assert_eq!(again["kernel"], path);
+    // But nobody has what its next start would boot.
+    fs::write(format!("{rootfs}/go"), "").unwrap();
+    let words = [path, &digest, "start the sandbox again by a request"];
+    until("its restart fails with what to do", || {
+        let events = home.ok(&["events", "a", "--json"]);
+        events.lines().any(|event| words.iter().all(|word| event.contains(word)))
+    });
+    home.ok(&["kill", "a"]);
+
+    // A request takes what the file holds now.
+    home.ok(&args);
+    let next = home.inspect("a")["kernel_sha256"].as_str().unwrap().to_owned();
+    assert_ne!(next, digest);
     home.ok(&["kill", "a"]);
 
     // Without the file there is no next start of that name, and its row stays as it was.
+    fs::remove_file(&kernel).unwrap();
     let error = home.fails(&args);
     assert!(error.contains(path) && error.contains("No such file"), "{error}");
-    assert_eq!(home.inspect("a")["restarts"], 1);
+    assert_eq!(home.inspect("a")["kernel_sha256"], next);
 }
 
 /// The kernel of libkrunfw finds its devices on its command line and loads no modules.

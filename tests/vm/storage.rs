@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use sandpen_skip::{Reason, skip};
 
-use crate::support::{self, Home, explain, send};
+use crate::support::{self, Home, explain, send, until};
 
 /// Whatever its kernel is told, a guest cannot write to a read-only volume.
 const TRY_TO_WRITE: &str = "
@@ -300,4 +300,66 @@ fn a_named_disk_outlives_its_sandbox_a_killed_vmm_and_the_daemon() {
     assert!(home.fails(&["disk", "rm", "work"]).contains("there is no disk work"));
     assert_eq!(home.ok(&["disk", "ls", "--json"]).trim(), "[]");
     assert_eq!(contents(&rootfs), before, "the root directory was written to");
+}
+
+/// Somebody who may write beside it turns a sandbox's directory into a link between two starts of it.
+#[test]
+fn a_directory_that_became_a_link_is_not_shared_at_a_restart() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let (data, secret) = (home.path().join("data"), home.path().join("secret"));
+    for directory in [&data, &secret] {
+        fs::create_dir(directory).unwrap();
+    }
+    fs::write(data.join("name"), "data\n").unwrap();
+    fs::write(secret.join("name"), "secret\n").unwrap();
+    let script = "cat /data/name; until test -e /go; do sleep 0.1; done; rm /go; exit 1";
+    let volume = volume(&data, "/data");
+    let run = ["run", "-d", "-n", "a", "--driver", "qemu", "--restart", "on-failure:1", "-v", &volume, &rootfs];
+    home.ok(&[&run[..], &["--", "sh", "-c", script]].concat());
+    until("it runs", || home.ok(&["logs", "a"]) == "data\n");
+    fs::rename(&data, home.path().join("moved")).unwrap();
+    symlink(&secret, &data).unwrap();
+    fs::write(format!("{rootfs}/go"), "").unwrap();
+    home.run(&["wait", "a"]);
+    let row = home.inspect("a");
+    let failure = row["failure"].as_str().unwrap();
+    assert!(failure.contains("symbolic link") && failure.contains(data.to_str().unwrap()), "{failure}");
+    assert_eq!((&row["restarts"], &home.ok(&["logs", "a"])[..]), (&1.into(), "data\n"));
+}
+
+/// A daemon is killed while a program makes an image for it; that goes on, and holds what it writes to.
+#[test]
+fn a_killed_daemon_leaves_no_half_made_image_and_nobody_who_makes_it() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let program = bin.join("mke2fs");
+    // The sandbox's own disk is made first.
+    let script =
+        "#!/bin/sh\ncase \"$*\" in *' -d '*) exec sleep 1000;; esac\nPATH=/usr/sbin:/sbin exec mke2fs \"$@\"\n";
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut run = home.sandpen(&["run", "-n", "a", "--driver", "qemu", "--root", "image", &rootfs, "--", "true"]);
+    let mut client = run.env("PATH", path).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let images = home.state().join("cache/images");
+    let drafts = || -> Vec<_> {
+        let entries = fs::read_dir(&images).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(".draft-")).collect()
+    };
+    let makers = || -> Vec<_> {
+        let all = home.processes();
+        all.into_iter().filter(|(_, line)| line.starts_with("sleep 1000")).collect()
+    };
+    until("the image is being made", || !drafts().is_empty() && !makers().is_empty());
+    home.kill_daemon();
+    client.wait().unwrap();
+    assert_eq!((drafts().len(), makers().len()), (1, 1), "the program goes on");
+    home.ok(&["ps", "-a"]);
+    assert!(drafts().is_empty(), "{:?}", drafts());
+    assert!(makers().is_empty(), "{:?}", makers());
+    let events = home.ok(&["events"]);
+    assert!(events.contains("reconciled"), "{events}");
 }

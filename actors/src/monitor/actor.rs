@@ -10,7 +10,7 @@ use actix::{
 };
 use sandpen_types::row::SandboxRow;
 use sandpen_types::state::SandboxState;
-use sandpen_vmm::driver::{Driver, GuestSession, Launch};
+use sandpen_vmm::driver::{Driver, DriverError, GuestSession, Launch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument as _;
 
@@ -43,6 +43,8 @@ pub struct MonitorConfig {
     pub row: SandboxRow,
     /// Make or find.
     pub mode: StartMode,
+    /// Why nothing is to be launched.
+    pub refusal: Option<DriverError>,
     /// The driver.
     pub driver: Arc<dyn Driver>,
     /// What the driver is told.

@@ -34,7 +34,11 @@ pub(super) fn making(config: &mut MonitorConfig) -> BoxFuture<'static, Result<Vm
     let (mode, is_starting) = (config.mode, config.row.state == SandboxState::Starting);
     let (driver, launch) = (config.driver.clone(), config.launch.clone());
     let (faults, stale_disk) = (config.faults.clone(), config.stale_disk.take());
+    let refusal = config.refusal.take();
     let making = async move {
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         match mode {
             StartMode::Launch => make_anew(&*driver, launch, stale_disk).await,
             StartMode::Adopt => adopt(&*driver, &launch, &faults).await,

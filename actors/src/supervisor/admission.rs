@@ -67,7 +67,7 @@ impl Supervisor {
     pub(super) fn note_refusal(&mut self, refusal: &SupervisorError, ctx: &mut Context<Self>) {
         let faults = &self.config.faults;
         let counter = match refusal {
-            SupervisorError::Spec(_) => Counter::RefusedSpec,
+            SupervisorError::Spec(_) | SupervisorError::Nested(_) => Counter::RefusedSpec,
             SupervisorError::AlreadyLive { .. }
             | SupervisorError::BeingRemoved { .. }
             | SupervisorError::DiskInUse { .. } => Counter::RefusedName,

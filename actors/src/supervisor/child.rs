@@ -9,6 +9,7 @@ use sandpen_types::state::{SandboxState, Status};
 use tokio::sync::oneshot;
 
 use super::phase::{Phase, PhaseKind};
+use crate::host::places::Places;
 use crate::monitor::{Monitor, Stop};
 use crate::runtime::intensity::RecentFailures;
 
@@ -22,6 +23,8 @@ pub(super) struct Child {
     row: Option<Arc<SandboxRow>>,
     /// A stop was asked for: no restart follows, and a monitor that comes later is told.
     pub(super) stop: Option<Stop>,
+    /// Where its directories and its kernel lie; `None` until somebody has looked.
+    pub(super) places: Option<Places>,
     /// Descriptors that it keeps open at rest.
     pub(super) open_files: u64,
     /// Losses of its monitor or its log writer.
@@ -46,6 +49,7 @@ impl Child {
             phase,
             row: None,
             stop: None,
+            places: None,
             open_files: 0,
             losses: RecentFailures::default(),
             until_started: Vec::new(),

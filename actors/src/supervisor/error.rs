@@ -4,6 +4,7 @@ use sandpen_types::spec::{DiskName, SandboxKey, SpecError};
 use sandpen_vmm::driver::DriverError;
 
 use crate::database::DatabaseError;
+use crate::host::places::Nested;
 use crate::host::room::NoRoom;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
@@ -14,6 +15,9 @@ pub enum SupervisorError {
     /// The specification was refused; nothing was changed.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// Another sandbox's guest could put something else in the place of what it is to have; nothing was changed.
+    #[error(transparent)]
+    Nested(#[from] Box<Nested>),
     /// The name is taken by a sandbox that has not ended; nothing was changed.
     #[error("sandbox {key} is already {status}; stop it first or use another name")]
     AlreadyLive {

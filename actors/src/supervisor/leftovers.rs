@@ -13,6 +13,7 @@ use sandpen_vmm::waiter::WaitedVmm;
 
 use super::disks;
 use super::orphans::{self, Tagged};
+use crate::host::mounts::{self, Mount};
 
 /// What there is of sandboxes beside their rows, live ones included.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ impl Found {
             runtime_dirs: runtime_dirs(&dir.runtime_root()),
             disks: disks::own(dir),
             processes: orphans::find(state_id),
-            mounts: mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), &dir.runtime_root()),
+            mounts: in_runtime_dirs(mounts::now(), &dir.runtime_root()),
         }
     }
 
@@ -84,6 +85,23 @@ pub(super) fn remove_drafts(dir: &StateDir) -> Vec<Leftover> {
     disks::drafts_of(dir).iter().filter_map(|path| remove_file(LeftoverKind::Disk, path, None)).collect()
 }
 
+/// Whoever has no sandbox that may be started again uses nothing of the cache. Blocking; before any start.
+pub(super) fn remove_cache_uses(dir: &StateDir, stay: impl Fn(&SandboxKey) -> bool) {
+    for (config, path) in directories(&dir.cache_users()) {
+        let config = ConfigName::new(config).ok();
+        for list in fs::read_dir(path).into_iter().flatten().flatten() {
+            let name = list.file_name().into_string().unwrap_or_default();
+            let name = name.rsplit_once('.').and_then(|(name, _)| SandboxName::new(name).ok());
+            let key = config.clone().zip(name).map(|(config, name)| SandboxKey { config, name });
+            if !key.as_ref().is_some_and(&stay)
+                && let Err(error) = fs::remove_file(list.path())
+            {
+                tracing::warn!(path = ?list.path(), %error, "what a sandbox that is no more used of the cache stays");
+            }
+        }
+    }
+}
+
 fn remove_file(kind: LeftoverKind, path: &Path, sandbox: Option<&SandboxKey>) -> Option<Leftover> {
     let error = match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -120,40 +138,39 @@ fn directories(path: &Path) -> Vec<(String, PathBuf)> {
     directories.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
 }
 
-/// The mounts in runtime directories, the innermost first, from a mountinfo (`proc_pid_mountinfo(5)`).
-fn mounts(mountinfo: &str, root: &Path) -> Vec<(SandboxKey, PathBuf)> {
-    let below = |line: &str| {
-        let path = unescaped(line.split(' ').nth(4)?)?;
-        let mut parts = path.strip_prefix(root).ok()?.iter().map(|part| part.to_str());
+/// The mounts in runtime directories, the innermost first.
+fn in_runtime_dirs(all: Vec<Mount>, root: &Path) -> Vec<(SandboxKey, PathBuf)> {
+    let below = |mount: Mount| {
+        let mut parts = mount.point.strip_prefix(root).ok()?.iter().map(|part| part.to_str());
         let config = ConfigName::new(parts.next()??).ok()?;
         let name = SandboxName::new(parts.next()??).ok()?;
-        Some((SandboxKey { config, name }, path))
+        Some((SandboxKey { config, name }, mount.point))
     };
     // Later ones lie over or in earlier ones.
-    mountinfo.lines().rev().filter_map(below).collect()
-}
-
-/// Undoes `\040` and the like.
-fn unescaped(text: &str) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first == b'\\' {
-            let (digits, after) = rest.split_at_checked(3)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?);
-            rest = after;
-        } else {
-            bytes.push(first);
-        }
-    }
-    Some(std::ffi::OsString::from_vec(bytes).into())
+    all.into_iter().rev().filter_map(below).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_uses_of_the_cache_is_forgotten() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(temp.path().to_owned());
+        let key = |name: &str| SandboxKey::new(SandboxName::new(name).unwrap());
+        let (stays, dots, goes) = (key("web"), key("web.3"), key("job"));
+        let lists = [(&stays, 1), (&stays, 12), (&dots, 1), (&goes, 3)].map(|(key, start)| dir.cache_uses(key, start));
+        let odd = dir.cache_users().join("default/.new");
+        fs::create_dir_all(odd.parent().unwrap()).unwrap();
+        for list in lists.iter().chain([&odd]) {
+            fs::write(list, "entry\n").unwrap();
+        }
+        remove_cache_uses(&dir, |key| *key == stays || *key == dots);
+        assert_eq!(lists.map(|list| list.exists()), [true, true, true, false]);
+        assert!(!odd.exists());
+        remove_cache_uses(&StateDir::new(temp.path().join("nothing")), |_| true);
+    }
 
     #[test]
     fn mounts_in_runtime_directories_are_told_from_others() {
@@ -166,7 +183,7 @@ mod tests {
 34 1 0:34 / /s\\040d/run/..bad/web rw - tmpfs tmpfs rw
 35 1 0:35 / /s\\9 rw - tmpfs tmpfs rw
 36 1";
-        let found = mounts(mountinfo, Path::new("/s d/run"));
+        let found = in_runtime_dirs(mounts::parse(mountinfo), Path::new("/s d/run"));
         let paths: Vec<_> = found.iter().map(|(key, path)| (key.to_string(), path.to_str().unwrap())).collect();
         let key = || "default/web".to_owned();
         assert_eq!(paths, [(key(), "/s d/run/default/web/root/sub"), (key(), "/s d/run/default/web/root")]);

@@ -34,6 +34,7 @@ mod error;
 mod host;
 mod leftovers;
 mod messages;
+mod nesting;
 mod open;
 mod orphans;
 mod phase;

@@ -127,6 +127,8 @@ struct Plan {
     restarts: Vec<SandboxRow>,
     /// Names that stay taken while what is left of them goes, and whether they have a row.
     taken: HashMap<SandboxKey, bool>,
+    /// Before any start: all that may use something of the cache.
+    users: Option<HashSet<SandboxKey>>,
 }
 
 impl Supervisor {
@@ -168,7 +170,9 @@ impl Supervisor {
         };
         Box::pin(read_again.into_actor(self).then(move |read, this, ctx| match read {
             Ok((rows, live)) => {
-                let plan = this.decide(taken, rows, &live, first, ctx);
+                let mut plan = this.decide(taken, rows, &live, first, ctx);
+                let again = plan.restarts.iter().map(|row| row.spec.key.clone());
+                plan.users = first.then(|| live.into_iter().chain(again).collect());
                 this.settle_and_clear(plan, found, drafts)
             }
             Err(error) => {
@@ -259,7 +263,7 @@ impl Supervisor {
     /// Waits until it is known of those that were adopted whether they go on, and removes what is left of
     /// the others.
     fn settle_and_clear(&mut self, plan: Plan, found: Found, drafts: Vec<Leftover>) -> Answer<ReconcileReport> {
-        let Plan { mut report, settling, removals, restarts, taken } = plan;
+        let Plan { mut report, settling, removals, restarts, taken, users } = plan;
         let runtime = |key: &SandboxKey| self.config.state_dir.runtime(key);
         let settled = settling.into_iter().map(|(key, monitor, settled)| settle(runtime(&key), key, monitor, settled));
         let settled = join_all(settled.collect::<Vec<_>>());
@@ -276,6 +280,11 @@ impl Supervisor {
             let (of_taken, resolved) = (taken.clone(), report.resolved.clone());
             let cleared = async move {
                 let mut leftovers = drafts;
+                if let Some(users) = users {
+                    let dir = dir.clone();
+                    // A panic there is told by its thread; what stays keeps something in the cache.
+                    let _ = blocking(move || leftovers::remove_cache_uses(&dir, |key| users.contains(key))).await;
+                }
                 leftovers.extend(clear(dir, state_id, found, of_taken, resolved).await);
                 // Now everything that no live sandbox owns has ended.
                 leftovers.extend(of_drivers.await);

@@ -77,6 +77,7 @@ impl Supervisor {
         if lingers(row) {
             self.linger(row.clone(), ctx);
         }
+        self.leave_cache(row, ctx);
         if !row.spec.remove_on_end || lingers(row) {
             self.answer_and_drop(key);
             return;
@@ -92,6 +93,18 @@ impl Supervisor {
             }
             this.answer_and_drop(&key);
         }));
+    }
+
+    /// What it used of the cache may go from now on.
+    fn leave_cache(&self, row: &SandboxRow, ctx: &mut Context<Self>) {
+        let uses = self.config.state_dir.cache_uses(&row.spec.key, row.generation);
+        let removed = blocking(move || match std::fs::remove_file(&uses) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!(%error, ?uses, "what an ended sandbox used of the cache stays for now");
+            }
+            _ => {}
+        });
+        ctx.spawn(removed.into_actor(self).map(|_, _, _| ()));
     }
 
     pub(super) fn answer_and_drop(&mut self, key: &SandboxKey) {

@@ -1,9 +1,10 @@
 //! A start by request, from the message to the answer.
 //!
 //! ```text
-//!   StartSandbox ─▶ name free? room? ─▶ reserved ─▶ checked against this host ─▶ on record ─▶ hosted ─▶ answered
-//!                    │ no: refused        │ its end is asked for, or a check fails             when RUNNING
-//!                    ▼                    ▼                                                    or ended
+//!   StartSandbox ─▶ name free? room? ─▶ reserved ─▶ checked against this host, ─▶ on record ─▶ hosted ─▶ answered
+//!                    │ no: refused        │           then against all that live                when RUNNING
+//!                    │                    │ its end is asked for, or a check fails              or ended
+//!                    ▼                    ▼
 //!                  nothing was changed: an earlier run of the name is as it was
 //! ```
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use chrono::Utc;
 use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::{CheckedSpec, SandboxSpec};
+use sandpen_types::spec::CheckedSpec;
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::SandboxState;
 use sandpen_types::state_dir::StateDir;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::{Answer, Supervisor};
 use super::admits::{Request, When};
 use super::child::Child;
+use super::nesting::{LookUp, LookedUp};
 use super::phase::Phase;
 use super::{AwaitStarted, StartSandbox, SupervisorError};
 use crate::database::{BeginStart, Database};
@@ -56,11 +58,18 @@ impl Handler<StartSandbox> for Supervisor {
             }
         };
         let (driver, timings) = (reservation.driver.clone(), reservation.timings.clone());
-        let hosted = reservation.record().into_actor(self).map(move |row, this, ctx| match row {
+        let looked = reservation.look_at_host(self.look_up()).into_actor(self).then(|looked, this, _| {
+            let placed = looked.and_then(|(reservation, places)| {
+                this.take_places(&reservation.spec.key, places)?;
+                Ok(reservation)
+            });
+            async move { placed?.record().await }.into_actor(this)
+        });
+        let hosted = looked.map(move |row, this, ctx| match row {
             Ok(row) => {
                 this.config.faults.clear(&Place::StateDir);
                 this.config.timings.begin(&key, timings);
-                this.host(row, driver, StartMode::Launch, ctx);
+                this.host(row, driver, StartMode::Launch, None, ctx);
                 Ok(started)
             }
             Err(error) => {
@@ -136,36 +145,51 @@ struct Reservation {
 }
 
 impl Reservation {
-    /// The row of a sandbox that is about to be started, durable and STARTING. An earlier one of its name is as it
-    /// was until then.
-    async fn record(self) -> Result<SandboxRow, SupervisorError> {
-        let Self { database, state_dir, reserve, spec, driver, supervisor_pid, boot_id, timings, give_up } = self;
-        let key = spec.key.clone();
-        let checked = async {
-            let on_host = blocking(move || {
+    /// Looks whether this host has what it needs, and where that lies. All that is found out once is in the specification
+    /// then: a restart has the same ports and the same paths.
+    async fn look_at_host(self, look_up: LookUp) -> Result<(Self, LookedUp), SupervisorError> {
+        let (state_dir, reserve, spec) = (self.state_dir.clone(), self.reserve, self.spec.clone());
+        let on_host = async {
+            let looked = blocking(move || {
                 room::check(state_dir.path(), reserve)?;
                 spec_on_host::check(&spec)?;
                 let spec = spec_on_host::resolve(spec)?;
-                // Recorded with the rest: a restart listens at the same ones.
                 let mut ports = spec.ports.clone();
                 spec_on_host::choose_free_ports(&mut ports)?;
-                Ok::<_, SupervisorError>(Arc::from(spec.with_ports(ports)?))
+                Ok::<_, SupervisorError>(spec.with_ports(ports)?.with_kernel(None))
             });
-            let spec: Arc<SandboxSpec> = on_host.await.map_err(|_| SupervisorError::Gone)??;
-            // May read and unpack a whole kernel.
-            driver.check(spec.clone()).await?;
-            Ok::<_, SupervisorError>(spec)
+            let spec = looked.await.map_err(|_| SupervisorError::Gone)??;
+            let places = look_up.done(spec.clone().into()).await?;
+            Ok::<_, SupervisorError>((spec, places))
         };
-        let spec = tokio::select! {
-            biased;
-            () = give_up.cancelled() => return Err(SupervisorError::GivenUp { key }),
-            spec = checked => spec?,
-        };
+        let (spec, places) = self.unless_given_up(on_host).await?;
+        Ok((Self { spec, ..self }, places))
+    }
+
+    /// The row of a sandbox that is about to be started, durable and STARTING. An earlier one of its name is as it
+    /// was until then.
+    async fn record(self) -> Result<SandboxRow, SupervisorError> {
+        // May read and unpack a whole kernel.
+        let checked = self.driver.check(self.spec.clone().into());
+        let kernel = self.unless_given_up(async { Ok(checked.await?) }).await?;
+        let Self { database, spec, driver, supervisor_pid, boot_id, timings, .. } = self;
+        let spec = spec.with_kernel(kernel).into();
         timings.mark(StartStep::Checked);
         let driver = driver.name().to_owned();
         let row =
             database.send(BeginStart { spec, supervisor_pid, driver, boot_id, requested_at: Utc::now() }).await??;
         timings.mark(StartStep::Recorded);
         Ok(row)
+    }
+
+    async fn unless_given_up<T>(
+        &self,
+        work: impl Future<Output = Result<T, SupervisorError>>,
+    ) -> Result<T, SupervisorError> {
+        tokio::select! {
+            biased;
+            () = self.give_up.cancelled() => Err(SupervisorError::GivenUp { key: self.spec.key.clone() }),
+            done = work => done,
+        }
     }
 }

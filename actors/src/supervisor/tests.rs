@@ -6,6 +6,8 @@ mod health;
 mod life;
 mod losses;
 #[cfg(feature = "testing")]
+mod nesting;
+#[cfg(feature = "testing")]
 mod release;
 mod removal_hold;
 mod restarts;

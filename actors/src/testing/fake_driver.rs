@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use sandpen_types::output_stream::OutputStream;
-use sandpen_types::spec::{ByteString, Network, SandboxSpec, TerminalSize};
+use sandpen_types::spec::{ByteString, KernelDigest, Network, SandboxSpec, TerminalSize};
 use sandpen_vmm::driver::{
     Capabilities, Driver, DriverError, GuestSession, Launch, OPEN_FILES_OF_GUEST, ProbeOutcome, Vmm, VmmEvent,
     VmmProcess,
@@ -243,11 +243,11 @@ impl Driver for FakeDriver {
         }
     }
 
-    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<Option<KernelDigest>, DriverError>> {
         let refused = spec.kernel.is_some().then(|| DriverError::no_kernel(self.name()));
         match self.holds_checks.load(Ordering::SeqCst) {
             true => futures::future::pending().boxed(),
-            false => async { refused.map_or(Ok(()), Err) }.boxed(),
+            false => async { refused.map_or(Ok(None), Err) }.boxed(),
         }
     }
 

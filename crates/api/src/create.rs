@@ -109,7 +109,8 @@ impl fmt::Debug for CreateSandbox {
 macro_rules! same_fields {
     ($($field:ident),+ $(,)?) => {
         impl From<SandboxSpec> for CreateSandbox {
-            fn from(SandboxSpec { $($field),+ }: SandboxSpec) -> Self {
+            // What a kernel's file holds is found out by whoever starts it.
+            fn from(SandboxSpec { $($field),+, kernel_sha256: _ }: SandboxSpec) -> Self {
                 Self { $($field),+ }
             }
         }
@@ -119,7 +120,7 @@ macro_rules! same_fields {
 
             /// The specification, if its values can be together ([`SandboxSpec::check_values`]).
             fn try_from(CreateSandbox { $($field),+ }: CreateSandbox) -> Result<Self, SpecError> {
-                Self::try_from(SandboxSpec { $($field),+ })
+                Self::try_from(SandboxSpec { $($field),+, kernel_sha256: None })
             }
         }
     };

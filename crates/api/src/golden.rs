@@ -101,6 +101,7 @@ fn full() -> SandboxSpec {
         disk: Disk { bytes: Some(1 << 30), name: Some(DiskName::new("work").unwrap()) },
         root_device: RootDevice::Disk,
         kernel: Some("/boot/vmlinux".into()),
+        kernel_sha256: Some([7; 32].into()),
     }
 }
 
@@ -190,11 +191,15 @@ fn a_specification() {
             ..minimal()
         })
     );
-    // The database keeps the same fields in the same form, of its own.
-    for (line, spec) in include_str!("golden/specification.jsonl").lines().zip([minimal(), full()]) {
+    // The database keeps the same fields in the same form, of its own, and which kernel was found.
+    let found = SandboxSpec { kernel_sha256: None, ..full() };
+    for (line, spec) in include_str!("golden/specification.jsonl").lines().zip([minimal(), found]) {
         assert_eq!(serde_json::to_string(&spec).unwrap(), line);
         assert_eq!(serde_json::from_str::<SandboxSpec>(line).unwrap(), spec);
     }
+    let kept = serde_json::to_value(full()).unwrap();
+    assert_eq!(kept["kernel_sha256"], "07".repeat(32));
+    assert_eq!(serde_json::from_value::<SandboxSpec>(kept).unwrap(), full());
     let empty = CreateSandbox { command: Vec::new(), ..minimal().into() };
     assert_eq!(CheckedSpec::try_from(empty), Err(SpecError::NoCommand));
 }

@@ -8,8 +8,8 @@ use sandpen_types::confinement::ProcessConfinement;
 use sandpen_types::health::HealthState;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{
-    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, HealthCheck, LogBacklog, Network, PublishedPort, RestartBackoff,
-    RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, HealthCheck, KernelDigest, LogBacklog, Network, PublishedPort,
+    RestartBackoff, RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
 };
 use sandpen_types::state::{FailureKind, SandboxState, Status, StoppedBy};
 use sandpen_types::state_dir::StateDir;
@@ -111,6 +111,8 @@ pub struct Sandbox {
     pub log_dropped: Option<DroppedBytes>,
     /// Where the time of its latest start went; null in lists, and where this daemon never had it live.
     pub timings: Option<Timings>,
+    /// SHA-256 of its own guest kernel, unpacked, as it was when the sandbox was asked for; null for the driver's.
+    pub kernel_sha256: Option<KernelDigest>,
 }
 
 impl Sandbox {
@@ -166,6 +168,7 @@ impl Sandbox {
             log_backlog: spec.log.backlog,
             log_dropped: None,
             timings: None,
+            kernel_sha256: spec.kernel_sha256,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -72,16 +72,32 @@ impl Draft {
     }
 }
 
-/// Removes those that nobody writes to: their makers died.
-pub fn sweep(directory: &Path) {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+/// Removes those that nobody writes to, their makers died; says which.
+pub fn sweep(directory: &Path) -> Vec<PathBuf> {
+    let mut removed = Vec::new();
+    for path in drafts(directory) {
         // Locked until it is removed: whoever has just made it and waits for the lock sees that it is gone.
-        let Ok(file) = File::open(entry.path()) else { continue };
-        if file.try_lock().is_ok()
-            && let Err(error) = fs::remove_file(entry.path())
-        {
-            tracing::debug!(%error, path = ?entry.path(), "a file that was never finished stays");
+        let Ok(file) = open(&path) else { continue };
+        if file.try_lock().is_err() {
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(path),
+            Err(error) => tracing::debug!(%error, ?path, "a file that was never finished stays"),
         }
     }
+    removed
+}
+
+/// Those that are there, held by somebody or not.
+pub(crate) fn drafts(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let drafts = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    drafts.map(|entry| entry.path()).collect()
+}
+
+/// A file, without waiting for what is none.
+fn open(path: &Path) -> io::Result<File> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_file() { File::open(path) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }

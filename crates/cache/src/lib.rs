@@ -1,9 +1,9 @@
 //! Files that can be made again: how one comes to be there whole or not at all, and which ones go.
 //!
 //! ```text
-//!              create                  commit: synced, renamed            keep_newest
-//!   (nothing) ────────▶ draft, locked ─────────────────────────▶ an entry ───────────▶ (nothing)
-//!                         │ dropped: removed                       ▲   │ mark_used
+//!              create                  commit: synced, renamed            keep_within_budget
+//!   (nothing) ────────▶ draft, locked ─────────────────────────▶ an entry ───────────────────▶ (nothing)
+//!                         │ dropped: removed                       ▲   │ mark_used    only what nobody uses
 //!                         │ its maker died: unlocked ── sweep ─┐   └───┘
 //!                         ▼                                    ▼
 //!                      (nothing)                            (nothing)
@@ -13,7 +13,7 @@
 //! while one is being made. Makers of the same entry do not see each other here: each commits a whole one, and the
 //! last one stays.
 
-mod budget;
+mod cache;
 mod draft;
 
 use std::fs::DirBuilder;
@@ -21,7 +21,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-pub use budget::{Budget, keep_newest, mark_used};
+pub use cache::{Cache, CacheUser, mark_used};
 pub use draft::{Draft, sweep};
 
 /// Makes a directory and those above it for our user alone, where they are missing.

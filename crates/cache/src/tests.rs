@@ -132,46 +132,109 @@ fn makers_of_one_entry_leave_one_whole_entry() {
     assert_eq!(names(path.parent().unwrap()), ["entry"]);
 }
 
-/// Entries of these sizes in KiB, each used a second after the one before it.
-fn entries(directory: &Path, sizes: &[usize]) {
-    for (number, kib) in (0..).zip(sizes) {
-        let path = directory.join(format!("entry-{number}"));
-        fs::write(&path, vec![1; kib << 10]).unwrap();
-        let age = Duration::from_secs(1000 - number);
-        File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - age).unwrap();
-    }
+/// An entry of so many KiB, used so many seconds ago.
+fn entry(path: &Path, kib: usize, age: u64) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, vec![1; kib << 10]).unwrap();
+    let used = SystemTime::now() - Duration::from_secs(age);
+    File::options().write(true).open(path).unwrap().set_modified(used).unwrap();
 }
 
-fn keep(directory: &Path, budget: Budget) -> Vec<String> {
-    keep_newest(directory, |name| name.starts_with("entry-"), budget);
-    names(directory)
+/// What is left in a cache with such a budget, by name.
+fn left(directory: &Path, kib: u64) -> Vec<String> {
+    Cache::new(directory.to_owned(), kib << 10).keep_within_budget();
+    let kinds = ["", "images", "templates"].map(|kind| directory.join(kind));
+    let mut left: Vec<_> = kinds.iter().filter(|kind| kind.is_dir()).flat_map(|kind| names(kind)).collect();
+    left.retain(|name| name.contains("entry") || name.contains("draft"));
+    left.sort();
+    left
 }
 
 #[test]
-fn what_was_not_used_for_longest_goes() {
+fn all_kinds_share_one_budget_and_what_was_not_used_for_longest_goes() {
     let dir = tempfile::tempdir().unwrap();
-    entries(dir.path(), &[4; 6]);
-    fs::write(dir.path().join("lock"), "").unwrap();
-    fs::create_dir(dir.path().join("entry-directory")).unwrap();
-    mark_used(&dir.path().join("entry-0"));
-    let left = keep(dir.path(), Budget::of_entries(3));
-    assert_eq!(left, ["entry-0", "entry-4", "entry-5", "entry-directory", "lock"]);
-    assert_eq!(keep(dir.path(), Budget::of_entries(0)), ["entry-0", "entry-directory", "lock"]);
-    keep_newest(&dir.path().join("nothing"), |_| true, Budget::of_entries(0));
+    for (name, age) in [("entry-1", 50), ("images/entry-2", 40), ("templates/entry-3", 30), ("entry-4", 20)] {
+        entry(&dir.path().join(name), 64, age);
+    }
+    entry(&dir.path().join("building/machine/entry-of-others"), 64, 1000);
+    entry(&dir.path().join("images/.draft-x"), 64, 1000);
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link-entry")).unwrap();
+    let rest = [".draft-x", "link-entry"].map(str::to_owned);
+    let all = |entries: &[u32]| {
+        let mut all: Vec<_> = entries.iter().map(|number| format!("entry-{number}")).chain(rest.clone()).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(left(dir.path(), 256), all(&[1, 2, 3, 4]));
+    mark_used(&dir.path().join("entry-1"));
+    assert_eq!(left(dir.path(), 200), all(&[1, 3, 4]));
+    // Of more bytes than the budget has: mostly a hole, which counts nothing.
+    entry(&dir.path().join("images/entry-5"), 1, 10);
+    File::options().write(true).open(dir.path().join("images/entry-5")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(left(dir.path(), 140), all(&[1, 4, 5]));
+    assert_eq!(left(dir.path(), 0), all(&[5]), "what was used last stays");
+    assert!(dir.path().join("building/machine/entry-of-others").exists());
+    assert!(left(&dir.path().join("nothing"), 0).is_empty());
     mark_used(&dir.path().join("nothing"));
 }
 
 #[test]
-fn a_budget_of_bytes_counts_what_is_on_the_disk() {
+fn what_somebody_uses_stays_until_he_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    entries(dir.path(), &[64, 64, 64, 64]);
-    // Mostly a hole.
-    let hole = dir.path().join("entry-4");
-    fs::write(&hole, "x").unwrap();
-    File::options().write(true).open(&hole).unwrap().set_len(1 << 40).unwrap();
-    let budget = Budget { entries: 10, bytes: 160 << 10 };
-    assert_eq!(keep(dir.path(), budget), ["entry-2", "entry-3", "entry-4"]);
-    assert_eq!(keep(dir.path(), Budget { entries: 10, bytes: 0 }), ["entry-4"], "what was used last stays");
+    let cache = Cache::new(dir.path().to_owned(), 0);
+    let list = dir.path().join("uses/default/web");
+    for (name, age) in [("entry-1", 50), ("images/entry-2", 40), ("entry-3", 30), ("entry-4", 20)] {
+        entry(&dir.path().join(name), 64, age);
+    }
+    let user = CacheUser::new(cache.clone(), list.clone(), None);
+    for name in ["entry-1", "images/entry-2", "images/entry-2", "to-be-made"] {
+        user.uses(&dir.path().join(name)).unwrap();
+    }
+    user.uses(Path::new("/elsewhere")).unwrap();
+    assert_eq!(fs::read_to_string(&list).unwrap(), "entry-1\nimages/entry-2\nto-be-made\n");
+    // Used ones count: there is no room for entry-3 beside them.
+    assert_eq!(left(dir.path(), 200), ["entry-1", "entry-2", "entry-4"]);
+    // The next one takes his place when it has said everything.
+    let (next, before) = (dir.path().join("uses/default/next"), Some(list.clone()));
+    let next = CacheUser::new(cache.clone(), next, before);
+    next.uses(&dir.path().join("images/entry-2")).unwrap();
+    assert_eq!(left(dir.path(), 0), ["entry-1", "entry-2", "entry-4"]);
+    next.complete();
+    next.complete();
+    assert_eq!(left(dir.path(), 0), ["entry-2", "entry-4"]);
+    // Somebody who is not remembered.
+    CacheUser::passing(cache).uses(&dir.path().join("entry-2")).unwrap();
+    fs::remove_file(dir.path().join("uses/default/next")).unwrap();
+    assert_eq!(left(dir.path(), 0), ["entry-4"]);
+    assert_eq!(names(list.parent().unwrap()), [""; 0]);
+    // Lists that say anything at all.
+    for junk in [&b"../../etc/passwd\n/etc\n\n\0\n"[..], b"\xff\xfe"] {
+        fs::write(&list, junk).unwrap();
+        assert_eq!(left(dir.path(), 0), ["entry-4"]);
+    }
+}
+
+#[test]
+fn a_whole_cache_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::new(dir.path().to_owned(), u64::MAX);
+    for kind in ["images", "templates", "uses"] {
+        fs::create_dir(dir.path().join(kind)).unwrap();
+    }
+    let dead = [".draft-a", "images/.draft-b", "templates/.draft-c"].map(|name| dir.path().join(name));
+    for path in &dead {
+        fs::write(path, "").unwrap();
+    }
+    let held = Draft::create(&dir.path().join("images")).unwrap();
+    // What cannot be opened without waiting.
+    let made = Command::new("mkfifo").arg(dir.path().join(".draft-fifo")).status().unwrap();
+    assert!(made.success());
+    let mut removed = cache.sweep();
+    removed.sort();
+    assert_eq!(removed, dead);
+    let mut left = cache.drafts();
+    left.sort();
+    assert_eq!(left, [dir.path().join(".draft-fifo"), held.path().to_owned()]);
 }
 
 #[test]

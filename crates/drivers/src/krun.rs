@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandpen_cache::Cache;
 use sandpen_types::reconcile::Leftover;
-use sandpen_types::spec::SandboxSpec;
+use sandpen_types::spec::{KernelDigest, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, OPEN_FILES_OF_GUEST, Vmm};
 
@@ -25,7 +26,7 @@ use super::confine::cgroup;
 use super::confine::rights::is_initial_root;
 use super::launching::launching;
 use super::network::NetworkKind;
-use super::waited;
+use super::{cache, waited};
 
 mod ffi;
 pub mod helper;
@@ -61,11 +62,14 @@ pub struct KrunConfig {
     pub require_confinement: bool,
     /// How long a guest may take until its workload runs; `None` for a minute.
     pub boot_limit: Option<Duration>,
+    /// The budget of the cache, in bytes.
+    pub cache_bytes: u64,
 }
 
 impl KrunConfig {
-    /// Everything by default but the directories.
+    /// Everything by default but the directories. Blocking, for microseconds.
     pub fn new(state_dir: StateDir, data_dir: impl Into<PathBuf>) -> Self {
+        let cache_bytes = cache::default_budget(&state_dir);
         let require_confinement = is_initial_root();
         Self {
             data_dir: data_dir.into(),
@@ -74,7 +78,12 @@ impl KrunConfig {
             firmware: None,
             require_confinement,
             boot_limit: None,
+            cache_bytes,
         }
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(self.state_dir.cache(), self.cache_bytes)
     }
 
     fn boot_limit(&self) -> Duration {
@@ -139,12 +148,12 @@ impl Driver for KrunDriver {
         }
     }
 
-    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<Option<KernelDigest>, DriverError>> {
         let (config, payload) = (self.config.clone(), self.payload);
         let check = async move {
             match payload {
                 Payload::Bare if spec.kernel.is_some() => Err(DriverError::no_kernel(BARE_NAME)),
-                Payload::Bare => Ok(()),
+                Payload::Bare => Ok(None),
                 Payload::Linux => prepare::check_kernel(&config, &spec).await,
             }
         };
@@ -171,6 +180,12 @@ impl Driver for KrunDriver {
     }
 
     fn remove_leftovers(&self, state_id: &str) -> BoxFuture<'static, Vec<Leftover>> {
-        cgroup::remove_leftovers(state_id.to_owned()).boxed()
+        let (state_id, cache) = (state_id.to_owned(), self.config.cache());
+        let removed = async move {
+            let mut removed = cgroup::remove_leftovers(state_id).await;
+            removed.extend(cache::remove_leftovers(cache).await);
+            removed
+        };
+        removed.boxed()
     }
 }

@@ -4,6 +4,7 @@
 //! process is confined. May not: actors, the database, HTTP, the command line.
 
 pub mod acceleration;
+pub mod cache;
 pub mod confine;
 pub mod control;
 pub mod disk;
@@ -48,8 +49,8 @@ pub const NAMES: &[&str] = &[
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
 /// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found; `require_confinement` whether
-/// microVMs are started only where their processes can be confined, `None` for where the host's root runs them. Blocking,
-/// for milliseconds.
+/// microVMs are started only where their processes can be confined, `None` for where the host's root runs them;
+/// `cache_bytes` the budget of the cache, `None` for the [usual one](cache::default_budget). Blocking, for milliseconds.
 ///
 /// # Errors
 /// [`KrunUnusable`] when a libkrunfw is named, there or in the environment, and cannot
@@ -59,16 +60,19 @@ pub fn detect(
     data_dir: &Path,
     krunfw: Option<&Path>,
     require_confinement: Option<bool>,
+    cache_bytes: Option<u64>,
 ) -> Result<Drivers, KrunUnusable> {
     let config = qemu::QemuConfig::new(state_dir.clone(), data_dir);
     let require_confinement = require_confinement.unwrap_or(config.require_confinement);
-    let qemu = Arc::new(qemu::QemuDriver::new(qemu::QemuConfig { require_confinement, ..config }));
+    let cache_bytes = cache_bytes.unwrap_or(config.cache_bytes);
+    let config = qemu::QemuConfig { require_confinement, cache_bytes, ..config };
+    let qemu = Arc::new(qemu::QemuDriver::new(config));
     #[cfg(feature = "krun")]
     {
         // What was named stays the same when the current directory changes.
         let firmware = sandpen_kernels::krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
         let config = krun::KrunConfig::new(state_dir.clone(), data_dir);
-        let config = krun::KrunConfig { firmware, require_confinement, ..config };
+        let config = krun::KrunConfig { firmware, require_confinement, cache_bytes, ..config };
         let krun = Arc::new(krun::KrunDriver::new(config));
         Ok(if krun_is_usable(krunfw, data_dir)? {
             Drivers::default().with(krun).with(qemu)
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn the_names_are_those_of_all_drivers() {
         let dir = tempfile::tempdir().unwrap();
-        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None, None).unwrap();
+        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None, None, None).unwrap();
         assert_eq!(format!("{drivers:?}"), format!("{:?}", BTreeSet::from_iter(NAMES)));
     }
 }

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandpen_cache::Cache;
 use sandpen_types::reconcile::Leftover;
-use sandpen_types::spec::SandboxSpec;
+use sandpen_types::spec::{KernelDigest, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{Capabilities, Driver, DriverError, Launch, OPEN_FILES_OF_GUEST, Vmm};
 
@@ -27,7 +28,7 @@ use super::confine::cgroup;
 use super::confine::rights::is_initial_root;
 use super::launching::launching;
 use super::network::NetworkKind;
-use super::{step, waited};
+use super::{cache, step, waited};
 
 pub mod args;
 pub mod initramfs;
@@ -66,13 +67,20 @@ pub struct QemuConfig {
     /// How long a guest may take until its workload runs; `None` for a minute with KVM and three
     /// under emulation.
     pub boot_limit: Option<Duration>,
+    /// The budget of the cache, in bytes.
+    pub cache_bytes: u64,
 }
 
 impl QemuConfig {
-    /// Everything by default but the directories.
+    /// Everything by default but the directories. Blocking, for microseconds.
     pub fn new(state_dir: StateDir, data_dir: impl Into<PathBuf>) -> Self {
+        let (data_dir, cache_bytes) = (data_dir.into(), cache::default_budget(&state_dir));
         let require_confinement = is_initial_root();
-        Self { data_dir: data_dir.into(), state_dir, helper: None, qemu: None, require_confinement, boot_limit: None }
+        Self { data_dir, state_dir, helper: None, qemu: None, require_confinement, boot_limit: None, cache_bytes }
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(self.state_dir.cache(), self.cache_bytes)
     }
 }
 
@@ -86,7 +94,7 @@ pub struct QemuDriver {
 impl QemuDriver {
     /// A driver; what is missing on this host shows at a launch, with what to do about it.
     pub fn new(config: QemuConfig) -> Self {
-        let templates = Arc::new(Templates::new(&config.state_dir.cache()));
+        let templates = Arc::new(Templates::new(config.cache()));
         Self { config: Arc::new(config), templates }
     }
 }
@@ -106,7 +114,7 @@ impl Driver for QemuDriver {
         }
     }
 
-    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<Option<KernelDigest>, DriverError>> {
         let config = self.config.clone();
         async move { kernel::check(&config, &spec).await }.boxed()
     }
@@ -140,6 +148,13 @@ impl Driver for QemuDriver {
     }
 
     fn remove_leftovers(&self, state_id: &str) -> BoxFuture<'static, Vec<Leftover>> {
-        cgroup::remove_leftovers(state_id.to_owned()).boxed()
+        let (state_id, config, templates) = (state_id.to_owned(), self.config.clone(), self.templates.clone());
+        let removed = async move {
+            let mut removed = cgroup::remove_leftovers(state_id).await;
+            removed.extend(templates.remove_leftovers(&config.state_dir.bin()).await);
+            removed.extend(cache::remove_leftovers(config.cache()).await);
+            removed
+        };
+        removed.boxed()
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sandpen_cache::{Budget, Draft};
+use sandpen_cache::{CacheUser, Draft};
 use tokio_util::sync::CancellationToken;
 
 use self::survey::{DEPTH_MAX, Survey};
@@ -33,8 +33,6 @@ mod survey;
 
 /// The size of a disk is a whole number of these: 64 GiB, which cost nothing.
 pub(super) const SIZE_STEP: u64 = 64 << 30;
-/// Disks that are kept; the ones that were not used for longest go.
-const KEPT: Budget = Budget::of_entries(16);
 /// How often a disk is begun anew because its directory changed meanwhile.
 const TRIES: u32 = 3;
 /// The file system's features: it is never written to, so it needs no journal.
@@ -109,19 +107,23 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 /// # Errors
 /// [`RootDiskError`], and those of work.
 pub(super) async fn ensure(
-    cache: &Path,
+    user: &Arc<CacheUser>,
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Outcome<PathBuf, RootDiskError> {
-    let disks = cache.join("images");
+    let disks = disks_of(user);
     for _ in 0..TRIES {
-        let (survey, is_there) = look(&disks, directory, cancel).await?;
+        let (survey, is_there) = look(user.clone(), directory, cancel).await?;
         let path = path_of(&disks, &survey);
-        if is_there || make(disks.clone(), directory.to_owned(), survey, cancel).await? {
+        if is_there || make(user.clone(), directory.to_owned(), survey, cancel).await? {
             return Ok(path);
         }
     }
     Err(Arc::new(WorkError::Failed(RootDiskError::Changing(directory.to_owned()))))
+}
+
+fn disks_of(user: &CacheUser) -> PathBuf {
+    user.cache().directory().join("images")
 }
 
 fn path_of(disks: &Path, survey: &Survey) -> PathBuf {
@@ -129,7 +131,11 @@ fn path_of(disks: &Path, survey: &Survey) -> PathBuf {
 }
 
 /// What is in the directory now, and whether there is a disk of it.
-async fn look(disks: &Path, directory: &Path, cancel: &CancellationToken) -> Outcome<(Survey, bool), RootDiskError> {
+async fn look(
+    user: Arc<CacheUser>,
+    directory: &Path,
+    cancel: &CancellationToken,
+) -> Outcome<(Survey, bool), RootDiskError> {
     // Never shared.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let piece = Piece {
@@ -138,23 +144,26 @@ async fn look(disks: &Path, directory: &Path, cancel: &CancellationToken) -> Out
         limit: SURVEY_LIMIT,
         advice: ADVICE,
     };
-    let (disks, directory) = (disks.to_owned(), directory.to_owned());
+    let directory = directory.to_owned();
     let looked = move |stop: &Stop| {
+        let disks = disks_of(&user);
         sandpen_cache::make_directory(&disks).map_err(failed("making", &disks))?;
         let survey = Survey::of(&directory, stop)?;
-        let is_there = found(&path_of(&disks, &survey))?;
-        Ok((survey, is_there))
+        let path = path_of(&disks, &survey);
+        user.uses(&path).map_err(failed("noting the use of", &path))?;
+        Ok((survey, found(&path)?))
     };
     SURVEYS.on_thread(piece, cancel, looked).await
 }
 
 /// Makes the disk, unless the directory changes meanwhile.
 async fn make(
-    disks: PathBuf,
+    user: Arc<CacheUser>,
     directory: PathBuf,
     survey: Survey,
     cancel: &CancellationToken,
 ) -> Outcome<bool, RootDiskError> {
+    let disks = disks_of(&user);
     let path = path_of(&disks, &survey);
     let piece = Piece {
         key: path.display().to_string(),
@@ -173,7 +182,7 @@ async fn make(
             return Ok(false);
         }
         draft.commit(&path).map_err(failed("writing", &path))?;
-        remove_oldest(&disks);
+        user.cache().keep_within_budget();
         Ok(true)
     };
     MAKING.on_thread(piece, cancel, made).await
@@ -217,11 +226,6 @@ fn fill(disks: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<
     }
     draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", disk))?;
     Ok(draft)
-}
-
-/// Removes disks beyond those that are kept. A microVM that uses one keeps it open.
-fn remove_oldest(disks: &Path) {
-    sandpen_cache::keep_newest(disks, |name| name.ends_with(SUFFIX), KEPT);
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! The disk and the root disks of a microVM, made where there are none.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sandpen_types::state_dir::StateDir;
+use sandpen_cache::CacheUser;
 use sandpen_vmm::driver::{DriverError, Launch};
 
+use super::step::blocking;
 use super::{disk, root_disk};
 
 /// Makes the disk, if there is to be one, and root disks of these directories, one after the other: where they are.
 /// Ends soon after the launch is cancelled.
 pub(super) async fn storage(
-    state_dir: &StateDir,
     launch: &Launch,
+    user: &Arc<CacheUser>,
     disk: Option<&Path>,
     imaged: &[PathBuf],
 ) -> Result<Vec<PathBuf>, DriverError> {
@@ -22,8 +24,14 @@ pub(super) async fn storage(
     }
     let mut root_disks = Vec::new();
     for directory in imaged {
-        let made = root_disk::ensure(&state_dir.cache(), directory, cancel).await;
+        let made = root_disk::ensure(user, directory, cancel).await;
         root_disks.push(made.map_err(|error| error.of_step("making the root image"))?);
     }
+    let user = user.clone();
+    blocking(move || {
+        user.complete();
+        Ok(())
+    })
+    .await?;
     Ok(root_disks)
 }

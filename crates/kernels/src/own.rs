@@ -2,12 +2,15 @@
 //! looked at, whatever becomes of the file.
 //!
 //! ```text
-//!   file ── read before, unchanged ────────────▶ known ─┐
-//!     └──── else ─▶ read ─▶ unpacked ─▶ looked at ──────┴▶ accepted by the driver ─▶ kept copy
-//!                                                            (untouched since, or compared, or written)
+//!   asked for:      file ── read before, unchanged ────────▶ known ─┐
+//!                     └──── else ─▶ read ─▶ unpacked ─▶ looked at ──┴▶ accepted by the driver ─▶ kept copy, its digest
+//!                                                                        (untouched since, or compared, or written)
+//!   started again:  digest ── its copy is untouched ───────▶ known ─────▶ accepted ─▶ that copy
+//!                     ├──── else ─▶ copy read, has the digest ──────────▶ accepted ─▶ that copy
+//!                     └──── else ─▶ file read, has the digest still ────▶ accepted ─▶ kept copy
 //! ```
-//! Two steps: [`look`], which is quick and mostly enough, and [`Look::read`]. Nothing is locked while a kernel is
-//! read.
+//! Two steps each: [`look`] and [`Look::read`], [`pinned`] and [`read_pinned`]; the first is quick and mostly enough.
+//! Nothing is locked while a kernel is read.
 //!
 //! A kept copy is `kernel-SHA256.vmlinux` in the cache directory. It is used without a look at its bytes
 //! only as long as this process wrote or compared it itself and its inode is unchanged.
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sandpen_cache::hex;
+use sandpen_cache::{hex, mark_used};
 use sha2::{Digest as _, Sha256};
 
 use crate::KernelError;
@@ -28,6 +31,8 @@ use crate::kernel_file::{self, KernelFileError, UnpackedKernel};
 
 /// Files that are remembered; the oldest is forgotten.
 const REMEMBERED: usize = 32;
+/// Bytes that are compared at once.
+const CHUNK: usize = 1 << 16;
 
 /// Why a kernel cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,18 @@ pub enum OwnKernelError {
         #[source]
         source: Box<KernelError>,
     },
+    /// What the sandbox was started with is nowhere any more.
+    #[error(
+        "the kernel {path:?} is not the one that the sandbox was started with ({reason}), and the copy of that one, {copy:?}, is gone from the cache; start the sandbox again by a request (`sandpen run`) to take what the file holds now, or put the old file back"
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+        /// The copy's name.
+        copy: String,
+        /// What the file is instead.
+        reason: String,
+    },
     /// Nobody wants it any more.
     #[error("it was given up")]
     GivenUp,
@@ -77,6 +94,9 @@ pub enum OwnKernelError {
         source: Box<KernelError>,
     },
 }
+
+/// SHA-256 of an unpacked kernel.
+pub type Sha256Sum = [u8; 32];
 
 /// What was found out about a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,11 +150,10 @@ impl Identity {
 /// What was found out about the content of a file.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// The file as it was looked at.
-    file: Identity,
+    /// The file as it was looked at; `None` where a later content could look the same.
+    file: Option<Identity>,
     facts: Facts,
-    /// SHA-256 of the unpacked kernel.
-    sha256: String,
+    sha256: Sha256Sum,
     /// The copy that was written or compared last.
     copy: Option<Identity>,
 }
@@ -148,34 +167,56 @@ impl Known {
         &self.facts
     }
 
-    /// The copy in `cache`, if it is there and nobody has touched it. Blocking, for microseconds.
+    /// SHA-256 of the kernel, unpacked.
+    pub fn sha256(&self) -> Sha256Sum {
+        self.sha256
+    }
+
+    /// The copy in `cache`, if it is there and nobody has touched it; it was used now. Blocking, for microseconds.
     pub fn copy(&self, cache: &Path) -> Option<PathBuf> {
-        let copy = self.path_in(cache);
-        (self.copy.is_some() && identity_of(&copy) == self.copy).then_some(copy)
+        let path = copy_path(cache, &self.sha256);
+        let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |known: &&mut Known| known.sha256 == self.sha256 && known.copy.is_some();
+        let found = identity_of(&path)?;
+        let mut same: Vec<_> = all.iter_mut().filter(same).filter(|known| known.copy == Some(found)).collect();
+        if same.is_empty() && self.copy != Some(found) {
+            return None;
+        }
+        mark_used(&path);
+        let marked = identity_of(&path);
+        for known in &mut same {
+            known.copy = marked;
+        }
+        Some(path)
     }
 
-    /// The copy that [`Look::read`] has just written or compared, if the kernel was accepted. (By now another one
-    /// may have written the same in its place.)
+    /// The copy that was just written or compared, if the kernel was accepted. (By now another one may have written
+    /// the same in its place.)
     pub fn kept(&self, cache: &Path) -> Option<PathBuf> {
-        self.copy.map(|_| self.path_in(cache))
+        self.copy.map(|_| copy_path(cache, &self.sha256))
     }
 
-    fn path_in(&self, cache: &Path) -> PathBuf {
-        cache.join(format!("kernel-{}.vmlinux", self.sha256))
+    /// The same, as it came from `file`.
+    fn of_file(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.facts.path);
+        self
     }
 
     fn remember(&self) {
-        // A file that changed again within one tick of the clock looks the same.
-        if !self.file.is_settled() {
-            return;
-        }
         let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|known| known.file != self.file || known.facts.path != self.facts.path);
+        all.retain(|known| known.sha256 != self.sha256 || known.facts.path != self.facts.path);
         if all.len() >= REMEMBERED {
             all.remove(0);
         }
-        all.push(self.clone());
+        // A file that changed again within one tick of the clock looks the same.
+        let file = self.file.filter(Identity::is_settled);
+        all.push(Self { file, ..self.clone() });
     }
+}
+
+/// Where the copy of a kernel is in `cache`, or belongs.
+pub fn copy_path(cache: &Path, sha256: &Sha256Sum) -> PathBuf {
+    cache.join(format!("kernel-{}.vmlinux", hex(sha256)))
 }
 
 /// A file as it is at the moment.
@@ -195,7 +236,7 @@ pub fn look(file: &Path) -> Result<Look, OwnKernelError> {
     let read = |source| KernelFileError::Read { path: file.to_owned(), source };
     let identity = Identity::of(&fs::metadata(file).map_err(read)?);
     let all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = all.iter().find(|known| known.file == identity && known.facts.path == file).cloned();
+    let known = all.iter().find(|known| known.file == Some(identity) && known.facts.path == file).cloned();
     Ok(Look { path: file.to_owned(), identity, known })
 }
 
@@ -221,10 +262,71 @@ impl Look {
         let (mut known, kernel) = look_at(&self.path, given_up)?;
         if accept(&known.facts) {
             given_up()?;
-            known.copy = Some(keep(&known.path_in(cache), &kernel.vmlinux, &self.path)?);
+            known.copy = Some(keep(&copy_path(cache, &known.sha256), &kernel.vmlinux, &self.path)?);
         }
         known.remember();
         Ok(known)
+    }
+}
+
+/// What is known of the kernel that has this digest and came from `file`, if its copy in `cache` is untouched. Blocking,
+/// for microseconds.
+pub fn pinned(cache: &Path, file: &Path, sha256: &Sha256Sum) -> Option<Known> {
+    let all: Vec<_> = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let known = all.into_iter().rev().find(|known| known.sha256 == *sha256 && known.copy.is_some())?;
+    known.copy(cache)?;
+    Some(known.of_file(file))
+}
+
+/// Reads the kernel that has this digest: its copy in `cache`, else `file`, which may have changed since, and of which
+/// a copy is kept then if `accept` says so. Blocking and given up as [`Look::read`].
+///
+/// # Errors
+/// [`OwnKernelError::Replaced`], and others.
+pub fn read_pinned(
+    cache: &Path,
+    file: &Path,
+    sha256: &Sha256Sum,
+    accept: impl FnOnce(&Facts) -> bool,
+    is_given_up: impl Fn() -> bool,
+) -> Result<Known, OwnKernelError> {
+    let given_up = || if is_given_up() { Err(OwnKernelError::GivenUp) } else { Ok(()) };
+    let copy = copy_path(cache, sha256);
+    // Not through a link: the copy is a file of ours. One that is no kernel is as good as none.
+    if identity_of(&copy).is_some()
+        && let Ok((known, _)) = look_at(&copy, given_up)
+        && known.sha256 == *sha256
+    {
+        mark_used(&copy);
+        let known = Known { file: None, copy: identity_of(&copy), ..known.of_file(file) };
+        known.remember();
+        return Ok(known);
+    }
+    given_up()?;
+    let replaced = |reason: String| OwnKernelError::Replaced {
+        path: file.to_owned(),
+        copy: copy.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        reason,
+    };
+    let (mut known, kernel) = match look_at(file, given_up) {
+        Err(OwnKernelError::File(error)) => return Err(replaced(with_cause(&error))),
+        looked => looked?,
+    };
+    if known.sha256 != *sha256 {
+        return Err(replaced("it holds another one now".to_owned()));
+    }
+    if accept(&known.facts) {
+        given_up()?;
+        known.copy = Some(keep(&copy, &kernel.vmlinux, file)?);
+    }
+    known.remember();
+    Ok(known)
+}
+
+fn with_cause(error: &KernelFileError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -246,8 +348,8 @@ fn look_at(
         pvh: kernel.pvh,
         builtin: Builtin::of(&kernel.vmlinux),
     };
-    let sha256 = hex(&Sha256::digest(&kernel.vmlinux));
-    Ok((Known { file: after, facts, sha256, copy: None }, kernel))
+    let sha256 = Sha256::digest(&kernel.vmlinux).into();
+    Ok((Known { file: Some(after), facts, sha256, copy: None }, kernel))
 }
 
 fn identity_of(path: &Path) -> Option<Identity> {
@@ -268,10 +370,17 @@ fn keep(copy: &Path, bytes: &[u8], file: &Path) -> Result<Identity, OwnKernelErr
 }
 
 fn holds(copy: &Path, bytes: &[u8]) -> bool {
-    let mut content = Vec::new();
-    let limit = bytes.len() as u64 + 1;
-    let read = File::open(copy).and_then(|file| file.take(limit).read_to_end(&mut content));
-    read.is_ok() && content == bytes
+    let same = || -> std::io::Result<bool> {
+        let (mut file, mut rest, mut chunk) = (File::open(copy)?, bytes, vec![0; CHUNK]);
+        loop {
+            let length = file.read(&mut chunk)?;
+            match rest.split_at_checked(length) {
+                Some((head, tail)) if length > 0 && *head == chunk[..length] => rest = tail,
+                _ => return Ok(length == 0 && rest.is_empty()),
+            }
+        }
+    };
+    same().unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -128,3 +128,92 @@ fn many_at_once_share_one_copy() {
     assert!(copies.iter().all(|copy| *copy == copies[0]));
     assert_eq!(fs::read_dir(fixture.cache()).unwrap().count(), 1);
 }
+
+/// Both steps of a start that takes what was taken before.
+fn again(fixture: &Fixture, sha256: &Sha256Sum) -> Result<PathBuf, OwnKernelError> {
+    let (cache, file) = (fixture.cache(), fixture.file());
+    let known = match pinned(&cache, &file, sha256) {
+        Some(known) => known,
+        None => read_pinned(&cache, &file, sha256, |_| true, || false)?,
+    };
+    assert_eq!((&known.facts().path, known.sha256()), (&file, *sha256));
+    Ok(known.kept(&cache).unwrap())
+}
+
+/// The digest of what is in the file, of which there is a copy then.
+fn digest(fixture: &Fixture) -> Sha256Sum {
+    let known = look(&fixture.file()).unwrap().read(&fixture.cache(), |_| true, || false).unwrap();
+    known.sha256()
+}
+
+#[test]
+fn a_pinned_kernel_is_taken_from_its_copy_whatever_the_file_holds() {
+    let fixture = Fixture::new();
+    fixture.write(&kernel());
+    let sha256 = digest(&fixture);
+    let copy = copy_path(&fixture.cache(), &sha256);
+    for step in 0..5_u8 {
+        fixture.write(&[kernel(), vec![step; 9]].concat());
+        assert_eq!(again(&fixture, &sha256).unwrap(), copy);
+        assert_eq!(fs::read_dir(fixture.cache()).unwrap().count(), 1);
+    }
+    // As another process finds it: nothing is remembered of it.
+    KNOWN.lock().unwrap().retain(|known| known.sha256 != sha256);
+    assert!(pinned(&fixture.cache(), &fixture.file(), &sha256).is_none());
+    assert_eq!(again(&fixture, &sha256).unwrap(), copy);
+    assert!(pinned(&fixture.cache(), &fixture.file(), &sha256).is_some());
+    assert!(pinned(&fixture.dir.path().join("other"), &fixture.file(), &sha256).is_none());
+    assert!(fs::read(&copy).unwrap() == kernel());
+}
+
+#[test]
+fn a_pinned_kernel_without_a_copy_has_to_be_in_the_file_still() {
+    let fixture = Fixture::new();
+    fixture.write(&kernel());
+    let sha256 = digest(&fixture);
+    let copy = copy_path(&fixture.cache(), &sha256);
+    let other = [kernel(), vec![1]].concat();
+    for damage in [None, Some(&b"no kernel"[..]), Some(&other)] {
+        match damage {
+            None => fs::remove_file(&copy).unwrap(),
+            Some(bytes) => fs::write(&copy, bytes).unwrap(),
+        }
+        assert_eq!(again(&fixture, &sha256).unwrap(), copy, "the file has it");
+        assert!(fs::read(&copy).unwrap() == kernel());
+    }
+    fs::remove_file(&copy).unwrap();
+    let refused = |words: &str| {
+        let error = again(&fixture, &sha256).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, OwnKernelError::Replaced { .. }), "{text}");
+        for word in [words, "sandpen run", "vmlinux", &hex(&sha256)] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!copy.exists());
+    };
+    fixture.write(&other);
+    refused("holds another one now");
+    fixture.write(b"no kernel any more");
+    refused("not a Linux kernel");
+    fs::remove_file(fixture.file()).unwrap();
+    refused("No such file");
+    // A link to what has the digest is no copy of ours.
+    fs::write(fixture.dir.path().join("elsewhere"), kernel()).unwrap();
+    std::os::unix::fs::symlink(fixture.dir.path().join("elsewhere"), &copy).unwrap();
+    assert!(again(&fixture, &sha256).is_err());
+    fixture.write(&kernel());
+    assert_eq!(again(&fixture, &sha256).unwrap(), copy);
+    assert!(fs::symlink_metadata(&copy).unwrap().is_file());
+}
+
+#[test]
+fn contents_are_compared_to_the_last_byte() {
+    let fixture = Fixture::new();
+    let long: Vec<u8> = (0..CHUNK * 2 + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    fixture.write(&long);
+    assert!(holds(&fixture.file(), &long));
+    for other in [&long[1..], &long[..long.len() - 1], &[&long[..], &[0]].concat(), &long[..CHUNK], b""] {
+        assert!(!holds(&fixture.file(), other), "{} bytes", other.len());
+    }
+    assert!(!holds(&fixture.dir.path().join("gone"), b""));
+}

@@ -37,7 +37,7 @@ pub use driver::DriverChoice;
 pub use env::{ENV_LIST_MAX_BYTES, EnvEntry, EnvItem, EnvListError};
 pub use error::SpecError;
 pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
-pub use kernel::KERNEL_MAX_BYTES;
+pub use kernel::{KERNEL_MAX_BYTES, KernelDigest};
 pub use log::{LOG_KEEP_MAX, LogBacklog, LogLimits};
 pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
@@ -143,10 +143,13 @@ pub struct SandboxSpec {
     /// How an [`Rootfs::Overlayfs`] root's directories reach the guest.
     #[serde(default)]
     pub root_device: RootDevice,
-    /// The guest kernel, a file of the host, absolute; `None` for the driver's own. Its path is kept, not
-    /// its content: every start takes what the file holds then.
+    /// The guest kernel, a file of the host, absolute; `None` for the driver's own.
     #[serde(default)]
     pub kernel: Option<PathBuf>,
+    /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
+    /// out anew; `None` before that, and in rows of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_sha256: Option<KernelDigest>,
 }
 
 impl fmt::Debug for SandboxSpec {
@@ -192,6 +195,7 @@ impl SandboxSpec {
             disk: Disk::default(),
             root_device: RootDevice::default(),
             kernel: None,
+            kernel_sha256: None,
         }
     }
 

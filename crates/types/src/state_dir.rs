@@ -7,7 +7,8 @@
 //!   daemon.log             the daemon's own messages
 //!   sandpen.sock           HTTP (0600)
 //!   bin/                   our helper programs, named by content
-//!   cache/                 initramfs files, named by content
+//!   cache/                 initramfs files, kernels, images and templates, named by content
+//!   cache/uses/<config>/<name>.<generation>  which of them a sandbox uses
 //!   logs/<config>/<name>.log[.N], .log[.N].idx, .vmm
 //!   run/<config>/<name>/   FIFOs, sockets, exit status of a live microVM
 //!   disks/sandbox/<config>/<name>.img  what a sandbox has written over its layers
@@ -83,6 +84,17 @@ impl StateDir {
     /// The directory of a config's logs.
     pub fn logs(&self, key: &SandboxKey) -> PathBuf {
         self.0.join("logs").join(key.config.as_str())
+    }
+
+    /// Which files of the cache a start of a sandbox uses, one a line; they stay while this is there: until the next
+    /// start of it, or until it has ended for good.
+    pub fn cache_uses(&self, key: &SandboxKey, generation: u64) -> PathBuf {
+        self.cache_users().join(key.config.as_str()).join(format!("{}.{generation}", key.name))
+    }
+
+    /// The directory of these lists.
+    pub fn cache_users(&self) -> PathBuf {
+        self.cache().join("uses")
     }
 
     /// A sandbox's current log file.

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::reconcile::Leftover;
-use sandpen_types::spec::{ByteString, DriverChoice, Network, SandboxSpec, TerminalSize};
+use sandpen_types::spec::{ByteString, DriverChoice, KernelDigest, Network, SandboxSpec, TerminalSize};
 use sandpen_types::state::{ExitStatus, FailureReason};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -289,10 +289,11 @@ pub trait Driver: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
     /// Looks at what the specification names and this driver alone can judge, before anything is made for
-    /// it. By default that it names no kernel where none can be booted.
-    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<(), DriverError>> {
+    /// it. By default that it names no kernel where none can be booted. Answers which kernel the file of one that is
+    /// named holds now: every start of the sandbox boots that one.
+    fn check(&self, spec: Arc<SandboxSpec>) -> BoxFuture<'static, Result<Option<KernelDigest>, DriverError>> {
         let refused = spec.kernel.is_some() && !self.capabilities().kernels;
-        let checked = if refused { Err(DriverError::no_kernel(self.name())) } else { Ok(()) };
+        let checked = if refused { Err(DriverError::no_kernel(self.name())) } else { Ok(None) };
         Box::pin(async { checked })
     }
 

@@ -3,11 +3,13 @@
 //! cancelled leaves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sandpen_cache::CacheUser;
 use sandpen_guest::protocol::{RootfsSource, Volume};
 use sandpen_kernels::builtin;
 use sandpen_kernels::own::Facts;
-use sandpen_types::spec::{Network, SandboxSpec};
+use sandpen_types::spec::{KernelDigest, Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
 use sandpen_vmm::waiter::{LOG_FIFO, StdioSpec, VMM_ROLE};
@@ -17,12 +19,13 @@ use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::confine::{Needs, Policy, SandboxJail, SharedTree, SystemCalls, cgroup};
 use crate::krun_host::{self, KrunUnusable};
+use crate::own_kernel::OwnKernel;
 use crate::shares::Share;
 use crate::step::{blocking, failed};
 use crate::storage::storage;
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
-use crate::{disk, memory, network, own_kernel, shares};
+use crate::{cache, disk, memory, network, own_kernel, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -127,10 +130,11 @@ async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverErro
     // The empty first root of a guest that makes its own is one device more.
     let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
     let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
-    let kernel = guest_kernel(config, &launch.spec, &launch.cancel).await?;
+    let user = cache::user(config.cache(), &config.state_dir, launch);
+    let kernel = guest_kernel(config, &user, &launch.spec, &launch.cancel).await?;
     launch.timings.mark(StartStep::KernelReady);
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
-    let root_disks = storage(&config.state_dir, launch, disk.as_deref(), &shares.imaged).await?;
+    let root_disks = storage(launch, &user, disk.as_deref(), &shares.imaged).await?;
     let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
@@ -140,12 +144,13 @@ async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverErro
 
 async fn guest_kernel(
     config: &KrunConfig,
+    user: &Arc<CacheUser>,
     spec: &SandboxSpec,
     cancel: &CancellationToken,
 ) -> Result<GuestKernel, DriverError> {
     let own = match &spec.kernel {
         None => None,
-        Some(file) => Some(own_kernel(config, file, spec, cancel).await?),
+        Some(file) => Some(own_kernel(config, user, file, spec.kernel_sha256, spec, cancel).await?.copy),
     };
     let config = config.clone();
     let looked = move || match own {
@@ -166,20 +171,22 @@ fn unusable(error: KrunUnusable) -> DriverError {
 }
 
 /// Judges a sandbox's own kernel; what else is wrong shows at the start.
-pub(super) async fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
-    match &spec.kernel {
-        None => Ok(()),
-        Some(file) => own_kernel(config, file, spec, &CancellationToken::new()).await.map(drop),
-    }
+pub(super) async fn check_kernel(config: &KrunConfig, spec: &SandboxSpec) -> Result<Option<KernelDigest>, DriverError> {
+    let Some(file) = &spec.kernel else { return Ok(None) };
+    let looker = cache::nobody(config.cache());
+    let kernel = own_kernel(config, &looker, file, None, spec, &CancellationToken::new()).await?;
+    Ok(Some(kernel.digest))
 }
 
 /// The copy of a sandbox's own kernel that is booted.
 async fn own_kernel(
     config: &KrunConfig,
+    user: &Arc<CacheUser>,
     file: &Path,
+    digest: Option<KernelDigest>,
     spec: &SandboxSpec,
     cancel: &CancellationToken,
-) -> Result<PathBuf, DriverError> {
+) -> Result<OwnKernel<()>, DriverError> {
     const HINT: &str = "libkrun loads no modules, so the guest's drivers must be built in; use a kernel that has \
                         them, or --driver qemu";
     let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
@@ -190,7 +197,7 @@ async fn own_kernel(
         needed.push(builtin::TSI);
     }
     let accept = move |facts: &Facts| facts.check_has(&needed, HINT);
-    own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await.map(|(kept, ())| kept)
+    own_kernel::ensure(user, file, digest, cancel, accept).await
 }
 
 /// Blocking, for microseconds.

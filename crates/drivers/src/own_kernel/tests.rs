@@ -2,9 +2,22 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
+use sandpen_cache::Cache;
 use sandpen_kernels::testing::tiny_vmlinux;
 
 use super::*;
+
+/// The kernel that is in the file now.
+async fn ensure<T: Send + 'static>(
+    cache: PathBuf,
+    file: &Path,
+    cancel: &CancellationToken,
+    accept: impl Fn(&Facts) -> Result<T, OwnKernelError> + Clone + Send + 'static,
+) -> Result<(PathBuf, T), DriverError> {
+    let looker = Arc::new(CacheUser::passing(Cache::new(cache, u64::MAX)));
+    let found = super::ensure(&looker, file, None, cancel, accept).await?;
+    Ok((found.copy, found.accepted))
+}
 
 #[allow(clippy::unnecessary_wraps, reason = "as a driver's")]
 fn accepts(_: &Facts) -> Result<(), OwnKernelError> {
@@ -68,4 +81,33 @@ async fn a_kernel_that_is_refused_for_one_is_taken_for_another() {
         tokio::join!(ensure(cache.clone(), &file, &cancel, demanding), ensure(cache.clone(), &file, &cancel, accepts));
     assert!(refused.unwrap_err().chain().contains("so what"));
     assert!(taken.unwrap().0.starts_with(&cache));
+}
+
+/// Starts by the restart policy, while something writes to the file between them.
+#[tokio::test]
+async fn a_pinned_kernel_stays_the_same_and_leaves_one_copy_in_a_full_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cache, file) = (Cache::new(dir.path().join("cache"), 0), dir.path().join("vmlinux"));
+    std::fs::write(&file, tiny_vmlinux(62, Some((b"Xen", 18)))).unwrap();
+    let cancel = CancellationToken::new();
+    let looker = Arc::new(CacheUser::passing(cache.clone()));
+    let asked = super::ensure(&looker, &file, None, &cancel, accepts).await.unwrap();
+    for start in 1..6_u8 {
+        let grown = [std::fs::read(&file).unwrap(), vec![start]].concat();
+        std::fs::write(&file, grown).unwrap();
+        let list = cache.directory().join(format!("uses/default/a.{start}"));
+        let user = Arc::new(CacheUser::new(cache.clone(), list, None));
+        let found = super::ensure(&user, &file, Some(asked.digest), &cancel, accepts).await.unwrap();
+        assert_eq!((&found.copy, found.digest), (&asked.copy, asked.digest));
+        cache.keep_within_budget();
+        let kernels = std::fs::read_dir(cache.directory()).unwrap().flatten();
+        assert_eq!(kernels.filter(|entry| entry.path().is_file()).count(), 1);
+    }
+    // A request takes what the file holds now; the one in use stays beside it.
+    let next = super::ensure(&looker, &file, None, &cancel, accepts).await.unwrap();
+    assert!(next.digest != asked.digest && next.copy.exists() && asked.copy.exists());
+    // Gone, with the file changed: there is nothing to boot, and the error says what to do.
+    std::fs::remove_file(&asked.copy).unwrap();
+    let refused = super::ensure(&looker, &file, Some(asked.digest), &cancel, accepts).await.unwrap_err().chain();
+    assert!(refused.contains("sandpen run") && refused.contains("vmlinux"), "{refused}");
 }

@@ -6,17 +6,20 @@
 //! | any other | none: what the guest needs must be built in |
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sandpen_cache::CacheUser;
 use sandpen_kernels::own::{Facts, OwnKernelError};
 use sandpen_kernels::{InstalledKernel, builtin};
-use sandpen_types::spec::SandboxSpec;
+use sandpen_types::spec::{KernelDigest, SandboxSpec};
 use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
 use super::{QemuConfig, initramfs};
+use crate::own_kernel::OwnKernel;
 use crate::step::{blocking, failed};
-use crate::{disk, own_kernel};
+use crate::{cache, disk, own_kernel};
 
 /// The driver of the guest's network device.
 const NETWORK_MODULE: &str = "virtio_net";
@@ -56,26 +59,27 @@ fn extra(spec: &SandboxSpec, has_disk: bool) -> Vec<&'static str> {
 }
 
 /// Judges a sandbox's own kernel; what else is wrong shows at the start.
-pub(super) async fn check(config: &QemuConfig, spec: &SandboxSpec) -> Result<(), DriverError> {
-    match &spec.kernel {
-        None => Ok(()),
-        Some(file) => {
-            let extra = extra(spec, config.state_dir.disk(spec).is_some());
-            own(config, file, extra, &CancellationToken::new()).await.map(drop)
-        }
-    }
+pub(super) async fn check(config: &QemuConfig, spec: &SandboxSpec) -> Result<Option<KernelDigest>, DriverError> {
+    let Some(file) = &spec.kernel else { return Ok(None) };
+    let extra = extra(spec, config.state_dir.disk(spec).is_some());
+    let looker = cache::nobody(config.cache());
+    let kernel = own(config, &looker, file, None, extra, &CancellationToken::new()).await?;
+    Ok(Some(kernel.digest))
 }
 
 /// Finds the kernel, and what its initramfs must hold beside what it always does.
 pub(super) async fn find(
     config: &QemuConfig,
+    user: &Arc<CacheUser>,
     spec: &SandboxSpec,
     has_disk: bool,
     cancel: &CancellationToken,
 ) -> Result<(GuestKernel, Vec<&'static str>), DriverError> {
     let mut extra = extra(spec, has_disk);
     let found = if let Some(file) = &spec.kernel {
-        own(config, file, extra.clone(), cancel).await?
+        let kernel = own(config, user, file, spec.kernel_sha256, extra.clone(), cancel).await?;
+        let (modules, acpi) = kernel.accepted;
+        GuestKernel { vmlinux: kernel.copy, modules, acpi }
     } else {
         let (data_dir, extra) = (config.data_dir.clone(), extra.clone());
         blocking(move || installed(&data_dir, &extra)).await?
@@ -97,22 +101,21 @@ fn installed(data_dir: &Path, extra: &[&str]) -> Result<GuestKernel, DriverError
 
 async fn own(
     config: &QemuConfig,
+    user: &Arc<CacheUser>,
     file: &Path,
+    digest: Option<KernelDigest>,
     extra: Vec<&'static str>,
     cancel: &CancellationToken,
-) -> Result<GuestKernel, DriverError> {
+) -> Result<OwnKernel<Accepted>, DriverError> {
     let data_dir = config.data_dir.clone();
     let accept = move |facts: &Facts| accept(&data_dir, facts, &extra);
-    let (vmlinux, (modules, acpi)) = own_kernel::ensure(config.state_dir.cache(), file, cancel, accept).await?;
-    Ok(GuestKernel { vmlinux, modules, acpi })
+    own_kernel::ensure(user, file, digest, cancel, accept).await
 }
 
 /// The modules that go with a kernel, and whether it finds its devices by ACPI.
-fn accept(
-    data_dir: &Path,
-    facts: &Facts,
-    extra: &[&'static str],
-) -> Result<(Option<InstalledKernel>, bool), OwnKernelError> {
+type Accepted = (Option<InstalledKernel>, bool);
+
+fn accept(data_dir: &Path, facts: &Facts, extra: &[&'static str]) -> Result<Accepted, OwnKernelError> {
     if !facts.pvh {
         return Err(sandpen_kernels::kernel_file::KernelFileError::NoPvhNote { path: facts.path.clone() }.into());
     }

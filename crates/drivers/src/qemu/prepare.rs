@@ -4,9 +4,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+use sandpen_cache::CacheUser;
 use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 use sandpen_kernels::InstalledKernel;
 use sandpen_types::spec::{Network, SandboxSpec};
@@ -29,7 +31,7 @@ use crate::storage::storage;
 use crate::virtiofs::{self, OPEN_FILES_MIN};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
 use crate::work::{Lane, Piece, Stop};
-use crate::{guest_binary, memory, network, shares};
+use crate::{cache, guest_binary, memory, network, shares};
 
 /// Why the processes could only fail.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +105,21 @@ async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken)
 }
 
 async fn initramfs(
-    config: &QemuConfig,
+    user: &Arc<CacheUser>,
     kernel: Option<InstalledKernel>,
     extra: Vec<&'static str>,
     cancel: &CancellationToken,
 ) -> Result<PathBuf, DriverError> {
     static MADE: Lane<(), InitramfsError> = Lane::new(2);
-    let cache = config.state_dir.cache();
+    let (looker, maker) = (user.clone(), user.clone());
     let looked = move || {
-        let wanted = Initramfs::new(&cache, guest_binary(), kernel.as_ref(), &extra);
-        Ok((wanted.is_there(), wanted))
+        let wanted = Initramfs::new(looker.cache().directory(), guest_binary(), kernel.as_ref(), &extra);
+        looker.uses(wanted.path()).map_err(|source| failed("noting which initramfs is in use", source))?;
+        let is_there = wanted.is_there();
+        if is_there {
+            sandpen_cache::mark_used(wanted.path());
+        }
+        Ok((is_there, wanted))
     };
     let (is_there, wanted) = blocking(looked).await?;
     let path = wanted.path().to_owned();
@@ -123,7 +130,12 @@ async fn initramfs(
             limit: INITRAMFS_LIMIT,
             advice: "try again when the host's disk is less busy",
         };
-        let made = MADE.on_thread(piece, cancel, move |_| wanted.make(guest_binary())).await;
+        let make = move |_: &Stop| {
+            wanted.make(guest_binary())?;
+            maker.cache().keep_within_budget();
+            Ok(())
+        };
+        let made = MADE.on_thread(piece, cancel, make).await;
         made.map_err(|error| error.of_step("making the initramfs"))?;
     }
     Ok(path)
@@ -152,11 +164,12 @@ impl MachinePlan {
         let (shares, network) = blocking(move || looked_at(&spec)).await?;
         let qemu = qemu(config, launch.spec.network, &launch.cancel).await?;
         let disk = config.state_dir.disk(&launch.spec);
-        let (kernel, extra) = kernel::find(config, &launch.spec, disk.is_some(), &launch.cancel).await?;
+        let user = cache::user(config.cache(), &config.state_dir, &launch);
+        let (kernel, extra) = kernel::find(config, &user, &launch.spec, disk.is_some(), &launch.cancel).await?;
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
-        let initramfs = initramfs(config, kernel.modules.clone(), extra, &launch.cancel).await?;
+        let initramfs = initramfs(&user, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        let root_disks = storage(&config.state_dir, &launch, disk.as_deref(), &shares.imaged).await?;
+        let root_disks = storage(&launch, &user, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
         blocking(move || {
             Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, root_disks })
@@ -263,7 +276,7 @@ impl MachinePlan {
     fn virtiofsd(&self, number: usize, share: &Share) -> Result<ProcessSpec, DriverError> {
         let tree = SharedTree { directory: (&share.directory).into(), read_only: share.read_only };
         let mut policy = virtiofs::policy(number, tree);
-        policy.cgroup = self.cgroup.clone();
+        policy.cgroup.clone_from(&self.cgroup);
         policy.jail = self.jail.plan_without_network();
         let policy =
             serde_json::to_string(&policy).map_err(|source| failed("describing what virtiofsd may do", source))?;

@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sandpen_cache::Budget;
+use sandpen_cache::Cache;
 use sandpen_types::error_chain::error_chain;
+use sandpen_types::reconcile::{Leftover, LeftoverKind};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Vmm};
 use sandpen_vmm::waiter::WaitedVmm;
@@ -37,14 +38,12 @@ use crate::work::{Lane, Piece, Stop, Turn, WorkError};
 
 /// Templates that are kept in memory, some 100 MiB each.
 const IN_MEMORY: usize = 4;
-/// Templates that are kept on disk.
-const ON_DISK: Budget = Budget::of_entries(8);
 /// What their files' names begin with.
 const PREFIX: &str = "template-";
 /// So often may machines not be restored before their kind is given up.
 const FAILURES: u32 = 2;
 /// Goes into the key: raise it when what is saved changes without its inputs.
-const LAYOUT: &str = "sandpen template 1";
+const LAYOUT: &str = "sandpen template 2";
 
 /// How long some 100 MiB may take to be read or written.
 const FILE_LIMIT: Duration = Duration::from_mins(5);
@@ -67,15 +66,32 @@ struct MachineKind {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Templates {
-    cache: PathBuf,
+    cache: Cache,
     /// Locked for a look alone.
     kinds: Mutex<HashMap<String, MachineKind>>,
 }
 
 impl Templates {
-    /// Those of a cache directory.
-    pub(super) fn new(cache: &Path) -> Self {
-        Self { cache: cache.to_owned(), kinds: Mutex::default() }
+    /// Those of a cache.
+    pub(super) fn new(cache: Cache) -> Self {
+        Self { cache, kinds: Mutex::default() }
+    }
+
+    /// Ends and removes machines that an earlier daemon was building; once, later on there are our own.
+    pub(super) async fn remove_leftovers(&self, bin_dir: &Path) -> Vec<Leftover> {
+        let building = self.building();
+        let left = step::blocking(move || Ok(left_over(&building))).await.unwrap_or_default();
+        let mut removed = Vec::new();
+        for path in left {
+            let error = WaitedVmm::clear_away(&path, bin_dir).await.err().map(|error| error_chain(&error));
+            let (kind, what) = (LeftoverKind::RuntimeDir, path.display().to_string());
+            removed.push(Leftover { kind, what, sandbox: None, error });
+        }
+        removed
+    }
+
+    fn building(&self) -> PathBuf {
+        self.cache.directory().join("building")
     }
 
     /// The machine of `plan`, restored; `None` where it has to boot.
@@ -90,8 +106,8 @@ impl Templates {
         if !plan.can_be_restored() {
             return Ok(None);
         }
-        let planned = plan.clone();
-        let key = match step::blocking(move || Ok(key(&planned))).await {
+        let (planned, cache) = (plan.clone(), self.cache.directory().to_owned());
+        let key = match step::blocking(move || Ok(key(&planned, &cache))).await {
             Ok(Ok(key)) => key,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "no template for this microVM");
@@ -119,7 +135,7 @@ impl Templates {
     }
 
     fn directory(&self) -> PathBuf {
-        self.cache.join("templates")
+        self.cache.directory().join("templates")
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -182,6 +198,7 @@ impl Templates {
                 }
             };
             if let Some(template) = &template {
+                sandpen_cache::mark_used(&this.path(&of));
                 this.keep(&of, template);
             }
             Ok(template)
@@ -218,18 +235,20 @@ impl Templates {
         bin_dir: &Path,
         stop: &CancellationToken,
     ) -> Result<Template, TemplateError> {
-        let (building, prefix) = (self.cache.join("building"), format!("{key}-"));
+        for left in self.remove_leftovers(bin_dir).await {
+            tracing::warn!(
+                what = left.what,
+                error = left.error,
+                "removed a machine that an earlier daemon was building"
+            );
+        }
+        let (building, prefix) = (self.building(), format!("{key}-"));
         let prepared = move || {
-            let left = left_over(&building);
             let made = sandpen_cache::make_directory(&building);
             let directory = made.and_then(|()| tempfile::Builder::new().prefix(&prefix).tempdir_in(&building));
-            let directory = directory.map_err(|source| step::failed("making the runtime directory", source))?;
-            Ok((left, directory))
+            directory.map_err(|source| step::failed("making the runtime directory", source))
         };
-        let (left, directory) = step::blocking(prepared).await?;
-        for path in left {
-            clear_away(&path, bin_dir).await;
-        }
+        let directory = step::blocking(prepared).await?;
         // Kept for as long as anything may run in it; the waiter removes it.
         let runtime_dir = directory.keep();
         let plan = plan.apart(runtime_dir.clone(), &format!("template:{key}"));
@@ -254,12 +273,12 @@ impl Templates {
     }
 
     fn write(&self, key: String, template: Arc<Template>) -> impl Future<Output = ()> + use<> {
-        let (piece, path, directory) = (self.piece(&key, "writing", FILE_LIMIT), self.path(&key), self.directory());
+        let (piece, path, cache) = (self.piece(&key, "writing", FILE_LIMIT), self.path(&key), self.cache.clone());
         async move {
             let to = path.clone();
             let write = move |stop: &Stop| {
                 let written = template_file::write(&to, &key, &template, || stop.check());
-                sandpen_cache::keep_newest(&directory, |name| name.starts_with(PREFIX), ON_DISK);
+                cache.keep_within_budget();
                 written
             };
             if let Err(error) = WRITING.on_thread(piece, &CancellationToken::new(), write).await {
@@ -322,11 +341,15 @@ async fn clear_away(runtime_dir: &Path, bin_dir: &Path) {
 }
 
 /// Everything that the saved machine depends on, hashed. Blocking.
-fn key(plan: &MachinePlan) -> std::io::Result<String> {
+fn key(plan: &MachinePlan, cache: &Path) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     hash.update(LAYOUT);
     for path in [plan.qemu(), &plan.args.kernel, &plan.args.initramfs] {
         let meta = fs::metadata(path)?;
+        // An entry of the cache is named by its content, and its times say when it was used.
+        if path.starts_with(cache) {
+            continue;
+        }
         for number in [meta.dev(), meta.ino(), meta.size()] {
             hash.update(number.to_le_bytes());
         }

@@ -2,14 +2,19 @@
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::time::SystemTime;
 
+use sandpen_cache::Cache;
 use sandpen_skip::{Reason, skip};
 
 use super::*;
 
+fn user(cache: &Path, bytes: u64) -> Arc<CacheUser> {
+    let cache = Cache::new(cache.to_owned(), bytes);
+    Arc::new(CacheUser::new(cache.clone(), cache.directory().join("uses/default/a.1"), None))
+}
+
 async fn ensure(cache: &Path, directory: &Path) -> Outcome<PathBuf, RootDiskError> {
-    super::ensure(cache, directory, &CancellationToken::new()).await
+    super::ensure(&user(cache, u64::MAX), directory, &CancellationToken::new()).await
 }
 
 fn is_failed(result: &Outcome<PathBuf, RootDiskError>, is_it: impl Fn(&RootDiskError) -> bool) -> bool {
@@ -60,18 +65,27 @@ async fn a_disk_is_made_once_for_each_content() {
     assert!(drafts.flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with(".draft")));
 }
 
-#[test]
-fn old_disks_go() {
-    let dir = tempfile::tempdir().unwrap();
-    for number in 0..KEPT.entries + 3 {
-        let file = File::create(dir.path().join(format!("root-{number}.img"))).unwrap();
-        let age = std::time::Duration::from_secs(1000 - number as u64);
-        file.set_modified(SystemTime::now() - age).unwrap();
+#[tokio::test]
+async fn a_disk_that_is_used_stays_whatever_is_made_beside_it() {
+    if let Err(error) = find_program() {
+        return skip(Reason::NoMke2fs, error);
     }
-    File::create(dir.path().join("lock")).unwrap();
-    remove_oldest(dir.path());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT.entries + 1);
-    assert!(!dir.path().join("root-2.img").exists() && dir.path().join("root-3.img").exists());
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (root(dir.path()), dir.path().join("cache"));
+    let (used, passing) = (user(&cache, 0), Arc::new(CacheUser::passing(Cache::new(cache.clone(), 0))));
+    let cancel = CancellationToken::new();
+    let first = super::ensure(&used, &root, &cancel).await.unwrap();
+    let mut last = first.clone();
+    for number in 0..3 {
+        fs::write(root.join("more"), number.to_string()).unwrap();
+        let next = super::ensure(&passing, &root, &cancel).await.unwrap();
+        assert!(next != last && next.exists() && first.exists());
+        assert_eq!(count(&cache), 2, "the one in use, and the last one");
+        last = next;
+    }
+    fs::remove_dir_all(cache.join("uses")).unwrap();
+    passing.cache().keep_within_budget();
+    assert!(!first.exists() && last.exists());
 }
 
 #[tokio::test]
@@ -115,8 +129,8 @@ async fn a_directory_has_one_fingerprint_whatever_its_size_and_none_that_is_too_
         fs::write(root.join(format!("sub/{number}")), "").unwrap();
     }
     let cancel = CancellationToken::new();
-    let disks = dir.path().join("images");
-    let look = async || look(&disks, &root, &cancel).await.map(|(survey, _)| survey.fingerprint);
+    let user = user(dir.path(), 0);
+    let look = async || look(user.clone(), &root, &cancel).await.map(|(survey, _)| survey.fingerprint);
     let first = look().await.unwrap();
     assert_eq!(look().await.unwrap(), first);
     // Two that are alike but for where they lie.

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{PublishedPort, Rootfs, SandboxSpec, SpecError, network};
+use super::{KernelDigest, PublishedPort, Rootfs, SandboxSpec, SpecError, network};
 
 /// What a specification names of its host's files, and what for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,15 @@ impl CheckedSpec {
             Arc::make_mut(&mut self.0).ports = ports;
         }
         Ok(self)
+    }
+
+    /// The same with this kernel, as its file was found to hold; `None` where none is named.
+    #[must_use]
+    pub fn with_kernel(mut self, sha256: Option<KernelDigest>) -> Self {
+        if self.kernel_sha256 != sha256 {
+            Arc::make_mut(&mut self.0).kernel_sha256 = sha256;
+        }
+        self
     }
 
     /// The same with other paths of this host: each is what `real` makes of it.

@@ -162,6 +162,9 @@ pub enum SpecError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The digest of a kernel that is none.
+    #[error("{0:?} is no SHA-256 of a kernel, 64 hexadecimal digits in lower case")]
+    KernelDigest(String),
     /// A volume that cannot be had.
     #[error("volume {volume:?} cannot be used: {reason}")]
     Volume {
