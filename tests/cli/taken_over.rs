@@ -11,7 +11,7 @@ use std::process::{Child, Command};
 use sandpen::driver::acceleration::Accelerator;
 use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, names, probe};
 use sandpen::driver::confine::rights::{self, Rights};
-use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, kernel_abi, seccomp_available};
+use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, SystemCalls, kernel_abi, seccomp_available};
 use sandpen::driver::qemu;
 use sandpen::driver::qemu::args::{Memory, Monitor, QemuArgs};
 use sandpen_skip::{Reason, skip};
@@ -234,6 +234,33 @@ fn with_a_network_it_reaches_the_internet_and_nothing_else() {
         if is_jailed {
             is_in_a_jail(&report);
         }
+    }
+}
+
+#[test]
+fn a_virtiofsd_that_was_taken_over_reaches_nothing() {
+    if !can_confine() {
+        return;
+    }
+    let host = Host::new();
+    for jail in jails(JailNetwork::Own) {
+        let is_jailed = jail.is_ok();
+        // What it shares is beside the question.
+        let policy = Policy { jail, system_calls: SystemCalls::FileServer, ..Policy::new("virtiofsd") };
+        let mut report = host.confined(policy);
+        if is_jailed {
+            is_in_a_jail(&report);
+        } else {
+            // Modes are a guest's to change.
+            report.attempts.retain(|name, _| !name.starts_with("change "));
+        }
+        // Ours over its library's list, which has it.
+        assert_eq!(report.word("call open_by_handle_at"), "EPERM", "{report}");
+        assert_eq!(report.word("call ptrace"), "SIGSYS", "{report}");
+        assert_eq!(report.word("socket unix stream"), "SIGSYS", "{report}");
+        // Without a capability this one is refused, filter or not.
+        report.attempts.remove("call setgroups");
+        only(&report, &["call clone process", "call name_to_handle_at", "call setxattr", "thread"]);
     }
 }
 

@@ -121,13 +121,13 @@ impl MadeJail {
 
 /// Makes the jail of `policy`. The current directory is the sandbox's runtime directory.
 pub(super) fn make(plan: &JailPlan, policy: &Policy) -> Result<MadeJail, JailError> {
+    const NOTHING: Option<&str> = None;
     let runtime_dir = std::env::current_dir().map_err(failed("finding the runtime directory"))?;
     let maps = plan.uid.map(owners::maps);
     let made = maps.map(|(uids, gids)| sys::user_namespace(&uids, &gids)).transpose();
     let user_namespace = made.map_err(failed("making a user namespace"))?;
     let network = if plan.network == JailNetwork::Own { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
     unshare(CloneFlags::CLONE_NEWNS | network).map_err(failed("making a mount namespace"))?;
-    const NOTHING: Option<&str> = None;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(NOTHING, "/", NOTHING, private, NOTHING).map_err(failed("parting from the host's mounts"))?;
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The process is `__confine_probe N` with a [`ProbeRequest`] as standard input, which confines itself as libkrun's
-//! does; or `__confine PROGRAM __confine_probe N TARGETS`, which is in QEMU's place.
+//! and virtiofsd do; or `__confine PROGRAM __confine_probe N TARGETS`, which is in QEMU's place.
 
 mod attempts;
 mod outside;
@@ -24,11 +24,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use sandpen_types::error_chain::error_chain;
 use serde::{Deserialize, Serialize};
+use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 
 pub use attempts::Targets;
 pub use outside::Outside;
 
-use super::{ConfineError, Policy, steps};
+use super::{ConfineError, Policy, SystemCalls, steps};
 use crate::standard_input;
 use attempts::Attempt;
 
@@ -185,6 +186,10 @@ fn attempt_all(mut arguments: impl Iterator<Item = OsString>) -> Result<(), Prob
         let all = attempts::all(&targets);
         let begun = steps::begin(&policy)?;
         steps::enforce(&policy, begun)?;
+        if policy.system_calls == SystemCalls::FileServer {
+            // Its library's list of what it may do, under which all else is the end.
+            enable_seccomp(SeccompAction::Kill, false).map_err(|error| io::Error::other(error.to_string()))?;
+        }
         all
     };
     println!("{CONFINED}");

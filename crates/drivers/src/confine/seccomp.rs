@@ -121,7 +121,7 @@ fn krun_rules(policy: &Policy, pid: u32) -> Result<Rules, BackendError> {
     let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
     // Several rules for one call are alternatives.
     if !domains.is_empty() {
-        rules.insert(libc::SYS_socket, sockets::allowed(&domains)?);
+        rules.insert(libc::SYS_socket, sockets::allowed(domains)?);
     }
     let threads = masked(0, NAMESPACES | THREAD, THREAD)?;
     rules.insert(libc::SYS_clone, vec![threads]);
@@ -140,7 +140,7 @@ fn vmm_rules(policy: &Policy, pid: u32) -> Result<Rules, BackendError> {
     let connections: &[i64] = if domains.is_empty() { denied_calls::CONNECTIONS } else { &[] };
     let more = denied_calls::DENIED_WITHOUT_FILES.iter().copied().flatten().chain(connections);
     rules.extend(more.map(|call| (*call, Vec::new())));
-    rules.insert(libc::SYS_socket, sockets::refused(&domains)?);
+    rules.insert(libc::SYS_socket, sockets::refused(domains)?);
     rules.insert(libc::SYS_socketpair, sockets::refused_pairs()?);
     rules.insert(libc::SYS_unshare, Vec::new());
     Ok(rules)

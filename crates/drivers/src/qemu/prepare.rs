@@ -276,7 +276,7 @@ impl MachinePlan {
     fn virtiofsd(&self, number: usize, share: &Share) -> Result<ProcessSpec, DriverError> {
         let tree = SharedTree { directory: (&share.directory).into(), read_only: share.read_only };
         let mut policy = virtiofs::policy(number, tree);
-        policy.cgroup = self.cgroup.clone();
+        policy.cgroup.clone_from(&self.cgroup);
         policy.jail = self.jail.plan_without_network();
         let policy =
             serde_json::to_string(&policy).map_err(|source| failed("describing what virtiofsd may do", source))?;

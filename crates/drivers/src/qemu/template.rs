@@ -151,7 +151,9 @@ impl Template {
         let mut processes = plan.processes(&args, &[path_of(&memory)])?;
         // There are no shared directories, whose sockets would come first.
         let listener = SocketSpec::Listening(qmp::socket());
-        processes.iter_mut().for_each(|process| process.sockets.push(listener.clone()));
+        for process in &mut processes {
+            process.sockets.push(listener.clone());
+        }
         let waiter = plan.waiter_spec(processes);
         // Its steps are no steps of the start, which waits for the whole.
         let untold = StartTimings::default();

@@ -87,7 +87,7 @@ impl Root {
         }
         let tree = Tree::copy(path).map_err(put)?;
         tree.restrict(READ_ONLY | NO_SUID | NO_DEVICES).map_err(put)?;
-        self.attach(path, &place, &meta, &tree)?;
+        attach(path, &place, &meta, &tree)?;
         self.whole.push(path.to_owned());
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Root {
         }
         let tree = Tree::copy(path).map_err(put)?;
         tree.restrict(NO_SUID).map_err(put)?;
-        self.attach(path, &place, &meta, &tree)
+        attach(path, &place, &meta, &tree)
     }
 
     /// Puts a directory into it that is mounted nowhere yet.
@@ -122,12 +122,6 @@ impl Root {
         let place = self.place(path)?;
         fs::create_dir(&place).map_err(put)?;
         tree.attach(&place).map_err(put)
-    }
-
-    fn attach(&self, path: &Path, place: &Path, meta: &Metadata, tree: &Tree) -> Result<(), JailError> {
-        let put = |source| JailError::Put { path: path.to_owned(), source };
-        let made = if meta.is_dir() { fs::create_dir_all(place) } else { File::create(place).map(drop) };
-        made.and_then(|()| tree.attach(place)).map_err(put)
     }
 
     /// Puts a file of the runtime directory into it, as a link to a descriptor; fine if there is none. It becomes the
@@ -166,4 +160,11 @@ impl Root {
         mounts::restrict(root.as_fd(), READ_ONLY).map_err(failed("closing the jail's root"))?;
         Ok(self.groups)
     }
+}
+
+/// Mounts a copy of what is at `path` at its place, which is made.
+fn attach(path: &Path, place: &Path, meta: &Metadata, tree: &Tree) -> Result<(), JailError> {
+    let put = |source| JailError::Put { path: path.to_owned(), source };
+    let made = if meta.is_dir() { fs::create_dir_all(place) } else { File::create(place).map(drop) };
+    made.and_then(|()| tree.attach(place)).map_err(put)
 }
