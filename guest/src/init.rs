@@ -11,6 +11,7 @@
 //! they wrote before is still read to the end of the pipes, so nothing that was written is lost.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -24,15 +25,19 @@ use sandpen_guest::protocol::{
     StartFailure, StartFailureCode, TerminalSize, WorkloadEnd,
 };
 
-use crate::control::{Control, ControlError};
+use crate::caches::Caches;
+use crate::control::Control;
 use crate::log::log;
-use crate::ports::{PortError, Ports};
+use crate::ports::Ports;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
 use crate::{PrepareError, error_chain, process, workload};
 
+pub use self::error::InitError;
+
+mod error;
 #[cfg(test)]
 mod tests;
 
@@ -41,35 +46,6 @@ mod tests;
 const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 /// How long a port without a host is left alone.
 const NO_HOST_PAUSE: Duration = Duration::from_millis(50);
-
-/// Why PID 1 cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum InitError {
-    /// There are no ports.
-    #[error(transparent)]
-    Ports(#[from] PortError),
-    /// The control port.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// Another stream.
-    #[error("carrying the workload's {stream}")]
-    Stream {
-        /// Which.
-        stream: &'static str,
-        /// The cause.
-        #[source]
-        source: Errno,
-    },
-    /// Waiting for events.
-    #[error("{action}")]
-    Wait {
-        /// What was tried.
-        action: &'static str,
-        /// The cause.
-        #[source]
-        source: Errno,
-    },
-}
 
 enum State {
     AwaitingStart,
@@ -89,6 +65,7 @@ pub struct Init {
     stdin: Option<StdinFeed>,
     stdout: Relay,
     stderr: Relay,
+    caches: Caches,
     children: SignalFd,
     null: OwnedFd,
     prepare: Prepare,
@@ -117,11 +94,12 @@ enum Source {
     StdinPort,
     StdinPipe,
     Probe,
+    Files,
 }
 
 impl Init {
-    /// Takes the ports; `prepare` runs between `Start` and the workload.
-    pub fn new(ports: Ports, prepare: Prepare) -> Result<Self, InitError> {
+    /// Takes the ports; `caches` is the kernel's switch, `prepare` runs between `Start` and the workload.
+    pub fn new(ports: Ports, caches: &Path, prepare: Prepare) -> Result<Self, InitError> {
         let failed = |action| move |source| InitError::Wait { action, source };
         let mask = SigSet::from(Signal::SIGCHLD);
         mask.thread_block().map_err(failed("blocking SIGCHLD"))?;
@@ -132,6 +110,7 @@ impl Init {
             stdin: None,
             stdout: Relay::new(ports.stdout),
             stderr: Relay::new(ports.stderr),
+            caches: Caches::new(ports.files, caches),
             children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
             null: workload::open_null().map_err(failed("opening /dev/null"))?,
             prepare,
@@ -315,6 +294,12 @@ impl Init {
                         probe.read();
                     }
                 }
+                Source::Files => {
+                    let running = matches!(self.state, State::Running { .. });
+                    if self.caches.carry(running).map_err(stream("shared files"))? {
+                        self.control.send(&GuestMessage::FilesLimitMet)?;
+                    }
+                }
                 Source::Stdout => progress |= self.stdout.carry().map_err(stream("standard output"))?,
                 Source::Stderr => progress |= self.stderr.carry().map_err(stream("standard error"))?,
                 Source::StdinPort | Source::StdinPipe => {
@@ -350,6 +335,7 @@ impl Init {
             (Source::Stderr, self.stderr.interest(has_host)),
             (Source::StdinPort, stdin.filter(|_| has_host).and_then(StdinFeed::port_interest)),
             (Source::StdinPipe, stdin.and_then(StdinFeed::pipe_interest)),
+            (Source::Files, has_host.then(|| self.caches.interest())),
             (Source::Probe, self.probe.as_ref().and_then(Probe::interest)),
         ];
         let (sources, mut fds): (Vec<_>, Vec<_>) =

@@ -16,6 +16,7 @@
 
 mod blocks;
 mod boot;
+mod caches;
 mod control;
 mod init;
 mod limits;
@@ -34,6 +35,7 @@ mod terminal;
 mod volumes;
 mod workload;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -67,7 +69,7 @@ fn run() -> Result<PowerOff, init::InitError> {
     if let Ok(second) = ports.control.try_clone() {
         let _ = CONTROL.set(second);
     }
-    init::Init::new(ports, prepare)?.serve()
+    init::Init::new(ports, Path::new(caches::SWITCH), prepare)?.serve()
 }
 
 /// Everything between `Start` and the workload.

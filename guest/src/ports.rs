@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use sandpen_guest::protocol::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
+use sandpen_guest::protocol::{CONTROL_PORT, FILES_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
 
 /// Where the kernel lists its ports.
 const PORTS: &str = "/sys/class/virtio-ports";
@@ -30,6 +30,8 @@ pub struct Ports {
     pub stdout: OwnedFd,
     /// The workload's standard error.
     pub stderr: OwnedFd,
+    /// Bytes of whoever shares the host's files.
+    pub files: OwnedFd,
 }
 
 /// Why there are no ports.
@@ -55,7 +57,7 @@ pub enum PortError {
     },
 }
 
-/// Opens all four ports, waiting until they are there.
+/// Opens all five ports, waiting until they are there.
 pub fn open_all() -> Result<Ports, PortError> {
     let deadline = Instant::now() + APPEAR_LIMIT;
     Ok(Ports {
@@ -63,6 +65,7 @@ pub fn open_all() -> Result<Ports, PortError> {
         stdin: open(STDIN_PORT, deadline)?,
         stdout: open(STDOUT_PORT, deadline)?,
         stderr: open(STDERR_PORT, deadline)?,
+        files: open(FILES_PORT, deadline)?,
     })
 }
 

@@ -103,6 +103,18 @@ impl Home {
         output(self.sandpen(args))
     }
 
+    /// Runs it to its end, and the daemon that it may start, with at most so many open files.
+    pub fn run_with_files(&self, limit: u32, args: &[&str]) -> Output {
+        let ready = self.sandpen(args);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(ready.get_program());
+        command.args(ready.get_args()).envs(ready.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(user) = self.user {
+            command.uid(user);
+        }
+        output(command)
+    }
+
     /// Runs it; its stdout when it succeeded.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
@@ -136,6 +148,13 @@ impl Home {
             }
         }
         dir.to_str().unwrap().to_owned()
+    }
+
+    /// Gives everything below a path to the user that everything runs as.
+    pub fn own(&self, path: &str) {
+        if let Some(user) = self.user {
+            own(Path::new(path), user);
+        }
     }
 
     /// Every process whose command line, working directory or standard error names this home: one in a jail has

@@ -7,6 +7,7 @@ mod busy;
 mod confine;
 mod embed;
 mod features;
+mod files;
 mod forged;
 mod health;
 mod kernel;

@@ -4,16 +4,15 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use sandpen_skip::{Reason, skip};
 
-use crate::support::{Home, explain, output, send, until};
+use crate::support::{Home, explain, send, until};
 
 /// A home of an ordinary user; `None`, which counts as a skip, where such a user cannot share a
 /// root directory.
-fn ordinary_user() -> Option<Home> {
+pub fn ordinary_user() -> Option<Home> {
     let home = Home::of_ordinary_user();
     let report: serde_json::Value = serde_json::from_slice(&home.run(&["doctor", "--json"]).stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();
@@ -73,19 +72,9 @@ fn another_daemon_takes_over_without_a_gap() {
 fn what_this_user_may_not_do_is_said_with_its_reason() {
     let home = Home::of_ordinary_user();
     let rootfs = home.rootfs();
-    let few_files = |args: &[&str]| {
-        let ready = home.sandpen(args);
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]).arg(ready.get_program()).args(ready.get_args());
-        command.envs(ready.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        if home.uid() != nix::unistd::Uid::effective().as_raw() {
-            std::os::unix::process::CommandExt::uid(&mut command, home.uid());
-        }
-        output(command)
-    };
-    let doctor = few_files(&["doctor"]);
+    let doctor = home.run_with_files(256, &["doctor"]);
     assert_eq!(doctor.status.code(), Some(1), "{}", explain(&doctor));
-    let refused = few_files(&["run", &rootfs, "--", "true"]);
+    let refused = home.run_with_files(256, &["run", &rootfs, "--", "true"]);
     assert_eq!(refused.status.code(), Some(125), "{}", explain(&refused));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("at most 256 open files"), "{}", explain(&refused));
     home.ok(&["shutdown"]);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::MailboxError;
 use chrono::Utc;
 use futures::future::{BoxFuture, OptionFuture};
+use sandpen_types::event::EventKind;
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
 use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
@@ -210,6 +211,10 @@ impl Life {
                 // There is nobody left to be asked how he is.
                 (self.health, self.checking) = (None, None);
                 self.draining = Some(self.drain(report));
+            }
+            VmmEvent::FilesLimitMet => {
+                let sandbox = &self.config.row.spec.key;
+                self.config.faults.tell_of_sandbox(Some(sandbox), EventKind::FilesLimitMet {});
             }
             VmmEvent::Faulted(reason) => self.end_with(Event::Faulted(reason), Ending::Kill, None),
             // The pipes' rest goes on file, then the end becomes visible.

@@ -303,6 +303,7 @@ fn kinds() -> Vec<EventKind> {
         EventKind::ClockJumped { by_ms: -1500 },
     ]);
     kinds.extend(Fault::ALL.map(|fault| EventKind::FaultBegan { fault, message: text() }));
+    kinds.push(EventKind::FilesLimitMet {});
     kinds
 }
 

@@ -7,8 +7,8 @@
 //!   capabilities dropped ─▶ Landlock ─▶ seccomp ─▶ one connection (QEMU) served ─▶ it ends: exit 0
 //! ```
 //!
-//! Each file that the guest's kernel remembers is an open file here, so a guest sees at most as many as the limit of
-//! open files allows.
+//! What the guest sees of the directory is [`Guarded`]; each file that its kernel remembers is an open file here, so it
+//! is asked to forget when the limit of open files comes near ([`Descriptors`]).
 //!
 //! The guest's owners are those on disk, for which the jail sees where root runs it ([`confine::JailPlan`]). An ordinary
 //! user's process has the owners that its user namespace has: that user as root and, with subordinate ids
@@ -18,22 +18,29 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sandpen_types::error_chain::error_chain;
-use vhost::vhost_user::{Error as VhostUserError, Listener};
-use vhost_user_backend::{Error as BackendError, VhostUserDaemon};
-use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
+use vhost::vhost_user::Listener;
+use virtiofsd::filesystem::FileSystem;
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
 use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
-use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use self::caches::GuestCaches;
+use self::descriptors::Descriptors;
+use self::guarded::Guarded;
 use super::confine::{self, ConfineError, JailNetwork, JailPlan, Policy, SharedTree, SystemCalls};
 use super::standard_input;
+
+mod caches;
+mod descriptors;
+mod guarded;
+mod server;
+#[cfg(test)]
+mod tests;
+mod xattr_names;
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__virtiofsd";
@@ -44,6 +51,12 @@ const FILES_BESIDE: u64 = 610;
 
 /// Least hard limit of open files with which a directory can be shared: a few dozen for the guest.
 pub const OPEN_FILES_MIN: u64 = FILES_BESIDE + 64;
+
+/// Descriptors of files that are looked up at the limit, by the two threads.
+const LOOKED_UP: u64 = 4;
+
+/// The FIFO of the port on which the guest is asked to forget files.
+const FILES_FIFO: &str = "files.in";
 
 /// How long the guest may believe what it saw; the host may change files too.
 const CACHE_TIME: Duration = Duration::from_secs(1);
@@ -64,7 +77,10 @@ pub(super) fn role(share: usize) -> String {
     if share == 0 { "virtiofsd".to_owned() } else { format!("virtiofsd-{share}") }
 }
 
-/// Most open files that are asked for, as the virtiofsd program does.
+/// Most open files here: each holds some 1.5 KiB of the memory of the host's kernel.
+const SHARED_FILES_MAX: u64 = 100_000;
+
+/// Most open files of a process that shares files and does not limit them itself, as the virtiofsd program asks for.
 pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 
 /// Why a directory cannot be shared.
@@ -114,10 +130,10 @@ pub(super) fn policy(share: usize, tree: SharedTree) -> Policy {
     let mut policy = Policy::new(&role(share));
     policy.shares.push(tree);
     // Comes in the place of the socket on standard input.
-    policy.modify.push("/dev/null".into());
+    policy.modify.extend(["/dev/null", FILES_FIFO].map(PathBuf::from));
     policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
     policy.system_calls = SystemCalls::FileServer;
-    policy.open_files = OPEN_FILES_MAX;
+    policy.open_files = SHARED_FILES_MAX;
     policy
 }
 
@@ -149,6 +165,11 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
     if limit < OPEN_FILES_MIN {
         return Err(ShareError::TooFewOpenFiles(limit));
     }
+    let guest_files = limit - FILES_BESIDE - LOOKED_UP;
+    let caches = GuestCaches::open(Path::new(FILES_FIFO)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the guest cannot be asked to forget files");
+        GuestCaches::unreachable()
+    });
     let directory = policy.share_paths().next().ok_or(ShareError::Usage)?;
     let root_dir = directory.into_os_string().into_string().map_err(|dir| ShareError::NotUtf8(dir.into()))?;
     let listener = take_listener()?;
@@ -161,17 +182,21 @@ fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
         root_dir,
         proc_sfd_rawfd: Some(descriptors),
         announce_submounts: true,
+        // Opening by handle would reach the whole file system, and what was replaced there would be stale here.
         inode_file_handles: InodeFileHandlesMode::Never,
         readdirplus: true,
-        guest_fd_limit: limit - FILES_BESIDE,
+        xattr: true,
+        killpriv_v2: true,
+        // A file that is one too many is looked up before it is refused.
+        guest_fd_limit: guest_files + LOOKED_UP,
         ..Config::default()
     };
     confine::enforce(&policy, begun)?;
     enable_seccomp(SeccompAction::Kill, false).map_err(ShareError::Seccomp)?;
     if read_only {
-        serve(PassthroughFsRo::new(config).map_err(ShareError::SharedDirectory)?, listener)
+        serve(PassthroughFsRo::new(config).map_err(ShareError::SharedDirectory)?, guest_files, caches, listener)
     } else {
-        serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, listener)
+        serve(PassthroughFs::new(config).map_err(ShareError::SharedDirectory)?, guest_files, caches, listener)
     }
 }
 
@@ -183,19 +208,11 @@ fn take_listener() -> Result<Listener, ShareError> {
     Ok(Listener::from(UnixListener::from(socket)))
 }
 
-fn serve<F>(file_system: F, mut listener: Listener) -> Result<(), ShareError>
+/// Serves `file_system` with what is ours around it; `limit` is of descriptors.
+fn serve<F>(file_system: F, limit: u64, caches: GuestCaches, listener: Listener) -> Result<(), ShareError>
 where
-    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+    F: FileSystem<Inode = u64, Handle = u64> + Send + Sync + 'static,
 {
-    let server_error = |error: &dyn std::fmt::Debug| ShareError::Server(format!("{error:?}"));
-    let backend = VhostUserFsBackendBuilder::default().build(file_system).map_err(|error| server_error(&error))?;
-    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon =
-        VhostUserDaemon::new("virtiofs".to_owned(), Arc::new(backend), memory).map_err(|error| server_error(&error))?;
-    daemon.start(&mut listener).map_err(|error| server_error(&error))?;
-    match daemon.wait() {
-        // QEMU ended: so do we.
-        Ok(()) | Err(BackendError::HandleRequest(VhostUserError::Disconnected)) => Ok(()),
-        Err(error) => Err(server_error(&error)),
-    }
+    let descriptors = Descriptors::new(usize::try_from(limit).unwrap_or(usize::MAX), caches);
+    server::serve(Guarded::new(file_system, descriptors), listener).map_err(ShareError::Server)
 }

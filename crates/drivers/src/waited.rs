@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::libc::SIGKILL;
 use sandpen_guest::protocol::{
-    CONTROL_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
+    CONTROL_PORT, FILES_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
 };
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
@@ -125,8 +125,13 @@ pub(super) fn waiter_spec(launch: &Launch, processes: Vec<ProcessSpec>, jail: &S
 }
 
 /// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
-pub const PORTS: [(&str, &str); 4] =
-    [("control", CONTROL_PORT), ("stdin", STDIN_PORT), ("stdout", STDOUT_PORT), ("stderr", STDERR_PORT)];
+pub const PORTS: [(&str, &str); 5] = [
+    ("control", CONTROL_PORT),
+    ("stdin", STDIN_PORT),
+    ("stdout", STDOUT_PORT),
+    ("stderr", STDERR_PORT),
+    ("files", FILES_PORT),
+];
 
 /// Names of all FIFOs.
 pub(super) fn fifos() -> Vec<String> {

@@ -72,6 +72,8 @@ pub enum EventKind {
         /// The process.
         pid: u32,
     },
+    /// A sandbox needed more files of its shared directories at once than this host's limit of open files allows.
+    FilesLimitMet {},
     /// An orchestrator took the state directory.
     OrchestratorStarted {
         /// Its process.

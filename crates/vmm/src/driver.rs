@@ -181,6 +181,8 @@ pub enum VmmEvent {
         /// Bytes of stderr likewise.
         stderr_bytes: Option<u64>,
     },
+    /// The workload needed more of the host's files at once than the host can have open for it.
+    FilesLimitMet,
     /// Something broke that makes the microVM useless; the VMM should be ended.
     Faulted(FailureReason),
     /// The VMM process is gone.

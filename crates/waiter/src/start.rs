@@ -93,11 +93,14 @@ impl<'a> Sockets<'a> {
 
     /// Those of a process, with numbers beyond the ones that it is to have them under.
     fn of(&self, process: &ProcessSpec) -> io::Result<Vec<OwnedFd>> {
-        const BEYOND: i32 = wire::FIRST_SOCKET + wire::SOCKETS_MAX as i32;
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let duplicated = |socket: &SocketSpec| match socket {
-            SocketSpec::Connected(name) => sys::duplicate_from(self.connected.get(name).ok_or_else(missing)?, BEYOND),
-            SocketSpec::Listening(name) => sys::duplicate_from(self.listeners.get(name).ok_or_else(missing)?, BEYOND),
+            SocketSpec::Connected(name) => {
+                sys::duplicate_from(self.connected.get(name).ok_or_else(missing)?, wire::BEYOND_SOCKETS)
+            }
+            SocketSpec::Listening(name) => {
+                sys::duplicate_from(self.listeners.get(name).ok_or_else(missing)?, wire::BEYOND_SOCKETS)
+            }
         };
         process.sockets.iter().map(duplicated).collect()
     }

@@ -113,6 +113,8 @@ pub struct ProcessSpec {
 pub const FIRST_SOCKET: i32 = 3;
 /// Most sockets of a process.
 pub const SOCKETS_MAX: usize = 24;
+/// Beyond the descriptors of all its sockets.
+pub const BEYOND_SOCKETS: i32 = FIRST_SOCKET + 24;
 
 /// A Unix socket that a process gets open, so that it needs to make none.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,8 +17,12 @@ use sandpen_guest::protocol::{
 
 use super::*;
 
+mod caches;
 mod probe;
 mod terminal;
+
+/// The name of a file that stands for the kernel's switch.
+const SWITCH: &str = "drop_caches";
 
 struct Host {
     control: UnixStream,
@@ -26,6 +30,9 @@ struct Host {
     stdin: File,
     stdout: File,
     stderr: File,
+    files: File,
+    /// Where the kernel's switch for its caches is.
+    dir: TempDir,
     guest: Pid,
 }
 
@@ -42,7 +49,10 @@ impl Host {
         let (guest_stdin, stdin) = pipe();
         let (stdout, guest_stdout) = pipe();
         let (stderr, guest_stderr) = pipe();
-        for fd in [&guest_stdin, &guest_stdout, &guest_stderr] {
+        let (guest_files, files) = pipe();
+        let dir = tempdir();
+        fs::write(dir.0.join(SWITCH), "").unwrap();
+        for fd in [&guest_stdin, &guest_stdout, &guest_stderr, &guest_files] {
             fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         }
         // SAFETY: the child runs only the session and ends without returning.
@@ -51,7 +61,7 @@ impl Host {
             ForkResult::Child => {
                 let ours = [guest_control.as_raw_fd(), guest_stdin.as_raw_fd()]
                     .into_iter()
-                    .chain([guest_stdout.as_raw_fd(), guest_stderr.as_raw_fd()])
+                    .chain([guest_stdout.as_raw_fd(), guest_stderr.as_raw_fd(), guest_files.as_raw_fd()])
                     .collect::<Vec<_>>();
                 for fd in (3..200).filter(|fd| !ours.contains(fd)) {
                     // SAFETY: what other tests of this process have open is theirs alone; no owner
@@ -63,8 +73,9 @@ impl Host {
                     stdin: guest_stdin,
                     stdout: guest_stdout,
                     stderr: guest_stderr,
+                    files: guest_files,
                 };
-                let served = Init::new(ports, prepare).and_then(Init::serve);
+                let served = Init::new(ports, &dir.0.join(SWITCH), prepare).and_then(Init::serve);
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(i32::from(served.is_err())) }
             }
@@ -75,6 +86,8 @@ impl Host {
             stdin: stdin.into(),
             stdout: stdout.into(),
             stderr: stderr.into(),
+            files: files.into(),
+            dir,
             guest,
         };
         assert_eq!(host.receive(), GuestMessage::Ready { version: PROTOCOL_VERSION });

@@ -237,6 +237,9 @@ pub enum GuestMessage {
         /// The last of what it wrote, stdout and stderr together; at most [`PROBE_OUTPUT_MAX`] bytes.
         output: Bytes,
     },
+    /// The workload needs more of the host's files at once than the host can have open for it. Sent at most once,
+    /// while the workload runs.
+    FilesLimitMet,
 }
 
 impl Message for GuestMessage {

@@ -1,12 +1,14 @@
 //! The control protocol between a host and the PID 1 of its guest.
 //!
-//! Two virtio ports carry frames (see [`frame`]); two more carry the workload's bare output:
+//! Two virtio ports carry frames (see [`frame`]); two more carry the workload's bare output, and one single bytes
+//! of the process that shares the host's files:
 //!
 //! | port | host → guest | guest → host |
 //! | --- | --- | --- |
 //! | [`CONTROL_PORT`] | [`HostMessage`] | [`GuestMessage`] |
 //! | [`STDIN_PORT`] | [`StdinMessage`] | |
 //! | [`STDOUT_PORT`], [`STDERR_PORT`] | | the workload's bytes |
+//! | [`FILES_PORT`] | [`DROP_CACHES`], [`FILES_LIMIT_MET`] | |
 //!
 //! ```text
 //!   guest                               host
@@ -46,6 +48,12 @@ pub const STDIN_PORT: &str = "org.sandpen.stdin";
 pub const STDOUT_PORT: &str = "org.sandpen.stdout";
 /// Name of the virtio port that carries the workload's standard error.
 pub const STDERR_PORT: &str = "org.sandpen.stderr";
+/// Name of the virtio port on which whoever shares the host's files speaks to the guest, in single bytes.
+pub const FILES_PORT: &str = "org.sandpen.files";
+/// On [`FILES_PORT`]: the guest's kernel shall forget files that are not in use.
+pub const DROP_CACHES: u8 = b'd';
+/// On [`FILES_PORT`]: the guest needs more files at once than the host's limit of open files allows.
+pub const FILES_LIMIT_MET: u8 = b'l';
 /// virtiofs tag of a root directory.
 pub const ROOTFS_TAG: &str = "sandpen-root";
 

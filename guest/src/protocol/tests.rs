@@ -111,6 +111,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         (any::<u64>(), state).prop_map(|(nonce, state)| GuestMessage::Status { nonce, state }),
         ".{0,300}".prop_map(|message| GuestMessage::Faulted { message }),
         (any::<u64>(), probe_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ProbeEnded { id, end, output }),
+        Just(GuestMessage::FilesLimitMet),
     ]
 }
 

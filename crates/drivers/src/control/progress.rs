@@ -34,6 +34,8 @@ pub(super) struct Progress {
     unanswered: u32,
     /// Whether an adopted guest that waits for its start message can have it.
     can_start: bool,
+    /// Whether it has said so.
+    files_limit_met: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub(super) enum Step {
 impl Progress {
     /// A guest that boots.
     pub(super) fn launched() -> Self {
-        Self { phase: Phase::Booting, nonce: None, unanswered: 0, can_start: true }
+        Self { phase: Phase::Booting, nonce: None, unanswered: 0, can_start: true, files_limit_met: false }
     }
 
     /// A guest that has said [`GuestMessage::Ready`] before it was saved, and waits since.
@@ -75,7 +77,8 @@ impl Progress {
 
     /// A guest that somebody else started; `can_start` where its start message was kept.
     pub(super) fn adopting(nonce: u64, can_start: bool) -> Self {
-        Self { phase: Phase::Adopting { leftovers: LEFTOVERS }, nonce: Some(nonce), unanswered: 0, can_start }
+        let phase = Phase::Adopting { leftovers: LEFTOVERS };
+        Self { phase, nonce: Some(nonce), can_start, ..Self::launched() }
     }
 
     /// Whether the guest owes an answer.
@@ -136,6 +139,11 @@ impl Progress {
             (Phase::Running, GuestMessage::Exit(report)) => self.exited(report),
             (Phase::Running, GuestMessage::ProbeEnded { id, end, output }) => {
                 Ok(vec![Step::ProbeEnded { id, outcome: outcome(end, &output)? }])
+            }
+            // A guest says so once, or could fill the events of all.
+            (Phase::Running, GuestMessage::FilesLimitMet) if !self.files_limit_met => {
+                self.files_limit_met = true;
+                Ok(vec![Step::Tell(VmmEvent::FilesLimitMet)])
             }
             (phase, message) => Err(broken(format!("{} where it is {phase:?}", name(&message)))),
         }
@@ -212,6 +220,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Status { .. } => "Status",
         GuestMessage::Faulted { .. } => "Faulted",
         GuestMessage::ProbeEnded { .. } => "ProbeEnded",
+        GuestMessage::FilesLimitMet => "FilesLimitMet",
     }
 }
 

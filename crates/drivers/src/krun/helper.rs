@@ -136,7 +136,7 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     for (fifo, name) in PORTS {
         let (input, output) = match fifo {
             "control" => (true, true),
-            "stdin" => (true, false),
+            "stdin" | "files" => (true, false),
             _ => (false, true),
         };
         // For reading and writing: the guest waits on a full pipe while nobody reads, and input never

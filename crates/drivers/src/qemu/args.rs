@@ -310,6 +310,8 @@ mod tests {
         -device virtserialport,bus=ports.0,nr=3,chardev=stdout,name=org.sandpen.stdout
         -chardev pipe,id=stderr,path=stderr
         -device virtserialport,bus=ports.0,nr=4,chardev=stderr,name=org.sandpen.stderr
+        -chardev pipe,id=files,path=files
+        -device virtserialport,bus=ports.0,nr=5,chardev=files,name=org.sandpen.files
         ");
     }
 

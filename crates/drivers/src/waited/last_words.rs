@@ -49,7 +49,8 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 | GuestMessage::Started
                 | GuestMessage::Status { .. }
                 | GuestMessage::Faulted { .. }
-                | GuestMessage::ProbeEnded { .. } => {}
+                | GuestMessage::ProbeEnded { .. }
+                | GuestMessage::FilesLimitMet => {}
             }
         }
         if taken == 0 {

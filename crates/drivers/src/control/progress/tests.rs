@@ -147,10 +147,19 @@ fn a_message_out_of_order_is_named() {
         (GuestMessage::Exit(REPORT), "Exit"),
         (status(NONCE, GuestState::Running), "Status"),
         (GuestMessage::ProbeEnded { id: 1, end: ProbeEnd::TimedOut, output }, "ProbeEnded"),
+        (GuestMessage::FilesLimitMet, "FilesLimitMet"),
     ] {
         let text = broken_by(&mut Progress::launched(), message);
         assert!(text.contains(&format!("{name} where it is Booting")), "{text}");
     }
+}
+
+#[test]
+fn a_guest_meets_its_limit_of_files_once() {
+    let mut progress = running();
+    assert_eq!(progress.take(GuestMessage::FilesLimitMet), Ok(vec![Step::Tell(VmmEvent::FilesLimitMet)]));
+    let text = broken_by(&mut progress, GuestMessage::FilesLimitMet);
+    assert!(text.contains("FilesLimitMet where it is Running"), "{text}");
 }
 
 #[test]
