@@ -43,7 +43,7 @@ async fn a_disk_is_made_once_for_each_content() {
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let first = ensure(&cache, &root).await.unwrap();
     let meta = fs::metadata(&first).unwrap();
-    assert_eq!((meta.len() % SIZE_STEP, meta.mode() & 0o777), (0, 0o600));
+    assert_eq!((meta.len() % SIZE_STEP, meta.mode() & 0o777), (0, 0o644));
     assert!(meta.blocks() * 512 < 8 << 20, "{} blocks", meta.blocks());
     assert_eq!(ensure(&cache, &root).await.unwrap(), first);
     assert_eq!(fs::metadata(&first).unwrap().ino(), meta.ino());
