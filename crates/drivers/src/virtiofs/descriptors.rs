@@ -125,7 +125,7 @@ impl Descriptors {
             None if full => return Err(LimitMet),
             None => {
                 counts.files.insert(file, 1);
-                self.rose(&mut counts, PAUSE);
+                self.rose(&mut counts);
             }
         }
         Ok(())
@@ -160,7 +160,7 @@ impl Descriptors {
         loop {
             if counts.used() + count <= self.limit {
                 counts.reserved += count;
-                self.rose(&mut counts, PAUSE);
+                self.rose(&mut counts);
                 return Ok(Reservation { descriptors: self, count });
             }
             let limit = if counts.in_vain { SHORT_WAIT } else { WAIT };
@@ -169,9 +169,9 @@ impl Descriptors {
                 self.waited_in_vain(&mut counts);
                 return Err(io::Error::from_raw_os_error(ENFILE));
             }
-            self.ask(&mut counts, PAUSE);
+            let until_next = self.ask(&mut counts);
             counts.waiting += 1;
-            let waited = self.freed.wait_timeout(counts, left.min(LONG_PAUSE));
+            let waited = self.freed.wait_timeout(counts, left.min(until_next));
             counts = waited.unwrap_or_else(PoisonError::into_inner).0;
             counts.waiting -= 1;
         }
@@ -192,20 +192,24 @@ impl Descriptors {
         }
     }
 
-    fn rose(&self, counts: &mut Counts, pause: Duration) {
+    fn rose(&self, counts: &mut Counts) {
         if counts.used() >= counts.ask_at {
-            self.ask(counts, pause);
+            self.ask(counts);
         }
     }
 
-    fn ask(&self, counts: &mut Counts, pause: Duration) {
-        let pause = if counts.forgot { pause } else { LONG_PAUSE };
-        if counts.asked.is_none_or(|at| at.elapsed() >= pause) {
-            counts.asked = Some(Instant::now());
-            counts.lowest = counts.used();
-            counts.forgot = false;
-            self.caches.ask_to_drop();
+    /// Asks the guest, unless it was asked a moment ago; how long it is until it may be asked again.
+    fn ask(&self, counts: &mut Counts) -> Duration {
+        let pause = if counts.forgot { PAUSE } else { LONG_PAUSE };
+        let left = counts.asked.map_or(Duration::ZERO, |at| pause.saturating_sub(at.elapsed()));
+        if !left.is_zero() {
+            return left;
         }
+        counts.asked = Some(Instant::now());
+        counts.lowest = counts.used();
+        counts.forgot = false;
+        self.caches.ask_to_drop();
+        LONG_PAUSE
     }
 
     fn fell(&self, counts: &mut Counts) {

@@ -17,9 +17,9 @@ pub(super) const DENIED: &[&[i64]] =
 /// times and extended attributes), and becoming another user.
 pub(super) const DENIED_WITHOUT_FILES: &[&[i64]] = &[ATTRIBUTES, HANDLES, USERS, OLD_ATTRIBUTES];
 
-/// Connections, where there are no sockets to be made.
-pub(super) const CONNECTIONS: &[i64] =
-    &[libc::SYS_connect, libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];
+/// Connections, where there are no sockets to be made. Listening and accepting are not among them: a socket that does
+/// was handed over, and its name with it.
+pub(super) const CONNECTIONS: &[i64] = &[libc::SYS_connect, libc::SYS_bind];
 
 /// Looking into other processes, taking their descriptors, signals with a payload or by descriptor, and what
 /// processor and memory they get.
