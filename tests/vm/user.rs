@@ -47,6 +47,49 @@ fn output_exit_code_and_the_owner_of_files() {
     assert_eq!(fs::metadata(home.state().join("logs/default/a.log")).unwrap().uid(), home.uid());
 }
 
+/// Of a user with subordinate ids, as most distributions give them: the name and the ids are in files that only this test's
+/// processes see in the place of the host's.
+#[test]
+fn with_subordinate_ids_files_belong_to_any_user_of_the_guest() {
+    const FIRST: u32 = 700_000;
+    if !nix::unistd::Uid::effective().is_root() {
+        return skip(Reason::NotRoot, "only root gives others subordinate ids");
+    }
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        return skip(Reason::NoUidmap, "there is no /usr/bin/newuidmap");
+    }
+    let Some(home) = ordinary_user() else { return };
+    let (uid, rootfs) = (home.uid(), home.rootfs());
+    let (names, ids) = (home.path().join("passwd"), home.path().join("subuid"));
+    fs::write(&names, format!("root:x:0:0::/:/bin/sh\nsandpen-test:x:{uid}:{uid}::/:/bin/sh\n")).unwrap();
+    fs::write(&ids, format!("sandpen-test:{FIRST}:65536\n")).unwrap();
+    // What a daemon that was started before could do was found out then.
+    home.run(&["shutdown"]);
+    let script =
+        "mkdir /made; echo data > /made/file; chown 1000:1000 /made/file && chown 65534 /made && echo given away";
+    let inner = home.sandpen(&["run", "--rm", &rootfs, "--", "sh", "-c", script]);
+    let mount = "mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/subuid && mount --bind \"$2\" /etc/subgid && \
+                 shift 2 && exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups \"${@:2}\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "bash", "-c", mount, "bash"]).arg(&names).arg(&ids).arg(uid.to_string());
+    command.arg(inner.get_program()).args(inner.get_args()).stdin(std::process::Stdio::null());
+    if let Some(directory) = inner.get_current_dir() {
+        command.current_dir(directory);
+    }
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = crate::support::output(command);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "given away\n", "{}", explain(&output));
+    let owner = |path: &str| fs::symlink_metadata(Path::new(&rootfs).join(path)).unwrap();
+    assert_eq!((owner("made/file").uid(), owner("made/file").gid()), (FIRST + 999, FIRST + 999));
+    assert_eq!((owner("made").uid(), owner("made").gid()), (FIRST + 65_533, uid));
+    home.run(&["shutdown"]);
+}
+
 #[test]
 fn another_daemon_takes_over_without_a_gap() {
     let Some(home) = ordinary_user() else { return };

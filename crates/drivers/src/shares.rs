@@ -2,7 +2,6 @@
 //! need of the user's files is in this list.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
 use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
 use sandpen_vmm::driver::DriverError;
 
+use super::confine::SharedTree;
 use super::disk;
 use super::real_directory::{self, Identity, is_link};
 use super::step::failed;
@@ -32,9 +32,6 @@ pub(super) enum ShareError {
         "the directory {0:?} is not shared: a part of its path has become a symbolic link since the sandbox was started; if that is meant, start the sandbox again by a request (`sandpen run`)"
     )]
     Link(PathBuf),
-    /// Another one has its path now.
-    #[error("the directory {0:?} was replaced by another one while its sandbox was started; try again")]
-    Replaced(PathBuf),
 }
 
 impl ShareError {
@@ -70,18 +67,10 @@ impl Share {
         Ok(Self { tag, directory: text.to_owned(), read_only, identity })
     }
 
-    /// Opens the directory as a place (`O_PATH`): the one that was looked at, or none. Blocking, for microseconds.
-    ///
-    /// # Errors
-    /// [`ShareError`].
-    #[allow(dead_code, reason = "for the drivers, which still hand on the path")]
-    pub(super) fn open(&self) -> Result<OwnedFd, ShareError> {
-        let path = Path::new(&self.directory);
-        let opened = real_directory::open_place(path)
-            .and_then(|place| Ok((real_directory::identity(&place)?, place)))
-            .map_err(|source| ShareError::of(path, source))?;
-        let (identity, place) = opened;
-        if identity == self.identity { Ok(place) } else { Err(ShareError::Replaced(path.to_owned())) }
+    /// For the process that serves it.
+    pub(super) fn tree(&self) -> SharedTree {
+        let directory = (&self.directory).into();
+        SharedTree { directory, read_only: self.read_only, identity: Some(self.identity) }
     }
 }
 
@@ -196,6 +185,7 @@ mod tests {
     use sandpen_types::spec::{SandboxName, Volume as SpecVolume};
 
     use super::*;
+    use crate::confine::SharedTreeError;
 
     #[test]
     fn what_is_opened_is_what_was_looked_at_and_no_link_is_followed() {
@@ -208,16 +198,17 @@ mod tests {
         let mut spec = SandboxSpec::new(name, Rootfs::Native(root.clone()), vec!["x".into()]);
         spec.volumes = vec![SpecVolume { host: data.clone(), guest: "/a".into(), read_only: false }];
         let shares = find(&spec, "x", 2).unwrap();
-        let opened = shares.volumes[0].open().unwrap();
+        let volume = shares.volumes[0].tree();
+        let opened = volume.open().unwrap();
         assert_eq!(std::fs::metadata(&data).unwrap().ino(), rustix::fs::fstat(&opened).unwrap().st_ino);
         // Another directory in its place.
         std::fs::rename(&data, base.join("outer/away")).unwrap();
         std::fs::create_dir(&data).unwrap();
-        assert!(matches!(shares.volumes[0].open(), Err(ShareError::Replaced(path)) if path == data));
+        assert!(matches!(volume.open(), Err(SharedTreeError::Replaced)));
         // A link in the place of a directory above it, to one that has such a directory too.
         std::fs::rename(base.join("outer"), base.join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", base.join("outer")).unwrap();
-        assert!(matches!(shares.volumes[0].open(), Err(ShareError::Link(_))));
+        assert!(matches!(volume.open(), Err(SharedTreeError::Open(error)) if is_link(&error)));
         let refused = find(&spec, "x", 2).unwrap_err().chain();
         assert!(refused.contains("symbolic link") && refused.contains(data.to_str().unwrap()), "{refused}");
         std::os::unix::fs::symlink(&root, base.join("link")).unwrap();

@@ -62,6 +62,8 @@ reasons! {
     NotRoot = "not-root",
     /// No file system may be mounted.
     NoMounts = "no-mounts",
+    /// No newuidmap and newgidmap (package uidmap).
+    NoUidmap = "no-uidmap",
     /// An ordinary user may make no user namespaces.
     NoUserNamespaces = "no-user-namespaces",
     /// The kernel has no Landlock.

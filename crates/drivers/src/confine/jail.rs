@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use self::mounts::{NO_DEVICES, NO_SUID, READ_ONLY, Tree};
 use self::root::Root;
-use super::policy::{Policy, share_path};
+use super::policy::{Policy, SharedTreeError, share_path};
 use super::sys;
 
 /// The jail of one process.
@@ -78,6 +78,15 @@ pub enum JailError {
         /// The cause.
         #[source]
         source: io::Error,
+    },
+    /// A directory that is to be served.
+    #[error("sharing {path:?}")]
+    Share {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: SharedTreeError,
     },
     /// A name in the policy leads elsewhere.
     #[error("{0:?} is no plain path for the jail")]
@@ -168,8 +177,10 @@ pub(super) fn try_mounts() -> io::Result<()> {
 fn copy_shares(policy: &Policy) -> Result<Vec<Tree>, JailError> {
     let copied = policy.shares.iter().map(|share| {
         let rights = NO_SUID | NO_DEVICES | if share.read_only { READ_ONLY } else { 0 };
-        let copied = Tree::copy_directory(&share.directory).and_then(|tree| tree.restrict(rights).map(|()| tree));
-        copied.map_err(|source| JailError::Put { path: share.directory.clone(), source })
+        let path = || share.directory.clone();
+        let place = share.open().map_err(|source| JailError::Share { path: path(), source })?;
+        let copied = Tree::copy_of(place).and_then(|tree| tree.restrict(rights).map(|()| tree));
+        copied.map_err(|source| JailError::Put { path: path(), source })
     });
     copied.collect()
 }

@@ -1,5 +1,6 @@
 //! What one process may do, as its driver decides it.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::SystemCalls;
 use super::cgroup::CgroupPlan;
 use super::jail::JailPlan;
+use crate::real_directory::{self, Identity};
 
 /// Least soft and hard limit of open files of a VMM that serves no files itself.
 pub(super) const FEW_OPEN_FILES: u64 = 1024;
@@ -57,6 +59,33 @@ pub struct SharedTree {
     pub directory: PathBuf,
     /// Whether nothing in it can be changed.
     pub read_only: bool,
+    /// The directory that was looked at, if one was.
+    pub identity: Option<Identity>,
+}
+
+/// Why a directory is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedTreeError {
+    /// It cannot be opened, or a part of its path is a link.
+    #[error("opening it without following links")]
+    Open(#[from] std::io::Error),
+    /// Another one has its path now.
+    #[error("it was replaced by another one while its sandbox was started; try again")]
+    Replaced,
+}
+
+impl SharedTree {
+    /// Opens the directory as a place (`O_PATH`): the one that was looked at, or none. Blocking, for microseconds.
+    ///
+    /// # Errors
+    /// [`SharedTreeError`].
+    pub(crate) fn open(&self) -> Result<OwnedFd, SharedTreeError> {
+        let place = real_directory::open_place(&self.directory)?;
+        match self.identity {
+            Some(looked_at) if real_directory::identity(&place)? != looked_at => Err(SharedTreeError::Replaced),
+            _ => Ok(place),
+        }
+    }
 }
 
 /// A file that a process gets open.

@@ -118,7 +118,7 @@ fn become_microvm() -> Result<Infallible, HelperError> {
                 None => context.set_empty_root(guest_binary())?,
             }
             for share in shares {
-                context.add_share(&share.tag, &next().ok_or(HelperError::Policy)?, share.read_only)?;
+                context.add_share(&share.tag, &next().ok_or(HelperError::Policy)?, share.tree.read_only)?;
             }
         }
         Boot::Bare { .. } => {

@@ -98,11 +98,7 @@ pub(super) fn policy(boot: &Boot) -> Policy {
             for file in root_disks {
                 policy.inherit(file, false);
             }
-            let root = root.iter().map(|directory| SharedTree { directory: directory.into(), read_only: false });
-            let beside = shares
-                .iter()
-                .map(|share| SharedTree { directory: (&share.directory).into(), read_only: share.read_only });
-            policy.shares = root.chain(beside).collect();
+            policy.shares = root.iter().chain(shares.iter().map(|share| &share.tree)).cloned().collect();
             policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
             // Every file that the guest's kernel remembers is an open one.
             policy.open_files = OPEN_FILES_MAX;
@@ -118,7 +114,7 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 #[cfg(feature = "testing")]
 pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
     let kernel = GuestKernel::Firmware(PathBuf::from("libkrunfw.so"));
-    let root = Some(root.display().to_string());
+    let root = Some(SharedTree { directory: root.to_owned(), read_only: false, identity: None });
     let boot = Boot::Linux { kernel, root, shares: Vec::new(), disk: None, root_disks: Vec::new() };
     Policy { tcp: with_network, ..policy(&boot) }
 }
@@ -135,9 +131,9 @@ async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverErro
     launch.timings.mark(StartStep::KernelReady);
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
     let root_disks = storage(launch, &user, disk.as_deref(), &shares.imaged).await?;
-    let shared = |share: Share| SharedDir { tag: share.tag, directory: share.directory, read_only: share.read_only };
+    let shared = |share: Share| SharedDir { tree: share.tree(), tag: share.tag };
     let mut root = shares.root;
-    let native = if disk.is_none() { root.pop().map(|root| root.directory) } else { None };
+    let native = if disk.is_none() { root.pop().map(|root| root.tree()) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
     Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks }, rootfs, shares.mounts))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::confine::Policy;
+use crate::confine::{Policy, SharedTree};
 use serde::{Deserialize, Serialize};
 
 /// One microVM.
@@ -30,7 +30,7 @@ pub(super) enum Boot {
         /// What is booted.
         kernel: GuestKernel,
         /// The host directory that becomes `/`, absolute; `None` where PID 1 makes a root of layers.
-        root: Option<String>,
+        root: Option<SharedTree>,
         /// Directories beside it: layers and volumes.
         shares: Vec<SharedDir>,
         /// The disk of the writable layer, absolute.
@@ -61,10 +61,8 @@ pub(super) enum GuestKernel {
 pub(super) struct SharedDir {
     /// Its virtiofs tag.
     pub(super) tag: String,
-    /// The directory, absolute.
-    pub(super) directory: String,
-    /// Whether libkrun refuses the guest's writes.
-    pub(super) read_only: bool,
+    /// The directory; libkrun refuses the guest's writes to one that is read-only.
+    pub(super) tree: SharedTree,
 }
 
 #[cfg(test)]
@@ -73,10 +71,11 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
-        let volume = SharedDir { tag: "v".into(), directory: "/d,:\n".into(), read_only: true };
+        let tree = |directory: &str| SharedTree { directory: directory.into(), read_only: true, identity: None };
+        let volume = SharedDir { tag: "v".into(), tree: tree("/d,:\n") };
         let boot = Boot::Linux {
             kernel: GuestKernel::Own("/a b/\"c".into()),
-            root: Some("/r\n\\".into()),
+            root: Some(tree("/r\n\\")),
             shares: vec![volume],
             disk: Some("/x".into()),
             root_disks: vec!["/y".into()],

@@ -24,7 +24,7 @@ use super::program::{self, QemuError};
 use super::program_files::ProgramFiles;
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
-use crate::confine::{self, Needs, Policy, SandboxJail, SharedTree, cgroup, descriptor_path};
+use crate::confine::{self, Needs, Policy, SandboxJail, cgroup, descriptor_path};
 use crate::shares::{Share, Shares};
 use crate::step::{blocking, failed};
 use crate::storage::storage;
@@ -274,8 +274,7 @@ impl MachinePlan {
 
     /// The process that shares a directory; it sees nothing else of the host.
     fn virtiofsd(&self, number: usize, share: &Share) -> Result<ProcessSpec, DriverError> {
-        let tree = SharedTree { directory: (&share.directory).into(), read_only: share.read_only };
-        let mut policy = virtiofs::policy(number, tree);
+        let mut policy = virtiofs::policy(number, share.tree());
         policy.cgroup.clone_from(&self.cgroup);
         policy.jail = self.jail.plan_without_network();
         let policy =

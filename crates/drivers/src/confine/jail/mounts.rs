@@ -2,10 +2,10 @@
 //! fewer rights, attached somewhere else. Copies belong to the mount namespace that the process is in.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, open_tree,
@@ -32,15 +32,13 @@ impl Tree {
         Ok(Self(open_tree(CWD, path, flags)?))
     }
 
-    /// A copy of the directory `path`, on the way to which there is no link.
-    pub(super) fn copy_directory(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    /// A copy of an open directory.
+    pub(super) fn copy_of(directory: impl AsFd) -> io::Result<Self> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE
             | OpenTreeFlags::AT_EMPTY_PATH;
-        Ok(Self(open_tree(&directory, "", flags)?))
+        Ok(Self(open_tree(directory, "", flags)?))
     }
 
     /// An empty file system in memory, `bytes` large.
