@@ -61,6 +61,7 @@ pub struct Args {
         default_missing_value = "yes",
         value_parser = clap::builder::BoolishValueParser::new(),
         env = "SANDPEN_REQUIRE_CONFINEMENT",
+        hide_possible_values = true,
         hide_env_values = true
     )]
     require_confinement: Option<bool>,

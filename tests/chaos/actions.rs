@@ -66,6 +66,7 @@ impl Chaos {
             guests::build(tools.path(), "lines_halt");
         }
         home.rootfs();
+        std::fs::create_dir(home.path().join("apart")).unwrap();
         let service = Service::start();
         let mut chaos = Self {
             seed,
@@ -331,21 +332,23 @@ impl Chaos {
         let (kind, name) = (sandbox.kind, sandbox.name.clone());
         let mut command =
             self.home.sandpen(&["run", "-d", "-n", &name, "--log-max-size", "512K", "--log-keep", "1000"]);
-        let (home, tools): (&Path, PathBuf) = (self.home.path(), self.tools.path().to_owned());
+        // The root of what has no guest's file system: apart from the one that a guest may write to, of which none
+        // may hold another.
+        let (apart, tools): (PathBuf, PathBuf) = (self.home.path().join("apart"), self.tools.path().to_owned());
         match kind {
-            Kind::Writer => command.args(["--driver", "process"]).arg(home).arg("--").args([
+            Kind::Writer => command.args(["--driver", "process"]).arg(apart).arg("--").args([
                 tools.join("writer"),
                 control_path,
                 base.to_string().into(),
             ]),
             Kind::Flood => command
                 .args(["--driver", "krun-bare", "--memory", "96M"])
-                .arg(home)
+                .arg(apart)
                 .arg("--")
                 .arg(tools.join("lines.elf")),
             Kind::Halting => command
                 .args(["--driver", "krun-bare", "--memory", "96M"])
-                .arg(home)
+                .arg(apart)
                 .arg("--")
                 .arg(tools.join("lines_halt.elf")),
             Kind::Linux => {
