@@ -253,7 +253,7 @@ fn seccomp() -> Check {
     match confine::seccomp_available() {
         Ok(()) => Check::new("seccomp", CheckStatus::Ok, "filters of system calls work"),
         Err(why) => Check::new("seccomp", CheckStatus::Warn, why)
-            .advise("use a kernel with CONFIG_SECCOMP_FILTER, or let the container see /proc/sys/kernel/seccomp"),
+            .advise("use a kernel with CONFIG_SECCOMP_FILTER, or a container that allows them"),
     }
 }
 

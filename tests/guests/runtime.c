@@ -74,7 +74,7 @@ static void set_address(u32 at, volatile const void *address)
     set(at + 4, (u32)((u64)address >> 32));
 }
 
-/* libkrun's devices lie one after the other from here on; ours is the console with four ports. */
+/* libkrun's devices lie one after the other from here on; ours is the console with our ports. */
 static void find_device(void)
 {
     for (u64 i = 0; i < 32; i++) {
@@ -82,7 +82,7 @@ static void find_device(void)
         if (get(0) == 0x74726976 && get(8) == 3 && get(0x104) == PORTS)
             return;
     }
-    give_up("no virtio device with four ports\n");
+    give_up("no virtio device with as many ports\n");
 }
 
 static void offer(u32 q, volatile const void *bytes, u32 length, u16 flags)

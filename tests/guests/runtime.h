@@ -11,7 +11,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long u64;
 
-enum port { CONTROL, STDIN, STDOUT, STDERR, PORTS };
+enum port { CONTROL, STDIN, STDOUT, STDERR, FILES, PORTS };
 
 /* Most bytes of one write: one descriptor. */
 #define CHUNK (32 * 1024)

@@ -1,4 +1,4 @@
-//! Whether this user may make jails on this host, found out by trying: once for each process.
+//! Whether this user may make jails on this host, found out by trying, once for each process.
 //!
 //! ```text
 //!   daemon                                 hidden subcommand of sandpen's program
@@ -85,14 +85,18 @@ enum RightsError {
     Refused(String),
 }
 
-/// What this user may do, or why it may not, for people. `helper` is sandpen's program. Blocking, at most for some 20 ms,
-/// once.
+/// What this user may do, or why it may not, for people: what is found stays so for this process, a failure is tried
+/// again by the next one who asks. `helper` is sandpen's program. Blocking, at most for some 20 ms.
 ///
 /// # Errors
 /// See above.
 pub fn find(helper: &Path) -> Result<&'static Rights, String> {
-    static FOUND: OnceLock<Result<Rights, String>> = OnceLock::new();
-    FOUND.get_or_init(|| look(helper).map_err(|error| error_chain(&error))).as_ref().map_err(Clone::clone)
+    static FOUND: OnceLock<Rights> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found);
+    }
+    let found = look(helper).map_err(|error| error_chain(&error))?;
+    Ok(FOUND.get_or_init(|| found))
 }
 
 fn look(helper: &Path) -> Result<Rights, RightsError> {

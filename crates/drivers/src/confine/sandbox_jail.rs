@@ -51,7 +51,7 @@ pub struct SandboxJail {
 }
 
 impl SandboxJail {
-    /// For a launch. `helper` is sandpen's program. Blocking, at most for some 20 ms, once.
+    /// For a launch. `helper` is sandpen's program. Blocking, at most for some 20 ms.
     ///
     /// # Errors
     /// [`ConfinementError`] when it is not to be started here.
