@@ -54,9 +54,10 @@ async fn they_are_alone_and_their_ends_are_told() {
     vmm.release().await.unwrap();
     assert!(!home.runtime().exists());
 
-    let vmm = home.launch_spec(spec(&home, vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", "exit 42")]));
-    let vmm = vmm.await.unwrap();
+    let processes = vec![shell("virtiofsd", "exec sleep 1000"), shell("vmm", "read line < control.in; exit 42")];
+    let vmm = home.launch_spec(spec(&home, processes)).await.unwrap();
     let (init, companion) = (init_pid(&home), home.pidfd("virtiofsd"));
+    home.write("control.in", b"go\n");
     assert_eq!(within(vmm.ended()).await.status, ExitStatus::Code(42));
     within(crate::pidfd::ended(&companion)).await.unwrap();
     until_gone(init).await;
