@@ -1,6 +1,6 @@
 //! Carries out the steps of a plan. A client runs beside what follows; `settle` waits for it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
-use crate::confine::{Needs, Policy, SandboxJail, SharedTree, SystemCalls, cgroup};
+use crate::confine::{Needs, Policy, SandboxJail, SystemCalls, cgroup};
 use crate::krun_host::{self, KrunUnusable};
 use crate::own_kernel::OwnKernel;
 use crate::shares::Share;
@@ -114,7 +114,7 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 #[cfg(feature = "testing")]
 pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
     let kernel = GuestKernel::Firmware(PathBuf::from("libkrunfw.so"));
-    let root = Some(SharedTree { directory: root.to_owned(), read_only: false, identity: None });
+    let root = Some(crate::confine::SharedTree { directory: root.to_owned(), read_only: false, identity: None });
     let boot = Boot::Linux { kernel, root, shares: Vec::new(), disk: None, root_disks: Vec::new() };
     Policy { tcp: with_network, ..policy(&boot) }
 }
