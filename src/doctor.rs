@@ -10,8 +10,8 @@ use sandpen_actors::supervisor::guests_within;
 use sandpen_drivers::acceleration::{Accelerator, acceleration};
 use sandpen_drivers::confine::rights::{self, Rights};
 use sandpen_drivers::confine::{self, cgroup::Hierarchy};
-use sandpen_drivers::disk;
 use sandpen_drivers::krun_host::{self, KrunUnusable};
+use sandpen_drivers::mke2fs;
 use sandpen_drivers::qemu::program::{self, QEMU_PACKAGE};
 use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
 use serde::{Deserialize, Serialize};
@@ -169,9 +169,9 @@ fn disks(data_dir: &Path) -> Check {
     const NEEDED_BY: &str = "--overlay and --disk cannot be used";
     let lacks = kernel::find(data_dir).ok();
     let lacks = lacks.and_then(|kernel| disk::MODULES.into_iter().find(|module| kernel.check_has(module).is_err()));
-    match (disk::find_program(), lacks) {
+    match (mke2fs::find(), lacks) {
         (Err(error), _) => Check::new("disks", CheckStatus::Warn, format!("{NEEDED_BY}: {error}"))
-            .advise(format!("apt-get install {}", disk::MKE2FS_PACKAGE)),
+            .advise(format!("apt-get install {}", mke2fs::PACKAGE)),
         (Ok(_), Some(module)) => {
             Check::new("disks", CheckStatus::Warn, format!("{NEEDED_BY}: the guest kernel lacks {module}"))
                 .advise("sandpen kernel install")

@@ -347,7 +347,7 @@ fn linux_runs_in_microvms_of_libkrun() {
     let root = home.path().join("outer");
     nested::outer_root(&root, Path::new(env!("CARGO_BIN_EXE_sandpen")), &modules, &firmware);
     std::fs::write(root.join("own-kernel"), kernels::of_libkrunfw(&firmware)).unwrap();
-    let mke2fs = sandpen::driver::disk::find_program().expect("mke2fs (`make test` installs it)");
+    let mke2fs = sandpen::driver::mke2fs::find().expect("mke2fs (`make test` installs it)");
     // Busybox's own is another one.
     std::fs::remove_file(root.join("bin/mke2fs")).unwrap();
     nested::add_program(&root, &mke2fs, "mke2fs");

@@ -157,8 +157,7 @@ impl Home {
         }
     }
 
-    /// Every process whose command line, working directory or standard error names this home: one in a jail has
-    /// that in it.
+    /// Every process whose command line, working directory, standard input or standard error names this home.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let home = self.dir.path().to_str().unwrap().to_owned();
         let mut found = Vec::new();
@@ -168,7 +167,9 @@ impl Home {
             let command_line = String::from_utf8_lossy(&command_line).replace('\0', " ");
             let is_here =
                 |link: &str| fs::read_link(entry.path().join(link)).is_ok_and(|target| target.starts_with(&home));
-            if pid != std::process::id() && (command_line.contains(&home) || is_here("cwd") || is_here("fd/2")) {
+            if pid != std::process::id()
+                && (command_line.contains(&home) || is_here("cwd") || is_here("fd/0") || is_here("fd/2"))
+            {
                 found.push((pid, command_line));
             }
         }

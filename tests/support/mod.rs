@@ -40,7 +40,7 @@ pub fn restores(what: &str) -> bool {
 
 /// Whether file systems can be made here; else that is a skip.
 pub fn has_mke2fs() -> bool {
-    let found = sandpen::driver::disk::find_program();
+    let found = sandpen::driver::mke2fs::find();
     if let Err(error) = &found {
         skip(Reason::NoMke2fs, error);
     }

@@ -17,7 +17,7 @@ fn slow_home() -> (Home, String) {
     let home = Home::new();
     let bin = home.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    let real = sandpen::driver::disk::find_program().unwrap();
+    let real = sandpen::driver::mke2fs::find().unwrap();
     let script = format!(
         "#!/bin/sh\nfor word; do [ \"$word\" = -d ] && exec sleep 100000; done\nexec {} \"$@\"\n",
         real.display()
@@ -32,7 +32,7 @@ fn slow_home() -> (Home, String) {
 /// threads.
 #[test]
 fn images_that_take_for_ever_hold_up_nobody_else() {
-    if let Err(missing) = sandpen::driver::disk::find_program() {
+    if let Err(missing) = sandpen::driver::mke2fs::find() {
         return skip(Reason::NoMke2fs, missing);
     }
     let (home, path) = slow_home();

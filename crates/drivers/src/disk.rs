@@ -1,11 +1,12 @@
 //! Disks for the writable layer of a root: a sparse file with an ext4 file system, as large as
 //! the sandbox may write.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandpen_types::spec::DISK_DEFAULT_BYTES;
@@ -13,6 +14,7 @@ use sandpen_types::state_dir::DISK_DRAFT_PREFIX;
 use sandpen_vmm::blocking::blocking;
 use tokio_util::sync::CancellationToken;
 
+use super::mke2fs::{Mke2fs, Mke2fsError};
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 /// Modules that the guest's kernel needs for a root of layers on a disk.
@@ -27,12 +29,6 @@ pub(super) fn root_disk_serial(number: usize) -> String {
     format!("sandpen-image-{number}")
 }
 
-/// The program that makes file systems.
-const MKE2FS: &str = "mke2fs";
-/// The package it is in, on Debian and its derivatives.
-pub const MKE2FS_PACKAGE: &str = "e2fsprogs";
-/// Where it is when `PATH` is an ordinary user's.
-const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// All of the file system's features, whatever the host's configuration says: Linux 4.18 and later
 /// mount it.
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
@@ -49,16 +45,14 @@ static MAKING: Lane<(), DiskError> = Lane::new(4);
 /// Why there is no disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// No program to make one.
-    #[error("{MKE2FS} was not found in PATH, /usr/sbin or /sbin; install the package {MKE2FS_PACKAGE}")]
-    NoProgram,
-    /// The program failed.
-    #[error("{MKE2FS} cannot make a file system of {bytes} bytes: {said}")]
-    Failed {
+    /// The program that makes file systems.
+    #[error("making a file system of {bytes} bytes")]
+    Mke2fs {
         /// The size.
         bytes: u64,
-        /// Its message.
-        said: String,
+        /// The cause.
+        #[source]
+        source: Mke2fsError,
     },
     /// The disk cannot be written.
     #[error("{action} the disk {path:?}; is there room, and is the directory yours?")]
@@ -89,25 +83,16 @@ pub enum DiskError {
     },
 }
 
-/// `mke2fs`, absolute.
-///
-/// # Errors
-/// [`DiskError::NoProgram`].
-pub fn find_program() -> Result<PathBuf, DiskError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
-    let mut programs = directories.chain(SYSTEM_DIRS.map(PathBuf::from)).map(|directory| directory.join(MKE2FS));
-    let runs = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    programs.find(runs).ok_or(DiskError::NoProgram)
-}
-
 /// Makes the disk where there is none: whole or not at all.
 ///
 /// # Errors
 /// [`DiskError`], and those of work.
-pub(super) async fn ensure(path: &Path, bytes: Option<u64>, cancel: &CancellationToken) -> Outcome<(), DiskError> {
+pub(super) async fn ensure(
+    maker: &Arc<Mke2fs>,
+    path: &Path,
+    bytes: Option<u64>,
+    cancel: &CancellationToken,
+) -> Outcome<(), DiskError> {
     let looked_at = path.to_owned();
     let looked = blocking(move || is_there(&looked_at, bytes)).await.map_err(|_| WorkError::Lost)?;
     if looked.map_err(WorkError::Failed)? {
@@ -119,10 +104,10 @@ pub(super) async fn ensure(path: &Path, bytes: Option<u64>, cancel: &Cancellatio
         limit: MAKING_LIMIT,
         advice: "try again when the host's disk is less busy",
     };
-    let path = path.to_owned();
+    let (maker, path) = (maker.clone(), path.to_owned());
     let made = move |stop: &Stop| match is_there(&path, bytes)? {
         true => Ok(()),
-        false => make(&path, bytes.unwrap_or(DISK_DEFAULT_BYTES), stop),
+        false => make(&maker, &path, bytes.unwrap_or(DISK_DEFAULT_BYTES), stop),
     };
     MAKING.on_thread(piece, cancel, made).await
 }
@@ -143,29 +128,18 @@ fn is_there(path: &Path, bytes: Option<u64>) -> Result<bool, DiskError> {
     }
 }
 
-fn make(path: &Path, bytes: u64, stop: &Stop) -> Result<(), DiskError> {
+fn make(maker: &Mke2fs, path: &Path, bytes: u64, stop: &Stop) -> Result<(), DiskError> {
     let failed = |action| move |source| DiskError::File { action, path: path.to_owned(), source };
-    let program = find_program()?;
     let directory = path.parent().ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("making"))?;
     let draft = tempfile::Builder::new().prefix(DISK_DRAFT_PREFIX).tempfile_in(directory).map_err(failed("making"))?;
     draft.as_file().set_len(bytes).map_err(failed("making"))?;
-    let name = draft.path().file_name().ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
-    let mut command = Command::new(program);
-    command
-        .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"])
-        .args(["-i", if bytes <= SMALL_BYTES { "4096" } else { "16384" }, "-O", FEATURES])
-        // The file is new, so there is nothing to discard, and what is not written reads as zeros.
-        .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"])
-        // By its name alone: a `?` in a path would begin options.
-        .arg(Path::new(".").join(name))
-        .current_dir(directory)
-        .stdin(Stdio::null());
-    let output = stop.output(command).map_err(failed("making"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-        return Err(DiskError::Failed { bytes, said });
-    }
+    let inode_ratio = if bytes <= SMALL_BYTES { "4096" } else { "16384" };
+    // The file is new, so there is nothing to discard, and what is not written reads as zeros.
+    let extended = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0";
+    let arguments = ["-i", inode_ratio, "-O", FEATURES, "-E", extended].map(OsString::from).into();
+    let made = maker.run(arguments, draft.as_file(), draft.path(), None, stop);
+    made.map_err(|source| DiskError::Mke2fs { bytes, source })?;
     draft.as_file().sync_all().map_err(failed("writing"))?;
     draft.persist_noclobber(path).map_err(|error| failed("naming")(error.error))?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("writing"))
@@ -180,13 +154,13 @@ mod tests {
     use super::*;
 
     async fn ensure(path: &Path, bytes: Option<u64>) -> Result<(), String> {
-        let made = super::ensure(path, bytes, &CancellationToken::new()).await;
+        let made = super::ensure(&crate::tests::maker(), path, bytes, &CancellationToken::new()).await;
         made.map_err(|error| format!("{error:?}"))
     }
 
     #[tokio::test]
     async fn a_disk_is_sparse_private_and_made_once() {
-        if let Err(error) = find_program() {
+        if let Err(error) = crate::mke2fs::find() {
             return skip(Reason::NoMke2fs, error);
         }
         let dir = tempfile::tempdir().unwrap();

@@ -16,8 +16,10 @@ pub mod krun;
 pub mod krun_host;
 mod launching;
 mod memory;
+pub mod mke2fs;
 mod network;
 mod own_kernel;
+mod program_files;
 pub mod qemu;
 mod real_directory;
 mod root_disk;
@@ -130,8 +132,26 @@ pub fn run_helper_if_asked() {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::PathBuf;
 
+    use super::confine::rights::is_initial_root;
+    use super::confine::{JailNetwork, JailPlan};
+    use super::mke2fs::Mke2fs;
     use super::*;
+
+    /// The program that is built with these tests (`cargo test` without `--lib`).
+    pub(crate) fn helper() -> PathBuf {
+        let tests = std::env::current_exe().unwrap();
+        let helper = tests.parent().unwrap().parent().unwrap().join("examples/drivers_helper");
+        assert!(helper.exists(), "{helper:?} is not built: cargo build -p sandpen-drivers --examples");
+        helper
+    }
+
+    /// What makes file systems, in a jail where one can be made.
+    pub(crate) fn maker() -> Arc<Mke2fs> {
+        let plan = JailPlan { uid: Some(0x7FFF_FFFE), network: JailNetwork::Own };
+        Arc::new(Mke2fs::new(&helper(), is_initial_root().then_some(plan).ok_or_else(|| "not root".to_owned())))
+    }
 
     #[test]
     fn the_names_are_those_of_all_drivers() {

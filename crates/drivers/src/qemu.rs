@@ -35,7 +35,6 @@ pub mod initramfs;
 mod kernel;
 mod prepare;
 pub mod program;
-mod program_files;
 mod qmp;
 mod template;
 mod template_file;

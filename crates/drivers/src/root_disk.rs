@@ -13,10 +13,10 @@
 //! has a size of whole [`SIZE_STEP`]s, most of it a hole: so machines are alike that differ in their root
 //! alone.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +25,8 @@ use sandpen_cache::{CacheUser, Draft};
 use tokio_util::sync::CancellationToken;
 
 use self::survey::{DEPTH_MAX, Survey};
-use super::disk::{DiskError, find_program};
+use super::confine::SharedTree;
+use super::mke2fs::{Mke2fs, Mke2fsError};
 use super::shares::ShareError;
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
@@ -67,16 +68,14 @@ pub(super) enum RootDiskError {
     /// Its path leads elsewhere now.
     #[error(transparent)]
     Directory(ShareError),
-    /// There is no program for it.
-    #[error(transparent)]
-    Program(#[from] DiskError),
-    /// It failed.
-    #[error("mke2fs cannot make an image of {directory:?}: {said}")]
-    Failed {
+    /// The program that makes file systems.
+    #[error("making an image of {directory:?}")]
+    Mke2fs {
         /// The directory.
         directory: PathBuf,
-        /// Its message.
-        said: String,
+        /// The cause.
+        #[source]
+        source: Mke2fsError,
     },
     /// The directory changes all the time.
     #[error("the root directory {0:?} changes while its image is made; use --root virtiofs, or wait until it is still")]
@@ -108,6 +107,7 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 /// [`RootDiskError`], and those of work.
 pub(super) async fn ensure(
     user: &Arc<CacheUser>,
+    maker: &Arc<Mke2fs>,
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Outcome<PathBuf, RootDiskError> {
@@ -115,7 +115,7 @@ pub(super) async fn ensure(
     for _ in 0..TRIES {
         let (survey, is_there) = look(user.clone(), directory, cancel).await?;
         let path = path_of(&disks, &survey);
-        if is_there || make(user.clone(), directory.to_owned(), survey, cancel).await? {
+        if is_there || make(user.clone(), maker.clone(), directory.to_owned(), survey, cancel).await? {
             return Ok(path);
         }
     }
@@ -159,6 +159,7 @@ async fn look(
 /// Makes the disk, unless the directory changes meanwhile.
 async fn make(
     user: Arc<CacheUser>,
+    maker: Arc<Mke2fs>,
     directory: PathBuf,
     survey: Survey,
     cancel: &CancellationToken,
@@ -177,7 +178,7 @@ async fn make(
             return Ok(true);
         }
         sandpen_cache::sweep(&disks);
-        let draft = fill(&disks, &directory, &survey, stop)?;
+        let draft = fill(&maker, &disks, &directory, &survey, stop)?;
         if Survey::of(&directory, stop)?.fingerprint != survey.fingerprint {
             return Ok(false);
         }
@@ -202,28 +203,18 @@ fn found(path: &Path) -> Result<bool, RootDiskError> {
 }
 
 /// A draft with what is in the directory.
-fn fill(disks: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
-    let program = find_program()?;
+fn fill(maker: &Mke2fs, disks: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
+    // For the own users of all sandboxes that have it, to read.
     let draft = Draft::with_mode(disks, 0o644).map_err(failed("making", disks))?;
     let disk = draft.path();
     let bytes = survey.disk_bytes();
     draft.file().set_len(bytes).map_err(failed("making", disk))?;
-    let owner = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
-    let mut command = Command::new(program);
-    command
-        .args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro"])
-        .args(["-N", &survey.inodes().to_string(), "-O", FEATURES, "-E", &owner, "-d"])
-        .arg(directory)
-        // By its name alone: a `?` in a path would begin options.
-        .arg(Path::new(".").join(disk.file_name().unwrap_or_default()))
-        .current_dir(disks)
-        // Not read: so it has the draft's lock for as long as it may write, whatever becomes of this process.
-        .stdin(draft.file().try_clone().map_err(failed("making", disk))?);
-    let output = stop.output(command).map_err(failed("making", disk))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-        return Err(RootDiskError::Failed { directory: directory.to_owned(), said });
-    }
+    let extended = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
+    let inodes = survey.inodes().to_string();
+    let arguments = ["-N", &inodes, "-O", FEATURES, "-E", &extended].map(OsString::from).into();
+    let tree = SharedTree { directory: directory.to_owned(), read_only: true, identity: None };
+    let made = maker.run(arguments, draft.file(), disk, Some(tree), stop);
+    made.map_err(|source| RootDiskError::Mke2fs { directory: directory.to_owned(), source })?;
     draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", disk))?;
     Ok(draft)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sandpen_cache::CacheUser;
 use sandpen_vmm::driver::{DriverError, Launch};
 
+use super::mke2fs::Mke2fs;
 use super::step::blocking;
 use super::{disk, root_disk};
 
@@ -14,17 +15,18 @@ use super::{disk, root_disk};
 pub(super) async fn storage(
     launch: &Launch,
     user: &Arc<CacheUser>,
+    maker: &Arc<Mke2fs>,
     disk: Option<&Path>,
     imaged: &[PathBuf],
 ) -> Result<Vec<PathBuf>, DriverError> {
     let cancel = &launch.cancel;
     if let Some(disk) = disk {
-        let made = disk::ensure(disk, launch.spec.disk.bytes, cancel).await;
+        let made = disk::ensure(maker, disk, launch.spec.disk.bytes, cancel).await;
         made.map_err(|error| error.of_step("making the disk"))?;
     }
     let mut root_disks = Vec::new();
     for directory in imaged {
-        let made = root_disk::ensure(user, directory, cancel).await;
+        let made = root_disk::ensure(user, maker, directory, cancel).await;
         root_disks.push(made.map_err(|error| error.of_step("making the root image"))?);
     }
     let user = user.clone();

@@ -31,7 +31,7 @@ use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
 use self::caches::GuestCaches;
 use self::descriptors::Descriptors;
 use self::guarded::Guarded;
-use super::confine::{self, ConfineError, JailNetwork, JailPlan, Policy, SharedTree, SystemCalls};
+use super::confine::{self, ConfineError, JailNetwork, JailPlan, POLICY, Policy, SharedTree, SystemCalls};
 use super::standard_input;
 
 mod caches;
@@ -68,9 +68,6 @@ pub(super) const FILE_CAPABILITIES: [&str; 7] =
 
 /// Its option for the directory, for people and tools that look at the process.
 pub(super) const SHARED_DIR: &str = "--shared-dir";
-
-/// Its option for the whole policy, as JSON.
-pub(super) const POLICY: &str = "--policy";
 
 /// The role of this process under the waiter, for the share of that number.
 pub(super) fn role(share: usize) -> String {

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::process::{Guest, WaitedProcess};
-use super::confine::{self, SandboxJail, cgroup};
+use super::confine::{self, Needs, SandboxJail, cgroup};
 use super::control::{self, ControlFifos, LinkMode};
 use super::step::{blocking, failed};
 use super::{launching, network, start_message};
@@ -87,6 +87,14 @@ pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, Drive
             Err(source) => Err(failed("finding sandpen's own program", source)),
         },
     }
+}
+
+/// The jails of a launch's processes.
+pub(super) async fn jail(launch: &Launch, needs: Needs, helper: &Path) -> Result<SandboxJail, DriverError> {
+    let (launch, helper) = (launch.clone(), helper.to_owned());
+    let found =
+        move || SandboxJail::new(&launch, needs, &helper).map_err(|error| failed("confining the microVM", error));
+    blocking(found).await
 }
 
 /// What the waiter and the guest are told, once a driver knows its processes. The guest's part is on disk

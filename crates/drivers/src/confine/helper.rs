@@ -2,7 +2,7 @@
 //! confines itself and executes that program.
 //!
 //! ```text
-//!   policy from fd 0 ─▶ fd 0 := /dev/null ─▶ limits ─▶ files that it gets opened ─▶ jail ─▶ all other steps ─▶ execve
+//!   policy from fd 0, fd 0 := /dev/null, or as an argument ─▶ limits ─▶ files that it gets opened ─▶ jail ─▶ all other steps ─▶ execve
 //! ```
 
 use std::convert::Infallible;
@@ -13,8 +13,8 @@ use std::process::Command;
 
 use sandpen_types::error_chain::error_chain;
 
-use super::Policy;
 use super::steps::{self, ConfineError};
+use super::{POLICY, Policy};
 use crate::standard_input;
 
 /// The hidden subcommand's name. The program and its arguments follow it.
@@ -23,7 +23,7 @@ pub const SUBCOMMAND: &str = "__confine";
 /// Why the program does not run.
 #[derive(Debug, thiserror::Error)]
 enum HelperError {
-    #[error("usage: {SUBCOMMAND} PROGRAM [ARGUMENT…], with a policy as standard input")]
+    #[error("usage: {SUBCOMMAND} [{POLICY} JSON] PROGRAM [ARGUMENT…], else with a policy as standard input")]
     Usage,
     #[error("reading the policy from standard input, which only sandpen itself writes")]
     Policy(#[source] std::io::Error),
@@ -52,8 +52,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
 }
 
 fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible, HelperError> {
-    let program = PathBuf::from(arguments.next().ok_or(HelperError::Usage)?);
-    let policy = read_policy()?;
+    let first = arguments.next().ok_or(HelperError::Usage)?;
+    let (policy, program) = if first == POLICY {
+        let json = arguments.next().ok_or(HelperError::Usage)?;
+        (serde_json::from_slice(json.as_encoded_bytes())?, arguments.next().ok_or(HelperError::Usage)?)
+    } else {
+        (read_policy()?, first)
+    };
+    let program = PathBuf::from(program);
     let begun = steps::begin(&policy)?;
     steps::enforce(&policy, begun)?;
     let source = Command::new(&program).args(arguments).exec();

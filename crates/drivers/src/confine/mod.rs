@@ -30,7 +30,9 @@ mod sys;
 
 pub use jail::{JailError, JailNetwork, JailPlan};
 pub use landlock::kernel_abi;
-pub use policy::{FIRST_INHERITED, Inherited, Policy, SharedTree, SharedTreeError, descriptor_path, share_path};
+pub use policy::{
+    FIRST_INHERITED, Inherited, POLICY, Policy, SharedTree, SharedTreeError, descriptor_path, share_path,
+};
 pub use report::read;
 pub use sandbox_jail::{ConfinementError, Needs, SandboxJail};
 pub use seccomp::{SystemCalls, available as seccomp_available};

@@ -98,6 +98,9 @@ pub struct Inherited {
     pub write: bool,
 }
 
+/// The option of our hidden subcommands for a policy, as JSON.
+pub const POLICY: &str = "--policy";
+
 /// The descriptor of the first of [`Policy::inherited`]: behind all sockets.
 pub const FIRST_INHERITED: i32 = 32;
 

@@ -95,6 +95,17 @@ impl SandboxJail {
         Ok(JailPlan { network, ..plan })
     }
 
+    /// The jail of a process that no waiter starts, and that has no network.
+    ///
+    /// # Errors
+    /// As [`SandboxJail::plan`], and where the waiter enters the user namespace.
+    pub fn plan_alone(&self) -> Result<JailPlan, String> {
+        match self.rights.clone()? {
+            Rights::Own => Ok(JailPlan { uid: self.uid, network: JailNetwork::Own }),
+            Rights::InUserNamespace(_) => Err("only the host's root has one beside a waiter".to_owned()),
+        }
+    }
+
     /// The namespaces that the waiter makes.
     pub fn namespaces(&self) -> Option<Namespaces> {
         let user = match self.rights.as_ref().ok()? {

@@ -86,14 +86,22 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
         }
         Err(why) => begun.leave_out("cgroup", why),
     }
-    for (descriptor, file) in policy.inherited_descriptors() {
-        let uid = policy.jail.as_ref().ok().and_then(|plan| plan.uid);
-        inherit(file, descriptor, uid).map_err(|source| ConfineError::Inherit { path: file.path.clone(), source })?;
-    }
+    let failed = |file: &Inherited| {
+        let path = file.path.clone();
+        move |source| ConfineError::Inherit { path, source }
+    };
+    let opened =
+        policy.inherited_descriptors().map(|(descriptor, file)| inherit(file, descriptor).map_err(failed(file)));
+    let opened = opened.collect::<Result<Vec<_>, _>>()?;
     match &policy.jail {
         Ok(plan) => {
             let made = jail::make(plan, policy)?;
             begun.jail = Some(made.description().clone());
+            if let Some(uid) = made.description().uid {
+                for (opened, file) in opened.iter().zip(&policy.inherited) {
+                    give(opened, file, uid).map_err(failed(file))?;
+                }
+            }
             made.enter()?;
         }
         Err(why) => begun.leave_out("jail", why.clone()),
@@ -101,18 +109,15 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
     Ok(begun)
 }
 
-/// Opens a file as a descriptor that a program inherits; `uid` is the sandbox's own user's, who opens it once more.
-fn inherit(file: &Inherited, descriptor: i32, uid: Option<u32>) -> io::Result<()> {
+/// Opens a file as a descriptor that a program inherits.
+fn inherit(file: &Inherited, descriptor: i32) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).write(file.write).open(&file.path)?;
-    if let Some(uid) = uid {
-        give(&opened, file, uid)?;
-    }
     // The lowest free one from there on is that one, as they are opened in their order.
     let kept = fcntl(&opened, FcntlArg::F_DUPFD(descriptor))?;
-    if kept == descriptor { Ok(()) } else { Err(Errno::EBADF.into()) }
+    if kept == descriptor { Ok(opened) } else { Err(Errno::EBADF.into()) }
 }
 
-/// Makes a file one that the sandbox's own user can open: what is written, a disk, is that sandbox's; what is read is for
+/// Makes a file one that the sandbox's own user can open once more: what is written, a disk, is that sandbox's; what is read is for
 /// all, if it lies in a directory of ours that nobody else gets into.
 fn give(opened: &File, file: &Inherited, uid: u32) -> io::Result<()> {
     const ALL_READ: u32 = 0o444;

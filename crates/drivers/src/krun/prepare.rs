@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandpen_cache::CacheUser;
 use sandpen_guest::protocol::{RootfsSource, Volume};
@@ -19,6 +20,7 @@ use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::confine::{Needs, Policy, SandboxJail, SystemCalls, cgroup};
 use crate::krun_host::{self, KrunUnusable};
+use crate::mke2fs::Mke2fs;
 use crate::own_kernel::OwnKernel;
 use crate::shares::Share;
 use crate::step::{blocking, failed};
@@ -45,39 +47,41 @@ pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launc
         Ok(network)
     });
     let network = looked.await?;
-    let (boot, rootfs, volumes) = match payload {
-        Payload::Linux => linux(config, &launch).await?,
+    let needs = Needs { host_network: network.is_some(), shares: false, confinement: config.require_confinement };
+    let program = waited::helper_program(config.helper.as_deref())?;
+    let (boot, jail, rootfs, volumes) = match payload {
+        Payload::Linux => linux(config, &launch, needs, &program).await?,
         Payload::Bare => {
             let spec = launch.spec.clone();
-            (blocking(move || bare(&spec)).await?, RootfsSource::Current, Vec::new())
+            let jail = waited::jail(&launch, needs, &program).await?;
+            (blocking(move || bare(&spec)).await?, jail, RootfsSource::Current, Vec::new())
         }
     };
-    let config = config.clone();
-    blocking(move || prepared(&config, &launch, boot, GuestSetup { rootfs, volumes, network })).await
+    let limit = config.boot_limit();
+    blocking(move || prepared(&program, limit, &launch, boot, &jail, GuestSetup { rootfs, volumes, network })).await
 }
 
 /// Blocking, for milliseconds.
-fn prepared(config: &KrunConfig, launch: &Launch, boot: Boot, guest: GuestSetup) -> Result<Prepared, DriverError> {
+fn prepared(
+    program: &Path,
+    boot_limit: Duration,
+    launch: &Launch,
+    boot: Boot,
+    jail: &SandboxJail,
+    guest: GuestSetup,
+) -> Result<Prepared, DriverError> {
     let resources = launch.spec.resources;
     let network = &guest.network;
     let port_map = |plan: &network::NetworkPlan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
     let cgroup = cgroup::plan(launch, OVERHEAD_MIB);
-    let program = waited::helper_program(config.helper.as_deref())?;
-    let policy = policy(&boot);
-    let needs = Needs {
-        host_network: network.is_some(),
-        shares: !policy.shares.is_empty(),
-        confinement: config.require_confinement,
-    };
-    let jail = SandboxJail::new(launch, needs, &program).map_err(|error| failed("confining the microVM", error))?;
-    let mut policy = Policy { cgroup: cgroup.clone(), jail: jail.plan(), ..policy };
+    let mut policy = Policy { cgroup: cgroup.clone(), jail: jail.plan(), ..policy(&boot) };
     network::permit(network.as_ref(), &mut policy);
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
-    let vmm = process(VMM_ROLE, &program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
-    waited::prepared(launch, vec![vmm], guest, config.boot_limit(), cgroup.ok(), &jail)
+    let vmm = process(VMM_ROLE, program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
+    waited::prepared(launch, vec![vmm], guest, boot_limit, cgroup.ok(), jail)
 }
 
 /// What the process of the microVM needs when it enters it. libkrunfw is loaded by then; what it gets open is in the order
@@ -99,9 +103,11 @@ pub(super) fn policy(boot: &Boot) -> Policy {
                 policy.inherit(file, false);
             }
             policy.shares = root.iter().chain(shares.iter().map(|share| &share.tree)).cloned().collect();
-            policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
-            // Every file that the guest's kernel remembers is an open one.
-            policy.open_files = OPEN_FILES_MAX;
+            if !policy.shares.is_empty() {
+                policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
+                // Every file that the guest's kernel remembers is an open one.
+                policy.open_files = OPEN_FILES_MAX;
+            }
         }
         Boot::Bare { kernel } => {
             policy.inherit(kernel, false);
@@ -119,23 +125,27 @@ pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
     Policy { tcp: with_network, ..policy(&boot) }
 }
 
-type Linux = (Boot, RootfsSource, Vec<Volume>);
+type Linux = (Boot, SandboxJail, RootfsSource, Vec<Volume>);
 
-async fn linux(config: &KrunConfig, launch: &Launch) -> Result<Linux, DriverError> {
+async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Path) -> Result<Linux, DriverError> {
     let disk = config.state_dir.disk(&launch.spec);
     // The empty first root of a guest that makes its own is one device more.
     let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
     let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
+    let needs = Needs { shares: shares.all().next().is_some(), ..needs };
+    let jail = waited::jail(launch, needs, program).await?;
     let user = cache::user(config.cache(), &config.state_dir, launch);
     let kernel = guest_kernel(config, &user, &launch.spec, &launch.cancel).await?;
     launch.timings.mark(StartStep::KernelReady);
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
-    let root_disks = storage(launch, &user, disk.as_deref(), &shares.imaged).await?;
+    let maker = Arc::new(Mke2fs::new(program, jail.plan_alone()));
+    let root_disks = storage(launch, &user, &maker, disk.as_deref(), &shares.imaged).await?;
     let shared = |share: Share| SharedDir { tree: share.tree(), tag: share.tag };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.tree()) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
-    Ok((Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks }, rootfs, shares.mounts))
+    let boot = Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks };
+    Ok((boot, jail, rootfs, shares.mounts))
 }
 
 async fn guest_kernel(

@@ -21,10 +21,11 @@ use super::args::{Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share
 use super::initramfs::{Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
-use super::program_files::ProgramFiles;
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
 use crate::confine::{self, Needs, Policy, SandboxJail, cgroup, descriptor_path};
+use crate::mke2fs::Mke2fs;
+use crate::program_files::ProgramFiles;
 use crate::shares::{Share, Shares};
 use crate::step::{blocking, failed};
 use crate::storage::storage;
@@ -66,6 +67,9 @@ struct Parts {
     network: Option<network::NetworkPlan>,
     /// The program.
     qemu: PathBuf,
+    /// Sandpen's own.
+    helper: PathBuf,
+    jail: SandboxJail,
     kernel: GuestKernel,
     initramfs: PathBuf,
     disk: Option<PathBuf>,
@@ -162,6 +166,13 @@ impl MachinePlan {
     pub(super) async fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
         let spec = launch.spec.clone();
         let (shares, network) = blocking(move || looked_at(&spec)).await?;
+        let helper = waited::helper_program(config.helper.as_deref())?;
+        let needs = Needs {
+            host_network: network.is_some(),
+            shares: shares.all().next().is_some(),
+            confinement: config.require_confinement,
+        };
+        let jail = waited::jail(&launch, needs, &helper).await?;
         let qemu = qemu(config, launch.spec.network, &launch.cancel).await?;
         let disk = config.state_dir.disk(&launch.spec);
         let user = cache::user(config.cache(), &config.state_dir, &launch);
@@ -169,17 +180,16 @@ impl MachinePlan {
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
         let initramfs = initramfs(&user, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        let root_disks = storage(&launch, &user, disk.as_deref(), &shares.imaged).await?;
+        let maker = Arc::new(Mke2fs::new(&helper, jail.plan_alone()));
+        let root_disks = storage(&launch, &user, &maker, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
-        blocking(move || {
-            Self::of_parts(&config, launch, Parts { shares, network, qemu, kernel, initramfs, disk, root_disks })
-        })
-        .await
+        let parts = Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, root_disks };
+        blocking(move || Ok(Self::of_parts(&config, launch, parts))).await
     }
 
     /// Blocking, for milliseconds.
-    fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Result<Self, DriverError> {
-        let Parts { shares, network, qemu, kernel, initramfs, disk, root_disks } = parts;
+    fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Self {
+        let Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, root_disks } = parts;
         let acceleration = acceleration();
         let accelerator = acceleration.accelerator;
         let resources = launch.spec.resources;
@@ -205,7 +215,6 @@ impl MachinePlan {
             monitor: Monitor::None,
             incoming: false,
         };
-        let helper = waited::helper_program(config.helper.as_deref())?;
         let cgroup = cgroup::plan(&launch, overhead_mib(accelerator, args.shares.len()));
         let rootfs = match args.disk {
             None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
@@ -214,13 +223,7 @@ impl MachinePlan {
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
-        let needs = Needs {
-            host_network: guest.network.is_some(),
-            shares: !args.shares.is_empty(),
-            confinement: config.require_confinement,
-        };
-        let jail = SandboxJail::new(&launch, needs, &helper).map_err(|error| failed("confining the microVM", error))?;
-        Ok(Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) })
+        Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) }
     }
 
     /// The program.
@@ -280,7 +283,7 @@ impl MachinePlan {
         let policy =
             serde_json::to_string(&policy).map_err(|source| failed("describing what virtiofsd may do", source))?;
         let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into()];
-        args.extend([virtiofs::SHARED_DIR.into(), (&share.directory).into(), virtiofs::POLICY.into(), policy.into()]);
+        args.extend([virtiofs::SHARED_DIR.into(), (&share.directory).into(), confine::POLICY.into(), policy.into()]);
         let socket = StdioSpec::Listener(share_socket(number));
         Ok(process(&virtiofs::role(number), &self.helper, args, socket))
     }

@@ -18,6 +18,7 @@ use sandpen_vmm::waiter::{WaitedVmm, open_fifo_read};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
+use crate::tests::helper;
 
 mod cancel;
 
@@ -85,14 +86,6 @@ impl Host {
     fn vmm_log(&self) -> String {
         std::fs::read_to_string(self.shell("").vmm_log).unwrap_or_default()
     }
-}
-
-/// The program that is built with these tests (`cargo test` without `--lib`).
-fn helper() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let helper = tests.parent().unwrap().parent().unwrap().join("examples/drivers_helper");
-    assert!(helper.exists(), "{helper:?} is not built: cargo build -p sandpen-drivers --examples");
-    helper
 }
 
 async fn next(vmm: &mut Vmm) -> VmmEvent {

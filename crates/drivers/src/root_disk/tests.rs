@@ -7,6 +7,7 @@ use sandpen_cache::Cache;
 use sandpen_skip::{Reason, skip};
 
 use super::*;
+use crate::tests::maker;
 
 fn user(cache: &Path, bytes: u64) -> Arc<CacheUser> {
     let cache = Cache::new(cache.to_owned(), bytes);
@@ -14,7 +15,7 @@ fn user(cache: &Path, bytes: u64) -> Arc<CacheUser> {
 }
 
 async fn ensure(cache: &Path, directory: &Path) -> Outcome<PathBuf, RootDiskError> {
-    super::ensure(&user(cache, u64::MAX), directory, &CancellationToken::new()).await
+    super::ensure(&user(cache, u64::MAX), &maker(), directory, &CancellationToken::new()).await
 }
 
 fn is_failed(result: &Outcome<PathBuf, RootDiskError>, is_it: impl Fn(&RootDiskError) -> bool) -> bool {
@@ -36,7 +37,7 @@ fn count(cache: &Path) -> usize {
 
 #[tokio::test]
 async fn a_disk_is_made_once_for_each_content() {
-    if let Err(error) = find_program() {
+    if let Err(error) = crate::mke2fs::find() {
         return skip(Reason::NoMke2fs, error);
     }
     let dir = tempfile::tempdir().unwrap();
@@ -67,18 +68,18 @@ async fn a_disk_is_made_once_for_each_content() {
 
 #[tokio::test]
 async fn a_disk_that_is_used_stays_whatever_is_made_beside_it() {
-    if let Err(error) = find_program() {
+    if let Err(error) = crate::mke2fs::find() {
         return skip(Reason::NoMke2fs, error);
     }
     let dir = tempfile::tempdir().unwrap();
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let (used, passing) = (user(&cache, 0), Arc::new(CacheUser::passing(Cache::new(cache.clone(), 0))));
     let cancel = CancellationToken::new();
-    let first = super::ensure(&used, &root, &cancel).await.unwrap();
+    let first = super::ensure(&used, &maker(), &root, &cancel).await.unwrap();
     let mut last = first.clone();
     for number in 0..3 {
         fs::write(root.join("more"), number.to_string()).unwrap();
-        let next = super::ensure(&passing, &root, &cancel).await.unwrap();
+        let next = super::ensure(&passing, &maker(), &root, &cancel).await.unwrap();
         assert!(next != last && next.exists() && first.exists());
         assert_eq!(count(&cache), 2, "the one in use, and the last one");
         last = next;
@@ -101,7 +102,7 @@ async fn what_cannot_be_had_is_told() {
 
 #[tokio::test]
 async fn many_at_once_make_one_disk_and_dead_drafts_go() {
-    if let Err(error) = find_program() {
+    if let Err(error) = crate::mke2fs::find() {
         return skip(Reason::NoMke2fs, error);
     }
     let dir = tempfile::tempdir().unwrap();

@@ -69,6 +69,8 @@ impl Root {
     /// Puts a file or directory into it that is only read, a link as the same link; fine if there is none.
     pub(super) fn put_read_only(&mut self, path: &Path) -> Result<(), JailError> {
         let put = |source| JailError::Put { path: path.to_owned(), source };
+        // Links above it are links in here too, or not needed: so no place leads out of this root, to the host's.
+        let Some(path) = &real_path(path) else { return Ok(()) };
         let is_there = self.whole.iter().any(|whole| path.starts_with(whole));
         if is_there || KERNELS_OWN.iter().any(|directory| path.starts_with(directory)) {
             return Ok(());
@@ -96,6 +98,7 @@ impl Root {
     pub(super) fn put_device(&mut self, path: &Path) -> Result<(), JailError> {
         const OTHERS: u32 = 0o006;
         let put = |source| JailError::Put { path: path.to_owned(), source };
+        let Some(path) = &real_path(path) else { return Ok(()) };
         let Ok(meta) = path.metadata() else { return Ok(()) };
         let place = self.place(path)?;
         if place.exists() {
@@ -162,9 +165,15 @@ impl Root {
     }
 }
 
+/// The path with no link above its last part; `None` if that directory is not there.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let above = path.parent()?.canonicalize().ok()?;
+    Some(above.join(path.file_name()?))
+}
+
 /// Mounts a copy of what is at `path` at its place, which is made.
 fn attach(path: &Path, place: &Path, meta: &Metadata, tree: &Tree) -> Result<(), JailError> {
     let put = |source| JailError::Put { path: path.to_owned(), source };
-    let made = if meta.is_dir() { fs::create_dir_all(place) } else { File::create(place).map(drop) };
+    let made = if meta.is_dir() { fs::create_dir_all(place) } else { File::create_new(place).map(drop) };
     made.and_then(|()| tree.attach(place)).map_err(put)
 }

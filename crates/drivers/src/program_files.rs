@@ -1,5 +1,5 @@
-//! Which files QEMU's program needs: itself, libraries and data. Somebody's home is never among them, nor what
-//! holds homes, wherever the program lies.
+//! Which files a program beside a microVM needs, QEMU or mke2fs: itself, libraries and QEMU's data. Somebody's home is
+//! never among them, nor what holds homes, wherever the program lies.
 //!
 //! ```text
 //!   PREFIX/bin/qemu-system-x86_64   itself
