@@ -12,6 +12,7 @@ use sandpen_drivers::confine::rights::{self, Rights};
 use sandpen_drivers::confine::{self, cgroup::Hierarchy};
 use sandpen_drivers::krun_host::{self, KrunUnusable};
 use sandpen_drivers::mke2fs;
+use sandpen_drivers::disk;
 use sandpen_drivers::qemu::program::{self, QEMU_PACKAGE};
 use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
 use serde::{Deserialize, Serialize};
