@@ -133,7 +133,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
                     stdin: StdioSpec::Null,
                     stdout: StdioSpec::Null,
                     stderr: StdioSpec::Null,
-                    sockets: Vec::new(),
+                    descriptors: Vec::new(),
                 }],
                 vmm_log: dir.path().join("vmm.log"),
                 vmm_log_limit: 4096,

@@ -7,7 +7,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sandpen::driver::confine::{Policy, SharedTree, kernel_abi, seccomp_available};
+use sandpen::driver::confine::rights::is_initial_root;
+use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, SharedTree, kernel_abi, seccomp_available};
 use sandpen_skip::{Reason, skip};
 
 use crate::support;
@@ -119,6 +120,57 @@ fn what_it_could_do_before_it_cannot_do_after() {
     let report = sandpen::driver::confine::read(dir.path()).unwrap();
     assert_eq!(report["vmm"].rlimits.open_files, 1024);
     assert_eq!(report["vmm"].landlock.is_none(), report["vmm"].left_out.contains_key("landlock"));
+}
+
+/// A jail as the host's root has it, where these tests are run by that one.
+fn jailed(policy: Policy) -> Option<Policy> {
+    if !is_initial_root() {
+        skip(Reason::NotRoot, "a jail without a waiter is root's");
+        return None;
+    }
+    let plan = JailPlan { uid: Some(0x7FFF_FFFD), network: JailNetwork::Own };
+    Some(Policy { jail: Ok(plan), ..policy })
+}
+
+#[test]
+fn what_is_handed_over_for_reading_is_never_written_to() {
+    let dir = directory();
+    let file = dir.path().join("read/file");
+    let mut policy = policy(dir.path());
+    policy.shares.clear();
+    let number = policy.inherit(&file, false);
+    let Some(policy) = jailed(policy) else { return };
+    let script = format!("read -r line < /proc/self/fd/{number}; printf %s \"$line\"; echo x > /proc/self/fd/{number}");
+    let output = confined(dir.path(), &policy, &script);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "read", "{}", support::explain(&output));
+    // The mount refuses, before Landlock is asked: it would where there is none.
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Read-only file system"), "{}", support::explain(&output));
+    assert_eq!(fs::read(&file).unwrap(), b"read");
+}
+
+#[test]
+fn links_lead_in_the_jail_where_they_lead_outside_and_nothing_outside_is_changed() {
+    let dir = directory();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("file"), "elsewhere").unwrap();
+    // An absolute one, and files below it.
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("../link/file", dir.path().join("read/again")).unwrap();
+    fs::remove_file(dir.path().join("read/file")).unwrap();
+    let mut policy = policy(dir.path());
+    policy.shares.clear();
+    policy.read = ["link", "link/file", "read/again"].map(|name| dir.path().join(name)).into();
+    let Some(policy) = jailed(policy) else { return };
+    let base = dir.path().display();
+    let script = format!(
+        "for file in link/file read/again elsewhere/file; do read -r line < {base}/$file; printf %s \"$line\"; done"
+    );
+    // Over the runtime directory the jail's root is mounted.
+    let runtime_dir = tempfile::tempdir().unwrap();
+    let output = confined(runtime_dir.path(), &policy, &script);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "elsewhere".repeat(3), "{}", support::explain(&output));
+    assert_eq!(fs::read(elsewhere.join("file")).unwrap(), b"elsewhere");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Uid;
 use sandpen::driver::fuse_probe::{VirtiofsdGuest, outcomes};
 
+use sandpen_skip::{Reason, skip};
+
 use crate::support;
 
 const SANDPEN: &str = env!("CARGO_BIN_EXE_sandpen");
@@ -85,6 +87,26 @@ fn virtiofsd_shows_what_it_shares_and_nothing_else() {
     assert_eq!(shared.beside(), before);
 }
 
+/// A chroot's /proc, say, in a mount namespace that only this test's process has.
+#[test]
+fn a_directory_with_files_of_the_kernels_is_not_shared() {
+    if !Uid::effective().is_root() {
+        return skip(Reason::NotRoot, "only root mounts");
+    }
+    let shared = Shared::new();
+    fs::create_dir(shared.share().join("proc")).unwrap();
+    let runtime = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(runtime.path().join("virtiofs.sock")).unwrap();
+    let mut command = Command::new("unshare");
+    let script = "mount -t proc proc \"$1/proc\" && exec \"$0\" __virtiofsd --shared-dir \"$1\"";
+    command.args(["-m", "sh", "-c", script, SANDPEN]).arg(shared.share()).current_dir(runtime.path());
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = support::finish(command.spawn().unwrap());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let mount = shared.share().join("proc");
+    assert!(!output.status.success() && said.contains(mount.to_str().unwrap()) && said.contains("unmount"), "{said}");
+}
+
 #[cfg(feature = "krun-bundled")]
 mod krun {
     use std::path::Path;
@@ -94,7 +116,6 @@ mod krun {
     use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, kernel_abi};
     use sandpen::driver::fuse_probe::{FuseRequest, SUBCOMMAND, names};
     use sandpen::driver::krun::policy_of_root;
-    use sandpen_skip::{Reason, skip};
 
     use super::*;
 

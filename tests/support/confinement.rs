@@ -1,7 +1,8 @@
 //! What the kernel tells of a process, for tests of its confinement.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use sandpen_skip::{Reason, skip};
 
@@ -14,11 +15,29 @@ pub fn status(pid: u32, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field}: {text}")).trim().to_owned()
 }
 
-/// What a process's descriptors lead to.
-pub fn descriptors(pid: u32) -> Vec<String> {
+/// What a process's descriptors lead to. Files that it has for reading lie in mounts of their own, where they have no
+/// path: they are looked for in `directories`.
+pub fn descriptors(pid: u32, directories: &[&Path]) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     // One may be closed while the directory is read.
-    entries.filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().into_owned())).collect()
+    let targets = entries.filter_map(|entry| {
+        let entry = entry.ok()?.path();
+        let target = fs::read_link(&entry).ok()?;
+        let is_apart = target == Path::new("/");
+        let found = is_apart.then(|| directories.iter().find_map(|directory| same_file(directory, &entry))).flatten();
+        Some(found.unwrap_or(target).to_string_lossy().into_owned())
+    });
+    targets.collect()
+}
+
+/// The file at or below `path` that is the open one.
+fn same_file(path: &Path, open: &Path) -> Option<PathBuf> {
+    let meta = path.symlink_metadata().ok()?;
+    let (wanted, is_dir) = (fs::metadata(open).ok()?, meta.is_dir());
+    if !is_dir {
+        return ((meta.dev(), meta.ino()) == (wanted.dev(), wanted.ino())).then(|| path.to_owned());
+    }
+    fs::read_dir(path).ok()?.flatten().find_map(|entry| same_file(&entry.path(), open))
 }
 
 /// Compares a process's report with what the doctor says of this kernel.

@@ -28,7 +28,8 @@ fn qemu_and_virtiofsd_hold_no_more_than_they_need() {
     let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(qemu[0].cast_signed()))).unwrap();
     assert_ne!(session, nix::unistd::getsid(None).unwrap());
     let run = home.state().join("run/default/a");
-    for target in descriptors(qemu[0]) {
+    let kernels = support::nested::data_dir().join("kernel");
+    for target in descriptors(qemu[0], &[&kernels, &home.state().join("cache")]) {
         let known = ["pipe:", "socket:", "anon_inode:", "/memfd:", "/dev/null", "/dev/kvm", "/dmabuf"];
         // What it boots, for reading.
         let booted = target.ends_with("/vmlinux") || target.contains("/cache/initramfs-");

@@ -172,7 +172,7 @@ fn the_process_of_a_microvm_holds_no_more_than_it_needs() {
     // opens the 65th while its guest waits.
     assert!(status(pid, "FDSize").parse::<u64>().unwrap() >= 512);
     let run = home.state().join("run/default/a");
-    for target in descriptors(pid) {
+    for target in descriptors(pid, &[home.path()]) {
         let known = ["pipe:", "anon_inode:", "/memfd:", "/dev/null", "/dev/kvm"];
         let is_its_kernel = target.ends_with("/idle.elf");
         let ours = target.starts_with(run.to_str().unwrap()) || known.iter().any(|known| target.starts_with(known));

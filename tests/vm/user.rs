@@ -90,6 +90,33 @@ fn with_subordinate_ids_files_belong_to_any_user_of_the_guest() {
     home.run(&["shutdown"]);
 }
 
+/// A daemon's program and its files in memory are out of reach from the user namespace in which its VMMs run.
+#[test]
+fn templates_are_used_and_a_daemon_outlives_its_program() {
+    let Some(home) = ordinary_user() else { return };
+    let rootfs = home.rootfs();
+    let restored = |name: &str| {
+        home.ok(&["run", "-d", "-n", name, "--root", "image", &rootfs, "--", "sleep", "1000"]);
+        let pid = home.inspect(name)["microvm_pid"].as_u64().unwrap();
+        let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        home.ok(&["kill", name]);
+        command_line.split(|byte| *byte == 0).any(|argument| argument == b"-incoming")
+    };
+    if sandpen::driver::acceleration::acceleration().accelerator == sandpen::driver::acceleration::Accelerator::Tcg {
+        assert!(restored("a"), "{}", fs::read_to_string(home.state().join("daemon.log")).unwrap());
+    }
+    if home.uid() == nix::unistd::Uid::effective().as_raw() {
+        // Then it is the tests' own program, which others use.
+        return;
+    }
+    let daemon = home.daemon_pid();
+    let program = home.path().join("sandpen");
+    fs::copy(&program, home.path().join("next")).unwrap();
+    fs::rename(home.path().join("next"), &program).unwrap();
+    assert_eq!(home.ok(&["run", "--rm", &rootfs, "--", "echo", "up"]), "up\n");
+    assert_eq!(home.daemon_pid(), daemon);
+}
+
 #[test]
 fn another_daemon_takes_over_without_a_gap() {
     let Some(home) = ordinary_user() else { return };

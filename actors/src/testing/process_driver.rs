@@ -78,7 +78,7 @@ fn waiter_spec(launch: &Launch) -> WaiterSpec {
             stdin,
             stdout: StdioSpec::Fifo(OUTPUTS[0].1.into()),
             stderr: StdioSpec::Fifo(OUTPUTS[1].1.into()),
-            sockets: Vec::new(),
+            descriptors: Vec::new(),
         }],
         namespaces: None,
         vmm_log: launch.vmm_log.clone(),

@@ -8,15 +8,17 @@ use sandpen_guest::protocol::{Bytes, Interface, Network as GuestNetwork, RESOLV_
 use sandpen_types::spec::{Network, PublishedPort, SandboxSpec};
 use sandpen_vmm::driver::DriverError;
 
-use super::confine::Policy;
+use super::confine::{Policy, VmmNetwork};
 use super::step::failed;
 
 /// Where hosts name their name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// That file, and the directory in which systemd replaces what it links to.
 const NAME_SERVERS: [&str; 2] = [RESOLV_CONF, "/run/systemd/resolve"];
-/// Listening at a port below it takes a capability where nothing else is set.
-const PRIVILEGED: u16 = 1024;
+/// Below the number in here listening at a port takes a capability (ip-sysctl), and below the other one where it says none.
+const UNPRIVILEGED_START: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+/// See [`UNPRIVILEGED_START`].
+const UNPRIVILEGED_DEFAULT: u16 = 1024;
 /// QEMU's name server in the guest's network, which asks the host's.
 const USER_RESOLV_CONF: &[u8] = b"nameserver 10.0.2.3\n";
 /// QEMU's own addresses of the guest and of the way out.
@@ -64,10 +66,21 @@ pub(super) struct NetworkPlan {
     pub(super) restricted: bool,
     /// What the host listens for, each with its address.
     pub(super) ports: Vec<(Ipv4Addr, PublishedPort)>,
+    /// Whether one of them takes a capability.
+    pub(super) low_ports: bool,
     /// For the guest.
     pub(super) guest: GuestNetwork,
     /// For the guest.
     pub(super) resolv_conf: Option<Bytes>,
+}
+
+/// What a VMM with this plan has of the host's network.
+pub(super) fn of_vmm(plan: Option<&NetworkPlan>) -> VmmNetwork {
+    match plan {
+        None => VmmNetwork::None,
+        Some(plan) if plan.low_ports => VmmNetwork::HostWithLowPorts,
+        Some(_) => VmmNetwork::Host,
+    }
 }
 
 /// The plan for `spec`, `None` without a network. Looks at the host's ports: blocking, for
@@ -108,13 +121,16 @@ pub(super) fn plan(spec: &SandboxSpec, driver: &str, kind: NetworkKind) -> Resul
         ports.push((address, *port));
     }
     let restricted = network == Network::Published;
+    let start = std::fs::read_to_string(UNPRIVILEGED_START).ok().and_then(|start| start.trim().parse().ok());
+    let low_ports = ports.iter().any(|(_, port)| port.host < start.unwrap_or(UNPRIVILEGED_DEFAULT));
     Ok(Some(match kind {
         NetworkKind::Tsi => {
-            NetworkPlan { restricted, ports, guest: GuestNetwork::Host, resolv_conf: host_resolv_conf() }
+            NetworkPlan { restricted, ports, low_ports, guest: GuestNetwork::Host, resolv_conf: host_resolv_conf() }
         }
         NetworkKind::User => NetworkPlan {
             restricted,
             ports,
+            low_ports,
             guest: GuestNetwork::Interface(USER_INTERFACE),
             resolv_conf: (!restricted).then(|| Bytes::from(USER_RESOLV_CONF)),
         },
@@ -129,17 +145,15 @@ pub(super) fn tell(plan: Option<NetworkPlan>, start: &mut Start) {
     }
 }
 
-/// Lets the VMM process do what the plan needs.
+/// Lets the VMM process do what the plan needs. With a network of its own the guest asks a name server of the VMM's.
 pub(super) fn permit(plan: Option<&NetworkPlan>, policy: &mut Policy) {
     let Some(plan) = plan else { return };
     policy.tcp = true;
-    policy.read.extend(NAME_SERVERS.map(PathBuf::from));
-    if plan.ports.iter().any(|(_, port)| port.host < PRIVILEGED) {
+    if matches!(plan.guest, GuestNetwork::Interface(_)) && !plan.restricted {
+        policy.read.extend(NAME_SERVERS.map(PathBuf::from));
+    }
+    if plan.low_ports {
         policy.capabilities.push("NET_BIND_SERVICE".to_owned());
-        // It counts for the host's network as the host's root alone.
-        if let Ok(jail) = &mut policy.jail {
-            jail.uid = None;
-        }
     }
 }
 

@@ -25,8 +25,8 @@ const DATA_NAMES: [&str; 7] = ["qemu", "qemu-kvm", "qemu-firmware", "seabios", "
 const BUILT_NAMES: [&str; 2] = ["qemu-bundle", "pc-bios"];
 /// Beside that directory: the firmware of its sources.
 const SOURCES_NAME: &str = "pc-bios";
-/// Programs that a script in QEMU's place runs before QEMU.
-const PROGRAMS: [&str; 4] = ["/bin", "/usr/bin", "/usr/libexec", "/usr/local/bin"];
+/// Programs that a script in the program's place runs, and where the program itself may be.
+const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/libexec", "/usr/local/bin"];
 /// Where homes are, whosever they are.
 const HOMES: [&str; 2] = ["/home", "/root"];
 

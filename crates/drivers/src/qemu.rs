@@ -126,7 +126,7 @@ impl Driver for QemuDriver {
             if let Some(vmm) = templates.restored(&plan, &bin_dir).await? {
                 return Ok(vmm);
             }
-            let prepared = step::blocking(move || plan.prepared(&plan.args, &[])).await?;
+            let prepared = step::blocking(move || plan.prepared(&plan.args, Vec::new())).await?;
             waited::launch(runtime_dir, &bin_dir, prepared, "starting QEMU").await
         })
         .boxed()

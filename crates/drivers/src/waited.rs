@@ -31,9 +31,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::process::{Guest, WaitedProcess};
+use super::confine::rights::{self, Rights};
 use super::confine::{self, Needs, SandboxJail, cgroup};
 use super::control::{self, ControlFifos, LinkMode};
 use super::step::{blocking, failed};
+use super::work::{Lane, Piece, Stop, WorkError};
 use super::{launching, network, start_message};
 
 mod last_words;
@@ -44,6 +46,8 @@ mod watch;
 const EVENTS: usize = 8;
 /// Most bytes of the VMM's own messages and the guest's console: a guest can write there without end.
 const VMM_LOG_LIMIT: u64 = 1 << 20;
+/// How long it may take to try what a jail takes; newuidmap may ask a directory service.
+const TRIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Variables of our environment that a VMM and its companions get; others may be secrets, and a VMM
 /// is what a guest attacks first.
 const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
@@ -91,11 +95,31 @@ pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, Drive
 
 /// The jails of a launch's processes.
 pub(super) async fn jail(launch: &Launch, needs: Needs, helper: &Path) -> Result<SandboxJail, DriverError> {
-    let (launch, helper) = (launch.clone(), helper.to_owned());
-    let found =
-        move || SandboxJail::new(&launch, needs, &helper).map_err(|error| failed("confining the microVM", error));
-    blocking(found).await
+    static TRIED: Lane<&'static Rights, TrialError> = Lane::new(1);
+    let rights = if let Some(known) = rights::known() {
+        Ok(known)
+    } else {
+        let piece = Piece {
+            key: helper.display().to_string(),
+            what: "trying what a jail takes".to_owned(),
+            limit: TRIAL_LIMIT,
+            advice: "see `sandpen doctor`",
+        };
+        let helper = helper.to_owned();
+        let found = move |_: &Stop| rights::find(&helper).map_err(TrialError);
+        TRIED.on_thread(piece, &launch.cancel, found).await
+    };
+    let rights = match rights {
+        Err(error) if matches!(*error, WorkError::Cancelled) => return Err(DriverError::Cancelled),
+        rights => rights.map_err(|error| error.to_string()),
+    };
+    SandboxJail::new(launch, needs, rights).map_err(|error| failed("confining the microVM", error))
 }
+
+/// Why no jail can be made, for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct TrialError(String);
 
 /// What the waiter and the guest are told, once a driver knows its processes. The guest's part is on disk
 /// from now on.
@@ -158,7 +182,7 @@ pub(super) fn process(role: &str, program: &Path, args: Vec<OsString>, stdin: St
         stdin,
         stdout: StdioSpec::VmmLog,
         stderr: StdioSpec::VmmLog,
-        sockets: Vec::new(),
+        descriptors: Vec::new(),
     }
 }
 

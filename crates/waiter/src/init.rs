@@ -40,7 +40,7 @@ impl Init {
     pub(crate) fn tell(&mut self, pid: u32) -> io::Result<()> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().next_back());
-        writeln!(self.told, "{}", inner.unwrap_or_default())
+        writeln!(self.told, "{}", inner.ok_or(io::ErrorKind::InvalidData)?)
     }
 }
 

@@ -21,6 +21,7 @@
 
 mod init;
 mod log_copy;
+mod opened;
 mod process;
 mod start;
 mod sys;

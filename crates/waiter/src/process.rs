@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use sandpen_waiter::process_identity::ProcessIdentity;
@@ -14,7 +16,7 @@ use crate::sys;
 enum Parent {
     /// Ours, as it was executed.
     Us(Child),
-    /// Ours, and a fork of ourselves, which leads no process group.
+    /// Ours, and a fork of ourselves: alone in its process group, once it leads one.
     UsByFork,
     /// Another waiter's, which is gone: the host's init reaps it, and nobody tells us its status.
     Another,
@@ -105,9 +107,10 @@ impl Process {
     }
 }
 
-/// The command of a specification, without its standard descriptors and sockets.
-pub(crate) fn command(process: &ProcessSpec) -> Command {
-    let mut command = Command::new(&process.program);
+/// The command of a specification, without its descriptors. `program` is what is executed for its program.
+pub(crate) fn command(process: &ProcessSpec, program: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.arg0(&process.program);
     if process.clear_env {
         command.env_clear();
     }

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
 use sandpen_waiter::process_identity::{ProcessIdentity, boot_id};
 use sandpen_waiter::records::{EXIT_RECORD_BYTES, ProcessesRecord, RecordedEnd};
-use sandpen_waiter::wire::{self, Namespaces, ProcessSpec, SocketSpec, Stage, StdioSpec, VMM_ROLE, WaiterSpec};
+use sandpen_waiter::wire::{self, Namespaces, Stage, StdioSpec, VMM_ROLE, WaiterSpec};
 
 use crate::init::Init;
 use crate::log_copy::LogCopy;
+use crate::opened::Opened;
 use crate::process::{self, Process};
 use crate::waiter::Waiter;
 use crate::{Failure, failed, sys};
@@ -63,53 +62,9 @@ fn open_fifo(name: &str) -> io::Result<File> {
     if fifo.metadata()?.file_type().is_fifo() { Ok(fifo) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
-/// The sockets of all processes.
-struct Sockets<'a> {
-    listeners: BTreeMap<&'a String, UnixListener>,
-    connected: BTreeMap<&'a String, UnixStream>,
-}
-
-impl<'a> Sockets<'a> {
-    fn make(processes: &'a [ProcessSpec]) -> Result<Self, Failure> {
-        let mut made = Self { listeners: BTreeMap::new(), connected: BTreeMap::new() };
-        let stdios = processes.iter().flat_map(|process| [&process.stdin, &process.stdout, &process.stderr]);
-        let given = stdios.filter_map(|stdio| if let StdioSpec::Listener(name) = stdio { Some(name) } else { None });
-        let sockets = || processes.iter().flat_map(|process| &process.sockets);
-        let own =
-            sockets().filter_map(|socket| if let SocketSpec::Listening(name) = socket { Some(name) } else { None });
-        for name in given.chain(own) {
-            let _ = fs::remove_file(name);
-            made.listeners.insert(name, UnixListener::bind(name).map_err(failed(Stage::Listener, name))?);
-        }
-        for socket in sockets() {
-            if let SocketSpec::Connected(name) = socket {
-                let connected = UnixStream::connect(name).map_err(failed(Stage::Listener, name))?;
-                fs::remove_file(name).map_err(failed(Stage::Listener, name))?;
-                made.connected.insert(name, connected);
-            }
-        }
-        Ok(made)
-    }
-
-    /// Those of a process, with numbers beyond the ones that it is to have them under.
-    fn of(&self, process: &ProcessSpec) -> io::Result<Vec<OwnedFd>> {
-        let missing = || io::Error::from(io::ErrorKind::NotFound);
-        let duplicated = |socket: &SocketSpec| match socket {
-            SocketSpec::Connected(name) => {
-                sys::duplicate_from(self.connected.get(name).ok_or_else(missing)?, wire::BEYOND_SOCKETS)
-            }
-            SocketSpec::Listening(name) => {
-                sys::duplicate_from(self.listeners.get(name).ok_or_else(missing)?, wire::BEYOND_SOCKETS)
-            }
-        };
-        process.sockets.iter().map(duplicated).collect()
-    }
-}
-
 impl Waiter {
     fn start_all(&mut self, spec: &WaiterSpec) -> Result<(), Failure> {
-        // All sockets first: who connects may be started before who answers.
-        let sockets = Sockets::make(&spec.processes)?;
+        let opened = Opened::all(&spec.processes)?;
         let mut init = match &spec.namespaces {
             None => None,
             Some(namespaces) => Some(self.enter(namespaces).map_err(failed(Stage::Namespaces, ""))?),
@@ -119,21 +74,18 @@ impl Waiter {
                 StdioSpec::Null => Stdio::null(),
                 StdioSpec::VmmLog => open_fifo(wire::LOG_FIFO)?.into(),
                 StdioSpec::Fifo(name) => OpenOptions::new().read(true).write(output).open(name)?.into(),
-                StdioSpec::Listener(name) => match sockets.listeners.get(name) {
-                    Some(listener) => OwnedFd::from(listener.try_clone()?).into(),
-                    None => Stdio::null(),
-                },
+                StdioSpec::Listener(name) => opened.listener(name)?.into(),
                 StdioSpec::Data(bytes) => sys::memory_file(bytes)?.into(),
             })
         };
         for process in &spec.processes {
             let failed_program = |source| Failure { stage: Stage::Program, subject: process.role.clone(), source };
-            let mut command = process::command(process);
+            let mut command = process::command(process, opened.program(process));
             command.stdin(stdio(&process.stdin, false).map_err(failed_program)?);
             command.stdout(stdio(&process.stdout, true).map_err(failed_program)?);
             command.stderr(stdio(&process.stderr, true).map_err(failed_program)?);
-            let handed_over = sockets.of(process).map_err(failed_program)?;
-            sys::hand_over(&mut command, handed_over, wire::FIRST_SOCKET);
+            let handed_over = opened.descriptors(process).map_err(failed_program)?;
+            sys::hand_over(&mut command, handed_over, wire::FIRST_DESCRIPTOR);
             let started = Process::start(&process.role, &mut command).map_err(failed_program)?;
             // Before the first process of the namespace: that one is reaped when all others are.
             let place = self.processes.len() - usize::from(init.is_some());

@@ -23,8 +23,12 @@ fn stdio() -> impl Strategy<Value = StdioSpec> {
     ]
 }
 
-fn socket() -> impl Strategy<Value = SocketSpec> {
-    prop_oneof!["[a-z.]{1,20}".prop_map(SocketSpec::Connected), "[a-z.]{1,20}".prop_map(SocketSpec::Listening)]
+fn descriptor() -> impl Strategy<Value = DescriptorSpec> {
+    prop_oneof![
+        "[a-z.]{1,20}".prop_map(DescriptorSpec::Connected),
+        "[a-z.]{1,20}".prop_map(DescriptorSpec::Listening),
+        os().prop_map(|path| DescriptorSpec::File(path.into())),
+    ]
 }
 
 fn namespaces() -> impl Strategy<Value = Namespaces> {
@@ -39,9 +43,9 @@ prop_compose! {
         env in proptest::collection::vec((os(), os()), 0..5),
         clear_env: bool,
         (stdin, stdout, stderr) in (stdio(), stdio(), stdio()),
-        sockets in proptest::collection::vec(socket(), 0..3),
+        descriptors in proptest::collection::vec(descriptor(), 0..3),
     ) -> ProcessSpec {
-        ProcessSpec { role, program: program.into(), args, env, clear_env, stdin, stdout, stderr, sockets }
+        ProcessSpec { role, program: program.into(), args, env, clear_env, stdin, stdout, stderr, descriptors }
     }
 }
 

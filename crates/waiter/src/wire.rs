@@ -105,25 +105,28 @@ pub struct ProcessSpec {
     pub stdout: StdioSpec,
     /// Its descriptor 2.
     pub stderr: StdioSpec,
-    /// Its sockets: descriptors from [`FIRST_SOCKET`] on.
-    pub sockets: Vec<SocketSpec>,
+    /// What else it gets open: descriptors from [`FIRST_DESCRIPTOR`] on.
+    pub descriptors: Vec<DescriptorSpec>,
 }
 
-/// The first of a process's [`ProcessSpec::sockets`].
-pub const FIRST_SOCKET: i32 = 3;
-/// Most sockets of a process.
-pub const SOCKETS_MAX: usize = 24;
-/// Beyond the descriptors of all its sockets.
-pub const BEYOND_SOCKETS: i32 = FIRST_SOCKET + 24;
+/// The first of a process's [`ProcessSpec::descriptors`].
+pub const FIRST_DESCRIPTOR: i32 = 3;
+/// Most of them.
+pub const DESCRIPTORS_MAX: usize = 24;
+/// Beyond all of them.
+pub const BEYOND_DESCRIPTORS: i32 = FIRST_DESCRIPTOR + 24;
 
-/// A Unix socket that a process gets open, so that it needs to make none.
+/// What a process gets open, so that it makes no socket and reaches no path for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketSpec {
+pub enum DescriptorSpec {
     /// The other end of the only connection to another process's [`StdioSpec::Listener`] of this name. The name is
     /// gone before any process is started: nobody else connects.
     Connected(String),
-    /// One that listens in the runtime directory under this name.
+    /// A socket that listens in the runtime directory under this name.
     Listening(String),
+    /// A file, open for reading: opened before a user namespace is entered, from which another process's files
+    /// (`/proc/PID/fd/N`) are out of reach.
+    File(PathBuf),
 }
 
 impl fmt::Debug for ProcessSpec {
@@ -302,14 +305,15 @@ pub fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
         for stdio in [&process.stdin, &process.stdout, &process.stderr] {
             put_stdio(&mut body, stdio);
         }
-        put_count(&mut body, process.sockets.len());
-        for socket in &process.sockets {
-            let (kind, name) = match socket {
-                SocketSpec::Connected(name) => ("connected", name),
-                SocketSpec::Listening(name) => ("listening", name),
+        put_count(&mut body, process.descriptors.len());
+        for descriptor in &process.descriptors {
+            let (kind, name) = match descriptor {
+                DescriptorSpec::Connected(name) => ("connected", name.as_bytes()),
+                DescriptorSpec::Listening(name) => ("listening", name.as_bytes()),
+                DescriptorSpec::File(path) => ("file", path.as_os_str().as_bytes()),
             };
             put(&mut body, kind.as_bytes());
-            put(&mut body, name.as_bytes());
+            put(&mut body, name);
         }
     }
     // What is held for another waiter stays as it ever was: it may be of another version.
@@ -381,16 +385,15 @@ impl<'a> Reader<'a> {
             stdin: self.stdio()?,
             stdout: self.stdio()?,
             stderr: self.stdio()?,
-            sockets: self.list(Self::socket)?,
+            descriptors: self.list(Self::descriptor)?,
         })
     }
 
-    fn socket(&mut self) -> Option<SocketSpec> {
-        let kind = self.bytes()?;
-        let name = self.text()?;
-        match kind {
-            b"connected" => Some(SocketSpec::Connected(name)),
-            b"listening" => Some(SocketSpec::Listening(name)),
+    fn descriptor(&mut self) -> Option<DescriptorSpec> {
+        match self.bytes()? {
+            b"connected" => Some(DescriptorSpec::Connected(self.text()?)),
+            b"listening" => Some(DescriptorSpec::Listening(self.text()?)),
+            b"file" => Some(DescriptorSpec::File(self.os()?.into())),
             _ => None,
         }
     }

@@ -17,12 +17,14 @@
 //!
 //! An ordinary user's process is root of the user namespace that its waiter entered, in which root is that user.
 
+mod kernel_mounts;
 mod mounts;
 pub mod owners;
 mod root;
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -33,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use self::mounts::{NO_DEVICES, NO_SUID, READ_ONLY, Tree};
 use self::root::Root;
-use super::policy::{Policy, SharedTreeError, share_path};
+use super::policy::{Policy, SharedTreeError, descriptor_path, share_path};
 use super::sys;
 
 /// The jail of one process.
@@ -88,6 +90,19 @@ pub enum JailError {
         #[source]
         source: SharedTreeError,
     },
+    /// A share would show the kernel's own files.
+    #[error(
+        "the directory {share:?} has a file system of the kernel's, {kind}, mounted at {mount:?}, by which a guest would get at the \
+         host; unmount it, or share a directory without it"
+    )]
+    KernelFiles {
+        /// The directory.
+        share: PathBuf,
+        /// Where it is.
+        mount: PathBuf,
+        /// Its type.
+        kind: String,
+    },
     /// A name in the policy leads elsewhere.
     #[error("{0:?} is no plain path for the jail")]
     Path(PathBuf),
@@ -95,6 +110,32 @@ pub enum JailError {
 
 fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError {
     move |source| JailError::Step { step, source: source.into() }
+}
+
+/// A process that has parted from the host's mounts: what it mounts from here on is its own.
+pub(super) struct Parted<'a> {
+    plan: &'a JailPlan,
+    user_namespace: Option<OwnedFd>,
+}
+
+/// Parts from the host's mounts, and makes the user namespace of a sandbox's own user. For a process with one thread.
+pub(super) fn part(plan: &JailPlan) -> Result<Parted<'_>, JailError> {
+    let maps = plan.uid.map(owners::maps);
+    let made = maps.map(|(uids, gids)| sys::user_namespace(&uids, &gids)).transpose();
+    let user_namespace = made.map_err(failed("making a user namespace"))?;
+    let network = if plan.network == JailNetwork::Own { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
+    unshare(CloneFlags::CLONE_NEWNS | network).map_err(failed("making a mount namespace"))?;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    let no_name: Option<&str> = None;
+    mount(no_name, "/", no_name, private, no_name).map_err(failed("parting from the host's mounts"))?;
+    Ok(Parted { plan, user_namespace })
+}
+
+/// Opens a file of the host's so that nobody writes to it by this descriptor, also not who opens it once more.
+pub(super) fn open_read_only(path: &Path) -> io::Result<File> {
+    let tree = Tree::copy(path)?;
+    tree.restrict(READ_ONLY | NO_SUID | NO_DEVICES)?;
+    File::open(descriptor_path(tree.as_raw_fd()))
 }
 
 /// A jail that is ready, in the process's own mount namespace, and not entered yet.
@@ -113,10 +154,7 @@ impl MadeJail {
 
     /// Enters it, for ever; for a process with one thread.
     pub(super) fn enter(self) -> Result<(), JailError> {
-        chdir(&self.root).map_err(failed("entering the jail's root"))?;
-        pivot_root(".", ".").map_err(failed("changing to the jail's root"))?;
-        umount2(".", MntFlags::MNT_DETACH).map_err(failed("leaving the host's root"))?;
-        chdir("/").map_err(failed("entering the jail's root"))?;
+        move_root(&self.root).map_err(failed("changing to the jail's root"))?;
         if let Some(user_namespace) = self.user_namespace {
             setgroups(&self.groups).map_err(failed("giving up groups"))?;
             setns(user_namespace, CloneFlags::CLONE_NEWUSER).map_err(failed("entering the user namespace"))?;
@@ -128,50 +166,55 @@ impl MadeJail {
     }
 }
 
-/// Makes the jail of `policy`. The current directory is the sandbox's runtime directory.
-pub(super) fn make(plan: &JailPlan, policy: &Policy) -> Result<MadeJail, JailError> {
-    const NOTHING: Option<&str> = None;
-    let runtime_dir = std::env::current_dir().map_err(failed("finding the runtime directory"))?;
-    let maps = plan.uid.map(owners::maps);
-    let made = maps.map(|(uids, gids)| sys::user_namespace(&uids, &gids)).transpose();
-    let user_namespace = made.map_err(failed("making a user namespace"))?;
-    let network = if plan.network == JailNetwork::Own { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
-    unshare(CloneFlags::CLONE_NEWNS | network).map_err(failed("making a mount namespace"))?;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    mount(NOTHING, "/", NOTHING, private, NOTHING).map_err(failed("parting from the host's mounts"))?;
-
-    let mut shares = copy_shares(policy)?;
-    let unmapped = user_namespace.as_ref().and_then(|user| map_owners(&shares, policy, user));
-    if unmapped.is_some() {
-        // Copied again: some have mapped owners by now, and a process has the rights of one user alone.
-        shares = copy_shares(policy)?;
-    }
-    let user_namespace = user_namespace.filter(|_| unmapped.is_none());
-    let uid = plan.uid.filter(|_| unmapped.is_none());
-
-    let mut root = Root::over(&runtime_dir, uid)?;
-    for path in policy.execute.iter().chain(&policy.read).filter(|path| path.is_absolute()) {
-        root.put_read_only(path)?;
-    }
-    for path in policy.devices.iter().chain(&policy.modify).filter(|path| path.is_absolute()) {
-        root.put_device(path)?;
-    }
-    for (number, tree) in shares.iter().enumerate() {
-        root.put_tree(&share_path(number), tree)?;
-    }
-    for path in policy.modify.iter().filter(|path| !path.is_absolute()) {
-        root.put_runtime_file(path)?;
-    }
-    let groups = root.close()?;
-    let description = Jail { uid, host_network: plan.network == JailNetwork::Host, unmapped };
-    Ok(MadeJail { root: runtime_dir, user_namespace, groups, description })
+/// Makes what is mounted at `root` the root, and leaves the one of before.
+fn move_root(root: &Path) -> io::Result<()> {
+    chdir(root)?;
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(chdir("/")?)
 }
 
-/// Mounts what a jail is made of, over the current directory.
+impl Parted<'_> {
+    /// Makes the jail of `policy`. The current directory is the sandbox's runtime directory.
+    pub(super) fn make(self, policy: &Policy) -> Result<MadeJail, JailError> {
+        let runtime_dir = std::env::current_dir().map_err(failed("finding the runtime directory"))?;
+        kernel_mounts::refuse_below(policy)?;
+        let mut shares = copy_shares(policy)?;
+        let unmapped = self.user_namespace.as_ref().and_then(|user| map_owners(&shares, policy, user));
+        if unmapped.is_some() {
+            // Copied again: some have mapped owners by now, and a process has the rights of one user alone.
+            shares = copy_shares(policy)?;
+        }
+        let user_namespace = self.user_namespace.filter(|_| unmapped.is_none());
+        let uid = self.plan.uid.filter(|_| unmapped.is_none());
+
+        let mut root = Root::over(&runtime_dir, uid)?;
+        for path in policy.execute.iter().chain(&policy.read).filter(|path| path.is_absolute()) {
+            root.put_read_only(path)?;
+        }
+        for path in policy.devices.iter().chain(&policy.modify).filter(|path| path.is_absolute()) {
+            root.put_device(path)?;
+        }
+        for (number, tree) in shares.iter().enumerate() {
+            root.put_tree(&share_path(number), tree)?;
+        }
+        for path in policy.modify.iter().filter(|path| !path.is_absolute()) {
+            root.put_runtime_file(path)?;
+        }
+        let groups = root.close()?;
+        let description = Jail { uid, host_network: self.plan.network == JailNetwork::Host, unmapped };
+        Ok(MadeJail { root: runtime_dir, user_namespace, groups, description })
+    }
+}
+
+/// Does with mounts what a jail takes, in a mount namespace of its own. The host's root is left.
 pub(super) fn try_mounts() -> io::Result<()> {
     let (root, descriptors) = (Tree::empty(4096)?, Tree::copy(Path::new("/proc/self/fd"))?);
     descriptors.restrict(NO_SUID | NO_DEVICES)?;
-    root.attach(Path::new("/"))
+    // Any directory but the root, which nothing can be mounted over.
+    let place = Path::new("/proc");
+    root.attach(place)?;
+    move_root(place)
 }
 
 fn copy_shares(policy: &Policy) -> Result<Vec<Tree>, JailError> {

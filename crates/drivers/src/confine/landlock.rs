@@ -103,10 +103,6 @@ pub(super) fn restrict(policy: &Policy) -> Result<(), LandlockError> {
 
 fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<Option<PathBeneath<PathFd>>, LandlockError> {
     let Ok(meta) = std::fs::metadata(path) else { return Ok(None) };
-    // A file in memory is in no directory, and no rule is about it.
-    if std::fs::read_link(path).is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"/memfd:")) {
-        return Ok(None);
-    }
     let access = if meta.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
     let fd = PathFd::new(path).map_err(|source| LandlockError::Open { path: path.to_owned(), source })?;
     Ok(Some(PathBeneath::new(fd, access)))

@@ -34,6 +34,6 @@ pub use policy::{
     FIRST_INHERITED, Inherited, POLICY, Policy, SharedTree, SharedTreeError, descriptor_path, share_path,
 };
 pub use report::read;
-pub use sandbox_jail::{ConfinementError, Needs, SandboxJail};
+pub use sandbox_jail::{ConfinementError, Needs, SandboxJail, VmmNetwork};
 pub use seccomp::{SystemCalls, available as seccomp_available};
 pub use steps::{Begun, ConfineError, begin, enforce};

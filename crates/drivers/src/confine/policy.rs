@@ -43,9 +43,9 @@ pub struct Policy {
     pub cgroup: Result<CgroupPlan, String>,
     /// Most open files; less where the hard limit is lower.
     pub open_files: u64,
-    /// Sockets that it gets from its waiter, as descriptors from
-    /// [`FIRST_SOCKET`](sandpen_vmm::waiter::FIRST_SOCKET) on.
-    pub sockets: u32,
+    /// How many descriptors it gets from its waiter, from
+    /// [`FIRST_DESCRIPTOR`](sandpen_vmm::waiter::FIRST_DESCRIPTOR) on.
+    pub handed_over: u32,
     /// Files that it gets open, as descriptors from [`FIRST_INHERITED`] on: what is reached by a path that it will
     /// not have.
     pub inherited: Vec<Inherited>,
@@ -130,7 +130,7 @@ impl Policy {
             system_calls: SystemCalls::AnyVmm,
             cgroup: Err("none was planned".to_owned()),
             open_files: FEW_OPEN_FILES,
-            sockets: 0,
+            handed_over: 0,
             inherited: Vec::new(),
         }
     }

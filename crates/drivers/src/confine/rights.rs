@@ -85,14 +85,20 @@ enum RightsError {
     Refused(String),
 }
 
+static FOUND: OnceLock<Rights> = OnceLock::new();
+
+/// What was found, if something was.
+pub fn known() -> Option<&'static Rights> {
+    FOUND.get()
+}
+
 /// What this user may do, or why it may not, for people: what is found stays so for this process, a failure is tried
 /// again by the next one who asks. `helper` is sandpen's program. Blocking, at most for some 20 ms.
 ///
 /// # Errors
 /// See above.
 pub fn find(helper: &Path) -> Result<&'static Rights, String> {
-    static FOUND: OnceLock<Rights> = OnceLock::new();
-    if let Some(found) = FOUND.get() {
+    if let Some(found) = known() {
         return Ok(found);
     }
     let found = look(helper).map_err(|error| error_chain(&error))?;

@@ -1,12 +1,10 @@
 //! What the jails of one sandbox's processes have in common, as far as this user may make them on this host.
 
-use std::path::Path;
-
 use sandpen_vmm::driver::Launch;
 use sandpen_vmm::waiter::Namespaces;
 
 use super::jail::{JailNetwork, JailPlan};
-use super::rights::{self, Rights};
+use super::rights::Rights;
 use super::seccomp;
 
 /// Why a microVM is not started on this host.
@@ -31,11 +29,22 @@ pub enum ConfinementError {
     Shares(String),
 }
 
+/// The network of a sandbox's VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmmNetwork {
+    /// None.
+    None,
+    /// The host's.
+    Host,
+    /// The host's, and it listens at ports that take a capability: one that counts there as the host's root alone.
+    HostWithLowPorts,
+}
+
 /// What the processes of a sandbox need.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// Whether its VMM has the host's network.
-    pub host_network: bool,
+    /// Its VMM's network.
+    pub network: VmmNetwork,
     /// Whether it shares directories.
     pub shares: bool,
     /// Whether it is not to be started unless its processes are in a jail and have lists of system calls.
@@ -47,16 +56,19 @@ pub struct Needs {
 pub struct SandboxJail {
     rights: Result<&'static Rights, String>,
     uid: Option<u32>,
-    host_network: bool,
+    network: VmmNetwork,
 }
 
 impl SandboxJail {
-    /// For a launch. `helper` is sandpen's program. Blocking, at most for some 20 ms.
+    /// For a launch, by what was found of this user's rights.
     ///
     /// # Errors
     /// [`ConfinementError`] when it is not to be started here.
-    pub fn new(launch: &Launch, needs: Needs, helper: &Path) -> Result<Self, ConfinementError> {
-        let rights = rights::find(helper);
+    pub fn new(
+        launch: &Launch,
+        needs: Needs,
+        rights: Result<&'static Rights, String>,
+    ) -> Result<Self, ConfinementError> {
         if let Err(why) = &rights {
             if needs.confinement {
                 return Err(ConfinementError::Demanded { layer: "a jail", why: why.clone() });
@@ -69,20 +81,28 @@ impl SandboxJail {
             seccomp::available()
                 .map_err(|why| ConfinementError::Demanded { layer: "a list of system calls (seccomp)", why })?;
         }
-        Ok(Self { rights, uid: launch.uid, host_network: needs.host_network })
+        Ok(Self { rights, uid: launch.uid, network: needs.network })
     }
 
-    /// The jail of a process that has the sandbox's network.
+    /// The jail of the VMM, which has the sandbox's network.
     ///
     /// # Errors
     /// Why there is none, for people.
     pub fn plan(&self) -> Result<JailPlan, String> {
-        let uid = match self.rights.clone()? {
+        let network = if self.has_own() { JailNetwork::Sandbox } else { JailNetwork::Host };
+        Ok(JailPlan { uid: self.own_uid()?.filter(|_| self.network != VmmNetwork::HostWithLowPorts), network })
+    }
+
+    /// Whether the sandbox has a network of its own, an empty one.
+    fn has_own(&self) -> bool {
+        self.network == VmmNetwork::None
+    }
+
+    fn own_uid(&self) -> Result<Option<u32>, String> {
+        Ok(match self.rights.clone()? {
             Rights::Own => self.uid,
             Rights::InUserNamespace(_) => None,
-        };
-        let network = if self.host_network { JailNetwork::Host } else { JailNetwork::Sandbox };
-        Ok(JailPlan { uid, network })
+        })
     }
 
     /// The jail of a process that has no network, whatever the sandbox has.
@@ -90,9 +110,8 @@ impl SandboxJail {
     /// # Errors
     /// As [`SandboxJail::plan`].
     pub fn plan_without_network(&self) -> Result<JailPlan, String> {
-        let plan = self.plan()?;
-        let network = if self.host_network { JailNetwork::Own } else { JailNetwork::Sandbox };
-        Ok(JailPlan { network, ..plan })
+        let network = if self.has_own() { JailNetwork::Sandbox } else { JailNetwork::Own };
+        Ok(JailPlan { uid: self.own_uid()?, network })
     }
 
     /// The jail of a process that no waiter starts, and that has no network.
@@ -112,6 +131,6 @@ impl SandboxJail {
             Rights::Own => None,
             Rights::InUserNamespace(user) => Some(user.path()),
         };
-        Some(Namespaces { user, network: !self.host_network })
+        Some(Namespaces { user, network: self.has_own() })
     }
 }

@@ -72,7 +72,7 @@ pub struct Begun {
 /// # Errors
 /// [`ConfineError`]; the process must end then.
 pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
-    sys::close_inherited(policy.sockets).map_err(ConfineError::Descriptors)?;
+    sys::close_inherited(policy.handed_over).map_err(ConfineError::Descriptors)?;
     let rlimits = rlimits::set(policy.open_files).map_err(ConfineError::Rlimits)?;
     let report = report::create(&policy.role).map_err(ConfineError::Report)?;
     let mut begun = Begun { rlimits, cgroup: None, jail: None, left_out: BTreeMap::new(), report };
@@ -86,39 +86,47 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
         }
         Err(why) => begun.leave_out("cgroup", why),
     }
+    let parted = match &policy.jail {
+        Ok(plan) => Some(jail::part(plan)?),
+        Err(why) => {
+            begun.leave_out("jail", why.clone());
+            None
+        }
+    };
     let failed = |file: &Inherited| {
         let path = file.path.clone();
         move |source| ConfineError::Inherit { path, source }
     };
-    let opened =
-        policy.inherited_descriptors().map(|(descriptor, file)| inherit(file, descriptor).map_err(failed(file)));
+    let inherited = policy.inherited_descriptors();
+    let opened = inherited.map(|(number, file)| inherit(file, number, parted.is_some()).map_err(failed(file)));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
-    match &policy.jail {
-        Ok(plan) => {
-            let made = jail::make(plan, policy)?;
-            begun.jail = Some(made.description().clone());
-            if let Some(uid) = made.description().uid {
-                for (opened, file) in opened.iter().zip(&policy.inherited) {
-                    give(opened, file, uid).map_err(failed(file))?;
-                }
+    if let Some(parted) = parted {
+        let made = parted.make(policy)?;
+        begun.jail = Some(made.description().clone());
+        if let Some(uid) = made.description().uid {
+            for (opened, file) in opened.iter().zip(&policy.inherited) {
+                give(opened, file, uid).map_err(failed(file))?;
             }
-            made.enter()?;
         }
-        Err(why) => begun.leave_out("jail", why.clone()),
+        made.enter()?;
     }
     Ok(begun)
 }
 
-/// Opens a file as a descriptor that a program inherits.
-fn inherit(file: &Inherited, descriptor: i32) -> io::Result<File> {
-    let opened = OpenOptions::new().read(true).write(file.write).open(&file.path)?;
+/// Opens a file as a descriptor that a program inherits. One who has parted from the host's mounts opens what is only
+/// read so that it stays so.
+fn inherit(file: &Inherited, descriptor: i32, has_parted: bool) -> io::Result<File> {
+    let opened = match (file.write, has_parted) {
+        (false, true) => jail::open_read_only(&file.path)?,
+        (write, _) => OpenOptions::new().read(true).write(write).open(&file.path)?,
+    };
     // The lowest free one from there on is that one, as they are opened in their order.
     let kept = fcntl(&opened, FcntlArg::F_DUPFD(descriptor))?;
     if kept == descriptor { Ok(opened) } else { Err(Errno::EBADF.into()) }
 }
 
-/// Makes a file one that the sandbox's own user can open once more: what is written, a disk, is that sandbox's; what is read is for
-/// all, if it lies in a directory of ours that nobody else gets into.
+/// Makes a file one that the sandbox's own user can open once more: what is written, a disk, is that sandbox's; what is
+/// read is for all, if it lies in a directory of ours that nobody else gets into.
 fn give(opened: &File, file: &Inherited, uid: u32) -> io::Result<()> {
     const ALL_READ: u32 = 0o444;
     const OTHERS: u32 = 0o077;
@@ -130,7 +138,8 @@ fn give(opened: &File, file: &Inherited, uid: u32) -> io::Result<()> {
     let directory = file.path.parent().and_then(|directory| directory.metadata().ok());
     let is_private = directory.is_some_and(|directory| directory.permissions().mode() & OTHERS == 0);
     if mode & ALL_READ != ALL_READ && meta.is_file() && is_private {
-        opened.set_permissions(Permissions::from_mode(mode | ALL_READ))?;
+        // By its name: the descriptor's own mount lets nobody change it.
+        std::fs::set_permissions(&file.path, Permissions::from_mode(mode | ALL_READ))?;
     }
     Ok(())
 }

@@ -102,17 +102,16 @@ pub(super) fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     }
 }
 
-/// Closes every descriptor above the standard three and the `sockets` after them. For a process that has opened
+/// Closes every descriptor above the standard three and the `kept` ones after them. For a process that has opened
 /// nothing yet.
 ///
 /// # Errors
 /// What the kernel said (Linux 5.9 and later can do it).
-pub(super) fn close_inherited(sockets: u32) -> io::Result<()> {
+pub(super) fn close_inherited(kept: u32) -> io::Result<()> {
     // SAFETY: called first of all in a process that was just executed: nothing in it owns a
     // descriptor above the standard three.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint + sockets, libc::c_uint::MAX, 0 as libc::c_uint)
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint + kept, libc::c_uint::MAX, 0 as libc::c_uint) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

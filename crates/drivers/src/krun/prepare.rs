@@ -47,14 +47,15 @@ pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launc
         Ok(network)
     });
     let network = looked.await?;
-    let needs = Needs { host_network: network.is_some(), shares: false, confinement: config.require_confinement };
+    let needs =
+        Needs { network: network::of_vmm(network.as_ref()), shares: false, confinement: config.require_confinement };
     let program = waited::helper_program(config.helper.as_deref())?;
     let (boot, jail, rootfs, volumes) = match payload {
         Payload::Linux => linux(config, &launch, needs, &program).await?,
         Payload::Bare => {
             let spec = launch.spec.clone();
-            let jail = waited::jail(&launch, needs, &program).await?;
-            (blocking(move || bare(&spec)).await?, jail, RootfsSource::Current, Vec::new())
+            let boot = blocking(move || bare(&spec)).await?;
+            (boot, waited::jail(&launch, needs, &program).await?, RootfsSource::Current, Vec::new())
         }
     };
     let limit = config.boot_limit();
@@ -133,10 +134,10 @@ async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Pat
     let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
     let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
     let needs = Needs { shares: shares.all().next().is_some(), ..needs };
-    let jail = waited::jail(launch, needs, program).await?;
     let user = cache::user(config.cache(), &config.state_dir, launch);
     let kernel = guest_kernel(config, &user, &launch.spec, &launch.cancel).await?;
     launch.timings.mark(StartStep::KernelReady);
+    let jail = waited::jail(launch, needs, program).await?;
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
     let maker = Arc::new(Mke2fs::new(program, jail.plan_alone()));
     let root_disks = storage(launch, &user, &maker, disk.as_deref(), &shares.imaged).await?;

@@ -14,7 +14,7 @@ use sandpen_kernels::InstalledKernel;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{FIRST_SOCKET, LOG_FIFO, ProcessSpec, SocketSpec, StdioSpec, VMM_ROLE, WaiterSpec};
+use sandpen_vmm::waiter::{DescriptorSpec, FIRST_DESCRIPTOR, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
@@ -168,7 +168,7 @@ impl MachinePlan {
         let (shares, network) = blocking(move || looked_at(&spec)).await?;
         let helper = waited::helper_program(config.helper.as_deref())?;
         let needs = Needs {
-            host_network: network.is_some(),
+            network: network::of_vmm(network.as_ref()),
             shares: shares.all().next().is_some(),
             confinement: config.require_confinement,
         };
@@ -254,14 +254,17 @@ impl MachinePlan {
         self.cgroup.clone().ok()
     }
 
-    /// The processes for this command line. `inherited` are files that QEMU gets open, before all others.
-    pub(super) fn processes(&self, args: &QemuArgs, inherited: &[PathBuf]) -> Result<Vec<ProcessSpec>, DriverError> {
+    /// The processes for this command line. `more` are what QEMU gets open, behind the sockets of its shares.
+    pub(super) fn processes(
+        &self,
+        args: &QemuArgs,
+        more: Vec<DescriptorSpec>,
+    ) -> Result<Vec<ProcessSpec>, DriverError> {
         let mut policy = Policy { cgroup: self.cgroup.clone(), jail: self.jail.plan(), ..policy(&self.qemu, args) };
-        for file in inherited {
-            policy.inherit(file, false);
-        }
         let args = handed_over(args, &mut policy);
-        policy.sockets = u32::try_from(self.shares.len()).unwrap_or(u32::MAX) + u32::from(has_listener(&args));
+        let sockets = (0..self.shares.len()).map(|number| DescriptorSpec::Connected(share_socket(number)));
+        let descriptors: Vec<_> = sockets.chain(more).collect();
+        policy.handed_over = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
         network::permit(self.guest.network.as_ref(), &mut policy);
         let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
         let mut confined = vec![confine::helper::SUBCOMMAND.into(), self.qemu.clone().into_os_string()];
@@ -269,9 +272,8 @@ impl MachinePlan {
         let shares = self.shares.iter().enumerate();
         let mut processes =
             shares.map(|(number, share)| self.virtiofsd(number, share)).collect::<Result<Vec<_>, _>>()?;
-        let sockets = (0..self.shares.len()).map(|number| SocketSpec::Connected(share_socket(number)));
         let vmm = process(VMM_ROLE, &self.helper, confined, StdioSpec::Data(policy));
-        processes.push(ProcessSpec { sockets: sockets.collect(), ..vmm });
+        processes.push(ProcessSpec { descriptors, ..vmm });
         Ok(processes)
     }
 
@@ -294,14 +296,10 @@ impl MachinePlan {
     }
 
     /// What waiter and guest are told.
-    pub(super) fn prepared(&self, args: &QemuArgs, inherited: &[PathBuf]) -> Result<Prepared, DriverError> {
-        let processes = self.processes(args, inherited)?;
+    pub(super) fn prepared(&self, args: &QemuArgs, more: Vec<DescriptorSpec>) -> Result<Prepared, DriverError> {
+        let processes = self.processes(args, more)?;
         waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup(), &self.jail)
     }
-}
-
-fn has_listener(args: &QemuArgs) -> bool {
-    matches!(args.monitor, Monitor::Listener(_))
 }
 
 /// The same machine with files that QEMU gets open in the place of paths.
@@ -319,7 +317,7 @@ fn handed_over(args: &QemuArgs, policy: &mut Policy) -> QemuArgs {
     };
     args.disk.iter_mut().for_each(|disk| in_set(disk, true));
     args.root_disks.iter_mut().for_each(|disk| in_set(disk, false));
-    args.share_sockets = Some(FIRST_SOCKET);
+    args.share_sockets = Some(FIRST_DESCRIPTOR);
     args
 }
 

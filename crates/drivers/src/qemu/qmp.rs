@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use sandpen_vmm::waiter::{open_fifo_read, open_fifo_write};
+use sandpen_vmm::waiter::{FIRST_DESCRIPTOR, open_fifo_read, open_fifo_write};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -20,12 +20,13 @@ use tokio::time::timeout;
 
 use super::args::QMP;
 use super::prepare::qmp_fifos;
-use crate::confine::FIRST_INHERITED;
 
-/// The descriptors of a restored machine's memory and of its devices' state, in QEMU.
-pub(super) const MEMORY_FD: i32 = FIRST_INHERITED;
-/// See [`MEMORY_FD`].
-const STATE_FD: i32 = FIRST_INHERITED + 1;
+/// The descriptor of a template's memory in QEMU; such a machine shares no directories, whose sockets would come first.
+pub(super) const MEMORY_FD: i32 = FIRST_DESCRIPTOR;
+/// Of the devices' state, where it is restored.
+const STATE_FD: i32 = FIRST_DESCRIPTOR + 1;
+/// Of the socket on which the monitor listens, where it is saved.
+pub(super) const LISTENER_FD: i32 = FIRST_DESCRIPTOR + 1;
 /// Most bytes of one line of the monitor's; real ones have some hundred.
 const LINE_MAX: usize = 64 << 10;
 

@@ -22,7 +22,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use sandpen_guest::protocol::{FrameError, FrameReader, Garbage, GuestMessage};
 use sandpen_vmm::driver::{DriverError, Vmm};
 use sandpen_vmm::start_timings::StartTimings;
-use sandpen_vmm::waiter::{FIRST_SOCKET, SocketSpec, open_fifo_read, prepare_runtime_dir};
+use sandpen_vmm::waiter::{DescriptorSpec, open_fifo_read, prepare_runtime_dir};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Memory, Monitor, QemuArgs};
 use super::prepare::{MachinePlan, qmp_fifos};
-use super::qmp::{self, MEMORY_FD, Qmp, QmpError};
+use super::qmp::{self, LISTENER_FD, MEMORY_FD, Qmp, QmpError};
+use crate::confine::descriptor_path;
 use crate::control::LinkMode;
 use crate::step;
 use crate::waited::{self, StartedVmm};
@@ -100,13 +101,13 @@ pub(super) fn seal(file: &File) -> Result<(), TemplateError> {
     sealed.map(drop).map_err(|errno| failed("sealing")(errno.into()))
 }
 
-/// The path of an open file of ours for other processes of this user.
-fn path_of(file: &File) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+/// An open file of ours, for the waiter to hand over.
+fn handed_over(file: &File) -> DescriptorSpec {
+    DescriptorSpec::File(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into())
 }
 
 fn inherited_memory() -> PathBuf {
-    format!("/proc/self/fd/{MEMORY_FD}").into()
+    descriptor_path(MEMORY_FD)
 }
 
 /// The machine of a template for `args`: the same devices, but nobody's disks.
@@ -116,7 +117,7 @@ pub(super) fn blank(args: &QemuArgs) -> QemuArgs {
         disk: args.disk.as_ref().map(|_| "blank-disk.img".into()),
         root_disks: (0..args.root_disks.len()).map(|number| format!("blank-image-{number}.img").into()).collect(),
         memory: Memory::File(inherited_memory()),
-        monitor: Monitor::Listener(FIRST_SOCKET),
+        monitor: Monitor::Listener(LISTENER_FD),
         ..args.clone()
     }
 }
@@ -148,12 +149,8 @@ impl Template {
             Ok(())
         })
         .await?;
-        let mut processes = plan.processes(&args, &[path_of(&memory)])?;
-        // There are no shared directories, whose sockets would come first.
-        let listener = SocketSpec::Listening(qmp::socket());
-        for process in &mut processes {
-            process.sockets.push(listener.clone());
-        }
+        let listener = DescriptorSpec::Listening(qmp::socket());
+        let processes = plan.processes(&args, vec![handed_over(&memory), listener])?;
         let waiter = plan.waiter_spec(processes);
         // Its steps are no steps of the start, which waits for the whole.
         let untold = StartTimings::default();
@@ -184,9 +181,9 @@ impl Template {
             incoming: true,
             ..plan.args.clone()
         };
-        let inherited = [path_of(&self.memory), path_of(&self.state)];
+        let files = vec![handed_over(&self.memory), handed_over(&self.state)];
         let planned = plan.clone();
-        let mut prepared = step::blocking(move || planned.prepared(&args, &inherited)).await?;
+        let mut prepared = step::blocking(move || planned.prepared(&args, files)).await?;
         prepared.waiter.fifos.extend(qmp_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
         let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;

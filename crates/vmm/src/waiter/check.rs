@@ -1,7 +1,7 @@
 //! Whether a specification makes sense: names lead nowhere else, each role and name is there once.
 
 use sandpen_waiter::wire::{
-    INIT_ROLE, RESERVED, SOCKETS_MAX, SocketSpec, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec,
+    DESCRIPTORS_MAX, DescriptorSpec, INIT_ROLE, RESERVED, StdioSpec, VMM_ROLE, WAITER_ROLE, WaiterSpec,
 };
 
 use super::WaiterError;
@@ -54,23 +54,29 @@ pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
     }
     let mut connected: Vec<&str> = Vec::new();
     for process in &spec.processes {
-        if process.sockets.len() > SOCKETS_MAX {
+        if process.descriptors.len() > DESCRIPTORS_MAX {
             return invalid(format!(
-                "{} gets {} sockets, more than {SOCKETS_MAX}",
+                "{} gets {} descriptors, more than {DESCRIPTORS_MAX}",
                 process.role,
-                process.sockets.len()
+                process.descriptors.len()
             ));
         }
-        for socket in &process.sockets {
-            match socket {
-                SocketSpec::Listening(name) if plain(name) && !names.contains(&name.as_str()) => names.push(name),
-                SocketSpec::Listening(name) => return invalid(format!("{name:?} is no name for a socket of its own")),
-                SocketSpec::Connected(name)
+        for descriptor in &process.descriptors {
+            match descriptor {
+                DescriptorSpec::File(path) if path.is_absolute() => {}
+                DescriptorSpec::File(path) => {
+                    return invalid(format!("the file {} is not an absolute path", path.display()));
+                }
+                DescriptorSpec::Listening(name) if plain(name) && !names.contains(&name.as_str()) => names.push(name),
+                DescriptorSpec::Listening(name) => {
+                    return invalid(format!("{name:?} is no name for a socket of its own"));
+                }
+                DescriptorSpec::Connected(name)
                     if listening.contains(&name.as_str()) && !connected.contains(&name.as_str()) =>
                 {
                     connected.push(name);
                 }
-                SocketSpec::Connected(name) => {
+                DescriptorSpec::Connected(name) => {
                     return invalid(format!(
                         "nobody listens at the socket {name:?}, or another one is connected to it"
                     ));

@@ -42,7 +42,8 @@ mod watched;
 mod tests;
 
 pub use sandpen_waiter::wire::{
-    FIRST_SOCKET, LOG_FIFO, Namespaces, ProcessSpec, SOCKETS_MAX, SocketSpec, StdioSpec, VMM_ROLE, WaiterSpec,
+    DESCRIPTORS_MAX, DescriptorSpec, FIRST_DESCRIPTOR, LOG_FIFO, Namespaces, ProcessSpec, StdioSpec, VMM_ROLE,
+    WaiterSpec,
 };
 
 pub use error::WaiterError;

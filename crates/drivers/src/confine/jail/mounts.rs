@@ -2,7 +2,7 @@
 //! fewer rights, attached somewhere else. Copies belong to the mount namespace that the process is in.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -65,6 +65,12 @@ impl Tree {
     /// Mounts it over `at`.
     pub(super) fn attach(&self, at: &Path) -> io::Result<()> {
         Ok(move_mount(&self.0, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    }
+}
+
+impl AsRawFd for Tree {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -21,6 +21,8 @@ const BYTES: u32 = 256 << 10;
 /// The descriptor of the first file of the runtime directory: behind all that is inherited.
 const FIRST_RUNTIME_FILE: i32 = 96;
 
+/// Most links that lead to one file; Linux follows as many.
+const LINKS_MAX: u32 = 40;
 /// What the kernel tells of all processes and devices: nothing of it is put into a jail. Programs do without.
 const KERNELS_OWN: [&str; 2] = ["/proc", "/sys"];
 
@@ -66,8 +68,14 @@ impl Root {
         Ok(place)
     }
 
-    /// Puts a file or directory into it that is only read, a link as the same link; fine if there is none.
+    /// Puts a file or directory into it that is only read, a link as the same link with what it leads to; fine if there
+    /// is none.
     pub(super) fn put_read_only(&mut self, path: &Path) -> Result<(), JailError> {
+        self.put_linked(path, LINKS_MAX)
+    }
+
+    /// The same, unless more than `links` lead on.
+    fn put_linked(&mut self, path: &Path, links: u32) -> Result<(), JailError> {
         let put = |source| JailError::Put { path: path.to_owned(), source };
         // Links above it are links in here too, or not needed: so no place leads out of this root, to the host's.
         let Some(path) = &real_path(path) else { return Ok(()) };
@@ -79,10 +87,12 @@ impl Root {
         let place = self.place(path)?;
         if meta.is_symlink() {
             let target = fs::read_link(path).map_err(put)?;
-            return match symlink(target, place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                made => made.map_err(put),
-            };
+            match symlink(&target, place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                made => made.map_err(put)?,
+            }
+            let led_to = path.parent().unwrap_or(path).join(target);
+            return if links == 0 { Ok(()) } else { self.put_linked(&led_to, links - 1) };
         }
         if meta.file_type().is_char_device() {
             return self.put_device(path);

@@ -116,7 +116,7 @@ async fn sockets_come_connected_and_leave_no_name() {
         ProcessSpec { program: "python3".into(), args: vec!["-c".into(), program.into()], ..process }
     };
     let server = ProcessSpec { stdin: StdioSpec::Listener("s.sock".into()), ..python("virtiofsd", read) };
-    let client = ProcessSpec { sockets: vec![SocketSpec::Connected("s.sock".into())], ..python("vmm", write) };
+    let client = ProcessSpec { descriptors: vec![DescriptorSpec::Connected("s.sock".into())], ..python("vmm", write) };
     let vmm = home.launch(vec![server.clone(), client.clone()]).await.unwrap();
     assert_eq!(within(home.read_line("stdout.out")).await, "over");
     within(vmm.ended()).await;

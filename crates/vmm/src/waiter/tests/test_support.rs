@@ -157,7 +157,7 @@ pub fn shell(role: &str, script: &str) -> ProcessSpec {
         stdin: StdioSpec::Null,
         stdout: StdioSpec::Fifo("stdout.out".into()),
         stderr: StdioSpec::Fifo("stderr.out".into()),
-        sockets: Vec::new(),
+        descriptors: Vec::new(),
     }
 }
 
