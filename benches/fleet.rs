@@ -40,6 +40,7 @@ use sandpen::actors::state_dir::StateDir;
 use sandpen::api::CreateSandbox;
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::daemon::{self, DaemonOptions};
+use sandpen::driver::HostOptions;
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver, bare_command_input, helper};
 use sandpen::driver::qemu::args::PORTS;
 use sandpen_guest::protocol::RootfsSource;
@@ -130,10 +131,8 @@ fn serve(state: OsString) -> Result<()> {
         background: true,
         stop_sandboxes: None,
         reserve: None,
-        cache: None,
         drivers,
-        krunfw: None,
-        require_confinement: None,
+        host: HostOptions::default(),
     })?)
 }
 

@@ -38,6 +38,7 @@ use sandpen::actors::testing::process_driver::{self, ProcessDriver};
 use sandpen::api::CreateSandbox;
 use sandpen::client::{Client, ClientOptions, DaemonCommand, EventReader, EventsRequest};
 use sandpen::daemon::{self, DaemonOptions};
+use sandpen::driver::HostOptions;
 use sandpen::driver::krun::{BARE_NAME, KrunConfig, KrunDriver};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -109,10 +110,8 @@ fn serve(state: OsString) -> Result<()> {
         background: true,
         stop_sandboxes: None,
         reserve: None,
-        cache: None,
         drivers,
-        krunfw: None,
-        require_confinement: None,
+        host: HostOptions::default(),
     })?)
 }
 

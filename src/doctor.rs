@@ -1,12 +1,11 @@
 //! `sandpen doctor`: looks at everything a microVM needs on this host, and says what to do.
 
-mod namespaces;
-
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, Uid, access};
 use sandpen_actors::supervisor::guests_within;
+use sandpen_drivers::HostOptions;
 use sandpen_drivers::acceleration::{Accelerator, acceleration};
 use sandpen_drivers::confine::rights::{self, Rights};
 use sandpen_drivers::confine::{self, cgroup::Hierarchy};
@@ -68,14 +67,18 @@ pub struct Report {
     pub reason: String,
 }
 
-/// Looks at this host. `krunfw` is the libkrunfw to use, `None` for the one that is found. Blocks: runs
-/// QEMU once to ask its version.
-pub fn examine(state_dir: &Path, data_dir: &Path, krunfw: Option<&Path>) -> Report {
+/// Looks at this host for a daemon with `options`. Blocks: runs QEMU once to ask its version, and tries to make a jail.
+pub fn examine(state_dir: &Path, data_dir: &Path, options: &HostOptions) -> Report {
+    let demanded = options.demands_confinement();
+    let rights = rights::find(&std::env::current_exe().unwrap_or_default());
+    let user_namespaces = user_namespaces(&rights);
+    let jail = jail(&rights, user_namespaces.is_some(), demanded);
     let mut for_qemu = vec![qemu(), accelerator(), guest_kernel(data_dir)];
-    for_qemu.extend(user_namespaces());
-    let for_krun = krun(krunfw, data_dir);
+    for_qemu.extend(user_namespaces);
+    let for_krun = krun(options.krunfw.as_deref(), data_dir);
+    let seccomp = seccomp(confine::seccomp_available(), demanded);
     let for_all =
-        [state_directory(state_dir), open_files(), pipes(), jail(), landlock(), seccomp(), cgroup(), disks(data_dir)];
+        [state_directory(state_dir), open_files(), pipes(), jail, landlock(), seccomp, cgroup(), disks(data_dir)];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     // A daemon does not start with what `krun` fails for.
     let (auto, reason) = if !works(&for_all) || for_krun.status == CheckStatus::Fail {
@@ -142,12 +145,12 @@ fn guest_kernel(data_dir: &Path) -> Check {
     }
 }
 
-/// Root directories are shared from namespaces; an ordinary user needs user namespaces for that.
-fn user_namespaces() -> Option<Check> {
+/// What an ordinary user makes jails from: root directories are shared from there.
+fn user_namespaces(rights: &Result<&Rights, String>) -> Option<Check> {
     if Uid::effective().is_root() {
         return None;
     }
-    let Err(error) = namespaces::try_out() else {
+    let Err(why) = rights else {
         return Some(Check::new("user-namespaces", CheckStatus::Ok, "work"));
     };
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -160,7 +163,7 @@ fn user_namespaces() -> Option<Check> {
     Some(match settings.into_iter().find(|(path, forbids)| number(path) == Some(*forbids)) {
         Some((path, _)) => check(format!("{path} forbids them to ordinary users"))
             .advise("allow them with sysctl, or run sandpen as root"),
-        None => check(format!("cannot be made: {error}"))
+        None => check(why.clone())
             .advise("a container or security module forbids them; allow them there, or run sandpen as root"),
     })
 }
@@ -217,10 +220,14 @@ fn open_files() -> Check {
     }
 }
 
-/// A failure where it is demanded.
-fn jail() -> Check {
-    let program = std::env::current_exe().unwrap_or_default();
-    match rights::find(&program) {
+/// What is missing from the confinement: a failure where it is demanded.
+fn missing(name: &str, demanded: bool, detail: impl Into<String>) -> Check {
+    Check::new(name, if demanded { CheckStatus::Fail } else { CheckStatus::Warn }, detail)
+}
+
+/// With `refers`, the check of the user namespaces says what to do.
+fn jail(rights: &Result<&Rights, String>, refers: bool, demanded: bool) -> Check {
+    match rights {
         Ok(Rights::Own) => Check::new("jail", CheckStatus::Ok, "each process has one, with a uid of its sandbox's own"),
         Ok(Rights::InUserNamespace(namespace)) if namespace.ids() > 1 => {
             let ids = namespace.ids();
@@ -232,10 +239,12 @@ fn jail() -> Check {
             Check::new("jail", CheckStatus::Ok, found)
         }
         Err(why) => {
-            let status = if rights::is_initial_root() { CheckStatus::Fail } else { CheckStatus::Warn };
-            Check::new("jail", status, format!("{why}: no directories are shared, and VMMs see the host's files"))
-                .advise("allow user namespaces to this user (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces, \
-                         kernel.apparmor_restrict_unprivileged_userns), or run as root with CAP_SYS_ADMIN")
+            let found = |why: &str| format!("{why}: no directories are shared, and VMMs see the host's files");
+            match refers {
+                true => missing("jail", demanded, found("none")).advise("see user-namespaces"),
+                false => missing("jail", demanded, found(why))
+                    .advise("run as root with CAP_SYS_ADMIN, or allow namespaces and mounts in this container"),
+            }
         }
     }
 }
@@ -249,12 +258,12 @@ fn landlock() -> Check {
     }
 }
 
-/// Never a failure, as [`landlock`]; sharing a root directory with QEMU needs it nevertheless.
-fn seccomp() -> Check {
-    match confine::seccomp_available() {
+/// Sharing a root directory with QEMU needs it even where it is not demanded.
+fn seccomp(available: Result<(), String>, demanded: bool) -> Check {
+    match available {
         Ok(()) => Check::new("seccomp", CheckStatus::Ok, "filters of system calls work"),
-        Err(why) => Check::new("seccomp", CheckStatus::Warn, why)
-            .advise("use a kernel with CONFIG_SECCOMP_FILTER, or a container that allows them"),
+        Err(why) => missing("seccomp", demanded, why)
+            .advise("use a kernel with CONFIG_SECCOMP_FILTER, or a container that allows the call seccomp(2)"),
     }
 }
 
@@ -289,7 +298,7 @@ mod tests {
     #[test]
     fn a_host_without_a_kernel_is_told_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let report = examine(&dir.path().join("state/deep"), &dir.path().join("data"), None);
+        let report = examine(&dir.path().join("state/deep"), &dir.path().join("data"), &HostOptions::default());
         let check = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap();
         assert_eq!(check("kernel").status, CheckStatus::Fail);
         assert_eq!(check("kernel").advice.as_deref(), Some("sandpen kernel install"));
@@ -305,8 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn confinement_that_is_missing_fails_where_it_is_demanded() {
+        let none = || Err("none".to_owned());
+        for (demanded, status) in [(true, CheckStatus::Fail), (false, CheckStatus::Warn)] {
+            assert_eq!(jail(&none(), false, demanded).status, status);
+            assert_eq!(seccomp(Err("none".to_owned()), demanded).status, status);
+            // Nobody makes a jail with the program of these tests.
+            let options = HostOptions { require_confinement: Some(demanded), ..HostOptions::default() };
+            let report = examine(Path::new("/nowhere/state"), Path::new("/nowhere/data"), &options);
+            assert_eq!(report.checks.iter().find(|check| check.name == "jail").unwrap().status, status);
+        }
+    }
+
+    #[test]
     fn reports_survive_json() {
-        let report = examine(Path::new("/nowhere/state"), Path::new("/nowhere/data"), None);
+        let report = examine(Path::new("/nowhere/state"), Path::new("/nowhere/data"), &HostOptions::default());
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }

@@ -47,6 +47,26 @@ impl KrunfwArg {
     }
 }
 
+/// What is demanded of the confinement of microVMs.
+#[derive(Debug, Args)]
+pub struct ConfinementArg {
+    /// Whether microVMs are started only where their processes can be put into jails and have lists of system calls.
+    /// Landlock and cgroups are used where they are there, and `sandpen inspect` tells what holds [default: yes for root
+    /// with CAP_SYS_ADMIN in the initial namespace, else no]
+    #[arg(
+        long,
+        value_name = "yes|no",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        env = "SANDPEN_REQUIRE_CONFINEMENT",
+        hide_possible_values = true,
+        hide_env_values = true
+    )]
+    pub require_confinement: Option<bool>,
+}
+
 /// One sandbox.
 #[derive(Debug, Args)]
 pub struct NameArg {

@@ -5,12 +5,15 @@ use std::time::Duration;
 use sandpen::client::daemon_log::{DaemonLog, LogLimits};
 use sandpen::client::{Client, ClientOptions};
 use sandpen::daemon::{self, DaemonOptions};
+use sandpen::driver::HostOptions;
 use sandpen::kernel::{KernelError, krunfw};
 use sandpen::private_dir::PrivateDir;
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::state_dir::StateDir;
 use sandpen_types::units::ByteSize;
 
-use super::args::KrunfwArg;
+use super::args::{ConfinementArg, KrunfwArg};
+use super::core_dumps::CoreDumpError;
 use super::{CliError, FAILED, Global, print};
 
 /// Run the daemon in the foreground
@@ -50,21 +53,8 @@ pub struct Args {
     /// for example 4g [default: 16 GiB, or an eighth of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "SANDPEN_CACHE", hide_env_values = true)]
     cache: Option<ByteSize>,
-    /// Start microVMs only where their processes can be put into jails and have lists of system calls. Landlock and
-    /// cgroups are used where they are there, and `sandpen inspect` tells what holds [default: yes for root with
-    /// CAP_SYS_ADMIN in the initial namespace, else no]
-    #[arg(
-        long,
-        value_name = "yes|no",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "yes",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        env = "SANDPEN_REQUIRE_CONFINEMENT",
-        hide_possible_values = true,
-        hide_env_values = true
-    )]
-    require_confinement: Option<bool>,
+    #[command(flatten)]
+    confinement: ConfinementArg,
     #[command(flatten)]
     krunfw: KrunfwArg,
     /// Leave the session and tell readiness on stdout
@@ -93,8 +83,11 @@ fn end_other(global: &Global) -> Result<(), CliError> {
 
 /// The log of a daemon that a client has started.
 fn own_log(global: &Global, args: &Args) -> Option<DaemonLog> {
+    if !args.background {
+        return None;
+    }
     let dir = StateDir::new(std::path::absolute(global.state_dir()).ok()?);
-    if args.background { DaemonLog::of_stderr(&dir, log_limits()) } else { None }
+    DaemonLog::of_stderr(&dir, log_limits())
 }
 
 #[cfg(not(feature = "testing"))]
@@ -113,8 +106,11 @@ fn log_limits() -> LogLimits {
     }
 }
 
-pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+pub fn execute(global: &Global, args: &Args, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError> {
     print::start_tracing(own_log(global, args));
+    if let Err(error) = dumps {
+        tracing::warn!("{}", error_chain(&error));
+    }
     if args.keep {
         let mut command = std::process::Command::new(std::env::current_exe().map_err(CliError::OwnProgram)?);
         // Everything but `--keep`: the first daemon may replace another one, and so may the next.
@@ -127,15 +123,17 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
         reserve: args.reserve.map(ByteSize::bytes),
-        cache: args.cache.map(ByteSize::bytes),
         drivers: None,
-        krunfw: args.krunfw.path()?,
-        require_confinement: args.require_confinement,
+        host: HostOptions {
+            krunfw: args.krunfw.path()?,
+            require_confinement: args.confinement.require_confinement,
+            cache: args.cache.map(ByteSize::bytes),
+        },
     };
     let mut tries = if args.replace { REPLACE_TRIES } else { 0 };
     let result = loop {
         if args.replace {
-            krunfw::named(options.krunfw.as_deref()).map_err(KernelError::from)?;
+            krunfw::named(options.host.krunfw.as_deref()).map_err(KernelError::from)?;
             end_other(global)?;
         }
         match daemon::run(&options) {

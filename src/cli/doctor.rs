@@ -1,13 +1,14 @@
 //! `sandpen doctor`.
 
 use sandpen::doctor;
+use sandpen::driver::HostOptions;
 
-use super::args::KrunfwArg;
+use super::args::{ConfinementArg, KrunfwArg};
 use super::{CliError, FAILED, Global, print};
 
 /// Say what works on this host and what to do about the rest
 ///
-/// The exit code is 1 when no microVM can be run. The JSON of --json has `checks`, each with `name`,
+/// For a daemon with the same options. The exit code is 1 when no microVM can be run. The JSON of --json has `checks`, each with `name`,
 /// `status` (ok, warn or fail), `detail` and `advice`, the driver that `auto` picks, and the `reason`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,11 +16,15 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    confinement: ConfinementArg,
+    #[command(flatten)]
     krunfw: KrunfwArg,
 }
 
 pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    let report = doctor::examine(&global.state_dir(), &global.data_dir(), args.krunfw.path()?.as_deref());
+    let require_confinement = args.confinement.require_confinement;
+    let options = HostOptions { krunfw: args.krunfw.path()?, require_confinement, cache: None };
+    let report = doctor::examine(&global.state_dir(), &global.data_dir(), &options);
     if args.json {
         print::json(&report)?;
     } else {

@@ -42,8 +42,9 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
             }
         }
         match transitions.last() {
-            Some(last) => page = HistoryPage::after(last.seq),
-            None => return Ok(0),
+            Some(last) if transitions.len() >= page.limit as usize => page = HistoryPage::after(last.seq),
+            // There were no more.
+            _ => return Ok(0),
         }
     }
 }

@@ -39,8 +39,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::paths;
+use sandpen_types::error_chain::error_chain;
 
 use args::KrunfwArg;
+use core_dumps::CoreDumpError;
 use error::CliError;
 
 /// Exit code for failures of `run` and `attach` themselves, apart from the workload's.
@@ -148,13 +150,13 @@ impl Global {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    core_dumps::forbid();
+    let dumps = core_dumps::forbid();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let failed = if matches!(cli.command, Command::Run(_) | Command::Attach(_)) { RUN_FAILED } else { FAILED };
-    match dispatch(&cli) {
+    match dispatch(&cli, dumps) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             print::error(&error, cli.global.debug);
@@ -163,11 +165,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli) -> Result<u8, CliError> {
+fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError> {
     let global = &cli.global;
+    // These need no client, hence no runtime of ours.
+    if let Command::Daemon(args) = &cli.command {
+        return daemon::execute(global, args, dumps);
+    }
+    if let Err(error) = dumps {
+        print::note(&error_chain(&error));
+    }
     match &cli.command {
-        // These need no client, hence no runtime of ours.
-        Command::Daemon(args) => return daemon::execute(global, args),
         Command::Completion(args) => return completion::execute(args),
         Command::Doctor(args) => return doctor::execute(global, args),
         Command::Kernel(args) => return kernel::execute(global, args),

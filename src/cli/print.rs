@@ -159,6 +159,16 @@ pub fn json(value: &impl Serialize) -> Result<u8, CliError> {
     bytes(format!("{}\n", json_text(text)).as_bytes())
 }
 
+/// One thing of several in one line, as JSON or as text; false when nobody reads any more.
+fn line<T: Serialize>(value: &T, as_json: bool, text: impl FnOnce(&T) -> String) -> Result<bool, CliError> {
+    let mut line = match as_json {
+        true => json_text(serde_json::to_string(value).map_err(|error| CliError::Output(error.into()))?),
+        false => text(value),
+    };
+    line.push('\n');
+    bytes_wanted(line.as_bytes())
+}
+
 /// JSON with the escapes of its own for what a terminal must not get; the same text where there is none.
 fn json_text(text: String) -> String {
     match terminal::charset(&io::stdout()) {

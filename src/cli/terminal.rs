@@ -68,15 +68,19 @@ struct Keyboard {
 }
 
 impl Keyboard {
-    /// Standard input, unless it is no terminal or another program's: who changed it then would be stopped.
+    /// Standard input, unless it is no terminal or another program's.
     fn of_ours() -> Option<Self> {
         let stdin = io::stdin();
-        let is_ours = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|group| group == getpgrp());
-        if !is_ours {
+        if !is_ours(&stdin) {
             return None;
         }
         Some(Self { before: tcgetattr(&stdin).ok()?, fd: stdin.as_fd().try_clone_to_owned().ok()?, is_raw: false })
     }
+}
+
+/// Whether it is a terminal with us in the foreground: who changes one from the background is stopped (SIGTTOU).
+fn is_ours(keyboard: &impl AsFd) -> bool {
+    tcgetpgrp(keyboard).is_ok_and(|group| group == getpgrp())
 }
 
 /// Whether lines must end in CR LF now.
@@ -157,7 +161,9 @@ fn give_back(taken: &mut Option<Taken>, may_wait: bool) {
             is_plain = nix::unistd::write(screen, &PLAIN.concat()).is_ok();
         }
     }
-    let Some(Keyboard { fd, before, .. }) = keyboard.filter(|keyboard| keyboard.is_raw || was_asked) else { return };
+    // Who only watched may have been put into the background meanwhile, and what is typed is another program's.
+    let is_to_mend = |keyboard: &Keyboard| keyboard.is_raw || was_asked && is_ours(&keyboard.fd);
+    let Some(Keyboard { fd, before, .. }) = keyboard.filter(is_to_mend) else { return };
     if let Some(screen) = screen.filter(|_| is_plain && was_asked && may_wait) {
         answers::wait(&fd, &screen);
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sandpen_drivers::HostOptions;
 use sandpen_drivers::krun_host::KrunUnusable;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
@@ -10,14 +11,8 @@ use sandpen_vmm::driver::Drivers;
 ///
 /// # Errors
 /// As [`sandpen_drivers::detect`].
-pub fn offer(
-    dir: &StateDir,
-    data_dir: &Path,
-    krunfw: Option<&Path>,
-    require_confinement: Option<bool>,
-    cache: Option<u64>,
-) -> Result<Drivers, KrunUnusable> {
-    let drivers = sandpen_drivers::detect(dir, data_dir, krunfw, require_confinement, cache)?;
+pub fn offer(dir: &StateDir, data_dir: &Path, options: &HostOptions) -> Result<Drivers, KrunUnusable> {
+    let drivers = sandpen_drivers::detect(dir, data_dir, options)?;
     #[cfg(all(feature = "testing", feature = "krun"))]
     let drivers = with_bare_krun(drivers, dir, data_dir);
     Ok(with_process_driver(drivers, dir))

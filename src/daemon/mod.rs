@@ -36,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use keeper::keep;
 pub use replace::{ReplaceError, check_can_take_over};
 use sandpen_client::private_dir::{PrivateDir, PrivateDirError};
+use sandpen_drivers::HostOptions;
 use sandpen_drivers::krun_host::KrunUnusable;
 use shared::{Shared, ShutdownOrder};
 pub use socket::SocketError;
@@ -59,15 +60,10 @@ pub struct DaemonOptions {
     pub stop_sandboxes: Option<Duration>,
     /// Bytes that stay free on the state directory's disk; see [`crate::SandpenBuilder::reserve`].
     pub reserve: Option<u64>,
-    /// The budget of the cache in bytes; see [`crate::SandpenBuilder::cache`].
-    pub cache: Option<u64>,
     /// The drivers; `None` for all that work on this host.
     pub drivers: Option<Drivers>,
-    /// The libkrunfw that those use; `None` for the one that is found.
-    pub krunfw: Option<PathBuf>,
-    /// Whether microVMs are started only where their processes can be confined; `None` for where the host's root runs
-    /// the daemon.
-    pub require_confinement: Option<bool>,
+    /// How those are to be.
+    pub host: HostOptions,
 }
 
 /// Why the daemon could not start or ended badly.
@@ -173,8 +169,7 @@ fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError
     let drivers = if let Some(drivers) = &options.drivers {
         drivers.clone()
     } else {
-        let (krunfw, data_dir) = (options.krunfw.as_deref(), &options.data_dir);
-        drivers::offer(dir, data_dir, krunfw, options.require_confinement, options.cache)?
+        drivers::offer(dir, &options.data_dir, &options.host)?
     };
     let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
     if let Some(reserve) = options.reserve {

@@ -8,6 +8,7 @@ use futures::channel::oneshot;
 use sandpen_actors::database::CloseDatabase;
 use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::supervisor::Shutdown;
+use sandpen_drivers::HostOptions;
 use sandpen_types::event::EventKind;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
@@ -22,12 +23,10 @@ use super::thread;
 pub struct SandpenBuilder {
     state_dir: Option<PathBuf>,
     data_dir: Option<PathBuf>,
-    krunfw: Option<PathBuf>,
-    require_confinement: Option<bool>,
+    host: HostOptions,
     drivers: Option<Drivers>,
     intensity: RestartIntensity,
     reserve: Option<u64>,
-    cache: Option<u64>,
 }
 
 impl SandpenBuilder {
@@ -50,7 +49,7 @@ impl SandpenBuilder {
     /// Default: the one that `SANDPEN_KRUNFW` names, else the installed one, else the system's.
     #[must_use]
     pub fn krunfw(mut self, path: impl Into<PathBuf>) -> Self {
-        self.krunfw = Some(path.into());
+        self.host.krunfw = Some(path.into());
         self
     }
 
@@ -58,7 +57,7 @@ impl SandpenBuilder {
     /// lists of system calls. Default: where the host's root runs this process.
     #[must_use]
     pub fn require_confinement(mut self, demanded: bool) -> Self {
-        self.require_confinement = Some(demanded);
+        self.host.require_confinement = Some(demanded);
         self
     }
 
@@ -90,7 +89,7 @@ impl SandpenBuilder {
     /// not used for longest go. Default: 16 GiB, or an eighth of a smaller disk.
     #[must_use]
     pub fn cache(mut self, bytes: u64) -> Self {
-        self.cache = Some(bytes);
+        self.host.cache = Some(bytes);
         self
     }
 
@@ -107,8 +106,7 @@ impl SandpenBuilder {
         let drivers = if let Some(drivers) = self.drivers {
             drivers
         } else {
-            let (krunfw, confinement) = (self.krunfw.as_deref(), self.require_confinement);
-            sandpen_drivers::detect(&state_dir, &data_dir, krunfw, confinement, self.cache)?
+            sandpen_drivers::detect(&state_dir, &data_dir, &self.host)?
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;

@@ -157,19 +157,6 @@ fn a_closed_stdout_is_no_panic() {
 }
 
 #[test]
-fn the_doctor_reports_without_a_daemon() {
-    let home = Home::new();
-    let text = home.run(&["doctor", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&text.stdout).unwrap();
-    let checks = report["checks"].as_array().unwrap();
-    assert!(checks.iter().all(|check| ["ok", "warn", "fail"].contains(&check["status"].as_str().unwrap())));
-    assert_eq!(text.status.code(), Some(i32::from(report["auto"].is_null())), "{}", explain(&text));
-    let table = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
-    assert!(table.contains("driver: ") && table.lines().count() == checks.len() + 2, "{table}");
-    assert!(!home.state().exists());
-}
-
-#[test]
 fn what_is_no_kernel_is_refused_and_nothing_installed() {
     let home = Home::new();
     let data = home.path().join("data");

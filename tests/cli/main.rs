@@ -10,9 +10,11 @@
 #[cfg(feature = "testing")]
 mod attach;
 mod confine;
+mod core_dumps;
 mod daemon;
 #[cfg(feature = "testing")]
 mod daemon_log;
+mod doctor;
 #[cfg(feature = "testing")]
 mod env;
 #[cfg(feature = "testing")]

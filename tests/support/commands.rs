@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use sandpen_skip::{Reason, skip};
 
 use super::signals::send_if_there;
 use super::{DEADLINE, Home};
@@ -20,6 +21,25 @@ pub fn run_on_host(home: &Home, options: &[&str], script: &str) -> Command {
 /// The same of a sandbox with this name.
 pub fn run_named(home: &Home, name: &str, options: &[&str], script: &str) -> Command {
     run_on_host(home, &[&["-n", name], options].concat(), script)
+}
+
+/// A command as root of a user and mount namespace of its own, after the shell's line `prepare`; `None`, which counts as a
+/// skip, where there can be none.
+pub fn in_namespaces(prepare: &str, command: &Command) -> Option<Command> {
+    let unshare = |args: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-Urm"]).args(args).stdin(Stdio::null());
+        unshare
+    };
+    let tried = output(unshare(&["true"]));
+    if !tried.status.success() {
+        skip(Reason::NoUserNamespaces, explain(&tried));
+        return None;
+    }
+    let mut inside = unshare(&["sh", "-c", &format!("{prepare} && exec \"$@\""), "sh"]);
+    inside.arg(command.get_program()).args(command.get_args());
+    inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Some(inside)
 }
 
 /// Runs a command to its end, at most until the deadline.

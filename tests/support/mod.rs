@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use sandpen_skip::{Reason, skip};
 
 pub use commands::{
-    expect, explain, feed, finish, is_connected, output, output_within, run_named, run_on_host, spawn, succeeds,
+    expect, explain, feed, finish, in_namespaces, is_connected, output, output_within, run_named, run_on_host, spawn,
+    succeeds,
 };
 pub use home::{Home, make_rootfs};
 pub use signals::{is_there, send, send_if_there};

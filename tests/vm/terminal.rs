@@ -1,5 +1,7 @@
 //! Terminals: `run -it`, `run -dit` and `attach` on real terminals, with real microVMs.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 
 use crate::support::pty::OnTerminal;
@@ -208,6 +210,25 @@ fn what_a_guest_asked_the_terminal_is_not_typed_into_the_shell() {
     });
     watcher.signal(Signal::SIGINT);
     assert_eq!(answers_late(watcher), Some(0));
+
+    // One that was put into the background since then leaves the terminal to whoever has it now.
+    let inner = home.sandpen(&["attach", "--no-stdin", "a"]);
+    let mut shell = Command::new("bash");
+    shell.args(["-mc", "\"$@\"; bg; echo in the back$((0+1)); read; kill -INT %1; wait %1; echo over with $?", "bash"]);
+    shell.arg(inner.get_program()).args(inner.get_args());
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut shell = OnTerminal::spawn(&shell, 24, 80);
+    until("the terminal of the one in the shell is asked too", || {
+        count += 1;
+        typist.ask(&count.to_string(), &format!("asked for {count}"));
+        shell.seen().contains("asked for")
+    });
+    shell.keys(b"\x1a");
+    shell.see_after(0, "in the back1");
+    shell.keys("\n");
+    shell.see_after(0, "over with 0");
+    let (_, text) = shell.end();
+    assert!(!text.contains(LAST_QUERY), "{text:?}");
 
     // A terminal that answers nothing holds nobody up for long.
     let mut mute = attach(&home, &["a"], 24, 80);

@@ -126,7 +126,9 @@ pub fn prepare_state_dir(path: &Path) -> Result<StateDir, PrivateDirError> {
     Ok(StateDir::new(path))
 }
 
-/// A state directory of our own, held open: no other one is meant, whatever becomes of its name.
+/// A state directory of our own that was safe when it was looked at. Its entries are looked at and opened from the open
+/// directory that was checked itself ([`PrivateDir::open_file`]); whoever takes names of [`PrivateDir::state_dir`] has to
+/// rely on what was found of the way to it: nobody but its owner and root can put another one there.
 #[derive(Debug)]
 pub struct PrivateDir {
     dir: StateDir,

@@ -56,12 +56,12 @@ enum Spawned {
 /// Starts a daemon, unless somebody else does meanwhile, and finds it. Only in a directory of our own: root finds
 /// others' daemons, and starts none for them.
 pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Client, ClientError> {
-    let own = PrivateDir::of_daemon(dir.path())?;
+    PrivateDir::of_daemon(dir.path())?;
     let deadline = Instant::now() + START_LIMIT;
     // Before the first spawn: a socket that appears later than this is noticed.
     let watch = SocketWatch::new(dir)?;
     loop {
-        let locked = match spawn(&own, command, deadline).await? {
+        let locked = match spawn(dir, command, deadline).await? {
             Spawned::Serving => return Client::find(dir).await,
             Spawned::Locked(message) => message,
         };
@@ -82,8 +82,8 @@ pub(super) async fn start(dir: &StateDir, command: &DaemonCommand) -> Result<Cli
     }
 }
 
-async fn spawn(dir: &PrivateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
-    let log_path = dir.state_dir().daemon_log();
+async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Result<Spawned, ClientError> {
+    let log_path = dir.daemon_log();
     let log_failed = |source| ClientError::StartSystem { action: "opening", path: log_path.clone(), source };
     let log = daemon_log::open(&log_path, LogLimits::default(), 0).map_err(log_failed)?;
     let log_start = log.metadata().map_err(log_failed)?.len();

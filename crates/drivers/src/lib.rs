@@ -11,6 +11,7 @@ pub mod disk;
 #[cfg(feature = "testing")]
 pub mod fuse_probe;
 mod guest;
+mod host_options;
 #[cfg(feature = "krun")]
 pub mod krun;
 pub mod krun_host;
@@ -36,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use guest::guest_binary;
+pub use host_options::HostOptions;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 
@@ -50,23 +52,16 @@ pub const NAMES: &[&str] = &[
 
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`
-/// looks beforehand. `krunfw` is the libkrunfw to use, `None` for the one that is found; `require_confinement` whether
-/// microVMs are started only where their processes can be confined, `None` for where the host's root runs them;
-/// `cache_bytes` the budget of the cache, `None` for the [usual one](cache::default_budget). Blocking, for milliseconds.
+/// looks beforehand. Blocking, for milliseconds.
 ///
 /// # Errors
 /// [`KrunUnusable`] when a libkrunfw is named, there or in the environment, and cannot
 /// be used.
-pub fn detect(
-    state_dir: &StateDir,
-    data_dir: &Path,
-    krunfw: Option<&Path>,
-    require_confinement: Option<bool>,
-    cache_bytes: Option<u64>,
-) -> Result<Drivers, KrunUnusable> {
+pub fn detect(state_dir: &StateDir, data_dir: &Path, options: &HostOptions) -> Result<Drivers, KrunUnusable> {
+    let krunfw = options.krunfw.as_deref();
+    let require_confinement = options.demands_confinement();
     let config = qemu::QemuConfig::new(state_dir.clone(), data_dir);
-    let require_confinement = require_confinement.unwrap_or(config.require_confinement);
-    let cache_bytes = cache_bytes.unwrap_or(config.cache_bytes);
+    let cache_bytes = options.cache.unwrap_or(config.cache_bytes);
     let config = qemu::QemuConfig { require_confinement, cache_bytes, ..config };
     let qemu = Arc::new(qemu::QemuDriver::new(config));
     #[cfg(feature = "krun")]
@@ -156,7 +151,7 @@ mod tests {
     #[test]
     fn the_names_are_those_of_all_drivers() {
         let dir = tempfile::tempdir().unwrap();
-        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), None, None, None).unwrap();
+        let drivers = detect(&StateDir::new(dir.path().join("state")), dir.path(), &HostOptions::default()).unwrap();
         assert_eq!(format!("{drivers:?}"), format!("{:?}", BTreeSet::from_iter(NAMES)));
     }
 }

@@ -9,16 +9,11 @@ use sandpen_types::health::HealthStatus;
 use sandpen_types::state::{SandboxState, StopCause};
 use sandpen_types::visible::visible;
 
-use super::{CliError, bytes_wanted, json_text, short_name};
+use super::{CliError, line, short_name};
 
 /// Prints an event; false when nobody reads any more.
 pub fn event(event: &EventEntry, json: bool) -> Result<bool, CliError> {
-    let mut line = match json {
-        true => json_text(serde_json::to_string(event).map_err(|error| CliError::Output(error.into()))?),
-        false => text(event),
-    };
-    line.push('\n');
-    bytes_wanted(line.as_bytes())
+    line(event, json, text)
 }
 
 /// Number, time, sandbox, what, why.

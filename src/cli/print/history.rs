@@ -5,7 +5,7 @@ use sandpen::api::{Sandbox, Transition};
 use sandpen_types::visible::visible;
 use serde::Serialize;
 
-use super::{CliError, bytes_wanted, json, json_text};
+use super::{CliError, json, line};
 
 #[derive(Serialize)]
 struct Inspected<'a> {
@@ -21,12 +21,7 @@ pub fn inspected(sandbox: &Sandbox, history: &[Transition]) -> Result<u8, CliErr
 
 /// Prints a transition; false when nobody reads any more.
 pub fn transition(transition: &Transition, as_json: bool) -> Result<bool, CliError> {
-    let mut line = match as_json {
-        true => json_text(serde_json::to_string(transition).map_err(|error| CliError::Output(error.into()))?),
-        false => text(transition),
-    };
-    line.push('\n');
-    bytes_wanted(line.as_bytes())
+    line(transition, as_json, text)
 }
 
 /// Number, time, start, state, what and why.

@@ -77,7 +77,7 @@ impl Stream {
     }
 
     /// Writes the next bytes, with the time before each line where there is one.
-    fn write(&mut self, to: &mut impl Write, at: Option<DateTime<Utc>>, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, to: &mut dyn Write, at: Option<DateTime<Utc>>, bytes: &[u8]) -> io::Result<()> {
         let bytes = match &mut self.to {
             Reader::Exact => bytes,
             Reader::Protected { visible, shown } => {
@@ -96,14 +96,14 @@ impl Stream {
     }
 
     /// Writes what was held back for its other half, which is not going to come.
-    fn settle(&mut self, to: &mut impl Write) -> io::Result<()> {
+    fn settle(&mut self, to: &mut dyn Write) -> io::Result<()> {
         let Reader::Protected { visible, shown } = &mut self.to else { return Ok(()) };
         shown.clear();
         visible.settle(shown);
         Self::lines(&mut self.at_line_start, to, None, shown)
     }
 
-    fn lines(at_line_start: &mut bool, to: &mut impl Write, at: Option<DateTime<Utc>>, bytes: &[u8]) -> io::Result<()> {
+    fn lines(at_line_start: &mut bool, to: &mut dyn Write, at: Option<DateTime<Utc>>, bytes: &[u8]) -> io::Result<()> {
         if let Some(at) = at {
             let at = at.format("%Y-%m-%dT%H:%M:%S%.6fZ");
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -158,11 +158,7 @@ impl Output {
         match frame {
             Frame::Bytes { stream, at, bytes, .. } => {
                 let at = self.timestamps.then_some(*at);
-                match stream {
-                    OutputStream::Stdout => self.streams[0].write(&mut io::stdout().lock(), at, bytes),
-                    OutputStream::Stderr if self.together => self.streams[1].write(&mut io::stdout().lock(), at, bytes),
-                    OutputStream::Stderr => self.streams[1].write(&mut io::stderr().lock(), at, bytes),
-                }
+                self.of(*stream, |stream, to| stream.write(to, at, bytes))
             }
             Frame::Gap { bytes, .. } => {
                 let settled = self.settle(OutputStream::Stdout).and_then(|()| self.settle(OutputStream::Stderr));
@@ -179,10 +175,19 @@ impl Output {
     }
 
     fn settle(&mut self, stream: OutputStream) -> io::Result<()> {
+        self.of(stream, Stream::settle)
+    }
+
+    /// Does something to one of the streams, with where it goes.
+    fn of(
+        &mut self,
+        stream: OutputStream,
+        act: impl FnOnce(&mut Stream, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         match stream {
-            OutputStream::Stdout => self.streams[0].settle(&mut io::stdout().lock()),
-            OutputStream::Stderr if self.together => self.streams[1].settle(&mut io::stdout().lock()),
-            OutputStream::Stderr => self.streams[1].settle(&mut io::stderr().lock()),
+            OutputStream::Stdout => act(&mut self.streams[0], &mut io::stdout().lock()),
+            OutputStream::Stderr if self.together => act(&mut self.streams[1], &mut io::stdout().lock()),
+            OutputStream::Stderr => act(&mut self.streams[1], &mut io::stderr().lock()),
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!   memory, sealed ─ executed ─▶ a waiter
-//!     └ the system allows no such thing (`vm.memfd_noexec` is 2, a security module) ─┐
+//!     └ the system makes or executes no such thing (`vm.memfd_noexec` is 2, a security module) ─┐
 //!                                                                                    ▼
 //!   file in `bin`, written if it has not the program's bytes ─▶ compared ─▶ executed by its descriptor
 //! ```
@@ -34,7 +34,7 @@ static PROGRAM: &[u8] = include_bytes!(env!("SANDPEN_WAITER"));
 /// What processes of it are called: in the memory's name, and as their first argument.
 pub(super) const NAME: &str = "sandpen-waiter";
 
-/// Whether the system has refused to execute memory.
+/// Whether the system has refused to execute memory, or to make such.
 static IS_MEMORY_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// The program, to be executed while this is there.
@@ -57,11 +57,19 @@ impl Program {
     }
 
     /// Takes note that the system refuses to execute it; false when there is no other one.
-    pub(super) fn is_refused(&self) -> bool {
-        if self.name.is_none() && !IS_MEMORY_REFUSED.swap(true, Ordering::Relaxed) {
-            tracing::warn!("this system executes no memory: waiters are run from a file in the state directory");
+    pub(super) fn refuse(&self) -> bool {
+        let is_memory = self.name.is_none();
+        if is_memory {
+            refuse_memory();
         }
-        self.name.is_none()
+        is_memory
+    }
+}
+
+/// Takes note that no memory can be executed, and says so the first time.
+fn refuse_memory() {
+    if !IS_MEMORY_REFUSED.swap(true, Ordering::Relaxed) {
+        tracing::warn!("this system executes no memory: waiters are run from a file in the state directory");
     }
 }
 
@@ -70,6 +78,8 @@ pub(super) fn program(bin_dir: &Path) -> Result<Program, WaiterError> {
     if !IS_MEMORY_REFUSED.load(Ordering::Relaxed) {
         match from_memory() {
             Ok(file) => return Ok(Program { file, name: None }),
+            // None to execute is even made.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refuse_memory(),
             // For lack of descriptors or memory the next one may have more luck.
             Err(error) => tracing::debug!(%error, "no memory to execute the waiter from"),
         }
@@ -105,11 +115,10 @@ struct Version {
     changed: (i64, i64),
 }
 
-impl Version {
-    fn of(file: &File) -> io::Result<Self> {
-        let meta = file.metadata()?;
+impl From<&fs::Metadata> for Version {
+    fn from(meta: &fs::Metadata) -> Self {
         let changed = (meta.ctime(), meta.ctime_nsec());
-        Ok(Self { device: meta.dev(), inode: meta.ino(), length: meta.len(), changed })
+        Self { device: meta.dev(), inode: meta.ino(), length: meta.len(), changed }
     }
 }
 
@@ -123,7 +132,7 @@ pub(super) fn from_file(bin_dir: &Path) -> Result<Program, WaiterError> {
     let mut compared = COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((program, version)) = &*compared
         && program.name.as_ref() == Some(&path)
-        && Version::of(&program.file).is_ok_and(|now| now == *version)
+        && program.file.metadata().is_ok_and(|now| Version::from(&now) == *version)
     {
         return Ok(program.clone());
     }
@@ -150,21 +159,22 @@ fn open_whole(path: &Path) -> io::Result<Option<(File, Version)>> {
         Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let meta: fs::Metadata = file.metadata()?;
     // Before its content: what is written after this shows in it.
-    let version = Version::of(&file)?;
+    let meta = file.metadata()?;
     if !meta.is_file() || meta.mode() & 0o100 == 0 || meta.len() != PROGRAM.len() as u64 {
         return Ok(None);
     }
     let mut content = Vec::with_capacity(PROGRAM.len());
     (&file).take(meta.len()).read_to_end(&mut content)?;
-    Ok((content == PROGRAM).then_some((file, version)))
+    Ok((content == PROGRAM).then(|| (file, Version::from(&meta))))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::process::{Command, Stdio};
+
+    use sandpen_skip::{Reason, skip};
 
     use super::*;
 
@@ -203,6 +213,33 @@ mod tests {
         let mut command = Command::new(program.path());
         command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         assert!(command.output().unwrap().status.success());
+    }
+
+    /// In a PID namespace of its own, which has a setting of its own.
+    #[test]
+    fn where_no_memory_may_be_made_it_is_refused_once() {
+        const INSIDE: &str = "SANDPEN_TEST_NO_MEMORY";
+        if std::env::var_os(INSIDE).is_some() {
+            let dir = tempfile::tempdir().unwrap();
+            assert_eq!(from_memory().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            assert!(!IS_MEMORY_REFUSED.load(Ordering::Relaxed));
+            runs(&program(dir.path()).unwrap());
+            assert!(IS_MEMORY_REFUSED.load(Ordering::Relaxed), "no launch tries again");
+            return;
+        }
+        let forbid = "echo 2 > /proc/sys/vm/memfd_noexec && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--fork", "--pid", "--mount-proc", "sh", "-c", forbid, "sh"])
+            .arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "waiter::install::tests::where_no_memory_may_be_made_it_is_refused_once"]);
+        let output = command.env(INSIDE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        if said.contains("test result") {
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        } else {
+            skip(Reason::NotRoot, String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn spawn(dir: &Path, bin_dir: &Path, tags: &[String], lock: DirLock) -> Result<N
                 std::thread::sleep(Duration::from_millis(5));
             }
             // Once more, with the other program.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && program.is_refused() => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && program.refuse() => {}
             spawned => {
                 let child: Child = spawned.map_err(failed)?;
                 lock.hand_over();
