@@ -43,7 +43,7 @@ pub struct MonitorConfig {
     pub row: SandboxRow,
     /// Make or find.
     pub mode: StartMode,
-    /// Why nothing is to be launched.
+    /// Why no microVM may be made.
     pub refusal: Option<DriverError>,
     /// The driver.
     pub driver: Arc<dyn Driver>,

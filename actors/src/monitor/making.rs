@@ -36,15 +36,12 @@ pub(super) fn making(config: &mut MonitorConfig) -> BoxFuture<'static, Result<Vm
     let (faults, stale_disk) = (config.faults.clone(), config.stale_disk.take());
     let refusal = config.refusal.take();
     let making = async move {
-        if let Some(refusal) = refusal {
-            return Err(refusal);
-        }
         match mode {
-            StartMode::Launch => make_anew(&*driver, launch, stale_disk).await,
+            StartMode::Launch => make_anew(&*driver, launch, stale_disk, refusal).await,
             StartMode::Adopt => adopt(&*driver, &launch, &faults).await,
             StartMode::Resume => match adopt(&*driver, &launch, &faults).await {
                 // A microVM that ran would have left its waiter.
-                Err(DriverError::Gone) if is_starting => make_anew(&*driver, launch, stale_disk).await,
+                Err(DriverError::Gone) if is_starting => make_anew(&*driver, launch, stale_disk, refusal).await,
                 found => found,
             },
         }
@@ -81,7 +78,15 @@ impl Life {
     }
 }
 
-async fn make_anew(driver: &dyn Driver, launch: Launch, stale_disk: Option<PathBuf>) -> Result<Vmm, DriverError> {
+async fn make_anew(
+    driver: &dyn Driver,
+    launch: Launch,
+    stale_disk: Option<PathBuf>,
+    refusal: Option<DriverError>,
+) -> Result<Vmm, DriverError> {
+    if let Some(refusal) = refusal {
+        return Err(refusal);
+    }
     if let Some(disk) = stale_disk {
         let removed = blocking(move || match std::fs::remove_file(disk) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

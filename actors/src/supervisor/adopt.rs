@@ -71,7 +71,7 @@ impl Supervisor {
         row.supervisor_pid = self.config.supervisor_pid;
         row.boot_id.clone_from(&self.boot_id);
         match self.driver_of(&row) {
-            Ok(driver) => self.host(row, driver, mode, None, ctx),
+            Ok(driver) => self.host(row, driver, mode, ctx),
             Err(error) => {
                 tracing::error!(sandbox = %row.spec.key, error = %error.chain(), "a live sandbox's driver is not there");
                 self.give_up(row, ctx);

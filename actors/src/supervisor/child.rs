@@ -25,6 +25,8 @@ pub(super) struct Child {
     pub(super) stop: Option<Stop>,
     /// Where its directories and its kernel lie; `None` until somebody has looked.
     pub(super) places: Option<Places>,
+    /// Its start is refused for where those lie, which is not on record yet.
+    pub(super) is_refused: bool,
     /// Descriptors that it keeps open at rest.
     pub(super) open_files: u64,
     /// Losses of its monitor or its log writer.
@@ -50,6 +52,7 @@ impl Child {
             row: None,
             stop: None,
             places: None,
+            is_refused: false,
             open_files: 0,
             losses: RecentFailures::default(),
             until_started: Vec::new(),

@@ -17,7 +17,7 @@ use sandpen_types::event::EventKind;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::{FailureReason, SandboxState};
-use sandpen_vmm::driver::{Driver, DriverError, Launch};
+use sandpen_vmm::driver::{Driver, Launch};
 
 use super::actor::Supervisor;
 use super::child::Child;
@@ -28,23 +28,9 @@ use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, StateChan
 use crate::runtime::hosting::{DownReason, host_on};
 use crate::telemetry::counters::Counter;
 
-/// How a monitor begins.
-struct Beginning {
-    mode: StartMode,
-    /// Why there shall be no microVM.
-    refusal: Option<DriverError>,
-}
-
 impl Supervisor {
-    /// Gives a live row its log writer and its monitor. With a `refusal` its launch fails with that.
-    pub(super) fn host(
-        &mut self,
-        row: SandboxRow,
-        driver: Arc<dyn Driver>,
-        mode: StartMode,
-        refusal: Option<DriverError>,
-        ctx: &mut Context<Self>,
-    ) {
+    /// Gives a live row its log writer and its monitor.
+    pub(super) fn host(&mut self, row: SandboxRow, driver: Arc<dyn Driver>, mode: StartMode, ctx: &mut Context<Self>) {
         let key = row.spec.key.clone();
         let launch = self.launch_of(&row);
         let kept = match self.children.get(&key).map(Child::phase) {
@@ -57,7 +43,7 @@ impl Supervisor {
         }
         let open_files = driver.capabilities().open_files(&row.spec);
         let log = kept.unwrap_or_else(|| self.host_log(&row, &launch, mode, ctx));
-        let monitor = self.host_monitor(&row, driver, launch, Beginning { mode, refusal }, log.clone(), ctx);
+        let monitor = self.host_monitor(&row, driver, launch, mode, log.clone(), ctx);
         if let Some(child) = self.children.get_mut(&key) {
             if let Some(stop) = child.stop {
                 monitor.do_send(stop);
@@ -85,11 +71,11 @@ impl Supervisor {
     }
 
     fn host_monitor(
-        &self,
+        &mut self,
         row: &SandboxRow,
         driver: Arc<dyn Driver>,
         launch: Launch,
-        Beginning { mode, refusal }: Beginning,
+        mode: StartMode,
         log: Addr<LogWriter>,
         ctx: &Context<Self>,
     ) -> Addr<Monitor> {
@@ -100,7 +86,7 @@ impl Supervisor {
         let config = MonitorConfig {
             row: row.clone(),
             mode,
-            refusal,
+            refusal: self.refuse_nested(row, mode),
             driver,
             launch,
             log,

@@ -90,9 +90,8 @@ pub(super) fn remove_cache_uses(dir: &StateDir, stay: impl Fn(&SandboxKey) -> bo
     for (config, path) in directories(&dir.cache_users()) {
         let config = ConfigName::new(config).ok();
         for list in fs::read_dir(path).into_iter().flatten().flatten() {
-            let name = list.file_name().into_string().unwrap_or_default();
-            let name = name.rsplit_once('.').and_then(|(name, _)| SandboxName::new(name).ok());
-            let key = config.clone().zip(name).map(|(config, name)| SandboxKey { config, name });
+            let user = config.clone().zip(StateDir::cache_user(&list.file_name()));
+            let key = user.map(|(config, (name, _))| SandboxKey { config, name });
             if !key.as_ref().is_some_and(&stay)
                 && let Err(error) = fs::remove_file(list.path())
             {

@@ -14,6 +14,7 @@ use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::cache_uses;
 
 use super::actor::{Answer, Supervisor};
 use super::admits::{Request, When};
@@ -77,8 +78,8 @@ impl Supervisor {
         if lingers(row) {
             self.linger(row.clone(), ctx);
         }
-        self.leave_cache(row, ctx);
         if !row.spec.remove_on_end || lingers(row) {
+            self.leave_cache(row, ctx);
             self.answer_and_drop(key);
             return;
         }
@@ -97,14 +98,9 @@ impl Supervisor {
 
     /// What it used of the cache may go from now on.
     fn leave_cache(&self, row: &SandboxRow, ctx: &mut Context<Self>) {
-        let uses = self.config.state_dir.cache_uses(&row.spec.key, row.generation);
-        let removed = blocking(move || match std::fs::remove_file(&uses) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::debug!(%error, ?uses, "what an ended sandbox used of the cache stays for now");
-            }
-            _ => {}
-        });
-        ctx.spawn(removed.into_actor(self).map(|_, _, _| ()));
+        let (dir, key, last) = (self.config.state_dir.clone(), row.spec.key.clone(), row.generation);
+        let left = blocking(move || cache_uses::forget(&dir, &key, ..=last));
+        ctx.spawn(left.into_actor(self).map(|_, _, _| ()));
     }
 
     pub(super) fn answer_and_drop(&mut self, key: &SandboxKey) {
@@ -121,7 +117,7 @@ impl Supervisor {
         let database = self.config.database.clone();
         let (id, key) = (row.id, row.spec.key.clone());
         let (log, vmm_log) = (self.config.state_dir.log(&key), self.config.state_dir.vmm_log(&key));
-        let (dir, of_disk) = (self.config.state_dir.clone(), key.clone());
+        let (dir, of_disk, last) = (self.config.state_dir.clone(), key.clone(), row.generation);
         let timings = self.config.timings.clone();
         async move {
             let files = move || {
@@ -136,7 +132,11 @@ impl Supervisor {
             let removed = blocking(files).await.map_err(|_| SupervisorError::Gone)?;
             timings.forget(&key);
             removed.map_err(|source| SupervisorError::RemoveLog { key, source })?;
-            let disk = blocking(move || disks::remove_own(&dir, &of_disk)).await;
+            let disk = blocking(move || {
+                cache_uses::forget(&dir, &of_disk, ..=last);
+                disks::remove_own(&dir, &of_disk)
+            });
+            let disk = disk.await;
             disk.map_err(|_| SupervisorError::Gone)??;
             Ok(database.send(database::RemoveSandbox(id)).await??)
         }

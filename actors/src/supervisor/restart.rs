@@ -22,7 +22,6 @@ use sandpen_types::spec::{RestartPolicy, SandboxKey};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::{Event, StoppedBy};
 use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::driver::DriverError;
 use sandpen_vmm::start_timings::StartTimings;
 
 use super::actor::Supervisor;
@@ -30,7 +29,6 @@ use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record, record_until_durable};
 use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
 use super::{SupervisorError, disks};
-use crate::host::places::Nested;
 use crate::monitor::{StartMode, Stop};
 
 impl Supervisor {
@@ -144,9 +142,9 @@ impl Supervisor {
         // Nothing ran since this start was asked for: whatever disk there is, is of an earlier one.
         let stale = (row.restarts == 0 && row.started_at.is_none()).then(|| self.config.state_dir.clone());
         let look_up = self.look_up();
-        let start = async move {
-            let driver = driver?;
-            let places = look_up.done(row.spec.clone()).await?;
+        let spec = row.spec.clone();
+        let looked = async move { Ok::<_, SupervisorError>((driver?, look_up.done(spec).await?)) };
+        let begin = async move |driver| {
             if let Some(dir) = stale {
                 let of = row.spec.key.clone();
                 let removed = blocking(move || disks::remove_own(&dir, &of)).await;
@@ -154,16 +152,19 @@ impl Supervisor {
             }
             let row = record(&database, &row, Event::StartRequested).await?;
             timings.mark(StartStep::Recorded);
-            Ok::<_, SupervisorError>((row, driver, places))
+            Ok::<_, SupervisorError>((row, driver))
         };
-        ctx.spawn(start.into_actor(self).map(move |started, this, ctx| match started {
-            Ok((row, driver, places)) => {
-                // Told as any start that fails: its policy decides what follows.
-                let step = || "looking at what other sandboxes can write to".to_owned();
-                let refused = |nested: Box<Nested>| DriverError::Launch { step: step(), source: nested };
-                let refusal = this.take_places(&key, places).err().map(refused);
-                this.host(row, driver, StartMode::Launch, refusal, ctx);
-            }
+        let of = key.clone();
+        let started = looked.into_actor(self).then(move |looked, this, _| {
+            // Before the record: from there on the next supervisor goes by them as well.
+            let noted = looked.map(|(driver, places)| {
+                this.note_places(&of, places);
+                driver
+            });
+            async move { begin(noted?).await }.into_actor(this)
+        });
+        ctx.spawn(started.map(move |started, this, ctx| match started {
+            Ok((row, driver)) => this.host(row, driver, StartMode::Launch, ctx),
             Err(error) => {
                 tracing::warn!(sandbox = %key, error = error_chain(&error), "a restart has to wait");
                 this.wait_for_restart(&key, RETRY_PAUSE, ctx);

@@ -60,7 +60,12 @@ impl Handler<StartSandbox> for Supervisor {
         let (driver, timings) = (reservation.driver.clone(), reservation.timings.clone());
         let looked = reservation.look_at_host(self.look_up()).into_actor(self).then(|looked, this, _| {
             let placed = looked.and_then(|(reservation, places)| {
-                this.take_places(&reservation.spec.key, places)?;
+                let key = &reservation.spec.key;
+                this.note_places(key, places);
+                if let Err(nested) = this.check_places(key) {
+                    this.forget_places(key);
+                    return Err(nested.into());
+                }
                 Ok(reservation)
             });
             async move { placed?.record().await }.into_actor(this)
@@ -69,7 +74,7 @@ impl Handler<StartSandbox> for Supervisor {
             Ok(row) => {
                 this.config.faults.clear(&Place::StateDir);
                 this.config.timings.begin(&key, timings);
-                this.host(row, driver, StartMode::Launch, None, ctx);
+                this.host(row, driver, StartMode::Launch, ctx);
                 Ok(started)
             }
             Err(error) => {

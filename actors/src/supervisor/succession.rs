@@ -176,7 +176,7 @@ impl Supervisor {
     /// Its start was recorded and went no further.
     fn launch_recorded(&mut self, row: SandboxRow, ctx: &mut Context<Self>) {
         match self.driver_of(&row) {
-            Ok(driver) => self.host(row, driver, StartMode::Launch, None, ctx),
+            Ok(driver) => self.host(row, driver, StartMode::Launch, ctx),
             // Finds no microVM, and says so.
             Err(_) => self.adopt(row, StartMode::Resume, ctx),
         }

@@ -131,21 +131,18 @@ pub struct CacheUser {
     cache: Cache,
     /// Where it is written what he uses; `None` for somebody whom nobody remembers.
     list: Option<PathBuf>,
-    /// The list in whose place that one comes.
-    before: Option<PathBuf>,
     used: Mutex<Vec<PathBuf>>,
 }
 
 impl CacheUser {
-    /// Somebody who uses nothing yet. His list begins anew with the first entry, and comes in the place of the list
-    /// `before` when it is [complete](Self::complete).
-    pub fn new(cache: Cache, list: PathBuf, before: Option<PathBuf>) -> Self {
-        Self { cache, list: Some(list), before, used: Mutex::default() }
+    /// Somebody who uses nothing yet. His list begins anew with the first entry.
+    pub fn new(cache: Cache, list: PathBuf) -> Self {
+        Self { cache, list: Some(list), used: Mutex::default() }
     }
 
     /// Somebody whose use keeps nothing from going.
     pub fn passing(cache: Cache) -> Self {
-        Self { cache, list: None, before: None, used: Mutex::default() }
+        Self { cache, list: None, used: Mutex::default() }
     }
 
     /// What he uses is an entry of.
@@ -164,24 +161,16 @@ impl CacheUser {
         if used.iter().any(|other| other == name) {
             return Ok(());
         }
-        used.push(name.to_owned());
-        let lines: String = used.iter().map(|name| format!("{}\n", name.display())).collect();
+        let lines: String =
+            used.iter().map(PathBuf::as_path).chain([name]).map(|name| format!("{}\n", name.display())).collect();
         let directory = list.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let _deciding = DECIDING.lock().unwrap_or_else(PoisonError::into_inner);
         crate::make_directory(directory)?;
         // Nobody depends on it after a power failure: what it names can be made again.
         let whole = directory.join(".new");
         fs::write(&whole, lines)?;
-        fs::rename(whole, list)
-    }
-
-    /// He has said all that he uses: the list before is of no interest any more. Blocking, for microseconds.
-    pub fn complete(&self) {
-        if let Some(before) = &self.before
-            && let Err(error) = fs::remove_file(before)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(%error, path = ?before, "the entries of a cache that an earlier start used stay");
-        }
+        fs::rename(whole, list)?;
+        used.push(name.to_owned());
+        Ok(())
     }
 }

@@ -92,8 +92,12 @@ pub fn sweep(directory: &Path) -> Vec<PathBuf> {
 /// Those that are there, held by somebody or not.
 pub(crate) fn drafts(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let drafts = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
-    drafts.map(|entry| entry.path()).collect()
+    entries.map(|entry| entry.path()).filter(|path| is_draft(path)).collect()
+}
+
+/// Whether a path is named as those are.
+pub fn is_draft(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
 }
 
 /// A file, without waiting for what is none.

@@ -22,7 +22,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 pub use cache::{Cache, CacheUser, mark_used};
-pub use draft::{Draft, sweep};
+pub use draft::{Draft, is_draft, sweep};
 
 /// Makes a directory and those above it for our user alone, where they are missing.
 ///

@@ -186,7 +186,7 @@ fn what_somebody_uses_stays_until_he_is_forgotten() {
     for (name, age) in [("entry-1", 50), ("images/entry-2", 40), ("entry-3", 30), ("entry-4", 20)] {
         entry(&dir.path().join(name), 64, age);
     }
-    let user = CacheUser::new(cache.clone(), list.clone(), None);
+    let user = CacheUser::new(cache.clone(), list.clone());
     for name in ["entry-1", "images/entry-2", "images/entry-2", "to-be-made"] {
         user.uses(&dir.path().join(name)).unwrap();
     }
@@ -194,13 +194,11 @@ fn what_somebody_uses_stays_until_he_is_forgotten() {
     assert_eq!(fs::read_to_string(&list).unwrap(), "entry-1\nimages/entry-2\nto-be-made\n");
     // Used ones count: there is no room for entry-3 beside them.
     assert_eq!(left(dir.path(), 200), ["entry-1", "entry-2", "entry-4"]);
-    // The next one takes his place when it has said everything.
-    let (next, before) = (dir.path().join("uses/default/next"), Some(list.clone()));
-    let next = CacheUser::new(cache.clone(), next, before);
+    // Another one, who stays beside him.
+    let next = CacheUser::new(cache.clone(), dir.path().join("uses/default/next"));
     next.uses(&dir.path().join("images/entry-2")).unwrap();
     assert_eq!(left(dir.path(), 0), ["entry-1", "entry-2", "entry-4"]);
-    next.complete();
-    next.complete();
+    fs::remove_file(&list).unwrap();
     assert_eq!(left(dir.path(), 0), ["entry-2", "entry-4"]);
     // Somebody who is not remembered.
     CacheUser::passing(cache).uses(&dir.path().join("entry-2")).unwrap();
@@ -212,6 +210,21 @@ fn what_somebody_uses_stays_until_he_is_forgotten() {
         fs::write(&list, junk).unwrap();
         assert_eq!(left(dir.path(), 0), ["entry-4"]);
     }
+}
+
+#[test]
+fn what_could_not_be_written_is_not_taken_for_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cache, list) = (Cache::new(dir.path().to_owned(), 0), dir.path().join("uses/default/web"));
+    let user = CacheUser::new(cache, list.clone());
+    // In the way of the directory of lists.
+    fs::write(dir.path().join("uses"), "").unwrap();
+    for _ in 0..2 {
+        user.uses(&dir.path().join("entry")).unwrap_err();
+    }
+    fs::remove_file(dir.path().join("uses")).unwrap();
+    user.uses(&dir.path().join("entry")).unwrap();
+    assert_eq!(fs::read_to_string(&list).unwrap(), "entry\n");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::driver::Launch;
 use sandpen_vmm::pidfd;
 use sandpen_vmm::process_identity::ProcessIdentity;
+use sandpen_vmm::process_owner::ProcessOwner;
 
 /// The budget of a cache where nobody says another one…
 const BUDGET: u64 = 16 << 30;
@@ -36,8 +37,7 @@ pub fn default_budget(state_dir: &StateDir) -> u64 {
 
 /// The user of a cache that a sandbox is, from this start on until it has ended for good.
 pub(super) fn user(cache: Cache, state_dir: &StateDir, launch: &Launch) -> Arc<CacheUser> {
-    let list = |generation| state_dir.cache_uses(&launch.spec.key, generation);
-    Arc::new(CacheUser::new(cache, list(launch.generation), launch.generation.checked_sub(1).map(list)))
+    Arc::new(CacheUser::new(cache, state_dir.cache_uses(&launch.spec.key, launch.generation)))
 }
 
 /// One who only looks.
@@ -84,7 +84,7 @@ fn key_of(path: &Path) -> Option<FileKey> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// The processes of our user that have one of these drafts open, and are neither this process nor a child of it.
+/// The processes of ours that have one of these drafts open, and are neither this process nor a child of it.
 fn orphaned_makers(drafts: &[PathBuf]) -> Vec<OrphanedMaker> {
     let drafts: BTreeSet<_> = drafts.iter().filter_map(|path| key_of(path)).collect();
     if drafts.is_empty() {
@@ -92,21 +92,23 @@ fn orphaned_makers(drafts: &[PathBuf]) -> Vec<OrphanedMaker> {
     }
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let makers = pids.filter(|pid| has_one_open(*pid, &drafts) && is_orphan(*pid));
+    let makers = pids.filter(|pid| is_orphan(*pid) && has_one_open(*pid, &drafts));
     let identified = makers.filter_map(|pid| ProcessIdentity::of(pid).ok());
     identified.map(|identity| OrphanedMaker { identity, drafts: drafts.clone() }).collect()
 }
 
+/// Looks at nothing but drafts, by the names that links of descriptors have: another file may lie where looking takes for
+/// ever.
 fn has_one_open(pid: u32, drafts: &BTreeSet<FileKey>) -> bool {
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    open.filter_map(|entry| key_of(&entry.path())).any(|key| drafts.contains(&key))
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_drafts = open.filter(|link| fs::read_link(link).is_ok_and(|target| sandpen_cache::is_draft(&target)));
+    of_drafts.filter_map(|link| key_of(&link)).any(|key| drafts.contains(&key))
 }
 
+/// Whether it is a process of our user's or of a sandbox's, and neither this one nor a child of it.
 fn is_orphan(pid: u32) -> bool {
     let ours = std::process::id();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok());
-    pid != ours && parent.is_some_and(|parent| parent != ours)
+    pid != ours && ProcessOwner::of(pid).is_ok_and(|owner| owner.is_ours() && owner.parent != ours)
 }
 
 impl OrphanedMaker {
@@ -143,7 +145,7 @@ mod tests {
         sandpen_cache::write(&entry, 0o600, b"x").unwrap();
         sandpen_cache::write(&cache.directory().join("newer"), 0o600, b"x").unwrap();
         let list = state_dir.cache_uses(&key, 7);
-        let user = CacheUser::new(cache.clone(), list.clone(), None);
+        let user = CacheUser::new(cache.clone(), list.clone());
         user.uses(&entry).unwrap();
         cache.keep_within_budget();
         assert!(entry.exists());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sandpen_cache::CacheUser;
-use sandpen_kernels::own::{self, Facts, Known, OwnKernelError};
+use sandpen_kernels::own::{self, Facts, Known, OwnKernelError, Sha256Sum};
 use sandpen_types::spec::KernelDigest;
 use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
@@ -56,11 +56,11 @@ pub(super) async fn ensure<T: Send + 'static>(
         let (path, user_of, judge) = (file.to_owned(), user.clone(), accept.clone());
         let looked = move || {
             let look = Looked::at(path, digest, &user_of)?;
-            let at_hand = look.known().map(|known| judged(known, known.copy(user_of.cache().directory()), &judge));
+            let at_hand = look.known().map(|known| {
+                note(&user_of, &known.sha256())?;
+                judged(known, known.copy(user_of.cache().directory()), &judge)
+            });
             let at_hand = at_hand.transpose()?.flatten();
-            if let Some(found) = &at_hand {
-                note(&user_of, &found.copy)?;
-            }
             Ok((look, at_hand))
         };
         let (look, at_hand) = blocking(looked).await?;
@@ -78,9 +78,11 @@ pub(super) async fn ensure<T: Send + 'static>(
         let (user_of, judge) = (user.clone(), accept.clone());
         let read = move |stop: &Stop| {
             let cache = user_of.cache();
-            let known = look.read(cache.directory(), |facts| judge(facts).is_ok(), || stop.is_set());
+            let known = look.read(cache.directory(), |facts| judge(facts).is_ok(), || stop.is_set())?;
+            // Whoever cannot say that it stays is told so below.
+            let _ = note(&user_of, &known.sha256());
             cache.keep_within_budget();
-            known
+            Ok(known)
         };
         let known = KERNELS.on_thread(piece, cancel, read).await.map_err(|error| match *error {
             WorkError::Cancelled => DriverError::Cancelled,
@@ -88,11 +90,9 @@ pub(super) async fn ensure<T: Send + 'static>(
         })?;
         let (user_of, judge) = (user.clone(), accept.clone());
         let kept = move || {
-            let copy = known.kept(user_of.cache().directory());
-            if let Some(copy) = &copy {
-                note(&user_of, copy)?;
-            }
-            judged(&known, copy, &judge)
+            // Where another one has read it, it may have had to go before this.
+            note(&user_of, &known.sha256())?;
+            judged(&known, known.kept(user_of.cache().directory()), &judge)
         };
         if let Some(found) = blocking(kept).await? {
             return Ok(found);
@@ -113,9 +113,8 @@ impl Looked {
     /// Blocking, for microseconds.
     fn at(file: PathBuf, digest: Option<KernelDigest>, user: &CacheUser) -> Result<Self, DriverError> {
         let Some(digest) = digest else { return own::look(&file).map(Self::Now).map_err(unusable) };
-        let cache = user.cache().directory();
-        note(user, &own::copy_path(cache, digest.bytes()))?;
-        let known = own::pinned(cache, &file, digest.bytes());
+        note(user, digest.bytes())?;
+        let known = own::pinned(user.cache().directory(), &file, digest.bytes());
         Ok(Self::Pinned { file, digest, known })
     }
 
@@ -147,8 +146,10 @@ impl Looked {
     }
 }
 
-fn note(user: &CacheUser, copy: &Path) -> Result<(), DriverError> {
-    user.uses(copy).map_err(|source| failed("noting which kernel is in use", source))
+/// Says that the copy of this kernel is in use, before it is looked for.
+fn note(user: &CacheUser, sha256: &Sha256Sum) -> Result<(), DriverError> {
+    let copy = own::copy_path(user.cache().directory(), sha256);
+    user.uses(&copy).map_err(|source| failed("noting which kernel is in use", source))
 }
 
 /// The copy, and what `accept` says; `None` where there is no copy yet.

@@ -2,7 +2,7 @@
 //! for each content and shared read-only by every microVM over it.
 //!
 //! ```text
-//!   directory ─▶ fingerprint (names, sizes, times, owners …) ─▶ cache/disks/root-FINGERPRINT.img
+//!   directory ─▶ fingerprint (names, sizes, times, owners …) ─▶ cache/images/root-FINGERPRINT.img
 //!                                  there is none: mke2fs -d ─▶ draft ─▶ looked at again ─▶ named
 //! ```
 //!
@@ -111,10 +111,10 @@ pub(super) async fn ensure(
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Outcome<PathBuf, RootDiskError> {
-    let disks = disks_of(user);
+    let images = images_of(user);
     for _ in 0..TRIES {
         let (survey, is_there) = look(user.clone(), directory, cancel).await?;
-        let path = path_of(&disks, &survey);
+        let path = path_of(&images, &survey);
         if is_there || make(user.clone(), maker.clone(), directory.to_owned(), survey, cancel).await? {
             return Ok(path);
         }
@@ -122,12 +122,12 @@ pub(super) async fn ensure(
     Err(Arc::new(WorkError::Failed(RootDiskError::Changing(directory.to_owned()))))
 }
 
-fn disks_of(user: &CacheUser) -> PathBuf {
+fn images_of(user: &CacheUser) -> PathBuf {
     user.cache().directory().join("images")
 }
 
-fn path_of(disks: &Path, survey: &Survey) -> PathBuf {
-    disks.join(format!("root-{}{SUFFIX}", survey.fingerprint))
+fn path_of(images: &Path, survey: &Survey) -> PathBuf {
+    images.join(format!("root-{}{SUFFIX}", survey.fingerprint))
 }
 
 /// What is in the directory now, and whether there is a disk of it.
@@ -146,10 +146,10 @@ async fn look(
     };
     let directory = directory.to_owned();
     let looked = move |stop: &Stop| {
-        let disks = disks_of(&user);
-        sandpen_cache::make_directory(&disks).map_err(failed("making", &disks))?;
+        let images = images_of(&user);
+        sandpen_cache::make_directory(&images).map_err(failed("making", &images))?;
         let survey = Survey::of(&directory, stop)?;
-        let path = path_of(&disks, &survey);
+        let path = path_of(&images, &survey);
         user.uses(&path).map_err(failed("noting the use of", &path))?;
         Ok((survey, found(&path)?))
     };
@@ -164,8 +164,8 @@ async fn make(
     survey: Survey,
     cancel: &CancellationToken,
 ) -> Outcome<bool, RootDiskError> {
-    let disks = disks_of(&user);
-    let path = path_of(&disks, &survey);
+    let images = images_of(&user);
+    let path = path_of(&images, &survey);
     let piece = Piece {
         key: path.display().to_string(),
         what: format!("making an image of the root directory {}", directory.display()),
@@ -177,8 +177,8 @@ async fn make(
         if found(&path)? {
             return Ok(true);
         }
-        sandpen_cache::sweep(&disks);
-        let draft = fill(&maker, &disks, &directory, &survey, stop)?;
+        sandpen_cache::sweep(&images);
+        let draft = fill(&maker, &images, &directory, &survey, stop)?;
         if Survey::of(&directory, stop)?.fingerprint != survey.fingerprint {
             return Ok(false);
         }
@@ -203,9 +203,9 @@ fn found(path: &Path) -> Result<bool, RootDiskError> {
 }
 
 /// A draft with what is in the directory.
-fn fill(maker: &Mke2fs, disks: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
+fn fill(maker: &Mke2fs, images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
     // For the own users of all sandboxes that have it, to read.
-    let draft = Draft::with_mode(disks, 0o644).map_err(failed("making", disks))?;
+    let draft = Draft::with_mode(images, 0o644).map_err(failed("making", images))?;
     let disk = draft.path();
     let bytes = survey.disk_bytes();
     draft.file().set_len(bytes).map_err(failed("making", disk))?;

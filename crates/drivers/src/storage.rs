@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandpen_cache::CacheUser;
+use sandpen_types::state_dir::StateDir;
+use sandpen_vmm::cache_uses;
 use sandpen_vmm::driver::{DriverError, Launch};
 
 use super::mke2fs::Mke2fs;
@@ -11,9 +13,11 @@ use super::step::blocking;
 use super::{disk, root_disk};
 
 /// Makes the disk, if there is to be one, and root disks of these directories, one after the other: where they are.
-/// Ends soon after the launch is cancelled.
+/// Ends soon after the launch is cancelled. Then the launch has said all that it uses of the cache, and what earlier ones
+/// used is of no interest any more.
 pub(super) async fn storage(
     launch: &Launch,
+    state_dir: &StateDir,
     user: &Arc<CacheUser>,
     maker: &Arc<Mke2fs>,
     disk: Option<&Path>,
@@ -29,9 +33,9 @@ pub(super) async fn storage(
         let made = root_disk::ensure(user, maker, directory, cancel).await;
         root_disks.push(made.map_err(|error| error.of_step("making the root image"))?);
     }
-    let user = user.clone();
+    let (state_dir, key, generation) = (state_dir.clone(), launch.spec.key.clone(), launch.generation);
     blocking(move || {
-        user.complete();
+        cache_uses::forget(&state_dir, &key, ..generation);
         Ok(())
     })
     .await?;

@@ -156,7 +156,7 @@ fn policy_of(mut arguments: impl Iterator<Item = OsString>) -> Result<Policy, Sh
 
 fn share(arguments: impl Iterator<Item = OsString>) -> Result<(), ShareError> {
     let policy = policy_of(arguments)?;
-    let read_only = policy.shares.iter().all(|share| share.read_only);
+    let [SharedTree { read_only, .. }] = policy.shares[..] else { return Err(ShareError::Usage) };
     let begun = confine::begin(&policy)?;
     let limit = begun.open_files();
     if limit < OPEN_FILES_MIN {

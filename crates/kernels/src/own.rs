@@ -31,6 +31,8 @@ use crate::kernel_file::{self, KernelFileError, UnpackedKernel};
 
 /// Files that are remembered; the oldest is forgotten.
 const REMEMBERED: usize = 32;
+/// How often a copy is read that seems to change meanwhile.
+const TRIES: u32 = 3;
 /// Bytes that are compared at once.
 const CHUNK: usize = 1 << 16;
 
@@ -190,16 +192,34 @@ impl Known {
         Some(path)
     }
 
-    /// The copy that was just written or compared, if the kernel was accepted. (By now another one may have written
-    /// the same in its place.)
+    /// The copy that was just written or compared, if the kernel was accepted and it is there still. (By now another
+    /// one may have written the same in its place.) Blocking, for microseconds.
     pub fn kept(&self, cache: &Path) -> Option<PathBuf> {
-        self.copy.map(|_| copy_path(cache, &self.sha256))
+        self.copy?;
+        let path = copy_path(cache, &self.sha256);
+        identity_of(&path).map(|_| path)
     }
 
     /// The same, as it came from `file`.
     fn of_file(mut self, file: &Path) -> Self {
         file.clone_into(&mut self.facts.path);
         self
+    }
+
+    /// Keeps a copy of the kernel in `cache` if `accept` says so, and remembers what is known of it.
+    fn keep_if(
+        mut self,
+        accept: impl FnOnce(&Facts) -> bool,
+        kernel: &UnpackedKernel,
+        cache: &Path,
+        given_up: impl Fn() -> Result<(), OwnKernelError>,
+    ) -> Result<Self, OwnKernelError> {
+        if accept(&self.facts) {
+            given_up()?;
+            self.copy = Some(keep(&copy_path(cache, &self.sha256), &kernel.vmlinux, &self.facts.path)?);
+        }
+        self.remember();
+        Ok(self)
     }
 
     fn remember(&self) {
@@ -259,13 +279,8 @@ impl Look {
         is_given_up: impl Fn() -> bool,
     ) -> Result<Known, OwnKernelError> {
         let given_up = || if is_given_up() { Err(OwnKernelError::GivenUp) } else { Ok(()) };
-        let (mut known, kernel) = look_at(&self.path, given_up)?;
-        if accept(&known.facts) {
-            given_up()?;
-            known.copy = Some(keep(&copy_path(cache, &known.sha256), &kernel.vmlinux, &self.path)?);
-        }
-        known.remember();
-        Ok(known)
+        let (known, kernel) = look_at(&self.path, given_up)?;
+        known.keep_if(accept, &kernel, cache, given_up)
     }
 }
 
@@ -292,35 +307,35 @@ pub fn read_pinned(
 ) -> Result<Known, OwnKernelError> {
     let given_up = || if is_given_up() { Err(OwnKernelError::GivenUp) } else { Ok(()) };
     let copy = copy_path(cache, sha256);
-    // Not through a link: the copy is a file of ours. One that is no kernel is as good as none.
-    if identity_of(&copy).is_some()
-        && let Ok((known, _)) = look_at(&copy, given_up)
-        && known.sha256 == *sha256
-    {
-        mark_used(&copy);
-        let known = Known { file: None, copy: identity_of(&copy), ..known.of_file(file) };
-        known.remember();
-        return Ok(known);
+    // Another start may mark it as used meanwhile, which looks like a change.
+    for _ in 0..TRIES {
+        // Not through a link: the copy is a file of ours. One that is no kernel is as good as none.
+        let looked = if identity_of(&copy).is_some() { look_at(&copy, given_up) } else { break };
+        given_up()?;
+        match looked {
+            Ok((known, _)) if known.sha256 == *sha256 => {
+                mark_used(&copy);
+                let known = Known { file: None, copy: identity_of(&copy), ..known.of_file(file) };
+                known.remember();
+                return Ok(known);
+            }
+            Err(OwnKernelError::Changing { .. }) => {}
+            _ => break,
+        }
     }
-    given_up()?;
     let replaced = |reason: String| OwnKernelError::Replaced {
         path: file.to_owned(),
         copy: copy.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         reason,
     };
-    let (mut known, kernel) = match look_at(file, given_up) {
+    let (known, kernel) = match look_at(file, given_up) {
         Err(OwnKernelError::File(error)) => return Err(replaced(with_cause(&error))),
         looked => looked?,
     };
     if known.sha256 != *sha256 {
         return Err(replaced("it holds another one now".to_owned()));
     }
-    if accept(&known.facts) {
-        given_up()?;
-        known.copy = Some(keep(&copy, &kernel.vmlinux, file)?);
-    }
-    known.remember();
-    Ok(known)
+    known.keep_if(accept, &kernel, cache, given_up)
 }
 
 fn with_cause(error: &KernelFileError) -> String {

@@ -15,9 +15,10 @@
 //!   disks/named/<disk>.img             the same, kept under a name of its own
 //! ```
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::spec::{DiskName, Rootfs, SandboxKey, SandboxSpec};
+use crate::spec::{DiskName, Rootfs, SandboxKey, SandboxName, SandboxSpec};
 
 /// The end of a disk's file name.
 pub const DISK_SUFFIX: &str = ".img";
@@ -92,6 +93,12 @@ impl StateDir {
         self.cache_users().join(key.config.as_str()).join(format!("{}.{generation}", key.name))
     }
 
+    /// Whose such a list is, and of which of its starts, by its file name.
+    pub fn cache_user(file_name: &OsStr) -> Option<(SandboxName, u64)> {
+        let (name, generation) = file_name.to_str()?.rsplit_once('.')?;
+        Some((SandboxName::new(name).ok()?, generation.parse().ok()?))
+    }
+
     /// The directory of these lists.
     pub fn cache_users(&self) -> PathBuf {
         self.cache().join("uses")
@@ -144,6 +151,24 @@ impl StateDir {
             (Rootfs::Native(_), _) => None,
             (Rootfs::Overlayfs(_), Some(name)) => Some(self.named_disk(name)),
             (Rootfs::Overlayfs(_), None) => Some(self.sandbox_disk(&spec.key)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_what_is_used_says_whose_it_is() {
+        let dir = StateDir::new("/state".into());
+        for (name, generation) in [("web", 1), ("web.3", 12), ("a-b", u64::MAX)] {
+            let name = SandboxName::new(name).unwrap();
+            let list = dir.cache_uses(&SandboxKey::new(name.clone()), generation);
+            assert_eq!(StateDir::cache_user(list.file_name().unwrap()), Some((name, generation)));
+        }
+        for other in [".new", "web", "web.", ".1", "web.x", "web.-1", "we b.1", "web.1.part"] {
+            assert_eq!(StateDir::cache_user(OsStr::new(other)), None, "{other}");
         }
     }
 }

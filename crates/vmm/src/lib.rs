@@ -7,12 +7,14 @@
 //! | [`pidfd`], [`spare_descriptors`] | processes without races, descriptors kept for bad times |
 //! | [`uid_block`] | uids of the host that are a sandbox's alone |
 //! | [`process_owner`] | which processes are ours, and the user ids that root keeps for its sandboxes |
+//! | [`cache_uses`] | what starts use of the cache, until that is forgotten |
 //! | [`start_timings`] | where the time of a start goes |
 //! | [`blocking`] | work that may wait for a disk, off the caller's thread |
 //!
 //! May know: the types, the waiter's records and wire, tokio. May not: a driver, an actor, the database, HTTP.
 
 pub mod blocking;
+pub mod cache_uses;
 pub mod driver;
 pub mod pidfd;
 pub mod process_owner;

@@ -10,14 +10,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Those of all state directories: what lies between the last range that systemd gives to containers (up to
-/// `0x6FFF_FFFF`, its document UIDS-GIDS) and the numbers that are negative as 32-bit ones.
-const UIDS: RangeInclusive<u32> = crate::process_owner::SANDBOX_UIDS;
+use crate::process_owner::SANDBOX_UIDS;
+
 /// How many there are in a block: the next sandbox but so many has the uid of the first one again.
 const BLOCK: u32 = 1 << 20;
 /// Where the blocks' owners are named; emptied when the host restarts.
@@ -83,15 +81,16 @@ impl UidBlock {
         lock.lock().map_err(failed("locking", &path))?;
 
         let mut free = None;
-        let blocks = (UIDS.end() - UIDS.start() + 1) / BLOCK;
+        let blocks = (SANDBOX_UIDS.end() - SANDBOX_UIDS.start() + 1) / BLOCK;
         for block in 0..blocks {
             let path = directory.join(block.to_string());
             match fs::read(&path) {
                 Ok(owner) if owner == state_dir.as_os_str().as_bytes() => return Ok(Self::of(block)),
                 Ok(owner) => {
                     let owner = Path::new(std::ffi::OsStr::from_bytes(&owner));
-                    // Written in part: its writer was killed, and has not told anybody of it.
-                    let is_gone = !owner.is_absolute() || !owner.exists();
+                    // Written in part: its writer was killed, and has not told anybody of it. One that cannot be looked at
+                    // (a file system that does not answer) is not gone.
+                    let is_gone = !owner.is_absolute() || matches!(owner.try_exists(), Ok(false));
                     free = free.or_else(|| is_gone.then_some(block));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => free = free.or(Some(block)),
@@ -107,7 +106,7 @@ impl UidBlock {
     }
 
     fn of(block: u32) -> Self {
-        Self { first: UIDS.start() + block * BLOCK }
+        Self { first: SANDBOX_UIDS.start() + block * BLOCK }
     }
 
     /// The uid of the sandbox with this row number.
@@ -144,7 +143,7 @@ mod tests {
         assert_eq!(block.uid(0), 0x7FF0_0000);
         assert_eq!(block.uid((1 << 20) - 1), 0x7FFF_FFFF);
         assert_eq!(block.uid(1 << 20), block.uid(0));
-        assert!(UIDS.contains(&block.uid(i64::MAX)) && UIDS.contains(&block.uid(-1)));
+        assert!(SANDBOX_UIDS.contains(&block.uid(i64::MAX)) && SANDBOX_UIDS.contains(&block.uid(-1)));
     }
 
     #[test]

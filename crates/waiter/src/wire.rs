@@ -112,9 +112,9 @@ pub struct ProcessSpec {
 /// The first of a process's [`ProcessSpec::descriptors`].
 pub const FIRST_DESCRIPTOR: i32 = 3;
 /// Most of them.
-pub const DESCRIPTORS_MAX: usize = 24;
+pub const DESCRIPTORS_MAX: u8 = 24;
 /// Beyond all of them.
-pub const BEYOND_DESCRIPTORS: i32 = FIRST_DESCRIPTOR + 24;
+pub const BEYOND_DESCRIPTORS: i32 = FIRST_DESCRIPTOR + DESCRIPTORS_MAX as i32;
 
 /// What a process gets open, so that it makes no socket and reaches no path for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

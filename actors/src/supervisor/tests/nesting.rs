@@ -3,6 +3,7 @@
 use sandpen_types::spec::Volume;
 
 use super::*;
+use crate::testing::panic::{ActorKind, InjectPanic, PanicPlace};
 
 impl Stage {
     /// A sandbox over a layer of its own, with this directory, which is made.
@@ -86,6 +87,17 @@ fn of_two_starts_at_the_same_time_one_is_refused_and_an_adopted_sandbox_counts()
 
 #[test]
 fn a_restart_that_would_be_nested_by_now_fails_with_the_reason() {
+    nested_restart(PanicPlace::Handler);
+}
+
+/// The monitor that was told of the refusal panics, and the next one looks for the microVM.
+#[test]
+fn a_nested_restart_is_refused_by_the_next_monitor_too() {
+    nested_restart(PanicPlace::Factory);
+}
+
+/// A restart after the loss of a monitor at this place.
+fn nested_restart(place: PanicPlace) {
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let backoff = sandpen_types::spec::RestartBackoff { initial: Duration::ZERO, ..Default::default() };
@@ -98,11 +110,8 @@ fn a_restart_that_would_be_nested_by_now_fails_with_the_reason() {
         // It has ended, and its next start is not decided yet.
         let mut inner = stage.running(stage.with_volume("inner", "share/a", true)).await;
         stage.driver.hold_releases(false);
-        let panic = crate::testing::panic::InjectPanic {
-            actor: crate::testing::panic::ActorKind::Monitor,
-            place: crate::testing::panic::PanicPlace::Handler,
-            sandbox: Some(key("outer")),
-        };
+        stage.driver.forget(&vmm.launch.runtime_dir);
+        let panic = InjectPanic { actor: ActorKind::Monitor, place, sandbox: Some(key("outer")) };
         assert!(soon(stage.supervisor.send(panic)).await.unwrap());
         let row = stage.wait("outer").await;
         let SandboxState::Failed { reason: FailureReason::SpawnFailed { message }, .. } = &row.state else {

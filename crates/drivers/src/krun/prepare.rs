@@ -140,7 +140,7 @@ async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Pat
     let jail = waited::jail(launch, needs, program).await?;
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
     let maker = Arc::new(Mke2fs::new(program, jail.plan_alone()));
-    let root_disks = storage(launch, &user, &maker, disk.as_deref(), &shares.imaged).await?;
+    let root_disks = storage(launch, &config.state_dir, &user, &maker, disk.as_deref(), &shares.imaged).await?;
     let shared = |share: Share| SharedDir { tree: share.tree(), tag: share.tag };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.tree()) } else { None };

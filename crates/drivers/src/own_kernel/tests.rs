@@ -96,7 +96,7 @@ async fn a_pinned_kernel_stays_the_same_and_leaves_one_copy_in_a_full_cache() {
         let grown = [std::fs::read(&file).unwrap(), vec![start]].concat();
         std::fs::write(&file, grown).unwrap();
         let list = cache.directory().join(format!("uses/default/a.{start}"));
-        let user = Arc::new(CacheUser::new(cache.clone(), list, None));
+        let user = Arc::new(CacheUser::new(cache.clone(), list));
         let found = super::ensure(&user, &file, Some(asked.digest), &cancel, accepts).await.unwrap();
         assert_eq!((&found.copy, found.digest), (&asked.copy, asked.digest));
         cache.keep_within_budget();

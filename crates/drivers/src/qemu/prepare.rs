@@ -181,7 +181,7 @@ impl MachinePlan {
         let initramfs = initramfs(&user, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
         let maker = Arc::new(Mke2fs::new(&helper, jail.plan_alone()));
-        let root_disks = storage(&launch, &user, &maker, disk.as_deref(), &shares.imaged).await?;
+        let root_disks = storage(&launch, &config.state_dir, &user, &maker, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
         let parts = Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, root_disks };
         blocking(move || Ok(Self::of_parts(&config, launch, parts))).await

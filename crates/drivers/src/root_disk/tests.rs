@@ -11,7 +11,7 @@ use crate::tests::maker;
 
 fn user(cache: &Path, bytes: u64) -> Arc<CacheUser> {
     let cache = Cache::new(cache.to_owned(), bytes);
-    Arc::new(CacheUser::new(cache.clone(), cache.directory().join("uses/default/a.1"), None))
+    Arc::new(CacheUser::new(cache.clone(), cache.directory().join("uses/default/a.1")))
 }
 
 async fn ensure(cache: &Path, directory: &Path) -> Outcome<PathBuf, RootDiskError> {

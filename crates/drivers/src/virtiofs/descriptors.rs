@@ -51,7 +51,7 @@ struct Counts {
     lowest: usize,
     /// How many are used when it is asked again.
     ask_at: usize,
-    /// Whether something became free since then.
+    /// Whether the guest gave something back since then.
     forgot: bool,
     in_vain: bool,
     logged: Option<Instant>,
@@ -138,6 +138,7 @@ impl Descriptors {
             *told = told.saturating_sub(times);
             if *told == 0 {
                 counts.files.remove(&file);
+                counts.forgot = true;
                 self.fell(&mut counts);
             }
         }
@@ -147,6 +148,7 @@ impl Descriptors {
     pub(super) fn closed(&self) {
         let mut counts = self.counts();
         counts.open = counts.open.saturating_sub(1);
+        counts.forgot = true;
         self.fell(&mut counts);
     }
 
@@ -214,7 +216,6 @@ impl Descriptors {
 
     fn fell(&self, counts: &mut Counts) {
         let used = counts.used();
-        counts.forgot = true;
         counts.lowest = counts.lowest.min(used);
         // Half of the way from what the guest seems to need. Each question costs it all of its caches.
         counts.ask_at = counts.lowest + (self.limit.saturating_sub(counts.lowest)) / 2;

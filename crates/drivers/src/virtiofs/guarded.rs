@@ -43,10 +43,15 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Guarded<F> {
         &self.descriptors
     }
 
-    /// Makes something with a name, which the guest remembers then.
+    /// Makes something that belongs to who asks, which the guest remembers then.
     fn make(&self, ctx: Context, make: impl FnOnce() -> io::Result<Entry>) -> io::Result<Entry> {
+        self.name(|| make().map_err(|error| owner_error(error, is_somebody(ctx))))
+    }
+
+    /// Gives something a name, which the guest remembers then.
+    fn name(&self, name: impl FnOnce() -> io::Result<Entry>) -> io::Result<Entry> {
         let mut reserved = self.descriptors.reserve(1)?;
-        let entry = make().map_err(|error| owner_error(error, is_somebody(ctx)))?;
+        let entry = name()?;
         reserved.remembered(entry.inode);
         Ok(entry)
     }
@@ -279,7 +284,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> FileSystem for Guarded<F> {
     }
 
     fn link(&self, ctx: Context, inode: u64, new_parent: u64, new_name: &CStr) -> io::Result<Entry> {
-        self.make(ctx, || self.inner.link(ctx, inode, new_parent, new_name))
+        self.name(|| self.inner.link(ctx, inode, new_parent, new_name))
     }
 
     fn create(

@@ -54,7 +54,7 @@ pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
     }
     let mut connected: Vec<&str> = Vec::new();
     for process in &spec.processes {
-        if process.descriptors.len() > DESCRIPTORS_MAX {
+        if process.descriptors.len() > usize::from(DESCRIPTORS_MAX) {
             return invalid(format!(
                 "{} gets {} descriptors, more than {DESCRIPTORS_MAX}",
                 process.role,
