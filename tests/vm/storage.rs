@@ -363,3 +363,38 @@ fn a_killed_daemon_leaves_no_half_made_image_and_nobody_who_makes_it() {
     let events = home.ok(&["events"]);
     assert!(events.contains("reconciled"), "{events}");
 }
+
+/// Files that a guest made are read by a program that sees them and nothing else of the host.
+#[test]
+fn what_makes_an_image_sees_its_directory_alone() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return skip(Reason::NotRoot, "an ordinary user's mke2fs has no jail");
+    }
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    fs::write(home.path().join("beside"), "secret").unwrap();
+    let bin = home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let script = format!(
+        "#!/bin/sh
+        case \"$*\" in *' -d '*) ;; *) PATH=/usr/sbin:/sbin exec mke2fs \"$@\";; esac
+        [ -e /shares/0/bin ] && echo sees its directory
+        for path in /etc/passwd /root {base} {base}/beside /proc/1 /proc/self/mem /sys /run /shares/0/../../{base}; do
+            [ -e $path ] && echo sees $path
+        done
+        for path in /new /shares/0/new /dev/new /etc/mke2fs.conf; do (echo x > $path) 2>/dev/null && echo writes $path; done
+        (exec 3<>/dev/tcp/127.0.0.1/22) 2>/dev/null && echo connects
+        kill -0 {pid} 2>/dev/null && echo reaches others
+        exit 1",
+        base = home.path().display(),
+        pid = std::process::id()
+    );
+    fs::write(bin.join("mke2fs"), script).unwrap();
+    fs::set_permissions(bin.join("mke2fs"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut run = home.sandpen(&["run", "--rm", "--driver", "qemu", "--root", "image", &rootfs, "--", "true"]);
+    run.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    let output = support::output(run);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{}", explain(&output));
+    assert!(said.contains("mke2fs says: sees its directory\n"), "{said}");
+}
