@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::Mode;
 use report::Report;
 use sandpen::driver::acceleration::{Accelerator, acceleration};
-use sandpen::driver::qemu::args::{Memory, Monitor, PORTS, QemuArgs, share_socket};
+use sandpen::driver::qemu::args::{PORTS, QemuArgs, share_socket};
 use sandpen::driver::qemu::{initramfs, program, tsc};
 use sandpen::driver::{guest_binary, virtiofs};
 use sandpen::{kernel, paths};
@@ -48,23 +48,9 @@ impl Setup {
         let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), Some(&kernel), &[])?;
         let accelerator = acceleration().accelerator;
         let args = QemuArgs {
-            tag: "bench".into(),
-            accelerator,
-            cpus: 1,
-            memory_mib: 256,
             tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
-            kernel: kernel.vmlinux(),
-            acpi: true,
-            initramfs,
             shares: vec![ROOTFS_TAG.to_owned()],
-            network: None,
-            disk: None,
-            root_disks: Vec::new(),
-            memory: Memory::New,
-            share_sockets: None,
-            descriptors: Vec::new(),
-            monitor: Monitor::None,
-            incoming: false,
+            ..QemuArgs::plain("bench", accelerator, kernel.vmlinux(), initramfs)
         };
         Ok(Self {
             sandpen: required("SANDPEN")?.into(),

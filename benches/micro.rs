@@ -13,7 +13,7 @@ use sandpen::actors::spec::{Rootfs, SandboxName, SandboxSpec};
 use sandpen::actors::state::{Event, ExitStatus, SandboxState, next};
 use sandpen::api::frame::Frame;
 use sandpen::driver::acceleration::Accelerator;
-use sandpen::driver::qemu::args::{Memory, Monitor, QemuArgs};
+use sandpen::driver::qemu::args::{Monitor, QemuArgs};
 use sandpen_guest::protocol::{ExitReport, FrameReader, Garbage, GuestMessage, WorkloadEnd, encode};
 
 /// Bytes of one frame of the HTTP API, as a follower sends them.
@@ -81,24 +81,13 @@ fn specifications(c: &mut Criterion) {
 }
 
 fn command_lines(c: &mut Criterion) {
+    let (kernel, initramfs) = ("/var/lib/sandpen/kernel/vmlinux", "/var/lib/sandpen/initramfs");
     let args = QemuArgs {
-        tag: "state/default/web-1/1".into(),
-        accelerator: Accelerator::Tcg,
         cpus: 2,
-        memory_mib: 256,
         tsc_khz: Some(2_500_000),
-        kernel: "/var/lib/sandpen/kernel/vmlinux".into(),
-        acpi: true,
-        initramfs: "/var/lib/sandpen/initramfs".into(),
         shares: vec!["root".to_owned(), "volume0".to_owned()],
-        network: None,
-        disk: None,
-        root_disks: Vec::new(),
-        memory: Memory::New,
-        share_sockets: None,
-        descriptors: Vec::new(),
         monitor: Monitor::Fifos,
-        incoming: false,
+        ..QemuArgs::plain("state/default/web-1/1", Accelerator::Tcg, kernel, initramfs)
     };
     c.bench_function("QEMU: command line", |b| b.iter(|| black_box(&args).to_argv()));
 }

@@ -13,7 +13,7 @@ use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Tar
 use sandpen::driver::confine::rights::{self, Rights};
 use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, SystemCalls, kernel_abi, seccomp_available};
 use sandpen::driver::qemu;
-use sandpen::driver::qemu::args::{Memory, Monitor, QemuArgs};
+use sandpen::driver::qemu::args::QemuArgs;
 use sandpen_skip::{Reason, skip};
 
 use crate::support::Home;
@@ -119,25 +119,7 @@ fn can_confine() -> bool {
 
 /// As the driver decides for a QEMU that is this program.
 fn policy_of_qemu() -> Policy {
-    let args = QemuArgs {
-        tag: "4f1c/default/a/1".into(),
-        accelerator: Accelerator::Tcg,
-        cpus: 1,
-        memory_mib: 128,
-        tsc_khz: None,
-        kernel: "kernel".into(),
-        acpi: true,
-        initramfs: "initramfs".into(),
-        shares: Vec::new(),
-        network: None,
-        disk: None,
-        root_disks: Vec::new(),
-        memory: Memory::New,
-        share_sockets: None,
-        descriptors: Vec::new(),
-        monitor: Monitor::None,
-        incoming: false,
-    };
+    let args = QemuArgs::plain("4f1c/default/a/1", Accelerator::Tcg, "kernel", "initramfs");
     qemu::policy(Path::new(SANDPEN), &args)
 }
 

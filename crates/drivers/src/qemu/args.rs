@@ -100,6 +100,34 @@ pub struct UserNetwork {
 }
 
 impl QemuArgs {
+    /// A machine that boots, with a processor, 256 MiB and nothing but ports.
+    pub fn plain(
+        tag: impl Into<String>,
+        accelerator: Accelerator,
+        kernel: impl Into<PathBuf>,
+        initramfs: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            tag: tag.into(),
+            accelerator,
+            cpus: 1,
+            memory_mib: 256,
+            tsc_khz: None,
+            kernel: kernel.into(),
+            acpi: true,
+            initramfs: initramfs.into(),
+            shares: Vec::new(),
+            share_sockets: None,
+            network: None,
+            disk: None,
+            root_disks: Vec::new(),
+            memory: Memory::New,
+            descriptors: Vec::new(),
+            monitor: Monitor::None,
+            incoming: false,
+        }
+    }
+
     /// The arguments after the program's name.
     pub fn to_argv(&self) -> Vec<OsString> {
         let mut argv = Argv(Vec::new());
@@ -244,24 +272,13 @@ mod tests {
     use super::*;
 
     fn args(accelerator: Accelerator) -> QemuArgs {
+        let (kernel, initramfs) = ("/data/kernel/6.1.0-56-cloud-amd64/vmlinux", "/state/cache/initramfs-ab.cpio");
         QemuArgs {
-            tag: "4f1c/default/web/1".into(),
-            accelerator,
             cpus: 2,
-            memory_mib: 256,
             tsc_khz: Some(2_596_131),
-            kernel: "/data/kernel/6.1.0-56-cloud-amd64/vmlinux".into(),
-            acpi: true,
-            initramfs: "/state/cache/initramfs-ab.cpio".into(),
             shares: vec!["sandpen-root".into(), "sandpen-volume-0".into()],
             share_sockets: Some(3),
-            network: None,
-            disk: None,
-            root_disks: Vec::new(),
-            memory: Memory::New,
-            descriptors: Vec::new(),
-            monitor: Monitor::None,
-            incoming: false,
+            ..QemuArgs::plain("4f1c/default/web/1", accelerator, kernel, initramfs)
         }
     }
 

@@ -17,7 +17,7 @@ use sandpen_vmm::driver::{DriverError, Launch};
 use sandpen_vmm::waiter::{DescriptorSpec, FIRST_DESCRIPTOR, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::args::{Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
 use super::initramfs::{Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
@@ -194,14 +194,10 @@ impl MachinePlan {
         let accelerator = acceleration.accelerator;
         let resources = launch.spec.resources;
         let args = QemuArgs {
-            tag: launch.tag(),
-            accelerator,
             cpus: resources.cpus,
             memory_mib: resources.memory_mib,
             tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
-            kernel: kernel.vmlinux,
             acpi: kernel.acpi,
-            initramfs,
             shares: shares.all().map(|share| share.tag.clone()).collect(),
             network: network.as_ref().map(|plan| UserNetwork {
                 restricted: plan.restricted,
@@ -209,11 +205,7 @@ impl MachinePlan {
             }),
             disk,
             root_disks,
-            memory: Memory::New,
-            share_sockets: None,
-            descriptors: Vec::new(),
-            monitor: Monitor::None,
-            incoming: false,
+            ..QemuArgs::plain(launch.tag(), accelerator, kernel.vmlinux, initramfs)
         };
         let cgroup = cgroup::plan(&launch, overhead_mib(accelerator, args.shares.len()));
         let rootfs = match args.disk {
