@@ -1,89 +1,84 @@
 //! What a guest's kernel that speaks the file protocol by itself gets out of a shared directory: names that lead out of
 //! it, and what lies in it. A workload's own kernel never asks for such; one that a workload took over may.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Uid;
+use sandpen::driver::confine::rights::is_initial_root;
+use sandpen::driver::confine::{JailNetwork, JailPlan, Policy};
 use sandpen::driver::fuse_probe::{VirtiofsdGuest, outcomes};
+use sandpen::driver::virtiofs;
+use sandpen_types::confinement::Jail;
 
 use sandpen_skip::{Reason, skip};
 
 use crate::support;
+use crate::support::shared::{INSIDE, Shared, leads_out};
 
 const SANDPEN: &str = env!("CARGO_BIN_EXE_sandpen");
 
-/// What must work, so that the rest proves something.
-const INSIDE: [&str; 2] = ["read inside", "change the mode inside"];
-
-/// Whether an attempt reached what is outside. What was made or moved by such a name tells by where it is then: a server
-/// that has nothing above the share makes it in there.
-fn leads_out(name: &str, word: &str) -> bool {
-    word == "done" && !INSIDE.contains(&name) && !["make a ", "move "].iter().any(|harmless| name.starts_with(harmless))
-}
-
-/// A share with something beside it.
-struct Shared {
-    dir: tempfile::TempDir,
-}
-
-impl Shared {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let shared = Self { dir };
-        fs::create_dir(shared.share()).unwrap();
-        for name in ["outside", "victim", "share/file"] {
-            fs::write(shared.dir.path().join(name), "some bytes of a file").unwrap();
-        }
-        if Uid::effective().is_root() {
-            let mode = Mode::from_bits_truncate(0o666);
-            mknod(&shared.share().join("null"), SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
-        }
-        shared
-    }
-
-    fn share(&self) -> PathBuf {
-        self.dir.path().join("share")
-    }
-
-    /// What is beside the share, by name with its mode, which nobody may have changed.
-    fn beside(&self) -> Vec<String> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let entries = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap());
-        let mut lines: Vec<_> = entries
-            .map(|entry| {
-                format!("{} {:o}", entry.file_name().display(), entry.metadata().unwrap().permissions().mode())
-            })
-            .collect();
-        lines.sort();
-        lines
-    }
-}
-
-#[test]
-fn virtiofsd_shows_what_it_shares_and_nothing_else() {
-    let shared = Shared::new();
-    let before = shared.beside();
+/// A virtiofsd in a jail, as `command` starts it: what it did for such a kernel, and how it was confined.
+fn asked_of_virtiofsd(shared: &Shared, uid: Option<u32>, mut command: Command) -> (BTreeMap<String, String>, Jail) {
+    let jail = Ok(JailPlan { uid, network: JailNetwork::Own });
+    let policy = Policy { jail, ..virtiofs::policy_of_share(&shared.share()) };
     let runtime = tempfile::tempdir().unwrap();
     let socket = runtime.path().join("virtiofs.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let mut command = Command::new(SANDPEN);
-    command.arg("__virtiofsd").arg("--shared-dir").arg(shared.share()).current_dir(runtime.path());
+    command.args(["__virtiofsd", "--shared-dir"]).arg(shared.share()).arg("--policy");
+    command.arg(serde_json::to_string(&policy).unwrap()).current_dir(runtime.path());
     command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let words = VirtiofsdGuest::connect(&socket).map(|mut guest| outcomes(&mut guest, &shared.share()));
     // It ends with its guest.
     let output = support::finish(child);
     let words = words.unwrap().unwrap_or_else(|errno| panic!("{errno}: {}", support::explain(&output)));
+    let report = sandpen::driver::confine::read(runtime.path()).unwrap();
+    (words, report["virtiofsd"].jail.clone().unwrap())
+}
+
+fn shows_what_is_shared_alone(words: &BTreeMap<String, String>) {
     assert!(INSIDE.iter().all(|name| words[*name] == "done"), "{words:#?}");
-    for (name, word) in &words {
+    for (name, word) in words {
         assert!(!leads_out(name, word), "{name}: {word} {words:#?}");
     }
     assert_ne!(words["make a device node"], "done", "{words:#?}");
+}
+
+#[test]
+fn virtiofsd_shows_what_it_shares_and_nothing_else() {
+    // As another user's, and as the host's root has it: with a user of the sandbox's own.
+    for uid in [None, Some(0x7FFF_FFFE)] {
+        if uid.is_some() && !is_initial_root() {
+            return skip(Reason::NotRoot, "only root gives a sandbox its own user");
+        }
+        let shared = Shared::new();
+        let before = shared.beside();
+        let (words, jail) = asked_of_virtiofsd(&shared, uid, Command::new(SANDPEN));
+        shows_what_is_shared_alone(&words);
+        assert_eq!((jail.uid, jail.unmapped), (uid, None));
+        assert_eq!(shared.beside(), before);
+    }
+}
+
+/// A ramfs, in a mount namespace that only this test's process has.
+#[test]
+fn where_owners_cannot_be_mapped_it_stays_root_and_says_so() {
+    if !is_initial_root() {
+        return skip(Reason::NotRoot, "only root gives a sandbox its own user");
+    }
+    let shared = Shared::new();
+    let before = shared.beside();
+    let mut command = Command::new("unshare");
+    let script = "mount -t ramfs none \"$1\" && echo inside > \"$1/file\" && mknod \"$1/null\" c 1 3 && shift && exec \"$0\" \"$@\"";
+    command.args(["-m", "sh", "-c", script, SANDPEN]).arg(shared.share());
+    let (words, jail) = asked_of_virtiofsd(&shared, Some(0x7FFF_FFFE), command);
+    shows_what_is_shared_alone(&words);
+    let why = jail.unmapped.unwrap();
+    assert!(jail.uid.is_none() && why.contains(shared.share().to_str().unwrap()), "{why}");
     assert_eq!(shared.beside(), before);
 }
 
@@ -111,9 +106,8 @@ fn a_directory_with_files_of_the_kernels_is_not_shared() {
 mod krun {
     use std::path::Path;
 
+    use sandpen::driver::confine::kernel_abi;
     use sandpen::driver::confine::probe::{ProbeReport, probe};
-    use sandpen::driver::confine::rights::is_initial_root;
-    use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, kernel_abi};
     use sandpen::driver::fuse_probe::{FuseRequest, SUBCOMMAND, names};
     use sandpen::driver::krun::policy_of_root;
 

@@ -51,6 +51,9 @@ static void give_up(const char *text)
 
 #define QUEUE_SIZE 32
 #define QUEUES (2 + 2 * PORTS)
+/* Kinds of devices. */
+#define CONSOLE 3
+#define FILE_SYSTEM 26
 
 struct descriptor { u64 address; u32 length; u16 flags, next; };
 struct used { u32 id, length; };
@@ -64,7 +67,9 @@ struct queue {
 } __attribute__((aligned(4096)));
 
 static volatile struct queue queues[QUEUES];
+/* The device that is spoken to: the console, but for requests to a file system. */
 static volatile u8 *device;
+static volatile u8 *share;
 
 static u32 get(u32 at) { return *(volatile u32 *)(device + at); }
 static void set(u32 at, u32 value) { *(volatile u32 *)(device + at) = value; }
@@ -74,15 +79,48 @@ static void set_address(u32 at, volatile const void *address)
     set(at + 4, (u32)((u64)address >> 32));
 }
 
-/* libkrun's devices lie one after the other from here on; ours is the console with our ports. */
-static void find_device(void)
+/* libkrun's devices lie one after the other from here on; this is the first of a kind. */
+static int find_device(u32 kind)
 {
     for (u64 i = 0; i < 32; i++) {
         device = (u8 *)(0xd0000000 + i * 0x1000);
-        if (get(0) == 0x74726976 && get(8) == 3 && get(0x104) == PORTS)
-            return;
+        if (get(0) == 0x74726976 && get(8) == kind && (kind != CONSOLE || get(0x104) == PORTS))
+            return 1;
     }
-    give_up("no virtio device with as many ports\n");
+    return 0;
+}
+
+/* Agrees on these features of the first 32, and on version 1. */
+static void begin_setup(u32 features)
+{
+    set(0x70, 0);
+    set(0x70, 1);
+    set(0x70, 1 | 2);
+    set(0x24, 0);
+    set(0x20, features);
+    set(0x24, 1);
+    set(0x20, 1); /* VIRTIO_F_VERSION_1 */
+    set(0x70, 1 | 2 | 8);
+}
+
+static void set_queue(u32 q, volatile struct queue *queue)
+{
+    set(0x30, q);
+    set(0x38, QUEUE_SIZE);
+    set_address(0x80, queue->descriptors);
+    set_address(0x90, &queue->available_flags);
+    set_address(0xa0, &queue->used_flags);
+    set(0x44, 1);
+}
+
+/* Makes what begins with the descriptor in this slot available, as queue q of the device. */
+static void make_available(volatile struct queue *queue, u32 q, u16 slot)
+{
+    queue->available[queue->available_index % QUEUE_SIZE] = slot;
+    __sync_synchronize();
+    queue->available_index++;
+    __sync_synchronize();
+    set(0x50, q);
 }
 
 static void offer(u32 q, volatile const void *bytes, u32 length, u16 flags)
@@ -90,17 +128,12 @@ static void offer(u32 q, volatile const void *bytes, u32 length, u16 flags)
     volatile struct queue *queue = &queues[q];
     u16 slot = queue->available_index % QUEUE_SIZE;
     queue->descriptors[slot] = (struct descriptor){(u64)bytes, length, flags, 0};
-    queue->available[slot] = slot;
-    __sync_synchronize();
-    queue->available_index++;
-    __sync_synchronize();
-    set(0x50, q);
+    make_available(queue, q, slot);
 }
 
-/* The length that the device used, once it did; never 0. */
-static u32 used(u32 q, int wait)
+/* The length that the device used, once it did; never 0 for a port. */
+static u32 used_of(volatile struct queue *queue, int wait)
 {
-    volatile struct queue *queue = &queues[q];
     while (queue->used_index == queue->seen) {
         if (!wait)
             return 0;
@@ -109,6 +142,8 @@ static u32 used(u32 q, int wait)
     __sync_synchronize();
     return queue->used[queue->seen++ % QUEUE_SIZE].length;
 }
+
+static u32 used(u32 q, int wait) { return used_of(&queues[q], wait); }
 
 static u32 receive_queue(enum port port) { return port ? 2 + 2 * port : 0; }
 static u32 send_queue(enum port port) { return receive_queue(port) + 1; }
@@ -129,22 +164,9 @@ static u8 events[QUEUE_SIZE][64];
 
 static void open_ports(void)
 {
-    set(0x70, 0);
-    set(0x70, 1);
-    set(0x70, 1 | 2);
-    set(0x24, 0);
-    set(0x20, 1 << 1); /* VIRTIO_CONSOLE_F_MULTIPORT */
-    set(0x24, 1);
-    set(0x20, 1); /* VIRTIO_F_VERSION_1 */
-    set(0x70, 1 | 2 | 8);
-    for (u32 q = 0; q < QUEUES; q++) {
-        set(0x30, q);
-        set(0x38, QUEUE_SIZE);
-        set_address(0x80, queues[q].descriptors);
-        set_address(0x90, &queues[q].available_flags);
-        set_address(0xa0, &queues[q].used_flags);
-        set(0x44, 1);
-    }
+    begin_setup(1 << 1); /* VIRTIO_CONSOLE_F_MULTIPORT */
+    for (u32 q = 0; q < QUEUES; q++)
+        set_queue(q, &queues[q]);
     set(0x70, 1 | 2 | 4 | 8);
     for (u32 i = 0; i < QUEUE_SIZE; i++)
         offer(2, events[i], sizeof events[i], 2);
@@ -153,6 +175,39 @@ static void open_ports(void)
         control_event(port, 3, 1); /* the port is ready */
         control_event(port, 6, 1); /* and open */
     }
+}
+
+/* ---- a shared directory: requests of FUSE, one at a time ---- */
+
+static volatile struct queue share_queues[2]; /* of high priority; of requests */
+
+int open_share(void)
+{
+    volatile u8 *console = device;
+    int is_there = find_device(FILE_SYSTEM);
+    if (is_there) {
+        begin_setup(0);
+        for (u32 q = 0; q < 2; q++)
+            set_queue(q, &share_queues[q]);
+        set(0x70, 1 | 2 | 4 | 8);
+    }
+    share = device;
+    device = console;
+    return is_there;
+}
+
+u32 ask_share(const void *request, u32 length, void *reply, u32 size)
+{
+    volatile struct queue *queue = &share_queues[1];
+    queue->descriptors[0] = (struct descriptor){(u64)request, length, 1, 1};
+    /* The header apart, as Linux has it: libkrun puts it nowhere if it lies before data. */
+    queue->descriptors[1] = (struct descriptor){(u64)reply, 16, 1 | 2, 2};
+    queue->descriptors[2] = (struct descriptor){(u64)reply + 16, size - 16, 2, 0};
+    volatile u8 *console = device;
+    device = share;
+    make_available(queue, 1, 0);
+    device = console;
+    return used_of(queue, 1);
 }
 
 /* ---- the control protocol ---- */
@@ -296,7 +351,8 @@ u32 read_stdin(u8 *bytes)
 void begin(void)
 {
     map_memory();
-    find_device();
+    if (!find_device(CONSOLE))
+        give_up("no virtio device with as many ports\n");
     open_ports();
     tell((u8[]){0, 1}, 2); /* Ready, version 1 */
     u8 start[16];

@@ -25,5 +25,9 @@ void print(const char *text);
 void write_all(enum port port, const void *bytes, u64 length);
 /* Bytes of the workload's standard input: 0 at its end. */
 u32 read_stdin(u8 *bytes);
+/* Makes the first shared directory ready; whether there is one. */
+int open_share(void);
+/* Sends it a request of FUSE, with its header; the length of the reply. */
+u32 ask_share(const void *request, u32 length, void *reply, u32 size);
 
 #endif

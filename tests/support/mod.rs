@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod loop_disk;
 pub mod nested;
 pub mod pty;
+pub mod shared;
 pub mod signals;
 
 use std::time::{Duration, Instant};

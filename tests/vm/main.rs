@@ -10,6 +10,8 @@ mod features;
 mod files;
 mod forged;
 mod health;
+#[cfg(all(feature = "krun", feature = "testing"))]
+mod hostile_kernel;
 mod kernel;
 #[cfg(all(feature = "krun", feature = "testing"))]
 mod krun;

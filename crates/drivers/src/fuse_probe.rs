@@ -7,12 +7,15 @@
 //! ```
 //!
 //! libkrun's server is part of its process: `__fuse_probe N` confines itself as that does, or not, makes the device and
-//! is its guest. [`probe`](crate::confine::probe::probe) runs it. virtiofsd is a process, and the test its guest.
+//! is its guest. [`probe`](crate::confine::probe::probe) runs it. virtiofsd is a process, and the test its guest. A whole
+//! microVM of libkrun has a guest that passes on what the test asks ([`RelayGuest`]).
 
 mod attempts;
 mod guest_queue;
 #[cfg(feature = "krun-bundled")]
 mod krun_device;
+mod message;
+mod relay;
 mod vhost_user;
 
 use std::ffi::OsString;
@@ -22,7 +25,8 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use attempts::{names, outcomes, try_all};
+pub use attempts::{lookup, names, outcomes, try_all};
+pub use relay::RelayGuest;
 pub use vhost_user::VirtiofsdGuest;
 
 use crate::confine::Policy;

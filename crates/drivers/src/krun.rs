@@ -126,7 +126,7 @@ impl KrunDriver {
 /// # Errors
 /// When the path is not UTF-8.
 pub fn bare_command_input(kernel: PathBuf, cpus: u8, memory_mib: u32) -> serde_json::Result<Vec<u8>> {
-    let boot = vm_spec::Boot::Bare { kernel };
+    let boot = vm_spec::Boot::Bare { kernel, shares: Vec::new() };
     serde_json::to_vec(&vm_spec::VmSpec { cpus, memory_mib, policy: prepare::policy(&boot), boot, tsi: None })
 }
 

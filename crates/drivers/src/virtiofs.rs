@@ -134,6 +134,12 @@ pub(super) fn policy(share: usize, tree: SharedTree) -> Policy {
     policy
 }
 
+/// What the process may do that serves this directory, for tests.
+#[cfg(feature = "testing")]
+pub fn policy_of_share(directory: &Path) -> Policy {
+    policy(0, SharedTree { directory: directory.to_owned(), read_only: false, identity: None })
+}
+
 fn policy_of(mut arguments: impl Iterator<Item = OsString>) -> Result<Policy, ShareError> {
     let (mut directory, mut policy) = (None, None);
     while let Some(option) = arguments.next() {

@@ -122,7 +122,11 @@ pub fn outcomes(server: &mut dyn FileServer, share: &Path) -> Result<BTreeMap<St
     Ok(outcomes)
 }
 
-fn lookup(server: &mut dyn FileServer, path: &str) -> Result<u64, Errno> {
+/// Looks a path up, from the share on; the node that it is.
+///
+/// # Errors
+/// The server's.
+pub fn lookup(server: &mut dyn FileServer, path: &str) -> Result<u64, Errno> {
     let entry = server.ask(LOOKUP, ROOT, &name(path))?;
     match number(&entry, 0) {
         0 => Err(Errno::ENOENT),

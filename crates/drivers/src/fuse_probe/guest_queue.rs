@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
-use super::broken;
+use super::{broken, message};
 
 /// Entries of the rings.
 pub(super) const SIZE: u16 = 16;
@@ -15,6 +15,8 @@ pub(super) const SIZE: u16 = 16;
 pub(super) const MEMORY: usize = 1 << 20;
 /// Most bytes of a reply.
 const REPLY_MAX: u32 = 64 << 10;
+/// Bytes of its header.
+const HEADER: u32 = 16;
 /// Addresses in the guest's memory.
 pub(super) const DESCRIPTORS: u64 = 0x1000;
 pub(super) const AVAILABLE: u64 = 0x2000;
@@ -47,13 +49,7 @@ impl GuestQueue {
         ring: impl Fn() -> io::Result<()>,
     ) -> Result<Vec<u8>, Errno> {
         let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO));
-        let reply = self.exchange(&request(operation, node, body), ring).map_err(failed)?;
-        let error = i32::from_le_bytes(word(&reply, 4));
-        if error != 0 {
-            return Err(Errno::from_raw(-error));
-        }
-        let length = usize::try_from(u32::from_le_bytes(word(&reply, 0))).unwrap_or(0);
-        Ok(reply.get(16..length).unwrap_or_default().to_vec())
+        message::body(&self.exchange(&message::request(operation, node, body), ring).map_err(failed)?)
     }
 
     fn exchange(&mut self, request: &[u8], ring: impl Fn() -> io::Result<()>) -> io::Result<Vec<u8>> {
@@ -61,7 +57,9 @@ impl GuestQueue {
         self.write(request, REQUEST)?;
         self.write(&[0; 16], REPLY)?;
         self.write(&descriptor(REQUEST, length, NEXT, 1), DESCRIPTORS)?;
-        self.write(&descriptor(REPLY, REPLY_MAX, WRITE, 0), DESCRIPTORS + 16)?;
+        // The header apart, as Linux has it: libkrun puts it nowhere if it lies before data.
+        self.write(&descriptor(REPLY, HEADER, NEXT | WRITE, 2), DESCRIPTORS + 16)?;
+        self.write(&descriptor(REPLY + u64::from(HEADER), REPLY_MAX - HEADER, WRITE, 0), DESCRIPTORS + 32)?;
         self.write(&[0, 0], AVAILABLE + 4 + 2 * u64::from(self.sent % SIZE))?;
         self.sent = self.sent.wrapping_add(1);
         fence(Ordering::SeqCst);
@@ -93,17 +91,4 @@ impl GuestQueue {
 
 fn descriptor(address: u64, length: u32, flags: u16, next: u16) -> Vec<u8> {
     [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()].concat()
-}
-
-/// `struct fuse_in_header` of linux/fuse.h and what follows it, from the guest's root.
-fn request(operation: u32, node: u64, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(40 + body.len()).unwrap_or(u32::MAX);
-    let words = [length, operation].map(u32::to_le_bytes).concat();
-    // The request's number is of no use to one that waits for each.
-    let numbers = [1, node].map(u64::to_le_bytes).concat();
-    [words, numbers, vec![0; 16], body.to_vec()].concat()
-}
-
-fn word(bytes: &[u8], at: usize) -> [u8; 4] {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
 }

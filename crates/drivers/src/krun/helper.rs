@@ -98,6 +98,9 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     // Open by now; libkrun opens them once more.
     let mut files = (FIRST_INHERITED..).zip(&spec.policy.inherited);
     let mut next = || files.next().ok_or(HelperError::Policy);
+    let mut directories = spec.policy.share_paths();
+    let mut next_share =
+        || directories.next().and_then(|path| path.to_str().map(str::to_owned)).ok_or(HelperError::Policy);
     match &spec.boot {
         Boot::Linux { kernel, root, shares, disk: writable, root_disks } => {
             if let GuestKernel::Own(_) = kernel {
@@ -111,21 +114,22 @@ fn become_microvm() -> Result<Infallible, HelperError> {
             for (number, _) in root_disks.iter().enumerate() {
                 context.add_root_disk(&disk::root_disk_serial(number), &descriptor_path(next()?.0))?;
             }
-            let mut directories = spec.policy.share_paths();
-            let mut next = || directories.next().and_then(|path| path.to_str().map(str::to_owned));
             match root {
-                Some(_) => context.set_root(&next().ok_or(HelperError::Policy)?, guest_binary())?,
+                Some(_) => context.set_root(&next_share()?, guest_binary())?,
                 None => context.set_empty_root(guest_binary())?,
             }
             for share in shares {
-                context.add_share(&share.tag, &next().ok_or(HelperError::Policy)?, share.tree.read_only)?;
+                context.add_share(&share.tag, &next_share()?, share.tree.read_only)?;
             }
         }
-        Boot::Bare { .. } => {
+        Boot::Bare { shares, .. } => {
             context.set_elf_kernel(&descriptor_path(next()?.0))?;
             let stderr = std::io::stderr().as_fd().try_clone_to_owned();
             let path = PathBuf::from("standard error");
             context.add_serial_output(stderr.map_err(|source| HelperError::Open { path, source })?)?;
+            for share in shares {
+                context.add_share(&share.tag, &next_share()?, share.tree.read_only)?;
+            }
         }
     }
     if let Some(ports) = &spec.tsi {

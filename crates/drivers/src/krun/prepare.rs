@@ -55,6 +55,7 @@ pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launc
         Payload::Bare => {
             let spec = launch.spec.clone();
             let boot = blocking(move || bare(&spec)).await?;
+            let needs = Needs { shares: matches!(&boot, Boot::Bare { shares, .. } if !shares.is_empty()), ..needs };
             (boot, waited::jail(&launch, needs, &program).await?, RootfsSource::Current, Vec::new())
         }
     };
@@ -104,15 +105,16 @@ pub(super) fn policy(boot: &Boot) -> Policy {
                 policy.inherit(file, false);
             }
             policy.shares = root.iter().chain(shares.iter().map(|share| &share.tree)).cloned().collect();
-            if !policy.shares.is_empty() {
-                policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
-                // Every file that the guest's kernel remembers is an open one.
-                policy.open_files = OPEN_FILES_MAX;
-            }
         }
-        Boot::Bare { kernel } => {
+        Boot::Bare { kernel, shares } => {
             policy.inherit(kernel, false);
+            policy.shares = shares.iter().map(|share| share.tree.clone()).collect();
         }
+    }
+    if !policy.shares.is_empty() {
+        policy.capabilities = FILE_CAPABILITIES.iter().map(ToString::to_string).collect();
+        // Every file that the guest's kernel remembers is an open one.
+        policy.open_files = OPEN_FILES_MAX;
     }
     policy
 }
@@ -141,12 +143,15 @@ async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Pat
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
     let maker = Arc::new(Mke2fs::new(program, jail.plan_alone()));
     let root_disks = storage(launch, &config.state_dir, &user, &maker, disk.as_deref(), &shares.imaged).await?;
-    let shared = |share: Share| SharedDir { tree: share.tree(), tag: share.tag };
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.tree()) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
     let boot = Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks };
     Ok((boot, jail, rootfs, shares.mounts))
+}
+
+fn shared(share: Share) -> SharedDir {
+    SharedDir { tree: share.tree(), tag: share.tag }
 }
 
 async fn guest_kernel(
@@ -207,7 +212,7 @@ async fn own_kernel(
     own_kernel::ensure(user, file, digest, cancel, accept).await
 }
 
-/// Blocking, for microseconds.
+/// The program, and its volumes. Blocking, for microseconds.
 fn bare(spec: &SandboxSpec) -> Result<Boot, DriverError> {
     let program = spec.command.first().map(|program| Path::new(program.as_os_str()));
     let kernel = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
@@ -215,5 +220,7 @@ fn bare(spec: &SandboxSpec) -> Result<Boot, DriverError> {
         driver: BARE_NAME.to_owned(),
         what: "the command must begin with the absolute path of an ELF file on this host".to_owned(),
     })?;
-    Ok(Boot::Bare { kernel })
+    let has_volumes = !spec.volumes.is_empty();
+    let volumes = if has_volumes { shares::find(spec, BARE_NAME, SHARES_MAX)?.volumes } else { Vec::new() };
+    Ok(Boot::Bare { kernel, shares: volumes.into_iter().map(shared).collect() })
 }

@@ -42,6 +42,8 @@ pub(super) enum Boot {
     Bare {
         /// An ELF file of the host, absolute.
         kernel: PathBuf,
+        /// The volumes.
+        shares: Vec<SharedDir>,
     },
 }
 
