@@ -11,6 +11,7 @@ mod nesting;
 mod release;
 mod removal_hold;
 mod restarts;
+mod starts;
 #[cfg(feature = "testing")]
 mod succession;
 

@@ -15,16 +15,17 @@
 //! A kept copy is `kernel-SHA256.vmlinux` in the cache directory. It is used without a look at its bytes
 //! only as long as this process wrote or compared it itself and its inode is unchanged.
 
+mod identity;
+
 use std::fs::{self, File, Metadata};
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sandpen_cache::{hex, mark_used};
 use sha2::{Digest as _, Sha256};
 
+use self::identity::Identity;
 use crate::KernelError;
 use crate::builtin::{self, Builtin};
 use crate::kernel_file::{self, KernelFileError, UnpackedKernel};
@@ -129,23 +130,6 @@ impl Facts {
             Some(part) => Err(self.lacks(part, hint)),
             None => Ok(()),
         }
-    }
-}
-
-/// Tells two contents of a path apart without reading them: a write or a replacement changes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity([i64; 5], u64, u64);
-
-impl Identity {
-    fn of(meta: &Metadata) -> Self {
-        let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
-        Self([times[0], times[1], times[2], times[3], meta.size().cast_signed()], meta.dev(), meta.ino())
-    }
-
-    /// Whether the last change is a while ago: the clock of inodes ticks every some milliseconds.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed();
-        self.0[2] < now - 1
     }
 }
 
