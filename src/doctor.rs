@@ -7,7 +7,7 @@ use nix::unistd::{AccessFlags, Uid, access};
 use sandpen_actors::supervisor::guests_within;
 use sandpen_drivers::HostOptions;
 use sandpen_drivers::acceleration::{Accelerator, acceleration};
-use sandpen_drivers::confine::rights::{self, Rights};
+use sandpen_drivers::confine::rights::{self, Rights, UserNamespace};
 use sandpen_drivers::confine::{self, cgroup::Hierarchy};
 use sandpen_drivers::disk;
 use sandpen_drivers::krun_host::{self, KrunUnusable};
@@ -228,14 +228,16 @@ fn missing(name: &str, demanded: bool, detail: impl Into<String>) -> Check {
 /// With `refers`, the check of the user namespaces says what to do.
 fn jail(rights: &Result<&Rights, String>, refers: bool, demanded: bool) -> Check {
     match rights {
-        Ok(Rights::Own) => Check::new("jail", CheckStatus::Ok, "each process has one, with a uid of its sandbox's own"),
-        Ok(Rights::InUserNamespace(namespace)) if namespace.ids() > 1 => {
-            let ids = namespace.ids();
-            Check::new("jail", CheckStatus::Ok, format!("each process has one, in a user namespace with {ids} ids"))
-        }
-        Ok(Rights::InUserNamespace(_)) => {
-            let found =
-                "each process has one, in a user namespace; files of shared directories can belong to this user alone";
+        Ok(rights) => {
+            let found = match rights.user().map(UserNamespace::ids) {
+                None => "each process has one, with a uid of its sandbox's own".to_owned(),
+                Some(1) => {
+                    "each process has one, in a user namespace; files of shared directories can belong to this user \
+                            alone"
+                        .to_owned()
+                }
+                Some(ids) => format!("each process has one, in a user namespace with {ids} ids"),
+            };
             Check::new("jail", CheckStatus::Ok, found)
         }
         Err(why) => {

@@ -128,7 +128,7 @@ fn jailed(policy: Policy) -> Option<Policy> {
         skip(Reason::NotRoot, "a jail without a waiter is root's");
         return None;
     }
-    let plan = JailPlan { uid: Some(0x7FFF_FFFD), network: JailNetwork::Own };
+    let plan = JailPlan { uid: Some(0x7FFF_FFFD), network: JailNetwork::Own, empty_root: None };
     Some(Policy { jail: Ok(plan), ..policy })
 }
 

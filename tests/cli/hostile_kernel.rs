@@ -23,7 +23,7 @@ const SANDPEN: &str = env!("CARGO_BIN_EXE_sandpen");
 
 /// A virtiofsd in a jail, as `command` starts it: what it did for such a kernel, and how it was confined.
 fn asked_of_virtiofsd(shared: &Shared, uid: Option<u32>, mut command: Command) -> (BTreeMap<String, String>, Jail) {
-    let jail = Ok(JailPlan { uid, network: JailNetwork::Own });
+    let jail = Ok(JailPlan { uid, network: JailNetwork::Own, empty_root: None });
     let policy = Policy { jail, ..virtiofs::policy_of_share(&shared.share()) };
     let runtime = tempfile::tempdir().unwrap();
     let socket = runtime.path().join("virtiofs.sock");
@@ -141,7 +141,8 @@ mod krun {
         if let Err(why) = kernel_abi() {
             return skip(Reason::NoLandlock, why);
         }
-        let jail = || JailPlan { uid: is_initial_root().then_some(0x7FFF_FFFF), network: JailNetwork::Own };
+        let jail =
+            || JailPlan { uid: is_initial_root().then_some(0x7FFF_FFFF), network: JailNetwork::Own, empty_root: None };
         let mut jails = vec![Err("not tried".to_owned())];
         if Uid::effective().is_root() {
             jails.push(Ok(jail()));

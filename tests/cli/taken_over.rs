@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 
 use sandpen::driver::acceleration::Accelerator;
 use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, names, probe};
-use sandpen::driver::confine::rights::{self, Rights};
+use sandpen::driver::confine::rights;
 use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, SystemCalls, kernel_abi, seccomp_available};
 use sandpen::driver::qemu;
 use sandpen::driver::qemu::args::QemuArgs;
@@ -127,9 +127,11 @@ fn policy_of_qemu() -> Policy {
 fn jails(network: JailNetwork) -> Vec<Result<JailPlan, String>> {
     let mut jails = vec![Err("not tried".to_owned())];
     match rights::find(Path::new(SANDPEN)) {
-        Ok(Rights::Own) => jails.push(Ok(JailPlan { uid: Some(0x7FFF_FFFF), network })),
+        Ok(rights) if rights.user().is_none() => {
+            jails.push(Ok(JailPlan { uid: Some(0x7FFF_FFFF), network, empty_root: None }));
+        }
         // Its namespace is entered by a waiter, which there is none of here.
-        Ok(Rights::InUserNamespace(_)) => skip(Reason::NotRoot, "a jail without a waiter is root's"),
+        Ok(_) => skip(Reason::NotRoot, "a jail without a waiter is root's"),
         Err(why) => skip(Reason::NoUserNamespaces, why),
     }
     jails

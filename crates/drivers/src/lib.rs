@@ -144,7 +144,7 @@ mod tests {
 
     /// What makes file systems, in a jail where one can be made.
     pub(crate) fn maker() -> Arc<Mke2fs> {
-        let plan = JailPlan { uid: Some(0x7FFF_FFFE), network: JailNetwork::Own };
+        let plan = JailPlan { uid: Some(0x7FFF_FFFE), network: JailNetwork::Own, empty_root: None };
         Arc::new(Mke2fs::new(&helper(), is_initial_root().then_some(plan).ok_or_else(|| "not root".to_owned())))
     }
 

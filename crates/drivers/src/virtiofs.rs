@@ -155,7 +155,7 @@ fn policy_of(mut arguments: impl Iterator<Item = OsString>) -> Result<Policy, Sh
     let directory = PathBuf::from(directory.ok_or(ShareError::Usage)?);
     // Without a policy it is tried by itself: everything that this user may have.
     Ok(policy.unwrap_or_else(|| {
-        let jail = Ok(JailPlan { uid: None, network: JailNetwork::Own });
+        let jail = Ok(JailPlan { uid: None, network: JailNetwork::Own, empty_root: None });
         Policy { jail, ..self::policy(0, SharedTree { directory, read_only: false, identity: None }) }
     }))
 }

@@ -2,9 +2,10 @@
 //! else of the host.
 //!
 //! ```text
-//!   mount namespace ─▶ empty root in memory ─▶ what the policy names mounted into it: programs and data read-only,
-//!     shares without device nodes and set-user-ID programs, files that are handed over as links to descriptors ─▶
-//!     its runtime directory and the host's root left for ever ─▶ [as root: user namespace, a uid of its own]
+//!   what the policy names gathered from the host: programs and data read-only, shares without device nodes and
+//!     set-user-ID programs, files that are handed over as links to descriptors ─▶ a copy of the daemon's mount
+//!     namespace with an empty root: the host's is left for ever ─▶ a root in memory, all that mounted into it ─▶
+//!     [as root: user namespace, a uid of its own]
 //! ```
 //!
 //! The namespaces of process ids, of the network, of IPC and of names are the waiter's, and all processes of a sandbox
@@ -29,13 +30,14 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, chdir, pivot_root, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, chdir, chroot, pivot_root, setgroups, setresgid, setresuid};
 use sandpen_types::confinement::Jail;
 use serde::{Deserialize, Serialize};
 
 use self::mounts::{NO_DEVICES, NO_SUID, READ_ONLY, Tree};
 use self::root::Root;
 use super::policy::{Policy, SharedTreeError, descriptor_path, share_path};
+use super::rights::is_initial_root;
 use super::sys;
 
 /// The jail of one process.
@@ -46,6 +48,9 @@ pub struct JailPlan {
     pub uid: Option<u32>,
     /// Its network.
     pub network: JailNetwork,
+    /// The descriptor of the [empty root](crate::confine::rights::Rights::empty_root), where it is handed over; without
+    /// one the process makes its own.
+    pub empty_root: Option<i32>,
 }
 
 /// The network of a process in a jail.
@@ -112,23 +117,37 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> JailError
     move |source| JailError::Step { step, source: source.into() }
 }
 
-/// A process that has parted from the host's mounts: what it mounts from here on is its own.
+/// Where a jail's root is mounted, in an empty root.
+const PLACE: &str = "/jail";
+
+/// A process that may copy what is mounted on the host.
 pub(super) struct Parted<'a> {
     plan: &'a JailPlan,
     user_namespace: Option<OwnedFd>,
+    /// The mount namespace with an empty root.
+    empty_root: Option<File>,
 }
 
-/// Parts from the host's mounts, and makes the user namespace of a sandbox's own user. For a process with one thread.
+/// Makes the user namespace of a sandbox's own user, and a mount namespace where copying takes one of the process's own.
+/// For a process with one thread.
 pub(super) fn part(plan: &JailPlan) -> Result<Parted<'_>, JailError> {
+    let empty_root = plan.empty_root.map(take_empty_root).transpose();
+    let empty_root = empty_root.map_err(failed("opening the empty root"))?;
     let maps = plan.uid.map(owners::maps);
     let made = maps.map(|(uids, gids)| sys::user_namespace(&uids, &gids)).transpose();
     let user_namespace = made.map_err(failed("making a user namespace"))?;
     let network = if plan.network == JailNetwork::Own { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
-    unshare(CloneFlags::CLONE_NEWNS | network).map_err(failed("making a mount namespace"))?;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    let no_name: Option<&str> = None;
-    mount(no_name, "/", no_name, private, no_name).map_err(failed("parting from the host's mounts"))?;
-    Ok(Parted { plan, user_namespace })
+    // The host's root copies from its own.
+    let mounts = if empty_root.is_some() && is_initial_root() { CloneFlags::empty() } else { CloneFlags::CLONE_NEWNS };
+    unshare(mounts | network).map_err(failed("making a mount namespace"))?;
+    Ok(Parted { plan, user_namespace, empty_root })
+}
+
+/// The namespace that the waiter has handed over under this number, which no program inherits.
+fn take_empty_root(descriptor: i32) -> io::Result<File> {
+    let file = File::open(descriptor_path(descriptor))?;
+    nix::unistd::close(descriptor)?;
+    Ok(file)
 }
 
 /// Opens a file of the host's so that nobody writes to it by this descriptor, also not who opens it once more.
@@ -138,46 +157,17 @@ pub(super) fn open_read_only(path: &Path) -> io::Result<File> {
     File::open(descriptor_path(tree.as_raw_fd()))
 }
 
-/// A jail that is ready, in the process's own mount namespace, and not entered yet.
-pub(super) struct MadeJail {
-    root: PathBuf,
+/// What a jail is made of, out of the host's files, and not entered yet.
+pub(super) struct Gathered {
+    root: Root,
     user_namespace: Option<OwnedFd>,
-    groups: Vec<Gid>,
+    empty_root: Option<File>,
     description: Jail,
 }
 
-impl MadeJail {
-    /// What it is, for the report.
-    pub(super) fn description(&self) -> &Jail {
-        &self.description
-    }
-
-    /// Enters it, for ever; for a process with one thread.
-    pub(super) fn enter(self) -> Result<(), JailError> {
-        move_root(&self.root).map_err(failed("changing to the jail's root"))?;
-        if let Some(user_namespace) = self.user_namespace {
-            setgroups(&self.groups).map_err(failed("giving up groups"))?;
-            setns(user_namespace, CloneFlags::CLONE_NEWUSER).map_err(failed("entering the user namespace"))?;
-            let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-            setresgid(gid, gid, gid).map_err(failed("becoming the sandbox's group"))?;
-            setresuid(uid, uid, uid).map_err(failed("becoming the sandbox's user"))?;
-        }
-        Ok(())
-    }
-}
-
-/// Makes what is mounted at `root` the root, and leaves the one of before.
-fn move_root(root: &Path) -> io::Result<()> {
-    chdir(root)?;
-    pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    Ok(chdir("/")?)
-}
-
 impl Parted<'_> {
-    /// Makes the jail of `policy`. The current directory is the sandbox's runtime directory.
-    pub(super) fn make(self, policy: &Policy) -> Result<MadeJail, JailError> {
-        let runtime_dir = std::env::current_dir().map_err(failed("finding the runtime directory"))?;
+    /// Gathers what `policy` names. The current directory is the sandbox's runtime directory.
+    pub(super) fn gather(self, policy: &Policy) -> Result<Gathered, JailError> {
         kernel_mounts::refuse_below(policy)?;
         let mut shares = copy_shares(policy)?;
         let unmapped = self.user_namespace.as_ref().and_then(|user| map_owners(&shares, policy, user));
@@ -188,33 +178,80 @@ impl Parted<'_> {
         let user_namespace = self.user_namespace.filter(|_| unmapped.is_none());
         let uid = self.plan.uid.filter(|_| unmapped.is_none());
 
-        let mut root = Root::over(&runtime_dir, uid)?;
+        let mut root = Root::new(uid)?;
         for path in policy.execute.iter().chain(&policy.read).filter(|path| path.is_absolute()) {
             root.put_read_only(path)?;
         }
         for path in policy.devices.iter().chain(&policy.modify).filter(|path| path.is_absolute()) {
             root.put_device(path)?;
         }
-        for (number, tree) in shares.iter().enumerate() {
+        for (number, tree) in shares.into_iter().enumerate() {
             root.put_tree(&share_path(number), tree)?;
         }
         for path in policy.modify.iter().filter(|path| !path.is_absolute()) {
             root.put_runtime_file(path)?;
         }
-        let groups = root.close()?;
+        root.put_descriptors()?;
         let description = Jail { uid, host_network: self.plan.network == JailNetwork::Host, unmapped };
-        Ok(MadeJail { root: runtime_dir, user_namespace, groups, description })
+        Ok(Gathered { root, user_namespace, empty_root: self.empty_root, description })
     }
 }
 
-/// Does with mounts what a jail takes, in a mount namespace of its own. The host's root is left.
-pub(super) fn try_mounts() -> io::Result<()> {
-    let (root, descriptors) = (Tree::empty(4096)?, Tree::copy(Path::new("/proc/self/fd"))?);
-    descriptors.restrict(NO_SUID | NO_DEVICES)?;
+impl Gathered {
+    /// What the jail is, for the report.
+    pub(super) fn description(&self) -> &Jail {
+        &self.description
+    }
+
+    /// Leaves the host's files for ever, and enters the jail. For a process with one thread.
+    pub(super) fn enter(self) -> Result<(), JailError> {
+        let emptied = match self.empty_root {
+            // Its root comes with it; a copy of it is this process's own.
+            Some(namespace) => setns(namespace, CloneFlags::CLONE_NEWNS)
+                .and_then(|()| unshare(CloneFlags::CLONE_NEWNS))
+                .map_err(io::Error::from),
+            None => empty_root(),
+        };
+        emptied.map_err(failed("leaving the host's root"))?;
+        let groups = self.root.build(Path::new(PLACE))?;
+        // Below it is nothing but an empty directory.
+        let entered = chdir(PLACE).and_then(|()| chroot(".")).and_then(|()| chdir("/"));
+        entered.map_err(failed("changing to the jail's root"))?;
+        if let Some(user_namespace) = self.user_namespace {
+            setgroups(&groups).map_err(failed("giving up groups"))?;
+            setns(user_namespace, CloneFlags::CLONE_NEWUSER).map_err(failed("entering the user namespace"))?;
+            let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+            setresgid(gid, gid, gid).map_err(failed("becoming the sandbox's group"))?;
+            setresuid(uid, uid, uid).map_err(failed("becoming the sandbox's user"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a root with nothing but an empty directory in it the one of this process's mount namespace, which is its own, and
+/// leaves the host's. Each time it looks at every process of the host (pivot_root(2)): so a daemon has one made for all
+/// its sandboxes, whose namespaces are copies of it.
+pub(super) fn empty_root() -> io::Result<()> {
+    // Whatever is mounted here from now on is nobody else's.
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    let no_name: Option<&str> = None;
+    mount(no_name, "/", no_name, private, no_name)?;
     // Any directory but the root, which nothing can be mounted over.
     let place = Path::new("/proc");
-    root.attach(place)?;
-    move_root(place)
+    Tree::empty(4096)?.attach(place)?;
+    std::fs::create_dir(place.join(PLACE.trim_start_matches('/')))?;
+    mounts::restrict(File::open(place)?.as_fd(), READ_ONLY)?;
+    chdir(place)?;
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(chdir("/")?)
+}
+
+/// Does with mounts what a jail takes, in a mount namespace of its own, which has an empty root then.
+pub(super) fn try_mounts() -> io::Result<()> {
+    let descriptors = Tree::copy(Path::new("/proc/self/fd"))?;
+    descriptors.restrict(NO_SUID | NO_DEVICES)?;
+    empty_root()
 }
 
 fn copy_shares(policy: &Policy) -> Result<Vec<Tree>, JailError> {

@@ -3,7 +3,8 @@
 //! ```text
 //!   daemon                                 hidden subcommand of sandpen's program
 //!     starts it ───────────────────────────▶ [user namespace made] ─▶ "made"
-//!     its ids mapped, namespace kept open ─▶ all that a jail takes is tried ─▶ "fine", or why not ─▶ gone
+//!     its ids mapped, namespace kept open ─▶ all that a jail takes is tried ─▶ "fine", or why not
+//!     its mount namespace, with an empty root, kept open ──────────────────▶ gone
 //! ```
 //!
 //! The initial namespace's root makes jails as it is. Others make them in a user namespace, of which all sandboxes of a
@@ -19,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use sandpen_types::error_chain::error_chain;
 
@@ -41,11 +41,26 @@ const SAID_MAX: u64 = 4096;
 
 /// How this user makes jails.
 #[derive(Debug)]
-pub enum Rights {
-    /// As it is: it is the initial namespace's root.
-    Own,
-    /// In a user namespace.
-    InUserNamespace(UserNamespace),
+pub struct Rights {
+    user: Option<UserNamespace>,
+    empty_root: File,
+}
+
+impl Rights {
+    /// The user namespace in which they are made; `None` for the initial namespace's root, which makes them as it is.
+    pub fn user(&self) -> Option<&UserNamespace> {
+        self.user.as_ref()
+    }
+
+    /// A mount namespace with an empty root, for other processes of this user, as long as this one lives.
+    pub fn empty_root(&self) -> PathBuf {
+        path_of(&self.empty_root)
+    }
+}
+
+/// An open file of this process's, for others.
+fn path_of(file: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }
 
 /// A user namespace that this process keeps open.
@@ -59,7 +74,7 @@ pub struct UserNamespace {
 impl UserNamespace {
     /// Its path for other processes of this user, as long as this one lives.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+        path_of(&self.file)
     }
 
     /// How many users a guest's files can belong to: 1 without subordinate ids.
@@ -81,6 +96,8 @@ enum RightsError {
     User(String),
     #[error("mapping the ids of a user namespace")]
     Map(#[source] io::Error),
+    #[error("opening a namespace that was made")]
+    Namespace(#[source] io::Error),
     #[error("{0}")]
     Refused(String),
 }
@@ -110,20 +127,21 @@ fn look(helper: &Path) -> Result<Rights, RightsError> {
         let mut trial = Trial::start(helper, &[])?;
         // One who may not (a container) has a user namespace left to try.
         if trial.said()? == FINE {
-            return Ok(Rights::Own);
+            return Ok(Rights { user: None, empty_root: trial.namespace("mnt")? });
         }
     }
     let mut trial = Trial::start(helper, &[USER])?;
-    let said = trial.said_line()?;
+    let said = trial.said()?;
     if said != MADE {
         return Err(RightsError::User(said.trim().to_owned()));
     }
-    let pid = trial.child.id();
-    let ids = IdMaps::best().apply(pid).map_err(RightsError::Map)?;
-    let file = File::open(format!("/proc/{pid}/ns/user")).map_err(RightsError::Map)?;
-    trial.go_on();
+    let ids = IdMaps::best().apply(trial.child.id()).map_err(RightsError::Map)?;
+    let file = trial.namespace("user")?;
+    trial.go_on().map_err(RightsError::Map)?;
     match trial.said()? {
-        said if said == FINE => Ok(Rights::InUserNamespace(UserNamespace { file, ids })),
+        said if said == FINE => {
+            Ok(Rights { user: Some(UserNamespace { file, ids }), empty_root: trial.namespace("mnt")? })
+        }
         said => Err(RightsError::Refused(said.trim().to_owned())),
     }
 }
@@ -145,22 +163,22 @@ impl Trial {
         Ok(Self { child, output: BufReader::new(output), program: program.to_owned() })
     }
 
-    fn said_line(&mut self) -> Result<String, RightsError> {
+    /// The next line; it waits for something after each.
+    fn said(&mut self) -> Result<String, RightsError> {
         let mut line = String::new();
         let read = self.output.by_ref().take(SAID_MAX).read_line(&mut line);
         read.map(|_| line).map_err(|source| RightsError::Start { program: self.program.clone(), source })
     }
 
-    /// All that it still says.
-    fn said(&mut self) -> Result<String, RightsError> {
-        let mut said = String::new();
-        let read = self.output.by_ref().take(SAID_MAX).read_to_string(&mut said);
-        read.map(|_| said).map_err(|source| RightsError::Start { program: self.program.clone(), source })
+    /// Opens one of its namespaces.
+    fn namespace(&self, kind: &str) -> Result<File, RightsError> {
+        File::open(format!("/proc/{}/ns/{kind}", self.child.id())).map_err(RightsError::Namespace)
     }
 
     /// Tells it that its ids are mapped.
-    fn go_on(&mut self) {
-        drop(self.child.stdin.take());
+    fn go_on(&mut self) -> io::Result<()> {
+        let mut input = self.child.stdin.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        input.write_all(b"\n")
     }
 }
 
@@ -180,24 +198,23 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> i32 {
     if in_user_namespace {
         let made = unshare(CloneFlags::CLONE_NEWUSER);
         let said = made.map_or_else(|error| say(&format!("{error}\n")), |()| say(MADE));
-        // Its end tells that the ids are mapped.
-        if made.is_err() || said.is_err() || io::stdin().read_to_end(&mut Vec::new()).is_err() {
+        // A byte tells that the ids are mapped.
+        if made.is_err() || said.is_err() || io::stdin().read_exact(&mut [0]).is_err() {
             return 1;
         }
     }
     let tried = try_all();
     let told = tried.as_ref().map_or_else(|why| say(&format!("{why}\n")), |()| say(FINE));
-    i32::from(tried.is_err() || told.is_err())
+    // Its namespaces are there until they are opened.
+    let waited = io::stdin().read_to_end(&mut Vec::new());
+    i32::from(tried.is_err() || told.is_err() || waited.is_err())
 }
 
 /// Does what making a jail takes.
 fn try_all() -> Result<(), String> {
-    const NOTHING: Option<&str> = None;
     let with = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
     let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     unshare(namespaces | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .map_err(|error| with("making namespaces")(error.into()))?;
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_PRIVATE | MsFlags::MS_REC, NOTHING)
-        .map_err(|error| with("parting from the host's mounts")(error.into()))?;
     jail::try_mounts().map_err(with("mounting (Linux 5.12 and later can do it)"))
 }

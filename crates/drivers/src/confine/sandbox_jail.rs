@@ -1,10 +1,11 @@
 //! What the jails of one sandbox's processes have in common, as far as this user may make them on this host.
 
 use sandpen_vmm::driver::Launch;
-use sandpen_vmm::waiter::Namespaces;
+use sandpen_vmm::waiter::{DescriptorSpec, FIRST_DESCRIPTOR, Namespaces};
 
 use super::jail::{JailNetwork, JailPlan};
-use super::rights::Rights;
+use super::policy::Policy;
+use super::rights::{Rights, UserNamespace};
 use super::seccomp;
 
 /// Why a microVM is not started on this host.
@@ -90,7 +91,8 @@ impl SandboxJail {
     /// Why there is none, for people.
     pub fn plan(&self) -> Result<JailPlan, String> {
         let network = if self.has_own() { JailNetwork::Sandbox } else { JailNetwork::Host };
-        Ok(JailPlan { uid: self.own_uid()?.filter(|_| self.network != VmmNetwork::HostWithLowPorts), network })
+        let uid = self.own_uid()?.filter(|_| self.network != VmmNetwork::HostWithLowPorts);
+        Ok(JailPlan { uid, network, empty_root: None })
     }
 
     /// Whether the sandbox has a network of its own, an empty one.
@@ -99,10 +101,8 @@ impl SandboxJail {
     }
 
     fn own_uid(&self) -> Result<Option<u32>, String> {
-        Ok(match self.rights.clone()? {
-            Rights::Own => self.uid,
-            Rights::InUserNamespace(_) => None,
-        })
+        let rights = self.rights.clone()?;
+        Ok(self.uid.filter(|_| rights.user().is_none()))
     }
 
     /// The jail of a process that has no network, whatever the sandbox has.
@@ -111,7 +111,7 @@ impl SandboxJail {
     /// As [`SandboxJail::plan`].
     pub fn plan_without_network(&self) -> Result<JailPlan, String> {
         let network = if self.has_own() { JailNetwork::Sandbox } else { JailNetwork::Own };
-        Ok(JailPlan { uid: self.own_uid()?, network })
+        Ok(JailPlan { uid: self.own_uid()?, network, empty_root: None })
     }
 
     /// The jail of a process that no waiter starts, and that has no network.
@@ -119,18 +119,24 @@ impl SandboxJail {
     /// # Errors
     /// As [`SandboxJail::plan`], and where the waiter enters the user namespace.
     pub fn plan_alone(&self) -> Result<JailPlan, String> {
-        match self.rights.clone()? {
-            Rights::Own => Ok(JailPlan { uid: self.uid, network: JailNetwork::Own }),
-            Rights::InUserNamespace(_) => Err("only the host's root has one beside a waiter".to_owned()),
+        match self.rights.clone()?.user() {
+            None => Ok(JailPlan { uid: self.uid, network: JailNetwork::Own, empty_root: None }),
+            Some(_) => Err("only the host's root has one beside a waiter".to_owned()),
         }
     }
 
     /// The namespaces that the waiter makes.
     pub fn namespaces(&self) -> Option<Namespaces> {
-        let user = match self.rights.as_ref().ok()? {
-            Rights::Own => None,
-            Rights::InUserNamespace(user) => Some(user.path()),
-        };
+        let user = self.rights.as_ref().ok()?.user().map(UserNamespace::path);
         Some(Namespaces { user, network: self.has_own() })
+    }
+
+    /// Has the waiter hand the empty root over to the process of this policy, behind its other descriptors.
+    pub fn hand_over(&self, policy: &mut Policy, descriptors: &mut Vec<DescriptorSpec>) {
+        if let (Ok(rights), Ok(plan), Ok(number)) = (&self.rights, &mut policy.jail, i32::try_from(descriptors.len())) {
+            plan.empty_root = Some(FIRST_DESCRIPTOR + number);
+            descriptors.push(DescriptorSpec::File(rights.empty_root()));
+        }
+        policy.handed_over = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
     }
 }

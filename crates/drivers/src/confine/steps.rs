@@ -101,14 +101,14 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
     let opened = inherited.map(|(number, file)| inherit(file, number, parted.is_some()).map_err(failed(file)));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     if let Some(parted) = parted {
-        let made = parted.make(policy)?;
-        begun.jail = Some(made.description().clone());
-        if let Some(uid) = made.description().uid {
+        let gathered = parted.gather(policy)?;
+        begun.jail = Some(gathered.description().clone());
+        if let Some(uid) = gathered.description().uid {
             for (opened, file) in opened.iter().zip(&policy.inherited) {
                 give(opened, file, uid).map_err(failed(file))?;
             }
         }
-        made.enter()?;
+        gathered.enter()?;
     }
     Ok(begun)
 }

@@ -33,6 +33,12 @@ impl MountAttributes {
         Self { set, ..Self::default() }
     }
 
+    /// Apart from what is mounted on the other copies of the mount from now on.
+    pub(super) fn private(mut self) -> Self {
+        self.propagation = libc::MS_PRIVATE;
+        self
+    }
+
     /// With the user namespace that `MOUNT_ATTR_IDMAP` asks for, which has to stay open until they are set.
     pub(super) fn mapped_by(mut self, user_namespace: BorrowedFd<'_>) -> Self {
         self.user_namespace = u64::from(user_namespace.as_raw_fd().cast_unsigned());

@@ -13,7 +13,7 @@ use sandpen_kernels::own::Facts;
 use sandpen_types::spec::{KernelDigest, Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{LOG_FIFO, StdioSpec, VMM_ROLE};
+use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
 
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
@@ -80,9 +80,12 @@ fn prepared(
     let cgroup = cgroup::plan(launch, OVERHEAD_MIB);
     let mut policy = Policy { cgroup: cgroup.clone(), jail: jail.plan(), ..policy(&boot) };
     network::permit(network.as_ref(), &mut policy);
+    let mut descriptors = Vec::new();
+    jail.hand_over(&mut policy, &mut descriptors);
     let spec = VmSpec { cpus, memory_mib: resources.memory_mib, policy, boot, tsi };
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let vmm = process(VMM_ROLE, program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
+    let vmm = ProcessSpec { descriptors, ..vmm };
     waited::prepared(launch, vec![vmm], guest, boot_limit, cgroup.ok(), jail)
 }
 

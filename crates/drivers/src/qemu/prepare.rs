@@ -255,8 +255,8 @@ impl MachinePlan {
         let mut policy = Policy { cgroup: self.cgroup.clone(), jail: self.jail.plan(), ..policy(&self.qemu, args) };
         let args = handed_over(args, &mut policy);
         let sockets = (0..self.shares.len()).map(|number| DescriptorSpec::Connected(share_socket(number)));
-        let descriptors: Vec<_> = sockets.chain(more).collect();
-        policy.handed_over = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+        let mut descriptors: Vec<_> = sockets.chain(more).collect();
+        self.jail.hand_over(&mut policy, &mut descriptors);
         network::permit(self.guest.network.as_ref(), &mut policy);
         let policy = serde_json::to_vec(&policy).map_err(|source| failed("describing what QEMU may do", source))?;
         let mut confined = vec![confine::helper::SUBCOMMAND.into(), self.qemu.clone().into_os_string()];
@@ -274,12 +274,15 @@ impl MachinePlan {
         let mut policy = virtiofs::policy(number, share.tree());
         policy.cgroup.clone_from(&self.cgroup);
         policy.jail = self.jail.plan_without_network();
+        let mut descriptors = Vec::new();
+        self.jail.hand_over(&mut policy, &mut descriptors);
         let policy =
             serde_json::to_string(&policy).map_err(|source| failed("describing what virtiofsd may do", source))?;
         let mut args: Vec<OsString> = vec![virtiofs::SUBCOMMAND.into()];
         args.extend([virtiofs::SHARED_DIR.into(), (&share.directory).into(), confine::POLICY.into(), policy.into()]);
         let socket = StdioSpec::Listener(share_socket(number));
-        Ok(process(&virtiofs::role(number), &self.helper, args, socket))
+        let served = process(&virtiofs::role(number), &self.helper, args, socket);
+        Ok(ProcessSpec { descriptors, ..served })
     }
 
     /// What the waiter is told.

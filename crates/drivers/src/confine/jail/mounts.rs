@@ -50,9 +50,9 @@ impl Tree {
         Ok(Self(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID)?))
     }
 
-    /// Takes rights away, from what is mounted below it too.
+    /// Takes rights away, from what is mounted below it too; what the host mounts there later is not seen here.
     pub(super) fn restrict(&self, attributes: u64) -> io::Result<()> {
-        sys::set_mount_attributes(self.0.as_fd(), &MountAttributes::of(attributes), true)
+        sys::set_mount_attributes(self.0.as_fd(), &MountAttributes::of(attributes).private(), true)
     }
 
     /// Has the owners of its files be those that this user namespace says; an error where one of the file systems

@@ -1,6 +1,8 @@
-//! The file system that a jailed process sees, as it is put together.
+//! The file system that a jailed process sees: what is to be in it is gathered where the host's files are, and put
+//! together where nothing of the host is any more.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink};
@@ -8,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use nix::libc::{self, dev_t};
 use nix::sys::stat::{Mode, SFlag, mknod, umask};
 use nix::unistd::{Gid, Uid};
 
@@ -26,46 +28,51 @@ const LINKS_MAX: u32 = 40;
 /// What the kernel tells of all processes and devices: nothing of it is put into a jail. Programs do without.
 const KERNELS_OWN: [&str; 2] = ["/proc", "/sys"];
 
-/// The root of a jail, under construction.
+/// What the root of a jail is to hold.
 pub(super) struct Root {
-    /// Where it is mounted.
-    path: PathBuf,
-    /// The runtime directory below it.
-    runtime: File,
     /// The sandbox's own uid.
     uid: Option<u32>,
+    runtime: File,
+    entries: Vec<Entry>,
+    places: BTreeSet<PathBuf>,
     /// What was put with all that is in it.
     whole: Vec<PathBuf>,
-    groups: Vec<Gid>,
+}
+
+/// Something at a place, an absolute path of plain names.
+struct Entry {
+    place: PathBuf,
+    what: What,
+}
+
+enum What {
+    /// A link there.
+    Link(PathBuf),
+    /// Something mounted there.
+    Tree { tree: Tree, is_dir: bool },
+    /// A device of the sandbox's own user's.
+    Device { number: dev_t, uid: u32, otherwise: Tree, group: u32 },
 }
 
 impl Root {
-    /// An empty one, mounted over the runtime directory for want of another place: nobody else sees it.
-    pub(super) fn over(runtime_dir: &Path, uid: Option<u32>) -> Result<Self, JailError> {
+    /// Nothing yet, with the files of the current directory, the runtime directory, at hand.
+    pub(super) fn new(uid: Option<u32>) -> Result<Self, JailError> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-        let runtime = options.open(runtime_dir).map_err(failed("opening the runtime directory"))?;
-        let root = Tree::empty(BYTES).map_err(failed("making the jail's root"))?;
-        root.attach(runtime_dir).map_err(failed("mounting the jail's root"))?;
-        // A directory of this root is the sandbox's own user's to go through.
-        umask(Mode::S_IWGRP | Mode::S_IWOTH);
-        let path = runtime_dir.to_owned();
-        Ok(Self { path, runtime, uid, whole: Vec::new(), groups: Vec::new() })
+        let runtime = options.open(".").map_err(failed("opening the runtime directory"))?;
+        Ok(Self { uid, runtime, entries: Vec::new(), places: BTreeSet::new(), whole: Vec::new() })
     }
 
-    /// The place in it of a path that is absolute on the host, with the directory above it.
-    fn place(&self, path: &Path) -> Result<PathBuf, JailError> {
-        let put = |source| JailError::Put { path: path.to_owned(), source };
-        let mut place = self.path.clone();
-        for component in path.components() {
-            match component {
-                Component::RootDir => {}
-                Component::Normal(name) => place.push(name),
-                _ => return Err(JailError::Path(path.to_owned())),
-            }
+    fn add(&mut self, place: &Path, what: What) -> Result<(), JailError> {
+        let mut components = place.components();
+        let is_plain = components.next() == Some(Component::RootDir)
+            && components.all(|component| matches!(component, Component::Normal(_)));
+        if !is_plain {
+            return Err(JailError::Path(place.to_owned()));
         }
-        fs::create_dir_all(place.parent().unwrap_or(&self.path)).map_err(put)?;
-        Ok(place)
+        self.places.insert(place.to_owned());
+        self.entries.push(Entry { place: place.to_owned(), what });
+        Ok(())
     }
 
     /// Puts a file or directory into it that is only read, a link as the same link with what it leads to; fine if there
@@ -77,20 +84,16 @@ impl Root {
     /// The same, unless more than `links` lead on.
     fn put_linked(&mut self, path: &Path, links: u32) -> Result<(), JailError> {
         let put = |source| JailError::Put { path: path.to_owned(), source };
-        // Links above it are links in here too, or not needed: so no place leads out of this root, to the host's.
+        // Links above it are links in here too, or not needed: so no place leads out of this root.
         let Some(path) = &real_path(path) else { return Ok(()) };
-        let is_there = self.whole.iter().any(|whole| path.starts_with(whole));
+        let is_there = self.places.contains(path) || self.whole.iter().any(|whole| path.starts_with(whole));
         if is_there || KERNELS_OWN.iter().any(|directory| path.starts_with(directory)) {
             return Ok(());
         }
         let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
-        let place = self.place(path)?;
         if meta.is_symlink() {
             let target = fs::read_link(path).map_err(put)?;
-            match symlink(&target, place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-                made => made.map_err(put)?,
-            }
+            self.add(path, What::Link(target.clone()))?;
             let led_to = path.parent().unwrap_or(path).join(target);
             return if links == 0 { Ok(()) } else { self.put_linked(&led_to, links - 1) };
         }
@@ -99,7 +102,7 @@ impl Root {
         }
         let tree = Tree::copy(path).map_err(put)?;
         tree.restrict(READ_ONLY | NO_SUID | NO_DEVICES).map_err(put)?;
-        attach(path, &place, &meta, &tree)?;
+        self.add(path, What::Tree { tree, is_dir: meta.is_dir() })?;
         self.whole.push(path.to_owned());
         Ok(())
     }
@@ -110,31 +113,23 @@ impl Root {
         let put = |source| JailError::Put { path: path.to_owned(), source };
         let Some(path) = &real_path(path) else { return Ok(()) };
         let Ok(meta) = path.metadata() else { return Ok(()) };
-        let place = self.place(path)?;
-        if place.exists() {
+        if self.places.contains(path) {
             return Ok(());
-        }
-        if let Some(uid) = self.uid
-            && meta.permissions().mode() & OTHERS != OTHERS
-        {
-            match mknod(&place, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, meta.rdev()) {
-                Ok(()) => return chown(&place, Some(uid), Some(uid)).map_err(put),
-                // A container that makes none. The host's own, to whose group the process belongs then.
-                Err(Errno::EPERM) => self.groups.push(Gid::from_raw(meta.gid())),
-                Err(error) => return Err(put(error.into())),
-            }
         }
         let tree = Tree::copy(path).map_err(put)?;
         tree.restrict(NO_SUID).map_err(put)?;
-        attach(path, &place, &meta, &tree)
+        let what = match self.uid {
+            Some(uid) if meta.permissions().mode() & OTHERS != OTHERS => {
+                What::Device { number: meta.rdev(), uid, otherwise: tree, group: meta.gid() }
+            }
+            _ => What::Tree { tree, is_dir: false },
+        };
+        self.add(path, what)
     }
 
     /// Puts a directory into it that is mounted nowhere yet.
-    pub(super) fn put_tree(&mut self, path: &Path, tree: &Tree) -> Result<(), JailError> {
-        let put = |source| JailError::Put { path: path.to_owned(), source };
-        let place = self.place(path)?;
-        fs::create_dir(&place).map_err(put)?;
-        tree.attach(&place).map_err(put)
+    pub(super) fn put_tree(&mut self, path: &Path, tree: Tree) -> Result<(), JailError> {
+        self.add(path, What::Tree { tree, is_dir: true })
     }
 
     /// Puts a file of the runtime directory into it, as a link to a descriptor; fine if there is none. It becomes the
@@ -157,21 +152,49 @@ impl Root {
         }
         // Open over the execution of a program.
         let kept = fcntl(&file, FcntlArg::F_DUPFD(FIRST_RUNTIME_FILE)).map_err(|error| put(error.into()))?;
-        symlink(descriptor_path(kept), self.path.join(plain)).map_err(put)
+        self.add(&Path::new("/").join(plain), What::Link(descriptor_path(kept)))
     }
 
-    /// Adds the process's own descriptors, and lets nothing more be added. The groups that the process needs.
-    pub(super) fn close(self) -> Result<Vec<Gid>, JailError> {
-        // Of all that is in /proc alone these: there are ways out of a process through its others (its memory, its
-        // root), which a guest might get at through a share.
+    /// Puts the process's own descriptors into it. Of all that is in /proc these alone: there are ways out of a process
+    /// through its others (its memory, its root), which a guest might get at through a share.
+    pub(super) fn put_descriptors(&mut self) -> Result<(), JailError> {
         let own = Path::new("/proc/self/fd");
         let put = |source| JailError::Put { path: own.to_owned(), source };
-        let place = self.place(own)?;
-        fs::create_dir(&place).map_err(put)?;
-        Tree::copy(own).and_then(|tree| tree.attach(&place)).map_err(put)?;
-        let root = File::open(&self.path).map_err(failed("opening the jail's root"))?;
+        let tree = Tree::copy(own).map_err(put)?;
+        tree.restrict(NO_SUID | NO_DEVICES).map_err(put)?;
+        self.add(own, What::Tree { tree, is_dir: true })
+    }
+
+    /// Puts it together at `root`, an empty directory, and lets nothing more be added. The groups that the process needs.
+    pub(super) fn build(self, root: &Path) -> Result<Vec<Gid>, JailError> {
+        let empty = Tree::empty(BYTES).map_err(failed("making the jail's root"))?;
+        empty.attach(root).map_err(failed("mounting the jail's root"))?;
+        // A directory of this root is the sandbox's own user's to go through.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        let mut groups = Vec::new();
+        for Entry { place, what } in &self.entries {
+            let put = |source| JailError::Put { path: place.clone(), source };
+            let at = root.join(place.strip_prefix("/").unwrap_or(place));
+            fs::create_dir_all(at.parent().unwrap_or(root)).map_err(put)?;
+            match what {
+                What::Link(target) => symlink(target, &at).map_err(put)?,
+                What::Tree { tree, is_dir } => attach(&at, *is_dir, tree).map_err(put)?,
+                What::Device { number, uid, otherwise, group } => {
+                    match mknod(&at, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, *number) {
+                        Ok(()) => chown(&at, Some(*uid), Some(*uid)).map_err(put)?,
+                        // A container that makes none. The host's own, to whose group the process belongs then.
+                        Err(Errno::EPERM) => {
+                            groups.push(Gid::from_raw(*group));
+                            attach(&at, false, otherwise).map_err(put)?;
+                        }
+                        Err(error) => return Err(put(error.into())),
+                    }
+                }
+            }
+        }
+        let root = File::open(root).map_err(failed("opening the jail's root"))?;
         mounts::restrict(root.as_fd(), READ_ONLY).map_err(failed("closing the jail's root"))?;
-        Ok(self.groups)
+        Ok(groups)
     }
 }
 
@@ -181,9 +204,13 @@ fn real_path(path: &Path) -> Option<PathBuf> {
     Some(above.join(path.file_name()?))
 }
 
-/// Mounts a copy of what is at `path` at its place, which is made.
-fn attach(path: &Path, place: &Path, meta: &Metadata, tree: &Tree) -> Result<(), JailError> {
-    let put = |source| JailError::Put { path: path.to_owned(), source };
-    let made = if meta.is_dir() { fs::create_dir_all(place) } else { File::create_new(place).map(drop) };
-    made.and_then(|()| tree.attach(place)).map_err(put)
+/// Mounts it at a place, which is made.
+fn attach(at: &Path, is_dir: bool, tree: &Tree) -> io::Result<()> {
+    // Something of it may be there already: what lies below it came first.
+    if is_dir {
+        fs::create_dir_all(at)?;
+    } else {
+        File::create_new(at)?;
+    }
+    tree.attach(at)
 }
