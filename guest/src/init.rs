@@ -22,12 +22,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
     self, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd, Start,
-    StartFailure, StartFailureCode, TerminalSize, WorkloadEnd,
+    StartFailure, StartFailureCode, TerminalSize, WorkloadEnd, cut_message,
 };
 
 use crate::caches::Caches;
 use crate::control::Control;
 use crate::log::log;
+use crate::memory::OutOfMemory;
 use crate::ports::Ports;
 use crate::probe::Probe;
 use crate::relay::Relay;
@@ -66,6 +67,7 @@ pub struct Init {
     stdout: Relay,
     stderr: Relay,
     caches: Caches,
+    memory: OutOfMemory,
     children: SignalFd,
     null: OwnedFd,
     prepare: Prepare,
@@ -99,7 +101,7 @@ enum Source {
 
 impl Init {
     /// Takes the ports; `caches` is the kernel's switch, `prepare` runs between `Start` and the workload.
-    pub fn new(ports: Ports, caches: &Path, prepare: Prepare) -> Result<Self, InitError> {
+    pub fn new(ports: Ports, caches: &Path, memory: OutOfMemory, prepare: Prepare) -> Result<Self, InitError> {
         let failed = |action| move |source| InitError::Wait { action, source };
         let mask = SigSet::from(Signal::SIGCHLD);
         mask.thread_block().map_err(failed("blocking SIGCHLD"))?;
@@ -111,6 +113,7 @@ impl Init {
             stdout: Relay::new(ports.stdout),
             stderr: Relay::new(ports.stderr),
             caches: Caches::new(ports.files, caches),
+            memory,
             children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
             null: workload::open_null().map_err(failed("opening /dev/null"))?,
             prepare,
@@ -268,11 +271,23 @@ impl Init {
         if !self.stdout.is_done() || !self.stderr.is_done() {
             return Ok(());
         }
+        self.tell_out_of_memory()?;
         let report = ExitReport { end, stdout_bytes: self.stdout.written(), stderr_bytes: self.stderr.written() };
         self.quiet_until = None;
         self.stdin = None;
         self.state = State::Ended(report);
         Ok(self.control.send(&GuestMessage::Exit(report))?)
+    }
+
+    /// Says once that the workload's machine had too little memory. Processes that are ended for it mostly show as
+    /// children, ours or of those that end with them.
+    fn tell_out_of_memory(&mut self) -> Result<(), InitError> {
+        if matches!(self.state, State::Running { .. })
+            && let Some(process) = self.memory.found()
+        {
+            self.control.send(&GuestMessage::OutOfMemory { process: cut_message(process) })?;
+        }
+        Ok(())
     }
 
     /// Waits for something to do and does it.
@@ -288,7 +303,10 @@ impl Init {
                     self.control.flush()?;
                     self.control.receive()?;
                 }
-                Source::Children => self.reap()?,
+                Source::Children => {
+                    self.reap()?;
+                    self.tell_out_of_memory()?;
+                }
                 Source::Probe => {
                     if let Some(probe) = &mut self.probe {
                         probe.read();

@@ -22,6 +22,7 @@ mod init;
 mod limits;
 mod log;
 mod machine;
+mod memory;
 mod network;
 mod overlay;
 mod ports;
@@ -69,7 +70,7 @@ fn run() -> Result<PowerOff, init::InitError> {
     if let Ok(second) = ports.control.try_clone() {
         let _ = CONTROL.set(second);
     }
-    init::Init::new(ports, Path::new(caches::SWITCH), prepare)?.serve()
+    init::Init::new(ports, Path::new(caches::SWITCH), memory::OutOfMemory::watch(), prepare)?.serve()
 }
 
 /// Everything between `Start` and the workload.

@@ -10,6 +10,7 @@ use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{HttpResponse, Resource};
 use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_drivers::confine;
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize};
@@ -86,6 +87,15 @@ fn full_view(shared: &Shared, row: &SandboxRow) -> Sandbox {
     Sandbox { timings: timings.as_ref().map(view::timings), ..brief_view(shared, row) }
 }
 
+/// With what the database knows of its latest start besides; without it where that cannot be read now.
+async fn whole_view(shared: &Shared, row: &SandboxRow) -> Sandbox {
+    let out_of_memory = shared.handle.out_of_memory(row).await.unwrap_or_else(|error| {
+        tracing::warn!(sandbox = %row.spec.key, error = error_chain(&error), "whether its memory was used up is not known");
+        None
+    });
+    Sandbox { out_of_memory, ..full_view(shared, row) }
+}
+
 async fn version(shared: Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().json(&shared.version)
 }
@@ -123,7 +133,7 @@ async fn get(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Reject
     let (confinement, dropped) = blocking(read).await.map_err(|e| Rejection::from_error(ErrorCode::Internal, &e))?;
     let dropped = dropped.map_err(|e| Rejection::from_error(ErrorCode::Internal, &e))?;
     let log_dropped = dropped.map(|(stdout, stderr)| DroppedBytes { stdout, stderr });
-    Ok(HttpResponse::Ok().json(Sandbox { confinement, log_dropped, ..full_view(&shared, &row) }))
+    Ok(HttpResponse::Ok().json(Sandbox { confinement, log_dropped, ..whole_view(&shared, &row).await }))
 }
 
 #[derive(Deserialize)]
@@ -162,7 +172,7 @@ async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejec
     tokio::select! {
         biased;
         () = shared.ending.cancelled() => Err(Rejection::shutting_down()),
-        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(full_view(&shared, &row?))),
+        row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(whole_view(&shared, &row?).await)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use sandpen_actors::database::{CountSandboxes, Database, GetSandbox, ListSandboxes, ListTransitions};
+use sandpen_actors::database::{CountSandboxes, Database, GetOutOfMemory, GetSandbox, ListSandboxes, ListTransitions};
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{
     AwaitStarted, HoldRemoval, KillSandbox, ListDisks, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, StartSandbox,
@@ -131,6 +131,18 @@ impl Handle {
     /// so ([`StartTimings::is_adopted`]).
     pub fn start_timings(&self, key: &SandboxKey) -> Option<StartTimings> {
         self.timings.get(key)
+    }
+
+    /// The process that the guest's kernel ended for lack of memory in a sandbox's latest start; empty where the guest does
+    /// not know which.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn out_of_memory(&self, row: &SandboxRow) -> Result<Option<String>, SandpenError> {
+        // What was told is on record then.
+        self.faults.flushed().await;
+        let (sandbox, generation) = (row.spec.key.clone(), row.generation);
+        Ok(self.database.send(GetOutOfMemory { sandbox, generation }).await??)
     }
 
     /// Counters and gauges of this orchestrator.

@@ -144,3 +144,21 @@ fn background_children_of_the_workload_do_not_hold_the_end() {
     assert_eq!(output.stdout, b"done\n", "{}", explain(&output));
     assert!(output.status.success());
 }
+
+#[test]
+fn a_machine_whose_memory_is_used_up_says_so() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let output = home.run(&["run", "-n", "a", "--memory", "96M", &rootfs, "--", "tail", "/dev/zero"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(137), "{}", explain(&output));
+    assert!(said.contains("its memory of 96 MiB was used up") && said.contains("ended tail"), "{said}");
+    assert_eq!(home.inspect("a")["out_of_memory"], "tail");
+    let events = home.ok(&["events", "a"]);
+    assert_eq!(events.matches("out_of_memory").count(), 1, "{events}");
+    // A child alone: the workload goes on, and its end says why that one went.
+    let script = "tail /dev/zero; echo $?; exit 3";
+    let output = home.run(&["run", "-n", "b", "--memory", "96M", &rootfs, "--", "sh", "-c", script]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"137\n"[..]), "{}", explain(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ended tail"), "{}", explain(&output));
+}

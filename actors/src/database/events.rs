@@ -56,6 +56,16 @@ pub struct EventPage {
     pub is_last: bool,
 }
 
+/// The process that the guest's kernel ended for lack of memory in this start of a sandbox, if that was told.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<String>, DatabaseError>")]
+pub struct GetOutOfMemory {
+    /// Which sandbox.
+    pub sandbox: SandboxKey,
+    /// Which start.
+    pub generation: u64,
+}
+
 /// Resolves to a channel that changes whenever there may be new events. It ends with the database
 /// actor; ask again then.
 #[derive(Debug, Clone, Copy, Message)]
@@ -78,12 +88,35 @@ impl Handler<ListEvents> for Database {
     }
 }
 
+impl Handler<GetOutOfMemory> for Database {
+    type Result = Answer<Option<String>>;
+
+    fn handle(&mut self, asked: GetOutOfMemory, _: &mut Self::Context) -> Self::Result {
+        self.read(|pool| async move { out_of_memory(&pool, &asked).await })
+    }
+}
+
 impl Handler<WatchEvents> for Database {
     type Result = MessageResult<WatchEvents>;
 
     fn handle(&mut self, _: WatchEvents, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.events.subscribe())
     }
+}
+
+async fn out_of_memory(pool: &SqlitePool, asked: &GetOutOfMemory) -> Result<Option<String>, DatabaseError> {
+    let row = sqlx::query(
+        "SELECT detail ->> 'process' AS process FROM events
+         WHERE config_file = ?1 AND name = ?2 AND kind = 'out_of_memory' AND detail ->> 'generation' = ?3
+         ORDER BY seq DESC LIMIT 1",
+    )
+    .bind(asked.sandbox.config.as_str())
+    .bind(asked.sandbox.name.as_str())
+    .bind(i64::try_from(asked.generation).unwrap_or(i64::MAX))
+    .fetch_optional(pool)
+    .await
+    .map_err(sql("reading an event"))?;
+    row.as_ref().map(|row| column(row, "process")).transpose()
 }
 
 /// An event as the batch statement takes it.

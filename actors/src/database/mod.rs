@@ -34,7 +34,7 @@ mod write_faults;
 
 pub use actor::Database;
 pub use error::DatabaseError;
-pub use events::{EventPage, ListEvents, RecordEvent, WatchEvents};
+pub use events::{EventPage, GetOutOfMemory, ListEvents, RecordEvent, WatchEvents};
 pub use file::DatabaseFile;
 pub use flush::{CloseDatabase, Flush};
 pub use health::RecordHealth;

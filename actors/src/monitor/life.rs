@@ -216,6 +216,10 @@ impl Life {
                 let sandbox = &self.config.row.spec.key;
                 self.config.faults.tell_of_sandbox(Some(sandbox), EventKind::FilesLimitMet {});
             }
+            VmmEvent::OutOfMemory { process } => {
+                let (sandbox, generation) = (&self.config.row.spec.key, self.config.row.generation);
+                self.config.faults.tell_of_sandbox(Some(sandbox), EventKind::OutOfMemory { generation, process });
+            }
             VmmEvent::Faulted(reason) => self.end_with(Event::Faulted(reason), Ending::Kill, None),
             // The pipes' rest goes on file, then the end becomes visible.
             VmmEvent::VmmExited(status) => {

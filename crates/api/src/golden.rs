@@ -183,6 +183,7 @@ fn kinds() -> Vec<EventKind> {
     ]);
     kinds.extend(Fault::ALL.map(|fault| EventKind::FaultBegan { fault, message: text() }));
     kinds.push(EventKind::FilesLimitMet {});
+    kinds.push(EventKind::OutOfMemory { generation: 2, process: "tail".to_owned() });
     kinds
 }
 

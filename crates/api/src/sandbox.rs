@@ -111,6 +111,10 @@ pub struct Sandbox {
     pub log_dropped: Option<DroppedBytes>,
     /// Where the time of its latest start went; null in lists, and where this daemon never had it live.
     pub timings: Option<Timings>,
+    /// The process that the guest's kernel has ended in its latest start because the machine's memory was used up, as the
+    /// guest says; absent where there was none, and in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<String>,
     /// SHA-256 of its own guest kernel, unpacked, as it was when the sandbox was asked for; null for the driver's.
     pub kernel_sha256: Option<KernelDigest>,
 }
@@ -168,6 +172,7 @@ impl Sandbox {
             log_backlog: spec.log.backlog,
             log_dropped: None,
             timings: None,
+            out_of_memory: None,
             kernel_sha256: spec.kernel_sha256,
         }
     }

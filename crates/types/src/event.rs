@@ -74,6 +74,13 @@ pub enum EventKind {
     },
     /// A sandbox needed more files of its shared directories at once than this host's limit of open files allows.
     FilesLimitMet {},
+    /// A sandbox's machine had too little memory, and its kernel has ended a process.
+    OutOfMemory {
+        /// In which start, from 1.
+        generation: u64,
+        /// The process's name, as the guest says; empty where it does not know.
+        process: String,
+    },
     /// An orchestrator took the state directory.
     OrchestratorStarted {
         /// Its process.

@@ -183,6 +183,11 @@ pub enum VmmEvent {
     },
     /// The workload needed more of the host's files at once than the host can have open for it.
     FilesLimitMet,
+    /// The machine's memory was used up, and the guest's kernel has ended a process.
+    OutOfMemory {
+        /// The process's name, as the guest says; may be empty.
+        process: String,
+    },
     /// Something broke that makes the microVM useless; the VMM should be ended.
     Faulted(FailureReason),
     /// The VMM process is gone.

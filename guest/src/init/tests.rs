@@ -76,7 +76,8 @@ impl Host {
                     stderr: guest_stderr,
                     files: guest_files,
                 };
-                let served = Init::new(ports, &dir.0.join(SWITCH), prepare).and_then(Init::serve);
+                let served =
+                    Init::new(ports, &dir.0.join(SWITCH), OutOfMemory::default(), prepare).and_then(Init::serve);
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(i32::from(served.is_err())) }
             }

@@ -240,6 +240,11 @@ pub enum GuestMessage {
     /// The workload needs more of the host's files at once than the host can have open for it. Sent at most once,
     /// while the workload runs.
     FilesLimitMet,
+    /// The machine's memory was used up and the kernel has ended a process. Sent at most once, while the workload runs.
+    OutOfMemory {
+        /// The process's name, as the kernel has it; empty where it is not known.
+        process: String,
+    },
 }
 
 impl Message for GuestMessage {

@@ -112,6 +112,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         ".{0,300}".prop_map(|message| GuestMessage::Faulted { message }),
         (any::<u64>(), probe_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ProbeEnded { id, end, output }),
         Just(GuestMessage::FilesLimitMet),
+        ".{0,40}".prop_map(|process| GuestMessage::OutOfMemory { process }),
     ]
 }
 

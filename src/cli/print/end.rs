@@ -7,7 +7,7 @@ use sandpen::api::{Sandbox, Word};
 use sandpen_types::state::FailureKind;
 
 use super::super::FAILED;
-use super::{CliError, bytes, message, short_name};
+use super::{CliError, bytes, message, short_name, visible};
 
 /// The end of a sandbox in the foreground: says what is not the workload's doing, answers the exit
 /// code. `kept`: its logs stay.
@@ -28,6 +28,13 @@ pub fn ended(sandbox: &Sandbox, kept: bool) -> u8 {
         }
         None if sandbox.shell_code().is_none() => message(&format!("sandbox {name}: its exit status is unknown")),
         None => {}
+    }
+    if let Some(process) = &sandbox.out_of_memory {
+        let process = if process.is_empty() { "a process".to_owned() } else { visible(process) };
+        let memory = sandbox.memory_mib;
+        message(&format!(
+            "sandbox {name}: its memory of {memory} MiB was used up, and its kernel ended {process}; `run --memory` gives more"
+        ));
     }
     sandbox.run_code()
 }

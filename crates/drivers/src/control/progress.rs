@@ -36,6 +36,7 @@ pub(super) struct Progress {
     can_start: bool,
     /// Whether it has said so.
     files_limit_met: bool,
+    out_of_memory: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +60,20 @@ pub(super) enum Step {
     },
 }
 
+/// Most characters of a process's name: the kernel keeps 15 bytes (`TASK_COMM_LEN`).
+const PROCESS_NAME_MAX: usize = 15;
+
 impl Progress {
     /// A guest that boots.
     pub(super) fn launched() -> Self {
-        Self { phase: Phase::Booting, nonce: None, unanswered: 0, can_start: true, files_limit_met: false }
+        Self {
+            phase: Phase::Booting,
+            nonce: None,
+            unanswered: 0,
+            can_start: true,
+            files_limit_met: false,
+            out_of_memory: false,
+        }
     }
 
     /// A guest that has said [`GuestMessage::Ready`] before it was saved, and waits since.
@@ -145,6 +156,11 @@ impl Progress {
                 self.files_limit_met = true;
                 Ok(vec![Step::Tell(VmmEvent::FilesLimitMet)])
             }
+            (Phase::Running, GuestMessage::OutOfMemory { process }) if !self.out_of_memory => {
+                self.out_of_memory = true;
+                let process = clean(&process).chars().take(PROCESS_NAME_MAX).collect();
+                Ok(vec![Step::Tell(VmmEvent::OutOfMemory { process })])
+            }
             (phase, message) => Err(broken(format!("{} where it is {phase:?}", name(&message)))),
         }
     }
@@ -221,6 +237,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Faulted { .. } => "Faulted",
         GuestMessage::ProbeEnded { .. } => "ProbeEnded",
         GuestMessage::FilesLimitMet => "FilesLimitMet",
+        GuestMessage::OutOfMemory { .. } => "OutOfMemory",
     }
 }
 

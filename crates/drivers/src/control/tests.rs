@@ -364,6 +364,7 @@ fn any_message() -> impl Strategy<Value = GuestMessage> {
             GuestMessage::ProbeEnded { id, end: sandpen_guest::protocol::ProbeEnd::TimedOut, output }
         }),
         Just(GuestMessage::FilesLimitMet),
+        Just(GuestMessage::OutOfMemory { process: "tail".to_owned() }),
     ]
 }
 

@@ -50,7 +50,8 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 | GuestMessage::Status { .. }
                 | GuestMessage::Faulted { .. }
                 | GuestMessage::ProbeEnded { .. }
-                | GuestMessage::FilesLimitMet => {}
+                | GuestMessage::FilesLimitMet
+                | GuestMessage::OutOfMemory { .. } => {}
             }
         }
         if taken == 0 {
