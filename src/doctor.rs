@@ -16,6 +16,7 @@ use sandpen_drivers::qemu::program::{self, QEMU_PACKAGE};
 use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::inherited;
 use crate::kernel::{self, KernelError};
 use crate::private_dir::PrivateDir;
 use sandpen_types::error_chain::error_chain;
@@ -77,8 +78,17 @@ pub fn examine(state_dir: &Path, data_dir: &Path, options: &HostOptions) -> Repo
     for_qemu.extend(user_namespaces);
     let for_krun = krun(options.krunfw.as_deref(), data_dir);
     let seccomp = seccomp(confine::seccomp_available(), demanded);
-    let for_all =
-        [state_directory(state_dir), open_files(), pipes(), jail, landlock(), seccomp, cgroup(), disks(data_dir)];
+    let for_all = [
+        state_directory(state_dir),
+        open_files(),
+        inherited(),
+        pipes(),
+        jail,
+        landlock(),
+        seccomp,
+        cgroup(),
+        disks(data_dir),
+    ];
     let works = |checks: &[Check]| checks.iter().all(|check| check.status != CheckStatus::Fail);
     // A daemon does not start with what `krun` fails for.
     let (auto, reason) = if !works(&for_all) || for_krun.status == CheckStatus::Fail {
@@ -276,6 +286,18 @@ fn cgroup() -> Check {
         Ok(found) => Check::new("cgroup", CheckStatus::Ok, found),
         Err(why) => Check::new("cgroup", CheckStatus::Warn, format!("microVMs get none: {why}"))
             .advise("run the daemon as root or from a systemd unit with Delegate=yes and DelegateSubgroup=daemon"),
+    }
+}
+
+/// What a daemon that is started here cannot change back. Of a running one its log tells.
+fn inherited() -> Check {
+    let found = inherited::restrictions();
+    match found.is_empty() {
+        true => Check::new("inherited", CheckStatus::Ok, "nothing that a daemon started here would suffer from"),
+        false => {
+            Check::new("inherited", CheckStatus::Warn, format!("a daemon started here keeps: {}", found.join("; ")))
+                .advise("start the daemon from a shell without these, or as a service (docs/operations.md)")
+        }
     }
 }
 

@@ -107,7 +107,12 @@ fn log_limits() -> LogLimits {
 }
 
 pub fn execute(global: &Global, args: &Args, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError> {
+    // Before anything is opened: what a client had open is not the daemon's.
+    let closed = if args.background { sandpen::driver::confine::close_inherited() } else { Ok(()) };
     print::start_tracing(own_log(global, args));
+    if let Err(error) = closed {
+        tracing::warn!(%error, "descriptors of whoever started this daemon stay open");
+    }
     if let Err(error) = dumps {
         tracing::warn!("{}", error_chain(&error));
     }

@@ -10,6 +10,7 @@
 mod drivers;
 mod events;
 mod extract;
+pub mod inherited;
 mod keeper;
 mod notify;
 mod ready;
@@ -149,18 +150,8 @@ fn prepare(options: &DaemonOptions) -> Result<StateDir, DaemonError> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // No directory of the caller's stays in use; `dir` is absolute.
     std::env::set_current_dir("/").map_err(DaemonError::system("changing to the directory /"))?;
-    raise_open_files_limit();
+    inherited::raise_limits();
     Ok(dir)
-}
-
-/// Every sandbox takes a handful of descriptors; the usual soft limit of 1024 is for select(2).
-fn raise_open_files_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 type Started = (Sandpen, socket::Published, std::os::unix::net::UnixListener);
@@ -199,6 +190,9 @@ async fn serve(
     let server_handle = server.handle();
     let mut server = actix_web::rt::spawn(server);
     tracing::info!(pid, state_dir = ?dir, "serving");
+    for restriction in inherited::restrictions() {
+        tracing::warn!("whoever started this daemon has left it with less: {restriction}");
+    }
     if options.background
         && let Err(error) = ready::tell(&Readiness::Serving { pid })
     {

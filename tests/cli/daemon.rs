@@ -291,3 +291,77 @@ fn a_relative_state_directory_means_the_callers() {
     assert_eq!(output.stdout, b"[]\n", "{}", explain(&output));
     assert!(home.state().join("sandpen.sock").exists());
 }
+
+/// With the parent that starts it again, and without.
+#[test]
+fn one_that_a_command_starts_keeps_nothing_of_it() {
+    const SCRIPT: &str =
+        "exec 9> \"$HELD\"; flock -n 9 || exit 9; umask 0; ulimit -Sf 4096; cd \"$ELSEWHERE\"; exec \"$@\"";
+    for is_kept in [false, true] {
+        let home = Home::new();
+        let (held, elsewhere) = (home.path().join("held"), home.path().join("elsewhere"));
+        fs::create_dir(&elsewhere).unwrap();
+        let inner = home.sandpen(&["ps", "--json"]);
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", SCRIPT, "bash"]).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if is_kept {
+            shell.env_remove("SANDPEN_NO_KEEP");
+        }
+        shell.env("HELD", &held).env("ELSEWHERE", &elsewhere).env("A_TOKEN", "a secret of a job");
+        let output = support::output(shell);
+        assert!(output.status.success(), "{}", explain(&output));
+
+        let daemon = home.daemon_pid();
+        let all: Vec<u32> = home.processes().into_iter().map(|(pid, _)| pid).collect();
+        assert_eq!((all.len(), all.contains(&daemon)), (1 + usize::from(is_kept), true), "{all:?}");
+        for pid in all {
+            let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap();
+            let text = |name: &str| String::from_utf8(read(name)).unwrap();
+            let open = support::confinement::descriptors(pid, &[]);
+            assert!(!open.iter().any(|target| target == held.to_str().unwrap()), "{open:?}");
+            assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+            assert!(!String::from_utf8_lossy(&read("environ")).contains("A_TOKEN"));
+            if pid == daemon {
+                assert!(text("status").contains("Umask:\t0077\n"), "{}", text("status"));
+                let limits = text("limits");
+                let sizes = limits.lines().find(|line| line.starts_with("Max file size")).unwrap();
+                let mut words = sizes.split_whitespace().skip(3);
+                assert_eq!(words.next(), words.next(), "soft is hard: {sizes}");
+            }
+        }
+        fs::File::options().write(true).open(&held).unwrap().try_lock().unwrap();
+        home.ok(&["shutdown"]);
+    }
+}
+
+#[test]
+fn what_it_cannot_change_back_is_told() {
+    let home = Home::new();
+    // Whoever runs the tests may be nice already.
+    let nice = 7 + own_niceness();
+    let limited = |args: &[&str]| {
+        let inner = home.sandpen(args);
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", "ulimit -f 1000000; exec nice -n 7 \"$@\"", "bash"]);
+        shell.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        support::output(shell)
+    };
+    let doctor: serde_json::Value = serde_json::from_slice(&limited(&["doctor", "--json"]).stdout).unwrap();
+    let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "inherited").unwrap();
+    let detail = check["detail"].as_str().unwrap();
+    assert!(check["status"] == "warn" && detail.contains("file size is limited to 1024000000"), "{check}");
+    assert!(detail.contains(&format!("nice {nice} ")), "{check}");
+    let output = limited(&["ps"]);
+    assert!(output.status.success(), "{}", explain(&output));
+    let log = fs::read_to_string(home.state().join("daemon.log")).unwrap();
+    assert!(log.contains("file size is limited") && log.contains(&format!("nice {nice} ")), "{log}");
+}
+
+/// Of this process, as nice(1) says it.
+fn own_niceness() -> i32 {
+    let said = support::output(std::process::Command::new("nice"));
+    // More than 19 is not counted.
+    String::from_utf8(said.stdout).unwrap().trim().parse::<i32>().unwrap().min(12)
+}

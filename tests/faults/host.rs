@@ -10,9 +10,10 @@ use sandpen_skip::{Reason, skip};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use crate::support::daemon::serving;
 use crate::support::full_disk::Disk;
 use crate::support::loop_disk::LoopDisk;
-use crate::support::{Home, output, output_within, run_named as run, send, send_if_there, succeeds, until};
+use crate::support::{Home, finish, output, output_within, run_named as run, send, send_if_there, succeeds, until};
 
 /// The number of `sandpen metrics`, with its labels as they are printed there.
 fn metric(home: &Home, name: &str) -> u64 {
@@ -338,17 +339,21 @@ fn a_clock_that_is_set_ends_and_delays_nothing() {
         std::fs::write(home.path().join("offset.new"), text).unwrap();
         std::fs::rename(home.path().join("offset.new"), &offset).unwrap();
     };
+    // One that a command starts would have no such library of its environment.
     let start_daemon = || {
-        let mut command = home.sandpen(&["ps"]);
+        let mut command = home.sandpen(&["daemon"]);
         command.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", &offset);
         // Only the wall clock can be set.
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        succeeds(command);
+        serving(&home, command)
     };
-    let end_daemon = || home.ok(&["shutdown"]);
+    let end_daemon = |daemon| {
+        home.ok(&["shutdown"]);
+        assert!(finish(daemon).status.success());
+    };
     let transition = || succeeds(run(&home, "t", &["-d"], "true"));
     set_clock("+0");
-    start_daemon();
+    let mut daemon = start_daemon();
     succeeds(run(&home, "a", &["-d", "--timeout", "1h"], "exec sleep 1000"));
     succeeds(run(&home, "r", &["-d", "--restart", "always"], "sleep 0.1"));
     let pid = home.inspect("a")["microvm_pid"].clone();
@@ -372,14 +377,14 @@ fn a_clock_that_is_set_ends_and_delays_nothing() {
         let told = *jumps().last().unwrap();
         assert!((told - jump).abs() <= 60, "{to}: {told}");
         // What the row says of the past was written by another clock.
-        end_daemon();
-        start_daemon();
+        end_daemon(daemon);
+        daemon = start_daemon();
         goes_on(&format!("{to}, the next daemon"));
     }
     // One that did not see it happen: its clock is a day ahead of what is in the rows.
-    end_daemon();
+    end_daemon(daemon);
     set_clock("+0");
-    start_daemon();
+    let daemon = start_daemon();
     goes_on("set while no daemon ran");
     assert_eq!(metric(&home, "sandpen_faults_total{fault=\"clock_jumped\"}"), 0);
     let numbers: Vec<u64> = home
@@ -388,4 +393,7 @@ fn a_clock_that_is_set_ends_and_delays_nothing() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
         .collect();
     assert!(numbers.iter().zip(1..).all(|(seq, expected)| *seq == expected));
+    home.ok(&["kill", "a"]);
+    home.ok(&["kill", "r"]);
+    end_daemon(daemon);
 }

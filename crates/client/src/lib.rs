@@ -15,6 +15,7 @@
 //! socket costs microseconds, and nothing has to be kept alive or pooled.
 
 mod connection;
+pub mod daemon_environment;
 pub mod daemon_log;
 mod error;
 mod events;

@@ -26,6 +26,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
+use super::daemon_environment;
 use super::daemon_log::{self, LogLimits};
 use super::{Client, ClientError};
 use crate::private_dir::PrivateDir;
@@ -89,6 +90,8 @@ async fn spawn(dir: &StateDir, command: &DaemonCommand, deadline: Instant) -> Re
     let log_start = log.metadata().map_err(log_failed)?.len();
     let mut child = Command::new(&command.program)
         .args(&command.args)
+        .env_clear()
+        .envs(daemon_environment::kept())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -146,8 +146,17 @@ pub enum FailureReason {
 
 /// What a VMM's end means where its status alone says it.
 fn hint(status: ExitStatus) -> &'static str {
-    const SIGSYS: i32 = 31; // the same on x86-64 and aarch64
+    // The same on x86-64 and aarch64.
+    const SIGSYS: i32 = 31;
+    const SIGXFSZ: i32 = 25;
+    const SIGXCPU: i32 = 24;
     match status {
+        ExitStatus::Signal(SIGXFSZ) => {
+            ", SIGXFSZ: the daemon was started with a limit on the size of files; start it with none (ulimit -f unlimited)"
+        }
+        ExitStatus::Signal(SIGXCPU) => {
+            ", SIGXCPU: the daemon was started with a limit on processor time; start it with none (ulimit -t unlimited)"
+        }
         ExitStatus::Signal(SIGSYS) => ", SIGSYS: a system call that it is not allowed; the kernel's log may name it",
         _ => "",
     }

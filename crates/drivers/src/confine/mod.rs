@@ -37,3 +37,4 @@ pub use report::read;
 pub use sandbox_jail::{ConfinementError, Needs, SandboxJail, VmmNetwork};
 pub use seccomp::{SystemCalls, available as seccomp_available};
 pub use steps::{Begun, ConfineError, begin, enforce};
+pub use sys::close_inherited;

@@ -72,7 +72,7 @@ pub struct Begun {
 /// # Errors
 /// [`ConfineError`]; the process must end then.
 pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
-    sys::close_inherited(policy.handed_over).map_err(ConfineError::Descriptors)?;
+    sys::close_inherited_beyond(policy.handed_over).map_err(ConfineError::Descriptors)?;
     let rlimits = rlimits::set(policy.open_files).map_err(ConfineError::Rlimits)?;
     let report = report::create(&policy.role).map_err(ConfineError::Report)?;
     let mut begun = Begun { rlimits, cgroup: None, jail: None, left_out: BTreeMap::new(), report };

@@ -108,12 +108,20 @@ pub(super) fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     }
 }
 
+/// Closes every descriptor above the standard three. For a process that has opened nothing yet.
+///
+/// # Errors
+/// As [`close_inherited_beyond`].
+pub fn close_inherited() -> io::Result<()> {
+    close_inherited_beyond(0)
+}
+
 /// Closes every descriptor above the standard three and the `kept` ones after them. For a process that has opened
 /// nothing yet.
 ///
 /// # Errors
 /// What the kernel said (Linux 5.9 and later can do it).
-pub(super) fn close_inherited(kept: u32) -> io::Result<()> {
+pub(super) fn close_inherited_beyond(kept: u32) -> io::Result<()> {
     // SAFETY: called first of all in a process that was just executed: nothing in it owns a
     // descriptor above the standard three.
     let answer =
