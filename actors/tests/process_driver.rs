@@ -208,7 +208,7 @@ fn the_next_supervisor_goes_on_without_a_gap() {
         assert!(pid.is_some());
         let once: String = (1..=lines).map(|line| format!("{line}\n")).collect();
         assert_eq!(log(dir.path(), "counts"), once.repeat(2));
-        let stop = StopSandbox { key: key("stays"), grace: Duration::from_secs(10) };
+        let stop = StopSandbox { key: key("stays"), grace: Duration::from_secs(10), signal: None };
         let row = second.send(stop).await.unwrap().unwrap();
         assert_eq!(row.state, SandboxState::Stopped { exit: ExitStatus::Signal(15) });
         assert!(nothing_runs(dir.path()));

@@ -20,8 +20,9 @@ use root::RootArgs;
 use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
-    ByteString, CheckedSpec, DriverChoice, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
+    ByteString, CheckedSpec, DriverChoice, Hostname, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
 };
 use sandpen_types::units::{MemorySize, TimeSpan};
 
@@ -111,6 +112,12 @@ pub struct Args {
     /// Host directory HOST at GUEST in the sandbox, read-only with :ro; may be given several times
     #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
     volume: Vec<OsString>,
+    /// The machine's name inside [default: the sandbox's]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<Hostname>,
+    /// What asks the command to end at a stop, a name or number [default: TERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
     #[command(flatten)]
     net: NetArgs,
     /// Limit of the command's process, for example nofile=4096 or core=0:unlimited; may be given several
@@ -196,6 +203,8 @@ impl Args {
             ports: self.net.ports(),
             disk: self.root.disk(),
             root_device: self.root.device(),
+            stop_signal: self.stop_signal,
+            hostname: self.hostname.clone(),
             kernel: self.kernel.as_deref().map(real_kernel).transpose()?,
             ..SandboxSpec::new(self.key()?, self.root.rootfs(&self.rootfs)?, command)
         };

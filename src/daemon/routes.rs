@@ -178,7 +178,7 @@ async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejec
 
 async fn stop(shared: Data<Shared>, path: KeyPath, body: Json<StopRequest>) -> Result<HttpResponse, Rejection> {
     let (key, grace, handle) = (key(path)?, grace(body.grace_ms)?, shared.handle.clone());
-    let row = finish(async move { handle.stop(&key, grace).await }).await?;
+    let row = finish(async move { handle.stop_with(&key, grace, body.signal).await }).await?;
     Ok(HttpResponse::Ok().json(brief_view(&shared, &row)))
 }
 

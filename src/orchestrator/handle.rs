@@ -17,6 +17,7 @@ use sandpen_types::disk::NamedDisk;
 use sandpen_types::history::HistoryPage;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, SpecError, TerminalSize};
 use sandpen_types::state_dir::StateDir;
 use sandpen_types::transition::Transition;
@@ -157,7 +158,20 @@ impl Handle {
     /// # Errors
     /// `NotFound`, `NotLive`.
     pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<SandboxRow, SandpenError> {
-        self.end(key, StopSandbox { key: key.clone(), grace }).await
+        self.stop_with(key, grace, None).await
+    }
+
+    /// The same by a signal, in the place of the one of its specification (SIGTERM where that names none).
+    ///
+    /// # Errors
+    /// As [`Handle::stop`].
+    pub async fn stop_with(
+        &self,
+        key: &SandboxKey,
+        grace: Duration,
+        signal: Option<Signal>,
+    ) -> Result<SandboxRow, SandpenError> {
+        self.end(key, StopSandbox { key: key.clone(), grace, signal }).await
     }
 
     /// Sends a signal; SIGKILL ends the microVM and resolves when it has ended.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Home, expect, explain, finish, is_connected, is_there, output, run_on_host as run, send, spawn, succeeds, until,
+    Home, expect, explain, finish, is_connected, is_there, output, run_named, run_on_host as run, send, spawn,
+    succeeds, until,
 };
 
 #[test]
@@ -41,8 +42,8 @@ fn the_json_has_these_fields() {
     assert_eq!(
         fields.join(" "),
         "command config_file confinement cpus created_at disk driver driver_wanted ended_at env_names exit_code exit_signal failure \
-         failure_kind generation health health_check kernel kernel_sha256 log log_backlog log_dropped memory_mib microvm_pid name network ports remove_on_end restart restart_at \
-         restart_backoff restarts rlimits root_device rootfs started_at state stdin stopped_by terminal timeout_ms timings vmm_log volumes workdir"
+         failure_kind generation health health_check hostname kernel kernel_sha256 log log_backlog log_dropped memory_mib microvm_pid name network ports remove_on_end restart restart_at \
+         restart_backoff restarts rlimits root_device rootfs started_at state stdin stop_signal stopped_by terminal timeout_ms timings vmm_log volumes workdir"
     );
     assert_eq!((row["name"].as_str(), row["config_file"].as_str()), (Some("a"), Some("conf")));
     assert_eq!((row["exit_code"].as_i64(), row["state"].as_str()), (Some(3), Some("STOPPED")));
@@ -281,4 +282,21 @@ fn a_killed_daemon_does_not_end_a_sandbox_in_the_foreground() {
     assert_eq!(result.status.code(), Some(8), "{}", explain(&result));
     assert_eq!(result.stdout, b"two\n", "{}", explain(&result));
     assert!(String::from_utf8_lossy(&result.stderr).contains("goes on with a new one"), "{}", explain(&result));
+}
+
+#[test]
+fn a_stop_asks_by_the_signal_that_is_wanted() {
+    let home = Home::new();
+    let script = "trap 'exit 3' INT; trap 'exit 4' USR1; trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+    for (options, stop, code) in [
+        (&[][..], &[][..], 5),
+        (&["--stop-signal", "SIGINT"], &[], 3),
+        (&["--stop-signal", "SIGINT"], &["-s", "usr1"], 4),
+    ] {
+        succeeds(run_named(&home, "a", &[&["-d"], options].concat(), script));
+        until("it is ready", || home.ok(&["logs", "a"]) == "ready\n");
+        home.ok(&[&["stop", "-t", "60"], stop, &["a"]].concat());
+        assert_eq!(home.inspect("a")["exit_code"], code, "{options:?} {stop:?}");
+    }
+    assert_eq!(home.inspect("a")["stop_signal"], 2);
 }

@@ -131,8 +131,8 @@ impl Actor for Monitor {
 impl Handler<Stop> for Monitor {
     type Result = ResponseActFuture<Self, Result<(), MonitorError>>;
 
-    fn handle(&mut self, Stop { grace, by }: Stop, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.pass_on(|reply| Command::Stop { grace, by, reply }).map(|answer, _, _| answer?))
+    fn handle(&mut self, Stop { grace, signal, by }: Stop, _: &mut Self::Context) -> Self::Result {
+        Box::pin(self.pass_on(|reply| Command::Stop { grace, signal, by, reply }).map(|answer, _, _| answer?))
     }
 }
 

@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use nix::libc::{SIGKILL, SIGTERM};
+use sandpen_types::signal::Signal;
 use sandpen_types::state::{Event, FailureReason, StopCause, StoppedBy};
 use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::driver::DriverError;
@@ -33,7 +34,7 @@ pub(super) type Reply = oneshot::Sender<Result<(), MonitorError>>;
 
 /// A command with the place for its answer.
 pub(super) enum Command {
-    Stop { grace: Duration, by: StoppedBy, reply: Reply },
+    Stop { grace: Duration, signal: Option<Signal>, by: StoppedBy, reply: Reply },
     Kill { signal: i32, reply: Reply },
 }
 
@@ -48,7 +49,8 @@ pub(super) struct Awaiting {
 impl Life {
     pub(super) async fn on_command(&mut self, command: Command) {
         match command {
-            Command::Stop { grace, by, reply } => {
+            Command::Stop { grace, signal, by, reply } => {
+                self.stop_signal = signal.or(self.stop_signal);
                 self.end_with(Event::StopRequested(by.cause()), Ending::Ask(grace), Some(reply));
             }
             Command::Kill { signal: SIGKILL, reply } => {
@@ -106,7 +108,8 @@ impl Life {
             // One that has ended cannot be asked; its guest powers off when its exit is recorded.
             Ending::Ask(_) if self.report.is_some() => Ok(()),
             Ending::Ask(_) => {
-                if self.signal_workload(&vmm, SIGTERM).await.is_err() {
+                let signal = self.stop_signal.or(self.config.row.spec.stop_signal).map_or(SIGTERM, Signal::number);
+                if self.signal_workload(&vmm, signal).await.is_err() {
                     // A guest that cannot be asked gets no grace.
                     self.deadlines.stop_asked(Instant::now(), Duration::ZERO);
                 }

@@ -11,6 +11,7 @@ use actix::MailboxError;
 use chrono::Utc;
 use futures::future::{BoxFuture, OptionFuture};
 use sandpen_types::event::EventKind;
+use sandpen_types::signal::Signal;
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
 use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
@@ -63,6 +64,8 @@ pub(super) struct Life {
     pub(super) recording: Option<Recording>,
     pub(super) deadlines: Deadlines,
     pub(super) awaiting: Awaiting,
+    /// What asks the workload to end, where somebody said so.
+    pub(super) stop_signal: Option<Signal>,
     /// Who asked for the end when it was on its way to the database.
     pub(super) late: Vec<Reply>,
     pub(super) report: Option<ExitReport>,
@@ -103,6 +106,7 @@ impl Life {
             draining: None,
             health: None,
             checking: None,
+            stop_signal: None,
             suspended: false,
             looking: None,
             killing: None,

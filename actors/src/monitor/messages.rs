@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::Message;
 use sandpen_types::row::SandboxRow;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::{SandboxState, StoppedBy};
 use sandpen_vmm::driver::GuestSession;
@@ -12,13 +13,15 @@ use sandpen_vmm::driver::GuestSession;
 use super::MonitorError;
 use crate::runtime::hosting::DownReason;
 
-/// Ends the microVM: SIGTERM to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
+/// Ends the microVM: a signal to the workload, after `grace` SIGTERM to the VMM, then SIGKILL.
 /// Answers as soon as STOPPING is recorded.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), MonitorError>")]
 pub struct Stop {
     /// How long the workload may take.
     pub grace: Duration,
+    /// What asks it; `None` for the signal of its specification.
+    pub signal: Option<Signal>,
     /// Who asks.
     pub by: StoppedBy,
 }

@@ -8,6 +8,7 @@ use actix::{Addr, Message, Recipient};
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey};
 use sandpen_vmm::driver::GuestSession;
 
@@ -38,7 +39,7 @@ pub struct AwaitStarted {
 pub struct StopSandbox {
     /// Which.
     pub key: SandboxKey,
-    /// How long the workload may take after SIGTERM.
+    /// How long the workload may take after it was asked.
     pub grace: Duration,
 }
 
@@ -49,6 +50,8 @@ pub struct KillSandbox {
     /// Which.
     pub key: SandboxKey,
     /// The signal's number.
+    /// What asks it; `None` for the signal of its specification.
+    pub signal: Option<Signal>,
     pub signal: i32,
 }
 

@@ -36,7 +36,7 @@ impl Handler<Shutdown> for Supervisor {
         };
         let mut keys: Vec<SandboxKey> = self.children.keys().cloned().collect();
         keys.sort();
-        let stop = Stop { grace, by: StoppedBy::Shutdown };
+        let stop = Stop { grace, signal: None, by: StoppedBy::Shutdown };
         let ends = join_all(keys.iter().map(|key| self.end_child(key, End::Stop(stop), ctx)));
         Box::pin(ends.into_actor(self).then(|ends, this, _| {
             let mut unrecorded = Vec::new();

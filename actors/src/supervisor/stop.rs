@@ -47,7 +47,7 @@ impl End {
     fn stop(self) -> Stop {
         match self {
             Self::Stop(stop) => stop,
-            Self::Kill => Stop { grace: Duration::ZERO, by: StoppedBy::Request },
+            Self::Kill => Stop { grace: Duration::ZERO, signal: None, by: StoppedBy::Request },
         }
     }
 }
@@ -55,8 +55,8 @@ impl End {
 impl Handler<StopSandbox> for Supervisor {
     type Result = LongAnswer<Result<SandboxRow, SupervisorError>>;
 
-    fn handle(&mut self, StopSandbox { key, grace }: StopSandbox, ctx: &mut Self::Context) -> Self::Result {
-        let stop = Stop { grace, by: StoppedBy::Request };
+    fn handle(&mut self, StopSandbox { key, grace, signal }: StopSandbox, ctx: &mut Self::Context) -> Self::Result {
+        let stop = Stop { grace, signal, by: StoppedBy::Request };
         LongAnswer::of(self.end_child(&key, End::Stop(stop), ctx))
     }
 }

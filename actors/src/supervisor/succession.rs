@@ -136,7 +136,11 @@ impl Supervisor {
             return;
         };
         if let SandboxState::Stopping { cause: StopCause::Requested | StopCause::Killed { .. }, .. } = row.state {
-            child.stop.get_or_insert(Stop { grace: GRACE, by: row.stopped_by.unwrap_or(StoppedBy::Request) });
+            child.stop.get_or_insert(Stop {
+                grace: GRACE,
+                signal: None,
+                by: row.stopped_by.unwrap_or(StoppedBy::Request),
+            });
         }
         let lives = |log: &Option<Addr<LogWriter>>| log.clone().filter(Addr::connected);
         let log = match child.phase() {

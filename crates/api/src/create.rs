@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
-    ByteString, CheckedSpec, Disk, DriverChoice, HealthCheck, LogLimits, Network, PublishedPort, Resources,
+    ByteString, CheckedSpec, Disk, DriverChoice, HealthCheck, Hostname, LogLimits, Network, PublishedPort, Resources,
     RestartBackoff, RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, TerminalSize,
     Volume,
 };
@@ -85,6 +86,12 @@ pub struct CreateSandbox {
     /// A guest kernel of its own.
     #[serde(default)]
     pub kernel: Option<PathBuf>,
+    /// What asks the workload to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<Signal>,
+    /// The machine's name inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Hostname>,
 }
 
 impl CreateSandbox {
@@ -151,4 +158,6 @@ same_fields! {
     disk,
     root_device,
     kernel,
+    stop_signal,
+    hostname,
 }

@@ -220,8 +220,14 @@ fn events_of_every_kind() {
 
 #[test]
 fn short_requests_and_answers() {
-    golden!("stop.jsonl", &[StopRequest { grace_ms: 1500 }]);
-    assert_eq!(serde_json::from_str::<StopRequest>("{}").unwrap(), StopRequest { grace_ms: 10_000 });
+    golden!(
+        "stop.jsonl",
+        &[
+            StopRequest { grace_ms: 1500, signal: None },
+            StopRequest { grace_ms: 1500, signal: Some("INT".parse().unwrap()) }
+        ]
+    );
+    assert_eq!(serde_json::from_str::<StopRequest>("{}").unwrap(), StopRequest { grace_ms: 10_000, signal: None });
     golden!("kill.jsonl", &[KillRequest { signal: 9 }]);
     golden!("shutdown.jsonl", &[ShutdownRequest { stop_sandboxes: true, grace_ms: 1500 }]);
     assert_eq!(

@@ -1,5 +1,6 @@
 //! What is asked of a live sandbox and of the daemon, beside specifications; and short answers.
 
+use sandpen_types::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 /// Grace in milliseconds where a request names none.
@@ -15,9 +16,12 @@ fn grace_default() -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopRequest {
-    /// How long the workload may take after SIGTERM, in milliseconds.
+    /// How long the workload may take after it was asked, in milliseconds.
     #[serde(default = "grace_default")]
     pub grace_ms: u64,
+    /// The signal that asks it, by its number; without, that of its specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
 }
 
 /// Body of `POST …/kill`.

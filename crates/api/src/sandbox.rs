@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use sandpen_types::confinement::ProcessConfinement;
 use sandpen_types::health::HealthState;
 use sandpen_types::row::SandboxRow;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
-    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, HealthCheck, KernelDigest, LogBacklog, Network, PublishedPort,
-    RestartBackoff, RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, HealthCheck, Hostname, KernelDigest, LogBacklog, Network,
+    PublishedPort, RestartBackoff, RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
 };
 use sandpen_types::state::{FailureKind, SandboxState, Status, StoppedBy};
 use sandpen_types::state_dir::StateDir;
@@ -117,6 +118,10 @@ pub struct Sandbox {
     pub out_of_memory: Option<String>,
     /// SHA-256 of its own guest kernel, unpacked, as it was when the sandbox was asked for; null for the driver's.
     pub kernel_sha256: Option<KernelDigest>,
+    /// What asks the workload to end, by its number; null for SIGTERM.
+    pub stop_signal: Option<Signal>,
+    /// The machine's name inside; null for the sandbox's own.
+    pub hostname: Option<Hostname>,
 }
 
 impl Sandbox {
@@ -174,6 +179,8 @@ impl Sandbox {
             timings: None,
             out_of_memory: None,
             kernel_sha256: spec.kernel_sha256,
+            stop_signal: spec.stop_signal,
+            hostname: spec.hostname.clone(),
         }
     }
 

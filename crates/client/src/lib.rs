@@ -38,6 +38,7 @@ use sandpen_api::{
     ShutdownRequest, StdinReply, StopRequest, Transition, Version,
 };
 use sandpen_types::history::HistoryPage;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
@@ -225,7 +226,20 @@ impl Client {
     /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive) and
     /// [`Unrecorded`](ErrorCode::Unrecorded).
     pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<Sandbox, ClientError> {
-        let body = StopRequest { grace_ms: milliseconds(grace) };
+        self.stop_with(key, grace, None).await
+    }
+
+    /// The same by a signal, in the place of the one of its specification (SIGTERM where that names none).
+    ///
+    /// # Errors
+    /// As [`Client::stop`].
+    pub async fn stop_with(
+        &self,
+        key: &SandboxKey,
+        grace: Duration,
+        signal: Option<Signal>,
+    ) -> Result<Sandbox, ClientError> {
+        let body = StopRequest { grace_ms: milliseconds(grace), signal };
         self.call(Method::POST, &path(key, "/stop"), Some(&body)).await
     }
 

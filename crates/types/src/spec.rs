@@ -10,6 +10,7 @@ mod driver;
 mod env;
 mod error;
 mod health;
+mod hostname;
 mod kernel;
 mod log;
 mod names;
@@ -30,6 +31,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::signal::Signal;
+
 pub use bytes::ByteString;
 pub use checked::{CheckedSpec, HostPath};
 pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
@@ -37,6 +40,7 @@ pub use driver::DriverChoice;
 pub use env::{ENV_LIST_MAX_BYTES, EnvEntry, EnvItem, EnvListError};
 pub use error::SpecError;
 pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
+pub use hostname::Hostname;
 pub use kernel::{KERNEL_MAX_BYTES, KernelDigest};
 pub use log::{LOG_KEEP_MAX, LogBacklog, LogLimits};
 pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
@@ -146,6 +150,12 @@ pub struct SandboxSpec {
     /// The guest kernel, a file of the host, absolute; `None` for the driver's own.
     #[serde(default)]
     pub kernel: Option<PathBuf>,
+    /// What asks the workload to end; `None` for SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<Signal>,
+    /// The machine's name inside; `None` for the sandbox's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Hostname>,
     /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
     /// out anew; `None` before that, and in rows of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,6 +205,8 @@ impl SandboxSpec {
             disk: Disk::default(),
             root_device: RootDevice::default(),
             kernel: None,
+            stop_signal: None,
+            hostname: None,
             kernel_sha256: None,
         }
     }

@@ -11,7 +11,7 @@ fn report(stdout: u64) -> VmmEvent {
 }
 
 pub(super) fn stop(stage: &Stage, name: &str, grace: Duration) -> actix::prelude::Request<Supervisor, StopSandbox> {
-    stage.supervisor.send(StopSandbox { key: key(name), grace })
+    stage.supervisor.send(StopSandbox { key: key(name), grace, signal: None })
 }
 
 /// Signals to the VMM until the one that is waited for.

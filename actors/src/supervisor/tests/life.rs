@@ -111,7 +111,7 @@ fn stop_asks_the_workload_and_kill_ends_the_vmm() {
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let mut asked = stage.running(stage.spec("asked")).await;
-        let stop = StopSandbox { key: key("asked"), grace: DEADLINE };
+        let stop = StopSandbox { key: key("asked"), grace: DEADLINE, signal: None };
         let stopped = tokio::task::spawn_local(stage.supervisor.send(stop));
         assert_eq!(soon(asked.next_asked()).await, Some(Asked::SignalWorkload(15)));
         assert_eq!(stage.row("asked").await.state.status(), Status::Stopping);
@@ -135,7 +135,7 @@ fn a_workload_that_ignores_the_stop_is_escalated() {
     on_stage(|| async {
         let mut stage = Stage::new().await;
         let mut vmm = stage.running(stage.spec("a")).await;
-        let stop = StopSandbox { key: key("a"), grace: Duration::from_millis(50) };
+        let stop = StopSandbox { key: key("a"), grace: Duration::from_millis(50), signal: None };
         let stopped = tokio::task::spawn_local(stage.supervisor.send(stop));
         for expected in [Asked::SignalWorkload(15), Asked::SignalVmm(15), Asked::SignalVmm(9)] {
             assert_eq!(soon(vmm.next_asked()).await, Some(expected));
@@ -211,7 +211,7 @@ fn a_restart_policy_starts_again_and_a_stop_ends_it() {
         let mut again = stage.arrival().await;
         assert_eq!(again.launch.generation, 2);
         assert!(again.tell(VmmEvent::WorkloadStarted).await);
-        let stop = StopSandbox { key: key("a"), grace: DEADLINE };
+        let stop = StopSandbox { key: key("a"), grace: DEADLINE, signal: None };
         let stopped = tokio::task::spawn_local(stage.supervisor.send(stop));
         assert_eq!(soon(again.next_asked()).await, Some(Asked::SignalWorkload(15)));
         exit(&mut again, 0, b"two").await;

@@ -110,7 +110,7 @@ fn a_restart_that_was_not_decided_before_our_death_is_decided_by_the_next_orches
         let stage = stage.succeed().await;
         until_status(&stage, Status::Backoff).await;
         // And a stop ends it for good.
-        let stop = StopSandbox { key: key("a"), grace: DEADLINE };
+        let stop = StopSandbox { key: key("a"), grace: DEADLINE, signal: None };
         soon(stage.supervisor.send(stop)).await.unwrap().unwrap();
         assert_eq!(stage.row("a").await.stopped_by, Some(StoppedBy::Request));
         let stage = stage.succeed().await;
@@ -151,7 +151,7 @@ fn what_the_orchestrator_stopped_comes_back_and_what_a_user_stopped_only_after_a
             let mut stage = stage.succeed().await;
             let mut again = stage.arrival().await;
             again.tell(VmmEvent::WorkloadStarted).await;
-            let stop = StopSandbox { key: key("a"), grace: DEADLINE };
+            let stop = StopSandbox { key: key("a"), grace: DEADLINE, signal: None };
             let stopped = tokio::task::spawn_local(stage.supervisor.send(stop));
             assert_eq!(soon(again.next_asked()).await, Some(Asked::SignalWorkload(15)));
             exit(&mut again, 0, b"").await;
@@ -195,7 +195,7 @@ fn a_stop_between_the_end_and_the_decision_is_final() {
         let exited = VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: None, stderr_bytes: None };
         assert!(vmm.tell(exited).await);
         assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
-        let stop = StopSandbox { key: key("a"), grace: DEADLINE };
+        let stop = StopSandbox { key: key("a"), grace: DEADLINE, signal: None };
         let stopped = tokio::task::spawn_local(stage.supervisor.send(stop));
         tokio::task::yield_now().await;
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);

@@ -31,7 +31,8 @@ fn a_sandbox_in_backoff_is_the_next_supervisors() {
         let again = StartSandbox { spec: spec.try_into().unwrap() };
         let refused = soon(supervisor.send(again)).await.unwrap();
         assert!(matches!(refused, Err(SupervisorError::AlreadyLive { .. })), "{refused:?}");
-        let stopped = soon(supervisor.send(StopSandbox { key: key("a"), grace: DEADLINE })).await.unwrap().unwrap();
+        let stopped =
+            soon(supervisor.send(StopSandbox { key: key("a"), grace: DEADLINE, signal: None })).await.unwrap().unwrap();
         assert_eq!(stopped.state.status(), Status::Stopped);
         stage.end();
     });

@@ -58,6 +58,8 @@ pub(super) fn full() -> SandboxSpec {
         disk: Disk { bytes: Some(1 << 30), name: Some(DiskName::new("work").unwrap()) },
         root_device: RootDevice::Disk,
         kernel: Some("/boot/vmlinux".into()),
+        stop_signal: Some("RTMIN+3".parse().unwrap()),
+        hostname: Some("web.internal".parse().unwrap()),
         kernel_sha256: Some([7; 32].into()),
     }
 }

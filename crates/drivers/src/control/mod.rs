@@ -27,7 +27,7 @@ use sandpen_guest::protocol::{
     Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Start,
     TerminalSize, encode,
 };
-use sandpen_types::spec::SandboxSpec;
+use sandpen_types::spec::{Hostname, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::FailureReason;
 use sandpen_vmm::driver::VmmEvent;
@@ -129,7 +129,7 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         command: spec.command.iter().map(bytes).collect(),
         env: spec.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
         workdir: spec.workdir.as_ref().map(bytes),
-        hostname: spec.key.name.as_str().to_owned(),
+        hostname: spec.hostname.as_ref().map_or(spec.key.name.as_str(), Hostname::as_str).to_owned(),
         stdin: spec.stdin,
         rootfs,
         wall_clock: wall_clock(),

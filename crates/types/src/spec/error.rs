@@ -162,6 +162,9 @@ pub enum SpecError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// No name of a machine.
+    #[error("{0:?} is no host name: use letters, digits and -, with dots between them, at most 64 characters")]
+    Hostname(String),
     /// The digest of a kernel that is none.
     #[error("{0:?} is no SHA-256 of a kernel, 64 hexadecimal digits in lower case")]
     KernelDigest(String),
