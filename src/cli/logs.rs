@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use sandpen::api::OutputQuery;
+use sandpen::api::frame::Frame;
 use sandpen::client::Client;
 use sandpen_types::log_start::LogStart;
 use sandpen_types::output_stream::OutputStream;
@@ -18,6 +19,7 @@ use super::{CliError, Global, print};
 Examples:
   sandpen logs --tail 20 web          the last 20 lines
   sandpen logs -f -t web              with times, until it ends
+  sandpen logs --all web              of earlier runs of the name too
   sandpen logs --stream stderr web    errors only
   sandpen logs --raw box              on this terminal as it was on the sandbox's, colours too
   sandpen logs --vmm web              what the microVM's process and the guest's console said")]
@@ -32,6 +34,9 @@ pub struct Args {
     /// Only the last N lines
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
+    /// What is kept of earlier runs too: without it, what was written since the latest `run`, `start` or `restart`
+    #[arg(short, long)]
+    all: bool,
     /// Only one stream
     #[arg(long, value_parser = stream_words())]
     stream: Option<OutputStream>,
@@ -63,16 +68,22 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         }
         return printer.finish().map(|()| 0);
     }
-    let request = OutputQuery {
-        from: args.tail.map_or(LogStart::Oldest, LogStart::Tail),
-        follow: args.follow,
-        stream: args.stream,
-    };
     let options = global.client_options()?;
-    let mut output = Client::connect(&options).await?.output(&options, &key, request).await?;
+    let client = Client::connect(&options).await?;
+    let from = if args.all {
+        args.tail.map_or(LogStart::Oldest, LogStart::Tail)
+    } else {
+        let generation = client.inspect(&key).await?.first_generation();
+        args.tail.map_or(LogStart::Generation(generation), |lines| LogStart::TailOf { lines, generation })
+    };
+    let request = OutputQuery { from, follow: args.follow, stream: args.stream };
+    let mut output = client.output(&options, &key, request).await?;
     let mut printer = print::Output::of_log(args.timestamps, print::Controls::of_raw(args.raw));
+    let mut is_first = true;
     while let Some(frame) = output.next().await? {
-        if !printer.frame(&frame)? {
+        // Of a log that was rotated the kept rest is shown: what went before it is missing at no place in it.
+        let is_before_all = std::mem::take(&mut is_first) && matches!(frame, Frame::Gap { .. });
+        if !is_before_all && !printer.frame(&frame)? {
             break;
         }
     }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::log_writer::{Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_tail};
+use sandpen_actors::log_writer::{
+    Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_generation, position_of_tail,
+};
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{AwaitRestart, OpenLog, RemovalHold, Supervisor};
 use sandpen_types::log_start::LogStart;
@@ -37,6 +39,17 @@ pub struct Output {
     _hold: RemovalHold,
 }
 
+/// Where the last lines begin, which are not those of an earlier start than this one.
+async fn tail(log: &Path, lines: usize, stream: Option<OutputStream>, since: Option<u64>) -> Result<u64, SandpenError> {
+    let log = log.to_owned();
+    let look = move || {
+        let tail = position_of_tail(&log, lines, stream)?;
+        let begin = since.map_or(Ok(0), |generation| position_of_generation(&log, generation))?;
+        Ok::<_, LogError>(tail.max(begin))
+    };
+    Ok(blocking(look).await.map_err(|_| SandpenError::Gone)??)
+}
+
 impl Output {
     pub(super) async fn open(
         log: PathBuf,
@@ -51,10 +64,9 @@ impl Output {
             LogStart::LatestGeneration => FollowFrom::LatestGeneration,
             LogStart::Generation(number) => FollowFrom::Generation(number),
             LogStart::Position(position) => FollowFrom::Position(position),
-            LogStart::Tail(lines) => {
-                let log = log.clone();
-                let position = blocking(move || position_of_tail(&log, lines, stream)).await;
-                FollowFrom::Position(position.map_err(|_| SandpenError::Gone)??)
+            LogStart::Tail(lines) => FollowFrom::Position(tail(&log, lines, stream, None).await?),
+            LogStart::TailOf { lines, generation } => {
+                FollowFrom::Position(tail(&log, lines, stream, Some(generation)).await?)
             }
         };
         let live = options.follow.then_some((supervisor, key));

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Child;
 
 use crate::support::dice::Dice;
-use crate::support::{Home, expect, explain, finish, run_named as run, spawn, succeeds, until};
+use crate::support::{Home, expect, explain, finish, output, run_named as run, spawn, succeeds, until};
 
 fn logs(home: &Home, args: &[&str]) -> Vec<u8> {
     let result = home.run(&[&["logs"], args].concat());
@@ -51,6 +51,27 @@ fn the_tail_of_any_output_is_the_end_of_the_whole() {
                 assert!(followed == some, "seed {seed}, {stream:?}, -f --tail {count}");
             }
         }
+    }
+}
+
+#[test]
+fn the_latest_run_is_shown_and_with_all_what_is_kept_of_earlier_ones() {
+    let home = Home::new();
+    // The second one is restarted by its policy: all of it is one run.
+    let twice = format!("echo begun; [ -e {0} ] || {{ touch {0}; exit 1; }}", home.path().join("crashed").display());
+    succeeds(run(&home, "a", &[], "printf 'of before\\nunfinished'"));
+    let latest = output(run(&home, "a", &["--restart", "on-failure"], &twice));
+    assert_eq!(latest.stdout, b"begun\nbegun\n", "{}", explain(&latest));
+    for (options, shown) in [
+        (&[][..], "begun\nbegun\n"),
+        (&["-f"], "begun\nbegun\n"),
+        (&["--tail", "1"], "begun\n"),
+        (&["--tail", "9"], "begun\nbegun\n"),
+        (&["-f", "--tail", "9"], "begun\nbegun\n"),
+        (&["--all"], "of before\nunfinishedbegun\nbegun\n"),
+        (&["-a", "--tail", "2"], "unfinishedbegun\nbegun\n"),
+    ] {
+        assert_eq!(String::from_utf8(logs(&home, &[options, &["a"]].concat())).unwrap(), shown, "{options:?}");
     }
 }
 

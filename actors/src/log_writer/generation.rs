@@ -13,7 +13,7 @@ use super::segment::{self, Hold, Segment};
 ///
 /// # Errors
 /// [`LogError::File`] if a file cannot be opened or read.
-pub(super) fn position_of_generation(log: &Path, generation: u64) -> Result<u64, LogError> {
+pub fn position_of_generation(log: &Path, generation: u64) -> Result<u64, LogError> {
     let mut chain = segment::open_chain(log, 0, u64::MAX, Hold::Newest)?;
     let mut next = chain.end.map_or(0, |end| end.position);
     while !chain.segments.is_empty() {

@@ -44,6 +44,7 @@ use std::time::Duration;
 pub use actor::LogWriter;
 pub use error::LogError;
 pub use follower::{LogChunk, LogFollower};
+pub use generation::position_of_generation;
 pub use messages::*;
 pub use names::remove_files;
 pub use open_logs::{FILES_OF_LOG, OpenLogs};

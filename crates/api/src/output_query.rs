@@ -20,7 +20,7 @@ pub struct OutputQuery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputQueryError {
     /// Two of them.
-    #[error("from and tail exclude each other")]
+    #[error("tail goes with no from but generation:NUMBER")]
     Both,
     /// None that there is.
     #[error("from={0:?} is not oldest, generation, generation:NUMBER or a position")]
@@ -31,10 +31,13 @@ impl OutputQuery {
     /// What the keys `from` and `tail` say together.
     ///
     /// # Errors
-    /// They exclude each other, or make no sense.
+    /// They do not go together, or make no sense.
     pub fn start(from: Option<&str>, tail: Option<usize>) -> Result<LogStart, OutputQueryError> {
         match (from, tail) {
-            (Some(_), Some(_)) => Err(OutputQueryError::Both),
+            (Some(from), Some(lines)) => match Self::start(Some(from), None)? {
+                LogStart::Generation(generation) => Ok(LogStart::TailOf { lines, generation }),
+                _ => Err(OutputQueryError::Both),
+            },
             (None, Some(lines)) => Ok(LogStart::Tail(lines)),
             (None | Some("oldest"), None) => Ok(LogStart::Oldest),
             (Some("generation"), None) => Ok(LogStart::LatestGeneration),
@@ -58,6 +61,7 @@ impl fmt::Display for OutputQuery {
             LogStart::Generation(number) => write!(f, "&from=generation:{number}")?,
             LogStart::Position(position) => write!(f, "&from={position}")?,
             LogStart::Tail(lines) => write!(f, "&tail={lines}")?,
+            LogStart::TailOf { lines, generation } => write!(f, "&tail={lines}&from=generation:{generation}")?,
         }
         self.stream.map_or(Ok(()), |stream| write!(f, "&stream={stream}"))
     }
@@ -80,6 +84,10 @@ mod tests {
             (OutputQuery { from: LogStart::LatestGeneration, ..whole }, "follow=false&from=generation"),
             (OutputQuery { from: LogStart::Position(17), ..stderr }, "follow=true&from=17&stream=stderr"),
             (OutputQuery { from: LogStart::Tail(20), ..whole }, "follow=false&tail=20"),
+            (
+                OutputQuery { from: LogStart::TailOf { lines: 20, generation: 3 }, ..whole },
+                "follow=false&tail=20&from=generation:3",
+            ),
         ] {
             assert_eq!(query.to_string(), expected);
         }
@@ -92,6 +100,7 @@ mod tests {
             any::<u64>().prop_map(LogStart::Generation),
             any::<u64>().prop_map(LogStart::Position),
             any::<usize>().prop_map(LogStart::Tail),
+            any::<(usize, u64)>().prop_map(|(lines, generation)| LogStart::TailOf { lines, generation }),
         ]
     }
 

@@ -14,4 +14,11 @@ pub enum LogStart {
     Position(u64),
     /// This many lines before the end.
     Tail(usize),
+    /// The same, but not before the first byte of a start, or the oldest kept one after it.
+    TailOf {
+        /// How many lines.
+        lines: usize,
+        /// The start, counted from 1.
+        generation: u64,
+    },
 }
