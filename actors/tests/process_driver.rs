@@ -58,7 +58,7 @@ fn key(name: &str) -> SandboxKey {
 }
 
 async fn start(supervisor: &Addr<Supervisor>, spec: SandboxSpec) -> SandboxRow {
-    supervisor.send(StartSandbox { spec: spec.try_into().unwrap() }).await.unwrap().unwrap()
+    supervisor.send(StartSandbox::anew(spec.try_into().unwrap())).await.unwrap().unwrap()
 }
 
 async fn wait(supervisor: &Addr<Supervisor>, name: &str) -> SandboxRow {
@@ -154,7 +154,14 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
         let database = host_on(&Arbiter::current(), move || database, |_| {});
         let half_made = spec(dir.path(), "half-made", "true");
         let (driver, requested_at) = ("process".into(), Utc::now());
-        let begin = BeginStart { spec: Arc::new(half_made), supervisor_pid: 1, driver, boot_id: None, requested_at };
+        let begin = BeginStart {
+            spec: Arc::new(half_made),
+            supervisor_pid: 1,
+            driver,
+            boot_id: None,
+            keeps_disk: false,
+            requested_at,
+        };
         database.send(begin).await.unwrap().unwrap();
         // Rows that only earlier versions or a death at the wrong moment leave behind.
         let file = SqlitePool::connect(&format!("sqlite://{}", state_dir.database().display())).await.unwrap();

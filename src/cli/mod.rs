@@ -22,10 +22,12 @@ mod names;
 mod print;
 mod ps;
 mod reconcile;
+mod restart;
 mod rm;
 mod run;
 mod shutdown;
 mod signals;
+mod start;
 mod stdin;
 mod stop;
 mod terminal;
@@ -68,6 +70,7 @@ Examples:
   sandpen run -d -n web ./rootfs -- ./server      run it in the background
   sandpen run -it --rm ./rootfs                   a shell on this terminal
   sandpen logs -f web                             follow its output
+  sandpen stop web && sandpen start web           end it, and start it again as it was
   sandpen stop web && sandpen rm web              end it and remove it"
 )]
 struct Cli {
@@ -104,6 +107,8 @@ enum Command {
     Events(events::Args),
     Metrics(metrics::Args),
     Wait(wait::Args),
+    Start(start::Args),
+    Restart(restart::Args),
     Stop(stop::Args),
     Kill(kill::Args),
     Rm(rm::Args),
@@ -192,6 +197,8 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError>
             Command::Events(args) => events::execute(global, args).await,
             Command::Metrics(args) => metrics::execute(global, args).await,
             Command::Wait(args) => wait::execute(global, args).await,
+            Command::Start(args) => start::execute(global, args).await,
+            Command::Restart(args) => restart::execute(global, args).await,
             Command::Stop(args) => stop::execute(global, args).await,
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,

@@ -262,6 +262,23 @@ pub fn each<K: Named, T>(keys: &[K], results: Vec<Result<T, ClientError>>, debug
     Ok(code)
 }
 
+/// The same for sandboxes that were started: one that failed at once is no success.
+pub fn each_started(
+    keys: &[SandboxKey],
+    results: Vec<Result<Sandbox, ClientError>>,
+    debug: bool,
+) -> Result<u8, CliError> {
+    let mut code = 0;
+    for (key, result) in keys.iter().zip(results) {
+        let of_one = match result {
+            Ok(sandbox) => detached(&sandbox)?,
+            failed => each::<_, Sandbox>(std::slice::from_ref(key), vec![failed], debug)?,
+        };
+        code = if of_one == 0 { code } else { of_one };
+    }
+    Ok(code)
+}
+
 /// Sandboxes as a table.
 pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
     let heading = ["NAME", "STATE", "EXIT", "DRIVER", "PID", "RESTARTS", "CREATED", "COMMAND"].map(str::to_owned);

@@ -50,6 +50,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/vmm-log").route(web::get().to(stream::vmm_log)))
         .service(sandbox("/stdin").route(web::post().to(stream::stdin)))
         .service(sandbox("/resize").route(web::post().to(resize)))
+        .service(sandbox("/start").route(web::post().to(start_again)))
+        .service(sandbox("/restart").route(web::post().to(restart)))
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
@@ -174,6 +176,20 @@ async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejec
         () = shared.ending.cancelled() => Err(Rejection::shutting_down()),
         row = shared.handle.wait(&key) => Ok(HttpResponse::Ok().json(whole_view(&shared, &row?).await)),
     }
+}
+
+async fn start_again(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let (key, handle) = (key(path)?, shared.handle.clone());
+    let row = finish(async move { handle.start_again(&key).await }).await?;
+    Ok(HttpResponse::Ok().json(full_view(&shared, &row)))
+}
+
+async fn restart(shared: Data<Shared>, path: KeyPath, body: Json<StopRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let (key, grace, handle) = (key(path)?, grace(body.grace_ms)?, shared.handle.clone());
+    let row = finish(async move { handle.restart(&key, grace, body.signal).await }).await?;
+    Ok(HttpResponse::Ok().json(full_view(&shared, &row)))
 }
 
 async fn stop(shared: Data<Shared>, path: KeyPath, body: Json<StopRequest>) -> Result<HttpResponse, Rejection> {

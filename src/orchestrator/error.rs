@@ -98,6 +98,7 @@ impl SandpenError {
                 SupervisorError::Spec(_)
                 | SupervisorError::Nested(_)
                 | SupervisorError::Driver(DriverError::Unusable { .. }) => ErrorCode::InvalidSpec,
+                SupervisorError::RemovesItself { .. } => ErrorCode::InvalidRequest,
                 SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
                 SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => ErrorCode::NotFound,
                 SupervisorError::NotLive { .. } => ErrorCode::NotLive,

@@ -69,9 +69,50 @@ impl Handle {
             self.faults.count(Counter::RefusedSpec);
             SupervisorError::from(refused)
         })?;
-        let (asked_at, key) = (Utc::now(), spec.key.clone());
+        self.start(StartSandbox::anew(spec)).await
+    }
+
+    /// Starts an ended sandbox again as it was: with the same specification, environment and disk; resolves as
+    /// [`Handle::start_sandbox`].
+    ///
+    /// # Errors
+    /// `NotFound`, a sandbox that is live or removes itself, and those of [`Handle::start_sandbox`].
+    pub async fn start_again(&self, key: &SandboxKey) -> Result<SandboxRow, SandpenError> {
+        let row = self.to_start_again(key).await?;
+        let spec = CheckedSpec::try_from((*row.spec).clone()).map_err(SupervisorError::from)?;
+        self.start(StartSandbox { spec, keeps_disk: true }).await
+    }
+
+    /// Ends a sandbox gracefully, if it has not ended, and starts it again as [`Handle::start_again`] does.
+    ///
+    /// # Errors
+    /// As of that and of [`Handle::stop`].
+    pub async fn restart(
+        &self,
+        key: &SandboxKey,
+        grace: Duration,
+        signal: Option<Signal>,
+    ) -> Result<SandboxRow, SandpenError> {
+        // Before anything is ended: whether it can be.
+        self.to_start_again(key).await?;
+        match self.stop_with(key, grace, signal).await {
+            Ok(_) | Err(SandpenError::Supervisor(SupervisorError::NotLive { .. })) => self.start_again(key).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn to_start_again(&self, key: &SandboxKey) -> Result<SandboxRow, SandpenError> {
+        let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
+        match row.spec.remove_on_end {
+            true => Err(SupervisorError::RemovesItself { key: key.clone() }.into()),
+            false => Ok(row),
+        }
+    }
+
+    async fn start(&self, start: StartSandbox) -> Result<SandboxRow, SandpenError> {
+        let (asked_at, key) = (Utc::now(), start.spec.key.clone());
         for _ in 0..START_ATTEMPTS {
-            if let Ok(answer) = self.supervisor.send_once(StartSandbox { spec: spec.clone() }).await {
+            if let Ok(answer) = self.supervisor.send_once(start.clone()).await {
                 return Ok(answer?);
             }
             // The supervisor failed meanwhile. What it had begun, the next one goes on with.

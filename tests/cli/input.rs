@@ -104,8 +104,10 @@ fn values_are_checked_and_their_form_said() {
         assert!(error.contains(word), "{option} {value}: {error}");
         assert!(!error.contains("s3cret"), "{error}");
     }
-    let error = refused(&home, &["kill", "-s", "NOPE", "a"], 2);
-    assert!(error.contains("TERM"), "{error}");
+    for command in ["kill", "stop", "restart"] {
+        let error = refused(&home, &[command, "-s", "NOPE", "a"], 2);
+        assert!(error.contains("TERM"), "{error}");
+    }
     refused(&home, &["nope"], 2);
     refused(&home, &["run"], 125);
     refused(&home, &["--state-dir", "x", "run", "--nope"], 125);
@@ -128,7 +130,7 @@ fn too_much_environment_is_refused_with_its_size() {
 #[test]
 fn what_is_not_there_is_said_by_name() {
     let home = Home::new();
-    for command in ["inspect", "history", "logs", "wait", "stop", "kill", "rm"] {
+    for command in ["inspect", "history", "logs", "wait", "start", "restart", "stop", "kill", "rm"] {
         let error = home.fails(&[command, "nope"]);
         assert!(error.starts_with("sandpen: there is no sandbox default/nope"), "{command}: {error}");
         assert_eq!(error.lines().count(), 1, "{command}: {error}");
@@ -223,6 +225,8 @@ fn help_texts() {
         "events",
         "metrics",
         "wait",
+        "start",
+        "restart",
         "stop",
         "kill",
         "rm",

@@ -42,6 +42,8 @@ mod resume;
 mod rm;
 mod state_dir;
 #[cfg(feature = "testing")]
+mod start;
+#[cfg(feature = "testing")]
 mod state_of_before;
 #[path = "../support/mod.rs"]
 mod support;

@@ -22,6 +22,7 @@ mod output;
 mod run;
 mod service;
 mod storage;
+mod start;
 #[path = "../support/mod.rs"]
 mod support;
 mod template;

@@ -38,6 +38,8 @@ pub struct BeginStart {
     pub driver: String,
     /// The host's boot.
     pub boot_id: Option<String>,
+    /// Whether it goes on with the sandbox's disk, or begins with an empty one.
+    pub keeps_disk: bool,
     /// When it was asked for. With the supervisor's process it tells this request from another one of the same
     /// sandbox.
     pub requested_at: DateTime<Utc>,
@@ -136,17 +138,19 @@ pub(super) async fn upsert(
     connection: &mut SqliteConnection,
     spec: &SandboxSpec,
     supervisor_pid: u32,
+    keeps_disk: bool,
 ) -> Result<SandboxRow, DatabaseError> {
     let unreadable = |error: serde_json::Error| unreadable(0, "spec", &error);
     let spec_json = serde_json::to_string(spec).map_err(unreadable)?;
     let created = serde_json::to_string(&SandboxState::Created).map_err(unreadable)?;
     let rows = sqlx::query(concat!(
         "INSERT INTO sandboxes (config_file, name, config_last_modified, supervisor_pid, rootfs_paths, state, spec,
-                                created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+                                created_at, updated_at, keeps_disk)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9)
          ON CONFLICT (config_file, name) DO UPDATE SET
              config_last_modified = excluded.config_last_modified, supervisor_pid = excluded.supervisor_pid,
-             rootfs_paths = excluded.rootfs_paths, spec = excluded.spec, updated_at = excluded.updated_at
+             rootfs_paths = excluded.rootfs_paths, spec = excluded.spec, updated_at = excluded.updated_at,
+             keeps_disk = excluded.keeps_disk
          WHERE status NOT IN ",
         active!(),
         " RETURNING *"
@@ -159,6 +163,7 @@ pub(super) async fn upsert(
     .bind(created)
     .bind(spec_json)
     .bind(time_text(Utc::now()))
+    .bind(keeps_disk)
     // To its end: the row comes before the commit, whose error (a full disk) would be passed over.
     .fetch_all(connection)
     .await
@@ -170,9 +175,9 @@ pub(super) async fn upsert(
 /// after it was written is answered with what was written.
 pub(super) async fn begin_start(
     connection: &mut SqliteConnection,
-    BeginStart { spec, supervisor_pid, driver, boot_id, requested_at }: &BeginStart,
+    BeginStart { spec, supervisor_pid, driver, boot_id, keeps_disk, requested_at }: &BeginStart,
 ) -> Result<SandboxRow, DatabaseError> {
-    let mut row = match upsert(connection, spec, *supervisor_pid).await {
+    let mut row = match upsert(connection, spec, *supervisor_pid, *keeps_disk).await {
         Err(DatabaseError::StillLive) => {
             let live = get(&mut *connection, &spec.key).await?;
             let is_this_request = |row: &SandboxRow| {
@@ -267,6 +272,7 @@ fn decode(row: &SqliteRow) -> Result<SandboxRow, DatabaseError> {
         generation: number(id, row, "generation")?,
         restarts: number(id, row, "restarts")?,
         restarts_in_a_row: number(id, row, "restarts_in_a_row")?,
+        keeps_disk: number::<u8>(id, row, "keeps_disk")? != 0,
         stopped_by: stopped_by(id, row)?,
         health: optional_json(id, row, "health")?,
         boot_id: column(row, "boot_id")?,

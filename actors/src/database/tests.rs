@@ -89,7 +89,7 @@ impl Handler<PutSandbox> for Database {
 
     fn handle(&mut self, PutSandbox(spec): PutSandbox, _: &mut Self::Context) -> Self::Result {
         let writer = self.writer.clone();
-        Box::pin(async move { sandboxes::upsert(&mut writer.acquire().await.unwrap(), &spec, 7).await })
+        Box::pin(async move { sandboxes::upsert(&mut writer.acquire().await.unwrap(), &spec, 7, false).await })
     }
 }
 
@@ -98,7 +98,14 @@ async fn add(database: &Addr<Database>, name: &str) -> SandboxRow {
 }
 
 fn start_of(spec: SandboxSpec) -> BeginStart {
-    BeginStart { spec: spec.into(), supervisor_pid: 7, driver: "fake".into(), boot_id: None, requested_at: Utc::now() }
+    BeginStart {
+        spec: spec.into(),
+        supervisor_pid: 7,
+        driver: "fake".into(),
+        boot_id: None,
+        keeps_disk: false,
+        requested_at: Utc::now(),
+    }
 }
 
 async fn step(database: &Addr<Database>, row: &SandboxRow, event: Event) -> SandboxRow {

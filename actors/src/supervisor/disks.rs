@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use sandpen_types::disk::NamedDisk;
+use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{ConfigName, DiskName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 use sandpen_vmm::blocking::blocking;
@@ -18,6 +19,12 @@ use super::{ListDisks, RemoveDisk, SupervisorError};
 
 /// Bytes of a block in `st_blocks` (stat(2)).
 const STAT_BLOCK: u64 = 512;
+
+/// Whether a microVM of this row begins with an empty disk of its own: at a start by request, unless that goes on with the
+/// disk that is there.
+pub(super) fn begins_empty(row: &SandboxRow) -> bool {
+    row.restarts == 0 && !row.keeps_disk
+}
 
 impl Supervisor {
     /// The live sandbox that has a named disk.

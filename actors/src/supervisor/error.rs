@@ -38,6 +38,14 @@ pub enum SupervisorError {
         /// Which.
         key: SandboxKey,
     },
+    /// There will be nothing left of it to start again; nothing was changed.
+    #[error(
+        "sandbox {key} removes itself when it ends (--rm), so it cannot be started again; `sandpen run` starts another one"
+    )]
+    RemovesItself {
+        /// Which.
+        key: SandboxKey,
+    },
     /// The sandbox has ended already.
     #[error("sandbox {key} is not running (it is {status})")]
     NotLive {

@@ -21,6 +21,7 @@ use sandpen_vmm::driver::{Driver, Launch};
 
 use super::actor::Supervisor;
 use super::child::Child;
+use super::disks::begins_empty;
 use super::phase::Phase;
 use crate::database::RecordEvent;
 use crate::log_writer::{LogConfig, LogWriter};
@@ -92,7 +93,7 @@ impl Supervisor {
             log,
             database: self.config.database.clone(),
             faults: self.config.faults.clone(),
-            stale_disk: (row.restarts == 0).then(|| self.config.state_dir.sandbox_disk(&key)),
+            stale_disk: begins_empty(row).then(|| self.config.state_dir.sandbox_disk(&key)),
             released: released.clone(),
             on_change: Arc::new(move |changed| listener.tell(changed)),
         };

@@ -23,6 +23,15 @@ use crate::monitor::StateChanged;
 pub struct StartSandbox {
     /// What to start.
     pub spec: CheckedSpec,
+    /// Whether it goes on with the disk of an ended sandbox of this name, or begins with an empty one.
+    pub keeps_disk: bool,
+}
+
+impl StartSandbox {
+    /// With an empty disk.
+    pub fn anew(spec: CheckedSpec) -> Self {
+        Self { spec, keeps_disk: false }
+    }
 }
 
 /// Answers as [`StartSandbox`] does for a start that is under way, or the row of a sandbox that runs.
@@ -41,6 +50,8 @@ pub struct StopSandbox {
     pub key: SandboxKey,
     /// How long the workload may take after it was asked.
     pub grace: Duration,
+    /// What asks it; `None` for the signal of its specification.
+    pub signal: Option<Signal>,
 }
 
 /// Sends a signal; with SIGKILL answers its row when it has ended, else at once.
@@ -50,8 +61,6 @@ pub struct KillSandbox {
     /// Which.
     pub key: SandboxKey,
     /// The signal's number.
-    /// What asks it; `None` for the signal of its specification.
-    pub signal: Option<Signal>,
     pub signal: i32,
 }
 

@@ -25,6 +25,7 @@ use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::start_timings::StartTimings;
 
 use super::actor::Supervisor;
+use super::disks::begins_empty;
 use super::phase::Phase;
 use super::record::{RETRY_PAUSE, record, record_until_durable};
 use super::restart_policy::{Occasion, pause_before_restart, row_wants_restart};
@@ -140,7 +141,7 @@ impl Supervisor {
         let timings = StartTimings::requested();
         self.config.timings.begin(&key, timings.clone());
         // Nothing ran since this start was asked for: whatever disk there is, is of an earlier one.
-        let stale = (row.restarts == 0 && row.started_at.is_none()).then(|| self.config.state_dir.clone());
+        let stale = (begins_empty(&row) && row.started_at.is_none()).then(|| self.config.state_dir.clone());
         let look_up = self.look_up();
         let spec = row.spec.clone();
         let looked = async move { Ok::<_, SupervisorError>((driver?, look_up.done(spec).await?)) };

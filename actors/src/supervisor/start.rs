@@ -46,7 +46,7 @@ impl Handler<StartSandbox> for Supervisor {
             None => self.admit(&key, Request::Start).map_err(|refusal| refusal.error(key.clone(), self.status(&key))),
         };
         let reserved = match admitted {
-            Ok(When::Now) => self.reserve(request.spec),
+            Ok(When::Now) => self.reserve(request),
             Ok(_) => return self.once_released(&key, request, ctx),
             Err(refusal) => Err(refusal),
         };
@@ -107,7 +107,7 @@ impl Supervisor {
     /// Takes the name, if there is room for one more; answers who will hear of the start too.
     fn reserve(
         &mut self,
-        spec: CheckedSpec,
+        StartSandbox { spec, keeps_disk }: StartSandbox,
     ) -> Result<(Reservation, oneshot::Receiver<Arc<SandboxRow>>), SupervisorError> {
         let key = spec.key.clone();
         self.check_disk(spec.disk.name.as_ref())?;
@@ -126,6 +126,7 @@ impl Supervisor {
             state_dir: self.config.state_dir.clone(),
             reserve: self.config.reserve,
             spec,
+            keeps_disk,
             driver,
             supervisor_pid: self.config.supervisor_pid,
             boot_id: self.boot_id.clone(),
@@ -142,6 +143,7 @@ struct Reservation {
     state_dir: StateDir,
     reserve: Option<u64>,
     spec: CheckedSpec,
+    keeps_disk: bool,
     driver: Arc<dyn Driver>,
     supervisor_pid: u32,
     boot_id: Option<String>,
@@ -177,12 +179,13 @@ impl Reservation {
         // May read and unpack a whole kernel.
         let checked = self.driver.check(self.spec.clone().into());
         let kernel = self.unless_given_up(async { Ok(checked.await?) }).await?;
-        let Self { database, spec, driver, supervisor_pid, boot_id, timings, .. } = self;
+        let Self { database, spec, keeps_disk, driver, supervisor_pid, boot_id, timings, .. } = self;
         let spec = spec.with_kernel(kernel).into();
         timings.mark(StartStep::Checked);
         let driver = driver.name().to_owned();
-        let row =
-            database.send(BeginStart { spec, supervisor_pid, driver, boot_id, requested_at: Utc::now() }).await??;
+        let requested_at = Utc::now();
+        let begin = BeginStart { spec, supervisor_pid, driver, boot_id, keeps_disk, requested_at };
+        let row = database.send(begin).await??;
         timings.mark(StartStep::Recorded);
         Ok(row)
     }

@@ -108,7 +108,7 @@ impl Stage {
     }
 
     fn start(&self, spec: SandboxSpec) -> actix::prelude::Request<Supervisor, StartSandbox> {
-        self.supervisor.send(StartSandbox { spec: spec.try_into().unwrap() })
+        self.supervisor.send(StartSandbox::anew(spec.try_into().unwrap()))
     }
 
     async fn arrival(&mut self) -> FakeVmm {
@@ -130,7 +130,7 @@ impl Stage {
         let (supervisor, wanted) = (self.supervisor.clone(), sandpen_types::spec::CheckedSpec::try_from(spec).unwrap());
         let request = tokio::task::spawn_local(async move {
             loop {
-                match supervisor.send(StartSandbox { spec: wanted.clone() }).await.unwrap() {
+                match supervisor.send(StartSandbox::anew(wanted.clone())).await.unwrap() {
                     Err(SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. }) => {
                         tokio::task::yield_now().await;
                     }

@@ -220,6 +220,30 @@ impl Client {
         self.get(&path(key, "/wait")).await
     }
 
+    /// Starts an ended sandbox again, with the same specification, environment and disk; answers when it is RUNNING or
+    /// has ended.
+    ///
+    /// # Errors
+    /// Codes [`NotFound`](ErrorCode::NotFound), [`AlreadyLive`](ErrorCode::AlreadyLive) and those of
+    /// [`Client::start_sandbox`].
+    pub async fn start_again(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
+        self.call::<(), _>(Method::POST, &path(key, "/start"), None).await
+    }
+
+    /// Ends a sandbox gracefully, if it has not ended, and starts it again as [`Client::start_again`] does.
+    ///
+    /// # Errors
+    /// As of that and of [`Client::stop`].
+    pub async fn restart(
+        &self,
+        key: &SandboxKey,
+        grace: Duration,
+        signal: Option<Signal>,
+    ) -> Result<Sandbox, ClientError> {
+        let body = StopRequest { grace_ms: milliseconds(grace), signal };
+        self.call(Method::POST, &path(key, "/restart"), Some(&body)).await
+    }
+
     /// Ends a sandbox gracefully; answers when it has ended.
     ///
     /// # Errors

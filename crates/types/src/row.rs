@@ -28,6 +28,8 @@ pub struct SandboxRow {
     pub restarts: u32,
     /// Those of them since the last healthy run.
     pub restarts_in_a_row: u32,
+    /// Whether the last start by request goes on with the sandbox's disk.
+    pub keeps_disk: bool,
     /// Who asked for the end of this start, if somebody did.
     pub stopped_by: Option<StoppedBy>,
     /// What its health check last said in this start.

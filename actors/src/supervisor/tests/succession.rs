@@ -15,7 +15,7 @@ fn a_sandbox_in_backoff_is_the_next_supervisors() {
         spec.restart = RestartPolicy::Always;
         // Long, so that none of the steps below can meet it.
         spec.restart_backoff.initial = spec.restart_backoff.max;
-        let start = supervisor.send(StartSandbox { spec: spec.clone().try_into().unwrap() });
+        let start = supervisor.send(StartSandbox::anew(spec.clone().try_into().unwrap()));
         let start = tokio::task::spawn_local(start);
         let mut vmm = stage.arrival().await;
         assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
@@ -28,7 +28,7 @@ fn a_sandbox_in_backoff_is_the_next_supervisors() {
             let panic = InjectPanic { actor: ActorKind::Supervisor, place: PanicPlace::Handler, sandbox: None };
             assert!(soon(supervisor.send(panic)).await.unwrap());
         }
-        let again = StartSandbox { spec: spec.try_into().unwrap() };
+        let again = StartSandbox::anew(spec.try_into().unwrap());
         let refused = soon(supervisor.send(again)).await.unwrap();
         assert!(matches!(refused, Err(SupervisorError::AlreadyLive { .. })), "{refused:?}");
         let stopped =

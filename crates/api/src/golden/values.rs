@@ -73,6 +73,7 @@ pub(super) fn row(spec: SandboxSpec, state: SandboxState) -> SandboxRow {
         generation: 4,
         restarts: 2,
         restarts_in_a_row: 1,
+        keeps_disk: false,
         stopped_by: None,
         health: None,
         boot_id: Some("b".into()),

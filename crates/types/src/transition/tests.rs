@@ -26,6 +26,7 @@ fn row(state: SandboxState) -> SandboxRow {
         generation: 3,
         restarts: 2,
         restarts_in_a_row: 2,
+        keeps_disk: false,
         stopped_by: None,
         health: Some(HealthState { status: HealthStatus::Failing, failures: 1, output: "x".into() }),
         boot_id: Some("boot".into()),
