@@ -32,6 +32,7 @@ mod kernel;
 mod krunfw;
 #[cfg(feature = "testing")]
 mod logs;
+mod older_daemon;
 #[cfg(feature = "testing")]
 mod process;
 #[cfg(feature = "testing")]
@@ -40,9 +41,9 @@ mod restart;
 mod resume;
 #[cfg(feature = "testing")]
 mod rm;
-mod state_dir;
 #[cfg(feature = "testing")]
 mod start;
+mod state_dir;
 #[cfg(feature = "testing")]
 mod state_of_before;
 #[path = "../support/mod.rs"]

@@ -52,6 +52,16 @@ pub enum ClientError {
         /// What the daemon says.
         version: Box<Version>,
     },
+    /// The daemon is older than this program and does not know what is asked for.
+    #[error(
+        "the daemon that runs (sandpen {}, process {}) is of another version and does not know this; `sandpen daemon --replace` \
+         puts one of this version in its place, and the sandboxes run on",
+        .version.version, .version.pid
+    )]
+    Unknown {
+        /// What the daemon says.
+        version: Box<Version>,
+    },
     /// No daemon could be started.
     #[error("cannot start the daemon: {reason}")]
     Start {

@@ -402,6 +402,12 @@ impl Client {
         }
         let (status, body) = reply.collect().await?;
         match serde_json::from_slice(&body) {
+            // This program asks for nothing that a daemon of its own version does not know.
+            Ok(ErrorBody { error })
+                if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed)) =>
+            {
+                Err(ClientError::Unknown { version: Box::new((*self.version).clone()) })
+            }
             Ok(ErrorBody { error }) => Err(ClientError::Api { status: status.as_u16(), error }),
             Err(source) => Err(ClientError::Json { socket: self.dir.socket(), source }),
         }
