@@ -23,7 +23,7 @@ Examples:
   sandpen attach box                         use it; ctrl-p ctrl-q leaves it
   sandpen attach --no-stdin box              only watch")]
 pub struct Args {
-    /// Keys that leave the sandbox
+    /// Keys that leave the sandbox; '' for none
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
     /// Do not pass standard input on

@@ -8,21 +8,24 @@ const KEYS_MAX: usize = 16;
 /// What is used where nothing else is asked for.
 pub const DEFAULT: &str = "ctrl-p,ctrl-q";
 
-/// A sequence of keys, at least one.
+/// A sequence of keys; an empty one is never typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachKeys(Vec<u8>);
 
 impl FromStr for DetachKeys {
     type Err = String;
 
-    /// Reads `ctrl-p,ctrl-q` or `a,b`: characters of ASCII, or `ctrl-` and one of `a`-`z @ [ \ ] ^ _`.
+    /// Reads `ctrl-p,ctrl-q` or `a,b`: characters of ASCII, or `ctrl-` and one of `a`-`z @ [ \ ] ^ _`; nothing for none.
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
         let keys: Option<Vec<u8>> = text.split(',').take(KEYS_MAX + 1).map(key).collect();
         match keys {
             Some(keys) if keys.len() <= KEYS_MAX => Ok(Self(keys)),
             Some(_) => Err(format!("more than {KEYS_MAX} keys in a row")),
             None => Err("give keys such as ctrl-p,ctrl-q: ctrl- and one of a-z @ [ \\ ] ^ _, or a single character, \
-                         separated by commas"
+                         separated by commas; or '' for none"
                 .to_owned()),
         }
     }
@@ -54,6 +57,9 @@ impl KeyFinder {
     /// complete. The beginning of one is held back until it is clear what it is.
     pub fn push(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let keys = &self.keys.0;
+        if keys.is_empty() {
+            return (typed.to_vec(), false);
+        }
         let mut passed = Vec::with_capacity(typed.len());
         for byte in typed {
             self.held.push(*byte);
@@ -66,6 +72,16 @@ impl KeyFinder {
             }
         }
         (passed, false)
+    }
+
+    /// Whether something is held back.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// What was held back: nothing followed that would make it the sequence.
+    pub fn release(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
     }
 }
 
@@ -84,13 +100,26 @@ mod tests {
         assert_eq!("ctrl-Z, ,~".parse(), Ok(DetachKeys(vec![26, b' ', b'~'])));
         let long = vec!["a"; KEYS_MAX].join(",");
         assert!(long.parse::<DetachKeys>().is_ok());
-        for bad in ["", ",", "a,", ",a", "ctrl-", "ctrl-1", "ctrl-ab", "ab", "ä", "ctrl-ä", "\u{1}", "alt-a", "ctrl p"]
-        {
+        assert_eq!("".parse(), Ok(DetachKeys(Vec::new())));
+        for bad in [",", "a,", ",a", "ctrl-", "ctrl-1", "ctrl-ab", "ab", "ä", "ctrl-ä", "\u{1}", "alt-a", "ctrl p"] {
             assert!(bad.parse::<DetachKeys>().is_err(), "{bad:?}");
         }
         for bad in [format!("{long},a"), "a,".repeat(1 << 20)] {
             assert!(bad.parse::<DetachKeys>().unwrap_err().len() < 200);
         }
+    }
+
+    #[test]
+    fn without_keys_everything_is_passed_on_and_what_is_held_can_be_had() {
+        let mut none = KeyFinder::new("".parse().unwrap());
+        assert_eq!(none.push(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
+        let mut finder = KeyFinder::new(DEFAULT.parse().unwrap());
+        assert_eq!(finder.push(b"a\x10"), (b"a".to_vec(), false));
+        assert!(finder.is_holding());
+        assert_eq!(finder.release(), b"\x10");
+        assert!(!finder.is_holding());
+        // It is the workload's by now.
+        assert_eq!(finder.push(b"\x11"), (b"\x11".to_vec(), false));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub struct Args {
     /// Give the command a terminal; with -i it is this one
     #[arg(short, long)]
     tty: bool,
-    /// Keys that leave a sandbox on this terminal
+    /// Keys that leave a sandbox on this terminal; '' for none
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
     /// Without -t, pass the command's control characters on to this terminal instead of showing them as

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sandpen::client::TerminalInput;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,11 +14,13 @@ use super::detach_keys::{DetachKeys, KeyFinder};
 use super::signals::HangUp;
 use super::terminal;
 
-/// Most bytes of one read.
-const CHUNK_BYTES: usize = 4 << 10;
+/// Most bytes of one read: as many as the standard library's buffer has, which keeps nothing back then.
+const CHUNK_BYTES: usize = 8 << 10;
 /// Chunks that may wait for a workload that does not read: at most 1 MiB. More is refused with a
 /// bell, as a terminal does: the detach keys must still work.
-const CHUNKS: usize = 256;
+const CHUNKS: usize = 128;
+/// How long the beginning of the detach keys is held back, in milliseconds: a key alone is the workload's.
+const HOLD_MS: u16 = 500;
 
 /// Takes the terminal. With detach keys it is raw and its input is the sandbox's; without, only its
 /// sizes count. Call it on the runtime.
@@ -61,7 +64,20 @@ fn read(mut finder: KeyFinder, sender: &mpsc::Sender<Bytes>, detach: oneshot::Se
     panic_if_asked("thread");
     let mut stdin = io::stdin().lock();
     let mut buffer = [0; CHUNK_BYTES];
+    let send = |bytes: Vec<u8>| {
+        if !bytes.is_empty() && matches!(sender.try_send(bytes.into()), Err(mpsc::error::TrySendError::Full(_))) {
+            let _ = io::stderr().write_all(b"\x07");
+        }
+    };
     loop {
+        if finder.is_holding() {
+            match poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], HOLD_MS) {
+                Ok(0) => send(finder.release()),
+                Err(Errno::EINTR) => continue,
+                // The read says what an error means.
+                Ok(_) | Err(_) => {}
+            }
+        }
         let count = match stdin.read(&mut buffer) {
             Ok(0) => return,
             Ok(count) => count,
@@ -75,9 +91,7 @@ fn read(mut finder: KeyFinder, sender: &mpsc::Sender<Bytes>, detach: oneshot::Se
         };
         terminal::hear(&buffer[..count]);
         let (bytes, is_complete) = finder.push(&buffer[..count]);
-        if !bytes.is_empty() && matches!(sender.try_send(bytes.into()), Err(mpsc::error::TrySendError::Full(_))) {
-            let _ = io::stderr().write_all(b"\x07");
-        }
+        send(bytes);
         if is_complete {
             gone.0 = None;
             // Nobody listens when the sandbox has just ended.

@@ -44,6 +44,11 @@ fn a_shell_is_used_left_and_found_again() {
     client.keys(b"\x03");
     client.see_after(from, PROMPT);
     client.ask("echo still $((40+3))", "still 43\r\n");
+    // Nor is half of the detach keys alone kept back: the shell shows its line from before.
+    let from = client.seen().len();
+    client.keys(b"\x10");
+    client.see_after(from, "echo still $((40+3))");
+    client.ask("", "still 43\r\n");
     // Half of the detach keys is no detaching: the shell gets its line from before, and puts something
     // at its beginning.
     client.ask("\x10\x01echo $((1+1)); ", "\n2\r\nstill 43\r\n");
