@@ -4,7 +4,7 @@ use sandpen::client::{Beginning, Client};
 
 use super::args::NameArg;
 use super::detach_keys::{self, DetachKeys};
-use super::foreground::{Shown, Wanted, show};
+use super::foreground::{Shown, UNREAD, Wanted, show};
 use super::{CliError, Global, print};
 
 /// Bring a running sandbox to the foreground
@@ -54,5 +54,6 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     match show(&client, &options, &key, Beginning::Attach(Box::new(sandbox)), wanted).await? {
         Shown::Ended(sandbox) => Ok(print::ended(&sandbox, !sandbox.remove_on_end)),
         Shown::Detached(name) => Ok(print::left(&format!("left sandbox {name}, which runs on"))),
+        Shown::Unread => Ok(UNREAD),
     }
 }

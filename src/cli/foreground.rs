@@ -12,8 +12,10 @@ use super::detach_keys::DetachKeys;
 use super::print::Controls;
 use super::{CliError, print, signals, stdin, terminal, typing};
 
+/// What the shell says of a program that a closed pipe has ended (128 and SIGPIPE).
+pub const UNREAD: u8 = 141;
 /// Grace of the first Ctrl-C.
-const GRACE: Duration = Duration::from_secs(10);
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// What is passed on to it.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ pub async fn show(
         Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => Ok(Shown::Ended(Box::new(sandbox))),
         Ok(ForegroundEnd::GivenUp(_)) => Err(CliError::GivenUp(name)),
         Ok(ForegroundEnd::Detached) => Ok(Shown::Detached(name)),
+        Ok(ForegroundEnd::Unread) => Ok(Shown::Unread),
         Err(source) => {
             let out_of_sight = source.is_away() || matches!(source, ClientError::NoSuccessor(_));
             Err(if out_of_sight { CliError::OutOfSight { name, source } } else { source.into() })
@@ -103,4 +106,6 @@ pub enum Shown {
     Ended(Box<Sandbox>),
     /// It was left; what users call it.
     Detached(String),
+    /// Nobody reads its output any more: this ends as a filter does.
+    Unread,
 }

@@ -28,7 +28,7 @@ use sandpen_types::units::{MemorySize, TimeSpan};
 
 use super::args::ConfigArg;
 use super::detach_keys::{self, DetachKeys};
-use super::foreground::{Shown, Wanted, show};
+use super::foreground::{GRACE, Shown, UNREAD, Wanted, show};
 use super::{CliError, Global, names, print, terminal};
 
 /// Run a command in a new sandbox
@@ -268,6 +268,14 @@ async fn foreground(
             timings.show(steps.as_ref());
             Ok(code)
         }
+        Shown::Unread => {
+            if args.rm {
+                // It was for this output alone.
+                stop(&client, &request.key).await?;
+                remove(&client, &request.key).await?;
+            }
+            Ok(UNREAD)
+        }
         Shown::Detached(name) => {
             timings.show(client.inspect(&request.key).await.ok().and_then(|sandbox| sandbox.timings).as_ref());
             let remove = if args.rm { "; it is removed when it has ended" } else { "" };
@@ -280,6 +288,14 @@ async fn foreground(
 async fn wait_timings(global: &Global, key: &SandboxKey) -> Option<Timings> {
     let options = global.client_options().ok()?;
     Client::connect(&options).await.ok()?.wait(&options, key).await.ok()?.timings
+}
+
+/// Ends it, if it has not ended by itself meanwhile.
+async fn stop(client: &Client, key: &SandboxKey) -> Result<(), CliError> {
+    match client.stop(key, GRACE).await {
+        Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::NotLive)) => Ok(()),
+        result => Ok(result.map(drop)?),
+    }
 }
 
 async fn remove(client: &Client, key: &SandboxKey) -> Result<(), CliError> {

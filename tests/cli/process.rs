@@ -85,17 +85,21 @@ fn stdin_is_passed_on_with_its_end() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_does_not_end_the_workload() {
+fn a_reader_that_has_seen_enough_ends_the_command_and_with_rm_the_sandbox() {
     let home = Home::new();
-    let script = "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; exit 3";
-    let mut child = spawn(run(&home, &["-n", "a"], script));
-    expect(&mut child, b"line 0\n");
-    drop(child.stdout.take());
-    let result = finish(child);
-    assert_eq!((result.status.code(), result.stderr.as_slice()), (Some(3), &b""[..]), "{}", explain(&result));
-    let log = home.ok(&["logs", "a"]);
-    assert_eq!(log.lines().count(), 30_000);
-    let mut logs = spawn(home.sandpen(&["logs", "a"]));
+    let script = "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.01; done";
+    for (name, options) in [("stays", &[][..]), ("goes", &["--rm"])] {
+        let mut child = spawn(run_named(&home, name, options, script));
+        expect(&mut child, b"line 0\n");
+        drop(child.stdout.take());
+        let result = finish(child);
+        // As of a program that SIGPIPE has ended.
+        assert_eq!((result.status.code(), result.stderr.as_slice()), (Some(141), &b""[..]), "{}", explain(&result));
+    }
+    assert_eq!(home.inspect("stays")["state"], "RUNNING");
+    until("the other one is removed", || !home.ok(&["ps", "-a"]).contains("goes"));
+    home.ok(&["kill", "stays"]);
+    let mut logs = spawn(home.sandpen(&["logs", "stays"]));
     expect(&mut logs, b"line 0\n");
     drop(logs.stdout.take());
     let result = finish(logs);

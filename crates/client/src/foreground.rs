@@ -69,6 +69,8 @@ pub enum ForegroundEnd {
     GivenUp(Sandbox),
     /// It was left and goes on.
     Detached,
+    /// Nobody takes its output any more; it goes on.
+    Unread,
 }
 
 /// Makes a sandbox's input once the workload runs: not one byte is read before.
@@ -131,7 +133,8 @@ pub struct Foreground<'a> {
     pub on_signal: OnSignal,
     /// One message per signal.
     pub signals: &'a mut mpsc::Receiver<()>,
-    /// Where everything goes; a full channel holds up the reading, never the signals.
+    /// Where everything goes; a full channel holds up the reading, never the signals. One that is closed ends it: there is
+    /// nobody who reads.
     pub notices: mpsc::Sender<Notice>,
 }
 
@@ -167,6 +170,7 @@ impl Foreground<'_> {
         loop {
             tokio::select! {
                 result = &mut work => return result,
+                () = notices.closed() => return Ok(ForegroundEnd::Unread),
                 Some(()) = signals.recv() => {
                     let OnSignal::Stop { grace, hang_up } = on_signal else { return Ok(ForegroundEnd::Detached) };
                     let next = match level {

@@ -206,7 +206,10 @@ impl Foreground {
         let mut writer = Writer { name: name.to_owned(), output: Output::of_run(controls), closed: [false; 2] };
         std::thread::Builder::new().name("print".to_owned()).spawn(move || {
             while let Some(notice) = receiver.blocking_recv() {
-                writer.notice(notice);
+                if !writer.notice(notice) {
+                    // Whoever sends notices sees that nobody takes them.
+                    break;
+                }
             }
             // A reader that is gone, or a full disk, was told of before.
             let _ = writer.output.finish();
@@ -240,10 +243,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn notice(&mut self, notice: Notice) {
+    /// Whether there is somebody left who reads.
+    fn notice(&mut self, notice: Notice) -> bool {
         let name = &self.name;
         match notice {
-            Notice::Output(frame) => self.output(&frame),
+            Notice::Output(frame) => return self.output(&frame),
             Notice::Stopping(StopLevel::Stop) => {
                 message(&format!("stopping sandbox {name}; interrupt again to kill it"));
             }
@@ -259,22 +263,28 @@ impl Writer {
             }
             Notice::Reconnected => message(&format!("the daemon ended; sandbox {name} goes on with a new one")),
         }
+        true
     }
 
-    /// Writes a frame as long as somebody reads: a reader that has seen enough (`| head`) is no
-    /// reason to end the sandbox.
-    fn output(&mut self, frame: &Frame) {
+    /// Writes a frame. False when standard output's reader has seen enough (`| head`): as a filter, we are done then.
+    fn output(&mut self, frame: &Frame) -> bool {
         let index = match frame {
             Frame::Bytes { stream: OutputStream::Stderr, .. } => 1,
             _ => 0,
         };
         if self.closed[index] {
-            return;
+            return true;
         }
-        if let Err(error) = self.output.write(frame) {
-            self.closed[index] = true;
-            if error.kind() != io::ErrorKind::BrokenPipe {
+        match self.output.write(frame) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed[index] = true;
+                index != 0
+            }
+            Err(error) => {
+                self.closed[index] = true;
                 message(&format!("cannot write the output of sandbox {}: {error}; see `sandpen logs`", self.name));
+                true
             }
         }
     }
