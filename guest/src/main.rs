@@ -18,6 +18,9 @@ mod blocks;
 mod boot;
 mod caches;
 mod control;
+mod covered;
+mod fresh;
+mod hosts;
 mod init;
 mod limits;
 mod log;
@@ -79,9 +82,11 @@ fn prepare(start: &Start) -> Result<(), PrepareError> {
     machine::set_clock(start.wall_clock)?;
     machine::set_hostname(&start.hostname)?;
     network::bring_up(&start.network)?;
+    limits::raise_open_files();
     limits::make_room(&start.rlimits);
     rootfs::enter(&start.rootfs)?;
     volumes::mount_all(&start.volumes)?;
+    hosts::complete(&start.hostname);
     if let Some(content) = &start.resolv_conf {
         network::cover_resolv_conf(content);
     }

@@ -9,10 +9,10 @@ use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use sandpen_guest::protocol::{Interface, Network};
 
+use crate::covered::cover;
 use crate::log::log;
 
 /// Number of the loopback interface, always.
@@ -21,8 +21,6 @@ const LOOPBACK: i32 = 1;
 const DEVICE: &str = "eth0";
 /// The file that programs read for name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Where its replacement is written before it is mounted there; `/dev` is a file system of ours.
-const RESOLV_CONF_STAGING: &str = "/dev/.resolv.conf";
 
 /// A network that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +65,7 @@ fn bring_up_device(interface: &Interface) -> Result<(), NetworkError> {
 /// Makes `content` the workload's resolv.conf. The root directory's own file is covered, never
 /// changed; one that has none goes without. Call it inside of the new root.
 pub fn cover_resolv_conf(content: &[u8]) {
-    let cover = || -> io::Result<()> {
-        fs::write(RESOLV_CONF_STAGING, content)?;
-        let mounted = mount(Some(RESOLV_CONF_STAGING), RESOLV_CONF, None::<&str>, MsFlags::MS_BIND, None::<&str>);
-        // What is mounted stays.
-        fs::remove_file(RESOLV_CONF_STAGING)?;
-        Ok(mounted?)
-    };
-    if let Err(error) = cover() {
+    if let Err(error) = cover(RESOLV_CONF, content) {
         log!("{RESOLV_CONF} stays as it is in the root directory: {error}");
     }
 }

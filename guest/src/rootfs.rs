@@ -17,7 +17,7 @@ use sandpen_guest::protocol::RootfsSource;
 
 use crate::log::log;
 use crate::overlay::{self, Layer};
-use crate::{blocks, machine};
+use crate::{blocks, fresh, machine};
 
 /// Where the root is mounted before the move; in the initramfs.
 const STAGING: &str = "/newroot";
@@ -125,13 +125,14 @@ const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags
 fn mount_system_directories() -> Result<(), RootfsError> {
     mount_on("proc", "/proc", PLAIN, "")?;
     mount_on("sysfs", "/sys", PLAIN, "")?;
-    if mount_on("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=755,size=64k")? {
+    if mount_on("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=755,size=1m")? {
         fill_dev()?;
     }
     // A root that has a /tmp keeps what is in it.
     if fs::metadata("/tmp").is_err() {
         mount_on("tmpfs", "/tmp", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
     }
+    fresh::make();
     Ok(())
 }
 

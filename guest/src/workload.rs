@@ -9,10 +9,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, pipe2};
 use sandpen_guest::protocol::{Rlimit, Start, StartFailure, StartFailureCode, TerminalSize};
 
+use crate::log::log;
 pub use crate::process::Program;
 use crate::process::{SpawnError, Step, spawn};
 use crate::terminal::Terminal;
@@ -62,6 +63,7 @@ pub struct Workload {
 /// Executes the workload; `null` is an open `/dev/null` (the root may have none).
 pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
     let program = program(start)?;
+    make_workdir(&program);
     if let Some(size) = start.terminal {
         return start_on_terminal(start, &program, size);
     }
@@ -74,6 +76,13 @@ pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
     };
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
     let (stderr, child_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
+    // Whoever the workload becomes may open `/dev/stdout` and the others once more, as servers do for their logs.
+    for output in [&child_stdout, &child_stderr] {
+        fchmod(output, Mode::from_bits_truncate(0o622)).map_err(pipe_failed)?;
+    }
+    if let Some(input) = &child_stdin {
+        fchmod(input, Mode::from_bits_truncate(0o644)).map_err(pipe_failed)?;
+    }
     let stdio = [child_stdin.as_ref().unwrap_or(null).as_fd(), child_stdout.as_fd(), child_stderr.as_fd()];
     let pid = spawn(&program, stdio).map_err(|error| explain(&error, start, &program))?;
     Ok(Workload {
@@ -88,10 +97,20 @@ pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
 fn start_on_terminal(start: &Start, program: &Program, size: TerminalSize) -> Result<Workload, StartFailure> {
     let failed = |errno: Errno| not_executable(format!("making the workload's terminal in /dev/pts: {}", errno.desc()));
     let terminal = Terminal::open(size).map_err(failed)?;
+    // As the pipes of one that has none.
+    fchmod(terminal.slave(), Mode::from_bits_truncate(0o666)).map_err(failed)?;
     let stdin = if start.stdin { Some(terminal.master().map_err(failed)?) } else { None };
     let stdout = terminal.master().map_err(failed)?;
     let pid = spawn(program, [terminal.slave(); 3]).map_err(|error| explain(&error, start, program))?;
     Ok(Workload { pid, stdin, stdout, stderr: None, terminal: Some(terminal) })
+}
+
+/// Makes the working directory where it is missing. What is in the way is told when the workload changes into it.
+fn make_workdir(program: &Program) {
+    let workdir = Path::new(std::ffi::OsStr::from_bytes(program.workdir.as_bytes()));
+    if let Err(error) = fs::create_dir_all(workdir) {
+        log!("making the working directory {}: {error}", workdir.display());
+    }
 }
 
 /// Opens `/dev/null` for workloads without standard input.
@@ -169,7 +188,7 @@ pub fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFai
             None => format!("setting the limits of the workload: {}", errno.desc()),
         }),
         (Step::Workdir, Errno::ENOENT) => not_executable(format!(
-            "the working directory {} does not exist in the rootfs",
+            "the working directory {} does not exist in the rootfs and could not be made",
             program.workdir.to_string_lossy()
         )),
         (Step::Workdir, errno) => not_executable(format!(

@@ -106,7 +106,7 @@ pub struct Args {
     health: HealthArgs,
     #[command(flatten)]
     env: EnvArgs,
-    /// Working directory in the sandbox, absolute [default: /]
+    /// Working directory in the sandbox, absolute; made where it is missing [default: /]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
     /// Host directory HOST at GUEST in the sandbox, read-only with :ro; may be given several times

@@ -136,7 +136,7 @@ pub fn qemu_with_svm(dir: &Path) -> std::ffi::OsString {
     let real = std::env::split_paths(&path).map(|dir| dir.join("qemu-system-x86_64")).find(|path| path.exists());
     let real = real.expect("qemu-system-x86_64 (`make test` installs it)");
     let script = format!(
-        "#!/bin/sh\nfor a; do shift; [ \"$a\" = qemu64 ] && a=EPYC,+svm,+npt; set -- \"$@\" \"$a\"; done\nexec {} \"$@\"\n",
+        "#!/bin/sh\nfor a; do shift; [ \"$a\" = max ] && a=EPYC,+svm,+npt; set -- \"$@\" \"$a\"; done\nexec {} \"$@\"\n",
         real.display()
     );
     let wrapper = dir.join("qemu-system-x86_64");

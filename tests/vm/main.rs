@@ -12,6 +12,7 @@ mod forged;
 mod health;
 #[cfg(all(feature = "krun", feature = "testing"))]
 mod hostile_kernel;
+mod inside;
 mod kernel;
 #[cfg(all(feature = "krun", feature = "testing"))]
 mod krun;
@@ -21,8 +22,8 @@ mod net;
 mod output;
 mod run;
 mod service;
-mod storage;
 mod start;
+mod storage;
 #[path = "../support/mod.rs"]
 mod support;
 mod template;

@@ -106,9 +106,10 @@ fn what_cannot_be_executed_ends_with_the_shells_codes() {
         assert_eq!(output.status.code(), Some(code), "{command}: {}", explain(&output));
         assert!(String::from_utf8_lossy(&output.stderr).contains(command), "{}", explain(&output));
     }
-    let output = home.run(&["run", "-w", "/no/such/dir", &rootfs, "--", "true"]);
+    // A file is in the way of the working directory.
+    let output = home.run(&["run", "-w", "/not-executable/dir", &rootfs, "--", "true"]);
     assert_eq!(output.status.code(), Some(126), "{}", explain(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/dir"), "{}", explain(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/not-executable/dir"), "{}", explain(&output));
 }
 
 #[test]

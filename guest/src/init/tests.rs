@@ -263,10 +263,22 @@ fn what_cannot_be_executed_is_explained() {
         assert!(message.contains(words), "{message}");
         host.finish();
     }
+    // What is in the way of the working directory.
     let mut host = Host::boot();
-    let (code, message) = host.failure(&["true"], |start| start.workdir = Some(Bytes::from(b"/no/dir".to_vec())));
-    assert_eq!((code, message.as_str()), (126, "the working directory /no/dir does not exist in the rootfs"));
+    let workdir = format!("{plain}/below");
+    let (code, message) =
+        host.failure(&["true"], |start| start.workdir = Some(Bytes::from(workdir.clone().into_bytes())));
+    assert_eq!((code, message), (126, format!("changing into the working directory {workdir}: Not a directory")));
     host.finish();
+}
+
+#[test]
+fn a_missing_working_directory_is_made() {
+    let dir = tempdir();
+    let workdir = dir.0.join("new/dir");
+    let mut host = Host::boot();
+    host.run(&["pwd"], |start| start.workdir = Some(Bytes::from(workdir.to_str().unwrap().as_bytes().to_vec())));
+    assert_eq!(host.finish().0, format!("{}\n", workdir.display()));
 }
 
 #[test]

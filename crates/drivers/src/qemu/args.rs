@@ -148,7 +148,8 @@ impl QemuArgs {
             }
             Accelerator::Tcg => {
                 argv.pair("-accel", "tcg,thread=multi");
-                argv.pair("-cpu", "qemu64");
+                // Programs of today are built for x86-64-v2 or v3, which `qemu64` is not.
+                argv.pair("-cpu", "max");
             }
         }
         argv.pair("-smp", self.cpus.to_string());
@@ -227,7 +228,9 @@ impl QemuArgs {
     fn kernel_parameters(&self) -> String {
         let mut parameters = "console=ttyS0 reboot=t panic=-1 quiet mitigations=off".to_owned();
         if let (Accelerator::Tcg, Some(khz)) = (self.accelerator, self.tsc_khz) {
-            let _ = write!(parameters, " tsc_early_khz={khz}"); // a String takes everything
+            // With several processors Linux would trust no counter of an emulated one, and count timer ticks, of which a busy
+            // host loses some: all of them read the host's own.
+            let _ = write!(parameters, " tsc_early_khz={khz} tsc=reliable"); // a String takes everything
         }
         parameters
     }

@@ -35,13 +35,13 @@ fn under_emulation() {
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
     -M microvm,memory-backend=mem
     -accel tcg,thread=multi
-    -cpu qemu64
+    -cpu max
     -smp 2
     -m 256M
     -object memory-backend-memfd,id=mem,size=256M,share=on
     -kernel /data/kernel/6.1.0-56-cloud-amd64/vmlinux
     -initrd /state/cache/initramfs-ab.cpio
-    -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off tsc_early_khz=2596131
+    -append console=ttyS0 reboot=t panic=-1 quiet mitigations=off tsc_early_khz=2596131 tsc=reliable
     -global virtio-mmio.force-legacy=false
     -chardev file,id=console,path=/proc/self/fd/1,append=on
     -serial chardev:console

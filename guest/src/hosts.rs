@@ -1,0 +1,85 @@
+//! `/etc/hosts`: what a root directory says in it, and what every program expects there besides: `localhost` and the
+//! machine's own name. The root's file is covered, never changed.
+
+use std::fs;
+use std::io;
+
+use crate::covered::cover;
+use crate::log::log;
+
+const HOSTS: &str = "/etc/hosts";
+/// Larger ones stay as they are: they are somebody's own, and a copy is memory.
+const MAX: u64 = 256 << 10;
+
+/// Makes sure that both names lead somewhere. Call it inside of the new root; it never fails, since few programs need it.
+pub fn complete(hostname: &str) {
+    if let Err(error) = try_complete(hostname) {
+        log!("{HOSTS} stays as it is in the root directory: {error}");
+    }
+}
+
+fn try_complete(hostname: &str) -> io::Result<()> {
+    let found = match fs::metadata(HOSTS) {
+        Ok(meta) if meta.is_file() && meta.len() <= MAX => fs::read(HOSTS)?,
+        Ok(_) => return Err(io::Error::other("it is no file, or a large one")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The mount point.
+            fs::write(HOSTS, "")?;
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    match completed(&found, hostname) {
+        Some(content) => cover(HOSTS, &content),
+        None => Ok(()),
+    }
+}
+
+/// The file with the entries that it lacks, at its end; `None` where it lacks none.
+fn completed(found: &[u8], hostname: &str) -> Option<Vec<u8>> {
+    let names = |name: &str| {
+        found.split(|byte| *byte == b'\n').any(|line| {
+            let line = line.split(|byte| *byte == b'#').next().unwrap_or_default();
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            words.next().is_some() && words.any(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+        })
+    };
+    let mut added = Vec::new();
+    if !names("localhost") {
+        added.extend_from_slice(b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    }
+    if !hostname.is_empty() && hostname != "localhost" && !names(hostname) {
+        added.extend_from_slice(format!("127.0.0.1\t{hostname}\n").as_bytes());
+    }
+    if added.is_empty() {
+        return None;
+    }
+    let mut content = found.to_vec();
+    if content.last().is_some_and(|byte| *byte != b'\n') {
+        content.push(b'\n');
+    }
+    content.extend_from_slice(&added);
+    Some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(found: &str) -> String {
+        completed(found.as_bytes(), "web")
+            .map_or("(as it is)".to_owned(), |content| String::from_utf8(content).unwrap())
+    }
+
+    #[test]
+    fn what_is_there_stays_and_what_is_missing_is_added() {
+        const BOTH: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\tweb\n";
+        assert_eq!(text(""), BOTH);
+        assert_eq!(text("10.0.0.7 db"), format!("10.0.0.7 db\n{BOTH}"));
+        assert_eq!(text("127.0.0.1 LOCALHOST\n"), "127.0.0.1 LOCALHOST\n127.0.0.1\tweb\n");
+        assert_eq!(text("127.0.0.1 localhost\n10.1.1.1\tother web # mine\n"), "(as it is)");
+        // A comment, an address alone and a longer name are none.
+        assert!(text("# localhost web\nlocalhost\n127.0.0.1 web.example localhost.example\n").ends_with(BOTH));
+        assert!(completed(b"\xff\xfe 1", "localhost").unwrap().starts_with(b"\xff\xfe 1\n127"));
+    }
+}
