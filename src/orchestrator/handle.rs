@@ -31,6 +31,8 @@ use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
 use crate::metrics;
 
+/// How long an answer waits for what was told to be on record, while the host keeps it from that.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// To so many supervisors a start is given that each of them fails on.
 const START_ATTEMPTS: usize = 10;
 
@@ -181,8 +183,8 @@ impl Handle {
     /// # Errors
     /// The database's.
     pub async fn out_of_memory(&self, row: &SandboxRow) -> Result<Option<String>, SandpenError> {
-        // What was told is on record then.
-        self.faults.flushed().await;
+        // What was told is on record then, unless nothing can be recorded now.
+        let _ = tokio::time::timeout(FLUSH_LIMIT, self.faults.flushed()).await;
         let (sandbox, generation) = (row.spec.key.clone(), row.generation);
         Ok(self.database.send(GetOutOfMemory { sandbox, generation }).await??)
     }

@@ -389,9 +389,14 @@ proptest! {
             }
         }
         let started = VmmEvent::WorkloadStarted;
-        if let Some(at) = told.iter().position(|event| *event == VmmEvent::FilesLimitMet) {
-            prop_assert!(at == 1 && told[0] == started, "{told:?}");
-            told.remove(at);
+        // Each at most once, and only while the workload runs.
+        let out_of_memory = VmmEvent::OutOfMemory { process: "tail".to_owned() };
+        for while_it_runs in [VmmEvent::FilesLimitMet, out_of_memory] {
+            if let Some(at) = told.iter().position(|event| *event == while_it_runs) {
+                let after = told.get(at + 1).is_none_or(|next| *next != started);
+                prop_assert!(at > 0 && told[0] == started && after, "{told:?}");
+                told.remove(at);
+            }
         }
         let allowed = match told.as_slice() {
             [] => true,
