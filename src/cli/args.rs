@@ -1,9 +1,11 @@
 //! Arguments that several subcommands share. What a value can be, its type in `sandpen-types` says. Pure.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use sandpen::kernel::krunfw;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 
 use super::CliError;
@@ -65,6 +67,24 @@ pub struct ConfinementArg {
         hide_env_values = true
     )]
     pub require_confinement: Option<bool>,
+}
+
+/// How sandboxes are asked to end.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Grace in seconds
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    time: u32,
+    /// Name or number of the signal that asks the command to end [default: that of `run --stop-signal`, else TERM]
+    #[arg(short, long)]
+    pub signal: Option<Signal>,
+}
+
+impl StopArgs {
+    /// How long the command may take.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.time.into())
+    }
 }
 
 /// One sandbox.

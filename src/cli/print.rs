@@ -5,6 +5,7 @@
 //! characters escaped, and so is whatever else a terminal gets here. A sandbox's own output goes byte for byte
 //! to whatever is no terminal, and to one where it was asked for.
 
+mod each;
 mod end;
 mod event;
 mod history;
@@ -30,6 +31,8 @@ use sandpen_types::visible::{Charset, Returns, Visible, is_visible, visible};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+pub use each::{each, each_started};
 
 use super::CliError;
 use super::args::short_name;
@@ -242,41 +245,6 @@ pub fn reconciled(reply: &ReconcileReply) -> Result<u8, CliError> {
         text.push_str("nothing was left over\n");
     }
     bytes(text.as_bytes())
-}
-
-/// The result of one action on each of several things: names that worked on stdout, errors on
-/// stderr.
-pub fn each<K: Named, T>(keys: &[K], results: Vec<Result<T, ClientError>>, debug: bool) -> Result<u8, CliError> {
-    let mut code = 0;
-    for (key, result) in keys.iter().zip(results) {
-        match result {
-            Ok(_) => {
-                bytes(format!("{}\n", key.shown()).as_bytes())?;
-            }
-            Err(failure) => {
-                error(&failure.into(), debug);
-                code = super::FAILED;
-            }
-        }
-    }
-    Ok(code)
-}
-
-/// The same for sandboxes that were started: one that failed at once is no success.
-pub fn each_started(
-    keys: &[SandboxKey],
-    results: Vec<Result<Sandbox, ClientError>>,
-    debug: bool,
-) -> Result<u8, CliError> {
-    let mut code = 0;
-    for (key, result) in keys.iter().zip(results) {
-        let of_one = match result {
-            Ok(sandbox) => detached(&sandbox)?,
-            failed => each::<_, Sandbox>(std::slice::from_ref(key), vec![failed], debug)?,
-        };
-        code = if of_one == 0 { code } else { of_one };
-    }
-    Ok(code)
 }
 
 /// Sandboxes as a table.

@@ -20,6 +20,7 @@ pub mod daemon_log;
 mod error;
 mod events;
 mod foreground;
+mod lifecycle;
 mod output;
 pub mod private_dir;
 mod resume;
@@ -34,11 +35,10 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, DiskEntry, ErrorBody, HistoryQuery, KillRequest, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
-    ShutdownRequest, StdinReply, StopRequest, Transition, Version,
+    API_VERSION, DiskEntry, ErrorBody, HistoryQuery, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
+    ShutdownRequest, StdinReply, Transition, Version,
 };
 use sandpen_types::history::HistoryPage;
-use sandpen_types::signal::Signal;
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
@@ -218,70 +218,6 @@ impl Client {
     /// Answers when the sandbox has ended, while this daemon is there.
     async fn wait_here(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
         self.get(&path(key, "/wait")).await
-    }
-
-    /// Starts an ended sandbox again, with the same specification, environment and disk; answers when it is RUNNING or
-    /// has ended.
-    ///
-    /// # Errors
-    /// Codes [`NotFound`](ErrorCode::NotFound), [`AlreadyLive`](ErrorCode::AlreadyLive) and those of
-    /// [`Client::start_sandbox`].
-    pub async fn start_again(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
-        self.call::<(), _>(Method::POST, &path(key, "/start"), None).await
-    }
-
-    /// Ends a sandbox gracefully, if it has not ended, and starts it again as [`Client::start_again`] does.
-    ///
-    /// # Errors
-    /// As of that and of [`Client::stop`].
-    pub async fn restart(
-        &self,
-        key: &SandboxKey,
-        grace: Duration,
-        signal: Option<Signal>,
-    ) -> Result<Sandbox, ClientError> {
-        let body = StopRequest { grace_ms: milliseconds(grace), signal };
-        self.call(Method::POST, &path(key, "/restart"), Some(&body)).await
-    }
-
-    /// Ends a sandbox gracefully; answers when it has ended.
-    ///
-    /// # Errors
-    /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive) and
-    /// [`Unrecorded`](ErrorCode::Unrecorded).
-    pub async fn stop(&self, key: &SandboxKey, grace: Duration) -> Result<Sandbox, ClientError> {
-        self.stop_with(key, grace, None).await
-    }
-
-    /// The same by a signal, in the place of the one of its specification (SIGTERM where that names none).
-    ///
-    /// # Errors
-    /// As [`Client::stop`].
-    pub async fn stop_with(
-        &self,
-        key: &SandboxKey,
-        grace: Duration,
-        signal: Option<Signal>,
-    ) -> Result<Sandbox, ClientError> {
-        let body = StopRequest { grace_ms: milliseconds(grace), signal };
-        self.call(Method::POST, &path(key, "/stop"), Some(&body)).await
-    }
-
-    /// Sends a signal; with SIGKILL answers when the sandbox has ended.
-    ///
-    /// # Errors
-    /// As [`Client::stop`]; for other signals [`GuestUnreachable`](ErrorCode::GuestUnreachable) too.
-    pub async fn kill(&self, key: &SandboxKey, signal: i32) -> Result<Sandbox, ClientError> {
-        self.call(Method::POST, &path(key, "/kill"), Some(&KillRequest { signal })).await
-    }
-
-    /// Removes an ended sandbox; with `force` a live one is killed first.
-    ///
-    /// # Errors
-    /// Codes [`NotFound`](ErrorCode::NotFound), and without `force` [`AlreadyLive`](ErrorCode::AlreadyLive).
-    pub async fn remove(&self, key: &SandboxKey, force: bool) -> Result<(), ClientError> {
-        let reply = self.send(Method::DELETE, &path(key, &format!("?force={force}")), Body::Empty).await?;
-        reply.collect().await.map(drop)
     }
 
     /// Reads a sandbox's output. `options` find the next daemon if this one dies or is replaced.
