@@ -3,22 +3,26 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 
 use crate::covered::cover;
 use crate::log::log;
 
-const HOSTS: &str = "/etc/hosts";
+/// Where it is.
+pub const HOSTS: &str = "/etc/hosts";
 /// Larger ones stay as they are: they are somebody's own, and a copy is memory.
 const MAX: u64 = 256 << 10;
 
 /// Makes sure that both names lead somewhere. Call it inside of the new root; it never fails, since few programs need it.
-pub fn complete(hostname: &str) {
-    if let Err(error) = try_complete(hostname) {
+///
+/// `extra` names and addresses come first, where the C library finds them before others of the same name.
+pub fn complete(hostname: &str, extra: &[(String, IpAddr)]) {
+    if let Err(error) = try_complete(hostname, extra) {
         log!("{HOSTS} stays as it is in the root directory: {error}");
     }
 }
 
-fn try_complete(hostname: &str) -> io::Result<()> {
+fn try_complete(hostname: &str, extra: &[(String, IpAddr)]) -> io::Result<()> {
     let found = match fs::metadata(HOSTS) {
         Ok(meta) if meta.is_file() && meta.len() <= MAX => fs::read(HOSTS)?,
         Ok(_) => return Err(io::Error::other("it is no file, or a large one")),
@@ -29,14 +33,14 @@ fn try_complete(hostname: &str) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    match completed(&found, hostname) {
+    match completed(&found, hostname, extra) {
         Some(content) => cover(HOSTS, &content),
         None => Ok(()),
     }
 }
 
-/// The file with the entries that it lacks, at its end; `None` where it lacks none.
-fn completed(found: &[u8], hostname: &str) -> Option<Vec<u8>> {
+/// The file with the entries that it lacks, `extra` ones at its beginning and others at its end; `None` where it lacks none.
+fn completed(found: &[u8], hostname: &str, extra: &[(String, IpAddr)]) -> Option<Vec<u8>> {
     let names = |name: &str| {
         found.split(|byte| *byte == b'\n').any(|line| {
             let line = line.split(|byte| *byte == b'#').next().unwrap_or_default();
@@ -51,10 +55,11 @@ fn completed(found: &[u8], hostname: &str) -> Option<Vec<u8>> {
     if !hostname.is_empty() && hostname != "localhost" && !names(hostname) {
         added.extend_from_slice(format!("127.0.0.1\t{hostname}\n").as_bytes());
     }
-    if added.is_empty() {
+    if added.is_empty() && extra.is_empty() {
         return None;
     }
-    let mut content = found.to_vec();
+    let mut content: Vec<u8> = extra.iter().flat_map(|(name, to)| format!("{to}\t{name}\n").into_bytes()).collect();
+    content.extend_from_slice(found);
     if content.last().is_some_and(|byte| *byte != b'\n') {
         content.push(b'\n');
     }
@@ -67,7 +72,7 @@ mod tests {
     use super::*;
 
     fn text(found: &str) -> String {
-        completed(found.as_bytes(), "web")
+        completed(found.as_bytes(), "web", &[])
             .map_or("(as it is)".to_owned(), |content| String::from_utf8(content).unwrap())
     }
 
@@ -78,8 +83,11 @@ mod tests {
         assert_eq!(text("10.0.0.7 db"), format!("10.0.0.7 db\n{BOTH}"));
         assert_eq!(text("127.0.0.1 LOCALHOST\n"), "127.0.0.1 LOCALHOST\n127.0.0.1\tweb\n");
         assert_eq!(text("127.0.0.1 localhost\n10.1.1.1\tother web # mine\n"), "(as it is)");
+        let extra = [("db".to_owned(), [10, 0, 0, 7].into()), ("db".to_owned(), std::net::Ipv6Addr::LOCALHOST.into())];
+        let content = completed(b"127.0.0.1 localhost web", "web", &extra).unwrap();
+        assert_eq!(String::from_utf8(content).unwrap(), "10.0.0.7\tdb\n::1\tdb\n127.0.0.1 localhost web\n");
         // A comment, an address alone and a longer name are none.
         assert!(text("# localhost web\nlocalhost\n127.0.0.1 web.example localhost.example\n").ends_with(BOTH));
-        assert!(completed(b"\xff\xfe 1", "localhost").unwrap().starts_with(b"\xff\xfe 1\n127"));
+        assert!(completed(b"\xff\xfe 1", "localhost", &[]).unwrap().starts_with(b"\xff\xfe 1\n127"));
     }
 }

@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
-    self, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd, Start,
+    self, Begin, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd,
     StartFailure, StartFailureCode, TerminalSize, WorkloadEnd, cut_message,
 };
 
@@ -55,8 +55,8 @@ enum State {
     Ended(ExitReport),
 }
 
-/// Makes the machine ready for the workload that `Start` describes.
-type Prepare = fn(&Start) -> Result<(), PrepareError>;
+/// Makes the machine ready for the workload that is described.
+type Prepare = fn(&Begin) -> Result<(), PrepareError>;
 
 /// What PID 1 holds.
 pub struct Init {
@@ -80,7 +80,7 @@ pub struct Init {
     /// While draining: when the silence is over.
     quiet_until: Option<Instant>,
     /// What the workload was started with, while it runs.
-    surroundings: Option<Box<Start>>,
+    surroundings: Option<Box<Begin>>,
     /// The command beside it.
     probe: Option<Probe>,
     /// A port without a host says so at once whenever it is polled: none is before this.
@@ -145,8 +145,9 @@ impl Init {
     /// Says whether it was the last message.
     fn handle(&mut self, message: HostMessage) -> Result<bool, InitError> {
         match message {
-            HostMessage::Start(start) if matches!(self.state, State::AwaitingStart) => self.begin(start)?,
-            HostMessage::Start(_) => log!("a second Start is ignored"),
+            HostMessage::Start(start) if self.awaits_start() => self.begin(Box::new((*start).into()))?,
+            HostMessage::Begin(begin) if self.awaits_start() => self.begin(begin)?,
+            HostMessage::Start(_) | HostMessage::Begin(_) => log!("a second start is ignored"),
             HostMessage::Query { nonce } => {
                 let state = self.status();
                 self.control.send(&GuestMessage::Status { nonce, state })?;
@@ -168,6 +169,10 @@ impl Init {
             HostMessage::Probe(probe) => self.begin_probe(probe)?,
         }
         Ok(false)
+    }
+
+    fn awaits_start(&self) -> bool {
+        matches!(self.state, State::AwaitingStart)
     }
 
     fn status(&self) -> GuestState {
@@ -215,10 +220,11 @@ impl Init {
         }
     }
 
-    fn begin(&mut self, mut start: Box<Start>) -> Result<(), InitError> {
+    fn begin(&mut self, mut begin: Box<Begin>) -> Result<(), InitError> {
+        let start = &mut begin.start;
         self.power_off = start.power_off;
         start.terminal = start.terminal.map(|size| self.early_size.unwrap_or(size));
-        if let Err(error) = (self.prepare)(&start) {
+        if let Err(error) = (self.prepare)(&begin) {
             let message = format!("preparing the guest: {}", error_chain(&error));
             return self.fail(StartFailure::new(StartFailureCode::NotExecutable, message));
         }
@@ -231,7 +237,7 @@ impl Init {
         if let Some(signal) = deadly {
             return self.fail(ended_early(signal));
         }
-        let workload = match workload::start(&start, &self.null) {
+        let workload = match workload::start(&begin, &self.null) {
             Ok(workload) => workload,
             Err(failure) => return self.fail(failure),
         };
@@ -245,8 +251,8 @@ impl Init {
         }
         self.terminal = workload.terminal;
         // Used by now, and nobody's to find.
-        start.entropy = Default::default();
-        self.surroundings = Some(start);
+        begin.start.entropy = Default::default();
+        self.surroundings = Some(begin);
         self.state = State::Running { pid: workload.pid, end: None };
         Ok(self.control.send(&GuestMessage::Started)?)
     }

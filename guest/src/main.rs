@@ -35,7 +35,9 @@ mod relay;
 mod rng;
 mod rootfs;
 mod stdin;
+mod sysctl;
 mod terminal;
+mod users;
 mod volumes;
 mod workload;
 
@@ -44,7 +46,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use sandpen_guest::protocol::{GuestMessage, PowerOff, Start, cut_message, encode};
+use sandpen_guest::protocol::{Begin, GuestMessage, PowerOff, cut_message, encode};
 
 use crate::log::log;
 
@@ -77,18 +79,26 @@ fn run() -> Result<PowerOff, init::InitError> {
 }
 
 /// Everything between `Start` and the workload.
-fn prepare(start: &Start) -> Result<(), PrepareError> {
+fn prepare(begin: &Begin) -> Result<(), PrepareError> {
+    let Begin { start, settings } = begin;
     rng::reseed(&start.entropy)?;
     machine::set_clock(start.wall_clock)?;
     machine::set_hostname(&start.hostname)?;
     network::bring_up(&start.network)?;
     limits::raise_open_files();
     limits::make_room(&start.rlimits);
-    rootfs::enter(&start.rootfs)?;
-    volumes::mount_all(&start.volumes)?;
-    hosts::complete(&start.hostname);
-    if let Some(content) = &start.resolv_conf {
+    rootfs::enter(&start.rootfs, settings)?;
+    volumes::mount_all(begin)?;
+    if !volumes::is_given(begin, hosts::HOSTS) {
+        hosts::complete(&start.hostname, &settings.hosts);
+    }
+    if let Some(content) = start.resolv_conf.as_ref().filter(|_| !volumes::is_given(begin, network::RESOLV_CONF)) {
         network::cover_resolv_conf(content);
+    }
+    sysctl::set_all(&settings.sysctls)?;
+    workload::make_workdir(start);
+    if settings.read_only {
+        rootfs::make_read_only()?;
     }
     Ok(())
 }
@@ -104,6 +114,8 @@ enum PrepareError {
     Network(#[from] network::NetworkError),
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::SysctlError),
     #[error(transparent)]
     Volume(#[from] volumes::VolumeError),
 }

@@ -20,7 +20,8 @@ const LOOPBACK: i32 = 1;
 /// The first network device, as the kernel names it.
 const DEVICE: &str = "eth0";
 /// The file that programs read for name servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where it is.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A network that could not be made.
 #[derive(Debug, thiserror::Error)]

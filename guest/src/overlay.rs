@@ -46,6 +46,8 @@ pub enum Layer<'a> {
     Shared(&'a str),
     /// A disk with an ext4 file system, by its device.
     Image(&'a str),
+    /// What is mounted there already.
+    Mounted(&'a str),
 }
 
 /// A mounted root.
@@ -61,22 +63,46 @@ pub struct Root {
 pub fn mount_below(staging: &Path, lowers: &[Layer<'_>], disk: &str) -> Result<Root, OverlayError> {
     make(staging)?;
     attach("tmpfs", staging, "tmpfs", MsFlags::empty(), "mode=700,size=64k", "a place for mount points")?;
+    let layers = mount_layers(staging, lowers)?;
+    let writable = staging.join("disk");
+    make(&writable)?;
+    // What is deleted gives its room back to the host.
+    attach(disk, &writable, "ext4", MsFlags::MS_NODEV, "discard", "the disk of the writable layer")?;
+    join(staging, &layers, &writable, "redirect_dir=on")
+}
+
+/// Mounts a root that is not written to below `staging`: what has to be made in it (mount points) is in memory.
+pub fn mount_in_memory(staging: &Path, lower: &Layer<'_>) -> Result<Root, OverlayError> {
+    make(staging)?;
+    attach("tmpfs", staging, "tmpfs", MsFlags::empty(), "mode=700,size=1m", "a place for mount points")?;
+    let layers = mount_layers(staging, std::slice::from_ref(lower))?;
+    join(staging, &layers, staging, "redirect_dir=off")
+}
+
+/// Mounts the read-only layers; answers where.
+fn mount_layers(staging: &Path, lowers: &[Layer<'_>]) -> Result<Vec<PathBuf>, OverlayError> {
     let mut layers = Vec::new();
     for (number, layer) in lowers.iter().enumerate() {
-        let lower = staging.join(format!("lower-{number}"));
-        make(&lower)?;
         let (source, kind) = match layer {
             Layer::Shared(tag) => (tag, "virtiofs"),
             Layer::Image(device) => (device, "ext4"),
+            Layer::Mounted(path) => {
+                layers.push(PathBuf::from(path));
+                continue;
+            }
         };
+        let lower = staging.join(format!("lower-{number}"));
+        make(&lower)?;
         let what = format!("the layer {number} of the root directory ({kind} {source:?})");
         attach(source, &lower, kind, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "", &what)?;
         layers.push(lower);
     }
-    let (writable, root) = (staging.join("disk"), staging.join("root"));
-    make(&writable)?;
-    // What is deleted gives its room back to the host.
-    attach(disk, &writable, "ext4", MsFlags::MS_NODEV, "discard", "the disk of the writable layer")?;
+    Ok(layers)
+}
+
+/// Joins the layers and what is below `writable` to one root.
+fn join(staging: &Path, layers: &[PathBuf], writable: &Path, redirects: &str) -> Result<Root, OverlayError> {
+    let root = staging.join("root");
     let (upper, work) = (writable.join("upper"), writable.join("work"));
     let is_new = fs::metadata(&upper).is_err();
     if is_new {
@@ -90,7 +116,7 @@ pub fn mount_below(staging: &Path, lowers: &[Layer<'_>], disk: &str) -> Result<R
     make(&root)?;
     let layers: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
     let options = format!(
-        "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=on",
+        "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,{redirects}",
         layers.join(":"),
         upper.display(),
         work.display()

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{Pid, pipe2, read};
-use sandpen_guest::protocol::{Bytes, PROBE_OUTPUT_MAX, ProbeEnd, Start, StartFailure, StartFailureCode, WorkloadEnd};
+use sandpen_guest::protocol::{Begin, Bytes, PROBE_OUTPUT_MAX, ProbeEnd, StartFailure, StartFailureCode, WorkloadEnd};
 
 use crate::process;
 use crate::workload::{self, Program};
@@ -34,15 +34,16 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Executes `command` in the surroundings of the workload that `start` describes.
+    /// Executes `command` in the surroundings of the workload that `begin` describes.
     pub fn start(
-        start: &Start,
+        begin: &Begin,
         id: u64,
         command: Vec<Bytes>,
         limit: Duration,
         null: &OwnedFd,
     ) -> Result<Self, StartFailure> {
-        let surroundings = Start { command, terminal: None, ..start.clone() };
+        let mut surroundings = begin.clone();
+        (surroundings.start.command, surroundings.start.terminal) = (command, None);
         let program: Program = workload::program(&surroundings)?;
         let failed = |errno: Errno| {
             StartFailure::new(StartFailureCode::NotExecutable, format!("making a pipe: {}", errno.desc()))
@@ -50,8 +51,8 @@ impl Probe {
         let (output, child_output) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         let stdio = [null.as_fd(), child_output.as_fd(), child_output.as_fd()];
-        let pid =
-            process::spawn(&program, stdio).map_err(|error| workload::explain(&error, &surroundings, &program))?;
+        let pid = process::spawn(&program, stdio)
+            .map_err(|error| workload::explain(&error, &surroundings.start, &program))?;
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
         Ok(Self { id, pid, output: Some(output), tail: Vec::new(), deadline })
     }

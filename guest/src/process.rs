@@ -13,6 +13,8 @@ use nix::libc;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use sandpen_guest::protocol::{Rlimit, WorkloadEnd};
 
+use crate::users::User;
+
 /// Everything for one `execve`, ready before the fork.
 #[derive(Debug)]
 pub struct Program {
@@ -28,6 +30,8 @@ pub struct Program {
     pub controls_terminal: bool,
     /// Limits of the process.
     pub rlimits: Vec<Rlimit>,
+    /// Whom it runs as; `None` for root.
+    pub user: Option<User>,
 }
 
 /// Where a child failed before it became the program.
@@ -41,6 +45,8 @@ pub enum Step {
     Exec,
     /// Setting its limits.
     Limits,
+    /// Becoming its user.
+    User,
 }
 
 /// Why there is no process.
@@ -114,6 +120,11 @@ fn become_program(
             return (Step::Limits, errno, number);
         }
     }
+    if let Some(user) = &program.user
+        && let Err(errno) = become_user(user)
+    {
+        return (Step::User, errno, 0);
+    }
     let mut result = Errno::ENOENT;
     for candidate in &program.candidates {
         // SAFETY: a NUL-terminated path and two NULL-terminated arrays of NUL-terminated strings, all
@@ -163,6 +174,17 @@ fn set_limit(limit: Rlimit) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_prlimit64, 0, limit.resource, value.as_ptr(), none) }).map(drop)
 }
 
+/// For good: real, effective and saved.
+fn become_user(user: &User) -> Result<(), Errno> {
+    let User { uid, gid, groups, .. } = user;
+    // SAFETY: plain system calls on our own process, which has one thread; `groups` is alive and as long as it says.
+    unsafe {
+        Errno::result(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        Errno::result(libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid))?;
+        Errno::result(libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid)).map(drop)
+    }
+}
+
 fn change_dir(path: &CStr) -> Result<(), Errno> {
     // SAFETY: a NUL-terminated path.
     Errno::result(unsafe { libc::chdir(path.as_ptr()) }).map(drop)
@@ -180,7 +202,8 @@ fn read_verdict(pipe: OwnedFd) -> Option<(Step, Errno, u8)> {
     let mut verdict = [0; 6];
     File::from(pipe).read_exact(&mut verdict).ok()?;
     let [step, limit, errno @ ..] = verdict;
-    let step = [Step::Setup, Step::Workdir, Step::Exec, Step::Limits].into_iter().find(|s| *s as u8 == step)?;
+    let step =
+        [Step::Setup, Step::Workdir, Step::Exec, Step::Limits, Step::User].into_iter().find(|s| *s as u8 == step)?;
     Some((step, Errno::from_raw(i32::from_ne_bytes(errno)), limit))
 }
 

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, chroot};
-use sandpen_guest::protocol::RootfsSource;
+use sandpen_guest::protocol::{RootfsSource, Settings};
 
 use crate::log::log;
 use crate::overlay::{self, Layer};
@@ -21,6 +21,9 @@ use crate::{blocks, fresh, machine};
 
 /// Where the root is mounted before the move; in the initramfs.
 const STAGING: &str = "/newroot";
+
+/// Directories of a root that cannot be written to, of which one is covered until the root is another one.
+const COVERED_BY_MOUNT_POINTS: [&str; 5] = ["/mnt", "/tmp", "/run", "/var", "/dev"];
 
 /// Why there is no root.
 #[derive(Debug, thiserror::Error)]
@@ -63,16 +66,20 @@ pub enum RootfsError {
 }
 
 /// Makes `source` the root of this process and of all it starts.
-pub fn enter(source: &RootfsSource) -> Result<(), RootfsError> {
+pub fn enter(source: &RootfsSource, settings: &Settings) -> Result<(), RootfsError> {
     // Modes below are meant as they are written; the workload gets 022.
     let inherited = umask(Mode::empty());
-    let entered = enter_with_open_mask(source);
+    let entered = enter_with_open_mask(source, settings);
     umask(inherited);
     entered
 }
 
-fn enter_with_open_mask(source: &RootfsSource) -> Result<(), RootfsError> {
+fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<(), RootfsError> {
     match source {
+        // The host takes no write, and mount points may be missing: they are made in memory.
+        RootfsSource::Virtiofs { tag } if settings.read_only => {
+            move_into(&overlay::mount_in_memory(Path::new(STAGING), &Layer::Shared(tag))?.path)?;
+        }
         RootfsSource::Virtiofs { tag } => {
             mount_virtiofs(tag)?;
             move_into(Path::new(STAGING))?;
@@ -86,15 +93,31 @@ fn enter_with_open_mask(source: &RootfsSource) -> Result<(), RootfsError> {
             let layers: Vec<_> = layers.iter().map(|device| Layer::Image(device)).collect();
             let root = overlay::mount_below(Path::new(STAGING), &layers, &blocks::find(disk)?)?;
             move_into(&root.path)?;
-            mount_system_directories()?;
+            mount_system_directories(settings)?;
             if root.is_new {
                 machine::renew_id();
             }
             return Ok(());
         }
+        RootfsSource::Current if settings.read_only => {
+            // Nothing can be made in it, a place for mount points neither.
+            let place = COVERED_BY_MOUNT_POINTS.map(Path::new).into_iter().find(|place| place.is_dir());
+            let Some(place) = place else { return mount_system_directories(settings) };
+            move_into(&overlay::mount_in_memory(place, &Layer::Mounted("/"))?.path)?;
+        }
         RootfsSource::Current => {}
     }
-    mount_system_directories()
+    mount_system_directories(settings)
+}
+
+/// Has the root itself take no more writes; what is mounted below it is as it was.
+pub fn make_read_only() -> Result<(), RootfsError> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(|source| RootfsError::Mount {
+        what: "the root directory, read-only,".to_owned(),
+        target: "/",
+        source,
+    })
 }
 
 fn mount_virtiofs(tag: &str) -> Result<(), RootfsError> {
@@ -122,11 +145,11 @@ fn move_into(root: &Path) -> Result<(), RootfsError> {
 
 const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
-fn mount_system_directories() -> Result<(), RootfsError> {
+fn mount_system_directories(settings: &Settings) -> Result<(), RootfsError> {
     mount_on("proc", "/proc", PLAIN, "")?;
     mount_on("sysfs", "/sys", PLAIN, "")?;
     if mount_on("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=755,size=1m")? {
-        fill_dev()?;
+        fill_dev(settings)?;
     }
     // A root that has a /tmp keeps what is in it.
     if fs::metadata("/tmp").is_err() {
@@ -154,7 +177,7 @@ fn mount_on(kind: &str, target: &'static str, flags: MsFlags, options: &str) -> 
 
 /// What every program may use and nothing else: no port, no disk. Numbers: admin-guide/devices.txt
 /// of the kernel.
-fn fill_dev() -> Result<(), RootfsError> {
+fn fill_dev(settings: &Settings) -> Result<(), RootfsError> {
     let node_error = |path: &str| {
         let path = path.to_owned();
         move |source: io::Error| RootfsError::Node { path, source }
@@ -178,6 +201,7 @@ fn fill_dev() -> Result<(), RootfsError> {
     }
     let terminals = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount_on("devpts", "/dev/pts", terminals, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
-    mount_on("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
+    let shm = settings.shm_bytes.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+    mount_on("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &format!("mode=1777{shm}"))?;
     Ok(())
 }

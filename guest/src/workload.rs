@@ -10,13 +10,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Pid, pipe2};
-use sandpen_guest::protocol::{Rlimit, Start, StartFailure, StartFailureCode, TerminalSize};
+use nix::unistd::{Pid, Uid, fchown, pipe2};
+use sandpen_guest::protocol::{Begin, Rlimit, Start, StartFailure, StartFailureCode, TerminalSize};
 
 use crate::log::log;
 pub use crate::process::Program;
 use crate::process::{SpawnError, Step, spawn};
 use crate::terminal::Terminal;
+use crate::users::{self, User};
 
 /// The workload's `PATH` where its environment names none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,9 +62,9 @@ pub struct Workload {
 }
 
 /// Executes the workload; `null` is an open `/dev/null` (the root may have none).
-pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
-    let program = program(start)?;
-    make_workdir(&program);
+pub fn start(begin: &Begin, null: &OwnedFd) -> Result<Workload, StartFailure> {
+    let program = program(begin)?;
+    let start = &begin.start;
     if let Some(size) = start.terminal {
         return start_on_terminal(start, &program, size);
     }
@@ -76,6 +77,11 @@ pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
     };
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
     let (stderr, child_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
+    if let Some(user) = &program.user {
+        for stream in [&child_stdout, &child_stderr].into_iter().chain(&child_stdin) {
+            give_away(stream, user).map_err(pipe_failed)?;
+        }
+    }
     // Whoever the workload becomes may open `/dev/stdout` and the others once more, as servers do for their logs.
     for output in [&child_stdout, &child_stderr] {
         fchmod(output, Mode::from_bits_truncate(0o622)).map_err(pipe_failed)?;
@@ -97,6 +103,9 @@ pub fn start(start: &Start, null: &OwnedFd) -> Result<Workload, StartFailure> {
 fn start_on_terminal(start: &Start, program: &Program, size: TerminalSize) -> Result<Workload, StartFailure> {
     let failed = |errno: Errno| not_executable(format!("making the workload's terminal in /dev/pts: {}", errno.desc()));
     let terminal = Terminal::open(size).map_err(failed)?;
+    if let Some(user) = &program.user {
+        give_away(terminal.slave(), user).map_err(failed)?;
+    }
     // As the pipes of one that has none.
     fchmod(terminal.slave(), Mode::from_bits_truncate(0o666)).map_err(failed)?;
     let stdin = if start.stdin { Some(terminal.master().map_err(failed)?) } else { None };
@@ -105,9 +114,14 @@ fn start_on_terminal(start: &Start, program: &Program, size: TerminalSize) -> Re
     Ok(Workload { pid, stdin, stdout, stderr: None, terminal: Some(terminal) })
 }
 
+/// Gives a stream of the workload's to its user.
+fn give_away(stream: impl AsFd, user: &User) -> Result<(), Errno> {
+    fchown(stream, Some(Uid::from_raw(user.uid)), None)
+}
+
 /// Makes the working directory where it is missing. What is in the way is told when the workload changes into it.
-fn make_workdir(program: &Program) {
-    let workdir = Path::new(std::ffi::OsStr::from_bytes(program.workdir.as_bytes()));
+pub fn make_workdir(start: &Start) {
+    let Some(workdir) = start.workdir.as_ref().map(|dir| Path::new(std::ffi::OsStr::from_bytes(dir))) else { return };
     if let Err(error) = fs::create_dir_all(workdir) {
         log!("making the working directory {}: {error}", workdir.display());
     }
@@ -129,8 +143,10 @@ fn not_executable(message: String) -> StartFailure {
     StartFailure::new(StartFailureCode::NotExecutable, message)
 }
 
-/// What is executed for `start`.
-pub fn program(start: &Start) -> Result<Program, StartFailure> {
+/// What is executed for `begin`.
+pub fn program(Begin { start, settings }: &Begin) -> Result<Program, StartFailure> {
+    let user = settings.user.as_deref().map(users::find).transpose();
+    let user = user.map_err(|error| not_executable(error.to_string()))?;
     let text = |bytes: Vec<u8>| {
         CString::new(bytes).map_err(|_| not_executable("a NUL byte in command, environment or workdir".to_owned()))
     };
@@ -143,10 +159,12 @@ pub fn program(start: &Start) -> Result<Program, StartFailure> {
         env.push(text([name.as_slice(), b"=", value].concat())?);
     }
     let value_of = |wanted: &str| start.env.iter().rev().find(|(name, _)| name.as_slice() == wanted.as_bytes());
-    let defaults = [("PATH", DEFAULT_PATH, true), ("HOME", DEFAULT_HOME, true)];
-    for (name, value, applies) in defaults.into_iter().chain([("TERM", DEFAULT_TERM, start.terminal.is_some())]) {
+    let home = user.as_ref().map_or(DEFAULT_HOME.as_bytes(), |user| user.home.as_bytes());
+    let defaults = [("PATH", DEFAULT_PATH.as_bytes(), true), ("HOME", home, true)];
+    let term = ("TERM", DEFAULT_TERM.as_bytes(), start.terminal.is_some());
+    for (name, value, applies) in defaults.into_iter().chain([term]) {
         if applies && value_of(name).is_none() {
-            env.push(text(format!("{name}={value}").into_bytes())?);
+            env.push(text([name.as_bytes(), b"=", value].concat())?);
         }
     }
     let path = value_of("PATH").map_or(DEFAULT_PATH.as_bytes(), |(_, value)| value.as_slice());
@@ -157,6 +175,7 @@ pub fn program(start: &Start) -> Result<Program, StartFailure> {
         workdir: text(start.workdir.as_ref().map_or_else(|| b"/".to_vec(), |dir| dir.to_vec()))?,
         controls_terminal: start.terminal.is_some(),
         rlimits: start.rlimits.clone(),
+        user,
     })
 }
 
@@ -187,6 +206,7 @@ pub fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFai
             Some(limit) => explain_limit(limit, errno),
             None => format!("setting the limits of the workload: {}", errno.desc()),
         }),
+        (Step::User, errno) => not_executable(format!("becoming the user of the workload: {}", errno.desc())),
         (Step::Workdir, Errno::ENOENT) => not_executable(format!(
             "the working directory {} does not exist in the rootfs and could not be made",
             program.workdir.to_string_lossy()

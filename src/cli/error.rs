@@ -9,6 +9,7 @@ use sandpen::kernel::KernelError;
 use sandpen_types::spec::SpecError;
 
 use super::run::EnvError;
+use super::template::TemplateError;
 
 /// A failure that ends the program.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +50,11 @@ pub enum CliError {
     /// A rootfs that JSON cannot carry.
     #[error("rootfs {0:?} is not UTF-8; rename it or give a symbolic link to it")]
     RootfsText(PathBuf),
+    /// A template that does not fit.
+    #[error("--format: {0}")]
+    Template(#[from] TemplateError),
     /// A volume that is not there.
-    #[error("volume {path:?} cannot be used; make that directory first")]
+    #[error("volume {path:?} cannot be used; make that directory or file first")]
     Volume {
         /// The host path as it was given.
         path: PathBuf,

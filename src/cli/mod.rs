@@ -22,6 +22,7 @@ mod names;
 mod print;
 mod ps;
 mod reconcile;
+mod rename;
 mod restart;
 mod rm;
 mod run;
@@ -30,8 +31,10 @@ mod signals;
 mod start;
 mod stdin;
 mod stop;
+mod template;
 mod terminal;
 mod typing;
+mod volume;
 mod wait;
 
 use std::ffi::OsString;
@@ -111,8 +114,10 @@ enum Command {
     Restart(restart::Args),
     Stop(stop::Args),
     Kill(kill::Args),
+    Rename(rename::Args),
     Rm(rm::Args),
     Disk(disk::Args),
+    Volume(volume::Args),
     Reconcile(reconcile::Args),
     Doctor(doctor::Args),
     Kernel(kernel::Args),
@@ -201,8 +206,10 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError>
             Command::Restart(args) => restart::execute(global, args).await,
             Command::Stop(args) => stop::execute(global, args).await,
             Command::Kill(args) => kill::execute(global, args).await,
+            Command::Rename(args) => rename::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
+            Command::Volume(args) => volume::execute(global, args).await,
             Command::Reconcile(args) => reconcile::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
             Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),

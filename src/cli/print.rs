@@ -19,13 +19,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox};
+use sandpen::api::{DiskEntry, ErrorDetail, LeftoverEntry, ReconcileReply, Sandbox, VolumeEntry};
 use sandpen::client::ClientError;
 use sandpen::client::daemon_log::DaemonLog;
 use sandpen::doctor::{CheckStatus, Report};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::health::{HealthState, HealthStatus};
-use sandpen_types::spec::{ByteString, DiskName, SandboxKey};
+use sandpen_types::spec::{ByteString, DiskName, SandboxKey, VolumeName};
 use sandpen_types::state::Status;
 use sandpen_types::visible::{Charset, Returns, Visible, is_visible, visible};
 use serde::Serialize;
@@ -36,6 +36,7 @@ pub use each::{each, each_started};
 
 use super::CliError;
 use super::args::short_name;
+use super::template::Template;
 use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
@@ -47,7 +48,7 @@ pub use timings::Timings;
 const LOG_FILTER: &str = "SANDPEN_LOG";
 /// Its default: actix_server tells of each of its threads at level info.
 const DEFAULT_FILTER: &str = "info,actix_server=warn";
-/// Most characters of a command in the table.
+/// Most characters of a command in the table, off a terminal.
 const COMMAND_CHARS: usize = 40;
 
 /// A message on stderr.
@@ -219,6 +220,27 @@ impl Named for DiskName {
     }
 }
 
+impl Named for VolumeName {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Named volumes as a table.
+pub fn volumes(volumes: &[VolumeEntry]) -> Result<u8, CliError> {
+    let heading = ["NAME", "USED BY", "DIRECTORY"].map(str::to_owned);
+    let rows = volumes.iter().map(|volume| {
+        let users = if volume.used_by.is_empty() { "-".to_owned() } else { visible(&volume.used_by.join(", ")) };
+        [volume.name.to_string(), users, visible(&volume.path.display().to_string())]
+    });
+    bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
+}
+
+/// Something on a line each.
+pub fn lines<'a>(lines: impl Iterator<Item = &'a str>) -> Result<u8, CliError> {
+    bytes(lines.map(|line| format!("{}\n", visible(line))).collect::<String>().as_bytes())
+}
+
 /// Named disks as a table.
 pub fn disks(disks: &[DiskEntry]) -> Result<u8, CliError> {
     let heading = ["NAME", "SIZE", "ON HOST", "USED BY"].map(str::to_owned);
@@ -247,10 +269,30 @@ pub fn reconciled(reply: &ReconcileReply) -> Result<u8, CliError> {
     bytes(text.as_bytes())
 }
 
+/// The names of sandboxes, as one would type them.
+pub fn names(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
+    let names: Vec<_> = sandboxes.iter().map(|sandbox| short_name(&sandbox.config_file, &sandbox.name)).collect();
+    lines(names.iter().map(String::as_str))
+}
+
+/// Things by a template, a line each.
+pub fn formatted(all: &[impl Serialize], template: &Template) -> Result<u8, CliError> {
+    let mut text = String::new();
+    for one in all {
+        let object = serde_json::to_value(one).map_err(|error| CliError::Output(error.into()))?;
+        text.push_str(&template.apply(&object)?);
+        text.push('\n');
+    }
+    bytes(text.as_bytes())
+}
+
 /// Sandboxes as a table.
 pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
     let heading = ["NAME", "STATE", "EXIT", "DRIVER", "PID", "RESTARTS", "CREATED", "COMMAND"].map(str::to_owned);
     let now = Utc::now();
+    // A terminal takes what has room beside the other columns.
+    let columns = terminal::size().filter(|_| io::stdout().is_terminal()).map(|size| usize::from(size.cols.get()));
+    let most = columns.unwrap_or(COMMAND_CHARS);
     let rows = sandboxes.iter().map(|sandbox| {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         [
@@ -261,10 +303,14 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
             or_dash(sandbox.microvm_pid.map(|pid| pid.to_string())),
             sandbox.restarts.to_string(),
             age(now, sandbox.created_at),
-            command(&sandbox.command),
+            command(&sandbox.command, most),
         ]
     });
-    bytes(aligned(std::iter::once(heading).chain(rows)).as_bytes())
+    let mut rows: Vec<_> = std::iter::once(heading).chain(rows).collect();
+    if let Some(columns) = columns {
+        fit_last(&mut rows, columns);
+    }
+    bytes(aligned(rows.into_iter()).as_bytes())
 }
 
 /// The state's word, in BACKOFF with the time to the next start, with a health check what that says.
@@ -297,6 +343,21 @@ fn aligned<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> String {
     text
 }
 
+/// Cuts the last column so that no line is longer than `columns`, as far as the others leave room.
+fn fit_last<const N: usize>(rows: &mut [[String; N]], columns: usize) {
+    /// What is left of it in any case.
+    const LEAST: usize = 12;
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let others: usize = (0..N - 1).map(|column| width(column) + 2).sum();
+    let room = columns.saturating_sub(others).max(LEAST);
+    for row in rows {
+        if let Some((at, _)) = row[N - 1].char_indices().nth(room) {
+            let kept = row[N - 1].char_indices().nth(room - 1).map_or(at, |(at, _)| at);
+            row[N - 1].replace_range(kept.., "…");
+        }
+    }
+}
+
 /// How long ago, in its largest unit.
 fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     // A clock that was set back makes it negative.
@@ -309,13 +370,14 @@ fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     }
 }
 
-fn command(parts: &[ByteString]) -> String {
+/// A command in one line of at most `most` characters.
+fn command(parts: &[ByteString], most: usize) -> String {
     let parts: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part.as_bytes())).collect();
     let text = visible(&parts.join(" ")).replace('\n', "\\n");
-    if text.chars().count() <= COMMAND_CHARS {
+    if text.chars().count() <= most {
         return text;
     }
-    text.chars().take(COMMAND_CHARS - 1).chain(['…']).collect()
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Sends the daemon's own messages to stderr, which may be the log that is given.
@@ -340,7 +402,7 @@ mod tests {
         let stdout = for_terminal(b"a\x1b[2J\xff\n", Some(Charset::Utf8));
         assert_eq!(&*stdout, b"a\\u{1b}[2J\\xff\n");
         assert!(matches!(for_terminal(b"\x1b", None), Cow::Borrowed(b"\x1b")));
-        assert_eq!(command(&[ByteString::from("a\u{1b}]0;x\u{7}"), ByteString::from("b")]), "a\\u{1b}]0;x\\u{7} b");
+        assert_eq!(command(&[ByteString::from("a\u{1b}]0;x\u{7}"), ByteString::from("b")], 40), "a\\u{1b}]0;x\\u{7} b");
     }
 
     #[test]
@@ -358,7 +420,7 @@ mod tests {
     fn columns_are_aligned_and_long_commands_cut() {
         let rows = [["A", "LONG"], ["BB", "x"]].map(|row| row.map(str::to_owned));
         assert_eq!(aligned(rows.into_iter()), "A   LONG\nBB  x\n");
-        assert_eq!(command(&[ByteString::from("x".repeat(99))]).chars().count(), COMMAND_CHARS);
+        assert_eq!(command(&[ByteString::from("x".repeat(99))], COMMAND_CHARS).chars().count(), COMMAND_CHARS);
     }
 
     #[test]

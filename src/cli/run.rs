@@ -2,6 +2,7 @@
 
 mod env;
 mod health;
+mod inside;
 mod log;
 mod net;
 mod root;
@@ -14,6 +15,7 @@ pub use env::EnvError;
 
 use env::EnvArgs;
 use health::HealthArgs;
+use inside::InsideArgs;
 use log::LogArgs;
 use net::NetArgs;
 use root::RootArgs;
@@ -22,7 +24,8 @@ use sandpen::client::{Beginning, Client};
 use sandpen::driver;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
-    ByteString, CheckedSpec, DriverChoice, Hostname, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
+    ByteString, CheckedSpec, DriverChoice, Label, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
+    VolumeSource,
 };
 use sandpen_types::units::{MemorySize, TimeSpan};
 
@@ -51,6 +54,7 @@ Examples:
   sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
   sandpen run -v ./src:/src:ro -v ./out:/out ./rootfs -- make -C /src
+  sandpen run -v cache:/root/.cache --read-only --tmpfs /tmp:size=64M -u nobody ./rootfs -- ./untrusted
   sandpen run --disk 1G ./rootfs -- sh -c 'rm -rf /bin'
   sandpen run --root image ./rootfs -- sh -c 'echo quick'
   sandpen run --overlay ./tools --keep-disk work ./rootfs -- sh
@@ -109,12 +113,15 @@ pub struct Args {
     /// Working directory in the sandbox, absolute; made where it is missing [default: /]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
-    /// Host directory HOST at GUEST in the sandbox, read-only with :ro; may be given several times
-    #[arg(short, long, value_name = "HOST:GUEST[:ro]")]
+    /// Directory or file HOST of this host at GUEST in the sandbox, or the directory that is kept under the name NAME for
+    /// all sandboxes (`sandpen volume`); read-only with :ro; may be given several times
+    #[arg(short, long, value_name = "HOST|NAME:GUEST[:ro]")]
     volume: Vec<OsString>,
-    /// The machine's name inside [default: the sandbox's]
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<Hostname>,
+    #[command(flatten)]
+    inside: InsideArgs,
+    /// What is said of the sandbox, for `sandpen ps --filter label=KEY=VALUE`; may be given several times
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<Label>,
     /// What asks the command to end at a stop, a name or number [default: TERM]
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<Signal>,
@@ -154,16 +161,18 @@ impl Args {
         }
     }
 
-    /// The volumes, their directories by their real paths as the root's.
+    /// The volumes, those of the host by their real paths as the root's.
     fn volumes(&self) -> Result<Vec<Volume>, CliError> {
         let read = |text: &OsString| {
             let mut volume = Volume::parse(text)?;
-            let path = volume.host;
-            volume.host = path.canonicalize().map_err(|source| CliError::Volume { path, source })?;
-            match volume.host.to_str() {
-                Some(_) => Ok(volume),
-                None => Err(CliError::VolumeText(volume.host)),
+            if let VolumeSource::Host(path) = volume.source {
+                let real = path.canonicalize().map_err(|source| CliError::Volume { path, source })?;
+                if real.to_str().is_none() {
+                    return Err(CliError::VolumeText(real));
+                }
+                volume.source = VolumeSource::Host(real);
             }
+            Ok(volume)
         };
         self.volume.iter().map(read).collect()
     }
@@ -204,10 +213,11 @@ impl Args {
             disk: self.root.disk(),
             root_device: self.root.device(),
             stop_signal: self.stop_signal,
-            hostname: self.hostname.clone(),
+            labels: self.label.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
             kernel: self.kernel.as_deref().map(real_kernel).transpose()?,
             ..SandboxSpec::new(self.key()?, self.root.rootfs(&self.rootfs)?, command)
         };
+        self.inside.apply(&mut spec)?;
         if self.tty {
             spec.terminal = Some(terminal::size().unwrap_or_default());
             Self::pass_terminal_type(&mut spec);

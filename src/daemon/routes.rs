@@ -13,7 +13,7 @@ use sandpen_drivers::confine;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::signal::Signal;
-use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize};
+use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize, VolumeName};
 use sandpen_vmm::blocking::blocking;
 use serde::Deserialize;
 
@@ -26,8 +26,8 @@ use super::strict::Strict;
 use super::view;
 use crate::api::{
     BODY_MAX_BYTES, CreateSandbox, DiskEntry, DroppedBytes, ErrorCode, GRACE_MAX_MS, HistoryQuery, KillRequest,
-    PROMETHEUS_CONTENT_TYPE, ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StopRequest, Transition,
-    prometheus,
+    PROMETHEUS_CONTENT_TYPE, ReconcileReply, RenameRequest, Sandbox, ShutdownReply, ShutdownRequest, StopRequest,
+    Transition, VolumeEntry, prometheus,
 };
 use crate::orchestrator::SandpenError;
 
@@ -50,6 +50,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/vmm-log").route(web::get().to(stream::vmm_log)))
         .service(sandbox("/stdin").route(web::post().to(stream::stdin)))
         .service(sandbox("/resize").route(web::post().to(resize)))
+        .service(sandbox("/rename").route(web::post().to(rename)))
         .service(sandbox("/start").route(web::post().to(start_again)))
         .service(sandbox("/restart").route(web::post().to(restart)))
         .service(sandbox("/stop").route(web::post().to(stop)))
@@ -59,6 +60,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))
         .service(resource("/v1/disks").route(web::get().to(disks)))
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
+        .service(resource("/v1/volumes").route(web::get().to(volumes)))
+        .service(resource("/v1/volumes/{name}").route(web::delete().to(remove_volume)))
         .configure(super::testing::configure)
         .default_service(web::to(reject::no_such_route));
 }
@@ -209,6 +212,13 @@ async fn kill(shared: Data<Shared>, path: KeyPath, body: Json<KillRequest>) -> R
     Ok(HttpResponse::Ok().json(brief_view(&shared, &row)))
 }
 
+async fn rename(shared: Data<Shared>, path: KeyPath, body: Json<RenameRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let (from, to, handle) = (key(path)?, body.into_inner().to, shared.handle.clone());
+    let row = finish(async move { handle.rename(&from, &to).await }).await?;
+    Ok(HttpResponse::Ok().json(brief_view(&shared, &row)))
+}
+
 async fn resize(shared: Data<Shared>, path: KeyPath, size: Json<TerminalSize>) -> Result<HttpResponse, Rejection> {
     let (key, size, handle) = (key(path)?, size.into_inner(), shared.handle.clone());
     finish(async move { handle.resize(&key, size).await }).await?;
@@ -225,6 +235,20 @@ async fn remove_disk(shared: Data<Shared>, path: Path<String>) -> Result<HttpRes
     let name = DiskName::new(path.into_inner()).map_err(|e| Rejection::from_error(ErrorCode::InvalidName, &e))?;
     let handle = shared.handle.clone();
     finish(async move { handle.remove_disk(&name).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn volumes(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
+    let volumes = shared.handle.volumes().await?;
+    let entries = volumes.into_iter().map(|volume| VolumeEntry::new(volume, shared.handle.state_dir()));
+    Ok(HttpResponse::Ok().json(entries.collect::<Vec<_>>()))
+}
+
+async fn remove_volume(shared: Data<Shared>, path: Path<String>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let name = VolumeName::new(path.into_inner()).map_err(|e| Rejection::from_error(ErrorCode::InvalidName, &e))?;
+    let handle = shared.handle.clone();
+    finish(async move { handle.remove_volume(&name).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

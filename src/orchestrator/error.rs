@@ -99,8 +99,13 @@ impl SandpenError {
                 | SupervisorError::Nested(_)
                 | SupervisorError::Driver(DriverError::Unusable { .. }) => ErrorCode::InvalidSpec,
                 SupervisorError::RemovesItself { .. } => ErrorCode::InvalidRequest,
-                SupervisorError::AlreadyLive { .. } | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
-                SupervisorError::NotFound { .. } | SupervisorError::DiskNotFound { .. } => ErrorCode::NotFound,
+                SupervisorError::AlreadyLive { .. }
+                | SupervisorError::NotEnded { .. }
+                | SupervisorError::NameTaken { .. }
+                | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
+                SupervisorError::NotFound { .. }
+                | SupervisorError::DiskNotFound { .. }
+                | SupervisorError::VolumeNotFound { .. } => ErrorCode::NotFound,
                 SupervisorError::NotLive { .. } => ErrorCode::NotLive,
                 SupervisorError::GivenUp { .. } => ErrorCode::GivenUp,
                 SupervisorError::OpenFiles { .. } => ErrorCode::NoRoom,
@@ -114,7 +119,11 @@ impl SandpenError {
                 }
                 SupervisorError::Driver(_) | SupervisorError::Monitor(_) => ErrorCode::GuestUnreachable,
                 SupervisorError::DiskInUse { .. } => ErrorCode::DiskInUse,
-                SupervisorError::RemoveLog { .. } | SupervisorError::Disk { .. } => ErrorCode::Internal,
+                SupervisorError::VolumeInUse { .. } | SupervisorError::VolumeLeaves { .. } => ErrorCode::VolumeInUse,
+                SupervisorError::RemoveLog { .. }
+                | SupervisorError::RenameFiles { .. }
+                | SupervisorError::Disk { .. }
+                | SupervisorError::Volume { .. } => ErrorCode::Internal,
                 SupervisorError::Gone => ErrorCode::Gone,
             },
             Self::NoStdin(_) => ErrorCode::NoStdin,
@@ -169,7 +178,9 @@ mod tests {
         let key = SandboxKey::new(SandboxName::new("a").unwrap());
         let mut spec = SandboxSpec::new(key.clone(), Rootfs::Native("/a".into()), vec!["x".into()]);
         spec.kernel = Some("/a/vmlinux".into());
-        Places::of(&spec, &mounts::parse("1 0 8:1 / / rw")).check_own(&key).unwrap_err()
+        Places::of(&spec, &sandpen_types::state_dir::StateDir::new("/s".into()), &mounts::parse("1 0 8:1 / / rw"))
+            .check_own(&key)
+            .unwrap_err()
     }
 
     /// Every refusal of the supervisor with its code.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use sandpen_actors::database::{CountSandboxes, Database, GetOutOfMemory, GetSandbox, ListSandboxes, ListTransitions};
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{
-    HoldRemoval, KillSandbox, ListDisks, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, StopSandbox, Supervisor,
-    SupervisorError, WaitSandbox,
+    HoldRemoval, KillSandbox, ListDisks, ListVolumes, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, RemoveVolume,
+    RenameSandbox, StopSandbox, Supervisor, SupervisorError, WaitSandbox,
 };
 use sandpen_actors::telemetry::faults::Faults;
 use sandpen_api::Metric;
@@ -18,9 +18,10 @@ use sandpen_types::history::HistoryPage;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::signal::Signal;
-use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
+use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize, VolumeName};
 use sandpen_types::state_dir::StateDir;
 use sandpen_types::transition::Transition;
+use sandpen_types::volume::NamedVolume;
 use sandpen_vmm::driver::GuestSession;
 use sandpen_vmm::start_timings::{LatestTimings, StartTimings};
 
@@ -187,6 +188,14 @@ impl Handle {
         }
     }
 
+    /// Gives an ended sandbox another name: its history, its log and its disk go along.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotEnded`, `NameTaken`.
+    pub async fn rename(&self, from: &SandboxKey, to: &SandboxKey) -> Result<SandboxRow, SandpenError> {
+        Ok(self.supervisor.send(RenameSandbox { from: from.clone(), to: to.clone() }).await??)
+    }
+
     /// The disks with names of their own.
     ///
     /// # Errors
@@ -201,6 +210,22 @@ impl Handle {
     /// `DiskNotFound`, `DiskInUse`.
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), SandpenError> {
         Ok(self.supervisor.send(RemoveDisk { name: name.clone() }).await??)
+    }
+
+    /// The volumes with names of their own.
+    ///
+    /// # Errors
+    /// Their directory or the database cannot be read.
+    pub async fn volumes(&self) -> Result<Vec<NamedVolume>, SandpenError> {
+        Ok(self.supervisor.send(ListVolumes).await??)
+    }
+
+    /// Removes a named volume that no sandbox has, live or ended, with all that is in it.
+    ///
+    /// # Errors
+    /// `VolumeNotFound`, `VolumeInUse`.
+    pub async fn remove_volume(&self, name: &VolumeName) -> Result<(), SandpenError> {
+        Ok(self.supervisor.send(RemoveVolume { name: name.clone() }).await??)
     }
 
     /// Looks for what belongs to nobody and removes it; also while sandboxes start and end. An

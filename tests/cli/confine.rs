@@ -42,7 +42,7 @@ fn policy(dir: &Path) -> Policy {
     let mut policy = Policy::new("vmm");
     policy.execute.push(busybox());
     policy.modify.push("/dev/null".into());
-    policy.shares.push(SharedTree { directory: dir.join("own"), read_only: false, identity: None });
+    policy.shares.push(SharedTree { directory: dir.join("own"), is_file: false, read_only: false, identity: None });
     policy.read.push(dir.join("read"));
     policy
 }
@@ -193,7 +193,7 @@ fn what_no_vmm_needs_is_refused_to_qemu() {
     let mut policy = policy(dir.path());
     // The rest of the confinement must not be what refuses.
     policy.execute.push("/".into());
-    policy.shares.push(SharedTree { directory: "/".into(), read_only: false, identity: None });
+    policy.shares.push(SharedTree { directory: "/".into(), is_file: false, read_only: false, identity: None });
     policy.capabilities = ["SYS_ADMIN", "SYS_CHROOT"].map(str::to_owned).into();
     let refused = [
         ("namespaces", "unshare -m true"),

@@ -32,6 +32,8 @@ mod kernel;
 mod krunfw;
 #[cfg(feature = "testing")]
 mod logs;
+#[cfg(feature = "testing")]
+mod manage;
 mod older_daemon;
 #[cfg(feature = "testing")]
 mod process;

@@ -41,9 +41,9 @@ fn the_json_has_these_fields() {
     let fields: Vec<_> = row.keys().map(String::as_str).collect();
     assert_eq!(
         fields.join(" "),
-        "command config_file confinement cpus created_at disk driver driver_wanted ended_at env_names exit_code exit_signal failure \
-         failure_kind generation health health_check hostname kernel kernel_sha256 log log_backlog log_dropped memory_mib microvm_pid name network ports remove_on_end restart restart_at \
-         restart_backoff restarts rlimits root_device rootfs started_at state stdin stop_signal stopped_by terminal timeout_ms timings vmm_log volumes workdir"
+        "command config_file confinement cpus created_at disk driver driver_wanted ended_at env_names exit_code exit_signal extra_hosts failure \
+         failure_kind generation health health_check hostname kernel kernel_sha256 labels log log_backlog log_dropped memory_mib microvm_pid name network ports read_only remove_on_end restart restart_at \
+         restart_backoff restarts rlimits root_device rootfs shm_bytes started_at state stdin stop_signal stopped_by sysctls terminal timeout_ms timings tmpfs user vmm_log volumes workdir"
     );
     assert_eq!((row["name"].as_str(), row["config_file"].as_str()), (Some("a"), Some("conf")));
     assert_eq!((row["exit_code"].as_i64(), row["state"].as_str()), (Some(3), Some("STOPPED")));

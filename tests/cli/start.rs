@@ -25,7 +25,7 @@ fn an_ended_one_starts_as_it_was_and_its_log_goes_on() {
     assert_eq!((&after["restarts"], &after["command"]), (&0.into(), &before["command"]));
     until("it has begun again", || home.ok(&["logs", "a"]).ends_with("begun with a secret\n"));
     let refused = home.fails(&["start", "a"]);
-    assert!(refused.contains("already RUNNING"), "{refused}");
+    assert!(refused.contains("is RUNNING already") && refused.contains("`sandpen restart`"), "{refused}");
 }
 
 #[test]

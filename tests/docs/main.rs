@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandpen::actors::spec::{DiskName, SandboxKey, SandboxName};
+use sandpen::actors::spec::{DiskName, SandboxKey, SandboxName, VolumeName};
 use sandpen::actors::state::{FailureKind, Status};
 use sandpen::actors::state_dir::StateDir;
 use sandpen::api::ErrorCode;
@@ -259,10 +259,16 @@ fn the_state_directory() {
         dir.runtime(&key),
         dir.sandbox_disk(&key),
         dir.named_disk(&DiskName::new("DISK").unwrap()),
+        dir.named_volume(&VolumeName::new("VOLUME").unwrap()),
     ]
     .iter()
     .map(|path| path.strip_prefix("/state").unwrap().to_str().unwrap())
-    .map(|path| path.replace("default", "<config>").replace("NAME", "<name>").replace("DISK", "<disk>"))
+    .map(|path| {
+        path.replace("default", "<config>")
+            .replace("NAME", "<name>")
+            .replace("DISK", "<disk>")
+            .replace("VOLUME", "<volume>")
+    })
     .collect();
     assert_eq!(documented, code);
 }

@@ -19,6 +19,7 @@ use sandpen_types::transition::Transition;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
+use super::renames::{self, Rename};
 use super::{BeginStart, DatabaseError, RecordEvent, RecordHealth, events, flush, health, sandboxes, transitions};
 
 /// Where an answer goes.
@@ -54,6 +55,7 @@ pub(super) enum Pending {
     Event(Box<Asked<RecordEvent, ()>>),
     Begin(Box<Asked<BeginStart, SandboxRow>>),
     Remove(Asked<SandboxId, ()>),
+    Rename(Box<Asked<Rename, ()>>),
     Flush(Reply<()>),
 }
 
@@ -66,6 +68,7 @@ impl Pending {
             Self::Event(asked) => asked.answer(Some(refusal)),
             Self::Begin(asked) => asked.answer(Some(refusal)),
             Self::Remove(asked) => asked.answer(Some(refusal)),
+            Self::Rename(asked) => asked.answer(Some(refusal)),
             Self::Flush(reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -115,6 +118,7 @@ enum Step {
     Events(Vec<Asked<RecordEvent, ()>>),
     Begin(Box<Asked<BeginStart, SandboxRow>>),
     Remove(Asked<SandboxId, ()>),
+    Rename(Box<Asked<Rename, ()>>),
     /// Nobody waits for it.
     Health(Vec<RecordHealth>),
 }
@@ -136,6 +140,7 @@ impl Batch {
             (_, Pending::Event(asked)) => self.steps.push(Step::Events(vec![*asked])),
             (_, Pending::Begin(asked)) => self.steps.push(Step::Begin(asked)),
             (_, Pending::Remove(asked)) => self.steps.push(Step::Remove(asked)),
+            (_, Pending::Rename(asked)) => self.steps.push(Step::Rename(asked)),
             (_, Pending::Flush(reply)) => self.flushes.push(reply),
         }
     }
@@ -164,6 +169,7 @@ impl Batch {
                 Step::Events(all) => all.into_iter().for_each(|asked| asked.answer(refusal)),
                 Step::Begin(asked) => asked.answer(refusal),
                 Step::Remove(asked) => asked.answer(refusal),
+                Step::Rename(asked) => asked.answer(refusal),
                 Step::Health(_) => {}
             }
         }
@@ -267,6 +273,7 @@ impl Step {
                 asked.done = Some(begun);
             }
             Self::Remove(asked) => asked.done = Some(alone(sandboxes::remove(connection, asked.what).await)?),
+            Self::Rename(asked) => asked.done = Some(alone(renames::write(connection, &asked.what).await)?),
             Self::Health(all) => {
                 if let Err(error) = alone(health::record(connection, all).await)? {
                     tracing::warn!(error = error_chain(&error), "health could not be recorded");

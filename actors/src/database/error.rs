@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sandpen_types::fault::Fault;
 use sandpen_types::row::SandboxId;
+use sandpen_types::spec::SandboxKey;
 
 /// A failure of the database. Nothing of the request was written, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,12 @@ pub enum DatabaseError {
     /// The sandbox has not ended.
     #[error("the sandbox has not ended")]
     StillLive,
+    /// Another sandbox has the name.
+    #[error("there is a sandbox {key} already")]
+    NameTaken {
+        /// The name.
+        key: SandboxKey,
+    },
     /// A column holds what this program cannot read.
     #[error("row {sandbox} holds an unreadable {column}: {detail}")]
     Unreadable {

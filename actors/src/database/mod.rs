@@ -3,7 +3,8 @@
 //! ```text
 //!   BeginStart       ─▶ pending ─┐
 //!   RecordTransition ─▶ pending ─┤   idle: one transaction for all that is pending ([`batch`]),
-//!   RemoveSandbox    ─▶ pending ─┼─▶ durable (WAL, synchronous=FULL), then all answers;
+//!   RemoveSandbox    ─▶ pending ─┤
+//!   RenameSandbox    ─▶ pending ─┼─▶ durable (WAL, synchronous=FULL), then all answers;
 //!   Flush            ─▶ pending ─┘   a host that cannot write now refuses all at once
 //!   RecordHealth ─▶ the latest one ──▶ goes with the next batch, or begins one where it is news
 //! ```
@@ -24,6 +25,7 @@ mod file;
 mod flush;
 mod health;
 mod recorder;
+mod renames;
 mod retention;
 mod sandboxes;
 mod sql;
@@ -39,6 +41,7 @@ pub use file::DatabaseFile;
 pub use flush::{CloseDatabase, Flush};
 pub use health::RecordHealth;
 pub use recorder::record_all;
+pub use renames::{FinishRename, ListUnfinishedRenames, RenameSandbox, UnfinishedRename};
 pub use retention::{EVENTS_KEPT, EVENTS_KEPT_OF_SANDBOX, OWN_EVENTS_KEPT, STARTS_KEPT};
 pub use sandboxes::{BeginStart, CountSandboxes, GetSandbox, ListLiveKeys, ListSandboxes, RemoveSandbox};
 pub use transitions::{ListTransitions, RecordTransition};

@@ -23,6 +23,7 @@ macro_rules! active {
         "('STARTING', 'RUNNING', 'STOPPING', 'BACKOFF')"
     };
 }
+pub(super) use active;
 
 /// Makes the row, or puts the specification into it, and records the start request, both or neither: the row of an
 /// ended sandbox is as it was until the next start is on record. Answers the row, which is STARTING. The same twice,
@@ -207,6 +208,15 @@ async fn get<'a>(pool: impl SqliteExecutor<'a>, key: &SandboxKey) -> Result<Opti
         .await
         .map_err(sql("reading a sandbox"))?;
     row.as_ref().map(decode).transpose()
+}
+
+/// The row of this number.
+pub(super) async fn by_id(
+    connection: &mut SqliteConnection,
+    sandbox: SandboxId,
+) -> Result<Option<SandboxRow>, DatabaseError> {
+    let row = sqlx::query("SELECT * FROM sandboxes WHERE id = ?1").bind(sandbox).fetch_optional(connection).await;
+    row.map_err(sql("reading a sandbox"))?.as_ref().map(decode).transpose()
 }
 
 /// A row that cannot be read is left out and told in the log: it must not hide all others.

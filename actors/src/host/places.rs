@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
+use sandpen_types::state_dir::StateDir;
 
 use super::mounts::{self, Mount};
 
@@ -85,8 +86,8 @@ pub struct Nested {
 impl Places {
     /// Those of a specification whose paths are real ones; `mounts` are those of now. What is not there is told by its
     /// path. Blocking, for microseconds.
-    pub fn of(spec: &SandboxSpec, mounts: &[Mount]) -> Self {
-        let is_native = matches!(spec.rootfs, Rootfs::Native(_));
+    pub fn of(spec: &SandboxSpec, dir: &StateDir, mounts: &[Mount]) -> Self {
+        let is_written = matches!(spec.rootfs, Rootfs::Native(_)) && !spec.read_only;
         let place = |path: &Path, purpose, is_writable| Place {
             path: path.to_owned(),
             purpose,
@@ -94,8 +95,9 @@ impl Places {
             spots: spots(path, mounts),
             mounted_below: if is_writable { mounted_below(path, mounts) } else { Vec::new() },
         };
-        let roots = spec.rootfs.paths().into_iter().map(|path| place(path, Purpose::Root, is_native));
-        let volumes = spec.volumes.iter().map(|volume| place(&volume.host, Purpose::Volume, !volume.read_only));
+        let roots = spec.rootfs.paths().into_iter().map(|path| place(path, Purpose::Root, is_written));
+        let volumes =
+            spec.volumes.iter().map(|volume| place(&dir.volume(&volume.source), Purpose::Volume, !volume.read_only));
         let kernel = spec.kernel.iter().map(|path| place(path, Purpose::Kernel, false));
         Self(roots.chain(volumes).chain(kernel).collect())
     }

@@ -4,10 +4,14 @@
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
-use sandpen_types::spec::{CheckedSpec, HostPath, KERNEL_MAX_BYTES, PublishedPort, SpecError, Volume};
+use sandpen_types::spec::{
+    CheckedSpec, HostPath, KERNEL_MAX_BYTES, PublishedPort, SandboxSpec, SpecError, Volume, VolumeSource,
+};
+use sandpen_types::state_dir::StateDir;
 
 /// Looks whether the host has what a specification names.
 ///
@@ -19,6 +23,25 @@ pub fn check(spec: &CheckedSpec) -> Result<(), SpecError> {
     }
     check_volumes(&spec.volumes)?;
     spec.kernel.as_deref().map_or(Ok(()), check_kernel)
+}
+
+/// Makes the directories of named volumes where they are missing.
+///
+/// # Errors
+/// One that cannot be made.
+pub fn make_named_volumes(spec: &SandboxSpec, dir: &StateDir) -> Result<(), SpecError> {
+    for volume in &spec.volumes {
+        let VolumeSource::Named(name) = &volume.source else { continue };
+        for (path, mode) in [(dir.volumes(), 0o700), (dir.named_volume(name), 0o755)] {
+            match std::fs::DirBuilder::new().mode(mode).create(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(SpecError::volume(name.as_str().as_bytes(), &error.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The same with the real paths of everything that it names: what is found now is what every start of it takes, and
@@ -57,15 +80,20 @@ fn check_root(path: &Path) -> Result<(), SpecError> {
     }
 }
 
-/// Looks at the host: every volume must be a directory.
+/// Looks at the host: every volume of its must be a directory or a file.
 fn check_volumes(volumes: &[Volume]) -> Result<(), SpecError> {
-    for Volume { host, .. } in volumes {
+    for volume in volumes {
+        let VolumeSource::Host(host) = &volume.source else { continue };
         let refused = |reason: String| Err(SpecError::volume(host.as_os_str().as_bytes(), &reason));
         match std::fs::metadata(host) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return refused("it is not a directory; share the directory that it is in".into()),
+            Ok(meta) if meta.is_dir() || meta.is_file() => {}
+            Ok(_) => {
+                let reason = "it is neither a directory nor a regular file; a socket or device of the host's is of no \
+                              use to a guest";
+                return refused(reason.into());
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return refused("there is no such directory; make it first".into());
+                return refused("there is no such directory or file; make it first".into());
             }
             Err(e) => return refused(e.to_string()),
         }
@@ -160,13 +188,13 @@ mod tests {
         std::fs::write(base.join("vmlinux"), "x").unwrap();
         std::os::unix::fs::symlink("vmlinux", base.join("to-kernel")).unwrap();
         let spec = SandboxSpec {
-            volumes: vec![Volume { host: base.join("root/../to-data"), guest: "/a".into(), read_only: true }],
+            volumes: vec![Volume::of_host(base.join("root/../to-data"), "/a", true)],
             kernel: Some(base.join("to-kernel")),
             ..(*spec_in(&base.join("to-root"))).clone()
         };
         let resolved = resolve(spec.clone().try_into().unwrap()).unwrap();
         assert_eq!(resolved.rootfs, Rootfs::Native(base.join("root")));
-        assert_eq!(resolved.volumes[0].host, base.join("data"));
+        assert_eq!(resolved.volumes[0].source, VolumeSource::Host(base.join("data")));
         assert_eq!(resolved.kernel, Some(base.join("vmlinux")));
         // Layers that are one directory in the end.
         let layers = Rootfs::Overlayfs(vec![base.join("root"), base.join("to-root")]);
@@ -182,12 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_has_to_be_a_directory() {
+    fn a_volume_has_to_be_a_directory_or_a_file() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
-        let at = |name: &str| Volume { host: dir.path().join(name), guest: "/a".into(), read_only: false };
+        let at = |name: &str| Volume::of_host(dir.path().join(name), "/a", false);
         assert_eq!(check_volumes(&[at(".")]), Ok(()));
-        assert!(check_volumes(&[at("file")]).unwrap_err().to_string().contains("directory that it is in"));
+        assert_eq!(check_volumes(&[at("file")]), Ok(()));
+        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(check_volumes(&[at("fifo")]).unwrap_err().to_string().contains("neither a directory nor"));
         assert!(check_volumes(&[at("missing")]).unwrap_err().to_string().contains("make it first"));
     }
 

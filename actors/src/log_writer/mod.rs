@@ -46,7 +46,7 @@ pub use error::LogError;
 pub use follower::{LogChunk, LogFollower};
 pub use generation::position_of_generation;
 pub use messages::*;
-pub use names::remove_files;
+pub use names::{move_files, remove_files};
 pub use open_logs::{FILES_OF_LOG, OpenLogs};
 pub use tail::{dropped_bytes, position_of_tail};
 

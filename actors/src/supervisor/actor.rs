@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use actix::{Actor, ArbiterHandle, Context, Recipient, ResponseActFuture, WrapFuture as _};
-use sandpen_types::spec::{DiskName, SandboxKey};
+use sandpen_types::spec::{DiskName, SandboxKey, VolumeName};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 use sandpen_vmm::process_identity::boot_id;
@@ -67,6 +67,7 @@ pub struct Supervisor {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) removing_disks: HashSet<DiskName>,
+    pub(super) removing_volumes: HashSet<VolumeName>,
     pub(super) open_logs: OpenLogs,
     /// Ended, and to be removed soon.
     pub(super) lingering: HashMap<SandboxKey, Lingering>,
@@ -94,6 +95,7 @@ impl Supervisor {
             subscribers: Vec::new(),
             shutting_down: None,
             removing_disks: HashSet::new(),
+            removing_volumes: HashSet::new(),
             lingering: HashMap::new(),
             held: Held::default(),
             watches_room: false,
@@ -131,7 +133,7 @@ impl Supervisor {
         let (database, key) = (self.config.database.clone(), key.clone());
         async move {
             Err(match database.send(GetSandbox(key.clone())).await?? {
-                Some(row) => Refusal::NotLive.error(key, row.state.status().as_str()),
+                Some(row) => SupervisorError::NotLive { key, status: row.state.status().as_str() },
                 None => SupervisorError::NotFound { key },
             })
         }

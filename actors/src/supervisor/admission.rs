@@ -70,7 +70,8 @@ impl Supervisor {
             SupervisorError::Spec(_) | SupervisorError::Nested(_) => Counter::RefusedSpec,
             SupervisorError::AlreadyLive { .. }
             | SupervisorError::BeingRemoved { .. }
-            | SupervisorError::DiskInUse { .. } => Counter::RefusedName,
+            | SupervisorError::DiskInUse { .. }
+            | SupervisorError::VolumeLeaves { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;
                 faults.raise(Place::Process, Fault::OpenFiles, &refusal.to_string());

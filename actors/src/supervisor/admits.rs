@@ -1,6 +1,6 @@
 //! What may be asked of a sandbox in which phase: one pure function, and a name for every refusal.
 //!
-//! | | start, remove | stop, kill, remove by force | signal | wait, await a start | log | guest |
+//! | | start, remove, rename | stop, kill, remove by force | signal | wait, await a start | log | guest |
 //! | --- | --- | --- | --- | --- | --- | --- |
 //! | absent | now | not live | not live | not live | not live | not live |
 //! | reserved | taken | now | not live | now | not live | not live |
@@ -22,8 +22,10 @@ use super::phase::PhaseKind;
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
-    /// [`StartSandbox`](super::StartSandbox).
+    /// [`StartSandbox`](super::StartSandbox) of a new specification.
     Start,
+    /// The same of one that is there.
+    StartAgain,
     /// [`AwaitStarted`](super::AwaitStarted).
     AwaitStarted,
     /// [`StopSandbox`](super::StopSandbox), a kill, or the orchestrator's own end.
@@ -34,6 +36,8 @@ pub(super) enum Request {
     Remove,
     /// The same with `force`.
     RemoveByForce,
+    /// [`RenameSandbox`](super::RenameSandbox), of the old name and of the new one.
+    Rename,
     /// [`WaitSandbox`](super::WaitSandbox).
     Wait,
     /// [`AwaitRestart`](super::AwaitRestart).
@@ -68,11 +72,23 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// The error for who asked. `status`: the word for the sandbox's state.
-    pub(super) fn error(self, key: SandboxKey, status: &'static str) -> SupervisorError {
-        match self {
-            Self::NameTaken => SupervisorError::AlreadyLive { key, status },
-            Self::BeingRemoved => SupervisorError::BeingRemoved { key },
-            Self::NotLive => SupervisorError::NotLive { key, status },
+    pub(super) fn error(self, key: SandboxKey, status: &'static str, asked: Request) -> SupervisorError {
+        match (self, asked) {
+            (Self::NameTaken, Request::Remove) => {
+                let advice = ", which cannot be removed; stop it first, or use --force";
+                SupervisorError::NotEnded { key, status, advice }
+            }
+            (Self::NameTaken, Request::Rename) => {
+                let advice = ", which cannot be renamed; stop it first";
+                SupervisorError::NotEnded { key, status, advice }
+            }
+            (Self::NameTaken, Request::StartAgain) => {
+                let advice = " already; `sandpen restart` ends it and starts it again";
+                SupervisorError::NotEnded { key, status, advice }
+            }
+            (Self::NameTaken, _) => SupervisorError::AlreadyLive { key, status },
+            (Self::BeingRemoved, _) => SupervisorError::BeingRemoved { key },
+            (Self::NotLive, _) => SupervisorError::NotLive { key, status },
         }
     }
 }
@@ -81,7 +97,7 @@ impl Refusal {
 pub(super) fn admits(phase: PhaseKind, request: Request) -> Result<When, Refusal> {
     use PhaseKind as P;
     match request {
-        Request::Start | Request::Remove => match phase {
+        Request::Start | Request::StartAgain | Request::Remove | Request::Rename => match phase {
             P::Absent => Ok(When::Now),
             P::Ending | P::Releasing | P::Leaving => Ok(When::OnceReleased),
             P::Reserved | P::Hosted | P::Lost | P::GivingUp | P::Recording | P::Backoff => Err(Refusal::NameTaken),
@@ -129,8 +145,10 @@ mod tests {
         PhaseKind::Leaving,
         PhaseKind::Removing,
     ];
-    const REQUESTS: [Request; 10] = [
+    const REQUESTS: [Request; 12] = [
         Request::Start,
+        Request::StartAgain,
+        Request::Rename,
         Request::AwaitStarted,
         Request::Stop,
         Request::Signal,
@@ -193,8 +211,10 @@ mod tests {
                 seen.push(refusal);
             }
         }
-        let errors: HashSet<_> =
-            seen.iter().map(|refusal| std::mem::discriminant(&refusal.error(key(), "RUNNING"))).collect();
+        let errors: HashSet<_> = seen
+            .iter()
+            .map(|refusal| std::mem::discriminant(&refusal.error(key(), "RUNNING", Request::Start)))
+            .collect();
         assert_eq!((seen.len(), errors.len()), (3, 3));
     }
 

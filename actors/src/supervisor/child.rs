@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use actix::Addr;
 use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::DiskName;
+use sandpen_types::spec::{DiskName, SandboxSpec, VolumeName};
 use sandpen_types::state::{SandboxState, Status};
 use tokio::sync::oneshot;
 
 use super::phase::{Phase, PhaseKind};
+use super::volumes;
 use crate::host::places::Places;
 use crate::monitor::{Monitor, Stop};
 use crate::runtime::intensity::RecentFailures;
@@ -131,12 +132,21 @@ impl Child {
 
     /// Whether this named disk is this child's.
     pub(super) fn uses_disk(&self, name: &DiskName) -> bool {
+        self.specs().any(|spec| spec.disk.name.as_ref() == Some(name))
+    }
+
+    /// Whether this named volume is this child's too.
+    pub(super) fn uses_volume(&self, name: &VolumeName) -> bool {
+        self.specs().any(|spec| volumes::names(spec).any(|of_spec| of_spec == name))
+    }
+
+    /// What it is, and what it is about to be.
+    fn specs(&self) -> impl Iterator<Item = &SandboxSpec> {
         let reserved = match &self.phase {
-            Phase::Reserved { disk, .. } => disk.as_ref(),
+            Phase::Reserved { spec, .. } => Some(&**spec),
             _ => None,
         };
-        let of_row = self.row.as_ref().and_then(|row| row.spec.disk.name.as_ref());
-        reserved == Some(name) || of_row == Some(name)
+        reserved.into_iter().chain(self.row.as_ref().map(|row| &*row.spec))
     }
 
     /// The state's word, for messages.

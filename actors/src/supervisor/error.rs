@@ -1,6 +1,6 @@
 //! Why a request to the supervisor was not fulfilled.
 
-use sandpen_types::spec::{DiskName, SandboxKey, SpecError};
+use sandpen_types::spec::{DiskName, SandboxKey, SpecError, VolumeName};
 use sandpen_vmm::driver::DriverError;
 
 use crate::database::DatabaseError;
@@ -25,6 +25,31 @@ pub enum SupervisorError {
         key: SandboxKey,
         /// Its state's word.
         status: &'static str,
+    },
+    /// It has not ended; nothing was changed.
+    #[error("sandbox {key} is {status}{advice}")]
+    NotEnded {
+        /// Which.
+        key: SandboxKey,
+        /// Its state's word.
+        status: &'static str,
+        /// What to do, after what is asked.
+        advice: &'static str,
+    },
+    /// Another sandbox has the name; nothing was changed.
+    #[error("there is a sandbox {key} already; use another name or remove it first")]
+    NameTaken {
+        /// The name.
+        key: SandboxKey,
+    },
+    /// It has its new name, and some of its files do not.
+    #[error("sandbox {key} is renamed, but not all of its files are; the next daemon finishes that")]
+    RenameFiles {
+        /// Its new name.
+        key: SandboxKey,
+        /// The cause.
+        #[source]
+        source: LogError,
     },
     /// What is left of an earlier sandbox of the name is being removed; nothing was changed.
     #[error("sandbox {key} is being removed; try again in a moment or use another name")]
@@ -107,6 +132,35 @@ pub enum SupervisorError {
     /// The disks could not be read or changed.
     #[error("{action}")]
     Disk {
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A sandbox has the volume; nothing was changed.
+    #[error("volume {name} is in use by sandbox {user}; remove that one first")]
+    VolumeInUse {
+        /// Which volume.
+        name: VolumeName,
+        /// Who has it.
+        user: SandboxKey,
+    },
+    /// There is no such volume.
+    #[error("there is no volume {name}; `sandpen volume ls` lists all")]
+    VolumeNotFound {
+        /// Which.
+        name: VolumeName,
+    },
+    /// It is on its way out.
+    #[error("volume {name} is being removed; try again in a moment or use another name")]
+    VolumeLeaves {
+        /// Which.
+        name: VolumeName,
+    },
+    /// The volumes could not be read or changed.
+    #[error("{action}")]
+    Volume {
         /// What was being done.
         action: &'static str,
         /// The cause.

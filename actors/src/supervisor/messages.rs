@@ -9,7 +9,8 @@ use sandpen_types::disk::NamedDisk;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::signal::Signal;
-use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey};
+use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, VolumeName};
+use sandpen_types::volume::NamedVolume;
 use sandpen_vmm::driver::GuestSession;
 
 use super::{RemovalHold, SupervisorError};
@@ -74,6 +75,16 @@ pub struct RemoveSandbox {
     pub force: bool,
 }
 
+/// Gives an ended sandbox another name, which nobody may have; answers its row.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SandboxRow, SupervisorError>")]
+pub struct RenameSandbox {
+    /// Which.
+    pub from: SandboxKey,
+    /// Its new name.
+    pub to: SandboxKey,
+}
+
 /// Lists the disks with names of their own, by name.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<NamedDisk>, SupervisorError>")]
@@ -85,6 +96,19 @@ pub struct ListDisks;
 pub struct RemoveDisk {
     /// Which.
     pub name: DiskName,
+}
+
+/// Lists the volumes with names of their own, by name.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<NamedVolume>, SupervisorError>")]
+pub struct ListVolumes;
+
+/// Removes a named volume that no sandbox has, with all that is in it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), SupervisorError>")]
+pub struct RemoveVolume {
+    /// Which.
+    pub name: VolumeName,
 }
 
 /// Answers the row when the sandbox has ended and no restart is pending.

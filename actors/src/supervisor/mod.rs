@@ -43,6 +43,7 @@ mod record;
 mod release;
 mod removal_hold;
 mod remove;
+mod rename;
 mod restart;
 mod restart_policy;
 mod shutdown;
@@ -51,6 +52,7 @@ mod stop;
 mod succession;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod wait;
 
 pub use actor::{Supervisor, SupervisorConfig};

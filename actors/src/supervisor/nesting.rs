@@ -12,6 +12,7 @@ use std::sync::Arc;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{SandboxKey, SandboxSpec};
 use sandpen_types::state::SandboxState;
+use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::driver::DriverError;
 
@@ -30,16 +31,19 @@ pub(super) struct LookedUp {
 }
 
 /// What is to be looked up.
-pub(super) struct LookUp(Vec<(SandboxKey, Arc<SandboxSpec>)>);
+pub(super) struct LookUp {
+    sandboxes: Vec<(SandboxKey, Arc<SandboxSpec>)>,
+    dir: StateDir,
+}
 
 impl LookUp {
     /// Looks, for one that is to be started and has real paths.
     pub(super) async fn done(self, spec: Arc<SandboxSpec>) -> Result<LookedUp, SupervisorError> {
         let looked = move || {
             let mounts = mounts::now();
-            let own = Places::of(&spec, &mounts);
-            let others = self.0.into_iter().map(|(key, spec)| (key, Places::of(&spec, &mounts)));
-            LookedUp { own, others: others.collect() }
+            let of = |spec: &SandboxSpec| Places::of(spec, &self.dir, &mounts);
+            let others = self.sandboxes.iter().map(|(key, spec)| (key.clone(), of(spec)));
+            LookedUp { own: of(&spec), others: others.collect() }
         };
         blocking(looked).await.map_err(|_| SupervisorError::Gone)
     }
@@ -50,7 +54,7 @@ impl Supervisor {
     pub(super) fn look_up(&self) -> LookUp {
         let unknown = self.children.iter().filter(|(_, child)| child.places.is_none());
         let of_rows = unknown.filter_map(|(key, child)| Some((key.clone(), child.row()?.spec.clone())));
-        LookUp(of_rows.collect())
+        LookUp { sandboxes: of_rows.collect(), dir: self.config.state_dir.clone() }
     }
 
     /// Keeps the places of one that is about to start, and of those that were not known.

@@ -2,7 +2,7 @@
 //! is in [`super`].
 
 use actix::{Addr, SpawnHandle};
-use sandpen_types::spec::DiskName;
+use sandpen_types::spec::CheckedSpec;
 use tokio_util::sync::CancellationToken;
 
 use crate::log_writer::LogWriter;
@@ -14,8 +14,8 @@ pub(super) enum Phase {
     Reserved {
         /// Gives it up.
         give_up: CancellationToken,
-        /// Its named disk, which nobody else may take meanwhile.
-        disk: Option<DiskName>,
+        /// What it is to be: its named disk nobody else may take meanwhile, its volumes nobody remove.
+        spec: CheckedSpec,
     },
     /// A monitor looks after its microVM, and releases it after its end.
     Hosted {

@@ -37,8 +37,8 @@ use super::leftovers::{self, Found};
 use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
-use super::{Reconcile, SupervisorError};
-use crate::database::{ListLiveKeys, ListSandboxes};
+use super::{Reconcile, SupervisorError, rename};
+use crate::database::{ListLiveKeys, ListSandboxes, ListUnfinishedRenames};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
 
@@ -136,6 +136,14 @@ impl Supervisor {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
         let state_id = self.config.state_id.clone();
         async move {
+            if first {
+                let unfinished = database.send(ListUnfinishedRenames).await??;
+                let of_renames = dir.clone();
+                let finished = blocking(move || rename::finish(&of_renames, unfinished)).await;
+                for finished in finished.map_err(|_| SupervisorError::Gone)? {
+                    database.send(finished).await??;
+                }
+            }
             let rows = database.send(ListSandboxes).await??;
             let on_host = move || {
                 let drafts = if first { leftovers::remove_drafts(&dir) } else { Vec::new() };

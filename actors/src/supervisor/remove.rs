@@ -36,7 +36,7 @@ impl Handler<RemoveSandbox> for Supervisor {
             Ok(When::Now) if self.children.contains_key(&key) => self.kill_and_remove(&key, ctx),
             Ok(When::Now) => self.remove_ended(key),
             Ok(When::OnceReleased | When::OnceHosted) => self.once_released(&key, request, ctx),
-            Err(refusal) => self.refuse(refusal.error(key.clone(), self.status(&key))),
+            Err(refusal) => self.refuse(refusal.error(key.clone(), self.status(&key), asked)),
         }
     }
 }

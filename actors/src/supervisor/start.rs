@@ -43,7 +43,10 @@ impl Handler<StartSandbox> for Supervisor {
         let key = request.spec.key.clone();
         let admitted = match self.shutting_down {
             Some(_) => Err(SupervisorError::ShuttingDown),
-            None => self.admit(&key, Request::Start).map_err(|refusal| refusal.error(key.clone(), self.status(&key))),
+            None => {
+                let asked = if request.keeps_disk { Request::StartAgain } else { Request::Start };
+                self.admit(&key, asked).map_err(|refusal| refusal.error(key.clone(), self.status(&key), asked))
+            }
         };
         let reserved = match admitted {
             Ok(When::Now) => self.reserve(request),
@@ -111,12 +114,13 @@ impl Supervisor {
     ) -> Result<(Reservation, oneshot::Receiver<Arc<SandboxRow>>), SupervisorError> {
         let key = spec.key.clone();
         self.check_disk(spec.disk.name.as_ref())?;
+        self.check_volumes(&spec)?;
         let driver = self.config.drivers.select(&spec.driver, &spec)?;
         let open_files = driver.capabilities().open_files(&spec);
         self.check_open_files(open_files)?;
         let timings = StartTimings::requested();
         let give_up = CancellationToken::new();
-        let phase = Phase::Reserved { give_up: give_up.clone(), disk: spec.disk.name.clone() };
+        let phase = Phase::Reserved { give_up: give_up.clone(), spec: spec.clone() };
         let mut child = Child::new(phase);
         child.open_files = open_files;
         let started = child.started();
@@ -161,6 +165,7 @@ impl Reservation {
                 room::check(state_dir.path(), reserve)?;
                 spec_on_host::check(&spec)?;
                 let spec = spec_on_host::resolve(spec)?;
+                spec_on_host::make_named_volumes(&spec, &state_dir)?;
                 let mut ports = spec.ports.clone();
                 spec_on_host::choose_free_ports(&mut ports)?;
                 Ok::<_, SupervisorError>(spec.with_ports(ports)?.with_kernel(None))

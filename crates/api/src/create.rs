@@ -7,9 +7,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
-    ByteString, CheckedSpec, Disk, DriverChoice, HealthCheck, Hostname, LogLimits, Network, PublishedPort, Resources,
-    RestartBackoff, RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec, SpecError, TerminalSize,
-    Volume,
+    ByteString, CheckedSpec, Disk, DriverChoice, ExtraHost, HealthCheck, Hostname, Labels, LogLimits, Network,
+    PublishedPort, Resources, RestartBackoff, RestartPolicy, Rlimit, RootDevice, Rootfs, SandboxKey, SandboxSpec,
+    SpecError, Sysctl, TerminalSize, Tmpfs, Volume, WorkloadUser,
 };
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,27 @@ pub struct CreateSandbox {
     /// The machine's name inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Hostname>,
+    /// Whom the workload runs as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<WorkloadUser>,
+    /// Whether nothing can be written to the root.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// File systems in memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Most bytes of shared memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+    /// Names of hosts that the guest knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Settings of the guest's kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<Sysctl>,
+    /// What users say of it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 impl CreateSandbox {
@@ -160,4 +181,16 @@ same_fields! {
     kernel,
     stop_signal,
     hostname,
+    user,
+    read_only,
+    tmpfs,
+    shm_bytes,
+    extra_hosts,
+    sysctls,
+    labels,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }

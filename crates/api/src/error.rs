@@ -21,7 +21,7 @@ pub enum ErrorCode {
     Forbidden,
     /// No such path.
     NoSuchRoute,
-    /// No such sandbox or disk.
+    /// No such sandbox, disk or volume.
     NotFound,
     /// A known path with another method.
     MethodNotAllowed,
@@ -29,6 +29,8 @@ pub enum ErrorCode {
     AlreadyLive,
     /// Another live sandbox has that disk.
     DiskInUse,
+    /// A sandbox has that volume.
+    VolumeInUse,
     /// It does not run.
     NotLive,
     /// Its end was asked for before its start was on record.
@@ -67,7 +69,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
@@ -78,6 +80,7 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::AlreadyLive,
         Self::DiskInUse,
+        Self::VolumeInUse,
         Self::NotLive,
         Self::GivenUp,
         Self::NoStdin,
@@ -110,6 +113,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyLive => "already_live",
             Self::DiskInUse => "disk_in_use",
+            Self::VolumeInUse => "volume_in_use",
             Self::NotLive => "not_live",
             Self::GivenUp => "given_up",
             Self::NoStdin => "no_stdin",
@@ -139,6 +143,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse
+            | Self::VolumeInUse
             | Self::NotLive
             | Self::GivenUp
             | Self::NoStdin

@@ -64,7 +64,7 @@ fn a_specification() {
         CheckedSpec::try_from(read).as_deref(),
         Ok(&SandboxSpec {
             health: Some(HealthCheck::new(vec!["true".into()])),
-            volumes: vec![Volume { host: "/a".into(), guest: "/b".into(), read_only: false }],
+            volumes: vec![Volume::of_host("/a", "/b", false)],
             ports: vec![PublishedPort { address: None, host: 1, guest: 2 }],
             network: Network::On,
             ..minimal()
@@ -184,6 +184,7 @@ fn kinds() -> Vec<EventKind> {
     kinds.extend(Fault::ALL.map(|fault| EventKind::FaultBegan { fault, message: text() }));
     kinds.push(EventKind::FilesLimitMet {});
     kinds.push(EventKind::OutOfMemory { generation: 2, process: "tail".to_owned() });
+    kinds.push(EventKind::Renamed { to: "shop/other".to_owned() });
     kinds
 }
 

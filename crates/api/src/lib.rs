@@ -31,6 +31,7 @@ mod sandbox;
 mod timings;
 mod transition;
 mod version;
+mod volume;
 mod word;
 
 pub use create::CreateSandbox;
@@ -43,12 +44,13 @@ pub use output_query::{OutputQuery, OutputQueryError};
 pub use readiness::Readiness;
 pub use reconcile::{LeftoverEntry, ReconcileReply};
 pub use requests::{
-    GRACE_DEFAULT_MS, GRACE_MAX_MS, KillRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
+    GRACE_DEFAULT_MS, GRACE_MAX_MS, KillRequest, RenameRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
 };
 pub use sandbox::{DroppedBytes, Sandbox, SandboxDisk};
 pub use timings::{StepTime, Timings};
 pub use transition::Transition;
 pub use version::Version;
+pub use volume::VolumeEntry;
 pub use word::{Keyword, Word};
 
 /// The version of everything in here; a client refuses a daemon of another one.

@@ -1,6 +1,7 @@
 //! What is asked of a live sandbox and of the daemon, beside specifications; and short answers.
 
 use sandpen_types::signal::Signal;
+use sandpen_types::spec::SandboxKey;
 use serde::{Deserialize, Serialize};
 
 /// Grace in milliseconds where a request names none.
@@ -22,6 +23,14 @@ pub struct StopRequest {
     /// The signal that asks it, by its number; without, that of its specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<Signal>,
+}
+
+/// Body of `POST …/rename`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenameRequest {
+    /// The new name.
+    pub to: SandboxKey,
 }
 
 /// Body of `POST …/kill`.

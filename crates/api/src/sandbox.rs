@@ -9,8 +9,9 @@ use sandpen_types::health::HealthState;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
-    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, HealthCheck, Hostname, KernelDigest, LogBacklog, Network,
-    PublishedPort, RestartBackoff, RestartPolicy, Rlimit, RootDevice, TerminalSize, Volume,
+    ByteString, DISK_DEFAULT_BYTES, Disk, DiskName, ExtraHost, HealthCheck, Hostname, KernelDigest, Labels, LogBacklog,
+    Network, PublishedPort, RestartBackoff, RestartPolicy, Rlimit, RootDevice, Sysctl, TerminalSize, Tmpfs, Volume,
+    WorkloadUser,
 };
 use sandpen_types::state::{FailureKind, SandboxState, Status, StoppedBy};
 use sandpen_types::state_dir::StateDir;
@@ -122,6 +123,25 @@ pub struct Sandbox {
     pub stop_signal: Option<Signal>,
     /// The machine's name inside; null for the sandbox's own.
     pub hostname: Option<Hostname>,
+    /// Whom the workload runs as; null for root.
+    pub user: Option<WorkloadUser>,
+    /// Whether nothing can be written to the root.
+    #[serde(default)]
+    pub read_only: bool,
+    /// File systems in memory.
+    #[serde(default)]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Most bytes of shared memory; null for the kernel's own limit.
+    pub shm_bytes: Option<u64>,
+    /// Names of hosts that the guest knows.
+    #[serde(default)]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Settings of the guest's kernel.
+    #[serde(default)]
+    pub sysctls: Vec<Sysctl>,
+    /// What users say of it.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 impl Sandbox {
@@ -181,6 +201,13 @@ impl Sandbox {
             kernel_sha256: spec.kernel_sha256,
             stop_signal: spec.stop_signal,
             hostname: spec.hostname.clone(),
+            user: spec.user.clone(),
+            read_only: spec.read_only,
+            tmpfs: spec.tmpfs.clone(),
+            shm_bytes: spec.shm_bytes,
+            extra_hosts: spec.extra_hosts.clone(),
+            sysctls: spec.sysctls.clone(),
+            labels: spec.labels.clone(),
         }
     }
 

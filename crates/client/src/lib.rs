@@ -36,10 +36,10 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use sandpen_api::{
     API_VERSION, DiskEntry, ErrorBody, HistoryQuery, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
-    ShutdownRequest, StdinReply, Transition, Version,
+    ShutdownRequest, StdinReply, Transition, Version, VolumeEntry,
 };
 use sandpen_types::history::HistoryPage;
-use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
+use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize, VolumeName};
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -280,6 +280,20 @@ impl Client {
     /// Codes [`NotFound`](ErrorCode::NotFound) and [`DiskInUse`](ErrorCode::DiskInUse).
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
         let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
+        reply.collect().await.map(drop)
+    }
+
+    /// The volumes with names of their own.
+    pub async fn volumes(&self) -> Result<Vec<VolumeEntry>, ClientError> {
+        self.get("/v1/volumes").await
+    }
+
+    /// Removes a named volume that no sandbox has, with all that is in it.
+    ///
+    /// # Errors
+    /// Codes [`NotFound`](ErrorCode::NotFound) and [`VolumeInUse`](ErrorCode::VolumeInUse).
+    pub async fn remove_volume(&self, name: &VolumeName) -> Result<(), ClientError> {
+        let reply = self.send(Method::DELETE, &format!("/v1/volumes/{name}"), Body::Empty).await?;
         reply.collect().await.map(drop)
     }
 

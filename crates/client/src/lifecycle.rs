@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use sandpen_api::{KillRequest, Sandbox, StopRequest};
+use sandpen_api::{KillRequest, RenameRequest, Sandbox, StopRequest};
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::SandboxKey;
 
@@ -33,6 +33,15 @@ impl Client {
     ) -> Result<Sandbox, ClientError> {
         let body = StopRequest { grace_ms: milliseconds(grace), signal };
         self.call(Method::POST, &path(key, "/restart"), Some(&body)).await
+    }
+
+    /// Gives an ended sandbox another name: its history, its log and its disk go along.
+    ///
+    /// # Errors
+    /// Codes [`NotFound`](sandpen_api::ErrorCode::NotFound) and [`AlreadyLive`](sandpen_api::ErrorCode::AlreadyLive): it has not
+    /// ended, or there is one of that name.
+    pub async fn rename(&self, from: &SandboxKey, to: &SandboxKey) -> Result<Sandbox, ClientError> {
+        self.call(Method::POST, &path(from, "/rename"), Some(&RenameRequest { to: to.clone() })).await
     }
 
     /// Ends a sandbox gracefully; answers when it has ended.

@@ -1,4 +1,4 @@
-//! A directory of the user's by its real path: opened without following a link in any part of it.
+//! A directory or file of the user's by its real path: opened without following a link in any part of it.
 //!
 //! The path was made real when the sandbox was asked for. If a part of it is a link by now, somebody who may write
 //! there has put it there since, perhaps another sandbox's guest: where it leads to was never asked for.
@@ -32,6 +32,15 @@ pub(super) fn open(path: &Path, how: OFlags) -> io::Result<OwnedFd> {
 /// As [`open`].
 pub(super) fn open_place(path: &Path) -> io::Result<OwnedFd> {
     open(path, OFlags::PATH)
+}
+
+/// The same of a file.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_file_place(path: &Path) -> io::Result<OwnedFd> {
+    let how = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(openat2(CWD, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)?)
 }
 
 /// Which one is open.

@@ -212,7 +212,7 @@ fn fill(maker: &Mke2fs, images: &Path, directory: &Path, survey: &Survey, stop: 
     let extended = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
     let inodes = survey.inodes().to_string();
     let arguments = ["-N", &inodes, "-O", FEATURES, "-E", &extended].map(OsString::from).into();
-    let tree = SharedTree { directory: directory.to_owned(), read_only: true, identity: None };
+    let tree = SharedTree { directory: directory.to_owned(), is_file: false, read_only: true, identity: None };
     let made = maker.run(arguments, draft.file(), disk, Some(tree), stop);
     made.map_err(|source| RootDiskError::Mke2fs { directory: directory.to_owned(), source })?;
     draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", disk))?;

@@ -2,15 +2,17 @@
 //! need of the user's files is in this list.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, accessat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
 use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
+use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::DriverError;
 
-use super::confine::SharedTree;
+use super::confine::{SharedTree, descriptor_path};
 use super::disk;
 use super::real_directory::{self, Identity, is_link};
 use super::step::failed;
@@ -41,36 +43,52 @@ impl ShareError {
     }
 }
 
-/// A directory that a guest gets by virtiofs.
+/// What may be shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shareable {
+    Directory,
+    FileToo,
+}
+
+/// A directory that a guest gets by virtiofs, or a file in one of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Share {
     /// The device's tag.
     pub(super) tag: String,
     /// The directory, absolute.
     pub(super) directory: String,
+    /// Whether it is a file, alone.
+    pub(super) is_file: bool,
     /// Whether the host refuses writes.
     pub(super) read_only: bool,
-    /// The directory that was looked at.
+    /// What was looked at.
     identity: Identity,
 }
 
 impl Share {
-    /// Looks at a directory, and finds that it can be shared.
-    fn new(tag: String, path: &Path, text: &str, read_only: bool) -> Result<Self, ShareError> {
+    /// Looks at a directory or a file, and finds that it can be shared.
+    fn new(tag: String, path: &Path, text: &str, what: Shareable, read_only: bool) -> Result<Self, ShareError> {
         let looked = |path: &Path| {
-            let place = real_directory::open_place(path)?;
+            let place = real_directory::open_file_place(path)?;
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
             // Here with words of our own: a VMM or virtiofsd would only be found dead.
-            accessat(&place, ".", Access::READ_OK | Access::EXEC_OK, AtFlags::empty())?;
-            real_directory::identity(&place)
+            match (kind, what) {
+                (FileType::Directory, _) => accessat(&place, ".", Access::READ_OK | Access::EXEC_OK, AtFlags::empty())?,
+                (FileType::RegularFile, Shareable::FileToo) => {
+                    accessat(CWD, descriptor_path(place.as_raw_fd()), Access::READ_OK, AtFlags::empty())?;
+                }
+                _ => return Err(io::Error::from(rustix::io::Errno::NOTDIR)),
+            }
+            Ok((kind == FileType::RegularFile, real_directory::identity(&place)?))
         };
-        let identity = looked(path).map_err(|source| ShareError::of(path, source))?;
-        Ok(Self { tag, directory: text.to_owned(), read_only, identity })
+        let (is_file, identity) = looked(path).map_err(|source| ShareError::of(path, source))?;
+        Ok(Self { tag, directory: text.to_owned(), is_file, read_only, identity })
     }
 
     /// For the process that serves it.
     pub(super) fn tree(&self) -> SharedTree {
         let directory = (&self.directory).into();
-        SharedTree { directory, read_only: self.read_only, identity: Some(self.identity) }
+        SharedTree { directory, is_file: self.is_file, read_only: self.read_only, identity: Some(self.identity) }
     }
 }
 
@@ -83,6 +101,8 @@ pub(super) struct Shares {
     pub(super) volumes: Vec<Share>,
     /// What the guest is told of the volumes.
     pub(super) mounts: Vec<Volume>,
+    /// Tags of those volumes that are one file.
+    pub(super) files: Vec<String>,
     /// Directories of the root that the guest gets as root disks, topmost first.
     pub(super) imaged: Vec<PathBuf>,
 }
@@ -119,16 +139,17 @@ pub(super) fn check_room(spec: &SandboxSpec, driver: &str, most: usize) -> Resul
 
 /// The shared directories of `spec`, looked at. `most` is how many devices for them a machine of
 /// `driver` has room for.
-pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shares, DriverError> {
+pub(super) fn find(spec: &SandboxSpec, dir: &StateDir, driver: &str, most: usize) -> Result<Shares, DriverError> {
     check_room(spec, driver, most)?;
     let unsupported = |what: String| DriverError::Unsupported { driver: driver.to_owned(), what };
-    let share = |tag: String, path: &Path, read_only: bool| {
+    let share = |tag: String, path: &Path, what: Shareable, read_only: bool| {
         // Both virtiofsd and libkrun take text.
         let text = path
             .to_str()
             .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
-        let share = Share::new(tag, path, text, read_only).map_err(|error| failed("sharing a directory", error))?;
-        if !read_only {
+        let share =
+            Share::new(tag, path, text, what, read_only).map_err(|error| failed("sharing a directory", error))?;
+        if !read_only && !share.is_file {
             warn_if_exposed(path);
         }
         Ok::<_, DriverError>(share)
@@ -139,21 +160,24 @@ pub(super) fn find(spec: &SandboxSpec, driver: &str, most: usize) -> Result<Shar
             imaged.clone_from(layers);
             Vec::new()
         }
-        Rootfs::Native(path) => vec![share(ROOTFS_TAG.to_owned(), path, false)?],
+        Rootfs::Native(path) => {
+            vec![share(ROOTFS_TAG.to_owned(), path, Shareable::Directory, spec.read_only)?]
+        }
         Rootfs::Overlayfs(layers) => {
             let layers = layers.iter().enumerate();
             layers
-                .map(|(number, path)| share(format!("sandpen-layer-{number}"), path, true))
+                .map(|(number, path)| share(format!("sandpen-layer-{number}"), path, Shareable::Directory, true))
                 .collect::<Result<_, _>>()?
         }
     };
     let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
     for (number, volume) in by_depth(&spec.volumes).into_iter().enumerate() {
         let tag = format!("sandpen-volume-{number}");
-        volumes.push(share(tag.clone(), &volume.host, volume.read_only)?);
+        volumes.push(share(tag.clone(), &dir.volume(&volume.source), Shareable::FileToo, volume.read_only)?);
         mounts.push(Volume { tag, target: Bytes::from(volume.guest.as_bytes()), read_only: volume.read_only });
     }
-    Ok(Shares { root, volumes, mounts, imaged })
+    let files = volumes.iter().filter(|share| share.is_file).map(|share| share.tag.clone()).collect();
+    Ok(Shares { root, volumes, mounts, files, imaged })
 }
 
 /// The guest of a root's sandbox can make setuid programs, which are root's on disk: others on this host must not get
@@ -187,6 +211,10 @@ mod tests {
     use super::*;
     use crate::confine::SharedTreeError;
 
+    fn state() -> StateDir {
+        StateDir::new("/nowhere".into())
+    }
+
     #[test]
     fn what_is_opened_is_what_was_looked_at_and_no_link_is_followed() {
         let dir = tempfile::tempdir().unwrap();
@@ -196,8 +224,8 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         let name = SandboxName::new("box").unwrap();
         let mut spec = SandboxSpec::new(name, Rootfs::Native(root.clone()), vec!["x".into()]);
-        spec.volumes = vec![SpecVolume { host: data.clone(), guest: "/a".into(), read_only: false }];
-        let shares = find(&spec, "x", 2).unwrap();
+        spec.volumes = vec![SpecVolume::of_host(data.clone(), "/a", false)];
+        let shares = find(&spec, &state(), "x", 2).unwrap();
         let volume = shares.volumes[0].tree();
         let opened = volume.open().unwrap();
         assert_eq!(std::fs::metadata(&data).unwrap().ino(), rustix::fs::fstat(&opened).unwrap().st_ino);
@@ -209,12 +237,12 @@ mod tests {
         std::fs::rename(base.join("outer"), base.join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", base.join("outer")).unwrap();
         assert!(matches!(volume.open(), Err(SharedTreeError::Open(error)) if is_link(&error)));
-        let refused = find(&spec, "x", 2).unwrap_err().chain();
+        let refused = find(&spec, &state(), "x", 2).unwrap_err().chain();
         assert!(refused.contains("symbolic link") && refused.contains(data.to_str().unwrap()), "{refused}");
         std::os::unix::fs::symlink(&root, base.join("link")).unwrap();
         spec.volumes.clear();
         spec.rootfs = Rootfs::Native(base.join("link"));
-        assert!(find(&spec, "x", 2).unwrap_err().chain().contains("symbolic link"));
+        assert!(find(&spec, &state(), "x", 2).unwrap_err().chain().contains("symbolic link"));
     }
 
     #[test]
@@ -222,20 +250,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let name = SandboxName::new("box").unwrap();
         let mut spec = SandboxSpec::new(name, Rootfs::Native(dir.path().to_owned()), vec!["x".into()]);
-        let volume = |guest: &str, read_only| SpecVolume { host: dir.path().into(), guest: guest.into(), read_only };
+        let volume = |guest: &str, read_only| SpecVolume::of_host(dir.path(), guest, read_only);
         spec.volumes = vec![volume("/a/b", false), volume("/a", true)];
-        let shares = find(&spec, "x", 3).unwrap();
+        let shares = find(&spec, &state(), "x", 3).unwrap();
         let tags: Vec<_> = shares.all().map(|share| (share.tag.as_str(), share.read_only)).collect();
         assert_eq!(tags, [("sandpen-root", false), ("sandpen-volume-0", true), ("sandpen-volume-1", false)]);
         assert_eq!(shares.mounts[0].target.as_slice(), b"/a");
-        let error = find(&spec, "x", 2).unwrap_err().to_string();
+        let error = find(&spec, &state(), "x", 2).unwrap_err().to_string();
         assert!(error.contains('3') && error.contains("room for 2"), "{error}");
         spec.rootfs = Rootfs::Overlayfs(vec![dir.path().into(), "/".into()]);
-        let shares = find(&spec, "x", 4).unwrap();
+        let shares = find(&spec, &state(), "x", 4).unwrap();
         assert!(shares.root.iter().all(|layer| layer.read_only));
         assert_eq!(shares.root[1].tag, "sandpen-layer-1");
-        spec.volumes[0].host = dir.path().join("gone");
-        assert!(find(&spec, "x", 4).unwrap_err().chain().contains("gone"));
+        spec.volumes[0] = SpecVolume::of_host(dir.path().join("gone"), "/a", false);
+        assert!(find(&spec, &state(), "x", 4).unwrap_err().chain().contains("gone"));
     }
 
     #[test]

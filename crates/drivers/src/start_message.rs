@@ -10,7 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use sandpen_guest::protocol::{FrameError, FrameReader, Garbage, HostMessage, Start, encode};
+use sandpen_guest::protocol::{Begin, FrameError, FrameReader, Garbage, HostMessage, encode};
 
 /// Its name in the runtime directory.
 pub const FILE: &str = "start";
@@ -39,13 +39,13 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> StartMessageError {
     move |source| StartMessageError::File { action, source }
 }
 
-/// Keeps `start` in a runtime directory in which nothing runs yet. Blocks on the disk. A process that
+/// Keeps `begin` in a runtime directory in which nothing runs yet. Blocks on the disk. A process that
 /// dies halfway has started nothing, so nobody reads what it leaves.
 ///
 /// # Errors
 /// [`StartMessageError::File`], or a message that is too large.
-pub(super) fn write(runtime_dir: &Path, start: &Start) -> Result<(), StartMessageError> {
-    let frame = encode(&HostMessage::Start(Box::new(start.clone())))?;
+pub(super) fn write(runtime_dir: &Path, begin: &Begin) -> Result<(), StartMessageError> {
+    let frame = encode(&HostMessage::from(begin.clone()))?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
     let written = options.open(runtime_dir.join(FILE)).and_then(|mut file| file.write_all(&frame));
@@ -56,7 +56,7 @@ pub(super) fn write(runtime_dir: &Path, start: &Start) -> Result<(), StartMessag
 ///
 /// # Errors
 /// See [`StartMessageError`].
-pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Start>>, StartMessageError> {
+pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Begin>>, StartMessageError> {
     let mut options = OpenOptions::new();
     // Whatever lies there, opening it neither waits nor leads elsewhere.
     options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
@@ -72,7 +72,8 @@ pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Start>>, StartMessag
         return Err(StartMessageError::Damaged);
     }
     match reader.next()? {
-        Some(HostMessage::Start(start)) => Ok(Some(start)),
+        Some(HostMessage::Start(start)) => Ok(Some(Box::new((*start).into()))),
+        Some(HostMessage::Begin(begin)) => Ok(Some(begin)),
         _ => Err(StartMessageError::Damaged),
     }
 }
@@ -98,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    fn kept() -> (tempfile::TempDir, Start) {
+    fn kept() -> (tempfile::TempDir, Begin) {
         let dir = tempfile::tempdir().unwrap();
         let name = SandboxName::new("box").unwrap();
         let mut spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec!["sh".into()]);
@@ -110,8 +111,13 @@ mod tests {
 
     #[test]
     fn the_next_daemon_reads_what_was_kept() {
-        let (dir, start) = kept();
-        assert_eq!(*read(dir.path()).unwrap().unwrap(), start);
+        let (dir, mut begin) = kept();
+        assert_eq!(*read(dir.path()).unwrap().unwrap(), begin);
+        // What a program of before could say is kept as it did.
+        assert!(matches!(HostMessage::from(begin.clone()), HostMessage::Start(_)));
+        begin.settings.user = Some("web".to_owned());
+        write(dir.path(), &begin).unwrap();
+        assert_eq!(*read(dir.path()).unwrap().unwrap(), begin);
         check_version(dir.path()).unwrap();
         let empty = tempfile::tempdir().unwrap();
         assert!(read(empty.path()).unwrap().is_none());

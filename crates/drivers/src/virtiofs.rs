@@ -138,7 +138,7 @@ pub(super) fn policy(share: usize, tree: SharedTree) -> Policy {
 /// What the process may do that serves this directory, for tests.
 #[cfg(feature = "testing")]
 pub fn policy_of_share(directory: &Path) -> Policy {
-    policy(0, SharedTree { directory: directory.to_owned(), read_only: false, identity: None })
+    policy(0, SharedTree { directory: directory.to_owned(), is_file: false, read_only: false, identity: None })
 }
 
 fn policy_of(mut arguments: impl Iterator<Item = OsString>) -> Result<Policy, ShareError> {
@@ -157,7 +157,7 @@ fn policy_of(mut arguments: impl Iterator<Item = OsString>) -> Result<Policy, Sh
     // Without a policy it is tried by itself: everything that this user may have.
     Ok(policy.unwrap_or_else(|| {
         let jail = Ok(JailPlan { uid: None, network: JailNetwork::Own, empty_root: None });
-        Policy { jail, ..self::policy(0, SharedTree { directory, read_only: false, identity: None }) }
+        Policy { jail, ..self::policy(0, SharedTree { directory, is_file: false, read_only: false, identity: None }) }
     }))
 }
 

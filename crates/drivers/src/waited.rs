@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::libc::SIGKILL;
 use sandpen_guest::protocol::{
-    CONTROL_PORT, FILES_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Start, Volume,
+    Begin, CONTROL_PORT, FILES_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Volume,
 };
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
@@ -58,7 +58,7 @@ pub(super) struct Prepared {
     /// The processes.
     pub(super) waiter: WaiterSpec,
     /// For the guest.
-    pub(super) start: Box<Start>,
+    pub(super) start: Box<Begin>,
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
     /// The cgroup that the processes join, where there is one.
@@ -76,6 +76,8 @@ pub(super) struct GuestSetup {
     pub(super) rootfs: RootfsSource,
     /// Its volumes, in the order in which they are mounted.
     pub(super) volumes: Vec<Volume>,
+    /// Tags of those that are one file.
+    pub(super) files: Vec<String>,
     /// Its network, if it has one.
     pub(super) network: Option<network::NetworkPlan>,
 }
@@ -135,8 +137,9 @@ pub(super) fn prepared(
     // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
     let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
-    start.volumes = guest.volumes;
-    network::tell(guest.network, &mut start);
+    start.start.volumes = guest.volumes;
+    start.settings.files = guest.files;
+    network::tell(guest.network, &mut start.start);
     prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
     start_message::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     launch.timings.mark(StartStep::RootReady);

@@ -53,6 +53,11 @@ pub enum EventKind {
         /// Starts by the restart policy since the last start by request.
         restarts: u32,
     },
+    /// The sandbox has another name from now on; written by the database itself, under the old one.
+    Renamed {
+        /// As CONFIG/NAME.
+        to: String,
+    },
     /// The sandbox's row is gone; written by the database itself.
     Removed {
         /// How often it had been started.

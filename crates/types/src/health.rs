@@ -25,3 +25,14 @@ pub enum HealthStatus {
     /// The last check failed.
     Failing,
 }
+
+impl HealthStatus {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Failing => "failing",
+        }
+    }
+}

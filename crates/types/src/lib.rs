@@ -39,3 +39,4 @@ pub mod state_dir;
 pub mod transition;
 pub mod units;
 pub mod visible;
+pub mod volume;

@@ -40,7 +40,8 @@ pub enum LeftoverKind {
     RuntimeDir,
     /// Something mounted in a runtime directory.
     Mount,
-    /// A disk of a sandbox that is no more, or one that was being made; also another file of the cache that was.
+    /// A disk of a sandbox that is no more, or one that was being made; also another file of the cache that was, and a
+    /// volume that was being removed.
     Disk,
     /// A row that was never answered for, or whose removal was not completed; with its log.
     Row,

@@ -9,9 +9,11 @@ mod disk;
 mod driver;
 mod env;
 mod error;
+mod extra_host;
 mod health;
 mod hostname;
 mod kernel;
+mod labels;
 mod log;
 mod names;
 mod network;
@@ -19,9 +21,12 @@ mod restart;
 mod rlimits;
 mod root_device;
 mod rootfs;
+mod sysctl;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod tmpfs;
+mod user;
 mod volume;
 
 use std::fmt;
@@ -39,18 +44,23 @@ pub use disk::{DISK_DEFAULT_BYTES, DISK_MAX_BYTES, DISK_MIN_BYTES, Disk};
 pub use driver::DriverChoice;
 pub use env::{ENV_LIST_MAX_BYTES, EnvEntry, EnvItem, EnvListError};
 pub use error::SpecError;
+pub use extra_host::{EXTRA_HOSTS_MAX, ExtraHost};
 pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
 pub use hostname::Hostname;
 pub use kernel::{KERNEL_MAX_BYTES, KernelDigest};
+pub use labels::{LABELS_MAX, Label, LabelKey, Labels};
 pub use log::{LOG_KEEP_MAX, LogBacklog, LogLimits};
-pub use names::{ConfigName, DiskName, SandboxKey, SandboxName};
+pub use names::{ConfigName, DiskName, SandboxKey, SandboxName, VolumeName};
 pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
 pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
 pub use root_device::RootDevice;
 pub use rootfs::Rootfs;
+pub use sysctl::{SYSCTLS_MAX, Sysctl};
 pub use terminal::TerminalSize;
-pub use volume::{VOLUMES_MAX, Volume, by_depth};
+pub use tmpfs::{TMPFS_MAX, Tmpfs};
+pub use user::WorkloadUser;
+pub use volume::{VOLUMES_MAX, Volume, VolumeSource, by_depth};
 
 /// Least memory of a microVM in MiB: a stock kernel with its initramfs boots in it.
 pub const MEMORY_MIN_MIB: u32 = 96;
@@ -135,7 +145,7 @@ pub struct SandboxSpec {
     /// A terminal as the workload's standard streams, of this size at first; its output is all stdout.
     #[serde(default)]
     pub terminal: Option<TerminalSize>,
-    /// Host directories beside the root, at most [`VOLUMES_MAX`].
+    /// Directories and files of the host beside the root, at most [`VOLUMES_MAX`].
     #[serde(default)]
     pub volumes: Vec<Volume>,
     /// Limits of the workload's process, at most one of a name.
@@ -156,6 +166,27 @@ pub struct SandboxSpec {
     /// The machine's name inside; `None` for the sandbox's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Hostname>,
+    /// Whom the workload runs as; `None` for root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<WorkloadUser>,
+    /// Whether nothing can be written to the root but where something else is mounted. The host holds the guest to it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// File systems in memory, at most [`TMPFS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Most bytes of shared memory (`/dev/shm`), from 4096; `None` for half of the memory, the kernel's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+    /// Names of hosts that the guest knows, at most [`EXTRA_HOSTS_MAX`]; they come before those of its root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Settings of the guest's kernel, at most [`SYSCTLS_MAX`], in the order in which they are made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<Sysctl>,
+    /// What users say of it, at most [`LABELS_MAX`].
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
     /// out anew; `None` before that, and in rows of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,6 +238,13 @@ impl SandboxSpec {
             kernel: None,
             stop_signal: None,
             hostname: None,
+            user: None,
+            read_only: false,
+            tmpfs: Vec::new(),
+            shm_bytes: None,
+            extra_hosts: Vec::new(),
+            sysctls: Vec::new(),
+            labels: Labels::new(),
             kernel_sha256: None,
         }
     }
@@ -254,7 +292,10 @@ impl SandboxSpec {
         let bytes = self.command.iter().map(|part| part.as_bytes().len() + 1).sum::<usize>()
             + self.env.iter().map(|(k, v)| k.as_bytes().len() + v.as_bytes().len() + 2).sum::<usize>()
             + self.workdir.as_ref().map_or(0, |dir| dir.as_bytes().len())
-            + self.volumes.iter().map(|volume| volume.guest.as_bytes().len()).sum::<usize>();
+            + self.volumes.iter().map(|volume| volume.guest.as_bytes().len()).sum::<usize>()
+            + self.tmpfs.iter().map(|tmpfs| tmpfs.guest.as_bytes().len()).sum::<usize>()
+            + self.sysctls.iter().map(|sysctl| sysctl.name().len() + sysctl.value().len()).sum::<usize>()
+            + self.extra_hosts.iter().map(|host| host.name.as_str().len()).sum::<usize>();
         if bytes > WORKLOAD_MAX_BYTES {
             return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
@@ -265,9 +306,37 @@ impl SandboxSpec {
         restart::check(self.restart, self.restart_backoff, self.remove_on_end)?;
         network::check(self.network, &self.ports)?;
         volume::check(&self.volumes)?;
+        self.check_inside()?;
         rlimits::check(&self.rlimits)?;
         disk::check(&self.rootfs, &self.disk)?;
         root_device::check(&self.rootfs, self.root_device)?;
+        labels::check(&self.labels)?;
         self.kernel.as_deref().map_or(Ok(()), kernel::check)
     }
+
+    /// What the guest arranges inside.
+    fn check_inside(&self) -> Result<(), SpecError> {
+        tmpfs::check(&self.tmpfs)?;
+        if let Some(both) =
+            self.tmpfs.iter().find(|tmpfs| self.volumes.iter().any(|volume| volume.guest == tmpfs.guest))
+        {
+            return Err(SpecError::tmpfs(both.guest.as_bytes(), "a volume has this path"));
+        }
+        let memory = u64::from(self.resources.memory_mib) << 20;
+        if let Some(bytes) = self.shm_bytes.filter(|bytes| !(4096..=memory).contains(bytes)) {
+            return Err(SpecError::ShmSize(bytes));
+        }
+        if self.extra_hosts.len() > EXTRA_HOSTS_MAX {
+            return Err(SpecError::ExtraHosts(self.extra_hosts.len()));
+        }
+        if self.sysctls.len() > SYSCTLS_MAX {
+            return Err(SpecError::Sysctls(self.sysctls.len()));
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }

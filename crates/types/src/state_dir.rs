@@ -13,12 +13,13 @@
 //!   run/<config>/<name>/   FIFOs, sockets, exit status of a live microVM
 //!   disks/sandbox/<config>/<name>.img  what a sandbox has written over its layers
 //!   disks/named/<disk>.img             the same, kept under a name of its own
+//!   volumes/<volume>/                  directories of sandboxes that outlive them
 //! ```
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::spec::{DiskName, Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use crate::spec::{DiskName, Rootfs, SandboxKey, SandboxName, SandboxSpec, VolumeName, VolumeSource};
 
 /// The end of a disk's file name.
 pub const DISK_SUFFIX: &str = ".img";
@@ -40,7 +41,8 @@ impl StateDir {
     pub const FILES: [&str; 6] =
         [Self::LOCK, Self::DAEMON_LOG, Self::DATABASE, "sandpen.db-journal", "sandpen.db-shm", "sandpen.db-wal"];
     /// The names of all directories that everything else is made below, the outer ones first.
-    pub const DIRECTORIES: [&str; 7] = ["bin", "cache", "logs", "run", "disks", "disks/sandbox", "disks/named"];
+    pub const DIRECTORIES: [&str; 8] =
+        ["bin", "cache", "logs", "run", "disks", "disks/sandbox", "disks/named", "volumes"];
 
     /// Takes an absolute path; makes nothing.
     pub fn new(path: PathBuf) -> Self {
@@ -143,6 +145,24 @@ impl StateDir {
     /// A disk that outlives its sandboxes.
     pub fn named_disk(&self, name: &DiskName) -> PathBuf {
         self.named_disks().join(format!("{name}{DISK_SUFFIX}"))
+    }
+
+    /// The directory of all volumes with a name.
+    pub fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
+    /// A directory that outlives its sandboxes.
+    pub fn named_volume(&self, name: &VolumeName) -> PathBuf {
+        self.volumes().join(name.as_str())
+    }
+
+    /// What a volume is on this host.
+    pub fn volume(&self, source: &VolumeSource) -> PathBuf {
+        match source {
+            VolumeSource::Host(path) => path.clone(),
+            VolumeSource::Named(name) => self.named_volume(name),
+        }
     }
 
     /// The disk that a sandbox of this specification writes to; `None` where it writes in place.

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2};
 use sandpen_guest::protocol::{
-    FrameReader, Garbage, Network, PROBE_OUTPUT_MAX, Rlimit, RootfsSource, StdinMessage, encode,
+    FrameReader, Garbage, Network, PROBE_OUTPUT_MAX, Rlimit, RootfsSource, Start, StdinMessage, encode,
 };
 
 use super::*;
@@ -276,7 +276,10 @@ fn what_cannot_be_executed_is_explained() {
 fn a_missing_working_directory_is_made() {
     let dir = tempdir();
     let workdir = dir.0.join("new/dir");
-    let mut host = Host::boot();
+    let mut host = Host::boot_with(|begin| {
+        workload::make_workdir(&begin.start);
+        Ok(())
+    });
     host.run(&["pwd"], |start| start.workdir = Some(Bytes::from(workdir.to_str().unwrap().as_bytes().to_vec())));
     assert_eq!(host.finish().0, format!("{}\n", workdir.display()));
 }

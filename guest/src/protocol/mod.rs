@@ -56,9 +56,11 @@ pub const DROP_CACHES: u8 = b'd';
 pub const FILES_LIMIT_MET: u8 = b'l';
 /// virtiofs tag of a root directory.
 pub const ROOTFS_TAG: &str = "sandpen-root";
+/// Name of the file in the share of a [`Volume`] that is one file.
+pub const VOLUME_FILE: &str = "file";
 
 /// Largest frame, header included, that is written in one piece on a pipe (`PIPE_BUF` of Linux):
-/// every host → guest frame but [`HostMessage::Start`].
+/// every host → guest frame but [`HostMessage::Start`] and [`HostMessage::Begin`].
 pub const ATOMIC_FRAME: usize = 4096;
 /// Most bytes in one [`StdinMessage::Bytes`], so that its frame stays within [`ATOMIC_FRAME`].
 pub const STDIN_CHUNK: usize = 4000;

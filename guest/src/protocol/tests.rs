@@ -61,9 +61,29 @@ prop_compose! {
     }
 }
 
+fn settings() -> impl Strategy<Value = Settings> {
+    let tmpfs = (bytes(), any::<Option<u64>>(), any::<u16>(), any::<(u32, u32)>(), any::<bool>())
+        .prop_map(|(target, bytes, mode, owner, exec)| Tmpfs { target, bytes, mode, owner, exec });
+    let texts = || vec((".{0,20}", ".{0,20}"), 0..3);
+    let hosts = vec((".{0,20}", any::<std::net::IpAddr>()), 0..3);
+    let user = proptest::option::of(".{0,20}");
+    (user, any::<(bool, Option<u64>)>(), vec(tmpfs, 0..3), hosts, texts(), vec(".{0,20}", 0..3)).prop_map(
+        |(user, (read_only, shm_bytes), tmpfs, hosts, sysctls, files)| Settings {
+            user,
+            read_only,
+            tmpfs,
+            shm_bytes,
+            hosts,
+            sysctls,
+            files,
+        },
+    )
+}
+
 fn host_message() -> impl Strategy<Value = HostMessage> {
     prop_oneof![
         start().prop_map(|start| HostMessage::Start(Box::new(start))),
+        (start(), settings()).prop_map(|(start, settings)| HostMessage::Begin(Box::new(Begin { start, settings }))),
         any::<u64>().prop_map(|nonce| HostMessage::Query { nonce }),
         any::<i32>().prop_map(HostMessage::Signal),
         Just(HostMessage::AcknowledgeExit),

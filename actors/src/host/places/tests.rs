@@ -12,16 +12,18 @@ const MOUNTS: &str = "\
 5 1 8:2 /roots /nowhere/share/mounted rw
 6 1 8:1 /boot/vmlinux /nowhere/share/kernel rw";
 
+fn state() -> StateDir {
+    StateDir::new("/nowhere/state".into())
+}
+
 fn key(name: &str) -> SandboxKey {
     SandboxKey::new(SandboxName::new(name).unwrap())
 }
 
 /// A sandbox with a read-only layer as root, and what else is said.
 fn spec(name: &str, volumes: &[(&str, bool)]) -> SandboxSpec {
-    let volume = |(number, (host, read_only)): (usize, &(&str, bool))| Volume {
-        host: host.into(),
-        guest: format!("/{number}").as_str().into(),
-        read_only: *read_only,
+    let volume = |(number, (host, read_only)): (usize, &(&str, bool))| {
+        Volume::of_host(host, format!("/{number}").as_str(), *read_only)
     };
     let root = Rootfs::Overlayfs(vec!["/nowhere/layer".into()]);
     let mut spec = SandboxSpec::new(key(name), root, vec!["x".into()]);
@@ -30,7 +32,7 @@ fn spec(name: &str, volumes: &[(&str, bool)]) -> SandboxSpec {
 }
 
 fn places(spec: &SandboxSpec) -> Places {
-    Places::of(spec, &mounts::parse(MOUNTS))
+    Places::of(spec, &state(), &mounts::parse(MOUNTS))
 }
 
 /// Whether a sandbox with this volume can be beside one with that, writable one.
@@ -124,12 +126,12 @@ fn real_paths_are_found_on_their_real_mounts() {
     let base = dir.path().canonicalize().unwrap();
     std::fs::create_dir_all(base.join("share/inner")).unwrap();
     let volume = |path: &str, read_only| spec("a", &[(base.join(path).to_str().unwrap(), read_only)]);
-    let of = |spec: &SandboxSpec| Places::of(spec, &mounts::now());
+    let of = |spec: &SandboxSpec| Places::of(spec, &state(), &mounts::now());
     let (share, inner, gone) =
         (of(&volume("share", false)), of(&volume("share/inner", true)), of(&volume("share/gone", true)));
     assert!(inner.check_apart(&key("b"), &share, &key("a")).is_err());
     assert!(gone.check_apart(&key("b"), &share, &key("a")).is_err());
     assert_eq!(share.check_apart(&key("b"), &of(&volume(".", true)), &key("a")), Ok(()));
     // Without any knowledge of mounts nothing is told to be nested, and nothing fails.
-    assert_eq!(Places::of(&volume("share", false), &[]).check_own(&key("a")), Ok(()));
+    assert_eq!(Places::of(&volume("share", false), &state(), &[]).check_own(&key("a")), Ok(()));
 }

@@ -229,7 +229,7 @@ fn removal_takes_row_and_log_and_refuses_a_live_one() {
         let mut vmm = stage.running(stage.spec("a")).await;
         let remove = |force| RemoveSandbox { key: key("a"), force };
         let refused = stage.supervisor.send(remove(false)).await.unwrap().unwrap_err();
-        assert!(matches!(refused, SupervisorError::AlreadyLive { .. }));
+        assert!(matches!(refused, SupervisorError::NotEnded { .. }));
         exit(&mut vmm, 0, b"text").await;
         stage.wait("a").await;
         soon(stage.supervisor.send(remove(false))).await.unwrap().unwrap();

@@ -12,7 +12,7 @@ impl Stage {
         for directory in ["layer", path] {
             std::fs::create_dir_all(base.join(directory)).unwrap();
         }
-        let volume = Volume { host: base.join(path), guest: "/data".into(), read_only };
+        let volume = Volume::of_host(base.join(path), "/data", read_only);
         let rootfs = Rootfs::Overlayfs(vec![base.join("layer")]);
         SandboxSpec { rootfs, volumes: vec![volume], ..self.spec(name) }
     }
@@ -38,7 +38,7 @@ fn nothing_starts_where_another_ones_guest_could_put_something_else_in_its_place
         let inner = stage.with_volume("inner", "share/a", true);
         std::os::unix::fs::symlink("share", stage.dir.path().join("link")).unwrap();
         let mut linked = inner.clone();
-        linked.volumes[0].host = stage.dir.path().join("layer/../link/a");
+        linked.volumes[0] = Volume::of_host(stage.dir.path().join("layer/../link/a"), "/data", true);
         stage.refused(linked).await;
         assert_eq!(stage.faults.counters().value(crate::telemetry::counters::Counter::RefusedSpec), 2);
         // The same directory, and one beside it.

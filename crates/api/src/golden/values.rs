@@ -1,5 +1,7 @@
 //! What the golden files hold.
 
+use sandpen_types::spec::Labels;
+
 use super::*;
 
 pub(super) fn at(seconds: i64) -> DateTime<Utc> {
@@ -50,16 +52,20 @@ pub(super) fn full() -> SandboxSpec {
             PublishedPort { address: None, host: 0, guest: 443 },
         ],
         terminal: TerminalSize::new(24, 80),
-        volumes: vec![
-            Volume { host: "/srv/data".into(), guest: "/data".into(), read_only: true },
-            Volume { host: "/srv/out".into(), guest: odd, read_only: false },
-        ],
+        volumes: vec![Volume::of_host("/srv/data", "/data", true), Volume::of_host("/srv/out", odd, false)],
         rlimits: vec!["nofile=1024:4096".parse().unwrap(), "core=0:unlimited".parse().unwrap()],
         disk: Disk { bytes: Some(1 << 30), name: Some(DiskName::new("work").unwrap()) },
         root_device: RootDevice::Disk,
         kernel: Some("/boot/vmlinux".into()),
         stop_signal: Some("RTMIN+3".parse().unwrap()),
         hostname: Some("web.internal".parse().unwrap()),
+        user: Some("web:logs".parse().unwrap()),
+        read_only: true,
+        tmpfs: vec!["/tmp".parse().unwrap(), "/mem:size=64M,mode=0750,uid=7,gid=8,noexec".parse().unwrap()],
+        shm_bytes: Some(8 << 20),
+        extra_hosts: vec!["db:10.0.0.7".parse().unwrap(), "db:::1".parse().unwrap()],
+        sysctls: vec!["net.core.somaxconn=4096".parse().unwrap()],
+        labels: Labels::from([("team".parse().unwrap(), "a b".to_owned())]),
         kernel_sha256: Some([7; 32].into()),
     }
 }

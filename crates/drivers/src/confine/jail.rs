@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, chdir, chroot, pivot_root, setgroups, setresgid, setresuid};
+use sandpen_guest::protocol::VOLUME_FILE;
 use sandpen_types::confinement::Jail;
 use serde::{Deserialize, Serialize};
 
@@ -185,8 +186,12 @@ impl Parted<'_> {
         for path in policy.devices.iter().chain(&policy.modify).filter(|path| path.is_absolute()) {
             root.put_device(path)?;
         }
-        for (number, tree) in shares.into_iter().enumerate() {
-            root.put_tree(&share_path(number), tree)?;
+        for (number, (tree, share)) in shares.into_iter().zip(&policy.shares).enumerate() {
+            let directory = share_path(number);
+            match share.is_file {
+                true => root.put_file(&directory.join(VOLUME_FILE), tree)?,
+                false => root.put_tree(&directory, tree)?,
+            }
         }
         for path in policy.modify.iter().filter(|path| !path.is_absolute()) {
             root.put_runtime_file(path)?;

@@ -51,12 +51,14 @@ pub struct Policy {
     pub inherited: Vec<Inherited>,
 }
 
-/// A directory that a process serves to a guest.
+/// A directory that a process serves to a guest, or a file alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SharedTree {
-    /// The directory on the host, absolute and without links.
+    /// The directory on the host, absolute and without links; or the file.
     pub directory: PathBuf,
+    /// Whether it is a file, which is served in a directory of nothing else, as [`VOLUME_FILE`].
+    pub is_file: bool,
     /// Whether nothing in it can be changed.
     pub read_only: bool,
     /// The directory that was looked at, if one was.
@@ -80,7 +82,8 @@ impl SharedTree {
     /// # Errors
     /// [`SharedTreeError`].
     pub(crate) fn open(&self) -> Result<OwnedFd, SharedTreeError> {
-        let place = real_directory::open_place(&self.directory)?;
+        let open = if self.is_file { real_directory::open_file_place } else { real_directory::open_place };
+        let place = open(&self.directory)?;
         match self.identity {
             Some(looked_at) if real_directory::identity(&place)? != looked_at => Err(SharedTreeError::Replaced),
             _ => Ok(place),
@@ -104,7 +107,7 @@ pub const POLICY: &str = "--policy";
 /// The descriptor of the first of [`Policy::inherited`]: behind all sockets.
 pub const FIRST_INHERITED: i32 = 32;
 
-/// Where one of [`Policy::shares`] is in the jail.
+/// Where the directory of one of [`Policy::shares`] is in the jail.
 pub fn share_path(number: usize) -> PathBuf {
     Path::new("/shares").join(number.to_string())
 }

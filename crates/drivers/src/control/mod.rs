@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sandpen_guest::protocol::{
-    Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Start,
-    TerminalSize, encode,
+    Begin, Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Settings,
+    Start, TerminalSize, Tmpfs, encode,
 };
 use sandpen_types::spec::{Hostname, SandboxSpec};
 use sandpen_types::start_step::StartStep;
@@ -62,11 +62,11 @@ pub struct ControlFifos {
 #[derive(Debug)]
 pub enum LinkMode {
     /// The guest boots: wait for it and send this. Its wall clock is set when it is sent.
-    Launch(Box<Start>),
+    Launch(Box<Begin>),
     /// The guest was restored from one that had booted: send this at once.
-    Restored(Box<Start>),
+    Restored(Box<Begin>),
     /// The guest of an earlier daemon: ask it for its state, and send this if it still waits for it.
-    Adopt(Option<Box<Start>>),
+    Adopt(Option<Box<Begin>>),
 }
 
 /// Begins a link: the handle, and the task that listens to the guest and tells `events` what it says (somebody
@@ -118,14 +118,14 @@ pub fn open(
 ///
 /// # Errors
 /// When the host gives no random bytes.
-pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerOff) -> io::Result<Start> {
+pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerOff) -> io::Result<Begin> {
     let mut entropy = [[0; 32]; 2];
     let mut random = std::fs::File::open("/dev/urandom")?;
     for half in &mut entropy {
         io::Read::read_exact(&mut random, half)?;
     }
     let bytes = |text: &sandpen_types::spec::ByteString| Bytes::from(text.as_bytes());
-    Ok(Start {
+    let start = Start {
         command: spec.command.iter().map(bytes).collect(),
         env: spec.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
         workdir: spec.workdir.as_ref().map(bytes),
@@ -140,7 +140,28 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         rlimits: spec.rlimits.iter().map(rlimit).collect(),
         network: Network::Loopback,
         resolv_conf: None,
-    })
+    };
+    Ok(Begin { start, settings: settings(spec) })
+}
+
+/// What the guest arranges besides.
+pub(super) fn settings(spec: &SandboxSpec) -> Settings {
+    let tmpfs = |tmpfs: &sandpen_types::spec::Tmpfs| Tmpfs {
+        target: Bytes::from(tmpfs.guest.as_bytes()),
+        bytes: tmpfs.bytes,
+        mode: tmpfs.mode.unwrap_or(0o1777),
+        owner: (tmpfs.uid, tmpfs.gid),
+        exec: tmpfs.exec,
+    };
+    Settings {
+        user: spec.user.as_ref().map(|user| user.as_str().to_owned()),
+        read_only: spec.read_only,
+        tmpfs: spec.tmpfs.iter().map(tmpfs).collect(),
+        shm_bytes: spec.shm_bytes,
+        hosts: spec.extra_hosts.iter().map(|host| (host.name.to_string(), host.address)).collect(),
+        sysctls: spec.sysctls.iter().map(|sysctl| (sysctl.path(), sysctl.value().to_owned())).collect(),
+        files: Vec::new(),
+    }
 }
 
 fn terminal_size(size: sandpen_types::spec::TerminalSize) -> TerminalSize {
@@ -162,7 +183,7 @@ struct Task {
     reader: FrameReader<GuestMessage>,
     progress: Progress,
     /// Until it is sent.
-    start: Option<Box<Start>>,
+    start: Option<Box<Begin>>,
     boot_limit: Duration,
     events: mpsc::Sender<VmmEvent>,
     timings: StartTimings,
@@ -238,8 +259,8 @@ impl Task {
             Step::SendStart => {
                 let Some(mut start) = self.start.take() else { return Ok(()) };
                 self.timings.mark(StartStep::GuestReady);
-                start.wall_clock = wall_clock();
-                let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
+                start.start.wall_clock = wall_clock();
+                let frame = encode(&HostMessage::from(*start)).map_err(internal)?;
                 self.link.0.control.write_at_once(&frame).await.map_err(internal)?;
                 self.timings.mark(StartStep::StartSent);
                 Ok(())

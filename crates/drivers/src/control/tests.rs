@@ -120,11 +120,11 @@ impl Running {
     }
 }
 
-fn start() -> Box<Start> {
+fn start() -> Box<Begin> {
     start_with_value("value")
 }
 
-fn start_with_value(value: &str) -> Box<Start> {
+fn start_with_value(value: &str) -> Box<Begin> {
     let mut spec = SandboxSpec::new(
         sandpen_types::spec::SandboxName::new("box").unwrap(),
         sandpen_types::spec::Rootfs::Native("/".into()),
@@ -248,7 +248,7 @@ async fn a_guest_that_never_comes_up() {
 #[tokio::test]
 async fn a_guest_that_never_reads_its_start() {
     let mut start = start();
-    start.command = vec![Bytes::from(vec![b'x'; 900_000])];
+    start.start.command = vec![Bytes::from(vec![b'x'; 900_000])];
     let mut running = begin(LinkMode::Launch(start), Duration::from_millis(200), |guest| {
         guest.say(&GuestMessage::Ready { version: PROTOCOL_VERSION });
     });

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandpen_cache::CacheUser;
-use sandpen_guest::protocol::{RootfsSource, Volume};
+use sandpen_guest::protocol::{RootfsSource, Settings, Volume};
 use sandpen_kernels::builtin;
 use sandpen_kernels::own::Facts;
 use sandpen_types::spec::{KernelDigest, Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
+use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{DriverError, Launch};
 use sandpen_vmm::waiter::{LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ use crate::step::{blocking, failed};
 use crate::storage::storage;
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
-use crate::{cache, disk, memory, network, own_kernel, shares};
+use crate::{cache, control, disk, memory, network, own_kernel, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -50,17 +51,20 @@ pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launc
     let needs =
         Needs { network: network::of_vmm(network.as_ref()), shares: false, confinement: config.require_confinement };
     let program = waited::helper_program(config.helper.as_deref())?;
-    let (boot, jail, rootfs, volumes) = match payload {
+    let (boot, jail, guest) = match payload {
         Payload::Linux => linux(config, &launch, needs, &program).await?,
         Payload::Bare => {
-            let spec = launch.spec.clone();
-            let boot = blocking(move || bare(&spec)).await?;
+            let (spec, dir) = (launch.spec.clone(), config.state_dir.clone());
+            let boot = blocking(move || bare(&spec, &dir)).await?;
             let needs = Needs { shares: matches!(&boot, Boot::Bare { shares, .. } if !shares.is_empty()), ..needs };
-            (boot, waited::jail(&launch, needs, &program).await?, RootfsSource::Current, Vec::new())
+            let guest = (RootfsSource::Current, Vec::new(), Vec::new());
+            (boot, waited::jail(&launch, needs, &program).await?, guest)
         }
     };
     let limit = config.boot_limit();
-    blocking(move || prepared(&program, limit, &launch, boot, &jail, GuestSetup { rootfs, volumes, network })).await
+    let (rootfs, volumes, files) = guest;
+    let guest = GuestSetup { rootfs, volumes, files, network };
+    blocking(move || prepared(&program, limit, &launch, boot, &jail, guest)).await
 }
 
 /// Blocking, for milliseconds.
@@ -126,18 +130,25 @@ pub(super) fn policy(boot: &Boot) -> Policy {
 #[cfg(feature = "testing")]
 pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
     let kernel = GuestKernel::Firmware(PathBuf::from("libkrunfw.so"));
-    let root = Some(crate::confine::SharedTree { directory: root.to_owned(), read_only: false, identity: None });
+    let root = Some(crate::confine::SharedTree {
+        directory: root.to_owned(),
+        is_file: false,
+        read_only: false,
+        identity: None,
+    });
     let boot = Boot::Linux { kernel, root, shares: Vec::new(), disk: None, root_disks: Vec::new() };
     Policy { tcp: with_network, ..policy(&boot) }
 }
 
-type Linux = (Boot, SandboxJail, RootfsSource, Vec<Volume>);
+/// What boots, its jail, and the guest's root, volumes and those of them that are files.
+type Linux = (Boot, SandboxJail, (RootfsSource, Vec<Volume>, Vec<String>));
 
 async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Path) -> Result<Linux, DriverError> {
     let disk = config.state_dir.disk(&launch.spec);
     // The empty first root of a guest that makes its own is one device more.
     let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
-    let shares = blocking(move || shares::find(&spec, NAME, most)).await?;
+    let dir = config.state_dir.clone();
+    let shares = blocking(move || shares::find(&spec, &dir, NAME, most)).await?;
     let needs = Needs { shares: shares.all().next().is_some(), ..needs };
     let user = cache::user(config.cache(), &config.state_dir, launch);
     let kernel = guest_kernel(config, &user, &launch.spec, &launch.cancel).await?;
@@ -150,7 +161,7 @@ async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Pat
     let native = if disk.is_none() { root.pop().map(|root| root.tree()) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
     let boot = Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks };
-    Ok((boot, jail, rootfs, shares.mounts))
+    Ok((boot, jail, (rootfs, shares.mounts, shares.files)))
 }
 
 fn shared(share: Share) -> SharedDir {
@@ -216,14 +227,21 @@ async fn own_kernel(
 }
 
 /// The program, and its volumes. Blocking, for microseconds.
-fn bare(spec: &SandboxSpec) -> Result<Boot, DriverError> {
+fn bare(spec: &SandboxSpec, dir: &StateDir) -> Result<Boot, DriverError> {
     let program = spec.command.first().map(|program| Path::new(program.as_os_str()));
     let kernel = program.filter(|program| program.is_absolute() && program.is_file()).map(PathBuf::from);
     let kernel = kernel.ok_or_else(|| DriverError::Unsupported {
         driver: BARE_NAME.to_owned(),
         what: "the command must begin with the absolute path of an ELF file on this host".to_owned(),
     })?;
+    if control::settings(spec) != Settings::default() {
+        let what =
+            "settings of the inside (user, read-only root, tmpfs, shared memory, hosts, sysctls): its programs are \
+                    their own kernels"
+                .to_owned();
+        return Err(DriverError::Unsupported { driver: BARE_NAME.to_owned(), what });
+    }
     let has_volumes = !spec.volumes.is_empty();
-    let volumes = if has_volumes { shares::find(spec, BARE_NAME, SHARES_MAX)?.volumes } else { Vec::new() };
+    let volumes = if has_volumes { shares::find(spec, dir, BARE_NAME, SHARES_MAX)?.volumes } else { Vec::new() };
     Ok(Boot::Bare { kernel, shares: volumes.into_iter().map(shared).collect() })
 }

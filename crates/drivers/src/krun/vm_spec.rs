@@ -73,7 +73,12 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_written_and_nothing_else_is() {
-        let tree = |directory: &str| SharedTree { directory: directory.into(), read_only: true, identity: None };
+        let tree = |directory: &str| SharedTree {
+            directory: directory.into(),
+            is_file: false,
+            read_only: true,
+            identity: None,
+        };
         let volume = SharedDir { tag: "v".into(), tree: tree("/d,:\n") };
         let boot = Boot::Linux {
             kernel: GuestKernel::Own("/a b/\"c".into()),

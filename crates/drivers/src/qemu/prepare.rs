@@ -13,6 +13,7 @@ use sandpen_guest::protocol::{ROOTFS_TAG, RootfsSource};
 use sandpen_kernels::InstalledKernel;
 use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
+use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{DriverError, Launch};
 use sandpen_vmm::waiter::{DescriptorSpec, FIRST_DESCRIPTOR, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
@@ -77,8 +78,8 @@ struct Parts {
 }
 
 /// What can be told from the specification and a look at its directories. Blocking, for milliseconds.
-fn looked_at(spec: &SandboxSpec) -> Result<(Shares, Option<network::NetworkPlan>), DriverError> {
-    let shares = shares::find(spec, super::NAME, SHARES_MAX)?;
+fn looked_at(spec: &SandboxSpec, dir: &StateDir) -> Result<(Shares, Option<network::NetworkPlan>), DriverError> {
+    let shares = shares::find(spec, dir, super::NAME, SHARES_MAX)?;
     let network = network::plan(spec, super::NAME, network::NetworkKind::User)?;
     memory::check(spec.resources.memory_mib, super::NAME)?;
     check_open_files().map_err(|source| failed("sharing the root directory", source))?;
@@ -164,8 +165,8 @@ pub(super) struct MachinePlan {
 impl MachinePlan {
     /// What `launch` needs; all that takes long ends soon after its token is cancelled.
     pub(super) async fn new(config: &QemuConfig, launch: Launch) -> Result<Self, DriverError> {
-        let spec = launch.spec.clone();
-        let (shares, network) = blocking(move || looked_at(&spec)).await?;
+        let (spec, dir) = (launch.spec.clone(), config.state_dir.clone());
+        let (shares, network) = blocking(move || looked_at(&spec, &dir)).await?;
         let helper = waited::helper_program(config.helper.as_deref())?;
         let needs = Needs {
             network: network::of_vmm(network.as_ref()),
@@ -212,7 +213,7 @@ impl MachinePlan {
             None => RootfsSource::Virtiofs { tag: ROOTFS_TAG.to_owned() },
             Some(_) => shares.layered_root(),
         };
-        let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
+        let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), files: shares.files.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
         Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) }

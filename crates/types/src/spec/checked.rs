@@ -4,14 +4,14 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{KernelDigest, PublishedPort, Rootfs, SandboxSpec, SpecError, network};
+use super::{KernelDigest, PublishedPort, Rootfs, SandboxSpec, SpecError, VolumeSource, network};
 
 /// What a specification names of its host's files, and what for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostPath<'a> {
     /// The root directory, or a layer of it.
     Root(&'a Path),
-    /// The directory of a volume.
+    /// The directory or file of a volume.
     Volume(&'a Path),
     /// The guest kernel.
     Kernel(&'a Path),
@@ -61,7 +61,9 @@ impl CheckedSpec {
             }
         }
         for volume in &mut spec.volumes {
-            volume.host = real(HostPath::Volume(&volume.host))?;
+            if let VolumeSource::Host(path) = &mut volume.source {
+                *path = real(HostPath::Volume(path))?;
+            }
         }
         if let Some(kernel) = &mut spec.kernel {
             *kernel = real(HostPath::Kernel(kernel))?;

@@ -13,7 +13,7 @@ pub enum SpecError {
         "{what} name {name:?} is not allowed: use 1 to 63 of A-Z a-z 0-9 _ . -, starting with a letter or digit, without \"..\""
     )]
     Name {
-        /// "sandbox", "config" or "disk".
+        /// "sandbox", "config", "disk" or "volume".
         what: &'static str,
         /// The refused name.
         name: String,
@@ -165,6 +165,50 @@ pub enum SpecError {
     /// No name of a machine.
     #[error("{0:?} is no host name: use letters, digits and -, with dots between them, at most 64 characters")]
     Hostname(String),
+    /// Nobody whom a workload can run as.
+    #[error(
+        "{0:?} is not of the form USER[:GROUP] with names or numbers of the root directory's /etc/passwd and /etc/group"
+    )]
+    User(String),
+    /// A file system in memory that cannot be had.
+    #[error("tmpfs {tmpfs:?} cannot be used: {reason}")]
+    Tmpfs {
+        /// Its path, or what was given.
+        tmpfs: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Shared memory of a size that it cannot have.
+    #[error("shared memory of {0} bytes: use 4K to the size of the memory")]
+    ShmSize(u64),
+    /// No line of a hosts file.
+    #[error("{0:?} is not of the form NAME:ADDRESS with an IPv4 or IPv6 address, for example db:10.0.0.7")]
+    ExtraHost(String),
+    /// More names than a sandbox may have.
+    #[error("{0} additional names of hosts; at most {max} are accepted", max = super::EXTRA_HOSTS_MAX)]
+    ExtraHosts(usize),
+    /// No setting of a kernel.
+    #[error("{0:?} is not of the form NAME=VALUE with a name below /proc/sys, for example net.core.somaxconn=4096")]
+    Sysctl(String),
+    /// More settings than a sandbox may have.
+    #[error("{0} settings of the kernel; at most {max} are accepted", max = super::SYSCTLS_MAX)]
+    Sysctls(usize),
+    /// No key of a label.
+    #[error(
+        "label key {0:?} is not allowed: use 1 to 128 of A-Z a-z 0-9 . _ - /, starting and ending with a letter or digit"
+    )]
+    LabelKey(String),
+    /// A value that is too long.
+    #[error("a label's value of {bytes} bytes; at most {max} are accepted")]
+    LabelValue {
+        /// Its length.
+        bytes: usize,
+        /// The most that is accepted.
+        max: usize,
+    },
+    /// More labels than a sandbox may have.
+    #[error("{0} labels; at most {max} are accepted", max = super::LABELS_MAX)]
+    Labels(usize),
     /// The digest of a kernel that is none.
     #[error("{0:?} is no SHA-256 of a kernel, 64 hexadecimal digits in lower case")]
     KernelDigest(String),
@@ -185,5 +229,10 @@ impl SpecError {
     /// A refused volume, by the part of it that is wrong.
     pub fn volume(volume: &[u8], reason: &str) -> Self {
         Self::Volume { volume: String::from_utf8_lossy(volume).into_owned(), reason: reason.to_owned() }
+    }
+
+    /// A refused file system in memory, by the part of it that is wrong.
+    pub(super) fn tmpfs(tmpfs: &[u8], reason: &str) -> Self {
+        Self::Tmpfs { tmpfs: String::from_utf8_lossy(tmpfs).into_owned(), reason: reason.to_owned() }
     }
 }

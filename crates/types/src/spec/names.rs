@@ -87,6 +87,12 @@ checked_name!(
     "disk"
 );
 
+checked_name!(
+    /// The name of a directory that outlives its sandboxes.
+    VolumeName,
+    "volume"
+);
+
 impl Default for ConfigName {
     fn default() -> Self {
         Self("default".to_owned())

@@ -1,4 +1,4 @@
-//! Host directories that a sandbox gets beside its root, and how they are written in one line.
+//! Directories and files that a sandbox gets beside its root, and how they are written in one line.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteString, SpecError};
+use super::{ByteString, SpecError, VolumeName};
 
 /// Most volumes of a sandbox, whatever its driver; a driver may take fewer.
 pub const VOLUMES_MAX: usize = 64;
@@ -19,25 +19,82 @@ const COMPONENT_MAX: usize = 255;
 /// Directories that the guest's own system needs.
 const RESERVED: [&[u8]; 3] = [b"proc", b"sys", b"dev"];
 
-/// A host directory inside the guest.
+/// What a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// A directory or file of the host's, absolute.
+    Host(PathBuf),
+    /// A directory that outlives its sandboxes, kept in the state directory; made where it is missing.
+    Named(VolumeName),
+}
+
+impl fmt::Display for VolumeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(path) => path.display().fmt(f),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A directory or file inside the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "VolumeFields", into = "VolumeFields")]
 pub struct Volume {
-    /// The directory on the host, absolute.
-    pub host: PathBuf,
+    /// What it is.
+    pub source: VolumeSource,
     /// Where the guest sees it: absolute, without `.`, `..` and empty components, and not `/`,
     /// `/proc`, `/sys`, `/dev` or below those three.
     pub guest: ByteString,
     /// Whether the guest may only read. The host holds it to that.
-    #[serde(default)]
     pub read_only: bool,
 }
 
+/// A volume as it is written in JSON: `host` or `name` is there.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumeFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<VolumeName>,
+    guest: ByteString,
+    #[serde(default)]
+    read_only: bool,
+}
+
+impl TryFrom<VolumeFields> for Volume {
+    type Error = SpecError;
+
+    fn try_from(VolumeFields { host, name, guest, read_only }: VolumeFields) -> Result<Self, SpecError> {
+        let source = match (host, name) {
+            (Some(path), None) => VolumeSource::Host(path),
+            (None, Some(name)) => VolumeSource::Named(name),
+            _ => return Err(SpecError::volume(guest.as_bytes(), "it needs either a host path or a name")),
+        };
+        Ok(Self { source, guest, read_only })
+    }
+}
+
+impl From<Volume> for VolumeFields {
+    fn from(Volume { source, guest, read_only }: Volume) -> Self {
+        let (host, name) = match source {
+            VolumeSource::Host(path) => (Some(path), None),
+            VolumeSource::Named(name) => (None, Some(name)),
+        };
+        Self { host, name, guest, read_only }
+    }
+}
+
 impl Volume {
+    /// A directory or file of the host's, absolute.
+    pub fn of_host(path: impl Into<PathBuf>, guest: impl Into<ByteString>, read_only: bool) -> Self {
+        Self { source: VolumeSource::Host(path.into()), guest: guest.into(), read_only }
+    }
+
     /// Reads `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. The guest path begins at the last `:/`,
     /// so `HOST` may hold any colons; a guest path that ends in `:ro` needs `:rw` or `:ro` after it.
-    /// `HOST` starts with `.` or `/`, so that a word without them can come to mean something else one
-    /// day. Nothing is looked up.
+    /// A `HOST` that starts with `.` or `/` is a path, another one the name of a volume. Nothing is looked up.
     ///
     /// # Errors
     /// [`SpecError::Volume`].
@@ -50,43 +107,52 @@ impl Volume {
         let (host, guest) = colon
             .map(|at| (&rest[..at], &rest[at + 1..]))
             .ok_or_else(|| refused("it is not of the form HOST:GUEST or HOST:GUEST:ro with an absolute GUEST"))?;
-        if !matches!(host.first(), Some(b'.' | b'/')) {
-            return Err(refused("HOST must start with \".\" or \"/\", for example ./data:/data"));
-        }
         let owned = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-        let volume = Self { host: owned(host).into(), guest: owned(guest).into(), read_only };
+        let source = if matches!(host.first(), Some(b'.' | b'/')) {
+            VolumeSource::Host(owned(host).into())
+        } else {
+            let name = std::str::from_utf8(host).ok().and_then(|name| VolumeName::new(name).ok());
+            let advice = "HOST must be a path that starts with \".\" or \"/\", for example ./data:/data, or the name of a \
+                          volume, of 1 to 63 of A-Z a-z 0-9 _ . -";
+            VolumeSource::Named(name.ok_or_else(|| refused(advice))?)
+        };
+        let volume = Self { source, guest: owned(guest).into(), read_only };
         volume.check_guest()?;
         Ok(volume)
     }
 
-    /// The components of the guest path.
-    fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.guest.as_bytes().split(|byte| *byte == b'/').skip(1)
-    }
-
     fn check_guest(&self) -> Result<(), SpecError> {
-        let path = self.guest.as_bytes();
-        let refused = |reason: &str| Err(SpecError::volume(path, reason));
-        if path.first() != Some(&b'/') {
-            return refused("the guest path is not absolute");
-        }
-        if path == b"/" {
-            return refused("the guest's / is its root directory; use a directory below it");
-        }
-        if path.contains(&0) {
-            return refused("the guest path holds a NUL byte");
-        }
-        if path.len() > GUEST_PATH_MAX || self.components().any(|part| part.len() > COMPONENT_MAX) {
-            return refused("the guest path is too long");
-        }
-        if self.components().any(|part| matches!(part, b"" | b"." | b"..")) {
-            return refused("a component of the guest path is empty, \".\" or \"..\"; write the path without");
-        }
-        if self.components().next().is_some_and(|first| RESERVED.contains(&first)) {
-            return refused("/proc, /sys and /dev are the guest's own; use another directory");
-        }
-        Ok(())
+        check_guest_path(&self.guest).map_err(|reason| SpecError::volume(self.guest.as_bytes(), reason))
     }
+}
+
+/// The components of a guest path.
+fn components(path: &ByteString) -> impl Iterator<Item = &[u8]> {
+    path.as_bytes().split(|byte| *byte == b'/').skip(1)
+}
+
+/// Whether something can be mounted there in a guest; if not, why.
+pub(super) fn check_guest_path(guest: &ByteString) -> Result<(), &'static str> {
+    let path = guest.as_bytes();
+    if path.first() != Some(&b'/') {
+        return Err("the guest path is not absolute");
+    }
+    if path == b"/" {
+        return Err("the guest's / is its root directory; use a directory below it");
+    }
+    if path.contains(&0) {
+        return Err("the guest path holds a NUL byte");
+    }
+    if path.len() > GUEST_PATH_MAX || components(guest).any(|part| part.len() > COMPONENT_MAX) {
+        return Err("the guest path is too long");
+    }
+    if components(guest).any(|part| matches!(part, b"" | b"." | b"..")) {
+        return Err("a component of the guest path is empty, \".\" or \"..\"; write the path without");
+    }
+    if components(guest).next().is_some_and(|first| RESERVED.contains(&first)) {
+        return Err("/proc, /sys and /dev are the guest's own; use another directory");
+    }
+    Ok(())
 }
 
 impl FromStr for Volume {
@@ -101,7 +167,7 @@ impl fmt::Display for Volume {
     /// What [`Volume::parse`] reads, where both paths are text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.read_only { "ro" } else { "rw" };
-        write!(f, "{}:{}:{access}", self.host.display(), self.guest.as_os_str().display())
+        write!(f, "{}:{}:{access}", self.source, self.guest.as_os_str().display())
     }
 }
 
@@ -112,11 +178,14 @@ pub(super) fn check(volumes: &[Volume]) -> Result<(), SpecError> {
     }
     for (at, volume) in volumes.iter().enumerate() {
         volume.check_guest()?;
-        if !volume.host.is_absolute() {
-            return Err(SpecError::volume(volume.host.as_os_str().as_bytes(), "the host path is not absolute"));
-        }
-        if volume.host.as_os_str().as_bytes().contains(&0) {
-            return Err(SpecError::Nul { what: "the host path of a volume" });
+        if let VolumeSource::Host(path) = &volume.source {
+            let bytes = path.as_os_str().as_bytes();
+            if !path.is_absolute() {
+                return Err(SpecError::volume(bytes, "the host path is not absolute"));
+            }
+            if bytes.contains(&0) {
+                return Err(SpecError::Nul { what: "the host path of a volume" });
+            }
         }
         if volumes[..at].iter().any(|other| other.guest == volume.guest) {
             return Err(SpecError::volume(volume.guest.as_bytes(), "two volumes have this guest path"));
@@ -128,7 +197,7 @@ pub(super) fn check(volumes: &[Volume]) -> Result<(), SpecError> {
 /// Volumes in the order in which they are mounted: one that lies inside of another comes after it.
 pub fn by_depth(volumes: &[Volume]) -> Vec<&Volume> {
     let mut volumes: Vec<&Volume> = volumes.iter().collect();
-    volumes.sort_by_key(|volume| volume.components().count());
+    volumes.sort_by_key(|volume| components(&volume.guest).count());
     volumes
 }
 
@@ -143,7 +212,25 @@ mod tests {
     }
 
     fn volume(host: &str, guest: &str, read_only: bool) -> Volume {
-        Volume { host: host.into(), guest: guest.into(), read_only }
+        Volume::of_host(host, guest, read_only)
+    }
+
+    #[test]
+    fn a_word_that_is_no_path_is_a_name() {
+        let named = parse("cache-1:/var/cache:ro").unwrap();
+        let name = VolumeName::new("cache-1").unwrap();
+        assert_eq!(named, Volume { source: VolumeSource::Named(name), guest: "/var/cache".into(), read_only: true });
+        let json = r#"{"name":"cache-1","guest":"/var/cache","read_only":true}"#;
+        assert_eq!(serde_json::to_string(&named).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Volume>(json).unwrap(), named);
+        for json in [
+            r#"{"guest":"/a"}"#,
+            r#"{"name":"a","host":"/a","guest":"/a"}"#,
+            r#"{"name":"../a","guest":"/a"}"#,
+            r#"{"name":"a","guest":"/a","more":1}"#,
+        ] {
+            assert!(serde_json::from_str::<Volume>(json).is_err(), "{json}");
+        }
     }
 
     #[test]
@@ -171,8 +258,11 @@ mod tests {
             "/a:",
             "/a:b",
             ":/b",
-            "a:/b",
             "~/a:/b",
+            "a b:/b",
+            "a/b:/b",
+            "..a:/b",
+            "-a:/b",
             "/a:/",
             "/a:/:ro",
             "/a:/b/",

@@ -132,6 +132,11 @@ impl Root {
         self.add(path, What::Tree { tree, is_dir: true })
     }
 
+    /// Puts a file into it that is mounted nowhere yet.
+    pub(super) fn put_file(&mut self, path: &Path, tree: Tree) -> Result<(), JailError> {
+        self.add(path, What::Tree { tree, is_dir: false })
+    }
+
     /// Puts a file of the runtime directory into it, as a link to a descriptor; fine if there is none. It becomes the
     /// sandbox's own user's.
     pub(super) fn put_runtime_file(&mut self, name: &Path) -> Result<(), JailError> {
