@@ -104,7 +104,7 @@ fn values_are_checked_and_their_form_said() {
         ("-l", "a b=1", "label key"),
         ("-v", "./data", "HOST:GUEST"),
         ("-v", "./no/such:/data", "make that directory"),
-        ("-v", "/dev/null:/data", "not a directory"),
+        ("-v", "/dev/null:/data", "neither a directory nor a regular file"),
         ("-v", ".:/data/../etc", "\"..\""),
         ("-v", ".:/proc/self", "/proc"),
     ] {

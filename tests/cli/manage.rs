@@ -4,8 +4,13 @@ use std::fs;
 
 use crate::support::{Home, explain, run_named, succeeds, until};
 
+/// Over a root beside the state directory, where named volumes lie.
 fn running(home: &Home, name: &str, options: &[&str]) {
-    succeeds(run_named(home, name, &[&["-d"], options].concat(), "echo hello; sleep 1000"));
+    let root = home.path().join("root");
+    fs::create_dir_all(&root).unwrap();
+    let root = root.to_str().unwrap();
+    let command = [root, "--", "/bin/sh", "-c", "echo hello; sleep 1000"];
+    home.ok(&[&["run", "-d", "--driver", "process", "-n", name], options, &command].concat());
 }
 
 #[test]
@@ -70,7 +75,7 @@ fn another_name_has_all_that_the_old_one_had() {
     assert_eq!((&after["created_at"], &after["generation"]), (&before["created_at"], &1.into()));
     assert_eq!(home.ok(&["logs", "shop/b"]), "hello\n");
     assert!(home.ok(&["history", "shop/b"]).lines().count() > 3);
-    let events = home.ok(&["events", "--json", "--since", "1"]);
+    let events = home.ok(&["events", "--json"]);
     assert!(events.contains(r#""kind":"renamed""#) && events.contains(r#"{"to":"shop/b"}"#), "{events}");
     // It starts by its new name, and the old one is another sandbox's.
     home.ok(&["start", "shop/b"]);

@@ -54,6 +54,9 @@ fn extra(spec: &SandboxSpec, has_disk: bool) -> Vec<&'static str> {
     }
     if has_disk {
         extra.extend(disk::MODULES);
+    } else if spec.read_only {
+        // Its mount points are laid over it.
+        extra.push("overlay");
     }
     extra
 }
