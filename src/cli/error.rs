@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use sandpen::api::OutputQueryError;
 use sandpen::client::ClientError;
 use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
+use sandpen_types::moment::MomentError;
 use sandpen_types::spec::SpecError;
 
 use super::run::EnvError;
@@ -31,6 +33,12 @@ pub enum CliError {
     /// The sandbox cannot be as it was asked for.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A time that cannot be.
+    #[error(transparent)]
+    Moment(#[from] MomentError),
+    /// A window of time that holds nothing.
+    #[error(transparent)]
+    Window(#[from] OutputQueryError),
     /// The environment of the command.
     #[error(transparent)]
     Env(#[from] EnvError),

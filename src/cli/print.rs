@@ -9,6 +9,7 @@ mod each;
 mod end;
 mod event;
 mod history;
+mod log;
 mod stream;
 mod timings;
 
@@ -40,6 +41,7 @@ use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
 pub use history::{inspected, transition};
+pub use log::LogPrinter;
 pub use stream::{Controls, Foreground, Output};
 pub use timings::Timings;
 

@@ -20,6 +20,7 @@ mod output;
 mod runtime;
 mod thread;
 mod vmm_log;
+mod window;
 
 pub use builder::{Sandpen, SandpenBuilder};
 pub use error::{SandpenError, StartError};

@@ -31,6 +31,8 @@ mod kernel;
 #[cfg(feature = "krun")]
 mod krunfw;
 #[cfg(feature = "testing")]
+mod log_times;
+#[cfg(feature = "testing")]
 mod logs;
 mod older_daemon;
 #[cfg(feature = "testing")]

@@ -7,7 +7,7 @@
 //! | [`Sandbox`], [`Transition`], [`EventLine`], [`Metric`] … | what is answered |
 //! | [`ErrorCode`], [`ErrorDetail`] | what failed, as a word with its HTTP status, and in words |
 //! | [`Word`] | a word that may be of a later version |
-//! | [`frame`] | the binary frames of a sandbox's output |
+//! | [`frame`], [`LogRecords`] | the binary frames of a sandbox's output, and lines as JSON made of them |
 //! | [`Readiness`] | what a daemon in the background tells its parent |
 //!
 //! May know: `sandpen-types`, serde. May not: how anything is sent, kept or done. The types in here are not what
@@ -22,6 +22,7 @@ pub mod frame;
 #[cfg(test)]
 mod golden;
 mod history_query;
+mod log_record;
 mod metrics;
 mod output_query;
 mod readiness;
@@ -38,6 +39,7 @@ pub use disk::DiskEntry;
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
+pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use output_query::{OutputQuery, OutputQueryError};
 pub use readiness::Readiness;

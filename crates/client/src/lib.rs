@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, DiskEntry, ErrorBody, HistoryQuery, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
+    API_VERSION, DiskEntry, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
     ShutdownRequest, StdinReply, Transition, Version,
 };
 use sandpen_types::history::HistoryPage;
@@ -340,7 +340,8 @@ impl Client {
         match serde_json::from_slice(&body) {
             // This program asks for nothing that a daemon of its own version does not know.
             Ok(ErrorBody { error })
-                if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed)) =>
+                if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed))
+                    || is_unknown_key(&error) =>
             {
                 Err(ClientError::Unknown { version: Box::new((*self.version).clone()) })
             }
@@ -348,6 +349,17 @@ impl Client {
             Err(source) => Err(ClientError::Json { socket: self.dir.socket(), source }),
         }
     }
+}
+
+/// Whether a daemon refused a key of a query that it does not know. The words are serde's of a strict query, in
+/// every version so far.
+fn is_unknown_key(error: &ErrorDetail) -> bool {
+    error.code.known() == Some(ErrorCode::InvalidRequest)
+        && error
+            .message
+            .strip_prefix("Query deserialize error: ")
+            .unwrap_or(&error.message)
+            .starts_with("unknown field `")
 }
 
 /// A sandbox's path with `rest`. Names need no escaping: their type allows safe characters only.

@@ -9,7 +9,7 @@
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
 //! | [`reconcile`], [`disk`] | what bringing rows and processes together found; disks with names |
 //! | [`confinement`] | what a process that serves a microVM has given up |
-//! | [`units`], [`signal`] | amounts and signals as users write them |
+//! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
 //! | [`visible`] | text of somebody else, made harmless for a terminal |
@@ -28,6 +28,7 @@ pub mod fault;
 pub mod health;
 pub mod history;
 pub mod log_start;
+pub mod moment;
 pub mod output_stream;
 pub mod reconcile;
 pub mod row;
