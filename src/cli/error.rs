@@ -116,6 +116,11 @@ pub enum CliError {
          output is enough; with attach give --no-stdin"
     )]
     NoTerminal,
+    /// A question that nobody is there to answer.
+    #[error(
+        "without a terminal to ask on, prune removes nothing; give -f to remove, or --dry-run to see what that would be"
+    )]
+    NotAsked,
     /// Nothing to attach to.
     #[error("sandbox {0} does not run; see `sandpen logs {0}` for its output")]
     NotRunning(String),

@@ -7,6 +7,7 @@ mod completion;
 mod core_dumps;
 mod daemon;
 mod detach_keys;
+mod df;
 mod disk;
 mod doctor;
 mod error;
@@ -20,6 +21,7 @@ mod logs;
 mod metrics;
 mod names;
 mod print;
+mod prune;
 mod ps;
 mod reconcile;
 mod restart;
@@ -113,6 +115,8 @@ enum Command {
     Kill(kill::Args),
     Rm(rm::Args),
     Disk(disk::Args),
+    Df(df::Args),
+    Prune(prune::Args),
     Reconcile(reconcile::Args),
     Doctor(doctor::Args),
     Kernel(kernel::Args),
@@ -203,6 +207,8 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError>
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
+            Command::Df(args) => df::execute(global, args).await,
+            Command::Prune(args) => prune::execute(global, args).await,
             Command::Reconcile(args) => reconcile::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
             Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),

@@ -1,7 +1,9 @@
 //! How everybody uses an orchestrator: `Clone + Send + Sync`, from any runtime.
 
+mod disk;
 mod starts;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use sandpen_types::transition::Transition;
 use sandpen_vmm::driver::GuestSession;
 use sandpen_vmm::start_timings::{LatestTimings, StartTimings};
 
+use super::disk_usage::Places;
 use super::error::SandpenError;
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
@@ -42,6 +45,7 @@ pub struct Handle {
     faults: Faults,
     timings: LatestTimings,
     state_dir: Arc<StateDir>,
+    data_dir: Arc<Path>,
 }
 
 impl Handle {
@@ -51,8 +55,9 @@ impl Handle {
         faults: Faults,
         timings: LatestTimings,
         state_dir: StateDir,
+        data_dir: &Path,
     ) -> Self {
-        Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir) }
+        Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir), data_dir: data_dir.into() }
     }
 
     /// One sandbox.
@@ -282,6 +287,11 @@ impl Handle {
     #[cfg(feature = "testing")]
     pub async fn inject_panic(&self, panic: sandpen_actors::testing::panic::InjectPanic) -> Result<bool, SandpenError> {
         Ok(self.supervisor.send(panic).await?)
+    }
+
+    /// Where what takes room lies.
+    fn places(&self) -> Places {
+        Places { state_dir: (*self.state_dir).clone(), data_dir: self.data_dir.to_path_buf() }
     }
 
     pub(super) fn database(&self) -> &ActorRef<Database> {

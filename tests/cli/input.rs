@@ -230,6 +230,8 @@ fn help_texts() {
         "stop",
         "kill",
         "rm",
+        "df",
+        "prune",
         "reconcile",
         "doctor",
         "kernel",

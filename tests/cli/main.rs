@@ -14,6 +14,8 @@ mod core_dumps;
 mod daemon;
 #[cfg(feature = "testing")]
 mod daemon_log;
+#[cfg(feature = "testing")]
+mod disk_usage;
 mod doctor;
 #[cfg(feature = "testing")]
 mod env;

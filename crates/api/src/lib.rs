@@ -16,6 +16,7 @@
 
 mod create;
 mod disk;
+mod disk_usage;
 mod error;
 mod events;
 pub mod frame;
@@ -36,6 +37,7 @@ mod word;
 
 pub use create::CreateSandbox;
 pub use disk::DiskEntry;
+pub use disk_usage::{DiskUsage, PruneReply, PruneRequest, PrunedEntry, UsageEntry, UsageOfKind};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};

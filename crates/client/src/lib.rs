@@ -35,8 +35,8 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, DiskEntry, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
-    ShutdownRequest, StdinReply, Transition, Version,
+    API_VERSION, DiskEntry, DiskUsage, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, PruneReply, PruneRequest,
+    ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StdinReply, Transition, Version,
 };
 use sandpen_types::history::HistoryPage;
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
@@ -281,6 +281,16 @@ impl Client {
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
         let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
         reply.collect().await.map(drop)
+    }
+
+    /// What takes room on the host's disk, kind by kind; with `items` each thing too.
+    pub async fn disk_usage(&self, items: bool) -> Result<DiskUsage, ClientError> {
+        self.get(&format!("/v1/disk-usage?items={items}")).await
+    }
+
+    /// Removes what nothing uses, or says what that would be.
+    pub async fn prune(&self, request: PruneRequest) -> Result<PruneReply, ClientError> {
+        self.call(Method::POST, "/v1/prune", Some(&request)).await
     }
 
     /// Looks for what belongs to nobody and removes it.

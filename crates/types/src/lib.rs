@@ -7,7 +7,7 @@
 //! | [`row`], [`health`] | all that is known of a sandbox |
 //! | [`event`], [`fault`] | what happened, and what can be wrong with the host |
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
-//! | [`reconcile`], [`disk`] | what bringing rows and processes together found; disks with names |
+//! | [`reconcile`], [`disk`], [`disk_usage`] | what bringing rows and processes together found; disks with names; what takes room |
 //! | [`confinement`] | what a process that serves a microVM has given up |
 //! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
@@ -22,6 +22,7 @@
 pub mod backoff;
 pub mod confinement;
 pub mod disk;
+pub mod disk_usage;
 pub mod error_chain;
 pub mod event;
 pub mod fault;
