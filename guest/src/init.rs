@@ -47,6 +47,8 @@ mod tests;
 const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 /// How long a port without a host is left alone.
 const NO_HOST_PAUSE: Duration = Duration::from_millis(50);
+/// What this program knows of its host's messages.
+const UNDERSTANDS: GuestMessage = GuestMessage::Understands { messages: HostMessage::VARIANTS };
 
 enum State {
     AwaitingStart,
@@ -130,7 +132,8 @@ impl Init {
 
     /// Serves until the host has acknowledged the end; says how to power off.
     pub fn serve(mut self) -> Result<PowerOff, InitError> {
-        self.control.send(&GuestMessage::Ready { version: PROTOCOL_VERSION })?;
+        // In one piece, or a template could be saved with a half of it under way.
+        self.control.send_all(&[GuestMessage::Ready { version: PROTOCOL_VERSION }, UNDERSTANDS])?;
         loop {
             while let Some(message) = self.control.next() {
                 if self.handle(message)? {
@@ -149,7 +152,7 @@ impl Init {
             HostMessage::Start(_) => log!("a second Start is ignored"),
             HostMessage::Query { nonce } => {
                 let state = self.status();
-                self.control.send(&GuestMessage::Status { nonce, state })?;
+                self.control.send_all(&[UNDERSTANDS, GuestMessage::Status { nonce, state }])?;
             }
             HostMessage::Signal(signal) => match self.state {
                 State::AwaitingStart if is_deadly(signal) => self.fail(ended_early(signal))?,

@@ -36,6 +36,25 @@ pub enum HostMessage {
     Probe(Probe),
 }
 
+impl HostMessage {
+    /// How many variants there are: what a guest of this program says in [`GuestMessage::Understands`].
+    pub const VARIANTS: u32 = 6;
+    /// How many of them each guest knows, also one that says nothing of it.
+    pub const UNDERSTOOD_BY_ALL: u32 = 6;
+
+    /// This variant's position, from 0: how it is encoded.
+    pub fn position(&self) -> u32 {
+        match self {
+            Self::Start(_) => 0,
+            Self::Query { .. } => 1,
+            Self::Signal(_) => 2,
+            Self::AcknowledgeExit => 3,
+            Self::Resize(_) => 4,
+            Self::Probe(_) => 5,
+        }
+    }
+}
+
 impl Message for HostMessage {
     const KIND: u8 = 1;
     // Command, environment, workdir and guest paths of at most 1 MiB (`WORKLOAD_MAX_BYTES` of the spec), at most
@@ -244,6 +263,12 @@ pub enum GuestMessage {
     OutOfMemory {
         /// The process's name, as the kernel has it; empty where it is not known.
         process: String,
+    },
+    /// How much of [`HostMessage`] this guest knows: it may be of an older program than its host. Comes with
+    /// [`GuestMessage::Ready`], and before each [`GuestMessage::Status`].
+    Understands {
+        /// The first so many variants.
+        messages: u32,
     },
 }
 

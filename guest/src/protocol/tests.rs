@@ -113,6 +113,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         (any::<u64>(), probe_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ProbeEnded { id, end, output }),
         Just(GuestMessage::FilesLimitMet),
         ".{0,40}".prop_map(|process| GuestMessage::OutOfMemory { process }),
+        any::<u32>().prop_map(|messages| GuestMessage::Understands { messages }),
     ]
 }
 
@@ -137,6 +138,14 @@ fn frames<M: Message>(messages: &[M]) -> Vec<u8> {
 }
 
 proptest! {
+    /// A guest that knows the first so many variants is judged by it.
+    #[test]
+    fn a_host_messages_position_is_what_is_sent(message in host_message()) {
+        let payload = encode(&message).unwrap()[HEADER_LEN..].to_vec();
+        prop_assert_eq!(u32::from(payload[0]), message.position());
+        prop_assert!(message.position() < HostMessage::VARIANTS && HostMessage::VARIANTS < 128);
+    }
+
     #[test]
     fn host_messages_survive_any_split(messages in vec(host_message(), 0..6), pieces in vec(1..70_usize, 1..20)) {
         let mut reader = FrameReader::<HostMessage>::new(Garbage::Refuse);
@@ -254,6 +263,22 @@ fn an_announced_giant_is_refused_at_once() {
     let mut reader = FrameReader::<GuestMessage>::new(Garbage::Refuse);
     let _ = reader.push(&header[..HEADER_LEN]);
     assert!(matches!(reader.next(), Err(FrameError::TooLong { .. })));
+}
+
+/// What is sent by them must not change: a daemon adopts guests of older programs.
+#[test]
+fn the_messages_of_before_are_encoded_as_they_were() {
+    let payload = |frame: Vec<u8>| frame[HEADER_LEN..].to_vec();
+    assert_eq!(payload(encode(&HostMessage::Query { nonce: 5 }).unwrap()), [1, 5]);
+    assert_eq!(payload(encode(&HostMessage::AcknowledgeExit).unwrap()), [3]);
+    assert_eq!(payload(encode(&GuestMessage::Ready { version: 1 }).unwrap()), [0, 1]);
+    assert_eq!(payload(encode(&GuestMessage::Started).unwrap()), [1]);
+    assert_eq!(payload(encode(&GuestMessage::FilesLimitMet).unwrap()), [7]);
+    assert_eq!(payload(encode(&GuestMessage::OutOfMemory { process: "x".into() }).unwrap()), [8, 1, b'x']);
+    assert_eq!(payload(encode(&GuestMessage::Understands { messages: 6 }).unwrap()), [9, 6]);
+    let unknown_to_it = postcard::from_bytes::<HostMessage>(&[u8::try_from(HostMessage::VARIANTS).unwrap()]);
+    assert!(unknown_to_it.is_err(), "there are more variants than VARIANTS");
+    assert_eq!(HostMessage::UNDERSTOOD_BY_ALL, 6, "guests that say nothing know so many");
 }
 
 #[test]

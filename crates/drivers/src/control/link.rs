@@ -1,5 +1,6 @@
 //! The handle of a link: what can be said to one guest.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) struct Handle {
     pub(super) control: WritePort,
     pub(super) stdin: WritePort,
     pub(super) probes: Mutex<Probes>,
+    /// How many variants of [`HostMessage`] the guest knows, as far as it told.
+    pub(super) understood: AtomicU32,
     /// Cancelled when the task is over or the workload has ended.
     pub(super) over: CancellationToken,
 }
@@ -67,6 +70,13 @@ impl ControlLink {
                 Err(unreachable(format!("it did not answer within {} s of the limit", SEND_LIMIT.as_secs())))
             }
         }
+    }
+
+    /// Whether the guest knows `message`: one that an older program started may not, and would fail of it. It is known
+    /// from the moment when the guest waits for its start message or, if it was found, has answered; a guest that did
+    /// not tell yet knows what each does.
+    pub fn understands(&self, message: &HostMessage) -> bool {
+        message.position() < self.0.understood.load(Ordering::Relaxed)
     }
 
     pub(super) async fn send(&self, message: &HostMessage) -> Result<(), DriverError> {

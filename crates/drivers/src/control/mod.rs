@@ -20,6 +20,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -89,6 +90,11 @@ pub fn open(
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
         probes: Mutex::new(Probes::new(RandomState::new().build_hasher().finish(), matches!(mode, LinkMode::Adopt(_)))),
+        understood: AtomicU32::new(match mode {
+            // Saved by this very program: its digest is part of the template's name.
+            LinkMode::Restored(_) => HostMessage::VARIANTS,
+            LinkMode::Launch(_) | LinkMode::Adopt(_) => HostMessage::UNDERSTOOD_BY_ALL,
+        }),
         over: CancellationToken::new(),
     }));
     // An earlier daemon may have read the first part of a frame: at most one is cut.
@@ -242,6 +248,10 @@ impl Task {
                 let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
                 self.link.0.control.write_at_once(&frame).await.map_err(internal)?;
                 self.timings.mark(StartStep::StartSent);
+                Ok(())
+            }
+            Step::Understands(messages) => {
+                self.link.0.understood.store(messages, Ordering::Relaxed);
                 Ok(())
             }
             Step::ProbeEnded { id, outcome } => {
