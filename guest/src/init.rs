@@ -26,6 +26,7 @@ use sandpen_guest::protocol::{
 };
 
 use crate::caches::Caches;
+use crate::clock::Clock;
 use crate::control::Control;
 use crate::log::log;
 use crate::memory::OutOfMemory;
@@ -70,6 +71,7 @@ pub struct Init {
     stderr: Relay,
     caches: Caches,
     memory: OutOfMemory,
+    clock: Clock,
     children: SignalFd,
     null: OwnedFd,
     prepare: Prepare,
@@ -116,6 +118,7 @@ impl Init {
             stderr: Relay::new(ports.stderr),
             caches: Caches::new(ports.files, caches),
             memory,
+            clock: Clock::default(),
             children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
             null: workload::open_null().map_err(failed("opening /dev/null"))?,
             prepare,
@@ -169,6 +172,12 @@ impl Init {
             },
             HostMessage::Resize(size) => self.resize(size),
             HostMessage::Probe(probe) => self.begin_probe(probe)?,
+            // Of several that came at once the last one is the least old.
+            HostMessage::SetClock { wall_clock } => {
+                if !self.control.waiting().any(|message| matches!(message, HostMessage::SetClock { .. })) {
+                    self.clock.hear(wall_clock);
+                }
+            }
         }
         Ok(false)
     }
@@ -298,6 +307,7 @@ impl Init {
         let ready = self.poll().map_err(|source| InitError::Wait { action: "waiting for events", source })?;
         let timed_out = self.probe.as_mut().and_then(|probe| probe.timed_out(Instant::now()));
         self.end_probe(timed_out)?;
+        self.clock.look(Instant::now());
         let mut progress = false;
         for (source, flags) in ready {
             let stream = |stream| move |source| InitError::Stream { stream, source };
@@ -362,7 +372,13 @@ impl Init {
         let (sources, mut fds): (Vec<_>, Vec<_>) =
             wanted.into_iter().filter_map(|(source, fd)| fd.map(|fd| (source, fd))).unzip();
         let probe_until = self.probe.as_ref().map(Probe::deadline);
-        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).chain(probe_until).min();
+        let deadline = self
+            .quiet_until
+            .into_iter()
+            .chain(self.hostless_until)
+            .chain(probe_until)
+            .chain(self.clock.deadline())
+            .min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, or the last millisecond would be spent spinning.
             let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);

@@ -34,11 +34,16 @@ pub enum HostMessage {
     /// [`GuestMessage::ProbeEnded`] with the same number. One that still runs is killed without an answer.
     /// Nothing happens where no workload runs.
     Probe(Probe),
+    /// What the host's clock says, so that the guest's follows it. Of no use when it is old.
+    SetClock {
+        /// Time since 1970-01-01 00:00 UTC, as late as possible before it is sent.
+        wall_clock: Duration,
+    },
 }
 
 impl HostMessage {
     /// How many variants there are: what a guest of this program says in [`GuestMessage::Understands`].
-    pub const VARIANTS: u32 = 6;
+    pub const VARIANTS: u32 = 7;
     /// How many of them each guest knows, also one that says nothing of it.
     pub const UNDERSTOOD_BY_ALL: u32 = 6;
 
@@ -51,6 +56,7 @@ impl HostMessage {
             Self::AcknowledgeExit => 3,
             Self::Resize(_) => 4,
             Self::Probe(_) => 5,
+            Self::SetClock { .. } => 6,
         }
     }
 }

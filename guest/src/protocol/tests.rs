@@ -71,6 +71,8 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         (any::<u64>(), vec(bytes(), 0..4), any::<u32>()).prop_map(|(id, command, millis)| {
             HostMessage::Probe(Probe { id, command, limit: Duration::from_millis(millis.into()) })
         }),
+        (any::<u64>(), 0..1_000_000_000_u32)
+            .prop_map(|(seconds, nanos)| HostMessage::SetClock { wall_clock: Duration::new(seconds, nanos) }),
     ]
 }
 
@@ -271,6 +273,8 @@ fn the_messages_of_before_are_encoded_as_they_were() {
     let payload = |frame: Vec<u8>| frame[HEADER_LEN..].to_vec();
     assert_eq!(payload(encode(&HostMessage::Query { nonce: 5 }).unwrap()), [1, 5]);
     assert_eq!(payload(encode(&HostMessage::AcknowledgeExit).unwrap()), [3]);
+    let wall_clock = Duration::new(3, 4);
+    assert_eq!(payload(encode(&HostMessage::SetClock { wall_clock }).unwrap()), [6, 3, 4]);
     assert_eq!(payload(encode(&GuestMessage::Ready { version: 1 }).unwrap()), [0, 1]);
     assert_eq!(payload(encode(&GuestMessage::Started).unwrap()), [1]);
     assert_eq!(payload(encode(&GuestMessage::FilesLimitMet).unwrap()), [7]);
@@ -295,6 +299,7 @@ fn everything_but_start_is_written_in_one_piece() {
             limit: Duration::MAX,
         }))
         .unwrap(),
+        encode(&HostMessage::SetClock { wall_clock: Duration::MAX }).unwrap(),
         encode(&StdinMessage::Bytes(Bytes::from(vec![0xFF; STDIN_CHUNK]))).unwrap(),
         encode(&StdinMessage::End).unwrap(),
     ];

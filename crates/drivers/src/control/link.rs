@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::port::WritePort;
 use super::probes::Probes;
-use super::{SEND_LIMIT, terminal_size};
+use super::{SEND_LIMIT, terminal_size, wall_clock};
 
 /// Acts on a guest. Any task may use it; it stays valid after the guest's end and answers errors then.
 #[derive(Debug, Clone)]
@@ -77,6 +77,19 @@ impl ControlLink {
     /// not tell yet knows what each does.
     pub fn understands(&self, message: &HostMessage) -> bool {
         message.position() < self.0.understood.load(Ordering::Relaxed)
+    }
+
+    /// Tells the guest what the host's clock says, if it knows the message and has read all before: one that is stopped
+    /// finds at most one when it goes on, not the times of all its pause.
+    pub(super) fn tell_time(&self) {
+        if self.can_tell_time() {
+            self.0.control.offer(|| encode(&HostMessage::SetClock { wall_clock: wall_clock() }).ok());
+        }
+    }
+
+    /// Whether the guest knows the message.
+    pub(super) fn can_tell_time(&self) -> bool {
+        self.understands(&HostMessage::SetClock { wall_clock: Duration::ZERO })
     }
 
     pub(super) async fn send(&self, message: &HostMessage) -> Result<(), DriverError> {

@@ -15,6 +15,7 @@ mod probes;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -42,6 +43,7 @@ use self::link::Handle;
 use self::port::{ReadPort, WritePort};
 use self::probes::Probes;
 use self::progress::{Progress, Step};
+use self::turn::Turn;
 
 /// How long a guest may take to make room for a short message. Its PID 1 reads whenever it can.
 const SEND_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -218,15 +220,33 @@ impl Task {
                 Ok(Ok(true)) | Err(_) => {}
             }
         }
-        while self.hear().await? {}
-        Ok(())
+        let mut turn = Turn::take();
+        loop {
+            let mut chunk = [0; 4096];
+            let read = tokio::select! {
+                read = self.port.read(&mut chunk) => read,
+                () = turn.comes(), if self.progress.runs() && self.link.can_tell_time() => {
+                    self.link.tell_time();
+                    continue;
+                }
+            };
+            if !self.understand(read, &chunk).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes what the guest sends next; `false` when nothing can come any more. May be dropped while
     /// it waits for bytes.
     async fn hear(&mut self) -> Result<bool, FailureReason> {
         let mut chunk = [0; 4096];
-        let len = self.port.read(&mut chunk).await.map_err(|error| broken(format!("reading its port: {error}")))?;
+        let read = self.port.read(&mut chunk).await;
+        self.understand(read, &chunk).await
+    }
+
+    /// Takes what was read into `chunk`.
+    async fn understand(&mut self, read: io::Result<usize>, chunk: &[u8]) -> Result<bool, FailureReason> {
+        let len = read.map_err(|error| broken(format!("reading its port: {error}")))?;
         let mut rest = &chunk[..len];
         while !rest.is_empty() {
             rest = &rest[self.reader.push(rest)..];

@@ -103,6 +103,11 @@ impl Progress {
         !matches!(self.phase, Phase::Running | Phase::Ended)
     }
 
+    /// Whether the workload runs.
+    pub(super) fn runs(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
     /// The query to send now, if one is needed.
     pub(super) fn query(&mut self) -> Option<HostMessage> {
         let (Phase::Adopting { .. }, Some(nonce)) = (self.phase, self.nonce) else { return None };

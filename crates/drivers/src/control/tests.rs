@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::*;
 
 mod adopted;
+mod clock;
 mod order;
 mod probe;
 mod terminal;
