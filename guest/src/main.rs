@@ -17,6 +17,7 @@
 mod blocks;
 mod boot;
 mod caches;
+mod clock;
 mod control;
 mod covered;
 mod fresh;

@@ -34,6 +34,31 @@ pub enum HostMessage {
     /// [`GuestMessage::ProbeEnded`] with the same number. One that still runs is killed without an answer.
     /// Nothing happens where no workload runs.
     Probe(Probe),
+    /// What the host's clock says, so that the guest's follows it. Of no use when it is old.
+    SetClock {
+        /// Time since 1970-01-01 00:00 UTC, as late as possible before it is sent.
+        wall_clock: Duration,
+    },
+}
+
+impl HostMessage {
+    /// How many variants there are: what a guest of this program says in [`GuestMessage::Understands`].
+    pub const VARIANTS: u32 = 7;
+    /// How many of them each guest knows, also one that says nothing of it.
+    pub const UNDERSTOOD_BY_ALL: u32 = 6;
+
+    /// This variant's position, from 0: how it is encoded.
+    pub fn position(&self) -> u32 {
+        match self {
+            Self::Start(_) => 0,
+            Self::Query { .. } => 1,
+            Self::Signal(_) => 2,
+            Self::AcknowledgeExit => 3,
+            Self::Resize(_) => 4,
+            Self::Probe(_) => 5,
+            Self::SetClock { .. } => 6,
+        }
+    }
 }
 
 impl Message for HostMessage {
@@ -244,6 +269,12 @@ pub enum GuestMessage {
     OutOfMemory {
         /// The process's name, as the kernel has it; empty where it is not known.
         process: String,
+    },
+    /// How much of [`HostMessage`] this guest knows: it may be of an older program than its host. Comes with
+    /// [`GuestMessage::Ready`], and before each [`GuestMessage::Status`].
+    Understands {
+        /// The first so many variants.
+        messages: u32,
     },
 }
 

@@ -1,5 +1,6 @@
 //! The handle of a link: what can be said to one guest.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::port::WritePort;
 use super::probes::Probes;
-use super::{SEND_LIMIT, terminal_size};
+use super::{SEND_LIMIT, terminal_size, wall_clock};
 
 /// Acts on a guest. Any task may use it; it stays valid after the guest's end and answers errors then.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(super) struct Handle {
     pub(super) control: WritePort,
     pub(super) stdin: WritePort,
     pub(super) probes: Mutex<Probes>,
+    /// How many variants of [`HostMessage`] the guest knows, as far as it told.
+    pub(super) understood: AtomicU32,
     /// Cancelled when the task is over or the workload has ended.
     pub(super) over: CancellationToken,
 }
@@ -67,6 +70,26 @@ impl ControlLink {
                 Err(unreachable(format!("it did not answer within {} s of the limit", SEND_LIMIT.as_secs())))
             }
         }
+    }
+
+    /// Whether the guest knows `message`: one that an older program started may not, and would fail of it. It is known
+    /// from the moment when the guest waits for its start message or, if it was found, has answered; a guest that did
+    /// not tell yet knows what each does.
+    pub fn understands(&self, message: &HostMessage) -> bool {
+        message.position() < self.0.understood.load(Ordering::Relaxed)
+    }
+
+    /// Tells the guest what the host's clock says, if it knows the message and has read all before: one that is stopped
+    /// finds at most one when it goes on, not the times of all its pause.
+    pub(super) fn tell_time(&self) {
+        if self.can_tell_time() {
+            self.0.control.offer(|| encode(&HostMessage::SetClock { wall_clock: wall_clock() }).ok());
+        }
+    }
+
+    /// Whether the guest knows the message.
+    pub(super) fn can_tell_time(&self) -> bool {
+        self.understands(&HostMessage::SetClock { wall_clock: Duration::ZERO })
     }
 
     pub(super) async fn send(&self, message: &HostMessage) -> Result<(), DriverError> {

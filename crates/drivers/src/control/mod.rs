@@ -15,11 +15,13 @@ mod probes;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -41,6 +43,7 @@ use self::link::Handle;
 use self::port::{ReadPort, WritePort};
 use self::probes::Probes;
 use self::progress::{Progress, Step};
+use self::turn::Turn;
 
 /// How long a guest may take to make room for a short message. Its PID 1 reads whenever it can.
 const SEND_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -89,6 +92,11 @@ pub fn open(
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
         probes: Mutex::new(Probes::new(RandomState::new().build_hasher().finish(), matches!(mode, LinkMode::Adopt(_)))),
+        understood: AtomicU32::new(match mode {
+            // Saved by this very program: its digest is part of the template's name.
+            LinkMode::Restored(_) => HostMessage::VARIANTS,
+            LinkMode::Launch(_) | LinkMode::Adopt(_) => HostMessage::UNDERSTOOD_BY_ALL,
+        }),
         over: CancellationToken::new(),
     }));
     // An earlier daemon may have read the first part of a frame: at most one is cut.
@@ -212,15 +220,33 @@ impl Task {
                 Ok(Ok(true)) | Err(_) => {}
             }
         }
-        while self.hear().await? {}
-        Ok(())
+        let mut turn = Turn::take();
+        loop {
+            let mut chunk = [0; 4096];
+            let read = tokio::select! {
+                read = self.port.read(&mut chunk) => read,
+                () = turn.comes(), if self.progress.runs() && self.link.can_tell_time() => {
+                    self.link.tell_time();
+                    continue;
+                }
+            };
+            if !self.understand(read, &chunk).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes what the guest sends next; `false` when nothing can come any more. May be dropped while
     /// it waits for bytes.
     async fn hear(&mut self) -> Result<bool, FailureReason> {
         let mut chunk = [0; 4096];
-        let len = self.port.read(&mut chunk).await.map_err(|error| broken(format!("reading its port: {error}")))?;
+        let read = self.port.read(&mut chunk).await;
+        self.understand(read, &chunk).await
+    }
+
+    /// Takes what was read into `chunk`.
+    async fn understand(&mut self, read: io::Result<usize>, chunk: &[u8]) -> Result<bool, FailureReason> {
+        let len = read.map_err(|error| broken(format!("reading its port: {error}")))?;
         let mut rest = &chunk[..len];
         while !rest.is_empty() {
             rest = &rest[self.reader.push(rest)..];
@@ -242,6 +268,10 @@ impl Task {
                 let frame = encode(&HostMessage::Start(start)).map_err(internal)?;
                 self.link.0.control.write_at_once(&frame).await.map_err(internal)?;
                 self.timings.mark(StartStep::StartSent);
+                Ok(())
+            }
+            Step::Understands(messages) => {
+                self.link.0.understood.store(messages, Ordering::Relaxed);
                 Ok(())
             }
             Step::ProbeEnded { id, outcome } => {

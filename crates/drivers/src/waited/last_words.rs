@@ -51,7 +51,8 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 | GuestMessage::Faulted { .. }
                 | GuestMessage::ProbeEnded { .. }
                 | GuestMessage::FilesLimitMet
-                | GuestMessage::OutOfMemory { .. } => {}
+                | GuestMessage::OutOfMemory { .. }
+                | GuestMessage::Understands { .. } => {}
             }
         }
         if taken == 0 {

@@ -25,6 +25,7 @@ fn any_message() -> impl Strategy<Value = GuestMessage> {
         }),
         Just(GuestMessage::FilesLimitMet),
         Just(GuestMessage::OutOfMemory { process: "tail".to_owned() }),
+        any::<u32>().prop_map(|messages| GuestMessage::Understands { messages }),
     ]
 }
 
@@ -43,7 +44,7 @@ proptest! {
             match progress.take(message) {
                 Ok(steps) => told.extend(steps.into_iter().filter_map(|step| match step {
                     Step::Tell(event) => Some(event),
-                    Step::SendStart | Step::ProbeEnded { .. } => None,
+                    Step::SendStart | Step::ProbeEnded { .. } | Step::Understands(_) => None,
                 })),
                 Err(_) => break,
             }
