@@ -18,7 +18,7 @@ pub mod paths;
 
 pub use orchestrator::{
     Events, EventsOptions, Handle, LockError, Output, OutputOptions, PruneOptions, Sandpen, SandpenBuilder,
-    SandpenError, StartError, StdinWriter, VmmLog, VmmLogOptions,
+    SandpenError, StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;

@@ -35,6 +35,7 @@ use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
+use crate::usage::UsageReader;
 use crate::{PrepareError, error_chain, process, workload};
 
 pub use self::error::InitError;
@@ -71,6 +72,7 @@ pub struct Init {
     stderr: Relay,
     caches: Caches,
     memory: OutOfMemory,
+    usage: UsageReader,
     clock: Clock,
     children: SignalFd,
     null: OwnedFd,
@@ -118,6 +120,7 @@ impl Init {
             stderr: Relay::new(ports.stderr),
             caches: Caches::new(ports.files, caches),
             memory,
+            usage: UsageReader::open(),
             clock: Clock::default(),
             children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
             null: workload::open_null().map_err(failed("opening /dev/null"))?,
@@ -177,6 +180,10 @@ impl Init {
                 if !self.control.waiting().any(|message| matches!(message, HostMessage::SetClock { .. })) {
                     self.clock.hear(wall_clock);
                 }
+            }
+            HostMessage::GetUsage { nonce } => {
+                let usage = self.usage.read();
+                self.control.send(&GuestMessage::Usage { nonce, usage })?;
             }
         }
         Ok(false)

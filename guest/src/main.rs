@@ -37,6 +37,7 @@ mod rng;
 mod rootfs;
 mod stdin;
 mod terminal;
+mod usage;
 mod volumes;
 mod workload;
 

@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod shared;
 mod socket;
+mod stats;
 mod stream;
 mod strict;
 mod testing;

@@ -22,6 +22,7 @@ use super::events;
 use super::extract::{KeyPath, flag, key};
 use super::reject::{self, Rejection};
 use super::shared::Shared;
+use super::stats;
 use super::stream;
 use super::strict::Strict;
 use super::view;
@@ -60,6 +61,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))
         .service(resource("/v1/disks").route(web::get().to(disks)))
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
+        .service(resource("/v1/stats").route(web::get().to(stats::stats)))
         .service(resource("/v1/disk-usage").route(web::get().to(disk_usage::disk_usage)))
         .service(resource("/v1/prune").route(web::post().to(disk_usage::prune)))
         .configure(super::testing::configure)

@@ -2,6 +2,7 @@
 
 mod disk;
 mod starts;
+mod stats;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
 use crate::metrics;
+
+pub use stats::StatsOptions;
 
 /// How long an answer waits for what was told to be on record, while the host keeps it from that.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);

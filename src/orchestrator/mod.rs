@@ -27,7 +27,7 @@ pub use builder::{Sandpen, SandpenBuilder};
 pub use disk_usage::PruneOptions;
 pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
-pub use handle::{Handle, StdinWriter};
+pub use handle::{Handle, StatsOptions, StdinWriter};
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};
 pub use vmm_log::{VmmLog, VmmLogOptions};

@@ -32,7 +32,12 @@ fn kernels(home: &Home) -> PathBuf {
 
 /// Makes a file look as if it was written so long ago.
 fn age(path: &Path, minutes: u64) {
-    File::options().append(true).open(path).unwrap().set_modified(SystemTime::now() - Duration::from_mins(minutes)).unwrap();
+    File::options()
+        .append(true)
+        .open(path)
+        .unwrap()
+        .set_modified(SystemTime::now() - Duration::from_mins(minutes))
+        .unwrap();
 }
 
 fn sandpen(home: &Home, args: &[&str]) -> std::process::Command {
@@ -86,7 +91,10 @@ fn what_takes_room_is_shown_and_what_nothing_uses_goes() {
     assert!(of_kind(&home, "database")["bytes"].as_u64().unwrap() > 0 && of_kind(&home, "runtime")["count"] == 1);
     assert_eq!(of_kind(&home, "kernels")["count"], 2);
     let table = ok(&home, &["df"]);
-    assert!(table.starts_with("KIND") && table.contains("\ntemplates      2      192K") && table.contains("\ntotal "), "{table}");
+    assert!(
+        table.starts_with("KIND") && table.contains("\ntemplates      2      192K") && table.contains("\ntotal "),
+        "{table}"
+    );
     let items = ok(&home, &["df", "-v"]);
     assert!(items.contains("prune --sandboxes  default/ended") && items.contains("template-unused"), "{items}");
 
@@ -98,7 +106,8 @@ fn what_takes_room_is_shown_and_what_nothing_uses_goes() {
     assert!(used.exists() && !unused.exists() && !abandoned.exists());
     assert!(!kernel.join("6.1.0-old").exists() && kernel.join("6.1.0-new/vmlinux").exists());
     assert_eq!(ok(&home, &["prune", "-f"]), "0B freed\n", "nothing is left to remove");
-    let names = |home: &Home| home.rows().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let names =
+        |home: &Home| home.rows().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&home), ["ended", "live"]);
 
     let done: Value = serde_json::from_str(&ok(&home, &["prune", "-f", "-a", "--json"])).unwrap();

@@ -49,7 +49,7 @@ pub use generation::position_of_generation;
 pub use messages::*;
 pub use names::remove_files;
 pub use open_logs::{FILES_OF_LOG, OpenLogs};
-pub use tail::{dropped_bytes, position_of_tail, position_of_tail_before};
+pub use tail::{bytes_logged, dropped_bytes, position_of_tail, position_of_tail_before};
 pub use times::{EndOfTime, position_since, position_until};
 
 use sandpen_types::spec::{LogLimits, SandboxKey};

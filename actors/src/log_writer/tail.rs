@@ -63,6 +63,15 @@ pub fn dropped_bytes(log: &Path) -> Result<(u64, u64), LogError> {
     Ok(segment::newest_end(log)?.map_or((0, 0), |end| (end.dropped_stdout, end.dropped_stderr)))
 }
 
+/// How many bytes a log has had since the sandbox's first start, those that were rotated away included. Blocks, mostly for
+/// microseconds; safe beside a live writer.
+///
+/// # Errors
+/// [`LogError::File`] if a file cannot be opened or read.
+pub fn bytes_logged(log: &Path) -> Result<u64, LogError> {
+    segment::newest_position(log)
+}
+
 /// Counts line ends from the newest byte backwards.
 struct LineCounter {
     wanted: usize,

@@ -30,6 +30,7 @@ mod readiness;
 mod reconcile;
 mod requests;
 mod sandbox;
+mod stats;
 mod timings;
 mod transition;
 mod version;
@@ -50,6 +51,7 @@ pub use requests::{
     GRACE_DEFAULT_MS, GRACE_MAX_MS, KillRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
 };
 pub use sandbox::{DroppedBytes, Sandbox, SandboxDisk};
+pub use stats::{GuestStats, HostStats, SandboxStats, Stats, StatsRates};
 pub use timings::{StepTime, Timings};
 pub use transition::Transition;
 pub use version::Version;

@@ -36,7 +36,7 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use sandpen_api::{
     API_VERSION, DiskEntry, DiskUsage, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, PruneReply, PruneRequest,
-    ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, StdinReply, Transition, Version,
+    ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, Stats, StdinReply, Transition, Version,
 };
 use sandpen_types::history::HistoryPage;
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize};
@@ -281,6 +281,15 @@ impl Client {
     pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
         let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
         reply.collect().await.map(drop)
+    }
+
+    /// What sandboxes take at this moment: these, or all that have not ended, or with `all` every one.
+    ///
+    /// # Errors
+    /// Code [`NotFound`](ErrorCode::NotFound).
+    pub async fn stats(&self, keys: &[SandboxKey], all: bool) -> Result<Stats, ClientError> {
+        let names = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        self.get(&format!("/v1/stats?all={all}&sandboxes={names}")).await
     }
 
     /// What takes room on the host's disk, kind by kind; with `items` each thing too.

@@ -8,6 +8,7 @@
 //! | [`event`], [`fault`] | what happened, and what can be wrong with the host |
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
 //! | [`reconcile`], [`disk`], [`disk_usage`] | what bringing rows and processes together found; disks with names; what takes room |
+//! | [`stats`] | what a sandbox takes of its host at one moment |
 //! | [`confinement`] | what a process that serves a microVM has given up |
 //! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
@@ -38,6 +39,7 @@ pub mod spec;
 pub mod start_step;
 pub mod state;
 pub mod state_dir;
+pub mod stats;
 pub mod transition;
 pub mod units;
 pub mod visible;

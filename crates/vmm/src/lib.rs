@@ -20,6 +20,7 @@ pub mod driver;
 pub mod host_clock;
 pub mod pidfd;
 pub mod process_owner;
+pub mod process_usage;
 pub mod spare_descriptors;
 pub mod start_timings;
 pub mod uid_block;

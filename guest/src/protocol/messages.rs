@@ -39,11 +39,16 @@ pub enum HostMessage {
         /// Time since 1970-01-01 00:00 UTC, as late as possible before it is sent.
         wall_clock: Duration,
     },
+    /// Asks for a [`GuestMessage::Usage`] with the same number.
+    GetUsage {
+        /// Tells this answer from others.
+        nonce: u64,
+    },
 }
 
 impl HostMessage {
     /// How many variants there are: what a guest of this program says in [`GuestMessage::Understands`].
-    pub const VARIANTS: u32 = 7;
+    pub const VARIANTS: u32 = 8;
     /// How many of them each guest knows, also one that says nothing of it.
     pub const UNDERSTOOD_BY_ALL: u32 = 6;
 
@@ -57,6 +62,7 @@ impl HostMessage {
             Self::Resize(_) => 4,
             Self::Probe(_) => 5,
             Self::SetClock { .. } => 6,
+            Self::GetUsage { .. } => 7,
         }
     }
 }
@@ -276,6 +282,32 @@ pub enum GuestMessage {
         /// The first so many variants.
         messages: u32,
     },
+    /// The answer to [`HostMessage::GetUsage`].
+    Usage {
+        /// The number from there.
+        nonce: u64,
+        /// How it is.
+        usage: Usage,
+    },
+}
+
+/// What a machine takes and has, as it says; 0 where its kernel does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Ticks of all processors in which something was done, since the machine began.
+    pub cpu_busy: u64,
+    /// All ticks of all processors.
+    pub cpu_total: u64,
+    /// Bytes of memory.
+    pub memory_total: u64,
+    /// Those that could be had at once.
+    pub memory_available: u64,
+    /// Bytes of the file system of `/`.
+    pub disk_total: u64,
+    /// Those that nothing is in.
+    pub disk_free: u64,
+    /// Threads, the kernel's own included.
+    pub tasks: u32,
 }
 
 impl Message for GuestMessage {

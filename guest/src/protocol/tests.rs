@@ -73,6 +73,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         }),
         (any::<u64>(), 0..1_000_000_000_u32)
             .prop_map(|(seconds, nanos)| HostMessage::SetClock { wall_clock: Duration::new(seconds, nanos) }),
+        any::<u64>().prop_map(|nonce| HostMessage::GetUsage { nonce }),
     ]
 }
 
@@ -116,6 +117,11 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         Just(GuestMessage::FilesLimitMet),
         ".{0,40}".prop_map(|process| GuestMessage::OutOfMemory { process }),
         any::<u32>().prop_map(|messages| GuestMessage::Understands { messages }),
+        (any::<u64>(), any::<[u64; 6]>(), any::<u32>()).prop_map(|(nonce, numbers, tasks)| {
+            let [cpu_busy, cpu_total, memory_total, memory_available, disk_total, disk_free] = numbers;
+            let usage = Usage { cpu_busy, cpu_total, memory_total, memory_available, disk_total, disk_free, tasks };
+            GuestMessage::Usage { nonce, usage }
+        }),
     ]
 }
 
@@ -280,6 +286,18 @@ fn the_messages_of_before_are_encoded_as_they_were() {
     assert_eq!(payload(encode(&GuestMessage::FilesLimitMet).unwrap()), [7]);
     assert_eq!(payload(encode(&GuestMessage::OutOfMemory { process: "x".into() }).unwrap()), [8, 1, b'x']);
     assert_eq!(payload(encode(&GuestMessage::Understands { messages: 6 }).unwrap()), [9, 6]);
+    assert_eq!(payload(encode(&HostMessage::GetUsage { nonce: 5 }).unwrap()), [7, 5]);
+    let usage = Usage {
+        cpu_busy: 1,
+        cpu_total: 2,
+        memory_total: 3,
+        memory_available: 4,
+        disk_total: 5,
+        disk_free: 6,
+        tasks: 7,
+    };
+    let told = payload(encode(&GuestMessage::Usage { nonce: 9, usage }).unwrap());
+    assert_eq!(told, [10, 9, 1, 2, 3, 4, 5, 6, 7]);
     let unknown_to_it = postcard::from_bytes::<HostMessage>(&[u8::try_from(HostMessage::VARIANTS).unwrap()]);
     assert!(unknown_to_it.is_err(), "there are more variants than VARIANTS");
     assert_eq!(HostMessage::UNDERSTOOD_BY_ALL, 6, "guests that say nothing know so many");
@@ -300,6 +318,7 @@ fn everything_but_start_is_written_in_one_piece() {
         }))
         .unwrap(),
         encode(&HostMessage::SetClock { wall_clock: Duration::MAX }).unwrap(),
+        encode(&HostMessage::GetUsage { nonce: u64::MAX }).unwrap(),
         encode(&StdinMessage::Bytes(Bytes::from(vec![0xFF; STDIN_CHUNK]))).unwrap(),
         encode(&StdinMessage::End).unwrap(),
     ];

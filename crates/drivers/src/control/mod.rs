@@ -16,6 +16,7 @@ mod progress;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod usage;
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -44,6 +45,7 @@ use self::port::{ReadPort, WritePort};
 use self::probes::Probes;
 use self::progress::{Progress, Step};
 use self::turn::Turn;
+use self::usage::UsageQuestions;
 
 /// How long a guest may take to make room for a short message. Its PID 1 reads whenever it can.
 const SEND_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -92,6 +94,7 @@ pub fn open(
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
         probes: Mutex::new(Probes::new(RandomState::new().build_hasher().finish(), matches!(mode, LinkMode::Adopt(_)))),
+        usage: Mutex::new(UsageQuestions::new(RandomState::new().build_hasher().finish())),
         understood: AtomicU32::new(match mode {
             // Saved by this very program: its digest is part of the template's name.
             LinkMode::Restored(_) => HostMessage::VARIANTS,
@@ -273,6 +276,13 @@ impl Task {
             Step::Understands(messages) => {
                 self.link.0.understood.store(messages, Ordering::Relaxed);
                 Ok(())
+            }
+            Step::Usage { nonce, usage } => {
+                let mut questions = self.link.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+                match questions.answer(nonce, usage) {
+                    true => Ok(()),
+                    false => Err(broken("an answer that nobody asked for".to_owned())),
+                }
             }
             Step::ProbeEnded { id, outcome } => {
                 let mut probes = self.link.0.probes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sandpen_guest::protocol::{
     ExitReport, GuestMessage, GuestState, HostMessage, PROBE_OUTPUT_MAX, PROTOCOL_VERSION, ProbeEnd, StartFailure,
-    WorkloadEnd, cut_message,
+    Usage, WorkloadEnd, cut_message,
 };
 use sandpen_types::state::{ExitStatus, FailureReason};
 use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus, VmmEvent};
@@ -57,6 +57,11 @@ pub(super) enum Step {
     Tell(VmmEvent),
     /// It knows the first so many variants of [`HostMessage`].
     Understands(u32),
+    /// How it is; whether somebody asked for it is yet to be seen.
+    Usage {
+        nonce: u64,
+        usage: Usage,
+    },
     /// A command beside the workload ended; whether somebody asked for it is yet to be seen.
     ProbeEnded {
         id: u64,
@@ -168,6 +173,10 @@ impl Progress {
             (Phase::Running, GuestMessage::ProbeEnded { id, end, output }) => {
                 Ok(vec![Step::ProbeEnded { id, outcome: outcome(end, &output)? }])
             }
+            // The answer to a question that was under way may come behind the end.
+            (Phase::Running | Phase::Ended, GuestMessage::Usage { nonce, usage }) => {
+                Ok(vec![Step::Usage { nonce, usage }])
+            }
             // A guest says so once, or could fill the events of all.
             (Phase::Running, GuestMessage::FilesLimitMet) if !self.files_limit_met => {
                 self.files_limit_met = true;
@@ -256,6 +265,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::FilesLimitMet => "FilesLimitMet",
         GuestMessage::OutOfMemory { .. } => "OutOfMemory",
         GuestMessage::Understands { .. } => "Understands",
+        GuestMessage::Usage { .. } => "Usage",
     }
 }
 

@@ -52,7 +52,8 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 | GuestMessage::ProbeEnded { .. }
                 | GuestMessage::FilesLimitMet
                 | GuestMessage::OutOfMemory { .. }
-                | GuestMessage::Understands { .. } => {}
+                | GuestMessage::Understands { .. }
+                | GuestMessage::Usage { .. } => {}
             }
         }
         if taken == 0 {
