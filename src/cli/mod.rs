@@ -30,6 +30,7 @@ mod run;
 mod shutdown;
 mod signals;
 mod start;
+mod stats;
 mod stdin;
 mod stop;
 mod terminal;
@@ -115,6 +116,7 @@ enum Command {
     Kill(kill::Args),
     Rm(rm::Args),
     Disk(disk::Args),
+    Stats(stats::Args),
     Df(df::Args),
     Prune(prune::Args),
     Reconcile(reconcile::Args),
@@ -207,6 +209,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError>
             Command::Kill(args) => kill::execute(global, args).await,
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
+            Command::Stats(args) => stats::execute(global, args).await,
             Command::Df(args) => df::execute(global, args).await,
             Command::Prune(args) => prune::execute(global, args).await,
             Command::Reconcile(args) => reconcile::execute(global, args).await,

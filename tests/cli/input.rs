@@ -230,6 +230,7 @@ fn help_texts() {
         "stop",
         "kill",
         "rm",
+        "stats",
         "df",
         "prune",
         "reconcile",

@@ -20,6 +20,7 @@ mod clock;
 mod order;
 mod probe;
 mod terminal;
+mod usage;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
