@@ -164,7 +164,7 @@ fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError
     } else {
         drivers::offer(dir, &options.data_dir, &options.host)?
     };
-    let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
+    let mut builder = Sandpen::builder().state_dir(dir.path()).data_dir(&options.data_dir).drivers(drivers);
     if let Some(reserve) = options.reserve {
         builder = builder.reserve(reserve);
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sandpen_actors::log_writer::{EndOfTime, LogChunk, LogError, position_since, position_until};
+use sandpen_actors::log_writer::{EndOfTime, LogChunk, LogError, bytes_logged, position_since, position_until};
 
 /// How long bytes of before the end of a window may be on their way to file: they have their time before that.
 const ON_THE_WAY: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ impl Window {
         }
         let Some(since) = since else { return Ok((window, None)) };
         // In this order: what comes in between is not missed.
-        let end = position_until(log, DateTime::<Utc>::MAX_UTC)?.position;
+        let end = bytes_logged(log)?;
         let begin = position_since(log, since)?;
         window.skipped = begin.is_none().then_some(since);
         Ok((window, Some(begin.unwrap_or(end))))

@@ -1,6 +1,8 @@
 //! `sandpen logs --since`, `--until` and `--json`, also over the daemon's death.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -87,6 +89,29 @@ fn records_are_lines_and_together_all_bytes() {
     assert_eq!(positions, [0, 4, 5, 7, 11]);
     assert!(got.iter().all(|record| DateTime::parse_from_rfc3339(record["time"].as_str().unwrap()).is_ok()));
     assert_eq!(records(&home, &["-f", "--tail", "1", "a"]), got[4..]);
+}
+
+#[test]
+fn http_answers_records_too() {
+    let home = Home::new();
+    succeeds(run(&home, "a", &[], "echo one; sleep 0.05; echo two"));
+    let expected = logs(&home, &["--json", "a"]);
+    let of = |query: &str| {
+        let mut stream = UnixStream::connect(home.state().join("sandpen.sock")).unwrap();
+        let target = format!("/v1/sandboxes/default/a/output?format=json{query}");
+        write!(stream, "GET {target} HTTP/1.0\r\nhost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("application/x-ndjson"), "{head}");
+        // Without the lengths of chunks.
+        body.lines().filter(|line| line.starts_with('{')).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert_eq!(of(""), expected);
+    assert_eq!(of("&follow=true"), expected);
+    let (_, second) = expected.split_once('\n').unwrap();
+    let time: Value = serde_json::from_str(second).unwrap();
+    assert_eq!(of(&format!("&since={}", time["time"].as_str().unwrap())), second);
 }
 
 #[test]

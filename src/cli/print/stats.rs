@@ -14,8 +14,10 @@ use super::{CliError, amount, bytes_wanted, is_wanted, line, short_name};
 
 /// Between columns.
 const GAP: usize = 2;
-/// A name is not cut to fewer characters.
-const NAME_MIN: usize = 8;
+/// A name is not cut to fewer characters for the sake of a column…
+const NAME_MIN: usize = 20;
+/// …nor to fewer for one of the first four, which matter most.
+const NAME_LEAST: usize = 8;
 /// The size of a terminal that does not say.
 const SIZE_DEFAULT: (usize, usize) = (24, 80);
 
@@ -134,8 +136,10 @@ struct Entry<'a> {
 
 /// The lines of a table, the heading first, none of more than `width` characters.
 fn table(rows: &[(SandboxStats, StatsRates)], width: usize) -> Vec<String> {
-    let names: Vec<String> =
-        rows.iter().map(|(stats, _)| visible(&short_name(&stats.config_file, &stats.name))).collect();
+    let names: Vec<String> = rows
+        .iter()
+        .map(|(stats, _)| visible(&short_name(&stats.config_file, &stats.name)).replace('\n', "\\n"))
+        .collect();
     let cells = |column: Column| rows.iter().map(move |(stats, rates)| column.cell(stats, rates));
     let length = |text: &str| text.chars().count();
     let width_of = |column: Column| {
@@ -143,12 +147,10 @@ fn table(rows: &[(SandboxStats, StatsRates)], width: usize) -> Vec<String> {
         widest.max(column.width_min()).max(length(column.heading()))
     };
     let longest_name = names.iter().map(|name| length(name)).max().unwrap_or(0).max(length("NAME"));
-    let shortest_name = longest_name.min(NAME_MIN);
-    // What matters most is there in any case that leaves room for it, the name as far as there is room then.
     let mut columns = Vec::new();
     let mut used = 0;
     for (rank, column) in Column::BY_IMPORTANCE.into_iter().enumerate() {
-        let name = if rank < 4 { shortest_name } else { longest_name };
+        let name = longest_name.min(if rank < 4 { NAME_LEAST } else { NAME_MIN });
         let with = used + GAP + width_of(column);
         if name + with > width {
             break;
@@ -325,13 +327,30 @@ mod tests {
 
     #[test]
     fn at_200_columns_all_is_shown() {
-        insta::assert_snapshot!(table(&rows(), 200).join("\n"), @"");
+        let expected = [
+            "NAME                                               CPU  MEMORY  GUEST CPU  GUEST MEMORY   DISK      GUEST /  LOGGED  LOG/S  TASKS       UP",
+            "busy                                            104.3%    300M      99.8%      45M/232M    17M    1.3G/4.0G    4.9K   1.5K     71       1h",
+            "silent                                          104.3%    300M          -             -      -            -    4.9K     0B      -       1h",
+            "other/a-name-that-is-rather-long-for-a-sandbox       -       -          -             -    17M            -    4.9K      -      -  STOPPED",
+        ];
+        assert_eq!(table(&rows(), 200), expected);
     }
 
     #[test]
     fn at_80_columns_the_less_important_is_left_out() {
-        insta::assert_snapshot!(table(&rows(), 80).join("\n"), @"");
-        insta::assert_snapshot!(table(&rows()[..2], 80).join("\n"), @"");
+        let expected = [
+            "NAME                       CPU  MEMORY  GUEST CPU  GUEST MEMORY  LOGGED       UP",
+            "busy                    104.3%    300M      99.8%      45M/232M    4.9K       1h",
+            "silent                  104.3%    300M          -             -    4.9K       1h",
+            "other/a-name-that-is-…       -       -          -             -    4.9K  STOPPED",
+        ];
+        assert_eq!(table(&rows(), 80), expected);
+        let expected = [
+            "NAME       CPU  MEMORY  GUEST CPU  GUEST MEMORY      GUEST /  LOGGED    UP",
+            "busy    104.3%    300M      99.8%      45M/232M    1.3G/4.0G    4.9K    1h",
+            "silent  104.3%    300M          -             -            -    4.9K    1h",
+        ];
+        assert_eq!(table(&rows()[..2], 80), expected);
     }
 
     #[test]
