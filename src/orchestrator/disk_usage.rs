@@ -52,6 +52,7 @@ impl Places {
         items.extend(self.logs(&of_sandbox));
         items.extend(self.sandbox_disks(&of_sandbox));
         items.extend(self.named_disks());
+        items.extend(self.volumes());
         items.extend(self.cache(rows));
         items.extend(self.kernels(rows));
         items.extend(self.own_files());
@@ -124,6 +125,18 @@ impl Places {
         // They are kept on purpose, also while nobody uses them.
         let files = entries(&self.state_dir.named_disks());
         files.iter().map(|file| disk_item(UsageKind::NamedDisks, file, None, Reclaim::Never)).collect()
+    }
+
+    fn volumes(&self) -> Vec<UsageItem> {
+        // Kept on purpose as well; one that a removal is taking apart is still there.
+        let item = |path: PathBuf| UsageItem {
+            kind: UsageKind::Volumes,
+            bytes: allocated_below(&path),
+            what: path.display().to_string(),
+            sandbox: None,
+            reclaim: Reclaim::Never,
+        };
+        entries(&self.state_dir.volumes()).into_iter().map(item).collect()
     }
 
     fn cache(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {

@@ -18,6 +18,8 @@ pub enum UsageKind {
     SandboxDisks,
     /// The same under a name of its own; kept until `disk rm`.
     NamedDisks,
+    /// Directories of sandboxes with names of their own; kept until `volume rm` or `volume prune`.
+    Volumes,
     /// Machines that booted once, which others are restored from.
     Templates,
     /// File systems made of directories.
@@ -40,10 +42,11 @@ pub enum UsageKind {
 
 impl UsageKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Logs,
         Self::SandboxDisks,
         Self::NamedDisks,
+        Self::Volumes,
         Self::Templates,
         Self::RootImages,
         Self::KernelCopies,
@@ -61,6 +64,7 @@ impl UsageKind {
             Self::Logs => "logs",
             Self::SandboxDisks => "sandbox_disks",
             Self::NamedDisks => "named_disks",
+            Self::Volumes => "volumes",
             Self::Templates => "templates",
             Self::RootImages => "root_images",
             Self::KernelCopies => "kernel_copies",

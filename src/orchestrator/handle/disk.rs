@@ -58,7 +58,7 @@ impl Handle {
             let error = match self.remove(&key, false).await {
                 Ok(()) => None,
                 Err(SandpenError::Supervisor(
-                    SupervisorError::AlreadyLive { .. }
+                    SupervisorError::NotEnded { .. }
                     | SupervisorError::BeingRemoved { .. }
                     | SupervisorError::NotFound { .. },
                 )) => continue,
