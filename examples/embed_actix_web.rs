@@ -79,7 +79,7 @@ async fn run(service: Data<Service>, script: Bytes) -> impl Responder {
         Err(error) => return HttpResponse::ServiceUnavailable().body(error.to_string()),
     };
     let from = LogStart::Generation(row.first_generation());
-    let options = OutputOptions { from, follow: true, stream: None };
+    let options = OutputOptions { from, follow: true, ..OutputOptions::default() };
     match service.sandpen.output(&key, options).await {
         Ok(mut output) => HttpResponse::Ok().streaming(Box::pin(async_stream::try_stream! {
             while let Some(chunk) = output.next().await? {

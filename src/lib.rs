@@ -17,8 +17,8 @@ pub mod orchestrator;
 pub mod paths;
 
 pub use orchestrator::{
-    Events, EventsOptions, Handle, LockError, Output, OutputOptions, Sandpen, SandpenBuilder, SandpenError, StartError,
-    StdinWriter, VmmLog, VmmLogOptions,
+    Events, EventsOptions, Handle, LockError, Output, OutputOptions, PruneOptions, Sandpen, SandpenBuilder,
+    SandpenError, StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;

@@ -88,7 +88,14 @@ impl Control {
 
     /// Sends a message, now or as soon as the port takes it.
     pub fn send(&mut self, message: &GuestMessage) -> Result<(), ControlError> {
-        self.outbox.extend(encode(message)?);
+        self.send_all(std::slice::from_ref(message))
+    }
+
+    /// Sends messages in one piece, if the port takes them.
+    pub fn send_all(&mut self, messages: &[GuestMessage]) -> Result<(), ControlError> {
+        for message in messages {
+            self.outbox.extend(encode(message)?);
+        }
         self.flush()
     }
 

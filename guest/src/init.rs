@@ -26,6 +26,7 @@ use sandpen_guest::protocol::{
 };
 
 use crate::caches::Caches;
+use crate::clock::Clock;
 use crate::control::Control;
 use crate::log::log;
 use crate::memory::OutOfMemory;
@@ -34,6 +35,7 @@ use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
+use crate::usage::UsageReader;
 use crate::{PrepareError, error_chain, process, workload};
 
 pub use self::error::InitError;
@@ -47,6 +49,8 @@ mod tests;
 const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 /// How long a port without a host is left alone.
 const NO_HOST_PAUSE: Duration = Duration::from_millis(50);
+/// What this program knows of its host's messages.
+const UNDERSTANDS: GuestMessage = GuestMessage::Understands { messages: HostMessage::VARIANTS };
 
 enum State {
     AwaitingStart,
@@ -68,6 +72,8 @@ pub struct Init {
     stderr: Relay,
     caches: Caches,
     memory: OutOfMemory,
+    usage: UsageReader,
+    clock: Clock,
     children: SignalFd,
     null: OwnedFd,
     prepare: Prepare,
@@ -114,6 +120,8 @@ impl Init {
             stderr: Relay::new(ports.stderr),
             caches: Caches::new(ports.files, caches),
             memory,
+            usage: UsageReader::open(),
+            clock: Clock::default(),
             children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
             null: workload::open_null().map_err(failed("opening /dev/null"))?,
             prepare,
@@ -130,7 +138,8 @@ impl Init {
 
     /// Serves until the host has acknowledged the end; says how to power off.
     pub fn serve(mut self) -> Result<PowerOff, InitError> {
-        self.control.send(&GuestMessage::Ready { version: PROTOCOL_VERSION })?;
+        // In one piece, or a template could be saved with a half of it under way.
+        self.control.send_all(&[GuestMessage::Ready { version: PROTOCOL_VERSION }, UNDERSTANDS])?;
         loop {
             while let Some(message) = self.control.next() {
                 if self.handle(message)? {
@@ -150,7 +159,7 @@ impl Init {
             HostMessage::Start(_) | HostMessage::Begin(_) => log!("a second start is ignored"),
             HostMessage::Query { nonce } => {
                 let state = self.status();
-                self.control.send(&GuestMessage::Status { nonce, state })?;
+                self.control.send_all(&[UNDERSTANDS, GuestMessage::Status { nonce, state }])?;
             }
             HostMessage::Signal(signal) => match self.state {
                 State::AwaitingStart if is_deadly(signal) => self.fail(ended_early(signal))?,
@@ -167,6 +176,16 @@ impl Init {
             },
             HostMessage::Resize(size) => self.resize(size),
             HostMessage::Probe(probe) => self.begin_probe(probe)?,
+            // Of several that came at once the last one is the least old.
+            HostMessage::SetClock { wall_clock } => {
+                if !self.control.waiting().any(|message| matches!(message, HostMessage::SetClock { .. })) {
+                    self.clock.hear(wall_clock);
+                }
+            }
+            HostMessage::GetUsage { nonce } => {
+                let usage = self.usage.read();
+                self.control.send(&GuestMessage::Usage { nonce, usage })?;
+            }
         }
         Ok(false)
     }
@@ -301,6 +320,7 @@ impl Init {
         let ready = self.poll().map_err(|source| InitError::Wait { action: "waiting for events", source })?;
         let timed_out = self.probe.as_mut().and_then(|probe| probe.timed_out(Instant::now()));
         self.end_probe(timed_out)?;
+        self.clock.look(Instant::now());
         let mut progress = false;
         for (source, flags) in ready {
             let stream = |stream| move |source| InitError::Stream { stream, source };
@@ -365,7 +385,13 @@ impl Init {
         let (sources, mut fds): (Vec<_>, Vec<_>) =
             wanted.into_iter().filter_map(|(source, fd)| fd.map(|fd| (source, fd))).unzip();
         let probe_until = self.probe.as_ref().map(Probe::deadline);
-        let deadline = self.quiet_until.into_iter().chain(self.hostless_until).chain(probe_until).min();
+        let deadline = self
+            .quiet_until
+            .into_iter()
+            .chain(self.hostless_until)
+            .chain(probe_until)
+            .chain(self.clock.deadline())
+            .min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, or the last millisecond would be spent spinning.
             let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);

@@ -17,6 +17,7 @@
 mod blocks;
 mod boot;
 mod caches;
+mod clock;
 mod control;
 mod covered;
 mod fresh;
@@ -38,6 +39,7 @@ mod stdin;
 mod sysctl;
 mod terminal;
 mod users;
+mod usage;
 mod volumes;
 mod workload;
 

@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use sandpen::api::OutputQueryError;
 use sandpen::client::ClientError;
 use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
+use sandpen_types::moment::MomentError;
 use sandpen_types::spec::SpecError;
 
 use super::run::EnvError;
@@ -32,6 +34,12 @@ pub enum CliError {
     /// The sandbox cannot be as it was asked for.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A time that cannot be.
+    #[error(transparent)]
+    Moment(#[from] MomentError),
+    /// A window of time that holds nothing.
+    #[error(transparent)]
+    Window(#[from] OutputQueryError),
     /// The environment of the command.
     #[error(transparent)]
     Env(#[from] EnvError),
@@ -112,6 +120,11 @@ pub enum CliError {
          output is enough; with attach give --no-stdin"
     )]
     NoTerminal,
+    /// A question that nobody is there to answer.
+    #[error(
+        "without a terminal to ask on, prune removes nothing; give -f to remove, or --dry-run to see what that would be"
+    )]
+    NotAsked,
     /// Nothing to attach to.
     #[error("sandbox {0} does not run; see `sandpen logs {0}` for its output")]
     NotRunning(String),

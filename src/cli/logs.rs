@@ -1,10 +1,12 @@
 //! `sandpen logs`.
 
+use chrono::Utc;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use sandpen::api::OutputQuery;
 use sandpen::api::frame::Frame;
 use sandpen::client::Client;
 use sandpen_types::log_start::LogStart;
+use sandpen_types::moment::Moment;
 use sandpen_types::output_stream::OutputStream;
 
 use super::args::NameArg;
@@ -14,6 +16,8 @@ use super::{CliError, Global, print};
 ///
 /// In the order in which it arrived, byte for byte, all on standard output. On a terminal, control
 /// characters and what hides or reorders text are shown as escapes, unless --raw is given.
+///
+/// A time is a date (2026-01-31), a time (2026-01-31T12:00:00Z; UTC where it has no zone), or how long ago (10m, 2h30m).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,6 +25,8 @@ Examples:
   sandpen logs -f -t web              with times, until it ends
   sandpen logs --all web              of earlier runs of the name too
   sandpen logs --stream stderr web    errors only
+  sandpen logs --since 10m web        the last ten minutes
+  sandpen logs --json web | jq .      one JSON object per line
   sandpen logs --raw box              on this terminal as it was on the sandbox's, colours too
   sandpen logs --vmm web              what the microVM's process and the guest's console said")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
@@ -37,12 +43,22 @@ pub struct Args {
     /// What is kept of earlier runs too: without it, what was written since the latest `run`, `start` or `restart`
     #[arg(short, long)]
     all: bool,
+    /// Only what was written at this time or later
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<Moment>,
+    /// Only what was written before this time; with -f, wait until then
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<Moment>,
+    /// Print JSON, one object per line: `time`, `stream`, `position` and the line with its end as `text`, or as
+    /// `base64` where it is not UTF-8
+    #[arg(long, conflicts_with_all = ["timestamps", "raw"])]
+    json: bool,
     /// Only one stream
     #[arg(long, value_parser = stream_words())]
     stream: Option<OutputStream>,
     /// What the VMM and the guest's console printed since the last start, instead of the output; with -f
     /// until the sandbox or the daemon ends
-    #[arg(long, conflicts_with_all = ["timestamps", "stream", "raw"])]
+    #[arg(long, conflicts_with_all = ["timestamps", "stream", "raw", "since", "until", "json"])]
     vmm: bool,
     /// Pass control characters on to a terminal: a sandbox that is not trusted can do with it what it likes
     #[arg(long)]
@@ -58,6 +74,9 @@ fn stream_words() -> impl TypedValueParser<Value = OutputStream> {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
+    let now = Utc::now();
+    let time = |moment: &Option<Moment>| moment.as_ref().map(|moment| moment.from(now)).transpose();
+    let (since, until) = OutputQuery::check_window(time(&args.since)?, time(&args.until)?)?;
     if args.vmm {
         let mut log = global.connect().await?.vmm_log(&key, args.tail, args.follow).await?;
         let mut printer = print::Output::of_log(false, print::Controls::Escaped);
@@ -76,9 +95,12 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         let generation = client.inspect(&key).await?.first_generation();
         args.tail.map_or(LogStart::Generation(generation), |lines| LogStart::TailOf { lines, generation })
     };
-    let request = OutputQuery { from, follow: args.follow, stream: args.stream };
+    let request = OutputQuery { from, follow: args.follow, stream: args.stream, since, until };
     let mut output = client.output(&options, &key, request).await?;
-    let mut printer = print::Output::of_log(args.timestamps, print::Controls::of_raw(args.raw));
+    let mut printer = match args.json {
+        true => print::LogPrinter::json(),
+        false => print::LogPrinter::text(args.timestamps, print::Controls::of_raw(args.raw)),
+    };
     let mut is_first = true;
     while let Some(frame) = output.next().await? {
         // Of a log that was rotated the kept rest is shown: what went before it is missing at no place in it.

@@ -7,6 +7,7 @@ mod completion;
 mod core_dumps;
 mod daemon;
 mod detach_keys;
+mod df;
 mod disk;
 mod doctor;
 mod error;
@@ -20,6 +21,7 @@ mod logs;
 mod metrics;
 mod names;
 mod print;
+mod prune;
 mod ps;
 mod reconcile;
 mod rename;
@@ -29,6 +31,7 @@ mod run;
 mod shutdown;
 mod signals;
 mod start;
+mod stats;
 mod stdin;
 mod stop;
 mod template;
@@ -118,6 +121,9 @@ enum Command {
     Rm(rm::Args),
     Disk(disk::Args),
     Volume(volume::Args),
+    Stats(stats::Args),
+    Df(df::Args),
+    Prune(prune::Args),
     Reconcile(reconcile::Args),
     Doctor(doctor::Args),
     Kernel(kernel::Args),
@@ -210,6 +216,9 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError>
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
             Command::Volume(args) => volume::execute(global, args).await,
+            Command::Stats(args) => stats::execute(global, args).await,
+            Command::Df(args) => df::execute(global, args).await,
+            Command::Prune(args) => prune::execute(global, args).await,
             Command::Reconcile(args) => reconcile::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
             Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),

@@ -9,8 +9,11 @@ mod each;
 mod end;
 mod event;
 mod history;
+mod log;
+mod stats;
 mod stream;
 mod timings;
+mod usage;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -41,8 +44,11 @@ use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
 pub use history::{inspected, transition};
+pub use log::LogPrinter;
+pub use stats::StatsPrinter;
 pub use stream::{Controls, Foreground, Output};
 pub use timings::Timings;
+pub use usage::{planned, pruned, usage, usage_items};
 
 /// Environment variable with the daemon's log filter.
 const LOG_FILTER: &str = "SANDPEN_LOG";
@@ -358,6 +364,27 @@ fn fit_last<const N: usize>(rows: &mut [[String; N]], columns: usize) {
     }
 }
 
+/// A number of bytes in the largest unit of which there is one, with up to three digits.
+fn amount(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["K", "M", "G", "T", "P"];
+    if bytes < 1000 {
+        return format!("{bytes}B");
+    }
+    let mut tenths = u128::from(bytes) * 10;
+    let mut unit = "B";
+    for next in UNITS {
+        if tenths < 9995 {
+            break;
+        }
+        tenths = (tenths + 512) / 1024;
+        unit = next;
+    }
+    match tenths {
+        0..100 => format!("{}.{}{unit}", tenths / 10, tenths % 10),
+        _ => format!("{}{unit}", (tenths + 5) / 10),
+    }
+}
+
 /// How long ago, in its largest unit.
 fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     // A clock that was set back makes it negative.
@@ -421,6 +448,12 @@ mod tests {
         let rows = [["A", "LONG"], ["BB", "x"]].map(|row| row.map(str::to_owned));
         assert_eq!(aligned(rows.into_iter()), "A   LONG\nBB  x\n");
         assert_eq!(command(&[ByteString::from("x".repeat(99))], COMMAND_CHARS).chars().count(), COMMAND_CHARS);
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        let shown = [0, 999, 1000, 1024, 1536, 10 << 10, 999 << 10, 1000 << 10, 5 << 30, u64::MAX].map(amount);
+        assert_eq!(shown, ["0B", "999B", "1.0K", "1.0K", "1.5K", "10K", "999K", "1.0M", "5.0G", "16384P"]);
     }
 
     #[test]

@@ -102,6 +102,12 @@ pub fn charset(stream: &(impl AsFd + IsTerminal)) -> Option<Charset> {
     Some(if is_utf8 { Charset::Utf8 } else { Charset::Ascii })
 }
 
+/// Rows and columns of the terminal that a stream is, if it is one.
+pub fn size_of(stream: &impl AsFd) -> Option<(usize, usize)> {
+    let size = tcgetwinsize(stream.as_fd()).ok()?;
+    Some((size.ws_row.into(), size.ws_col.into()))
+}
+
 /// The size of the terminal that standard input, or else standard output, is.
 pub fn size() -> Option<TerminalSize> {
     let (stdin, stdout) = (io::stdin(), io::stdout());

@@ -7,6 +7,7 @@
 //!       ─▶ sandboxes stopped (killed at a second signal) or left ─▶ streams and waits ended ─▶ server stopped
 //! ```
 
+mod disk_usage;
 mod drivers;
 mod events;
 mod extract;
@@ -20,6 +21,7 @@ mod routes;
 mod server;
 mod shared;
 mod socket;
+mod stats;
 mod stream;
 mod strict;
 mod testing;
@@ -162,7 +164,7 @@ fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError
     } else {
         drivers::offer(dir, &options.data_dir, &options.host)?
     };
-    let mut builder = Sandpen::builder().state_dir(dir.path()).drivers(drivers);
+    let mut builder = Sandpen::builder().state_dir(dir.path()).data_dir(&options.data_dir).drivers(drivers);
     if let Some(reserve) = options.reserve {
         builder = builder.reserve(reserve);
     }

@@ -17,10 +17,12 @@ use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize, VolumeName};
 use sandpen_vmm::blocking::blocking;
 use serde::Deserialize;
 
+use super::disk_usage;
 use super::events;
 use super::extract::{KeyPath, flag, key};
 use super::reject::{self, Rejection};
 use super::shared::Shared;
+use super::stats;
 use super::stream;
 use super::strict::Strict;
 use super::view;
@@ -62,12 +64,17 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
         .service(resource("/v1/volumes").route(web::get().to(volumes)))
         .service(resource("/v1/volumes/{name}").route(web::delete().to(remove_volume)))
+        .service(resource("/v1/stats").route(web::get().to(stats::stats)))
+        .service(resource("/v1/disk-usage").route(web::get().to(disk_usage::disk_usage)))
+        .service(resource("/v1/prune").route(web::post().to(disk_usage::prune)))
         .configure(super::testing::configure)
         .default_service(web::to(reject::no_such_route));
 }
 
 /// Runs `work` to its end even if the client goes away meanwhile.
-async fn finish<T: 'static>(work: impl Future<Output = Result<T, SandpenError>> + 'static) -> Result<T, Rejection> {
+pub(super) async fn finish<T: 'static>(
+    work: impl Future<Output = Result<T, SandpenError>> + 'static,
+) -> Result<T, Rejection> {
     match actix_web::rt::spawn(work).await {
         Ok(result) => result.map_err(Rejection::from),
         Err(_) => Err(Rejection::new(ErrorCode::Internal, "the request's task panicked; the daemon's log says more")),

@@ -8,14 +8,14 @@ use actix_web::web::{Data, Payload, Query};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use sandpen_types::output_stream::OutputStream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::extract::{KeyPath, key};
 use super::reject::Rejection;
 use super::shared::Shared;
 use super::view;
 use crate::api::frame::{CONTENT_TYPE, End, Frame, POSITION_HEADER};
-use crate::api::{ErrorCode, ErrorDetail, OutputQuery, StdinReply};
+use crate::api::{EVENTS_CONTENT_TYPE, ErrorBody, ErrorCode, ErrorDetail, LogRecords, OutputQuery, StdinReply};
 use crate::orchestrator::{OutputOptions, VmmLogOptions};
 
 /// Query of `GET …/output`.
@@ -27,6 +27,19 @@ pub struct OutputKeys {
     stream: Option<OutputStream>,
     #[serde(default, deserialize_with = "super::extract::flag")]
     follow: bool,
+    since: Option<String>,
+    until: Option<String>,
+    #[serde(default)]
+    format: OutputFormat,
+}
+
+/// How output is written.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutputFormat {
+    #[default]
+    Frames,
+    Json,
 }
 
 impl OutputKeys {
@@ -34,7 +47,9 @@ impl OutputKeys {
     fn options(&self) -> Result<OutputOptions, Rejection> {
         let from = OutputQuery::start(self.from.as_deref(), self.tail);
         let from = from.map_err(|error| Rejection::from_error(ErrorCode::InvalidRequest, &error))?;
-        Ok(OutputOptions { from, follow: self.follow, stream: self.stream })
+        let window = OutputQuery::window(self.since.as_deref(), self.until.as_deref());
+        let (since, until) = window.map_err(|error| Rejection::from_error(ErrorCode::InvalidRequest, &error))?;
+        Ok(OutputOptions { from, follow: self.follow, stream: self.stream, since, until })
     }
 }
 
@@ -44,6 +59,7 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys
     let options = query.options()?;
     let mut output = shared.handle.output(&key, options).await?;
     let position = output.position();
+    let mut writer = OutputWriter::new(query.format);
     let frames = async_stream::stream! {
         let end = loop {
             let next = tokio::select! {
@@ -58,7 +74,10 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys
             };
             match next {
                 Ok(Some(chunk)) => {
-                    yield Ok::<_, Infallible>(encoded(&view::frame(chunk)));
+                    let wire = writer.write(&view::frame(chunk));
+                    if !wire.is_empty() {
+                        yield Ok::<_, Infallible>(wire);
+                    }
                 }
                 Ok(None) => break End { complete: true, error: None },
                 Err(error) => {
@@ -67,9 +86,60 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys
                 }
             }
         };
-        yield Ok(encoded(&Frame::End(end)));
+        yield Ok(writer.end(end));
     };
-    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).insert_header((POSITION_HEADER, position)).streaming(frames))
+    let content_type = match query.format {
+        OutputFormat::Frames => CONTENT_TYPE,
+        OutputFormat::Json => EVENTS_CONTENT_TYPE,
+    };
+    Ok(HttpResponse::Ok().content_type(content_type).insert_header((POSITION_HEADER, position)).streaming(frames))
+}
+
+/// Output as it goes over the wire.
+enum OutputWriter {
+    Frames,
+    Json(LogRecords),
+}
+
+impl OutputWriter {
+    fn new(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Frames => Self::Frames,
+            OutputFormat::Json => Self::Json(LogRecords::default()),
+        }
+    }
+
+    fn write(&mut self, frame: &Frame) -> Bytes {
+        match self {
+            Self::Frames => encoded(frame),
+            Self::Json(records) => lines(&records.push(frame)),
+        }
+    }
+
+    fn end(mut self, end: End) -> Bytes {
+        match &mut self {
+            Self::Frames => encoded(&Frame::End(end)),
+            Self::Json(records) => {
+                let mut wire = BytesMut::from(lines(&records.finish()));
+                if let Some(error) = end.error {
+                    wire.extend_from_slice(&lines(&[ErrorBody { error }]));
+                }
+                wire.freeze()
+            }
+        }
+    }
+}
+
+/// One JSON object a line.
+fn lines(values: &[impl Serialize]) -> Bytes {
+    let mut wire = Vec::new();
+    for value in values {
+        // Structs of strings and numbers always serialise.
+        if serde_json::to_writer(&mut wire, value).is_ok() {
+            wire.push(b'\n');
+        }
+    }
+    wire.into()
 }
 
 /// Query of `GET …/vmm-log`.
@@ -181,6 +251,14 @@ mod tests {
         assert!(query("from=-1").unwrap().options().is_err());
         assert!(query("from=../x").unwrap().options().is_err());
         assert!(query("form=oldest").is_err());
+        assert!(query("format=xml").is_err());
+        for window in
+            ["since=10m", "until=", "since=2026-01-31", "since=2026-01-31T00:00:00Z&until=2026-01-30T00:00:00Z"]
+        {
+            assert!(query(window).unwrap().options().is_err(), "{window}");
+        }
+        let options = query("since=2026-01-31T00:00:00%2B01:00&until=2026-02-01T00:00:00Z").unwrap().options().unwrap();
+        assert!(options.since.unwrap().to_rfc3339() == "2026-01-30T23:00:00+00:00" && options.until.is_some());
         assert!(query("stream=stdin").is_err());
         assert!(query("follow=maybe").is_err());
         assert!(Query::<VmmLogQuery>::from_query("stream=stdout").is_err());

@@ -110,7 +110,8 @@ impl SandpenBuilder {
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;
-        let handle = Handle::new(started.supervisor, started.database, started.faults, started.timings, state_dir);
+        let handle =
+            Handle::new(started.supervisor, started.database, started.faults, started.timings, state_dir, &data_dir);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }
 }

@@ -1,7 +1,10 @@
 //! How everybody uses an orchestrator: `Clone + Send + Sync`, from any runtime.
 
+mod disk;
 mod starts;
+mod stats;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +28,15 @@ use sandpen_types::volume::NamedVolume;
 use sandpen_vmm::driver::GuestSession;
 use sandpen_vmm::start_timings::{LatestTimings, StartTimings};
 
+use super::disk_usage::Places;
 use super::error::SandpenError;
 use super::events::{Events, EventsOptions};
 use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
 use crate::metrics;
+
+pub use stats::StatsOptions;
 
 /// How long an answer waits for what was told to be on record, while the host keeps it from that.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -43,6 +49,7 @@ pub struct Handle {
     faults: Faults,
     timings: LatestTimings,
     state_dir: Arc<StateDir>,
+    data_dir: Arc<Path>,
 }
 
 impl Handle {
@@ -52,8 +59,9 @@ impl Handle {
         faults: Faults,
         timings: LatestTimings,
         state_dir: StateDir,
+        data_dir: &Path,
     ) -> Self {
-        Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir) }
+        Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir), data_dir: data_dir.into() }
     }
 
     /// One sandbox.
@@ -307,6 +315,11 @@ impl Handle {
     #[cfg(feature = "testing")]
     pub async fn inject_panic(&self, panic: sandpen_actors::testing::panic::InjectPanic) -> Result<bool, SandpenError> {
         Ok(self.supervisor.send(panic).await?)
+    }
+
+    /// Where what takes room lies.
+    fn places(&self) -> Places {
+        Places { state_dir: (*self.state_dir).clone(), data_dir: self.data_dir.to_path_buf() }
     }
 
     pub(super) fn database(&self) -> &ActorRef<Database> {

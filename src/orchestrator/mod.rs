@@ -12,6 +12,7 @@
 //! hold up a sandbox, and ending the application's own actix System does not end ours.
 
 mod builder;
+mod disk_usage;
 mod error;
 mod events;
 mod handle;
@@ -20,11 +21,13 @@ mod output;
 mod runtime;
 mod thread;
 mod vmm_log;
+mod window;
 
 pub use builder::{Sandpen, SandpenBuilder};
+pub use disk_usage::PruneOptions;
 pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
-pub use handle::{Handle, StdinWriter};
+pub use handle::{Handle, StatsOptions, StdinWriter};
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};
 pub use vmm_log::{VmmLog, VmmLogOptions};

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use sandpen_actors::log_writer::{
-    Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_generation, position_of_tail,
+    Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_generation, position_of_tail_before,
 };
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{AwaitRestart, OpenLog, RemovalHold, Supervisor};
@@ -13,6 +14,7 @@ use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::blocking::blocking;
 
 use super::error::SandpenError;
+use super::window::{Part, Window};
 
 /// What of the output is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +25,10 @@ pub struct OutputOptions {
     pub follow: bool,
     /// Only this stream.
     pub stream: Option<OutputStream>,
+    /// Nothing before the first byte that was written at this time or later, by the host's clock.
+    pub since: Option<DateTime<Utc>>,
+    /// Nothing after the last byte that was written before this time; with `follow` it goes on until then.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// The output of one sandbox. Bounded: it reads on only when it is asked for the next chunk.
@@ -35,19 +41,34 @@ pub struct Output {
     live: Option<(ActorRef<Supervisor>, SandboxKey)>,
     /// The latest start that is known.
     generation: u64,
+    window: Window,
     /// Keeps what is read from being removed.
     _hold: RemovalHold,
 }
 
-/// Where the last lines begin, which are not those of an earlier start than this one.
-async fn tail(log: &Path, lines: usize, stream: Option<OutputStream>, since: Option<u64>) -> Result<u64, SandpenError> {
-    let log = log.to_owned();
-    let look = move || {
-        let tail = position_of_tail(&log, lines, stream)?;
-        let begin = since.map_or(Ok(0), |generation| position_of_generation(&log, generation))?;
-        Ok::<_, LogError>(tail.max(begin))
+/// Where reading begins, `latest` being the latest start. Blocks.
+fn begin(log: &Path, options: &OutputOptions, latest: u64) -> Result<(FollowFrom, Window), LogError> {
+    let (window, since) = Window::find(log, options.since, options.until)?;
+    let tail = |lines| position_of_tail_before(log, lines, options.stream, window.cut().unwrap_or(u64::MAX));
+    let from = match options.from {
+        LogStart::Oldest => FollowFrom::Oldest,
+        LogStart::LatestGeneration => FollowFrom::LatestGeneration,
+        LogStart::Generation(number) => FollowFrom::Generation(number),
+        LogStart::Position(position) => FollowFrom::Position(position),
+        LogStart::Tail(lines) => FollowFrom::Position(tail(lines)?),
+        // Not those of an earlier start than this one.
+        LogStart::TailOf { lines, generation } => {
+            FollowFrom::Position(tail(lines)?.max(position_of_generation(log, generation)?))
+        }
     };
-    Ok(blocking(look).await.map_err(|_| SandpenError::Gone)??)
+    let Some(since) = since else { return Ok((from, window)) };
+    let from = match from {
+        FollowFrom::Oldest => 0,
+        FollowFrom::LatestGeneration => position_of_generation(log, latest)?,
+        FollowFrom::Generation(number) => position_of_generation(log, number)?,
+        FollowFrom::Position(position) => position,
+    };
+    Ok((FollowFrom::Position(from.max(since)), window))
 }
 
 impl Output {
@@ -59,18 +80,14 @@ impl Output {
         options: OutputOptions,
     ) -> Result<Self, SandpenError> {
         let stream = options.stream;
-        let from = match options.from {
-            LogStart::Oldest => FollowFrom::Oldest,
-            LogStart::LatestGeneration => FollowFrom::LatestGeneration,
-            LogStart::Generation(number) => FollowFrom::Generation(number),
-            LogStart::Position(position) => FollowFrom::Position(position),
-            LogStart::Tail(lines) => FollowFrom::Position(tail(&log, lines, stream, None).await?),
-            LogStart::TailOf { lines, generation } => {
-                FollowFrom::Position(tail(&log, lines, stream, Some(generation)).await?)
-            }
+        let look = {
+            let log = log.clone();
+            move || begin(&log, &options, generation)
         };
-        let live = options.follow.then_some((supervisor, key));
-        Ok(Self { follower: follow(&log, live.as_ref(), from).await?, stream, log, live, generation, _hold: hold })
+        let (from, window) = blocking(look).await.map_err(|_| SandpenError::Gone)??;
+        let live = (options.follow && !window.is_over()).then_some((supervisor, key));
+        let follower = follow(&log, live.as_ref(), from).await?;
+        Ok(Self { follower, stream, log, live, generation, window, _hold: hold })
     }
 
     /// Position in the whole log of what [`Output::next`] answers next.
@@ -83,6 +100,42 @@ impl Output {
     /// # Errors
     /// The log cannot be read.
     pub async fn next(&mut self) -> Result<Option<LogChunk>, SandpenError> {
+        loop {
+            let next = if self.live.is_some() && self.window.has_end_ahead() {
+                let window = self.window;
+                tokio::select! {
+                    biased;
+                    () = window.over() => {
+                        self.cut().await?;
+                        continue;
+                    }
+                    next = self.read_on() => next?,
+                }
+            } else {
+                self.read_on().await?
+            };
+            let Some(chunk) = next else { return Ok(None) };
+            match self.window.pass(chunk) {
+                Some(Part::Inside(chunk)) => return Ok(Some(chunk)),
+                Some(Part::Outside) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Output {
+    /// The window is over: what is on file of it is the rest.
+    async fn cut(&mut self) -> Result<(), SandpenError> {
+        let (log, mut window) = (self.log.clone(), self.window);
+        let look = move || window.find_cut(&log).map(|()| window);
+        self.window = blocking(look).await.map_err(|_| SandpenError::Gone)??;
+        self.live = None;
+        self.go_on(self.position()).await
+    }
+
+    /// The next chunk of what is followed, whenever it was written.
+    async fn read_on(&mut self) -> Result<Option<LogChunk>, SandpenError> {
         loop {
             match self.follower.next().await {
                 Ok(Some(LogChunk::Bytes { stream, .. } | LogChunk::Dropped { stream, .. }))

@@ -21,6 +21,7 @@ use sandpen_types::reconcile::{Leftover, ReconcileReport};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::blocking::blocking;
 use sandpen_vmm::driver::Drivers;
+use sandpen_vmm::host_clock;
 use sandpen_vmm::spare_descriptors;
 use sandpen_vmm::start_timings::LatestTimings;
 use sandpen_vmm::uid_block::UidBlock;
@@ -121,7 +122,12 @@ async fn make_actors(
     let database = open_database(state_dir, database_arbiter, intensity, &faults).await?;
     let clock = faults.clone();
     actix_rt::spawn(async move {
-        if let Err(error) = clock::watch(move || clock.look_at_clock()).await {
+        let look = move || {
+            clock.look_at_clock();
+            // Guests' clocks follow the host's.
+            host_clock::was_set();
+        };
+        if let Err(error) = clock::watch(look).await {
             tracing::warn!(%error, "that the clock is set will be noticed later");
         }
     });

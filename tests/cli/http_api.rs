@@ -186,9 +186,26 @@ fn queries_are_checked() {
     for query in ["all=maybe", "al=true", "all=true&all=false"] {
         refused(&home, "GET", &format!("/v1/sandboxes?{query}"), "", 400, "invalid_request");
     }
-    for query in ["from=x", "from=-1", "tail=-1", "tail=1&from=oldest", "stream=stdin", "follow=2", "x=1"] {
+    for query in ["from=x", "from=-1", "tail=-1", "tail=1&from=oldest", "stream=stdin", "follow=2", "x=1"]
+        .into_iter()
+        .chain(["since=10m", "until=", "since=2026-01-31", "until=10000-01-01T00:00:00Z", "format=xml"])
+        .chain(["since=2026-01-31T00:00:00Z&until=2026-01-30T00:00:00Z"])
+    {
         refused(&home, "GET", &format!("/v1/sandboxes/default/a/output?{query}"), "", 400, "invalid_request");
     }
+    for query in ["sandboxes=a", "sandboxes=../a", "sandboxes=a/b/c", "sandboxes=a/%00", "all=maybe", "follow"] {
+        let (status, answer) = request(&home, "GET", &format!("/v1/stats?{query}"), "");
+        assert!(
+            status == 400 && answer["error"]["code"].as_str().unwrap().starts_with("invalid_"),
+            "{query}: {answer}"
+        );
+    }
+    refused(&home, "GET", "/v1/stats?sandboxes=default/nope", "", 404, "not_found");
+    refused(&home, "GET", "/v1/disk-usage?items=maybe", "", 400, "invalid_request");
+    for body in [r#"{"sandboxes":"yes"}"#, r#"{"volumes":true}"#, "{", ""] {
+        refused(&home, "POST", "/v1/prune", body, 400, "invalid_request");
+    }
+    refused(&home, "GET", "/v1/prune", "", 405, "method_not_allowed");
     let hostile = [
         ("limit=0", "1 to 1000"),
         ("limit=1001", "1 to 1000"),

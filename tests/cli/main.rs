@@ -14,6 +14,8 @@ mod core_dumps;
 mod daemon;
 #[cfg(feature = "testing")]
 mod daemon_log;
+#[cfg(feature = "testing")]
+mod disk_usage;
 mod doctor;
 #[cfg(feature = "testing")]
 mod env;
@@ -30,6 +32,8 @@ mod input;
 mod kernel;
 #[cfg(feature = "krun")]
 mod krunfw;
+#[cfg(feature = "testing")]
+mod log_times;
 #[cfg(feature = "testing")]
 mod logs;
 #[cfg(feature = "testing")]

@@ -23,6 +23,7 @@ mod output;
 mod run;
 mod service;
 mod start;
+mod stats;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -34,7 +34,7 @@ const KIND_GENERATION: u8 = 2;
 const KIND_DROPPED: u8 = 3;
 const KIND_DROPPED_BEFORE: u8 = 4;
 /// Records read at once.
-const BLOCK_RECORDS: usize = 170;
+pub(super) const BLOCK_RECORDS: usize = 170;
 
 /// What was true when the log file began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,6 +37,7 @@ mod store;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,7 +49,8 @@ pub use generation::position_of_generation;
 pub use messages::*;
 pub use names::{move_files, remove_files};
 pub use open_logs::{FILES_OF_LOG, OpenLogs};
-pub use tail::{dropped_bytes, position_of_tail};
+pub use tail::{bytes_logged, dropped_bytes, position_of_tail, position_of_tail_before};
+pub use times::{EndOfTime, position_since, position_until};
 
 use sandpen_types::spec::{LogLimits, SandboxKey};
 use sandpen_vmm::start_timings::StartTimings;

@@ -329,6 +329,14 @@ pub(super) fn newest_end(log: &Path) -> Result<Option<Walk>, LogError> {
     Ok(open_chain(log, u64::MAX, u64::MAX, Hold::Newest)?.end)
 }
 
+/// Position after the last byte of a log, without a look at more than the beginning of one index where there is one.
+pub(super) fn newest_position(log: &Path) -> Result<u64, LogError> {
+    match find_file(log, 0)? {
+        Some(Found { header: Some(header), len, .. }) => Ok(header.base.saturating_add(len)),
+        _ => Ok(newest_end(log)?.map_or(0, |end| end.position)),
+    }
+}
+
 /// The header of a file that goes on after `walk`.
 pub(super) fn header_after(walk: &Walk, at_us: u64) -> Header {
     Header {

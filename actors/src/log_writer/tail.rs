@@ -16,9 +16,22 @@ use super::segment::{self, CHUNK_MAX, Hold, Segment};
 /// # Errors
 /// [`LogError::File`] if a file cannot be opened or read.
 pub fn position_of_tail(log: &Path, lines: usize, stream: Option<OutputStream>) -> Result<u64, LogError> {
-    let mut chain = segment::open_chain(log, 0, u64::MAX, Hold::Newest)?;
-    let end = chain.end.map_or(0, |end| end.position);
-    let mut counter = LineCounter { wanted: lines, newest_seen: false };
+    position_of_tail_before(log, lines, stream, u64::MAX)
+}
+
+/// The same of what is before a position.
+///
+/// # Errors
+/// [`LogError::File`] if a file cannot be opened or read.
+pub fn position_of_tail_before(
+    log: &Path,
+    lines: usize,
+    stream: Option<OutputStream>,
+    before: u64,
+) -> Result<u64, LogError> {
+    let mut chain = segment::open_chain(log, 0, before, Hold::Newest)?;
+    let end = chain.end.map_or(0, |end| end.position).min(before);
+    let mut counter = LineCounter { wanted: lines, newest_seen: false, before };
     let mut oldest = end;
     if lines == 0 {
         return Ok(end);
@@ -50,10 +63,21 @@ pub fn dropped_bytes(log: &Path) -> Result<(u64, u64), LogError> {
     Ok(segment::newest_end(log)?.map_or((0, 0), |end| (end.dropped_stdout, end.dropped_stderr)))
 }
 
+/// How many bytes a log has had since the sandbox's first start, those that were rotated away included. Blocks, mostly for
+/// microseconds; safe beside a live writer.
+///
+/// # Errors
+/// [`LogError::File`] if a file cannot be opened or read.
+pub fn bytes_logged(log: &Path) -> Result<u64, LogError> {
+    segment::newest_position(log)
+}
+
 /// Counts line ends from the newest byte backwards.
 struct LineCounter {
     wanted: usize,
     newest_seen: bool,
+    /// Nothing from here on counts.
+    before: u64,
 }
 
 impl LineCounter {
@@ -61,7 +85,7 @@ impl LineCounter {
     fn search(&mut self, segment: &Segment, stream: Option<OutputStream>) -> std::io::Result<Option<u64>> {
         // Not further than there are bytes: what is missing holds no lines.
         let sealed = segment.sealed.get().copied().unwrap_or(segment.header.base);
-        let end = sealed.min(segment.header.base + segment.log.metadata()?.len());
+        let end = sealed.min(segment.header.base + segment.log.metadata()?.len()).min(self.before);
         let mut extents = extents(segment, end, stream)?;
         let mut buffer = vec![0; CHUNK_MAX];
         while let Some((from, mut to)) = extents.pop() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use chrono::{DateTime, TimeDelta, Utc};
 use sandpen_types::confinement::ProcessConfinement;
+use sandpen_types::disk_usage::{PrunedItem, Reclaim, UsageItem, UsageKind};
 use sandpen_types::event::{EventKind, StoredEvent};
 use sandpen_types::fault::Fault;
 use sandpen_types::health::{HealthState, HealthStatus};
@@ -20,8 +21,9 @@ use sandpen_types::spec::{
     PublishedPort, Resources, RestartBackoff, RestartPolicy, RootDevice, Rootfs, SandboxKey, SandboxName, SandboxSpec,
     SpecError, TerminalSize, Volume,
 };
-use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, StopCause, StoppedBy};
+use sandpen_types::state::{ExitStatus, FailureReason, SandboxState, Status, StopCause, StoppedBy};
 use sandpen_types::state_dir::StateDir;
+use sandpen_types::stats::{GuestUsage, HostUsage, SandboxUsage, UsageSample};
 use sandpen_types::transition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -310,4 +312,57 @@ fn frames() {
         assert_eq!(Frame::decode(&mut wire).unwrap().as_ref(), Some(frame));
     }
     assert_eq!(lines, include_str!("golden/frames.hex"));
+}
+
+#[test]
+fn what_takes_room_and_what_was_removed() {
+    let item =
+        |kind, what: &str, sandbox, bytes, reclaim| UsageItem { kind, what: what.into(), sandbox, bytes, reclaim };
+    let items = [
+        item(UsageKind::Logs, "shop/web", Some(key("web")), 4096, Reclaim::WithSandbox),
+        item(UsageKind::Templates, "/state/cache/template-1", None, 8192, Reclaim::Always),
+        item(UsageKind::Database, "/state/sandpen.db", None, 1, Reclaim::Never),
+    ];
+    golden!("disk_usage.jsonl", &[DiskUsage::new(&items, true)]);
+    golden!("prune.jsonl", &[PruneRequest::default(), PruneRequest { sandboxes: true, dry_run: true }]);
+    let [first, second, _] = items;
+    let removed = vec![
+        PrunedItem { item: first, error: None },
+        PrunedItem { item: second, error: Some("it is a directory".into()) },
+    ];
+    golden!("prune_answer.jsonl", &[PruneReply::from(removed)]);
+}
+
+#[test]
+fn what_sandboxes_take() {
+    let running = SandboxUsage {
+        key: key("web"),
+        generation: 3,
+        state: Status::Running,
+        uptime: Some(Duration::from_millis(1500)),
+        cpus: 2,
+        host: Some(HostUsage { cpu: Duration::from_micros(7), memory: 4096, processes: 3 }),
+        guest: Some(GuestUsage {
+            cpu_busy: 1,
+            cpu_total: 2,
+            memory_total: 4,
+            memory_used: 3,
+            disk_total: 6,
+            disk_used: 5,
+            tasks: 7,
+        }),
+        disk_bytes: Some(8192),
+        log_bytes: 9,
+    };
+    let ended = SandboxUsage {
+        key: key("old"),
+        state: Status::Stopped,
+        uptime: None,
+        host: None,
+        guest: None,
+        disk_bytes: None,
+        ..running.clone()
+    };
+    let sample = UsageSample { at: Duration::from_micros(987_654_321), sandboxes: vec![ended, running] };
+    golden!("stats.jsonl", &[Stats::from(sample)]);
 }

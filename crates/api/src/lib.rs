@@ -7,7 +7,7 @@
 //! | [`Sandbox`], [`Transition`], [`EventLine`], [`Metric`] … | what is answered |
 //! | [`ErrorCode`], [`ErrorDetail`] | what failed, as a word with its HTTP status, and in words |
 //! | [`Word`] | a word that may be of a later version |
-//! | [`frame`] | the binary frames of a sandbox's output |
+//! | [`frame`], [`LogRecords`] | the binary frames of a sandbox's output, and lines as JSON made of them |
 //! | [`Readiness`] | what a daemon in the background tells its parent |
 //!
 //! May know: `sandpen-types`, serde. May not: how anything is sent, kept or done. The types in here are not what
@@ -16,18 +16,21 @@
 
 mod create;
 mod disk;
+mod disk_usage;
 mod error;
 mod events;
 pub mod frame;
 #[cfg(test)]
 mod golden;
 mod history_query;
+mod log_record;
 mod metrics;
 mod output_query;
 mod readiness;
 mod reconcile;
 mod requests;
 mod sandbox;
+mod stats;
 mod timings;
 mod transition;
 mod version;
@@ -36,9 +39,11 @@ mod word;
 
 pub use create::CreateSandbox;
 pub use disk::DiskEntry;
+pub use disk_usage::{DiskUsage, PruneReply, PruneRequest, PrunedEntry, UsageEntry, UsageOfKind};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
+pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use output_query::{OutputQuery, OutputQueryError};
 pub use readiness::Readiness;
@@ -47,6 +52,7 @@ pub use requests::{
     GRACE_DEFAULT_MS, GRACE_MAX_MS, KillRequest, RenameRequest, ShutdownReply, ShutdownRequest, StdinReply, StopRequest,
 };
 pub use sandbox::{DroppedBytes, Sandbox, SandboxDisk};
+pub use stats::{GuestStats, HostStats, SandboxStats, Stats, StatsRates};
 pub use timings::{StepTime, Timings};
 pub use transition::Transition;
 pub use version::Version;

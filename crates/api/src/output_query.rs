@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use sandpen_types::log_start::LogStart;
 use sandpen_types::output_stream::OutputStream;
 
@@ -14,6 +15,10 @@ pub struct OutputQuery {
     pub follow: bool,
     /// Only this stream.
     pub stream: Option<OutputStream>,
+    /// Nothing before the first byte that was written at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Nothing after the last byte that was written before this time.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// A place to begin at that cannot be.
@@ -25,9 +30,59 @@ pub enum OutputQueryError {
     /// None that there is.
     #[error("from={0:?} is not oldest, generation, generation:NUMBER or a position")]
     From(String),
+    /// No time.
+    #[error("{key}={value:?} is not a time in RFC 3339, for example 2026-01-31T12:00:00Z")]
+    Time {
+        /// `since` or `until`.
+        key: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// A window that holds nothing.
+    #[error("since={} is not before until={}: nothing was written between them", text(*.since), text(*.until))]
+    Window {
+        /// Its begin.
+        since: DateTime<Utc>,
+        /// Its end.
+        until: DateTime<Utc>,
+    },
+}
+
+/// A time as queries have it.
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 impl OutputQuery {
+    /// What the keys `since` and `until` say together.
+    ///
+    /// # Errors
+    /// One is no time, or nothing can be between them.
+    pub fn window(
+        since: Option<&str>,
+        until: Option<&str>,
+    ) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), OutputQueryError> {
+        let read = |key: &'static str, value: Option<&str>| {
+            let time = value.map(|value| DateTime::parse_from_rfc3339(value).map_err(|_| value.to_owned())).transpose();
+            time.map(|time| time.map(|time| time.to_utc())).map_err(|value| OutputQueryError::Time { key, value })
+        };
+        Self::check_window(read("since", since)?, read("until", until)?)
+    }
+
+    /// Both times, unless nothing can be between them.
+    ///
+    /// # Errors
+    /// The first is not before the second.
+    pub fn check_window(
+        since: Option<DateTime<Utc>>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), OutputQueryError> {
+        match (since, until) {
+            (Some(since), Some(until)) if since >= until => Err(OutputQueryError::Window { since, until }),
+            window => Ok(window),
+        }
+    }
+
     /// What the keys `from` and `tail` say together.
     ///
     /// # Errors
@@ -63,7 +118,9 @@ impl fmt::Display for OutputQuery {
             LogStart::Tail(lines) => write!(f, "&tail={lines}")?,
             LogStart::TailOf { lines, generation } => write!(f, "&tail={lines}&from=generation:{generation}")?,
         }
-        self.stream.map_or(Ok(()), |stream| write!(f, "&stream={stream}"))
+        self.stream.map_or(Ok(()), |stream| write!(f, "&stream={stream}"))?;
+        self.since.map_or(Ok(()), |since| write!(f, "&since={}", text(since)))?;
+        self.until.map_or(Ok(()), |until| write!(f, "&until={}", text(until)))
     }
 }
 
@@ -91,6 +148,24 @@ mod tests {
         ] {
             assert_eq!(query.to_string(), expected);
         }
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written_and_anything_else_is_refused() {
+        let time = |text: &str| Some(DateTime::parse_from_rfc3339(text).unwrap().to_utc());
+        let (since, until) = (time("2026-01-31T12:00:00.123456Z"), time("2026-02-01T00:00:00Z"));
+        let query = OutputQuery { since, until, ..OutputQuery::default() };
+        let written = "follow=false&since=2026-01-31T12:00:00.123456Z&until=2026-02-01T00:00:00Z";
+        assert_eq!(query.to_string(), written);
+        let read = OutputQuery::window(Some("2026-01-31T13:00:00.123456+01:00"), Some("2026-02-01T00:00:00Z"));
+        assert_eq!(read, Ok((since, until)));
+        assert!(OutputQuery::window(Some("0000-01-01T00:00:00Z"), Some("9999-12-31T23:59:59Z")).is_ok());
+        for odd in ["", "now", "10m", "-1", "2026-02-30T00:00:00Z", "2026-01-31", "10000-01-01T00:00:00Z", "1e9"] {
+            let refused = OutputQuery::window(None, Some(odd)).unwrap_err().to_string();
+            assert!(refused.contains("until=") && refused.contains("RFC 3339"), "{refused}");
+        }
+        let refused = OutputQuery::window(Some("2026-02-01T00:00:00Z"), Some("2026-02-01T00:00:00Z")).unwrap_err();
+        assert!(refused.to_string().contains("since=2026-02-01T00:00:00Z is not before"), "{refused}");
     }
 
     fn start() -> impl Strategy<Value = LogStart> {

@@ -64,6 +64,37 @@ impl Cache {
         }
     }
 
+    /// What is in it, files in the making too, sorted by their paths. Blocking.
+    pub fn kept(&self) -> Vec<Kept> {
+        let used = self.used();
+        let entries = self.entries().into_iter().map(|Entry { path, bytes, .. }| {
+            let is_used = path.strip_prefix(&self.directory).is_ok_and(|name| used.contains(name));
+            Kept { path, bytes, is_used, is_draft: false }
+        });
+        let drafts = self.drafts().into_iter().filter_map(|path| {
+            let bytes = fs::symlink_metadata(&path).ok()?.blocks().saturating_mul(512);
+            Some(Kept { bytes, is_used: draft::is_held(&path), is_draft: true, path })
+        });
+        let mut kept: Vec<_> = entries.chain(drafts).collect();
+        kept.sort_by(|a, b| a.path.cmp(&b.path));
+        kept
+    }
+
+    /// Removes all that nobody uses and `keep` does not want, and drafts that nobody holds; says which. Whoever says at the
+    /// same moment that he uses an entry finds that it stays, or that it is gone. Blocking.
+    pub fn remove_unused(&self, keep: impl Fn(&Path) -> bool) -> Vec<Removed> {
+        let _deciding = DECIDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = self.kept().into_iter().filter(|kept| !kept.is_used && (kept.is_draft || !keep(&kept.path)));
+        let removed = unused.filter_map(|kept| {
+            let removed = if kept.is_draft { draft::remove_abandoned(&kept.path) } else { fs::remove_file(&kept.path) };
+            match removed {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => None,
+                removed => Some(Removed { kept, error: removed.err() }),
+            }
+        });
+        removed.collect()
+    }
+
     /// Removes files that nobody makes any more, their makers died; says which. Blocking.
     pub fn sweep(&self) -> Vec<PathBuf> {
         self.directories().iter().flat_map(|directory| draft::sweep(directory)).collect()
@@ -94,6 +125,28 @@ impl Cache {
         let lists = users.filter_map(|user| fs::read_to_string(user.path()).ok());
         lists.flat_map(|list| list.lines().map(PathBuf::from).collect::<Vec<_>>()).collect()
     }
+}
+
+/// A file of a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it takes of the disk, in bytes: holes count nothing.
+    pub bytes: u64,
+    /// Whether somebody uses it; of a draft, whether somebody writes to it.
+    pub is_used: bool,
+    /// Whether it is still being made, or was when its maker died.
+    pub is_draft: bool,
+}
+
+/// A file that nobody used; it is gone unless `error` says why not.
+#[derive(Debug)]
+pub struct Removed {
+    /// Which one.
+    pub kept: Kept,
+    /// Why it is still there.
+    pub error: Option<io::Error>,
 }
 
 /// An entry, in the order of its use.

@@ -76,17 +76,26 @@ impl Draft {
 pub fn sweep(directory: &Path) -> Vec<PathBuf> {
     let mut removed = Vec::new();
     for path in drafts(directory) {
-        // Locked until it is removed: whoever has just made it and waits for the lock sees that it is gone.
-        let Ok(file) = open(&path) else { continue };
-        if file.try_lock().is_err() {
-            continue;
-        }
-        match fs::remove_file(&path) {
+        match remove_abandoned(&path) {
             Ok(()) => removed.push(path),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => tracing::debug!(%error, ?path, "a file that was never finished stays"),
         }
     }
     removed
+}
+
+/// Removes one, unless somebody holds it: [`io::ErrorKind::WouldBlock`].
+pub(crate) fn remove_abandoned(path: &Path) -> io::Result<()> {
+    // Locked until it is removed: whoever has just made it and waits for the lock sees that it is gone.
+    let file = open(path)?;
+    file.try_lock()?;
+    fs::remove_file(path)
+}
+
+/// Whether somebody writes to one.
+pub(crate) fn is_held(path: &Path) -> bool {
+    open(path).is_ok_and(|file| file.try_lock().is_err())
 }
 
 /// Those that are there, held by somebody or not.

@@ -21,7 +21,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-pub use cache::{Cache, CacheUser, mark_used};
+pub use cache::{Cache, CacheUser, Kept, Removed, mark_used};
 pub use draft::{Draft, is_draft, sweep};
 
 /// Makes a directory and those above it for our user alone, where they are missing.

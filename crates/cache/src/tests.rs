@@ -35,6 +35,66 @@ fn what_nobody_holds_goes() {
 }
 
 #[test]
+fn what_nobody_uses_and_nobody_wants_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::new(dir.path().to_owned(), u64::MAX);
+    for name in ["used", "wanted", "unused", "kind/used", "kind/unused"] {
+        write(&dir.path().join(name), 0o600, &[b'x'; 5000]).unwrap();
+    }
+    let held = Draft::create(dir.path()).unwrap();
+    fs::write(dir.path().join("kind/.draft-abandoned"), "x").unwrap();
+    let user = CacheUser::new(cache.clone(), dir.path().join("uses/default/a.1"));
+    for name in ["used", "kind/used"] {
+        user.uses(&dir.path().join(name)).unwrap();
+    }
+    let used: Vec<_> = cache.kept().into_iter().filter(|kept| kept.is_used).map(|kept| kept.path).collect();
+    assert_eq!(used.len(), 3, "{used:?}");
+    let removed = cache.remove_unused(|path| path.ends_with("wanted"));
+    let mut gone: Vec<_> = removed.iter().map(|removed| removed.kept.path.strip_prefix(dir.path()).unwrap()).collect();
+    gone.sort();
+    assert_eq!(gone, ["kind/.draft-abandoned", "kind/unused", "unused"].map(Path::new));
+    assert!(removed.iter().all(|removed| removed.error.is_none()));
+    assert!(held.path().exists());
+    assert_eq!(names(&dir.path().join("kind")), ["used"]);
+    assert!(cache.remove_unused(|path| path.ends_with("wanted")).is_empty());
+}
+
+/// Whoever looks for an entry after he has said that he uses it finds it for as long as he does, or finds it gone at
+/// once.
+#[test]
+fn what_is_taken_into_use_at_the_same_moment_stays_or_is_gone_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::new(dir.path().to_owned(), u64::MAX);
+    let entry = dir.path().join("entry");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            let mut removed = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                removed += cache.remove_unused(|_| false).len();
+            }
+            removed
+        });
+        let mut found = 0;
+        for i in 0..500 {
+            write(&entry, 0o600, b"x").unwrap();
+            let list = dir.path().join(format!("uses/default/a.{i}"));
+            CacheUser::new(cache.clone(), list.clone()).uses(&entry).unwrap();
+            if entry.exists() {
+                found += 1;
+                for _ in 0..20 {
+                    assert!(entry.exists(), "it went while it was in use");
+                    std::thread::yield_now();
+                }
+            }
+            fs::remove_file(list).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(remover.join().unwrap() + found > 0);
+    });
+}
+
+#[test]
 fn an_entry_is_whole_or_what_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/entry");

@@ -35,8 +35,8 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, DiskEntry, ErrorBody, HistoryQuery, Metric, NAME, ReconcileReply, Sandbox, ShutdownReply,
-    ShutdownRequest, StdinReply, Transition, Version, VolumeEntry,
+    API_VERSION, DiskEntry, DiskUsage, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, PruneReply, PruneRequest,
+    ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, Stats, StdinReply, Transition, Version, VolumeEntry,
 };
 use sandpen_types::history::HistoryPage;
 use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize, VolumeName};
@@ -297,6 +297,25 @@ impl Client {
         reply.collect().await.map(drop)
     }
 
+    /// What sandboxes take at this moment: these, or all that have not ended, or with `all` every one.
+    ///
+    /// # Errors
+    /// Code [`NotFound`](ErrorCode::NotFound).
+    pub async fn stats(&self, keys: &[SandboxKey], all: bool) -> Result<Stats, ClientError> {
+        let names = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        self.get(&format!("/v1/stats?all={all}&sandboxes={names}")).await
+    }
+
+    /// What takes room on the host's disk, kind by kind; with `items` each thing too.
+    pub async fn disk_usage(&self, items: bool) -> Result<DiskUsage, ClientError> {
+        self.get(&format!("/v1/disk-usage?items={items}")).await
+    }
+
+    /// Removes what nothing uses, or says what that would be.
+    pub async fn prune(&self, request: PruneRequest) -> Result<PruneReply, ClientError> {
+        self.call(Method::POST, "/v1/prune", Some(&request)).await
+    }
+
     /// Looks for what belongs to nobody and removes it.
     pub async fn reconcile(&self) -> Result<ReconcileReply, ClientError> {
         self.call::<(), _>(Method::POST, "/v1/reconcile", None).await
@@ -354,7 +373,8 @@ impl Client {
         match serde_json::from_slice(&body) {
             // This program asks for nothing that a daemon of its own version does not know.
             Ok(ErrorBody { error })
-                if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed)) =>
+                if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed))
+                    || is_unknown_key(&error) =>
             {
                 Err(ClientError::Unknown { version: Box::new((*self.version).clone()) })
             }
@@ -362,6 +382,17 @@ impl Client {
             Err(source) => Err(ClientError::Json { socket: self.dir.socket(), source }),
         }
     }
+}
+
+/// Whether a daemon refused a key of a query that it does not know. The words are serde's of a strict query, in
+/// every version so far.
+fn is_unknown_key(error: &ErrorDetail) -> bool {
+    error.code.known() == Some(ErrorCode::InvalidRequest)
+        && error
+            .message
+            .strip_prefix("Query deserialize error: ")
+            .unwrap_or(&error.message)
+            .starts_with("unknown field `")
 }
 
 /// A sandbox's path with `rest`. Names need no escaping: their type allows safe characters only.

@@ -33,6 +33,7 @@ use directories::BaseDirs;
 
 pub use debian::DebianError;
 pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError, ModuleMissing};
+pub use store::Kept;
 
 /// Where kernels are installed when nobody says otherwise: `$XDG_DATA_HOME/sandpen`, else `~/.local/share/sandpen`,
 /// else `/usr/local/share/sandpen` for a user without a home.
@@ -159,6 +160,20 @@ pub fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
 /// [`KernelError::Damaged`].
 pub fn find_version(data_dir: &Path, version: &str) -> Result<Option<InstalledKernel>, KernelError> {
     store::find_version(data_dir, version)
+}
+
+/// All kernels that are installed, libkrunfw too, sorted by their paths. One is old that is not the current one, which
+/// has been current for ten minutes: nobody who looked before that is still on his way to it.
+pub fn kept(data_dir: &Path) -> Vec<Kept> {
+    store::kept(data_dir)
+}
+
+/// Removes an old kernel, whole or not at all. False where it is not old any more, or a kernel is being installed now.
+///
+/// # Errors
+/// What the system said.
+pub fn remove_old(data_dir: &Path, old: &Kept) -> std::io::Result<bool> {
+    store::remove_old(data_dir, old).transpose().map(|removed| removed.is_some())
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg, RenameFlags};
 
@@ -161,4 +162,71 @@ pub(crate) fn find(data_dir: &Path) -> Result<InstalledKernel, KernelError> {
     }
     let target = directory.join(version);
     InstalledKernel::open(target.clone()).map_err(|source| damaged(target, source))
+}
+
+/// An installed kernel, or the libkrunfw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it takes of the disk, in bytes.
+    pub bytes: u64,
+    /// Whether it is another version than the current one, which guests boot.
+    pub is_old: bool,
+}
+
+/// How long a start may be on its way with the version that was current when it began.
+const SETTLED_AFTER: Duration = Duration::from_mins(10);
+
+/// All kernels that are installed.
+pub(crate) fn kept(data_dir: &Path) -> Vec<Kept> {
+    let directory = data_dir.join("kernel");
+    let current = fs::read_to_string(directory.join(CURRENT)).unwrap_or_default();
+    let settled = is_settled(&directory.join(CURRENT));
+    let mut kept = Vec::new();
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let Ok(meta) = entry.metadata() else { continue };
+        let is_version = meta.is_dir() && is_version(&name) && entry.path().join(FILE_NAME).is_file();
+        if is_version || (meta.is_file() && name.starts_with("libkrunfw")) {
+            let is_old = is_version && settled && name != current.trim_end();
+            kept.push(Kept { bytes: bytes_below(&entry.path()), path: entry.path(), is_old });
+        }
+    }
+    kept.sort_by(|a, b| a.path.cmp(&b.path));
+    kept
+}
+
+/// Whether the current version is that for so long that nobody is about to boot another one.
+fn is_settled(current: &Path) -> bool {
+    let changed = fs::metadata(current).and_then(|meta| meta.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since >= SETTLED_AFTER))
+}
+
+/// Removes an old one; `None` where it is not old any more, or somebody is installing one now.
+pub(crate) fn remove_old(data_dir: &Path, old: &Kept) -> Option<std::io::Result<()>> {
+    let directory = data_dir.join("kernel");
+    // Nobody installs meanwhile: what is current stays that.
+    let file = OpenOptions::new().read(true).write(true).open(directory.join("lock")).ok()?;
+    let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+    if !kept(data_dir).iter().any(|kept| kept.path == old.path && kept.is_old) {
+        return None;
+    }
+    // Whole or not at all, as it came; what is left of it is cleared by the next install.
+    let away = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(&directory);
+    Some(away.and_then(|away| {
+        fs::rename(&old.path, away.path().join("kernel"))?;
+        away.close()
+    }))
+}
+
+/// What a file, or all below a directory, takes of the disk.
+fn bytes_below(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let own = meta.blocks().saturating_mul(512);
+    if !meta.is_dir() {
+        return own;
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.fold(own, |bytes, entry| bytes.saturating_add(bytes_below(&entry.path())))
 }

@@ -7,9 +7,10 @@
 //! | [`row`], [`health`] | all that is known of a sandbox |
 //! | [`event`], [`fault`] | what happened, and what can be wrong with the host |
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
-//! | [`reconcile`], [`disk`] | what bringing rows and processes together found; disks with names |
+//! | [`reconcile`], [`disk`], [`disk_usage`] | what bringing rows and processes together found; disks with names; what takes room |
+//! | [`stats`] | what a sandbox takes of its host at one moment |
 //! | [`confinement`] | what a process that serves a microVM has given up |
-//! | [`units`], [`signal`] | amounts and signals as users write them |
+//! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
 //! | [`visible`] | text of somebody else, made harmless for a terminal |
@@ -22,12 +23,14 @@
 pub mod backoff;
 pub mod confinement;
 pub mod disk;
+pub mod disk_usage;
 pub mod error_chain;
 pub mod event;
 pub mod fault;
 pub mod health;
 pub mod history;
 pub mod log_start;
+pub mod moment;
 pub mod output_stream;
 pub mod reconcile;
 pub mod row;
@@ -36,6 +39,7 @@ pub mod spec;
 pub mod start_step;
 pub mod state;
 pub mod state_dir;
+pub mod stats;
 pub mod transition;
 pub mod units;
 pub mod visible;

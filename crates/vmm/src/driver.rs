@@ -17,6 +17,7 @@ use sandpen_types::output_stream::OutputStream;
 use sandpen_types::reconcile::Leftover;
 use sandpen_types::spec::{ByteString, DriverChoice, KernelDigest, Network, SandboxSpec, TerminalSize};
 use sandpen_types::state::{ExitStatus, FailureReason};
+use sandpen_types::stats::GuestUsage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -250,6 +251,12 @@ pub trait GuestSession: Send + Sync {
     /// `limit`. One at a time: a new one takes the place of one that runs.
     fn probe(&self, command: Vec<ByteString>, limit: Duration)
     -> BoxFuture<'static, Result<ProbeOutcome, DriverError>>;
+
+    /// What the guest says of what it takes and has; answers soon, also where the guest does not. What it says is bounded
+    /// by nothing: see [`GuestUsage::bounded`]. By default that it does not tell.
+    fn usage(&self) -> BoxFuture<'static, Result<GuestUsage, DriverError>> {
+        Box::pin(async { Err(DriverError::Unreachable("it does not tell how it is".to_owned())) })
+    }
 }
 
 /// Descriptors that a microVM of a guest behind a waiter keeps open in its orchestrator's process while nothing

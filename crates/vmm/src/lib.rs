@@ -8,6 +8,7 @@
 //! | [`uid_block`] | uids of the host that are a sandbox's alone |
 //! | [`process_owner`] | which processes are ours, and the user ids that root keeps for its sandboxes |
 //! | [`cache_uses`] | what starts use of the cache, until that is forgotten |
+//! | [`host_clock`] | that the host's clock was set |
 //! | [`start_timings`] | where the time of a start goes |
 //! | [`blocking`] | work that may wait for a disk, off the caller's thread |
 //!
@@ -16,8 +17,10 @@
 pub mod blocking;
 pub mod cache_uses;
 pub mod driver;
+pub mod host_clock;
 pub mod pidfd;
 pub mod process_owner;
+pub mod process_usage;
 pub mod spare_descriptors;
 pub mod start_timings;
 pub mod uid_block;

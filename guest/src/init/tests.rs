@@ -93,6 +93,7 @@ impl Host {
             guest,
         };
         assert_eq!(host.receive(), GuestMessage::Ready { version: PROTOCOL_VERSION });
+        assert_eq!(host.receive(), UNDERSTANDS);
         host
     }
 
@@ -327,7 +328,9 @@ fn a_new_host_asks_and_hears_the_end_again() {
     for nonce in [1, u64::MAX] {
         host.send(&HostMessage::Query { nonce });
     }
+    assert_eq!(host.receive(), UNDERSTANDS);
     assert_eq!(host.receive(), GuestMessage::Status { nonce: 1, state: GuestState::Ended(report) });
+    assert_eq!(host.receive(), UNDERSTANDS);
     assert_eq!(host.receive(), GuestMessage::Status { nonce: u64::MAX, state: GuestState::Ended(report) });
     host.finish();
 }
@@ -337,6 +340,7 @@ fn a_status_before_the_start_says_so() {
     let mut host = Host::boot();
     host.send(&HostMessage::AcknowledgeExit); // too early: ignored
     host.send(&HostMessage::Query { nonce: 3 });
+    assert_eq!(host.receive(), UNDERSTANDS);
     assert_eq!(host.receive(), GuestMessage::Status { nonce: 3, state: GuestState::AwaitingStart });
     host.run(&["true"], |_| {});
     host.finish();

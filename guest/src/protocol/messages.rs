@@ -37,6 +37,38 @@ pub enum HostMessage {
     Probe(Probe),
     /// [`HostMessage::Start`] with what that has no place for.
     Begin(Box<Begin>),
+    /// What the host's clock says, so that the guest's follows it. Of no use when it is old.
+    SetClock {
+        /// Time since 1970-01-01 00:00 UTC, as late as possible before it is sent.
+        wall_clock: Duration,
+    },
+    /// Asks for a [`GuestMessage::Usage`] with the same number.
+    GetUsage {
+        /// Tells this answer from others.
+        nonce: u64,
+    },
+}
+
+impl HostMessage {
+    /// How many variants there are: what a guest of this program says in [`GuestMessage::Understands`].
+    pub const VARIANTS: u32 = 9;
+    /// How many of them each guest knows, also one that says nothing of it.
+    pub const UNDERSTOOD_BY_ALL: u32 = 6;
+
+    /// This variant's position, from 0: how it is encoded.
+    pub fn position(&self) -> u32 {
+        match self {
+            Self::Start(_) => 0,
+            Self::Query { .. } => 1,
+            Self::Signal(_) => 2,
+            Self::AcknowledgeExit => 3,
+            Self::Resize(_) => 4,
+            Self::Probe(_) => 5,
+            Self::Begin(_) => 6,
+            Self::SetClock { .. } => 7,
+            Self::GetUsage { .. } => 8,
+        }
+    }
 }
 
 impl Message for HostMessage {
@@ -307,6 +339,38 @@ pub enum GuestMessage {
         /// The process's name, as the kernel has it; empty where it is not known.
         process: String,
     },
+    /// How much of [`HostMessage`] this guest knows: it may be of an older program than its host. Comes with
+    /// [`GuestMessage::Ready`], and before each [`GuestMessage::Status`].
+    Understands {
+        /// The first so many variants.
+        messages: u32,
+    },
+    /// The answer to [`HostMessage::GetUsage`].
+    Usage {
+        /// The number from there.
+        nonce: u64,
+        /// How it is.
+        usage: Usage,
+    },
+}
+
+/// What a machine takes and has, as it says; 0 where its kernel does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Ticks of all processors in which something was done, since the machine began.
+    pub cpu_busy: u64,
+    /// All ticks of all processors.
+    pub cpu_total: u64,
+    /// Bytes of memory.
+    pub memory_total: u64,
+    /// Those that could be had at once.
+    pub memory_available: u64,
+    /// Bytes of the file system of `/`.
+    pub disk_total: u64,
+    /// Those that nothing is in.
+    pub disk_free: u64,
+    /// Threads, the kernel's own included.
+    pub tasks: u32,
 }
 
 impl Message for GuestMessage {

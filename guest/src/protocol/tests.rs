@@ -91,6 +91,9 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         (any::<u64>(), vec(bytes(), 0..4), any::<u32>()).prop_map(|(id, command, millis)| {
             HostMessage::Probe(Probe { id, command, limit: Duration::from_millis(millis.into()) })
         }),
+        (any::<u64>(), 0..1_000_000_000_u32)
+            .prop_map(|(seconds, nanos)| HostMessage::SetClock { wall_clock: Duration::new(seconds, nanos) }),
+        any::<u64>().prop_map(|nonce| HostMessage::GetUsage { nonce }),
     ]
 }
 
@@ -133,6 +136,12 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         (any::<u64>(), probe_end(), bytes()).prop_map(|(id, end, output)| GuestMessage::ProbeEnded { id, end, output }),
         Just(GuestMessage::FilesLimitMet),
         ".{0,40}".prop_map(|process| GuestMessage::OutOfMemory { process }),
+        any::<u32>().prop_map(|messages| GuestMessage::Understands { messages }),
+        (any::<u64>(), any::<[u64; 6]>(), any::<u32>()).prop_map(|(nonce, numbers, tasks)| {
+            let [cpu_busy, cpu_total, memory_total, memory_available, disk_total, disk_free] = numbers;
+            let usage = Usage { cpu_busy, cpu_total, memory_total, memory_available, disk_total, disk_free, tasks };
+            GuestMessage::Usage { nonce, usage }
+        }),
     ]
 }
 
@@ -157,6 +166,14 @@ fn frames<M: Message>(messages: &[M]) -> Vec<u8> {
 }
 
 proptest! {
+    /// A guest that knows the first so many variants is judged by it.
+    #[test]
+    fn a_host_messages_position_is_what_is_sent(message in host_message()) {
+        let payload = encode(&message).unwrap()[HEADER_LEN..].to_vec();
+        prop_assert_eq!(u32::from(payload[0]), message.position());
+        prop_assert!(message.position() < HostMessage::VARIANTS && HostMessage::VARIANTS < 128);
+    }
+
     #[test]
     fn host_messages_survive_any_split(messages in vec(host_message(), 0..6), pieces in vec(1..70_usize, 1..20)) {
         let mut reader = FrameReader::<HostMessage>::new(Garbage::Refuse);
@@ -276,6 +293,36 @@ fn an_announced_giant_is_refused_at_once() {
     assert!(matches!(reader.next(), Err(FrameError::TooLong { .. })));
 }
 
+/// What is sent by them must not change: a daemon adopts guests of older programs.
+#[test]
+fn the_messages_of_before_are_encoded_as_they_were() {
+    let payload = |frame: Vec<u8>| frame[HEADER_LEN..].to_vec();
+    assert_eq!(payload(encode(&HostMessage::Query { nonce: 5 }).unwrap()), [1, 5]);
+    assert_eq!(payload(encode(&HostMessage::AcknowledgeExit).unwrap()), [3]);
+    let wall_clock = Duration::new(3, 4);
+    assert_eq!(payload(encode(&HostMessage::SetClock { wall_clock }).unwrap()), [6, 3, 4]);
+    assert_eq!(payload(encode(&GuestMessage::Ready { version: 1 }).unwrap()), [0, 1]);
+    assert_eq!(payload(encode(&GuestMessage::Started).unwrap()), [1]);
+    assert_eq!(payload(encode(&GuestMessage::FilesLimitMet).unwrap()), [7]);
+    assert_eq!(payload(encode(&GuestMessage::OutOfMemory { process: "x".into() }).unwrap()), [8, 1, b'x']);
+    assert_eq!(payload(encode(&GuestMessage::Understands { messages: 6 }).unwrap()), [9, 6]);
+    assert_eq!(payload(encode(&HostMessage::GetUsage { nonce: 5 }).unwrap()), [7, 5]);
+    let usage = Usage {
+        cpu_busy: 1,
+        cpu_total: 2,
+        memory_total: 3,
+        memory_available: 4,
+        disk_total: 5,
+        disk_free: 6,
+        tasks: 7,
+    };
+    let told = payload(encode(&GuestMessage::Usage { nonce: 9, usage }).unwrap());
+    assert_eq!(told, [10, 9, 1, 2, 3, 4, 5, 6, 7]);
+    let unknown_to_it = postcard::from_bytes::<HostMessage>(&[u8::try_from(HostMessage::VARIANTS).unwrap()]);
+    assert!(unknown_to_it.is_err(), "there are more variants than VARIANTS");
+    assert_eq!(HostMessage::UNDERSTOOD_BY_ALL, 6, "guests that say nothing know so many");
+}
+
 #[test]
 fn everything_but_start_is_written_in_one_piece() {
     let largest = [
@@ -290,6 +337,8 @@ fn everything_but_start_is_written_in_one_piece() {
             limit: Duration::MAX,
         }))
         .unwrap(),
+        encode(&HostMessage::SetClock { wall_clock: Duration::MAX }).unwrap(),
+        encode(&HostMessage::GetUsage { nonce: u64::MAX }).unwrap(),
         encode(&StdinMessage::Bytes(Bytes::from(vec![0xFF; STDIN_CHUNK]))).unwrap(),
         encode(&StdinMessage::End).unwrap(),
     ];

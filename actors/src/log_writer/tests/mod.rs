@@ -8,6 +8,7 @@ mod file_names;
 mod follow;
 mod model;
 mod stream;
+mod times;
 mod trouble;
 
 use std::fs::{self, File};

@@ -15,11 +15,14 @@ mod probes;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod usage;
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -41,6 +44,8 @@ use self::link::Handle;
 use self::port::{ReadPort, WritePort};
 use self::probes::Probes;
 use self::progress::{Progress, Step};
+use self::turn::Turn;
+use self::usage::UsageQuestions;
 
 /// How long a guest may take to make room for a short message. Its PID 1 reads whenever it can.
 const SEND_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -89,6 +94,12 @@ pub fn open(
         control: WritePort::new(fifos.control_in)?,
         stdin: WritePort::new(fifos.stdin_in)?,
         probes: Mutex::new(Probes::new(RandomState::new().build_hasher().finish(), matches!(mode, LinkMode::Adopt(_)))),
+        usage: Mutex::new(UsageQuestions::new(RandomState::new().build_hasher().finish())),
+        understood: AtomicU32::new(match mode {
+            // Saved by this very program: its digest is part of the template's name.
+            LinkMode::Restored(_) => HostMessage::VARIANTS,
+            LinkMode::Launch(_) | LinkMode::Adopt(_) => HostMessage::UNDERSTOOD_BY_ALL,
+        }),
         over: CancellationToken::new(),
     }));
     // An earlier daemon may have read the first part of a frame: at most one is cut.
@@ -233,15 +244,33 @@ impl Task {
                 Ok(Ok(true)) | Err(_) => {}
             }
         }
-        while self.hear().await? {}
-        Ok(())
+        let mut turn = Turn::take();
+        loop {
+            let mut chunk = [0; 4096];
+            let read = tokio::select! {
+                read = self.port.read(&mut chunk) => read,
+                () = turn.comes(), if self.progress.runs() && self.link.can_tell_time() => {
+                    self.link.tell_time();
+                    continue;
+                }
+            };
+            if !self.understand(read, &chunk).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes what the guest sends next; `false` when nothing can come any more. May be dropped while
     /// it waits for bytes.
     async fn hear(&mut self) -> Result<bool, FailureReason> {
         let mut chunk = [0; 4096];
-        let len = self.port.read(&mut chunk).await.map_err(|error| broken(format!("reading its port: {error}")))?;
+        let read = self.port.read(&mut chunk).await;
+        self.understand(read, &chunk).await
+    }
+
+    /// Takes what was read into `chunk`.
+    async fn understand(&mut self, read: io::Result<usize>, chunk: &[u8]) -> Result<bool, FailureReason> {
+        let len = read.map_err(|error| broken(format!("reading its port: {error}")))?;
         let mut rest = &chunk[..len];
         while !rest.is_empty() {
             rest = &rest[self.reader.push(rest)..];
@@ -264,6 +293,17 @@ impl Task {
                 self.link.0.control.write_at_once(&frame).await.map_err(internal)?;
                 self.timings.mark(StartStep::StartSent);
                 Ok(())
+            }
+            Step::Understands(messages) => {
+                self.link.0.understood.store(messages, Ordering::Relaxed);
+                Ok(())
+            }
+            Step::Usage { nonce, usage } => {
+                let mut questions = self.link.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+                match questions.answer(nonce, usage) {
+                    true => Ok(()),
+                    false => Err(broken("an answer that nobody asked for".to_owned())),
+                }
             }
             Step::ProbeEnded { id, outcome } => {
                 let mut probes = self.link.0.probes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::{FcntlArg, fcntl};
+use rustix::io::ioctl_fionread;
 use sandpen_guest::protocol::ATOMIC_FRAME;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
@@ -52,6 +53,17 @@ impl WritePort {
             }
         }
         Ok(())
+    }
+
+    /// Writes a frame of at most `PIPE_BUF` bytes if nobody writes and all that was written before has been read; it is
+    /// made right before. Says whether it was written.
+    pub(super) fn offer(&self, frame: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+        let Ok(pipe) = self.0.try_lock() else { return false };
+        if !matches!(ioctl_fionread(&*pipe), Ok(0)) {
+            return false;
+        }
+        // An error is one for whoever has something to say that counts.
+        frame().is_some_and(|frame| matches!(pipe.try_write(&frame), Ok(len) if len == frame.len()))
     }
 
     /// Writes a `frame` of any length. The pipe grows to hold it, so that the kernel takes it in one

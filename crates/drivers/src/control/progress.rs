@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sandpen_guest::protocol::{
     ExitReport, GuestMessage, GuestState, HostMessage, PROBE_OUTPUT_MAX, PROTOCOL_VERSION, ProbeEnd, StartFailure,
-    WorkloadEnd, cut_message,
+    Usage, WorkloadEnd, cut_message,
 };
 use sandpen_types::state::{ExitStatus, FailureReason};
 use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus, VmmEvent};
@@ -34,6 +34,8 @@ pub(super) struct Progress {
     unanswered: u32,
     /// Whether an adopted guest that waits for its start message can have it.
     can_start: bool,
+    /// How often it may still say how much it understands.
+    announcements: u32,
     /// Whether it has said so.
     files_limit_met: bool,
     out_of_memory: bool,
@@ -53,6 +55,13 @@ enum Phase {
 pub(super) enum Step {
     SendStart,
     Tell(VmmEvent),
+    /// It knows the first so many variants of [`HostMessage`].
+    Understands(u32),
+    /// How it is; whether somebody asked for it is yet to be seen.
+    Usage {
+        nonce: u64,
+        usage: Usage,
+    },
     /// A command beside the workload ended; whether somebody asked for it is yet to be seen.
     ProbeEnded {
         id: u64,
@@ -71,6 +80,7 @@ impl Progress {
             nonce: None,
             unanswered: 0,
             can_start: true,
+            announcements: 1,
             files_limit_met: false,
             out_of_memory: false,
         }
@@ -89,7 +99,8 @@ impl Progress {
     /// A guest that somebody else started; `can_start` where its start message was kept.
     pub(super) fn adopting(nonce: u64, can_start: bool) -> Self {
         let phase = Phase::Adopting { leftovers: LEFTOVERS };
-        Self { phase, nonce: Some(nonce), can_start, ..Self::launched() }
+        // What an earlier daemon's queries made it say may still come, and once more for each of ours.
+        Self { phase, nonce: Some(nonce), can_start, announcements: LEFTOVERS, ..Self::launched() }
     }
 
     /// Whether the guest owes an answer.
@@ -97,10 +108,16 @@ impl Progress {
         !matches!(self.phase, Phase::Running | Phase::Ended)
     }
 
+    /// Whether the workload runs.
+    pub(super) fn runs(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
     /// The query to send now, if one is needed.
     pub(super) fn query(&mut self) -> Option<HostMessage> {
         let (Phase::Adopting { .. }, Some(nonce)) = (self.phase, self.nonce) else { return None };
         self.unanswered = self.unanswered.saturating_add(1);
+        self.announcements = self.announcements.saturating_add(1);
         Some(HostMessage::Query { nonce })
     }
 
@@ -123,6 +140,11 @@ impl Progress {
         match (self.phase, message) {
             (_, GuestMessage::Faulted { message }) => {
                 Err(FailureReason::Internal { message: format!("in the guest: {}", clean(&message)) })
+            }
+            // Whenever it says so: with `Ready`, of which a restored guest's may come late, or before an answer.
+            (_, GuestMessage::Understands { messages }) if self.announcements > 0 => {
+                self.announcements -= 1;
+                Ok(vec![Step::Understands(messages)])
             }
             // Queries that were sent again and are all answered: the first answer counted.
             (_, GuestMessage::Status { nonce, state }) if self.nonce == Some(nonce) && self.unanswered > 0 => {
@@ -150,6 +172,10 @@ impl Progress {
             (Phase::Running, GuestMessage::Exit(report)) => self.exited(report),
             (Phase::Running, GuestMessage::ProbeEnded { id, end, output }) => {
                 Ok(vec![Step::ProbeEnded { id, outcome: outcome(end, &output)? }])
+            }
+            // The answer to a question that was under way may come behind the end.
+            (Phase::Running | Phase::Ended, GuestMessage::Usage { nonce, usage }) => {
+                Ok(vec![Step::Usage { nonce, usage }])
             }
             // A guest says so once, or could fill the events of all.
             (Phase::Running, GuestMessage::FilesLimitMet) if !self.files_limit_met => {
@@ -238,6 +264,8 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::ProbeEnded { .. } => "ProbeEnded",
         GuestMessage::FilesLimitMet => "FilesLimitMet",
         GuestMessage::OutOfMemory { .. } => "OutOfMemory",
+        GuestMessage::Understands { .. } => "Understands",
+        GuestMessage::Usage { .. } => "Usage",
     }
 }
 

@@ -16,9 +16,11 @@ use tokio::time::timeout;
 use super::*;
 
 mod adopted;
+mod clock;
 mod order;
 mod probe;
 mod terminal;
+mod usage;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -167,6 +169,48 @@ async fn a_whole_life() {
     drop(running.guest.await.unwrap());
     timeout(LIMIT, running.task).await.expect("it ends with the pipe").unwrap();
     assert_eq!(running.events.recv().await, None);
+}
+
+/// What a guest knows is what it says, or else what each has known: that of an older program is sent nothing else.
+#[tokio::test]
+async fn a_guest_is_known_to_understand_what_it_says() {
+    let understands = |messages| GuestMessage::Understands { messages };
+    let (all, least) = (HostMessage::VARIANTS, HostMessage::UNDERSTOOD_BY_ALL);
+    let status = |guest: &mut Guest, messages: Option<u32>| {
+        let HostMessage::Query { nonce } = guest.hear() else { panic!("no query") };
+        if let Some(messages) = messages {
+            guest.say(&GuestMessage::Understands { messages });
+        }
+        guest.say(&GuestMessage::Status { nonce, state: GuestState::Running });
+    };
+    let launched = move |said: Option<u32>| {
+        launch(move |guest| {
+            guest.say(&GuestMessage::Ready { version: PROTOCOL_VERSION });
+            said.into_iter().for_each(|messages| guest.say(&understands(messages)));
+            guest.hear();
+            guest.say(&GuestMessage::Started);
+        })
+    };
+    let adopted = |said| begin(LinkMode::Adopt(None), LIMIT, move |guest| status(guest, said));
+    let restored = begin(LinkMode::Restored(start()), LIMIT, |guest| {
+        guest.hear();
+        guest.say(&GuestMessage::Started);
+    });
+    for (mut running, known) in [
+        (launched(None), least),
+        (launched(Some(all)), all),
+        (launched(Some(u32::MAX)), u32::MAX),
+        (launched(Some(0)), 0),
+        (adopted(None), least),
+        (adopted(Some(all)), all),
+        (restored, all),
+    ] {
+        assert_eq!(running.event().await, VmmEvent::WorkloadStarted);
+        let resize = HostMessage::Resize(TerminalSize { rows: 1, cols: 1 });
+        assert_eq!(running.link.0.understood.load(Ordering::Relaxed), known);
+        assert_eq!(running.link.understands(&resize), resize.position() < known);
+        drop(running.guest.await.unwrap());
+    }
 }
 
 #[tokio::test]

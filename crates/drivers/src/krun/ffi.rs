@@ -210,7 +210,7 @@ impl Context {
                 ROOT_TAG.as_ptr(),
                 INIT_PATH.as_ptr(),
                 init.as_ptr(),
-                init.len() as libc::c_ulong,
+                init.len() as _,
                 0o755,
                 false,
             )

@@ -51,7 +51,9 @@ fn parse(mut bytes: &[u8]) -> Option<VmmEvent> {
                 | GuestMessage::Faulted { .. }
                 | GuestMessage::ProbeEnded { .. }
                 | GuestMessage::FilesLimitMet
-                | GuestMessage::OutOfMemory { .. } => {}
+                | GuestMessage::OutOfMemory { .. }
+                | GuestMessage::Understands { .. }
+                | GuestMessage::Usage { .. } => {}
             }
         }
         if taken == 0 {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use sandpen_guest::protocol::Usage;
 use sandpen_types::spec::{ByteString, TerminalSize};
+use sandpen_types::stats::GuestUsage;
 use sandpen_vmm::driver::{DriverError, GuestSession, ProbeOutcome, VmmProcess};
 use sandpen_vmm::waiter::WaitedVmm;
 
@@ -81,5 +83,23 @@ impl GuestSession for Guest {
     ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
         let link = self.link();
         async move { link?.probe(&command, limit).await }.boxed()
+    }
+
+    fn usage(&self) -> BoxFuture<'static, Result<GuestUsage, DriverError>> {
+        let link = self.link();
+        async move {
+            let Usage { cpu_busy, cpu_total, memory_total, memory_available, disk_total, disk_free, tasks } =
+                link?.usage().await?;
+            Ok(GuestUsage {
+                cpu_busy,
+                cpu_total,
+                memory_total,
+                memory_used: memory_total.saturating_sub(memory_available),
+                disk_total,
+                disk_used: disk_total.saturating_sub(disk_free),
+                tasks,
+            })
+        }
+        .boxed()
     }
 }

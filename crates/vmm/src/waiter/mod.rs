@@ -48,6 +48,6 @@ pub use sandpen_waiter::wire::{
 
 pub use error::WaiterError;
 pub use fifo::{open_fifo_read, open_fifo_write};
-pub use runtime_dir::{check_readable, is_abandoned, prepare_runtime_dir};
+pub use runtime_dir::{check_readable, is_abandoned, prepare_runtime_dir, recorded_processes};
 pub use waited::WaitedVmm;
 pub use watched::WaitedEnd;

@@ -202,6 +202,14 @@ pub fn is_abandoned(dir: &Path) -> bool {
     }
 }
 
+/// The processes of the microVM in this directory, its waiter among them, as that has recorded them; whether they still
+/// run is not looked at. `None` where there is no whole record. Blocking, for microseconds.
+pub fn recorded_processes(dir: &Path) -> Option<Vec<ProcessIdentity>> {
+    let ProcessesRecord { boot_id, processes } = read_processes(dir).ok().flatten()?;
+    let identity = |(_, pid, start_time)| ProcessIdentity { boot_id: boot_id.clone(), pid, start_time };
+    Some(processes.into_iter().map(identity).collect())
+}
+
 fn clear(dir: &Path) -> Result<(), WaiterError> {
     for entry in fs::read_dir(dir).map_err(failed("reading", dir))? {
         let entry = entry.map_err(failed("reading", dir))?;

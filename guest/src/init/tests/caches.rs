@@ -12,6 +12,7 @@ impl Host {
     /// Waits until the guest has looked at all of its ports.
     fn looked(&mut self) {
         self.send(&HostMessage::Query { nonce: 1 });
+        assert_eq!(self.receive(), UNDERSTANDS);
         assert!(matches!(self.receive(), GuestMessage::Status { .. }));
     }
 

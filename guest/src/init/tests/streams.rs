@@ -62,6 +62,7 @@ fn a_full_output_holds_up_nothing_else() {
     host.stderr.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"still\n");
     host.send(&HostMessage::Query { nonce: 5 });
+    assert_eq!(host.receive(), UNDERSTANDS);
     assert_eq!(host.receive(), GuestMessage::Status { nonce: 5, state: GuestState::Running });
     host.send(&HostMessage::Signal(15));
     let mut stdout = host.stdout.try_clone().unwrap();

@@ -138,6 +138,7 @@ fn a_workload_that_does_not_read_its_terminal_holds_up_nothing() {
     });
     for nonce in 0..50 {
         host.send(&HostMessage::Query { nonce });
+        assert_eq!(host.receive(), UNDERSTANDS);
         assert_eq!(host.receive(), GuestMessage::Status { nonce, state: GuestState::Running });
     }
     host.send(&HostMessage::Resize(SIZE));

@@ -163,6 +163,34 @@ fn a_guest_meets_its_limit_of_files_once() {
 }
 
 #[test]
+fn a_guest_says_how_much_it_understands_whenever_it_has_a_reason_to_and_not_more_often() {
+    let understands = |messages| GuestMessage::Understands { messages };
+    let not_started = GuestMessage::NotStarted(StartFailure::new(StartFailureCode::NotFound, "x"));
+    for mut progress in [
+        Progress::launched(),
+        Progress::restored(),
+        after([READY]),
+        running(),
+        after([READY, not_started]),
+        after([READY, GuestMessage::Started, GuestMessage::Exit(REPORT)]),
+    ] {
+        let before = progress.clone();
+        assert_eq!(progress.take(understands(7)), Ok(vec![Step::Understands(7)]), "{before:?}");
+        assert_eq!(progress.awaits_guest(), before.awaits_guest(), "nothing else follows");
+        assert!(broken_by(&mut progress, understands(7)).contains("Understands where it is"));
+    }
+    let mut adopted = adopting(false);
+    adopted.query();
+    for _ in 0..=LEFTOVERS {
+        assert_eq!(adopted.take(understands(u32::MAX)), Ok(vec![Step::Understands(u32::MAX)]));
+    }
+    assert_eq!(adopted.take(status(NONCE, GuestState::Running)), Ok(started()), "they are no leftovers");
+    assert_eq!(adopted.take(understands(8)), Ok(vec![Step::Understands(8)]), "before the second answer");
+    assert_eq!(adopted.take(status(NONCE, GuestState::Running)), Ok(vec![]));
+    assert!(broken_by(&mut adopted, understands(8)).contains("Understands where it is Running"));
+}
+
+#[test]
 fn a_commands_output_may_be_as_long_as_agreed_and_no_longer() {
     let ended = |len| {
         let output = Bytes::from(vec![b'x'; len]);

@@ -25,6 +25,8 @@ fn any_message() -> impl Strategy<Value = GuestMessage> {
         }),
         Just(GuestMessage::FilesLimitMet),
         Just(GuestMessage::OutOfMemory { process: "tail".to_owned() }),
+        any::<u32>().prop_map(|messages| GuestMessage::Understands { messages }),
+        any::<u64>().prop_map(|nonce| GuestMessage::Usage { nonce, usage: Default::default() }),
     ]
 }
 
@@ -43,7 +45,7 @@ proptest! {
             match progress.take(message) {
                 Ok(steps) => told.extend(steps.into_iter().filter_map(|step| match step {
                     Step::Tell(event) => Some(event),
-                    Step::SendStart | Step::ProbeEnded { .. } => None,
+                    Step::SendStart | Step::ProbeEnded { .. } | Step::Understands(_) | Step::Usage { .. } => None,
                 })),
                 Err(_) => break,
             }

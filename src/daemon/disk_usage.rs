@@ -1,0 +1,34 @@
+//! The routes of what takes room on the disk.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Json, Query};
+use serde::Deserialize;
+
+use super::extract::flag;
+use super::reject::Rejection;
+use super::routes::finish;
+use super::shared::Shared;
+use crate::api::{DiskUsage, PruneReply, PruneRequest};
+use crate::orchestrator::PruneOptions;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageQuery {
+    #[serde(default, deserialize_with = "flag")]
+    items: bool,
+}
+
+/// `GET /v1/disk-usage`.
+pub async fn disk_usage(shared: Data<Shared>, query: Query<UsageQuery>) -> Result<HttpResponse, Rejection> {
+    let items = shared.handle.disk_usage().await?;
+    Ok(HttpResponse::Ok().json(DiskUsage::new(&items, query.items)))
+}
+
+/// `POST /v1/prune`.
+pub async fn prune(shared: Data<Shared>, body: Json<PruneRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let PruneRequest { sandboxes, dry_run } = body.into_inner();
+    let handle = shared.handle.clone();
+    let pruned = finish(async move { handle.prune(PruneOptions { sandboxes, dry_run }).await }).await?;
+    Ok(HttpResponse::Ok().json(PruneReply::from(pruned)))
+}

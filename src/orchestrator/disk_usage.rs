@@ -1,0 +1,299 @@
+//! What takes room on the disk of the state directory and of the data directory, and the removal of what nothing uses.
+//!
+//! ```text
+//!   usage:  rows ─┬ logs, disks ── whose row has ended: WithSandbox
+//!                 ├ cache ──────── nobody's list names it, nor a row its kernel: Always
+//!                 └ kernels ────── not current any more, and no row has it: Always
+//!   prune:  ended sandboxes (where asked for) ─▶ cache ─▶ kernels
+//! ```
+//! Each part is removed by its owner, who decides at that moment: a sandbox by the supervisor, which refuses a live one;
+//! an entry of the cache under the lock under which starts say what they use; a kernel under the lock of installs. What was
+//! listed before is only a suggestion. Everything in here blocks, but for [`Handle::prune`](super::Handle::prune).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use sandpen_cache::Cache;
+use sandpen_types::disk_usage::{PrunedItem, Reclaim, UsageItem, UsageKind};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
+use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
+
+/// Bytes of a block in `st_blocks` (stat(2)).
+const STAT_BLOCK: u64 = 512;
+
+/// What is removed beside what nothing uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// Ended sandboxes too, with their logs and disks.
+    pub sandboxes: bool,
+    /// Nothing is removed: it is only said what would be.
+    pub dry_run: bool,
+}
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    pub state_dir: StateDir,
+    pub data_dir: PathBuf,
+}
+
+impl Places {
+    /// Everything that takes room. Another kind of thing is another list here.
+    pub fn usage(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {
+        let ended: HashMap<_, _> = rows.iter().map(|row| (&row.spec.key, row.state.is_ended())).collect();
+        let of_sandbox = |key: &SandboxKey| match ended.get(key) {
+            Some(true) => Reclaim::WithSandbox,
+            _ => Reclaim::Never,
+        };
+        let mut items = Vec::new();
+        items.extend(self.logs(&of_sandbox));
+        items.extend(self.sandbox_disks(&of_sandbox));
+        items.extend(self.named_disks());
+        items.extend(self.volumes());
+        items.extend(self.cache(rows));
+        items.extend(self.kernels(rows));
+        items.extend(self.own_files());
+        items.sort_by(|a, b| (a.kind, &a.what).cmp(&(b.kind, &b.what)));
+        items
+    }
+
+    /// Removes what nothing uses of the cache and of the installed kernels.
+    pub fn prune(&self, rows: &[SandboxRow]) -> Vec<PrunedItem> {
+        let wanted = wanted_copies(rows, &self.state_dir);
+        let removed = self.cache_dir().remove_unused(|path| wanted.iter().any(|wanted| wanted == path));
+        let of_cache = removed.into_iter().map(|removed| PrunedItem {
+            item: cache_item(&removed.kept, Reclaim::Always),
+            error: removed.error.map(|error| error.to_string()),
+        });
+        let old =
+            sandpen_kernels::kept(&self.data_dir).into_iter().filter(|kept| kept.is_old && !is_wanted(kept, rows));
+        let of_kernels = old.filter_map(|kept| {
+            let item = kernel_item(&kept, Reclaim::Always);
+            match sandpen_kernels::remove_old(&self.data_dir, &kept) {
+                Ok(false) => None,
+                removed => Some(PrunedItem { item, error: removed.err().map(|error| error.to_string()) }),
+            }
+        });
+        of_cache.chain(of_kernels).collect()
+    }
+
+    fn cache_dir(&self) -> Cache {
+        Cache::new(self.state_dir.cache(), u64::MAX)
+    }
+
+    fn logs(&self, of_sandbox: &impl Fn(&SandboxKey) -> Reclaim) -> Vec<UsageItem> {
+        let mut bytes: BTreeMap<SandboxKey, u64> = BTreeMap::new();
+        for config in entries(&self.state_dir.path().join("logs")) {
+            let Some(config_name) = config.file_name().and_then(|name| name.to_str()) else { continue };
+            let Ok(config_name) = ConfigName::new(config_name) else { continue };
+            for file in entries(&config) {
+                let name = file.file_name().and_then(|name| name.to_str()).and_then(log_owner);
+                let Some(name) = name.and_then(|name| SandboxName::new(name).ok()) else { continue };
+                let key = SandboxKey { config: config_name.clone(), name };
+                *bytes.entry(key).or_default() += allocated(&file);
+            }
+        }
+        let item = |(key, bytes): (SandboxKey, u64)| UsageItem {
+            kind: UsageKind::Logs,
+            what: key.to_string(),
+            reclaim: of_sandbox(&key),
+            sandbox: Some(key),
+            bytes,
+        };
+        bytes.into_iter().map(item).collect()
+    }
+
+    fn sandbox_disks(&self, of_sandbox: &impl Fn(&SandboxKey) -> Reclaim) -> Vec<UsageItem> {
+        let mut items = Vec::new();
+        for config in entries(&self.state_dir.sandbox_disks()) {
+            let config_name =
+                config.file_name().and_then(|name| name.to_str()).and_then(|name| ConfigName::new(name).ok());
+            for file in entries(&config) {
+                let name = disk_name(&file).and_then(|name| SandboxName::new(name).ok());
+                let key = config_name.clone().zip(name).map(|(config, name)| SandboxKey { config, name });
+                let reclaim = key.as_ref().map_or(Reclaim::Never, of_sandbox);
+                items.push(disk_item(UsageKind::SandboxDisks, &file, key, reclaim));
+            }
+        }
+        items
+    }
+
+    fn named_disks(&self) -> Vec<UsageItem> {
+        // They are kept on purpose, also while nobody uses them.
+        let files = entries(&self.state_dir.named_disks());
+        files.iter().map(|file| disk_item(UsageKind::NamedDisks, file, None, Reclaim::Never)).collect()
+    }
+
+    fn volumes(&self) -> Vec<UsageItem> {
+        // Kept on purpose as well; one that a removal is taking apart is still there.
+        let item = |path: PathBuf| UsageItem {
+            kind: UsageKind::Volumes,
+            bytes: allocated_below(&path),
+            what: path.display().to_string(),
+            sandbox: None,
+            reclaim: Reclaim::Never,
+        };
+        entries(&self.state_dir.volumes()).into_iter().map(item).collect()
+    }
+
+    fn cache(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {
+        let wanted = wanted_copies(rows, &self.state_dir);
+        let kept = self.cache_dir().kept().into_iter();
+        kept.map(|kept| {
+            let is_free = !kept.is_used && (kept.is_draft || !wanted.contains(&kept.path));
+            cache_item(&kept, if is_free { Reclaim::Always } else { Reclaim::Never })
+        })
+        .collect()
+    }
+
+    fn kernels(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {
+        let kept = sandpen_kernels::kept(&self.data_dir).into_iter();
+        kept.map(|kept| {
+            let is_free = kept.is_old && !is_wanted(&kept, rows);
+            kernel_item(&kept, if is_free { Reclaim::Always } else { Reclaim::Never })
+        })
+        .collect()
+    }
+
+    /// What is ours whatever is asked for.
+    fn own_files(&self) -> Vec<UsageItem> {
+        let dir = &self.state_dir;
+        let item = |kind, path: PathBuf| UsageItem {
+            kind,
+            bytes: allocated_below(&path),
+            what: path.display().to_string(),
+            sandbox: None,
+            reclaim: Reclaim::Never,
+        };
+        let database = StateDir::FILES.into_iter().filter(|name| name.starts_with(StateDir::DATABASE));
+        let database = database.map(|name| item(UsageKind::Database, dir.path().join(name)));
+        let runtime = entries(&dir.runtime_root()).into_iter().flat_map(|config| entries(&config));
+        let runtime = runtime.map(|path| item(UsageKind::Runtime, path));
+        let program = entries(&dir.bin()).into_iter().chain([dir.daemon_log()]);
+        let program = program.map(|path| item(UsageKind::Program, path));
+        database.chain(runtime).chain(program).filter(|item| Path::new(&item.what).exists()).collect()
+    }
+}
+
+/// What the removal of these ended sandboxes frees, by their keys.
+pub(super) fn of_sandboxes(items: &[UsageItem]) -> BTreeMap<SandboxKey, Vec<UsageItem>> {
+    let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for item in items.iter().filter(|item| item.reclaim == Reclaim::WithSandbox) {
+        if let Some(key) = &item.sandbox {
+            of.entry(key.clone()).or_default().push(item.clone());
+        }
+    }
+    of
+}
+
+/// Copies of kernels that a sandbox was started with, and is started with again.
+fn wanted_copies(rows: &[SandboxRow], dir: &StateDir) -> Vec<PathBuf> {
+    let digests = rows.iter().filter_map(|row| row.spec.kernel_sha256);
+    digests.map(|digest| sandpen_kernels::own::copy_path(&dir.cache(), digest.bytes())).collect()
+}
+
+/// Whether a sandbox may want something of an installed kernel: it is its own, or its own takes modules there.
+fn is_wanted(kept: &sandpen_kernels::Kept, rows: &[SandboxRow]) -> bool {
+    let own = rows.iter().filter_map(|row| row.spec.kernel.as_ref());
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        own.partition(|kernel| kept.path.parent().is_some_and(|dir| kernel.starts_with(dir)));
+    // Of one that lies elsewhere it is not known which version it is.
+    !outside.is_empty() || inside.iter().any(|kernel| kernel.starts_with(&kept.path))
+}
+
+fn kernel_item(kept: &sandpen_kernels::Kept, reclaim: Reclaim) -> UsageItem {
+    let what = kept.path.display().to_string();
+    UsageItem { kind: UsageKind::Kernels, what, sandbox: None, bytes: kept.bytes, reclaim }
+}
+
+fn cache_item(kept: &sandpen_cache::Kept, reclaim: Reclaim) -> UsageItem {
+    let name = kept.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let kind = match name {
+        _ if kept.is_draft => UsageKind::Drafts,
+        _ if name.starts_with("template-") => UsageKind::Templates,
+        _ if name.starts_with("root-") => UsageKind::RootImages,
+        _ if name.starts_with("kernel-") => UsageKind::KernelCopies,
+        _ => UsageKind::Cache,
+    };
+    UsageItem { kind, what: kept.path.display().to_string(), sandbox: None, bytes: kept.bytes, reclaim }
+}
+
+fn disk_item(kind: UsageKind, file: &Path, sandbox: Option<SandboxKey>, reclaim: Reclaim) -> UsageItem {
+    let is_draft =
+        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(DISK_DRAFT_PREFIX));
+    let kind = if is_draft { UsageKind::Drafts } else { kind };
+    let what = match &sandbox {
+        Some(key) => key.to_string(),
+        None => file.display().to_string(),
+    };
+    UsageItem { kind, what, sandbox, bytes: allocated(file), reclaim }
+}
+
+fn disk_name(file: &Path) -> Option<&str> {
+    file.file_name()?.to_str()?.strip_suffix(DISK_SUFFIX)
+}
+
+/// Whose log a file belongs to: `NAME.vmm`, or `NAME.log` with `.N`, `.idx` or both behind it.
+fn log_owner(file_name: &str) -> Option<&str> {
+    if let Some(name) = file_name.strip_suffix(".vmm") {
+        return Some(name);
+    }
+    let log = file_name.strip_suffix(".idx").unwrap_or(file_name);
+    let numbered = log.rsplit_once('.').filter(|(_, number)| number.parse::<u32>().is_ok());
+    numbered.map_or(log, |(log, _)| log).strip_suffix(".log")
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn allocated(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(STAT_BLOCK))
+}
+
+/// Of a file, or of all below a directory; nothing that is mounted there counts.
+fn allocated_below(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let mut bytes = allocated(path);
+    let mut directories = if meta.is_dir() { vec![path.to_owned()] } else { Vec::new() };
+    while let Some(directory) = directories.pop() {
+        for entry in entries(&directory) {
+            let Ok(found) = fs::symlink_metadata(&entry) else { continue };
+            if found.dev() != meta.dev() {
+                continue;
+            }
+            bytes = bytes.saturating_add(found.blocks().saturating_mul(STAT_BLOCK));
+            if found.is_dir() {
+                directories.push(entry);
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_files_name_says_whose_it_is() {
+        for (file, owner) in [
+            ("web.log", Some("web")),
+            ("web.log.12", Some("web")),
+            ("web.log.idx", Some("web")),
+            ("web.log.3.idx", Some("web")),
+            ("web.vmm", Some("web")),
+            ("a.log.1.log", Some("a.log.1")),
+            ("a.log.1.log.2.idx", Some("a.log.1")),
+            ("a.7.log", Some("a.7")),
+            ("a.vmm.log", Some("a.vmm")),
+            ("notes.txt", None),
+            ("web", None),
+        ] {
+            assert_eq!(log_owner(file), owner, "{file}");
+        }
+    }
+}
