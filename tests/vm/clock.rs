@@ -93,7 +93,7 @@ fn a_guests_clock_is_right_after_its_machine_was_stopped() {
     let home = Home::new();
     let mut clock = Clock::start(&home, &["--root", "image"]);
     clock.is_right("at first");
-    let monitor = format!("/proc/{}/cwd/qmp.in", home.microvm_pid("a"));
+    let monitor = home.state().join("run/default/a/qmp.in");
     assert!(fs::exists(&monitor).unwrap(), "it was not restored");
     let say = |command: &str| {
         let mut monitor = OpenOptions::new().write(true).open(&monitor).unwrap();
