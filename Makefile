@@ -6,7 +6,7 @@ SANDPEN := $(CURDIR)/target/release/sandpen
 PEERS   := $(CURDIR)/target/bench-peers
 export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test test-crate chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
+.PHONY: help demo test test-crate chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-clock bench-density bench-fleet bench-logs bench-micro bench-nested bench-restart bench-status bench-storm packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -70,6 +70,9 @@ bench-micro: packages ## Small functions that run for every frame, state change 
 
 bench-restart: packages ## From a microVM's crash to the next one's workload
 	cargo bench --locked --bench restart
+
+bench-clock: kernel ## How far guests' clocks are off on a busy host and over a pause, in ten minutes
+	@SANDPEN="$(SANDPEN)" scripts/measure-clock
 
 packages:       ## Installs the Debian packages that are missing (as root, or with sudo)
 	@scripts/install-packages

@@ -322,7 +322,7 @@ impl Init {
         self.end_probe(timed_out)?;
         self.clock.look(Instant::now());
         let mut progress = false;
-        for (source, flags) in ready {
+        for (source, flags) in self.in_order(ready) {
             let stream = |stream| move |source| InitError::Stream { stream, source };
             match source {
                 Source::Control => {
@@ -365,6 +365,17 @@ impl Init {
             self.quiet_until = Some(Instant::now() + DRAIN_QUIET);
         }
         Ok(())
+    }
+
+    /// Where both streams have something, what was written before comes first: we may have been late.
+    fn in_order(&self, mut ready: Vec<(Source, PollFlags)>) -> Vec<(Source, PollFlags)> {
+        let find = |wanted| ready.iter().position(|(source, _)| *source == wanted);
+        if let (Some(stdout), Some(stderr)) = (find(Source::Stdout), find(Source::Stderr))
+            && self.stderr.last_write() < self.stdout.last_write()
+        {
+            ready.swap(stdout, stderr);
+        }
+        ready
     }
 
     fn poll(&mut self) -> Result<Vec<(Source, PollFlags)>, Errno> {

@@ -38,8 +38,8 @@ mod rootfs;
 mod stdin;
 mod sysctl;
 mod terminal;
-mod users;
 mod usage;
+mod users;
 mod volumes;
 mod workload;
 

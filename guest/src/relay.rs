@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::stat::fstat;
 use nix::unistd::{read, write};
 
 /// Bytes of one write. The kernel copies each write into one piece of contiguous memory and, with
@@ -71,6 +72,12 @@ impl Relay {
         } else {
             has_host.then(|| PollFd::new(self.port.as_fd(), PollFlags::POLLOUT))
         }
+    }
+
+    /// When the workload last wrote into the pipe, if it is one and the kernel notes it (before Linux 6.15); some ms exact.
+    pub fn last_write(&self) -> Option<(i64, i64)> {
+        let stat = fstat(self.source.as_ref()?).ok()?;
+        Some((stat.st_mtime, stat.st_mtime_nsec))
     }
 
     /// Carries what can be carried now; says whether anything was.

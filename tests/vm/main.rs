@@ -4,6 +4,7 @@
 
 mod boot;
 mod busy;
+mod clock;
 mod confine;
 mod embed;
 mod features;

@@ -71,3 +71,16 @@ fn a_foreground_reader_gets_what_was_rotated_away_meanwhile() {
     let expected: String = (1..=200_000).map(|i| format!("{i}\n")).collect();
     assert!(shown == expected.as_bytes(), "{} of {} bytes", shown.len(), expected.len());
 }
+
+/// With pauses of 60 ms between the lines, under emulation too.
+#[test]
+fn lines_of_both_streams_come_in_the_order_in_which_they_were_written() {
+    let home = Home::new();
+    let rootfs = home.rootfs();
+    let script = "for i in $(seq 20); do echo o$i; sleep 0.06; echo e$i >&2; sleep 0.06; done";
+    let output = home.run(&["run", "-n", "a", &rootfs, "--", "sh", "-c", script]);
+    assert!(output.status.success(), "{}", support::explain(&output));
+    let output = home.run(&["logs", "a"]);
+    let expected: String = (1..=20).map(|i| format!("o{i}\ne{i}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&home.log("a")), expected, "{}", support::explain(&output));
+}

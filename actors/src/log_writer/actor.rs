@@ -91,6 +91,10 @@ impl LogWriter {
         if self.closing.is_some() {
             return;
         }
+        // We may be late: what was written before comes first. It has a turn of its own for what goes wrong.
+        if let Some(other) = self.written_before(id) {
+            let _ = self.quantum(other, ctx);
+        }
         let wait = match self.quantum(id, ctx) {
             Ok(Moved::Bytes(n)) if n >= GO_ON => Wait::Yield,
             Ok(Moved::Bytes(_)) => Wait::Tick,
@@ -102,6 +106,21 @@ impl LogWriter {
             Err(again) => Wait::Until(again),
         };
         self.pump(id, wait, ctx);
+    }
+
+    /// Another pipe that has bytes of which the last ones were written before those of this pipe.
+    fn written_before(&self, id: u64) -> Option<u64> {
+        let mine = &self.sources.get(&id)?.0;
+        let waiting = |pipe: &OutputPipe| matches!(pipe.look(), Ok(Moved::Bytes(_)));
+        let before = |pipe: &OutputPipe| waiting(pipe) && waiting(mine) && pipe.last_write() < mine.last_write();
+        self.sources.iter().find(|(other, (pipe, _))| **other != id && before(pipe)).map(|(other, _)| *other)
+    }
+
+    /// All pipes, first the one whose last bytes were written first.
+    pub(super) fn in_order_of_writes(&self) -> Vec<u64> {
+        let mut ids: Vec<_> = self.sources.iter().map(|(id, (pipe, _))| (pipe.last_write(), *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Moves at most one quantum from a pipe; on trouble answers when to try again.

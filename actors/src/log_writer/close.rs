@@ -72,7 +72,7 @@ impl LogWriter {
     fn drain(&mut self, ctx: &mut Context<Self>) {
         let Some(deadline) = self.closing.as_ref().map(|closing| closing.deadline) else { return };
         let mut again = None;
-        for id in self.sources.keys().copied().collect::<Vec<_>>() {
+        for id in self.in_order_of_writes() {
             match self.quantum(id, ctx) {
                 Ok(Moved::Bytes(_)) => again = again.or(Some(Instant::now())),
                 Ok(Moved::Empty | Moved::Ended) => {}

@@ -16,6 +16,7 @@ use crate::host::readable::{Registration, register};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 use rustix::io::ioctl_fionread;
 
 /// Most bytes moved at once: what one pipe may hold up the others on its thread with.
@@ -129,6 +130,12 @@ impl OutputPipe {
         let written = room.segment.log.write_at(&held[..most.min(held.len())], room.offset)?;
         held.drain(..written);
         Ok(Moved::Bytes(written as u64))
+    }
+
+    /// When somebody last wrote into the FIFO, some ms exact.
+    pub fn last_write(&self) -> Option<(i64, i64)> {
+        let stat = fstat(&*self.pipe).ok()?;
+        Some((stat.st_mtime, stat.st_mtime_nsec))
     }
 
     /// How many bytes wait, at most a quantum.

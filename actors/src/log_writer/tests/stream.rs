@@ -41,6 +41,42 @@ fn both_streams_arrive_unchanged_over_many_rotations() {
     });
 }
 
+/// Both have waited before anybody looked, as while a daemon is busy, or is replaced by another.
+#[test]
+fn what_waits_in_both_streams_comes_in_the_order_in_which_it_was_written() {
+    run(async {
+        for (first, second) in
+            [(OutputStream::Stdout, OutputStream::Stderr), (OutputStream::Stderr, OutputStream::Stdout)]
+        {
+            let place = Place::new(4096, 3);
+            let writer = place.start(1);
+            let mut attached = Vec::new();
+            let mut fifos = Vec::new();
+            for stream in [first, second] {
+                let path = place.dir.path().join(stream.to_string());
+                nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+                let mut fifo = File::options().read(true).write(true).open(&path).unwrap();
+                std::io::Write::write_all(&mut fifo, format!("{stream}\n").as_bytes()).unwrap();
+                // Longer than the kernel takes for a new time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                fifos.push(fifo);
+                let pipe = sandpen_vmm::waiter::open_fifo_read(&path).unwrap();
+                attached.push(AttachStream { stream, pipe });
+            }
+            // Stdout's is the older future in both cases.
+            attached.sort_by_key(|attach| attach.stream == OutputStream::Stderr);
+            let asked: Vec<_> = attached.into_iter().map(|attach| writer.send(attach)).collect();
+            for answer in asked {
+                answer.await.unwrap().unwrap();
+            }
+            ask(&writer, bytes_of(7, 7)).await.unwrap();
+            assert_eq!(String::from_utf8(place.raw()).unwrap(), format!("{first}\n{second}\n"));
+            ask(&writer, Close).await.unwrap();
+            drop(fifos);
+        }
+    });
+}
+
 #[test]
 fn rotation_keeps_as_many_files_as_asked() {
     run(async {

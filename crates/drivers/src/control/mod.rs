@@ -317,6 +317,8 @@ impl Task {
                 let is_end = matches!(event, VmmEvent::WorkloadExited { .. } | VmmEvent::WorkloadNotStarted { .. });
                 if event == VmmEvent::WorkloadStarted {
                     self.timings.mark(StartStep::WorkloadStarted);
+                    // That of `Start` was old when a busy guest took it; a guest that is found may have waited for days.
+                    self.link.tell_time();
                 }
                 if is_end {
                     self.link.0.over.cancel();
