@@ -20,6 +20,7 @@ Examples:
   sandpen prune --dry-run             what would be removed
   sandpen prune -f                    remove it without asking
   sandpen prune --sandboxes           ended sandboxes as well")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Ended sandboxes too, with their logs and disks
     #[arg(short = 'a', long)]

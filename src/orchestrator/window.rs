@@ -77,7 +77,7 @@ impl Window {
             }
             tokio::time::sleep(left.min(NAP_MAX)).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn left(&self) -> Option<Duration> {

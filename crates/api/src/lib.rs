@@ -45,7 +45,7 @@ pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};
-pub use output_query::{OutputQuery, OutputQueryError};
+pub use output_query::{OutputQuery, OutputQueryError, TimeWindow};
 pub use readiness::Readiness;
 pub use reconcile::{LeftoverEntry, ReconcileReply};
 pub use requests::{

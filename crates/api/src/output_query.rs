@@ -21,6 +21,9 @@ pub struct OutputQuery {
     pub until: Option<DateTime<Utc>>,
 }
 
+/// Not before this time, and before that one.
+pub type TimeWindow = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
 /// A place to begin at that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputQueryError {
@@ -58,10 +61,7 @@ impl OutputQuery {
     ///
     /// # Errors
     /// One is no time, or nothing can be between them.
-    pub fn window(
-        since: Option<&str>,
-        until: Option<&str>,
-    ) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), OutputQueryError> {
+    pub fn window(since: Option<&str>, until: Option<&str>) -> Result<TimeWindow, OutputQueryError> {
         let read = |key: &'static str, value: Option<&str>| {
             let time = value.map(|value| DateTime::parse_from_rfc3339(value).map_err(|_| value.to_owned())).transpose();
             time.map(|time| time.map(|time| time.to_utc())).map_err(|value| OutputQueryError::Time { key, value })
@@ -76,7 +76,7 @@ impl OutputQuery {
     pub fn check_window(
         since: Option<DateTime<Utc>>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), OutputQueryError> {
+    ) -> Result<TimeWindow, OutputQueryError> {
         match (since, until) {
             (Some(since), Some(until)) if since >= until => Err(OutputQueryError::Window { since, until }),
             window => Ok(window),

@@ -41,7 +41,7 @@ struct Unsent<'a> {
 }
 
 impl Unsent<'_> {
-    fn is_sent(mut self) {
+    fn sent(mut self) {
         self.nonce = None;
     }
 }
@@ -119,7 +119,7 @@ impl ControlLink {
                 }
                 tokio::time::sleep(OFFER_PAUSE).await;
             }
-            question.is_sent();
+            question.sent();
         }
         tokio::select! {
             biased;

@@ -210,6 +210,7 @@ impl Context {
                 ROOT_TAG.as_ptr(),
                 INIT_PATH.as_ptr(),
                 init.as_ptr(),
+                // `size_t`, which the bindings have as one type or another.
                 init.len() as _,
                 0o755,
                 false,

@@ -1,6 +1,7 @@
 //! Whatever a guest says in whatever order.
 
 use proptest::prelude::*;
+use sandpen_guest::protocol::Usage;
 
 use super::*;
 
@@ -26,7 +27,7 @@ fn any_message() -> impl Strategy<Value = GuestMessage> {
         Just(GuestMessage::FilesLimitMet),
         Just(GuestMessage::OutOfMemory { process: "tail".to_owned() }),
         any::<u32>().prop_map(|messages| GuestMessage::Understands { messages }),
-        any::<u64>().prop_map(|nonce| GuestMessage::Usage { nonce, usage: Default::default() }),
+        any::<u64>().prop_map(|nonce| GuestMessage::Usage { nonce, usage: Usage::default() }),
     ]
 }
 
