@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use sandpen::driver::acceleration::{Accelerator, acceleration};
+use sandpen_skip::{Reason, skip};
 
+use crate::memory::rootfs_with_program;
 use crate::support::{Home, explain, succeeds, until};
 
 const NOBODY: u32 = 65_534;
@@ -105,114 +107,51 @@ fn a_server_that_gave_up_root_writes_on_its_terminal_and_a_root_without_anything
     assert_eq!(fs::read(hosts).unwrap(), b"", "a mount point alone");
 }
 
-/// Looks at what `run` was asked to arrange, as the user that it was asked to be.
-const ARRANGED: &str = r#"
-    id; echo "home $HOME in $(pwd)"
-    touch /root-file /etc/hosts /ro 2>&1; touch /new/mine 2>&1
-    for place in /tmp/x /run/x /dev/shm/x /data/x /named/x /new/mem/x; do echo $place > $place && echo "wrote $place"; done
-    stat -c '%a %u:%g' /new/mem; df -k /new/mem /dev/shm | awk 'NR>1{print $2}'
-    cat /etc/hosts | head -2; cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax
-    cat /single /new/dir/single; echo added >> /single; echo no >> /new/dir/single; ls /new/dir
-    echo > /dev/stdout; cp /bin/busybox /new/mem/true && /new/mem/true
-    "#;
+/// Devices and interfaces of kinds whose modules are loaded when they are asked for.
+const NEEDS_MODULES: &str = r"
+    stat -c '%n %a %F' /dev/net/tun /dev/fuse /dev/loop-control /dev/loop7
+    grep -cE '^(tun|loop|dummy|veth|bridge|stp) ' /proc/modules
+    : 3<> /dev/fuse && echo fuse
+    /machine tun t0; /machine loop
+    dd if=/bin/busybox of=/tmp/part bs=64k count=2 2> /dev/null
+    losetup /dev/loop3 /tmp/part && cmp /dev/loop3 /tmp/part && echo same; losetup -d /dev/loop3
+    for kind in dummy veth; do ip link add type $kind && echo $kind; done
+    modprobe bridge 2> /dev/null && grep -o '^stp ' /proc/modules
+    su nobody -c ': 3<> /dev/net/tun && echo opened; : 3<> /dev/loop-control' 2>&1 | sed 's/.*: //'
+    ip link add type nosuchkind 2> /dev/null; cat /dev/shm/asked
+";
 
 #[test]
-fn what_run_was_asked_to_arrange_is_there() {
-    let home = Home::new();
-    let rootfs = home.rootfs();
-    let root = Path::new(&rootfs);
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nweb:x:1000:100::/home/web:/bin/sh\n").unwrap();
-    fs::write(root.join("etc/group"), "root:x:0:\nusers:x:100:\nlogs:x:4:web\nother:x:7:root\n").unwrap();
-    let data = home.path().join("data");
-    fs::create_dir(&data).unwrap();
-    fs::set_permissions(&data, Permissions::from_mode(0o1777)).unwrap();
-    let (single, secret) = (home.path().join("single file"), home.path().join("secret"));
-    fs::write(&single, "one\n").unwrap();
-    fs::write(&secret, "secret").unwrap();
-    fs::set_permissions(&single, Permissions::from_mode(0o666)).unwrap();
-    let before = tree(root);
-    let volumes = [
-        format!("{}:/data", data.display()),
-        format!("{}:/single", single.display()),
-        format!("{}:/new/dir/single:ro", single.display()),
-        "kept:/named".to_owned(),
-    ];
-    let volumes: Vec<_> = volumes.iter().flat_map(|volume| ["-v", volume]).collect();
-    let options = [
-        "-u",
-        "web",
-        "--read-only",
-        "--tmpfs",
-        "/tmp",
-        "--tmpfs",
-        "/new/mem:size=1M,mode=0700,uid=1000,gid=4,noexec",
-        "--shm-size",
-        "8M",
-        "--add-host",
-        "db:10.0.0.7",
-        "--add-host",
-        "db=[fe80::7]",
-        "--sysctl",
-        "net.core.somaxconn=777",
-        "--sysctl",
-        "kernel/msgmax=9999",
-        "-w",
-        "/work/dir",
-    ];
-    // A volume of a name belongs to root at first.
-    home.ok(&["run", "--rm", "-v", "kept:/named", &rootfs, "--", "chmod", "1777", "/named"]);
-    let run = [&["run", "-n", "a"], &options[..], &volumes, &[&rootfs, "--", "sh", "-c", ARRANGED]].concat();
-    let seen = home.run(&run);
-    let output = String::from_utf8_lossy(&seen.stdout).into_owned();
-    let expected = "uid=1000(web) gid=100(users) groups=4(logs)\nhome /home/web in /work/dir\n\
-        touch: /root-file: Read-only file system\ntouch: /etc/hosts: Permission denied\ntouch: /ro: Read-only file system\n\
-        touch: /new/mine: Read-only file system\n\
-        wrote /tmp/x\nwrote /dev/shm/x\nwrote /data/x\nwrote /named/x\nwrote /new/mem/x\n700 1000:4\n1024\n8192\n\
-        10.0.0.7\tdb\nfe80::7\tdb\n777\n9999\none\none\nsingle\n\n";
-    assert_eq!(output, expected, "{}", explain(&seen));
-    assert_eq!(seen.status.code(), Some(126), "nothing there is executed: {}", explain(&seen));
-    // Nothing was written to the root, not even a mount point; and of the file's directory nothing was seen.
-    assert_eq!(tree(root), before);
-    assert_eq!(fs::read_to_string(&single).unwrap(), "one\nadded\n");
-    assert_eq!(fs::read_to_string(data.join("x")).unwrap(), "/data/x\n");
-    // It is all kept for the next start, and by its name for others.
-    home.ok(&["start", "a"]);
-    home.run(&["wait", "a"]);
-    assert!(home.ok(&["logs", "a"]).contains("uid=1000(web)"));
-    let other = home.ok(&["run", "--rm", "-v", "kept:/k:ro", &rootfs, "--", "sh", "-c", "cat /k/x; touch /k/y || :"]);
-    assert_eq!(other, "/named/x\n");
-    let inspected = home.inspect("a");
-    assert_eq!(inspected["user"], "web");
-    assert_eq!(inspected["read_only"], true);
-    assert_eq!(inspected["volumes"][3], serde_json::json!({"name": "kept", "guest": "/named", "read_only": false}));
-}
-
-/// All files of a root with their sizes.
-fn tree(root: &Path) -> Vec<String> {
-    let found = std::process::Command::new("find").arg(root).args(["-printf", "%P %s %y\n"]).output().unwrap();
-    let mut lines: Vec<_> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
-#[test]
-fn what_cannot_be_arranged_is_said() {
-    let home = Home::new();
-    let rootfs = home.rootfs();
-    fs::write(Path::new(&rootfs).join("file"), "").unwrap();
-    let single = home.path().join("single");
-    fs::write(&single, "").unwrap();
-    let onto_directory = format!("{}:/bin", single.display());
-    for (options, code, words) in [
-        (["-u", "nobody"], 126, "there is no user \"nobody\" in the rootfs's /etc/passwd"),
-        (["-u", "0:nobody"], 126, "there is no group \"nobody\" in the rootfs's /etc/group"),
-        (["--sysctl", "net.core.nothing=1"], 126, "setting net/core/nothing=1 (below /proc/sys): No such file"),
-        (["--sysctl", "net.core.somaxconn=many"], 126, "Invalid argument"),
-        (["--tmpfs", "/file"], 126, "the mount point \"/file\" of a volume or tmpfs is not a directory"),
-        (["-v", onto_directory.as_str()], 126, "the mount point \"/bin\" of a volume that is a file is a directory"),
-    ] {
-        let seen = home.run(&["run", "--rm", options[0], options[1], &rootfs, "--", "true"]);
-        let told = String::from_utf8_lossy(&seen.stderr).into_owned();
-        assert!(told.contains(words) && seen.status.code() == Some(code), "{options:?}: {}", explain(&seen));
+fn devices_and_kinds_of_interfaces_come_with_their_modules_when_they_are_needed() {
+    let data_dir = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
+    if let Err(error) = sandpen::kernel::find(&data_dir).unwrap().check_has("tun") {
+        return skip(Reason::NoKernel, error);
     }
+    let home = Home::new();
+    let rootfs = rootfs_with_program(&home);
+    let root = Path::new(&rootfs);
+    prepare(root);
+    // The root's own is asked for what sandpen does not have.
+    fs::create_dir_all(root.join("sbin")).unwrap();
+    fs::write(root.join("sbin/modprobe"), "#!/bin/sh\necho \"own $*\" >> /dev/shm/asked\n").unwrap();
+    fs::set_permissions(root.join("sbin/modprobe"), Permissions::from_mode(0o755)).unwrap();
+    let run = |options: &[&str]| {
+        let script = format!("PATH=/bin:/usr/bin; {NEEDS_MODULES}");
+        let args = [&["run", "--rm", "--driver", "qemu"], options, &[&rootfs, "--", "sh", "-c", &script]].concat();
+        let output = succeeds(home.sandpen(&args));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let expected = |more: &str| {
+        format!(
+            "/dev/net/tun 666 character special file\n/dev/fuse 666 character special file\n\
+             /dev/loop-control 660 character special file\n/dev/loop7 660 block special file\n0\nfuse\nt0\n0\nsame\n\
+             dummy\nveth\n{more}opened\nPermission denied\nown -q -- rtnl-link-nosuchkind\n"
+        )
+    };
+    let seen = run(&[]);
+    assert_eq!(seen, expected(""));
+    // Larger ones are there together with a network alone.
+    assert_eq!(run(&["--net", "published"]), expected("stp \n"));
+    let left = fs::read_dir(root.join("lib/modules")).unwrap().map(|entry| entry.unwrap().path());
+    assert!(left.into_iter().all(|place| fs::read_dir(place).unwrap().next().is_none()), "mount points alone");
 }

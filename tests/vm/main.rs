@@ -2,6 +2,7 @@
 //! two at a time, because each keeps a core busy under emulation. Linux under libkrun is in `tests/nested`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod arranged;
 mod boot;
 mod busy;
 mod clock;
@@ -19,6 +20,7 @@ mod kernel;
 mod krun;
 mod life;
 mod log_backlog;
+mod memory;
 mod net;
 mod output;
 mod run;
