@@ -28,7 +28,7 @@ mod hostile_kernel;
 mod http_api;
 mod input;
 mod kernel;
-#[cfg(feature = "krun")]
+#[cfg(feature = "krun-driver")]
 mod krunfw;
 #[cfg(feature = "testing")]
 mod logs;
