@@ -29,6 +29,12 @@ pub use sandpen_drivers::run_helper_if_asked;
 pub use sandpen_kernels as kernel;
 pub use sandpen_types::log_start::LogStart;
 
+/// Waits on this thread for what a [`Handle`] answers: for programs that have no runtime of their own. Inside of one,
+/// await it; blocking there would hold up others.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    futures::executor::block_on(future)
+}
+
 /// The README's example is compiled with the documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

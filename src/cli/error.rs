@@ -8,6 +8,7 @@ use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
 use sandpen_types::spec::SpecError;
 
+use super::defaults::ConfigError;
 use super::run::EnvError;
 
 /// A failure that ends the program.
@@ -31,6 +32,18 @@ pub enum CliError {
     /// The sandbox cannot be as it was asked for.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A config file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A manual page cannot be written.
+    #[error("writing the manual page {path:?}")]
+    ManualPage {
+        /// Which, or the directory for all.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The environment of the command.
     #[error(transparent)]
     Env(#[from] EnvError),

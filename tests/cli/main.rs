@@ -9,6 +9,7 @@
 
 #[cfg(feature = "testing")]
 mod attach;
+mod config;
 mod confine;
 mod core_dumps;
 mod daemon;

@@ -17,6 +17,7 @@ mod process;
 pub mod process_identity;
 mod program;
 pub mod records;
+mod removal;
 mod start;
 mod sys;
 mod waiter;

@@ -11,7 +11,7 @@
 //!     ▼
 //!   ended (companions: SIGTERM, SIGKILL after COMPANION_GRACE; FIFOs still held;
 //!     │    not released within SYNC_DELAY: `exit` written out to the disk)
-//!     │ "release" (from any state on: whatever lives is killed)
+//!     │ "release", or the runtime directory is removed (from any state on: whatever lives is killed)
 //!     ▼
 //!   gone
 //! ```
