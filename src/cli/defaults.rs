@@ -10,6 +10,7 @@ mod file;
 mod key;
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -38,6 +39,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// One that would soon be another.
+    #[error("{VARIABLE} names {0:?}; give an absolute path, which a daemon finds too")]
+    NamedRelative(PathBuf),
     /// A directory, a device.
     #[error("the config file {0:?} is no file; move it away")]
     NoFile(PathBuf),
@@ -189,7 +193,14 @@ impl Defaults {
     pub fn load(command: &Command) -> Result<Self, ConfigError> {
         let mut sources = Vec::new();
         for (kind, path) in places(std::env::var_os(VARIABLE)) {
-            let entries = file::read(&path)?;
+            let is_named = kind == Origin::NamedFile;
+            if is_named && !path.is_absolute() {
+                return Err(ConfigError::NamedRelative(path));
+            }
+            let entries = match file::read(&path)? {
+                None if is_named => return Err(ConfigError::Read { path, source: ErrorKind::NotFound.into() }),
+                entries => entries.unwrap_or_default(),
+            };
             for entry in &entries {
                 check(command, &path, entry)?;
             }

@@ -35,7 +35,8 @@ impl Configured {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
         command.args(args).stdin(Stdio::null()).current_dir(self.home.path());
         command.env("XDG_CONFIG_HOME", self.home.path().join("config"));
-        for variable in ["SANDPEN_CONFIG", "SANDPEN_STATE_DIR", "SANDPEN_DATA_DIR", "SANDPEN_RESERVE", "SANDPEN_CACHE"] {
+        for variable in ["SANDPEN_CONFIG", "SANDPEN_STATE_DIR", "SANDPEN_DATA_DIR", "SANDPEN_RESERVE", "SANDPEN_CACHE"]
+        {
             command.env_remove(variable);
         }
         command
@@ -69,7 +70,10 @@ fn a_flag_wins_over_the_environment_over_the_file_over_what_is_built_in() {
     let configured = Configured::new("# mine\nstate-dir = '/of/the/file'\nmemory = '1G'\n");
     let state_dir = |command| of_key(command, "state-dir");
     let found = state_dir(configured.command(&["config"]));
-    assert_eq!((&found["value"], &found["origin"], &found["line"]), (&"/of/the/file".into(), &"user-file".into(), &2.into()));
+    assert_eq!(
+        (&found["value"], &found["origin"], &found["line"]),
+        (&"/of/the/file".into(), &"user-file".into(), &2.into())
+    );
     assert_eq!(found["file"], configured.file().to_str().unwrap());
     let mut command = configured.command(&["config"]);
     command.env("SANDPEN_STATE_DIR", "/of/the/environment");
@@ -111,7 +115,8 @@ fn what_a_command_does_is_what_the_file_says() {
 #[cfg(feature = "testing")]
 #[test]
 fn a_sandbox_has_the_defaults_of_the_file() {
-    let configured = Configured::new("driver = 'process'\nmemory = '300M'\ncpus = 3\nlog-keep = 7\nhealth-interval = '5s'\n");
+    let configured =
+        Configured::new("driver = 'process'\nmemory = '300M'\ncpus = 3\nlog-keep = 7\nhealth-interval = '5s'\n");
     let home = &configured.home;
     let sandpen = |args: &[&str]| {
         let mut command = home.sandpen(args);
@@ -121,7 +126,11 @@ fn a_sandbox_has_the_defaults_of_the_file() {
     sandpen(&["run", "-d", "-n", "one", "/", "--", "sleep", "1000"]);
     sandpen(&["run", "-d", "-n", "two", "--cpus", "1", "/", "--", "sleep", "1000"]);
     let (one, two) = (home.inspect("one"), home.inspect("two"));
-    assert_eq!((&one["driver"], &one["memory_mib"], &one["cpus"]), (&"process".into(), &300.into(), &3.into()), "{one}");
+    assert_eq!(
+        (&one["driver"], &one["memory_mib"], &one["cpus"]),
+        (&"process".into(), &300.into(), &3.into()),
+        "{one}"
+    );
     assert_eq!((&two["memory_mib"], &two["cpus"]), (&300.into(), &1.into()), "{two}");
 }
 
@@ -205,6 +214,25 @@ fn what_is_no_file_or_somebody_elses_is_refused() {
     assert!(configured.run(&["config"]).status.success());
 }
 
+#[test]
+fn a_file_that_is_named_has_to_be_there() {
+    let configured = Configured::new("nonsense");
+    let named = configured.home.path().join("named.toml");
+    let with = |name: &Path| {
+        let mut command = configured.command(&["config"]);
+        command.env("SANDPEN_CONFIG", name);
+        command
+    };
+    let missing = output(with(&named));
+    assert_eq!(missing.status.code(), Some(1), "{}", explain(&missing));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("named.toml"), "{}", explain(&missing));
+    fs::write(&named, "cpus = 5").unwrap();
+    let found = of_key(with(&named), "cpus");
+    assert_eq!((&found["value"], &found["origin"]), (&"5".into(), &"named-file".into()), "and the user's is not read");
+    let relative = output(with(Path::new("named.toml")));
+    assert!(String::from_utf8_lossy(&relative.stderr).contains("absolute path"), "{}", explain(&relative));
+}
+
 /// Root can read everything, so an ordinary user tries.
 #[test]
 fn a_file_that_cannot_be_read_is_not_passed_over() {
@@ -232,7 +260,9 @@ fn every_command_has_a_manual_page() {
         args.push("--help");
         let help = home.ok(&args);
         let Some((_, list)) = help.split_once("Commands:\n") else { continue };
-        for line in list.split("\n\n").next().unwrap().lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
+        for line in
+            list.split("\n\n").next().unwrap().lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        {
             let name = line.split_whitespace().next().unwrap().to_owned();
             if name != "help" {
                 let inner: Vec<String> = command.iter().cloned().chain([name]).collect();
@@ -267,7 +297,8 @@ fn check_page(path: &Path) {
         assert!(text.contains(heading), "{}: no {heading}", path.display());
     }
     for request in text.lines().filter(|line| line.starts_with('.')) {
-        let known = [".TH", ".SH", ".SS", ".TP", ".PP", ".RS", ".RE", ".br", ".nf", ".fi", ".ie", ".el", ".ds", ".if"];
+        let known =
+            [".TH", ".SH", ".SS", ".TP", ".PP", ".IP", ".RS", ".RE", ".br", ".nf", ".fi", ".ie", ".el", ".ds", ".if"];
         assert!(known.contains(&request.split_whitespace().next().unwrap()), "{}: {request}", path.display());
     }
     assert!(!text.bytes().any(|byte| byte < b' ' && byte != b'\n'), "{}", path.display());

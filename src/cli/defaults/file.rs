@@ -24,12 +24,9 @@ pub struct Entry {
     pub line: usize,
 }
 
-/// Reads a file; nothing where none is.
-pub fn read(path: &Path) -> Result<Vec<Entry>, ConfigError> {
-    match open(path)? {
-        None => Ok(Vec::new()),
-        Some(file) => parse(path, &text(path, file)?),
-    }
+/// Reads a file; `None` where none is.
+pub fn read(path: &Path) -> Result<Option<Vec<Entry>>, ConfigError> {
+    open(path)?.map(|file| parse(path, &text(path, file)?)).transpose()
 }
 
 /// Opens what is a file, and belongs to whoever may say what is done here.
