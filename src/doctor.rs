@@ -54,8 +54,8 @@ impl Check {
     /// Of the command line's config files, with what is wrong with one.
     pub fn config_files(broken: Option<&str>) -> Self {
         match broken {
-            None => Self::new("config", CheckStatus::Ok, "no config file is broken"),
-            Some(broken) => Self::new("config", CheckStatus::Fail, broken),
+            None => Check::new("config", CheckStatus::Ok, "no config file is broken"),
+            Some(broken) => Check::new("config", CheckStatus::Fail, broken),
         }
     }
 

@@ -94,6 +94,8 @@ fn the_example_of_the_readme_builds_and_runs_with_one_line_of_dependencies() {
     let ran = output_within(support::DEADLINE, Command::new(&program));
     fs::remove_file(&program).unwrap();
     let said = String::from_utf8_lossy(&ran.stdout);
-    assert!(ran.status.success() && said.contains("hello") && said.ends_with("STOPPED\n"), "{}", explain(&ran));
+    let hello = format!("{:?}", b"hello\n");
+    assert!(ran.status.success() && said.contains(&hello) && said.ends_with("STOPPED\n"), "{}", explain(&ran));
+    assert!(ran.stderr.is_empty(), "{}", explain(&ran));
     until("nothing runs", || home.processes().is_empty());
 }
