@@ -30,8 +30,7 @@ pub fn run(root: &str, init: &Path) -> Result<()> {
         check(krun_sys::krun_set_vm_config(context, 1, 256))?;
         check(krun_sys::krun_set_root(context, root.as_ptr()))?;
         let (tag, path) = (c"/dev/root".as_ptr(), c"/init.krun".as_ptr());
-        let length = u64::try_from(init.len())?;
-        check(krun_sys::krun_fs_add_overlay_file(context, tag, path, init.as_ptr(), length, 0o755, false))?;
+        check(krun_sys::krun_fs_add_overlay_file(context, tag, path, init.as_ptr(), init.len(), 0o755, false))?;
         check(krun_sys::krun_add_virtio_console_default(context, 0, 1, 2))?;
         check(krun_sys::krun_start_enter(context))?;
     }

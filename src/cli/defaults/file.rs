@@ -69,7 +69,7 @@ fn text(path: &Path, file: File) -> Result<String, ConfigError> {
 
 /// The number of the line with this byte.
 fn line_of(bytes: &[u8], at: usize) -> usize {
-    bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    bytes[..at.min(bytes.len())].split(|byte| *byte == b'\n').count()
 }
 
 /// Takes a file's text apart.
