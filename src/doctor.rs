@@ -51,6 +51,14 @@ impl Check {
         Self { name: name.to_owned(), status, detail: detail.into(), advice: None }
     }
 
+    /// Of the command line's config files, with what is wrong with one.
+    pub fn config_files(broken: Option<&str>) -> Self {
+        match broken {
+            None => Check::new("config", CheckStatus::Ok, "no config file is broken"),
+            Some(broken) => Check::new("config", CheckStatus::Fail, broken),
+        }
+    }
+
     fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self

@@ -29,6 +29,15 @@ pub use sandpen_drivers::run_helper_if_asked;
 pub use sandpen_kernels as kernel;
 pub use sandpen_types::log_start::LogStart;
 
+/// Waits on this thread for what a [`Handle`] answers, on a small runtime of tokio's: for programs that have none. Inside
+/// of one, await it; blocking there would hold up others.
+///
+/// # Errors
+/// What the system says when it has no room for a runtime.
+pub fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+}
+
 /// The README's example is compiled with the documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

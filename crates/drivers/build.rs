@@ -2,6 +2,7 @@
 
 use std::env;
 use std::error::Error;
+use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
 /// The oldest libkrun with all functions that are called (libkrun_header/libkrun.h), as far as
@@ -17,9 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Links the system's libkrun, where pkg-config finds it. krun-sys is given our own header, whose `.pc`
-/// file names nothing to link (see .cargo/config.toml); HOST_PKG_CONFIG_PATH names other places, for
-/// krun-sys as well.
+/// Links the system's libkrun, where pkg-config finds it. In this workspace krun-sys is given our own header, whose
+/// `.pc` file names nothing to link (see .cargo/config.toml), so that it can be built where no libkrun is;
+/// HOST_PKG_CONFIG_PATH names other places, for krun-sys as well.
 fn link_system_libkrun() -> Result<(), Box<dyn Error>> {
     const PLACES: &str = "HOST_PKG_CONFIG_PATH";
     println!("cargo:rerun-if-env-changed={PLACES}");
@@ -27,7 +28,9 @@ fn link_system_libkrun() -> Result<(), Box<dyn Error>> {
     pkg_config.args(["--libs", "--print-errors"]).arg(format!("libkrun >= {LIBKRUN_MIN}"));
     match env::var_os(PLACES) {
         Some(places) => pkg_config.env("PKG_CONFIG_PATH", places),
-        None => pkg_config.env_remove("PKG_CONFIG_PATH"),
+        None => {
+            pkg_config.env("PKG_CONFIG_PATH", places_of_others(&env::var_os("PKG_CONFIG_PATH").unwrap_or_default())?)
+        }
     };
     let output = pkg_config.output().map_err(|error| format!("running pkg-config, to find libkrun: {error}"))?;
     if !output.status.success() {
@@ -47,4 +50,10 @@ fn link_system_libkrun() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// Where pkg-config is told to look, without our own header's place.
+fn places_of_others(places: &OsStr) -> Result<OsString, Box<dyn Error>> {
+    let others = env::split_paths(places).filter(|place| !place.ends_with("libkrun_header"));
+    Ok(env::join_paths(others)?)
 }

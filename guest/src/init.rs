@@ -30,13 +30,14 @@ use crate::clock::Clock;
 use crate::control::Control;
 use crate::log::log;
 use crate::memory::OutOfMemory;
+use crate::pid1::{PrepareError, error_chain};
 use crate::ports::Ports;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
 use crate::usage::UsageReader;
-use crate::{PrepareError, error_chain, process, workload};
+use crate::{process, workload};
 
 pub use self::error::InitError;
 

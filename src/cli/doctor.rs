@@ -1,9 +1,11 @@
 //! `sandpen doctor`.
 
-use sandpen::doctor;
+use sandpen::doctor::{self, Check};
 use sandpen::driver::HostOptions;
+use sandpen_types::error_chain::error_chain;
 
 use super::args::{ConfinementArg, KrunfwArg};
+use super::defaults::ConfigError;
 use super::{CliError, FAILED, Global, print};
 
 /// Say what works on this host and what to do about the rest
@@ -21,14 +23,15 @@ pub struct Args {
     krunfw: KrunfwArg,
 }
 
-pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+pub fn execute(global: &Global, args: &Args, broken_config: Option<&ConfigError>) -> Result<u8, CliError> {
     let require_confinement = args.confinement.require_confinement;
     let options = HostOptions { krunfw: args.krunfw.path()?, require_confinement, cache: None };
-    let report = doctor::examine(&global.state_dir(), &global.data_dir(), &options);
+    let mut report = doctor::examine(&global.state_dir(), &global.data_dir(), &options);
+    report.checks.push(Check::config_files(broken_config.map(|error| error_chain(error)).as_deref()));
     if args.json {
         print::json(&report)?;
     } else {
         print::report(&report)?;
     }
-    Ok(if report.auto.is_some() { 0 } else { FAILED })
+    Ok(if report.auto.is_some() && broken_config.is_none() { 0 } else { FAILED })
 }

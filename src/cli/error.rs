@@ -10,6 +10,7 @@ use sandpen::kernel::KernelError;
 use sandpen_types::moment::MomentError;
 use sandpen_types::spec::SpecError;
 
+use super::defaults::ConfigError;
 use super::run::EnvError;
 use super::template::TemplateError;
 
@@ -40,6 +41,18 @@ pub enum CliError {
     /// A window of time that holds nothing.
     #[error(transparent)]
     Window(#[from] OutputQueryError),
+    /// A config file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A manual page cannot be written.
+    #[error("writing the manual page {path:?}")]
+    ManualPage {
+        /// Which, or the directory for all.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The environment of the command.
     #[error(transparent)]
     Env(#[from] EnvError),

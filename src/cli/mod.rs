@@ -4,8 +4,10 @@
 mod args;
 mod attach;
 mod completion;
+mod config;
 mod core_dumps;
 mod daemon;
+mod defaults;
 mod detach_keys;
 mod df;
 mod disk;
@@ -18,6 +20,7 @@ mod inspect;
 mod kernel;
 mod kill;
 mod logs;
+mod man;
 mod metrics;
 mod names;
 mod print;
@@ -44,13 +47,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::paths;
 use sandpen_types::error_chain::error_chain;
 
 use args::KrunfwArg;
 use core_dumps::CoreDumpError;
+use defaults::{ConfigError, Defaults};
 use error::CliError;
 
 /// Exit code for failures of `run` and `attach` themselves, apart from the workload's.
@@ -129,7 +133,9 @@ enum Command {
     Kernel(kernel::Args),
     Daemon(daemon::Args),
     Shutdown(shutdown::Args),
+    Config(config::Args),
     Completion(completion::Args),
+    Man(man::Args),
 }
 
 /// Environment variable: a daemon that a command starts is not started again when it crashes.
@@ -167,12 +173,22 @@ impl Global {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let dumps = core_dumps::forbid();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let mut command = Cli::command();
+    let (defaults, broken) = match Defaults::load(&command) {
+        Ok(defaults) => (defaults, None),
+        Err(error) => (Defaults::default(), Some(error)),
+    };
+    command = defaults.apply(command);
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok((cli, matches))
+    });
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
     let failed = if matches!(cli.command, Command::Run(_) | Command::Attach(_)) { RUN_FAILED } else { FAILED };
-    match dispatch(&cli, dumps) {
+    match dispatch(&cli, dumps, Config { defaults, broken, matches }) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             print::error(&error, cli.global.debug);
@@ -181,20 +197,35 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError> {
+/// What the config files had to do with this command line.
+struct Config {
+    defaults: Defaults,
+    /// Why they have none.
+    broken: Option<ConfigError>,
+    matches: ArgMatches,
+}
+
+fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Result<u8, CliError> {
     let global = &cli.global;
+    // These say what is wrong, or have nothing to do with it.
+    match (&cli.command, config.broken) {
+        (Command::Doctor(args), broken) => {
+            note_dumps(dumps);
+            return doctor::execute(global, args, broken.as_ref());
+        }
+        (Command::Completion(args), _) => return completion::execute(args),
+        (Command::Man(args), _) => return man::execute(args),
+        (_, Some(broken)) => return Err(broken.into()),
+        (Command::Config(args), None) => return config::execute(args, &config.defaults, &config.matches),
+        _ => {}
+    }
     // These need no client, hence no runtime of ours.
     if let Command::Daemon(args) = &cli.command {
         return daemon::execute(global, args, dumps);
     }
-    if let Err(error) = dumps {
-        print::note(&error_chain(&error));
-    }
-    match &cli.command {
-        Command::Completion(args) => return completion::execute(args),
-        Command::Doctor(args) => return doctor::execute(global, args),
-        Command::Kernel(args) => return kernel::execute(global, args),
-        _ => {}
+    note_dumps(dumps);
+    if let Command::Kernel(args) = &cli.command {
+        return kernel::execute(global, args);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     let result = runtime.block_on(async {
@@ -221,11 +252,22 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>) -> Result<u8, CliError>
             Command::Prune(args) => prune::execute(global, args).await,
             Command::Reconcile(args) => reconcile::execute(global, args).await,
             Command::Shutdown(args) => shutdown::execute(global, args).await,
-            Command::Daemon(_) | Command::Completion(_) | Command::Doctor(_) | Command::Kernel(_) => Ok(0),
+            Command::Daemon(_)
+            | Command::Config(_)
+            | Command::Completion(_)
+            | Command::Man(_)
+            | Command::Doctor(_)
+            | Command::Kernel(_) => Ok(0),
         }
     });
     runtime.shutdown_background();
     result
+}
+
+fn note_dumps(dumps: Result<(), CoreDumpError>) {
+    if let Err(error) = dumps {
+        print::note(&error_chain(&error));
+    }
 }
 
 /// Prints what clap has to say: help on stdout, refusals on stderr.

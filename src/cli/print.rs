@@ -39,6 +39,7 @@ pub use each::{each, each_started};
 
 use super::CliError;
 use super::args::short_name;
+use super::defaults::{Effective, Origin};
 use super::template::Template;
 use super::terminal;
 pub use end::{ended, exit_code};
@@ -151,6 +152,22 @@ pub fn report(report: &Report) -> Result<u8, CliError> {
     });
     let driver = report.auto.as_deref().unwrap_or("none");
     bytes(format!("{}\ndriver: {driver}; {}\n", aligned(rows), visible(&report.reason)).as_bytes())
+}
+
+/// The defaults of flags.
+pub fn defaults(effective: &[Effective]) -> Result<u8, CliError> {
+    let rows = effective.iter().map(|one| {
+        let from = match (&one.file, one.line, &one.variable) {
+            (Some(file), Some(line), _) => format!("{}, line {line}", file.display()),
+            (_, _, Some(variable)) => format!("environment variable {variable}"),
+            _ if one.origin == Origin::Flag => "flag".to_owned(),
+            _ => "built in".to_owned(),
+        };
+        let value = one.value.as_deref().map_or_else(|| "-".to_owned(), |value| format!("{value:?}"));
+        [one.key.to_owned(), visible(&value), visible(&from)]
+    });
+    let headings = ["KEY", "VALUE", "FROM"].map(str::to_owned);
+    bytes(aligned([headings].into_iter().chain(rows)).as_bytes())
 }
 
 /// An installed guest kernel.

@@ -13,13 +13,13 @@ use sandpen_vmm::driver::Drivers;
 /// As [`sandpen_drivers::detect`].
 pub fn offer(dir: &StateDir, data_dir: &Path, options: &HostOptions) -> Result<Drivers, KrunUnusable> {
     let drivers = sandpen_drivers::detect(dir, data_dir, options)?;
-    #[cfg(all(feature = "testing", feature = "krun"))]
+    #[cfg(all(feature = "testing", feature = "krun-driver"))]
     let drivers = with_bare_krun(drivers, dir, data_dir);
     Ok(with_process_driver(drivers, dir))
 }
 
 /// Bare-metal programs instead of Linux, asked for by name, in test builds.
-#[cfg(all(feature = "testing", feature = "krun"))]
+#[cfg(all(feature = "testing", feature = "krun-driver"))]
 fn with_bare_krun(drivers: Drivers, dir: &StateDir, data_dir: &Path) -> Drivers {
     use std::sync::Arc;
 

@@ -247,6 +247,8 @@ fn help_texts() {
         "daemon",
         "shutdown",
         "completion",
+        "config",
+        "man",
     ];
     for command in commands {
         let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();

@@ -133,7 +133,7 @@ fn drivers_that_a_sandbox_needs_more_are_looked_for_too() {
 
 /// libkrun wants other things of a kernel than QEMU: no entry of its own, devices by command line.
 #[test]
-#[cfg(feature = "krun")]
+#[cfg(feature = "krun-driver")]
 fn each_driver_has_its_own_demands() {
     let home = Home::new();
     let rootfs = &root(&home);

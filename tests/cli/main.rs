@@ -9,6 +9,7 @@
 
 #[cfg(feature = "testing")]
 mod attach;
+mod config;
 mod confine;
 mod core_dumps;
 mod daemon;
@@ -30,7 +31,7 @@ mod hostile_kernel;
 mod http_api;
 mod input;
 mod kernel;
-#[cfg(feature = "krun")]
+#[cfg(feature = "krun-driver")]
 mod krunfw;
 #[cfg(feature = "testing")]
 mod log_times;

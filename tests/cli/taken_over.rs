@@ -249,7 +249,7 @@ fn a_virtiofsd_that_was_taken_over_reaches_nothing() {
 }
 
 #[test]
-#[cfg(feature = "krun")]
+#[cfg(feature = "krun-driver")]
 fn a_process_of_libkrun_that_was_taken_over_reaches_nothing() {
     use sandpen::driver::krun::policy_of_root;
 

@@ -93,6 +93,8 @@ impl Home {
         };
         // A daemon that a test kills stays dead until the test asks for another one.
         command.args(args).env("SANDPEN_STATE_DIR", self.state()).env("SANDPEN_NO_KEEP", "1").stdin(Stdio::null());
+        // What whoever runs the tests has as defaults is not tested.
+        command.env("SANDPEN_CONFIG", "");
         // For the trace of an injected panic, the daemon would keep the symbols of the whole program in memory.
         command.env("RUST_BACKTRACE", "0");
         command

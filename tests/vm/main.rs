@@ -12,11 +12,11 @@ mod features;
 mod files;
 mod forged;
 mod health;
-#[cfg(all(feature = "krun", feature = "testing"))]
+#[cfg(all(feature = "krun-driver", feature = "testing"))]
 mod hostile_kernel;
 mod inside;
 mod kernel;
-#[cfg(all(feature = "krun", feature = "testing"))]
+#[cfg(all(feature = "krun-driver", feature = "testing"))]
 mod krun;
 mod life;
 mod log_backlog;

@@ -65,7 +65,7 @@ impl DatabaseFile {
         if let Some(detail) = quick_check(&pool).await.map_err(|source| refusal(path, source))? {
             return Err(DatabaseError::Corrupted { path: path.to_owned(), detail });
         }
-        match sqlx::migrate!("../migrations").run(&pool).await {
+        match sqlx::migrate!("./migrations").run(&pool).await {
             Ok(()) => {
                 let reader = one().max_connections(READERS).connect_with(options.pragma("query_only", "ON")).await;
                 let reader = reader.map_err(|source| refusal(path, source))?;
@@ -91,7 +91,7 @@ impl DatabaseFile {
         let pool = pool.map_err(|source| refusal(path, source))?;
         let version = schema_version(&pool).await.map_err(|source| refusal(path, source));
         pool.close().await;
-        let known = sqlx::migrate!("../migrations").iter().map(|migration| migration.version).max();
+        let known = sqlx::migrate!("./migrations").iter().map(|migration| migration.version).max();
         match version? {
             Some(version) if known.is_none_or(|known| version > known) => {
                 Err(DatabaseError::Newer { path: path.to_owned(), version })

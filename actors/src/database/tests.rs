@@ -50,7 +50,7 @@ impl Fixture {
     async fn of_before(&self, migrations: usize) -> SqlitePoolForTests {
         let path = format!("sqlite://{}?mode=rwc", self.path().display());
         let old = SqlitePoolForTests(sqlx::SqlitePool::connect(&path).await.unwrap());
-        let mut first = sqlx::migrate!("../migrations");
+        let mut first = sqlx::migrate!("./migrations");
         first.migrations = first.migrations.iter().take(migrations).cloned().collect::<Vec<_>>().into();
         first.run(&old.0).await.unwrap();
         old

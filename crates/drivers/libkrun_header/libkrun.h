@@ -7,6 +7,8 @@
 #ifndef SANDPEN_LIBKRUN_H
 #define SANDPEN_LIBKRUN_H
 
+typedef __SIZE_TYPE__ size_t;
+
 int krun_init_log(int target_fd, unsigned int level, unsigned int style, unsigned int options);
 int krun_create_ctx(void);
 int krun_set_vm_config(unsigned int ctx_id, unsigned char num_vcpus, unsigned int ram_mib);
@@ -18,7 +20,7 @@ int krun_add_disk2(unsigned int ctx_id, const char *block_id, const char *disk_p
 int krun_fs_add_overlay_dir(unsigned int ctx_id, const char *fs_tag, const char *path,
                             unsigned int mode);
 int krun_fs_add_overlay_file(unsigned int ctx_id, const char *fs_tag, const char *path,
-                             const unsigned char *data, unsigned long data_len, unsigned int mode,
+                             const unsigned char *data, size_t data_len, unsigned int mode,
                              _Bool one_shot);
 int krun_set_kernel(unsigned int ctx_id, const char *kernel_path, unsigned int kernel_format,
                     const char *initramfs, const char *cmdline);

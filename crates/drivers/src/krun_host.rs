@@ -29,7 +29,7 @@ pub enum KrunUnusable {
 /// # Errors
 /// [`KrunUnusable`].
 pub fn find(krunfw: Option<&Path>, data_dir: &Path) -> Result<PathBuf, KrunUnusable> {
-    if cfg!(not(feature = "krun")) {
+    if cfg!(not(feature = "krun-driver")) {
         return Err(KrunUnusable::LeftOut);
     }
     // Before KVM, so that a mistake shows on every host.

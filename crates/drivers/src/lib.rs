@@ -12,7 +12,7 @@ pub mod disk;
 pub mod fuse_probe;
 mod guest;
 mod host_options;
-#[cfg(feature = "krun")]
+#[cfg(feature = "krun-driver")]
 pub mod krun;
 pub mod krun_host;
 mod launching;
@@ -45,7 +45,7 @@ use self::krun_host::KrunUnusable;
 
 /// The names that a specification may ask for, in alphabetical order.
 pub const NAMES: &[&str] = &[
-    #[cfg(feature = "krun")]
+    #[cfg(feature = "krun-driver")]
     krun::NAME,
     qemu::NAME,
 ];
@@ -64,7 +64,7 @@ pub fn detect(state_dir: &StateDir, data_dir: &Path, options: &HostOptions) -> R
     let cache_bytes = options.cache.unwrap_or(config.cache_bytes);
     let config = qemu::QemuConfig { require_confinement, cache_bytes, ..config };
     let qemu = Arc::new(qemu::QemuDriver::new(config));
-    #[cfg(feature = "krun")]
+    #[cfg(feature = "krun-driver")]
     {
         // What was named stays the same when the current directory changes.
         let firmware = sandpen_kernels::krunfw::named(krunfw).map_err(KrunUnusable::Named)?;
@@ -77,7 +77,7 @@ pub fn detect(state_dir: &StateDir, data_dir: &Path, options: &HostOptions) -> R
             Drivers::default().with(qemu).with(krun)
         })
     }
-    #[cfg(not(feature = "krun"))]
+    #[cfg(not(feature = "krun-driver"))]
     {
         krun_is_usable(krunfw, data_dir)?;
         Ok(Drivers::default().with(qemu))
@@ -118,7 +118,7 @@ pub fn run_helper_if_asked() {
     if first == fuse_probe::SUBCOMMAND {
         std::process::exit(fuse_probe::run(arguments));
     }
-    #[cfg(feature = "krun")]
+    #[cfg(feature = "krun-driver")]
     if first == krun::helper::SUBCOMMAND {
         std::process::exit(krun::helper::run());
     }

@@ -78,7 +78,7 @@ pub(super) fn role(share: usize) -> String {
 const SHARED_FILES_MAX: u64 = 100_000;
 
 /// Most open files of a process that shares files and does not limit them itself, as the virtiofsd program asks for.
-#[cfg(feature = "krun")]
+#[cfg(feature = "krun-driver")]
 pub(super) const OPEN_FILES_MAX: u64 = 1_000_000;
 
 /// Why a directory cannot be shared.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 /// Why a program cannot be embedded.
@@ -35,10 +35,20 @@ pub enum EmbedError {
     },
 }
 
+impl EmbedError {
+    /// What is wrong with this file.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}
+
 impl fmt::Display for EmbedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoBuildScript(name) => write!(f, "cargo did not set {name}: this is for build scripts"),
+            Self::NoBuildScript(name) => {
+                write!(f, "cargo did not set {name}: this is for the build scripts of what depends on the program")
+            }
             Self::Target(target) => write!(f, "sandpen runs on Linux, and so do its guests: not on {target}"),
             Self::Run { program, source } => write!(f, "cannot run cargo to build {program}: {source}"),
             Self::Failed { program, status } => write!(

@@ -2,8 +2,10 @@
 //! needs no second file. They are PID 1 of the guests ([`GUEST`]) and the waiter ([`WAITER`]): static, and small, since
 //! each sandbox has one of both in its memory for its whole life.
 //!
-//! Cargo cannot yet depend on a program that is built another way than the rest, so this runs a cargo of its own, with
-//! the profile `embedded` of sandpen's workspace. Nothing is downloaded that the outer cargo did not have to download.
+//! Cargo cannot yet depend on a program that is built another way than the rest, so this runs a cargo of its own, on a
+//! package of its own ([`package`]), which consists of the real one's `main` and says how it is built. Nothing of an
+//! application's build has to know of it: no profile, no configuration, no target that is to be installed. Nothing is
+//! downloaded that the outer cargo did not have to download, and nothing is written beside the sources.
 //!
 //! ```text
 //!   build script of the crate that embeds it ─▶ cargo build ─▶ TARGET_DIR/embedded/…  one for all that is built below
@@ -12,43 +14,38 @@
 //!                                                                OUT_DIR ─▶ include_bytes!(env!("SANDPEN_WAITER"))
 //! ```
 //!
-//! May know: where the packages lie in sandpen's source tree, and how such programs are built. May not: what they do,
-//! and who installs or boots them.
+//! May know: how such programs are built. May not: what they do, and who installs or boots them.
 
 mod error;
+mod package;
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 pub use error::EmbedError;
 
-/// A program of sandpen's workspace that is embedded.
+/// A program of sandpen's that is embedded. The crate that does it depends on the program's package, which tells where
+/// it lies (`links` in its manifest).
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// The package, and the program in it.
+    /// The package, whose library has the program's `main`.
     package: &'static str,
-    /// What it is built from, below the workspace's root.
-    sources: &'static [&'static str],
+    /// The variable in which cargo hands on where the package's sources lie.
+    source: &'static str,
     /// The environment variable of `rustc` that has the built program's path.
     variable: &'static str,
 }
 
 /// PID 1 of every Linux guest. Its path is `SANDPEN_GUEST`, the hash of its content `SANDPEN_GUEST_HASH`.
-pub const GUEST: Program = Program {
-    package: "sandpen-guest",
-    sources: &["guest/src", "guest/Cargo.toml", "Cargo.toml", "Cargo.lock"],
-    variable: "SANDPEN_GUEST",
-};
+pub const GUEST: Program =
+    Program { package: "sandpen-guest", source: "DEP_SANDPEN_GUEST_SOURCE", variable: "SANDPEN_GUEST" };
 
 /// The waiter. Its path is `SANDPEN_WAITER`, the hash of its content `SANDPEN_WAITER_HASH`.
-pub const WAITER: Program = Program {
-    package: "sandpen-waiter",
-    sources: &["crates/waiter/src", "crates/waiter/Cargo.toml", "Cargo.toml"],
-    variable: "SANDPEN_WAITER",
-};
+pub const WAITER: Program =
+    Program { package: "sandpen-waiter", source: "DEP_SANDPEN_WAITER_SOURCE", variable: "SANDPEN_WAITER" };
 
 /// Builds the program, to be called by the build script of the crate that embeds it, and gives that crate its path and
 /// hash as environment variables.
@@ -56,11 +53,11 @@ pub const WAITER: Program = Program {
 /// # Errors
 /// [`EmbedError`], which says what is missing.
 pub fn build(program: Program) -> Result<(), EmbedError> {
-    let root = workspace();
-    for source in program.sources {
-        println!("cargo::rerun-if-changed={}", root.join(source).display());
-    }
     let variable = |name: &'static str| std::env::var_os(name).ok_or(EmbedError::NoBuildScript(name));
+    let source = PathBuf::from(variable(program.source)?);
+    for path in watched(&source) {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let target = variable("TARGET")?.to_string_lossy().into_owned();
     if !target.contains("linux") {
@@ -68,25 +65,26 @@ pub fn build(program: Program) -> Result<(), EmbedError> {
     }
     let built = out_dir.join(program.package);
     let shared = shared_directory(&out_dir, &target).join("embedded");
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| EmbedError::File { path, source }
-    };
-    fs::create_dir_all(&shared).map_err(failed(&shared))?;
+    fs::create_dir_all(&shared).map_err(EmbedError::file(&shared))?;
     {
         // Two source trees may share a target directory: what is taken has to be what was just built.
         let path = shared.join(".lock");
-        let lock = File::create(&path).map_err(failed(&path))?;
-        lock.lock().map_err(failed(&path))?;
-        let mut cargo = cargo(&variable("CARGO")?, program, &target, &shared);
+        let lock = File::create(&path).map_err(EmbedError::file(&path))?;
+        lock.lock().map_err(EmbedError::file(&path))?;
+        let package = shared.join(program.package);
+        package::write(&package, program.package, &source)?;
+        let cargo = |subcommand| cargo(&variable("CARGO").unwrap_or_default(), subcommand, &target, &package);
+        choose_versions(&package, &out_dir, || cargo("fetch"))?;
+        let mut cargo = cargo("build");
+        cargo.arg("--profile=embedded").arg("--target-dir").arg(&shared);
         let status = cargo.status().map_err(|source| EmbedError::Run { program: program.package, source })?;
         if !status.success() {
             return Err(EmbedError::Failed { program: program.package, status });
         }
         let from = shared.join(&target).join("embedded").join(program.package);
-        fs::copy(&from, &built).map_err(failed(&from))?;
+        fs::copy(&from, &built).map_err(EmbedError::file(&from))?;
     }
-    let content = fs::read(&built).map_err(failed(&built))?;
+    let content = fs::read(&built).map_err(EmbedError::file(&built))?;
     // A version, not a protection.
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(&content);
@@ -95,18 +93,41 @@ pub fn build(program: Program) -> Result<(), EmbedError> {
     Ok(())
 }
 
-/// The root of sandpen's source tree, also where sandpen is a dependency of others.
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+/// What the program is built from. In sandpen's own tree that is also what its manifest inherits.
+fn watched(source: &Path) -> Vec<PathBuf> {
+    let mut watched = vec![source.join("src"), source.join("Cargo.toml")];
+    let workspace = source.ancestors().skip(1).take(2).find(|above| above.join("Cargo.toml").is_file());
+    let files = workspace.into_iter().flat_map(|above| ["Cargo.toml", "Cargo.lock"].map(|name| above.join(name)));
+    watched.extend(files.filter(|file| file.is_file()));
+    watched
 }
 
-fn cargo(program: &OsString, package: Program, target: &str, target_dir: &Path) -> Command {
+/// Has the program built with the versions that the outer cargo chose, where its lock file is found: they were
+/// downloaded, and somebody may have looked at them. Else with those of the downloaded ones that suit.
+fn choose_versions(package: &Path, out_dir: &Path, fetch: impl Fn() -> Command) -> Result<(), EmbedError> {
+    let lock = package.join("Cargo.lock");
+    let outer = levels_above(out_dir).map(|above| above.join("Cargo.lock")).find(|outer| outer.is_file());
+    match &outer {
+        Some(outer) => fs::copy(outer, &lock).map(drop).map_err(EmbedError::file(outer))?,
+        None => forget(&lock)?,
+    }
+    // The lock file of somebody else, beside a target directory that was put elsewhere.
+    let is_of_use = || fetch().stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if outer.is_some() && !is_of_use() { forget(&lock) } else { Ok(()) }
+}
+
+fn forget(file: &Path) -> Result<(), EmbedError> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(EmbedError::file(file)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A cargo in the package's directory. That lies in the target directory, so that a configuration which the outer cargo
+/// has found above that is this one's too: where packages come from, which linker there is.
+fn cargo(program: &OsStr, subcommand: &str, target: &str, package: &Path) -> Command {
     let mut cargo = Command::new(program);
-    cargo
-        .args(["build", "--quiet", "--locked", "--offline", "--profile=embedded", "--manifest-path=Cargo.toml"])
-        .args(["--package", package.package, "--bin", package.package, "--target", target, "--target-dir"])
-        .arg(target_dir)
-        .current_dir(workspace());
+    cargo.args([subcommand, "--quiet", "--offline", "--target", target]).current_dir(package);
     // What the outer cargo, clippy or a coverage tool set for the outer build must not change this one.
     for (name, _) in std::env::vars_os() {
         let kept = ["CARGO_HOME", "CARGO_MAKEFLAGS"].iter().any(|keep| name == *keep);
@@ -128,11 +149,16 @@ fn cargo(program: &OsString, package: Program, target: &str, target_dir: &Path) 
 /// The outer cargo's target directory, which has a tag at its root; where there is none, what is ours alone.
 fn shared_directory<'a>(out_dir: &'a Path, target: &str) -> &'a Path {
     let is_tagged = |directory: &Path| directory.join("CACHEDIR.TAG").is_file();
-    // OUT_DIR is four to seven levels below: TARGET_DIR/TRIPLE/PROFILE/build/PACKAGE/out.
-    let Some(found) = out_dir.ancestors().skip(1).take(7).find(|above| is_tagged(above)) else { return out_dir };
+    let Some(found) = levels_above(out_dir).find(|above| is_tagged(above)) else { return out_dir };
     // With `--target`, the directory of that one has a tag too.
     let above = found.parent().filter(|above| found.ends_with(target) && is_tagged(above));
     above.unwrap_or(found)
+}
+
+/// Where the target directory is, and what it lies in: `OUT_DIR` is four to seven levels below,
+/// `TARGET_DIR/TRIPLE/PROFILE/build/PACKAGE/out`.
+fn levels_above(out_dir: &Path) -> impl Iterator<Item = &Path> {
+    out_dir.ancestors().skip(1).take(7)
 }
 
 #[cfg(test)]
@@ -155,11 +181,30 @@ mod tests {
     }
 
     #[test]
-    fn every_source_is_there() {
-        for program in [GUEST, WAITER] {
-            for source in program.sources {
-                assert!(workspace().join(source).exists(), "{source}");
-            }
+    fn a_lock_file_of_somebody_else_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let package = dir.path().join("target/embedded/program");
+        fs::create_dir_all(&package).unwrap();
+        let lock = package.join("Cargo.lock");
+        let chosen = |fetch: &'static str| {
+            choose_versions(&package, &dir.path().join("target/debug/build/package/out"), || Command::new(fetch))
+                .unwrap();
+            fs::read_to_string(&lock).ok()
+        };
+        fs::write(&lock, "of before").unwrap();
+        assert_eq!(chosen("false"), None, "there is none to take");
+        fs::write(dir.path().join("Cargo.lock"), "the outer one").unwrap();
+        assert_eq!(chosen("true").as_deref(), Some("the outer one"));
+        assert_eq!(chosen("false"), None, "it names what was not downloaded");
+    }
+
+    #[test]
+    fn what_a_program_is_built_from_is_there() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+        for (source, files) in [("guest", 4), ("crates/waiter", 4)] {
+            let watched = watched(&tree.join(source));
+            assert_eq!(watched.len(), files, "{watched:?}");
+            assert!(watched.iter().all(|path| path.exists()), "{watched:?}");
         }
     }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sandpen_waiter::wire::{self, DescriptorSpec, ProcessSpec, Stage, StdioSpec};
 
-use crate::{Failure, failed, sys};
+use crate::program::{Failure, failed};
+use crate::sys;
 
 /// See the module.
 pub(crate) struct Opened<'a> {

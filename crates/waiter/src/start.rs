@@ -14,8 +14,9 @@ use crate::init::Init;
 use crate::log_copy::LogCopy;
 use crate::opened::Opened;
 use crate::process::{self, Process};
+use crate::program::{Failure, failed};
+use crate::sys;
 use crate::waiter::Waiter;
-use crate::{Failure, failed, sys};
 
 /// Reads what is to be done from the standard input and does it; `None` when that ends early.
 pub(crate) fn start() -> Result<Option<Waiter>, Failure> {

@@ -35,6 +35,15 @@ const F_ADD_SEALS: c_int = 1033;
 const ALL_SEALS: c_int = 0xf;
 pub(crate) const ESRCH: i32 = 3;
 const EINTR: i32 = 4;
+/// Tells of what happens in a directory, each time (linux/fcntl.h).
+const F_NOTIFY: c_int = 1026;
+const DN_DELETE: c_ulong = 8;
+const DN_MULTISHOT: c_ulong = 0x8000_0000;
+const SIG_BLOCK: c_int = 0;
+/// `SFD_CLOEXEC | SFD_NONBLOCK`.
+const SFD_FLAGS: c_int = 0o200_0000 | 0o4000;
+/// What the kernel sends for [`F_NOTIFY`].
+const SIGIO: c_int = 29;
 const SIGPIPE: c_int = 13;
 pub(crate) const SIGKILL: c_int = 9;
 pub(crate) const SIGTERM: c_int = 15;
@@ -60,6 +69,10 @@ struct SigInfo {
     rest: [c_int; 25],
 }
 
+/// `sigset_t` of the C libraries; 128 bytes on every 64-bit Linux.
+#[repr(C)]
+struct SigSet([c_ulong; 16]);
+
 /// One entry of `poll`'s array.
 #[repr(C)]
 struct PollFd {
@@ -80,6 +93,11 @@ unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn mkfifo(path: *const c_char, mode: c_uint) -> c_int;
+    fn sigemptyset(set: *mut SigSet) -> c_int;
+    fn sigaddset(set: *mut SigSet, signal: c_int) -> c_int;
+    fn sigprocmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
+    fn signalfd(fd: c_int, set: *const SigSet, flags: c_int) -> c_int;
+    fn read(fd: c_int, buffer: *mut u8, count: usize) -> isize;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn waitid(id_type: c_int, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
 }
@@ -294,6 +312,35 @@ pub(crate) fn peek_end(pid: u32) -> io::Result<RecordedEnd> {
             return Err(error);
         }
     }
+}
+
+/// A descriptor that becomes readable whenever a name was removed from the directory, for as long as that is open. The
+/// signal by which the kernel tells of it is blocked from now on, here and in children to come.
+pub(crate) fn signal_removals(directory: &File) -> io::Result<OwnedFd> {
+    let mut set = SigSet([0; 16]);
+    // SAFETY: `set` is writable and as large as the C library's sigset_t (128 bytes); there is no old set to fill in.
+    let fd = unsafe {
+        sigemptyset(&raw mut set);
+        sigaddset(&raw mut set, SIGIO);
+        checked(sigprocmask(SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        signalfd(-1, &raw const set, SFD_FLAGS)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+    let signals = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: a live descriptor and an integer; no memory is touched.
+    checked(unsafe { fcntl(directory.as_raw_fd(), F_NOTIFY, DN_DELETE | DN_MULTISHOT) })?;
+    Ok(signals)
+}
+
+/// Reads the signal that has come, if one has: of one that is pending already, no second one is kept.
+pub(crate) fn take_signals(signals: &OwnedFd) {
+    let mut info = [0_u8; 128];
+    // SAFETY: pointer and length are of one writable array, as large as the kernel's signalfd_siginfo; the descriptor
+    // does not block.
+    unsafe { read(signals.as_raw_fd(), info.as_mut_ptr(), info.len()) };
 }
 
 /// Waits until one of `fds` is readable or closed at its other end; `None` waits for ever. Answers

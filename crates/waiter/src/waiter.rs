@@ -12,6 +12,7 @@ use sandpen_waiter::wire::{self, VMM_ROLE};
 
 use crate::log_copy::LogCopy;
 use crate::process::Process;
+use crate::removal::{Removals, is_removed};
 use crate::sys;
 
 /// How long companions may take after SIGTERM.
@@ -79,8 +80,14 @@ impl Waiter {
         }
     }
 
-    /// Until it is released.
+    /// Until it is released, or its directory is gone.
     pub(crate) fn serve(&mut self) {
+        // A kernel that does not tell: then it stays, as if nothing had been removed.
+        let removals = Removals::watch().ok();
+        // What was removed before nobody tells of.
+        if is_removed(&self.commands) {
+            return self.kill_all();
+        }
         loop {
             let next = self.alarm.map(|(at, _)| at).into_iter().chain(self.sync_due).min();
             let alarm_ms = next.map(|at| {
@@ -90,10 +97,18 @@ impl Waiter {
             let watched: Vec<usize> = (0..self.processes.len()).filter(|&i| !self.processes[i].ended).collect();
             let mut fds = vec![self.commands.as_fd()];
             fds.extend(watched.iter().map(|&i| self.processes[i].pidfd.as_fd()));
+            let removed_at = fds.len();
+            fds.extend(removals.iter().map(Removals::as_fd));
             fds.extend(self.log.iter().map(|log| log.pipe.as_fd()));
             let ready = sys::wait_readable(&fds, alarm_ms);
             if ready[0] && self.obey() {
                 return self.kill_all();
+            }
+            if let Some(removals) = removals.as_ref().filter(|_| ready[removed_at]) {
+                removals.take();
+                if is_removed(&self.commands) {
+                    return self.kill_all();
+                }
             }
             if self.log.is_some() && ready[ready.len() - 1] && !self.log.as_mut().is_some_and(LogCopy::copy) {
                 self.log = None;

@@ -3,6 +3,8 @@
 //! Every function names the call that failed and translates its negative errno. libkrun is meant for
 //! one microVM per process, which [`Context::enter`] turns the process into.
 #![allow(unsafe_code)]
+// Some of the functions are safe where they are libkrun's own; declared from its header none is.
+#![cfg_attr(feature = "krun-bundled", allow(unused_unsafe))]
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -10,9 +12,14 @@ use std::os::fd::{AsRawFd, IntoRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-// Its symbols are what krun-sys declares.
+#[cfg(not(any(feature = "krun", feature = "krun-bundled")))]
+compile_error!("the feature krun-driver says nothing of which libkrun: ask for krun-bundled or krun");
+
+// The same functions: libkrun's own, or what its header declares. A signature that has changed does not compile.
 #[cfg(feature = "krun-bundled")]
-extern crate krun as _;
+use krun as api;
+#[cfg(all(feature = "krun", not(feature = "krun-bundled")))]
+use krun_sys as api;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -114,7 +121,7 @@ pub fn init_log(level: LogLevel) -> Result<(), KrunError> {
         LogLevel::Steps => LOG_LEVEL_INFO,
     };
     // SAFETY: takes integers; standard error is not given away by its number.
-    let answer = unsafe { krun_sys::krun_init_log(libc::STDERR_FILENO, level, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV) };
+    let answer = unsafe { api::krun_init_log(libc::STDERR_FILENO, level, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV) };
     check("krun_init_log", answer).map(drop)
 }
 
@@ -145,14 +152,14 @@ impl Context {
     /// [`KrunError::Call`].
     pub fn new() -> Result<Self, KrunError> {
         // SAFETY: takes nothing.
-        let id = check("krun_create_ctx", unsafe { krun_sys::krun_create_ctx() })?;
+        let id = check("krun_create_ctx", unsafe { api::krun_create_ctx() })?;
         // SAFETY: these take the number of a live context.
         let answers = unsafe {
             [
-                ("krun_disable_implicit_init", krun_sys::krun_disable_implicit_init(id)),
-                ("krun_disable_implicit_console", krun_sys::krun_disable_implicit_console(id)),
+                ("krun_disable_implicit_init", api::krun_disable_implicit_init(id)),
+                ("krun_disable_implicit_console", api::krun_disable_implicit_console(id)),
                 // Without it the guest's sockets would be the host's (TSI).
-                ("krun_disable_implicit_vsock", krun_sys::krun_disable_implicit_vsock(id)),
+                ("krun_disable_implicit_vsock", api::krun_disable_implicit_vsock(id)),
             ]
         };
         for (call, answer) in answers {
@@ -167,7 +174,7 @@ impl Context {
     /// [`KrunError::Call`].
     pub fn set_machine(&mut self, cpus: u8, memory_mib: u32) -> Result<(), KrunError> {
         // SAFETY: takes integers.
-        check("krun_set_vm_config", unsafe { krun_sys::krun_set_vm_config(self.id, cpus, memory_mib) }).map(drop)
+        check("krun_set_vm_config", unsafe { api::krun_set_vm_config(self.id, cpus, memory_mib) }).map(drop)
     }
 
     /// Shares a host directory as the guest's root and puts `init` into it as PID 1, visible to the
@@ -178,7 +185,7 @@ impl Context {
     pub fn set_root(&mut self, directory: &str, init: &'static [u8]) -> Result<(), KrunError> {
         let directory = text("the path of the root directory", directory.as_bytes())?;
         // SAFETY: a NUL-terminated string that lives through the call, which copies it.
-        check("krun_set_root", unsafe { krun_sys::krun_set_root(self.id, directory.as_ptr()) })?;
+        check("krun_set_root", unsafe { api::krun_set_root(self.id, directory.as_ptr()) })?;
         self.add_init(init)
     }
 
@@ -189,12 +196,11 @@ impl Context {
     /// [`KrunError`].
     pub fn set_empty_root(&mut self, init: &'static [u8]) -> Result<(), KrunError> {
         // SAFETY: a NUL-terminated constant; without a directory there is nothing but what is added.
-        let answer = unsafe { krun_sys::krun_add_virtiofs3(self.id, ROOT_TAG.as_ptr(), std::ptr::null(), 0, true) };
+        let answer = unsafe { api::krun_add_virtiofs3(self.id, ROOT_TAG.as_ptr(), std::ptr::null(), 0, true) };
         check("krun_add_virtiofs3", answer)?;
         for directory in MOUNT_POINTS {
             // SAFETY: NUL-terminated constants that live through the call, which copies them.
-            let answer =
-                unsafe { krun_sys::krun_fs_add_overlay_dir(self.id, ROOT_TAG.as_ptr(), directory.as_ptr(), 0o755) };
+            let answer = unsafe { api::krun_fs_add_overlay_dir(self.id, ROOT_TAG.as_ptr(), directory.as_ptr(), 0o755) };
             check("krun_fs_add_overlay_dir", answer)?;
         }
         self.add_init(init)
@@ -205,7 +211,7 @@ impl Context {
         // SAFETY: NUL-terminated constants; pointer and length are of one slice that lives, unchanged,
         // as long as the process, as the call demands.
         let answer = unsafe {
-            krun_sys::krun_fs_add_overlay_file(
+            api::krun_fs_add_overlay_file(
                 self.id,
                 ROOT_TAG.as_ptr(),
                 INIT_PATH.as_ptr(),
@@ -227,8 +233,7 @@ impl Context {
     pub fn add_disk(&mut self, file: &Path, lock: OwnedFd) -> Result<(), KrunError> {
         let file = text("the path of the disk", file.as_os_str().as_bytes())?;
         // SAFETY: NUL-terminated strings that live through the call, which copies them.
-        let answer =
-            unsafe { krun_sys::krun_add_disk2(self.id, DISK_ID.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, false) };
+        let answer = unsafe { api::krun_add_disk2(self.id, DISK_ID.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, false) };
         check("krun_add_disk2", answer)?;
         self.held.push(lock);
         Ok(())
@@ -242,8 +247,7 @@ impl Context {
         let serial = text("the serial number of a disk", serial.as_bytes())?;
         let file = text("the path of a disk", file.as_os_str().as_bytes())?;
         // SAFETY: NUL-terminated strings that live through the call, which copies them.
-        let answer =
-            unsafe { krun_sys::krun_add_disk2(self.id, serial.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, true) };
+        let answer = unsafe { api::krun_add_disk2(self.id, serial.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, true) };
         check("krun_add_disk2", answer).map(drop)
     }
 
@@ -256,7 +260,7 @@ impl Context {
         let tag = text("the tag of a shared directory", tag.as_bytes())?;
         let directory = text("the path of a shared directory", directory.as_bytes())?;
         // SAFETY: NUL-terminated strings that live through the call, which copies them.
-        let answer = unsafe { krun_sys::krun_add_virtiofs3(self.id, tag.as_ptr(), directory.as_ptr(), 0, read_only) };
+        let answer = unsafe { api::krun_add_virtiofs3(self.id, tag.as_ptr(), directory.as_ptr(), 0, read_only) };
         check("krun_add_virtiofs3", answer).map(drop)
     }
 
@@ -269,7 +273,7 @@ impl Context {
         // SAFETY: a NUL-terminated string that lives through the call, which copies it; initramfs and
         // parameters may be NULL.
         let answer = unsafe {
-            krun_sys::krun_set_kernel(self.id, kernel.as_ptr(), KERNEL_FORMAT_ELF, std::ptr::null(), std::ptr::null())
+            api::krun_set_kernel(self.id, kernel.as_ptr(), KERNEL_FORMAT_ELF, std::ptr::null(), std::ptr::null())
         };
         check("krun_set_kernel", answer).map(drop)
     }
@@ -281,7 +285,7 @@ impl Context {
     /// [`KrunError`].
     pub fn add_tsi(&mut self, ports: &[(u16, u16)]) -> Result<(), KrunError> {
         // SAFETY: takes integers.
-        check("krun_add_vsock", unsafe { krun_sys::krun_add_vsock(self.id, TSI_HIJACK_INET) })?;
+        check("krun_add_vsock", unsafe { api::krun_add_vsock(self.id, TSI_HIJACK_INET) })?;
         let texts: Vec<CString> = ports
             .iter()
             .map(|(host, guest)| text("a published port", format!("{host}:{guest}").as_bytes()))
@@ -290,7 +294,7 @@ impl Context {
         pointers.resize(PORT_MAP_LEN.max(pointers.len() + 1), std::ptr::null());
         // SAFETY: NUL-terminated strings, a NULL after the last of them, and as many pointers as the
         // call looks at; all live through the call, which copies them.
-        let answer = unsafe { krun_sys::krun_set_port_map(self.id, pointers.as_ptr()) };
+        let answer = unsafe { api::krun_set_port_map(self.id, pointers.as_ptr()) };
         check("krun_set_port_map", answer).map(drop)
     }
 
@@ -300,7 +304,7 @@ impl Context {
     /// [`KrunError::Call`].
     pub fn add_log_console(&mut self) -> Result<(), KrunError> {
         // SAFETY: takes integers; -1 is no descriptor.
-        let answer = unsafe { krun_sys::krun_add_virtio_console_default(self.id, -1, -1, -1) };
+        let answer = unsafe { api::krun_add_virtio_console_default(self.id, -1, -1, -1) };
         check("krun_add_virtio_console_default", answer).map(drop)
     }
 
@@ -310,7 +314,7 @@ impl Context {
     /// [`KrunError`].
     pub fn add_ports(&mut self, ports: Vec<Port<'_>>) -> Result<(), KrunError> {
         // SAFETY: takes the number of a live context.
-        let answer = unsafe { krun_sys::krun_add_virtio_console_multiport(self.id) };
+        let answer = unsafe { api::krun_add_virtio_console_multiport(self.id) };
         let console = check("krun_add_virtio_console_multiport", answer)?;
         for port in ports {
             let name = text("the name of a port", port.name.as_bytes())?;
@@ -318,8 +322,7 @@ impl Context {
             let (input, output) = (number(&port.input), number(&port.output));
             // SAFETY: a NUL-terminated string that lives through the call, which copies it. libkrun
             // duplicates the descriptors when it starts; until then `held` keeps them open.
-            let answer =
-                unsafe { krun_sys::krun_add_console_port_inout(self.id, console, name.as_ptr(), input, output) };
+            let answer = unsafe { api::krun_add_console_port_inout(self.id, console, name.as_ptr(), input, output) };
             check("krun_add_console_port_inout", answer)?;
             self.held.extend([port.input, port.output].into_iter().flatten());
         }
@@ -332,7 +335,7 @@ impl Context {
     /// [`KrunError::Call`].
     pub fn add_serial_output(&mut self, output: OwnedFd) -> Result<(), KrunError> {
         // SAFETY: takes integers. libkrun owns the descriptor from here on, so it is given away.
-        let answer = unsafe { krun_sys::krun_add_serial_console_default(self.id, -1, output.into_raw_fd()) };
+        let answer = unsafe { api::krun_add_serial_console_default(self.id, -1, output.into_raw_fd()) };
         check("krun_add_serial_console_default", answer).map(drop)
     }
 
@@ -343,7 +346,7 @@ impl Context {
     pub fn enter(self) -> Result<Infallible, KrunError> {
         // SAFETY: takes the number of a live context; what it points to (descriptors, the init
         // program) is held by `self` and by the process until it ends.
-        let answer = unsafe { krun_sys::krun_start_enter(self.id) };
+        let answer = unsafe { api::krun_start_enter(self.id) };
         Err(KrunError::Call { call: "krun_start_enter", source: Errno::from_raw(answer.saturating_neg()) })
     }
 }

@@ -20,6 +20,7 @@ mod lock;
 mod namespaces;
 mod newborn;
 mod program;
+mod removed;
 mod test_support;
 
 #[tokio::test]
