@@ -21,8 +21,8 @@ fn time(guest: &mut Guest) -> Duration {
 /// Gives a guest that is told the time so often, and hears it.
 async fn told(times: u32) {
     let mut running = launch(move |guest| {
-        starts(guest, HostMessage::VARIANTS);
         let begun = wall_clock();
+        starts(guest, HostMessage::VARIANTS);
         let heard: Vec<_> = (0..times).map(|_| time(guest)).collect();
         assert!(heard.is_sorted() && heard[0] >= begun && heard[heard.len() - 1] <= wall_clock(), "{heard:?}");
     });
