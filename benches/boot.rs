@@ -45,7 +45,12 @@ impl Setup {
         let required = |name: &str| std::env::var_os(name).ok_or(format!("set {name}; `make bench-boot` does"));
         let state = tempfile::tempdir()?;
         let kernel = kernel::find(&paths::default_data_dir())?;
-        let initramfs = initramfs::ensure(&state.path().join("cache"), guest_binary(), Some(&kernel), &[])?;
+        let initramfs = initramfs::ensure(
+            &state.path().join("cache"),
+            guest_binary(),
+            Some(&kernel),
+            &initramfs::Extra::default(),
+        )?;
         let accelerator = acceleration().accelerator;
         let args = QemuArgs {
             tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },

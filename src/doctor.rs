@@ -146,7 +146,17 @@ fn accelerator() -> Check {
 
 fn guest_kernel(data_dir: &Path) -> Check {
     match kernel::find(data_dir) {
-        Ok(kernel) => Check::new("kernel", CheckStatus::Ok, format!("{} in {}", kernel.version(), data_dir.display())),
+        Ok(kernel) => {
+            let found = format!("{} in {}", kernel.version(), data_dir.display());
+            let lacks = kernel.not_looked_for();
+            if lacks.is_empty() {
+                return Check::new("kernel", CheckStatus::Ok, found);
+            }
+            // It boots as before.
+            let lacks = lacks.join(", ");
+            Check::new("kernel", CheckStatus::Warn, format!("{found}, installed by an older sandpen, without {lacks}"))
+                .advise("sandpen kernel install")
+        }
         Err(KernelError::NotInstalled(directory)) => {
             Check::new("kernel", CheckStatus::Fail, format!("none is installed in {}", directory.display()))
                 .advise("sandpen kernel install")
@@ -328,6 +338,30 @@ mod tests {
         assert_eq!(check("kernel").advice.as_deref(), Some("sandpen kernel install"));
         assert_eq!(check("state-dir").status, CheckStatus::Ok);
         assert_eq!(report.auto, None);
+    }
+
+    #[test]
+    fn a_kernel_that_an_older_sandpen_installed_is_told() {
+        let data = tempfile::tempdir().unwrap();
+        let directory = data.path().join("kernel/6.1.0-1");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(data.path().join("kernel/current"), "6.1.0-1\n").unwrap();
+        std::fs::write(directory.join("vmlinux"), "x").unwrap();
+        let manifest = |more: &str| {
+            let manifest = format!(
+                r#"{{"format": 1, "version": "6.1.0-1", "origin": "", "vmlinux": {{"size": 1, "sha256": ""}},
+                     "modules": [], "builtin": ["tun"]{more}}}"#
+            );
+            std::fs::write(directory.join("manifest.json"), manifest).unwrap();
+            guest_kernel(data.path())
+        };
+        let check = manifest("");
+        assert_eq!(check.status, CheckStatus::Warn);
+        assert_eq!(check.advice.as_deref(), Some("sandpen kernel install"));
+        assert!(check.detail.contains("virtio_balloon") && !check.detail.contains("tun"), "{}", check.detail);
+        let all = kernel::find(data.path()).unwrap().not_looked_for();
+        let check = manifest(&format!(r#", "wanted": {all:?}"#));
+        assert_eq!((check.status, check.advice), (CheckStatus::Ok, None));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
 
 use crate::log::log;
+use crate::modules;
 
 /// The list of modules in the initramfs.
 pub const MODULE_LIST: &str = "/modules.list";
@@ -34,7 +35,7 @@ pub fn mount_kernel_filesystems() {
     }
 }
 
-/// Loads the modules of [`MODULE_LIST`] and frees their files' memory.
+/// Loads the modules of [`MODULE_LIST`] and frees their files' memory; others wait until they are needed.
 pub fn load_modules() {
     // With a user's directory as `/` a file of that name is none of ours.
     let is_initramfs = statfs("/").is_ok_and(|fs| INITRAMFS_MAGIC.contains(&fs.filesystem_type().0));
@@ -49,6 +50,7 @@ pub fn load_modules() {
         // The initramfs lives in memory: the files are of no more use.
         let _ = fs::remove_file(path);
     }
+    modules::offer();
 }
 
 fn module_lines(list: &str) -> impl Iterator<Item = (&Path, &str)> {
@@ -58,7 +60,8 @@ fn module_lines(list: &str) -> impl Iterator<Item = (&Path, &str)> {
     })
 }
 
-fn load_module(path: &Path, parameters: &str) -> std::io::Result<()> {
+/// Loads the module of a file; one that is loaded stays.
+pub fn load_module(path: &Path, parameters: &str) -> std::io::Result<()> {
     let file = File::open(path)?;
     let parameters = CString::new(parameters)?;
     match finit_module(&file, &parameters, ModuleInitFlags::empty()) {

@@ -26,6 +26,7 @@ mod limits;
 mod log;
 mod machine;
 mod memory;
+mod modules;
 mod network;
 mod overlay;
 mod ports;
@@ -56,6 +57,9 @@ static CONTROL: OnceLock<std::os::fd::OwnedFd> = OnceLock::new();
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
+        if let Some(name) = modules::asked(std::env::args().skip(1)) {
+            return modules::load(&name);
+        }
         log!("this is PID 1 of sandpen's microVMs and does nothing elsewhere");
         return ExitCode::from(2);
     }

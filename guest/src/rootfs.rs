@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use sandpen_guest::protocol::RootfsSource;
 
 use crate::log::log;
 use crate::overlay::{self, Layer};
-use crate::{blocks, fresh, machine};
+use crate::{blocks, fresh, machine, modules};
 
 /// Where the root is mounted before the move; in the initramfs.
 const STAGING: &str = "/newroot";
@@ -132,6 +132,7 @@ fn mount_system_directories() -> Result<(), RootfsError> {
     if fs::metadata("/tmp").is_err() {
         mount_on("tmpfs", "/tmp", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
     }
+    modules::show();
     fresh::make();
     Ok(())
 }
@@ -152,7 +153,21 @@ fn mount_on(kind: &str, target: &'static str, flags: MsFlags, options: &str) -> 
     }
 }
 
-/// What every program may use and nothing else: no port, no disk. Numbers: admin-guide/devices.txt
+/// Major and minor numbers of admin-guide/devices.txt of the kernel.
+const MISC: u64 = 10;
+const LOOP: u64 = 7;
+const LOOP_CONTROL: u32 = 237;
+/// As many as the kernel makes by itself (`CONFIG_BLK_DEV_LOOP_MIN_COUNT`).
+const LOOP_DEVICES: u64 = 8;
+/// Devices that a kernel may have, with the modes that distributions give them.
+const MISC_DEVICES: [(&str, u32, u32); 3] =
+    [("net/tun", 200, 0o666), ("fuse", 229, 0o666), ("loop-control", LOOP_CONTROL, 0o660)];
+
+fn make_node(path: &str, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
+    Ok(mknod(path, kind, Mode::from_bits_truncate(mode), device)?)
+}
+
+/// What programs may use and nothing else: no port, no disk of the machine's. Numbers: admin-guide/devices.txt
 /// of the kernel.
 fn fill_dev() -> Result<(), RootfsError> {
     let node_error = |path: &str| {
@@ -163,9 +178,7 @@ fn fill_dev() -> Result<(), RootfsError> {
         [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
     {
         let path = format!("/dev/{name}");
-        mknod(path.as_str(), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))
-            .map_err(io::Error::from)
-            .map_err(node_error(&path))?;
+        make_node(&path, SFlag::S_IFCHR, 0o666, makedev(major, minor)).map_err(node_error(&path))?;
     }
     for (path, target) in [
         ("/dev/ptmx", "pts/ptmx"),
@@ -175,6 +188,22 @@ fn fill_dev() -> Result<(), RootfsError> {
         ("/dev/stderr", "/proc/self/fd/2"),
     ] {
         symlink(target, path).map_err(node_error(path))?;
+    }
+    for (name, minor, mode) in MISC_DEVICES {
+        if modules::has_misc_device(minor) {
+            let path = format!("/dev/{name}");
+            if let Some(directory) = Path::new(&path).parent() {
+                let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
+                made.map_err(node_error(&path))?;
+            }
+            make_node(&path, SFlag::S_IFCHR, mode, makedev(MISC, minor.into())).map_err(node_error(&path))?;
+        }
+    }
+    if modules::has_misc_device(LOOP_CONTROL) {
+        for number in 0..LOOP_DEVICES {
+            let path = format!("/dev/loop{number}");
+            make_node(&path, SFlag::S_IFBLK, 0o660, makedev(LOOP, number)).map_err(node_error(&path))?;
+        }
     }
     let terminals = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount_on("devpts", "/dev/pts", terminals, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;

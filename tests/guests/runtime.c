@@ -53,6 +53,7 @@ static void give_up(const char *text)
 #define QUEUES (2 + 2 * PORTS)
 /* Kinds of devices. */
 #define CONSOLE 3
+#define BALLOON 5
 #define FILE_SYSTEM 26
 
 struct descriptor { u64 address; u32 length; u16 flags, next; };
@@ -208,6 +209,43 @@ u32 ask_share(const void *request, u32 length, void *reply, u32 size)
     make_available(queue, 1, 0);
     device = console;
     return used_of(queue, 1);
+}
+
+/* ---- the balloon ---- */
+
+/* Inflating, deflating, statistics, hints, and reports of free memory. */
+#define BALLOON_QUEUES 5
+#define REPORTS 4
+
+static volatile struct queue balloon_queues[BALLOON_QUEUES];
+static volatile u8 *balloon;
+
+int open_balloon(void)
+{
+    volatile u8 *console = device;
+    int is_there = find_device(BALLOON);
+    if (is_there) {
+        set(0x14, 0);
+        is_there = get(0x10) >> 5 & 1; /* VIRTIO_BALLOON_F_REPORTING */
+        begin_setup(1 << 1 | 1 << 3 | 1 << 5); /* with statistics and hints, or the queues have other numbers */
+        for (u32 q = 0; q < BALLOON_QUEUES; q++)
+            set_queue(q, &balloon_queues[q]);
+        set(0x70, 1 | 2 | 4 | 8);
+    }
+    balloon = device;
+    device = console;
+    return is_there;
+}
+
+void report_free(void *bytes, u32 length)
+{
+    volatile struct queue *queue = &balloon_queues[REPORTS];
+    queue->descriptors[0] = (struct descriptor){(u64)bytes, length, 2, 0};
+    volatile u8 *console = device;
+    device = balloon;
+    make_available(queue, REPORTS, 0);
+    device = console;
+    used_of(queue, 1);
 }
 
 /* ---- the control protocol ---- */

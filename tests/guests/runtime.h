@@ -29,5 +29,9 @@ u32 read_stdin(u8 *bytes);
 int open_share(void);
 /* Sends it a request of FUSE, with its header; the length of the reply. */
 u32 ask_share(const void *request, u32 length, void *reply, u32 size);
+/* Makes the balloon ready; whether there is one that takes reports of free memory. */
+int open_balloon(void);
+/* Tells it that these bytes, whole pages, are free. */
+void report_free(void *bytes, u32 length);
 
 #endif

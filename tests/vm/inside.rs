@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use sandpen::driver::acceleration::{Accelerator, acceleration};
+use sandpen_skip::{Reason, skip};
 
+use crate::memory::rootfs_with_program;
 use crate::support::{Home, explain, succeeds, until};
 
 const NOBODY: u32 = 65_534;
@@ -103,4 +105,53 @@ fn a_server_that_gave_up_root_writes_on_its_terminal_and_a_root_without_anything
     let seen = succeeds(home.sandpen(&["run", "-t", "--stop-signal", "RTMIN+3", &rootfs, "--", "sh", "-c", script]));
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "2\r\nout\r\nerr\r\n", "{}", explain(&seen));
     assert_eq!(fs::read(hosts).unwrap(), b"", "a mount point alone");
+}
+
+/// Devices and interfaces of kinds whose modules are loaded when they are asked for.
+const NEEDS_MODULES: &str = r"
+    stat -c '%n %a %F' /dev/net/tun /dev/fuse /dev/loop-control /dev/loop7
+    grep -cE '^(tun|loop|dummy|veth|bridge|stp) ' /proc/modules
+    : 3<> /dev/fuse && echo fuse
+    /machine tun t0; /machine loop
+    dd if=/bin/busybox of=/tmp/part bs=64k count=2 2> /dev/null
+    losetup /dev/loop3 /tmp/part && cmp /dev/loop3 /tmp/part && echo same; losetup -d /dev/loop3
+    for kind in dummy veth; do ip link add type $kind && echo $kind; done
+    modprobe bridge 2> /dev/null && grep -o '^stp ' /proc/modules
+    su nobody -c ': 3<> /dev/net/tun && echo opened; : 3<> /dev/loop-control' 2>&1 | sed 's/.*: //'
+    ip link add type nosuchkind 2> /dev/null; cat /dev/shm/asked
+";
+
+#[test]
+fn devices_and_kinds_of_interfaces_come_with_their_modules_when_they_are_needed() {
+    let data_dir = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
+    if let Err(error) = sandpen::kernel::find(&data_dir).unwrap().check_has("tun") {
+        return skip(Reason::NoKernel, error);
+    }
+    let home = Home::new();
+    let rootfs = rootfs_with_program(&home);
+    let root = Path::new(&rootfs);
+    prepare(root);
+    // The root's own is asked for what sandpen does not have.
+    fs::create_dir_all(root.join("sbin")).unwrap();
+    fs::write(root.join("sbin/modprobe"), "#!/bin/sh\necho \"own $*\" >> /dev/shm/asked\n").unwrap();
+    fs::set_permissions(root.join("sbin/modprobe"), Permissions::from_mode(0o755)).unwrap();
+    let run = |options: &[&str]| {
+        let script = format!("PATH=/bin:/usr/bin; {NEEDS_MODULES}");
+        let args = [&["run", "--rm", "--driver", "qemu"], options, &[&rootfs, "--", "sh", "-c", &script]].concat();
+        let output = succeeds(home.sandpen(&args));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let expected = |more: &str| {
+        format!(
+            "/dev/net/tun 666 character special file\n/dev/fuse 666 character special file\n\
+             /dev/loop-control 660 character special file\n/dev/loop7 660 block special file\n0\nfuse\nt0\n0\nsame\n\
+             dummy\nveth\n{more}opened\nPermission denied\nown -q -- rtnl-link-nosuchkind\n"
+        )
+    };
+    let seen = run(&[]);
+    assert_eq!(seen, expected(""));
+    // Larger ones are there together with a network alone.
+    assert_eq!(run(&["--net", "published"]), expected("stp \n"));
+    let left = fs::read_dir(root.join("lib/modules")).unwrap().map(|entry| entry.unwrap().path());
+    assert!(left.into_iter().all(|place| fs::read_dir(place).unwrap().next().is_none()), "mount points alone");
 }

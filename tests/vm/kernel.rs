@@ -117,11 +117,17 @@ fn a_kernel_with_everything_built_in_needs_no_modules_and_no_acpi() {
     let kernel = kernel.to_str().unwrap();
     let volume = format!("{rootfs}/etc:/data:ro");
     let script = "cat /proc/modules 2>/dev/null | wc -l; ls /sys/class/net | grep -c eth0; \
-                  touch /data/x 2>/dev/null || echo refused; echo kept >/file; cat /file; uname -r >&2; exit 42";
+                  touch /data/x 2>/dev/null || echo refused; echo kept >/file; cat /file; uname -r >&2; \
+                  ls /dev/net/tun /dev/fuse /dev/loop-control; : 3<> /dev/net/tun && echo tun; exit 42";
     let run = ["run", "--rm", "--driver", "qemu", "--kernel", kernel, "--disk", "32M", "--net", "published"];
     let output = home.run(&[&run[..], &["-v", &volume, &rootfs, "--", "sh", "-c", script]].concat());
     assert_eq!(output.status.code(), Some(42), "{}", explain(&output));
-    assert_eq!(output.stdout, b"0\n1\nrefused\nkept\n", "{}", explain(&output));
+    assert_eq!(
+        output.stdout,
+        b"0\n1\nrefused\nkept\n/dev/fuse\n/dev/loop-control\n/dev/net/tun\ntun\n",
+        "{}",
+        explain(&output)
+    );
     assert!(!String::from_utf8_lossy(&output.stderr).contains(installed().version()), "{}", explain(&output));
     // Its machine has fewer devices.
     let many: Vec<String> = (0..4).map(|number| format!("{rootfs}/etc:/data{number}")).collect();

@@ -18,6 +18,7 @@ mod kernel;
 mod krun;
 mod life;
 mod log_backlog;
+mod memory;
 mod net;
 mod output;
 mod run;

@@ -23,14 +23,15 @@ pub const COMMAND_LINE_DEVICES: &str = "virtio_mmio by command line";
 pub const TSI: &str = "TSI";
 
 /// Names of modules where they have one. Strings: `drivers/virtio/virtio_mmio.c` (driver name, ACPI
-/// id, parameter), `virtio_console.c`, `virtio_net.c` and `virtio_blk.c` (`KBUILD_MODNAME`), `name` of
+/// id, parameter), `virtio_console.c`, `virtio_net.c`, `virtio_blk.c` and `virtio_balloon.c` (`KBUILD_MODNAME`), `name` of
 /// `file_system_type` in `fs/`; the parameter of libkrunfw's patches.
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     part("virtio_mmio", b"virtio-mmio", "CONFIG_VIRTIO_MMIO=y"),
     part("virtio_console", b"virtio_console", "CONFIG_VIRTIO_CONSOLE=y"),
     part("virtiofs", b"virtiofs", "CONFIG_VIRTIO_FS=y"),
     part("virtio_net", b"virtio_net", "CONFIG_VIRTIO_NET=y"),
     part("virtio_blk", b"virtio_blk", "CONFIG_VIRTIO_BLK=y"),
+    part("virtio_balloon", b"virtio_balloon", "CONFIG_VIRTIO_BALLOON=y"),
     part("ext4", b"ext4", "CONFIG_EXT4_FS=y"),
     part("overlay", b"overlay", "CONFIG_OVERLAY_FS=y"),
     part(ACPI_DEVICES, b"LNRO0005", "CONFIG_ACPI=y"),

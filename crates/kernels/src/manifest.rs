@@ -7,6 +7,8 @@ use sandpen_cache::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::modules;
+
 /// The manifest's file name.
 pub(crate) const FILE_NAME: &str = "manifest.json";
 /// Version of the manifest's format; a reader takes no other.
@@ -77,6 +79,9 @@ pub struct InstalledModule {
     pub name: String,
     /// Modules that must be loaded before.
     pub depends: Vec<String>,
+    /// By which the kernel asks for it, besides its name; `*` stands for anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Its content.
     pub file: FileRecord,
 }
@@ -94,9 +99,12 @@ pub struct Manifest {
     pub vmlinux: FileRecord,
     /// In loading order.
     pub modules: Vec<InstalledModule>,
-    /// Those of [`WANTED`](crate::modules::WANTED) that the kernel itself holds.
+    /// Those of [`wanted`](Self::wanted) that the kernel itself holds.
     #[serde(default)]
     pub builtin: Vec<String>,
+    /// Names of all modules that the install looked for; empty of one that an older sandpen made.
+    #[serde(default)]
+    pub wanted: Vec<String>,
 }
 
 impl Manifest {
@@ -107,7 +115,8 @@ impl Manifest {
         modules: Vec<InstalledModule>,
         builtin: Vec<String>,
     ) -> Self {
-        Self { format: FORMAT, version, origin, vmlinux, modules, builtin }
+        let wanted = modules::wanted_names().map(str::to_owned).collect();
+        Self { format: FORMAT, version, origin, vmlinux, modules, builtin, wanted }
     }
 
     /// Whether both describe the same files, wherever they came from.
@@ -116,6 +125,7 @@ impl Manifest {
             && self.vmlinux == other.vmlinux
             && self.modules == other.modules
             && self.builtin == other.builtin
+            && self.wanted == other.wanted
     }
 
     fn read(path: &Path) -> Result<Self, ManifestError> {
@@ -131,8 +141,13 @@ impl Manifest {
             return Err(ManifestError::Content(manifest.version));
         }
         // Module names become paths.
-        match manifest.modules.iter().find(|module| !is_module_name(&module.name)) {
-            Some(module) => Err(ManifestError::Content(module.name.clone())),
+        if let Some(module) = manifest.modules.iter().find(|module| !is_module_name(&module.name)) {
+            return Err(ManifestError::Content(module.name.clone()));
+        }
+        // Aliases become lines.
+        let mut aliases = manifest.modules.iter().flat_map(|module| &module.aliases);
+        match aliases.find(|alias| !modules::is_alias(alias)) {
+            Some(alias) => Err(ManifestError::Content(alias.clone())),
             None => Ok(manifest),
         }
     }
@@ -208,6 +223,12 @@ impl InstalledKernel {
             return Ok(());
         }
         Err(ModuleMissing { name: name.to_owned(), version: manifest.version.clone() })
+    }
+
+    /// Modules for guests that the install did not look for: a newer sandpen has learned to use them since.
+    pub fn not_looked_for(&self) -> Vec<&'static str> {
+        let looked_for = |name: &str| self.manifest.wanted.iter().any(|wanted| wanted == name);
+        modules::wanted_names().filter(|name| !looked_for(name) && self.check_has(name).is_err()).collect()
     }
 
     /// These modules and those they depend on, in loading order. Names that are built in (or that

@@ -10,10 +10,10 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::compression::{self, CompressionError};
 
-/// Modules that guests use: the virtio transport, ports and shared directories, networks, what disk
-/// images as rootfs and writable layers need, and KVM for microVMs inside of guests. The second field says
-/// whether a kernel without it is of no use.
-pub const WANTED: [(&str, bool); 11] = [
+/// Modules that machines themselves need: the virtio transport, ports and shared directories, networks, what disk
+/// images as rootfs and writable layers need, what gives memory back, and KVM for microVMs inside of guests. The second
+/// field says whether a kernel without it is of no use.
+const WANTED: [(&str, bool); 12] = [
     ("virtio_mmio", true),
     ("virtio_console", true),
     ("virtiofs", true),
@@ -24,9 +24,56 @@ pub const WANTED: [(&str, bool); 11] = [
     ("crc32c_generic", false),
     ("ext4", false),
     ("erofs", false),
+    ("virtio_balloon", false),
     ("kvm_amd", false),
     ("kvm_intel", false),
 ];
+
+/// Modules that a workload may want, small ones: the kernel asks for them by their aliases when something needs them.
+pub const ON_DEMAND: [&str; 4] = ["tun", "loop", "dummy", "veth"];
+
+/// Those that are of use together with a network alone, or large: containers, firewalls and VPNs in a guest.
+pub const ON_DEMAND_NETWORK: [&str; 29] = [
+    "overlay",
+    "bridge",
+    "br_netfilter",
+    "macvlan",
+    "wireguard",
+    "iptable_filter",
+    "iptable_nat",
+    "iptable_mangle",
+    "iptable_raw",
+    "ip6table_filter",
+    "ip6table_nat",
+    "xt_addrtype",
+    "xt_comment",
+    "xt_conntrack",
+    "xt_mark",
+    "xt_MASQUERADE",
+    "xt_multiport",
+    "xt_nat",
+    "xt_tcpudp",
+    "ipt_REJECT",
+    "nf_conntrack_netlink",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_compat",
+    "nft_ct",
+    "nft_masq",
+    "nft_nat",
+    "nft_reject_inet",
+    "nf_log_syslog",
+];
+
+/// All names above, which an install looks for, each with whether a kernel without it is of no use.
+fn wanted() -> impl Iterator<Item = (&'static str, bool)> {
+    WANTED.into_iter().chain(ON_DEMAND.into_iter().chain(ON_DEMAND_NETWORK).map(|name| (name, false)))
+}
+
+/// The names that an install looks for.
+pub(crate) fn wanted_names() -> impl Iterator<Item = &'static str> {
+    wanted().map(|(name, _)| name)
+}
 
 /// Deepest directory level that is searched; a distribution's tree has 8.
 const DEPTH_MAX: usize = 16;
@@ -90,11 +137,13 @@ pub struct Module {
     pub name: String,
     /// Modules that must be loaded before, built-in ones left out.
     pub depends: Vec<String>,
+    /// By which the kernel asks for it, besides its name; `*` stands for anything.
+    pub aliases: Vec<String>,
     /// The ELF file.
     pub bytes: Vec<u8>,
 }
 
-/// The [`WANTED`] modules and all that they depend on, each after what it depends on, and the names of
+/// The modules that guests use and all that they depend on, each after what it depends on, and the names of
 /// those that are built in.
 ///
 /// # Errors
@@ -108,7 +157,7 @@ pub fn collect(directory: &Path, kernel_version: &str) -> Result<(Vec<Module>, V
         found: Vec::new(),
         open: BTreeSet::new(),
     };
-    for (name, required) in WANTED {
+    for (name, required) in wanted() {
         match search.add(name) {
             Err(ModulesError::Missing { name: missing, .. }) if !required => {
                 tracing::info!(module = name, missing, "the kernel has no such module; guests do without");
@@ -116,8 +165,7 @@ pub fn collect(directory: &Path, kernel_version: &str) -> Result<(Vec<Module>, V
             other => other?,
         }
     }
-    let builtin = WANTED.iter().map(|(name, _)| *name).filter(|name| search.builtin.contains(*name));
-    let builtin = builtin.map(str::to_owned).collect();
+    let builtin = wanted_names().filter(|name| search.builtin.contains(*name)).map(str::to_owned).collect();
     Ok((search.found, builtin))
 }
 
@@ -154,7 +202,7 @@ impl Search<'_> {
         }
         self.open.remove(name);
         let depends = info.depends.into_iter().filter(|dependency| !self.builtin.contains(dependency)).collect();
-        self.found.push(Module { name: name.to_owned(), depends, bytes });
+        self.found.push(Module { name: name.to_owned(), depends, aliases: info.aliases, bytes });
         Ok(())
     }
 }
@@ -213,6 +261,14 @@ fn read_module(path: &Path) -> Result<Vec<u8>, ModulesError> {
 struct ModInfo {
     version: String,
     depends: Vec<String>,
+    aliases: Vec<String>,
+}
+
+/// Aliases are lines of a file that guests read; longest that is kept. Linux's own have some 40 bytes.
+const ALIAS_MAX: usize = 256;
+
+pub(crate) fn is_alias(text: &str) -> bool {
+    (1..=ALIAS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Reads `.modinfo`: NUL-terminated `key=value` strings (Linux `include/linux/moduleparam.h`).
@@ -225,12 +281,14 @@ fn modinfo(bytes: &[u8], path: &Path) -> Result<ModInfo, ModulesError> {
     let section = file.section_by_name(".modinfo").ok_or_else(|| refused("it has no section .modinfo"))?;
     let data = section.data().map_err(|e| refused(&e.to_string()))?;
     let text = String::from_utf8_lossy(data);
-    let value = |key: &str| text.split('\0').find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let values = |key: &'static str| text.split('\0').filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='));
+    let value = |key| values(key).next();
     let version = value("vermagic").and_then(|magic| magic.split(' ').next());
     let depends = value("depends").unwrap_or_default();
     Ok(ModInfo {
         version: version.ok_or_else(|| refused("it has no vermagic"))?.to_owned(),
         depends: depends.split(',').filter(|name| !name.is_empty()).map(normalise).collect(),
+        aliases: values("alias").filter(|alias| is_alias(alias)).map(str::to_owned).collect(),
     })
 }
 

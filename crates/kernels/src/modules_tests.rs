@@ -17,9 +17,22 @@ fn dependencies_come_first_and_optional_ones_may_miss() {
     let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
     assert_eq!(
         names,
-        ["virtio_ring", "virtio", "virtio_mmio", "virtio_console", "fuse", "virtiofs", "overlay", "libcrc32c", "erofs"]
+        [
+            "virtio_ring",
+            "virtio",
+            "virtio_mmio",
+            "virtio_console",
+            "fuse",
+            "virtiofs",
+            "overlay",
+            "libcrc32c",
+            "erofs",
+            "tun"
+        ]
     );
-    assert_eq!(modules.last().unwrap().depends, ["libcrc32c"]);
+    let find = |name| modules.iter().find(|module| module.name == name).unwrap();
+    assert_eq!(find("erofs").depends, ["libcrc32c"]);
+    assert_eq!(find("tun").aliases, ["devname:net/tun", "char-major-10-200"]);
     let list = directory.path().join("modules.builtin");
     std::fs::write(list, "kernel/drivers/net/virtio_net.ko\nkernel/lib/lz4/lz4_decompress.ko\n").unwrap();
     assert_eq!(collect(directory.path(), VERSION).unwrap().1, ["virtio_net"]);

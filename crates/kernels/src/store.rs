@@ -71,6 +71,7 @@ impl Store {
         let records = modules.iter().map(|module| InstalledModule {
             name: module.name.clone(),
             depends: module.depends.clone(),
+            aliases: module.aliases.clone(),
             file: FileRecord::of(&module.bytes),
         });
         let vmlinux = FileRecord::of(&kernel.vmlinux);

@@ -50,7 +50,13 @@ pub const VERSION: &str = "6.1.0-49-cloud-amd64";
 
 /// A relocatable ELF file with a `.modinfo` section.
 pub fn tiny_module(depends: &str, version: &str) -> Vec<u8> {
-    let info = format!("license=GPL\0depends={depends}\0vermagic={version} SMP preempt mod_unload \0");
+    tiny_module_with_aliases(depends, version, &[])
+}
+
+/// The same with aliases.
+pub fn tiny_module_with_aliases(depends: &str, version: &str, aliases: &[&str]) -> Vec<u8> {
+    let aliases: String = aliases.iter().map(|alias| format!("alias={alias}\0")).collect();
+    let info = format!("license=GPL\0{aliases}depends={depends}\0vermagic={version} SMP preempt mod_unload \0");
     let names = b"\0.modinfo\0.shstrtab\0";
     let names_at = 64 + info.len();
     let headers_at = (names_at + names.len()).next_multiple_of(8);
@@ -96,6 +102,9 @@ pub fn write_tree(directory: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, tiny_module(depends, VERSION)).unwrap();
     }
+    let tun = tiny_module_with_aliases("", VERSION, &["devname:net/tun", "char-major-10-200", "not one"]);
+    fs::create_dir_all(directory.join("kernel/drivers/net")).unwrap();
+    fs::write(directory.join("kernel/drivers/net/tun.ko"), tun).unwrap();
     fs::write(directory.join("modules.builtin"), "kernel/lib/lz4/lz4_decompress.ko\n").unwrap();
     std::os::unix::fs::symlink("/", directory.join("build")).unwrap();
 }

@@ -61,6 +61,21 @@ fn damage_is_noticed_and_repaired_by_installing_again() {
 }
 
 #[test]
+fn what_an_older_sandpen_did_not_look_for_is_told_and_installing_again_gets_it() {
+    let fixture = Fixture::new();
+    let installed = fixture.install().unwrap();
+    assert!(installed.not_looked_for().is_empty(), "what this kernel does not have is nobody's fault");
+    let path = installed.directory().join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest.as_object_mut().unwrap().remove("wanted");
+    manifest["modules"].as_array_mut().unwrap().retain(|module| module["name"] != "tun");
+    fs::write(&path, manifest.to_string()).unwrap();
+    let older = find(&fixture.data()).unwrap();
+    assert!(older.not_looked_for().contains(&"tun") && !older.not_looked_for().contains(&"virtiofs"));
+    assert!(fixture.install().unwrap().not_looked_for().is_empty());
+}
+
+#[test]
 fn hostile_markers_and_manifests_are_refused() {
     let fixture = Fixture::new();
     let installed = fixture.install().unwrap();
@@ -72,9 +87,12 @@ fn hostile_markers_and_manifests_are_refused() {
     fs::write(&current, VERSION).unwrap();
     let manifest = installed.directory().join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    for (from, to) in
-        [("\"fuse\"", "\"../fuse\""), ("\"format\": 1", "\"format\": 2"), ("\"version\": \"6", "\"version\": \"../6")]
-    {
+    for (from, to) in [
+        ("\"fuse\"", "\"../fuse\""),
+        ("\"char-major-10-200\"", "\"a\\nb\""),
+        ("\"format\": 1", "\"format\": 2"),
+        ("\"version\": \"6", "\"version\": \"../6"),
+    ] {
         let changed = text.replace(from, to);
         assert_ne!(changed, text);
         fs::write(&manifest, changed).unwrap();

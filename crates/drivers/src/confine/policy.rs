@@ -39,6 +39,10 @@ pub struct Policy {
     pub capabilities: Vec<String>,
     /// Which system calls it may make.
     pub system_calls: SystemCalls,
+    /// Whether the guest's memory is a private copy of a file that others have too: holes of whole
+    /// [`REPORT_BYTES`](crate::qemu::args::REPORT_BYTES) are not punched into files, but said to be.
+    #[serde(default)]
+    pub private_memory: bool,
     /// The cgroup that it joins, or why none.
     pub cgroup: Result<CgroupPlan, String>,
     /// Most open files; less where the hard limit is lower.
@@ -128,6 +132,7 @@ impl Policy {
             tcp: false,
             capabilities: Vec::new(),
             system_calls: SystemCalls::AnyVmm,
+            private_memory: false,
             cgroup: Err("none was planned".to_owned()),
             open_files: FEW_OPEN_FILES,
             handed_over: 0,

@@ -7,6 +7,9 @@
 //! break it somewhere. So it keeps its own list (`-sandbox`), and what no VMM needs is refused to it
 //! with EPERM besides. virtiofsd's list of what it may do is its library's, and ours of what it may not lies over it.
 //!
+//! Where a guest's memory is a private copy of a file, QEMU is told that it has punched a hole into that file when it
+//! gives free memory back, and goes on to drop its copy (`ram_block_discard_range` in softmmu/physmem.c).
+//!
 //! To all, calls that are newer than the lists do not exist (ENOSYS), nor those of x32.
 
 mod denied_calls;
@@ -28,6 +31,7 @@ use seccompiler::{
 use serde::{Deserialize, Serialize};
 
 use super::{Policy, sys};
+use crate::qemu::args::REPORT_BYTES;
 use prologue::prologue;
 
 /// Flags of clone(2) that make namespaces (linux/sched.h: `CLONE_NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER
@@ -100,7 +104,7 @@ pub(super) fn restrict(policy: &Policy) -> Result<(), SeccompError> {
 
 /// The filters in the order in which they are entered, of a process with this number. Of their answers the strictest
 /// counts; the list comes last, as it may forbid entering another one.
-fn programs(policy: &Policy, architecture: TargetArch, pid: u32) -> Result<[BpfProgram; 2], BackendError> {
+fn programs(policy: &Policy, architecture: TargetArch, pid: u32) -> Result<Vec<BpfProgram>, BackendError> {
     let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let (rules, otherwise, matching) = match policy.system_calls {
         SystemCalls::Krun => (krun_rules(policy, pid)?, SeccompAction::Trap, SeccompAction::Allow),
@@ -108,7 +112,26 @@ fn programs(policy: &Policy, architecture: TargetArch, pid: u32) -> Result<[BpfP
         SystemCalls::FileServer => (denied_rules(pid)?, SeccompAction::Allow, refusal),
     };
     let list = SeccompFilter::new(rules, otherwise, matching, architecture)?;
-    Ok([prologue(architecture), BpfProgram::try_from(list)?])
+    let mut programs = vec![prologue(architecture)];
+    if policy.private_memory {
+        let done = SeccompAction::Errno(0);
+        let holes = SeccompFilter::new(memory_holes()?, SeccompAction::Allow, done, architecture)?;
+        programs.push(BpfProgram::try_from(holes)?);
+    }
+    programs.push(BpfProgram::try_from(list)?);
+    Ok(programs)
+}
+
+/// Holes of whole reports of free memory; those in disks are smaller.
+fn memory_holes() -> Result<Rules, BackendError> {
+    let punch = u64::from((libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).cast_unsigned());
+    let whole = SeccompCmpOp::MaskedEq(REPORT_BYTES - 1);
+    let rule = SeccompRule::new(vec![
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, punch)?,
+        SeccompCondition::new(2, SeccompCmpArgLen::Qword, whole.clone(), 0)?,
+        SeccompCondition::new(3, SeccompCmpArgLen::Qword, whole, 0)?,
+    ])?;
+    Ok(Rules::from([(libc::SYS_fallocate, vec![rule])]))
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;

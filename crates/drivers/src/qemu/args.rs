@@ -15,11 +15,20 @@ use crate::disk;
 pub use crate::waited::PORTS;
 
 /// Shared directories that a machine has room for. QEMU's microvm machine has 24 virtio-mmio
-/// transports (with ACPI, as it is by default): one is the ports', one a disk's, one a network's, and
-/// one is left for what comes.
+/// transports (with ACPI, as it is by default): one is the ports', one a disk's, one a network's, one the balloon's.
 pub const SHARES_MAX: usize = 20;
 /// The same where there are no tables of ACPI: 8 transports.
 pub const SHARES_MAX_WITHOUT_ACPI: usize = 4;
+
+/// What Linux tells of free memory is a multiple of this and begins at one: a large page
+/// (`pageblock_order` in include/linux/pageblock-flags.h of x86-64).
+///
+/// QEMU gives both the memory's and a disk's room back by punching holes into their files, and where the memory is a
+/// copy of a file the file must stay as it is. So [`Policy::private_memory`](crate::confine::Policy) tells the two apart
+/// by their sizes.
+pub const REPORT_BYTES: u64 = 2 << 20;
+/// Sectors of 512 bytes that a disk forgets or zeroes at once: less than [`REPORT_BYTES`].
+const SMALL_DISCARD: u64 = REPORT_BYTES / 512 - 1;
 
 /// virtiofsd's socket in the runtime directory, for each shared directory.
 pub fn share_socket(number: usize) -> String {
@@ -57,12 +66,26 @@ pub struct QemuArgs {
     pub root_disks: Vec<PathBuf>,
     /// The guest's memory.
     pub memory: Memory,
+    /// Whether the host has back what is free of it.
+    pub free_memory: FreeMemory,
     /// Descriptors of files, which are also `/dev/fdset/N` for the same number.
     pub descriptors: Vec<i32>,
     /// Where QEMU listens to commands.
     pub monitor: Monitor,
     /// Whether it waits for a machine's state instead of booting.
     pub incoming: bool,
+}
+
+/// What becomes of memory that the guest has freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeMemory {
+    /// It stays the guest's.
+    Kept,
+    /// The guest reports it.
+    Reported,
+    /// The same of a machine that may be restored: its disk takes no request to forget or to zero as much as a report
+    /// has, see [`REPORT_BYTES`].
+    ReportedOfCopies,
 }
 
 /// Where the guest's memory is.
@@ -122,6 +145,7 @@ impl QemuArgs {
             disk: None,
             root_disks: Vec::new(),
             memory: Memory::New,
+            free_memory: FreeMemory::Kept,
             descriptors: Vec::new(),
             monitor: Monitor::None,
             incoming: false,
@@ -175,10 +199,15 @@ impl QemuArgs {
             argv.pair("-device", format!("vhost-user-fs-device,chardev=share{number},tag={tag},queue-size=1024"));
         }
         if let Some(disk) = &self.disk {
-            argv.disk("disk", "discard=unmap", disk, disk::SERIAL);
+            let most = if self.free_memory == FreeMemory::ReportedOfCopies {
+                format!(",max-discard-sectors={SMALL_DISCARD},max-write-zeroes-sectors={SMALL_DISCARD}")
+            } else {
+                String::new()
+            };
+            argv.disk("disk", "discard=unmap", disk, disk::SERIAL, &most);
         }
         for (number, file) in self.root_disks.iter().enumerate() {
-            argv.disk(&format!("image{number}"), "read-only=on", file, &disk::root_disk_serial(number));
+            argv.disk(&format!("image{number}"), "read-only=on", file, &disk::root_disk_serial(number), "");
         }
         argv.pair("-device", "virtio-serial-device,id=ports");
         for (number, (fifo, port)) in (1..).zip(PORTS) {
@@ -193,6 +222,11 @@ impl QemuArgs {
             }
             argv.pair("-netdev", netdev);
             argv.pair("-device", "virtio-net-device,netdev=net");
+        }
+        if self.free_memory != FreeMemory::Kept {
+            // A guest that counts on what its free memory holds (`init_on_free`, page poisoning) reports none then: what
+            // comes in its place may be anything that was there before.
+            argv.pair("-device", "virtio-balloon-device,free-page-reporting=on,page-poison=off");
         }
         let monitor = match self.monitor {
             Monitor::None => None,
@@ -255,14 +289,14 @@ impl Argv {
         self.0.push(flag.into());
     }
 
-    fn disk(&mut self, node: &str, options: &str, disk: &Path, serial: &str) {
+    fn disk(&mut self, node: &str, options: &str, disk: &Path, serial: &str, more: &str) {
         let mut file = OsString::from(format!("driver=file,node-name={node},{options},filename="));
         // A comma would begin the next property.
         file.push(doubled_commas(disk.as_os_str()));
         self.pair("-blockdev", file);
         // By default QEMU stops a machine whose host has no room left, and nobody would go on.
         let device = "num-queues=1,werror=report,rerror=report";
-        self.pair("-device", format!("virtio-blk-device,drive={node},serial={serial},{device}"));
+        self.pair("-device", format!("virtio-blk-device,drive={node},serial={serial},{device}{more}"));
     }
 
     fn pair(&mut self, flag: &str, value: impl Into<OsString>) {

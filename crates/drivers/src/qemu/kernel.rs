@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use sandpen_cache::CacheUser;
 use sandpen_kernels::own::{Facts, OwnKernelError};
-use sandpen_kernels::{InstalledKernel, builtin};
+use sandpen_kernels::{InstalledKernel, builtin, modules};
 use sandpen_types::spec::{KernelDigest, SandboxSpec};
 use sandpen_vmm::driver::DriverError;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{SHARES_MAX, SHARES_MAX_WITHOUT_ACPI};
+use super::initramfs::Extra;
 use super::{QemuConfig, initramfs};
 use crate::own_kernel::OwnKernel;
 use crate::step::{blocking, failed};
@@ -37,6 +38,8 @@ pub(super) struct GuestKernel {
     pub(super) modules: Option<InstalledKernel>,
     /// Whether it finds its devices in ACPI's tables.
     pub(super) acpi: bool,
+    /// Whether it can tell which of its memory is free.
+    pub(super) has_balloon: bool,
 }
 
 impl GuestKernel {
@@ -44,6 +47,15 @@ impl GuestKernel {
     pub(super) fn shares_max(&self) -> usize {
         if self.acpi { SHARES_MAX } else { SHARES_MAX_WITHOUT_ACPI }
     }
+}
+
+/// Modules that its workload may want, as far as the kernel has them.
+fn on_demand(spec: &SandboxSpec) -> Vec<&'static str> {
+    let mut on_demand = modules::ON_DEMAND.to_vec();
+    if spec.network != sandpen_types::spec::Network::None {
+        on_demand.extend(modules::ON_DEMAND_NETWORK);
+    }
+    on_demand
 }
 
 /// Modules that a sandbox needs beside those that every guest does.
@@ -74,12 +86,12 @@ pub(super) async fn find(
     spec: &SandboxSpec,
     has_disk: bool,
     cancel: &CancellationToken,
-) -> Result<(GuestKernel, Vec<&'static str>), DriverError> {
+) -> Result<(GuestKernel, Extra), DriverError> {
     let mut extra = extra(spec, has_disk);
     let found = if let Some(file) = &spec.kernel {
         let kernel = own(config, user, file, spec.kernel_sha256, extra.clone(), cancel).await?;
-        let (modules, acpi) = kernel.accepted;
-        GuestKernel { vmlinux: kernel.copy, modules, acpi }
+        let Accepted { modules, acpi, has_balloon } = kernel.accepted;
+        GuestKernel { vmlinux: kernel.copy, modules, acpi, has_balloon }
     } else {
         let (data_dir, extra) = (config.data_dir.clone(), extra.clone());
         blocking(move || installed(&data_dir, &extra)).await?
@@ -88,7 +100,7 @@ pub(super) async fn find(
         // Some kernels have no such file and do without.
         extra.extend(disk::OPTIONAL_MODULES);
     }
-    Ok((found, extra))
+    Ok((found, Extra { at_boot: extra, on_demand: on_demand(spec) }))
 }
 
 fn installed(data_dir: &Path, extra: &[&str]) -> Result<GuestKernel, DriverError> {
@@ -96,7 +108,8 @@ fn installed(data_dir: &Path, extra: &[&str]) -> Result<GuestKernel, DriverError
     for module in extra {
         kernel.check_has(module).map_err(|source| failed("looking for the guest kernel's modules", source))?;
     }
-    Ok(GuestKernel { vmlinux: kernel.vmlinux(), modules: Some(kernel), acpi: true })
+    let has_balloon = kernel.check_has(initramfs::BALLOON).is_ok();
+    Ok(GuestKernel { vmlinux: kernel.vmlinux(), modules: Some(kernel), acpi: true, has_balloon })
 }
 
 async fn own(
@@ -112,8 +125,13 @@ async fn own(
     own_kernel::ensure(user, file, digest, cancel, accept).await
 }
 
-/// The modules that go with a kernel, and whether it finds its devices by ACPI.
-type Accepted = (Option<InstalledKernel>, bool);
+/// What was found out about a kernel; see [`GuestKernel`].
+#[derive(Debug, Clone)]
+struct Accepted {
+    modules: Option<InstalledKernel>,
+    acpi: bool,
+    has_balloon: bool,
+}
 
 fn accept(data_dir: &Path, facts: &Facts, extra: &[&'static str]) -> Result<Accepted, OwnKernelError> {
     if !facts.pvh {
@@ -130,5 +148,6 @@ fn accept(data_dir: &Path, facts: &Facts, extra: &[&'static str]) -> Result<Acce
     if !acpi {
         facts.check_has(&[builtin::COMMAND_LINE_DEVICES], DEVICES_HINT)?;
     }
-    Ok((modules, acpi))
+    let has_balloon = is_module(&initramfs::BALLOON) || facts.builtin.has(initramfs::BALLOON);
+    Ok(Accepted { modules, acpi, has_balloon })
 }

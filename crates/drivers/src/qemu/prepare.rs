@@ -17,8 +17,8 @@ use sandpen_vmm::driver::{DriverError, Launch};
 use sandpen_vmm::waiter::{DescriptorSpec, FIRST_DESCRIPTOR, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
-use super::initramfs::{Initramfs, InitramfsError};
+use super::args::{FreeMemory, Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::initramfs::{Extra, Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
 use super::{QemuConfig, tsc};
@@ -111,7 +111,7 @@ async fn qemu(config: &QemuConfig, network: Network, cancel: &CancellationToken)
 async fn initramfs(
     user: &Arc<CacheUser>,
     kernel: Option<InstalledKernel>,
-    extra: Vec<&'static str>,
+    extra: Extra,
     cancel: &CancellationToken,
 ) -> Result<PathBuf, DriverError> {
     static MADE: Lane<(), InitramfsError> = Lane::new(2);
@@ -205,6 +205,7 @@ impl MachinePlan {
             }),
             disk,
             root_disks,
+            free_memory: if kernel.has_balloon { FreeMemory::Reported } else { FreeMemory::Kept },
             ..QemuArgs::plain(launch.tag(), accelerator, kernel.vmlinux, initramfs)
         };
         let cgroup = cgroup::plan(&launch, overhead_mib(accelerator, args.shares.len()));
@@ -215,7 +216,13 @@ impl MachinePlan {
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
-        Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) }
+        let mut plan = Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) };
+        if plan.args.free_memory == FreeMemory::Reported && plan.can_be_restored() {
+            // Without filters QEMU would not give the copy of a template's memory back, but complain each time.
+            let has_filters = confine::seccomp_available().is_ok();
+            plan.args.free_memory = if has_filters { FreeMemory::ReportedOfCopies } else { FreeMemory::Kept };
+        }
+        plan
     }
 
     /// The program.
@@ -346,6 +353,7 @@ pub fn policy(qemu: &Path, args: &QemuArgs) -> Policy {
     policy.read.extend(read);
     policy.read.extend(LOOKED_AT.map(PathBuf::from));
     policy.modify.push("/dev/null".into());
+    policy.private_memory = matches!(args.memory, Memory::CopyOf(_));
     // QEMU opens its standard output once more, for the console.
     policy.modify.extend(fifos().into_iter().map(PathBuf::from).chain([LOG_FIFO.into()]));
     if args.monitor == Monitor::Fifos {

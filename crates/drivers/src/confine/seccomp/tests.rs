@@ -52,7 +52,7 @@ fn run(program: &BpfProgram, architecture: u32, number: u32, arguments: [u64; 6]
 }
 
 struct Role {
-    programs: [BpfProgram; 2],
+    programs: Vec<BpfProgram>,
     architecture: TargetArch,
 }
 
@@ -311,6 +311,30 @@ fn limits_are_its_own() {
     for (pid, expected) in [(0, Allow), (PID.into(), Allow), (1, EPERM), (u64::from(PID) + 1, EPERM)] {
         assert_eq!(role.call(libc::SYS_prlimit64, &[pid]), expected, "{pid}");
     }
+}
+
+#[test]
+fn holes_in_a_file_that_others_have_are_said_to_be_made() {
+    let done = Errno(0);
+    let shared = role(SystemCalls::AnyVmm);
+    let private = Role::new(&Policy { private_memory: true, ..policy(SystemCalls::AnyVmm) });
+    let large = 1 << 40;
+    for (mode, offset, length, answer) in [
+        (3, 0, 2 << 20, done),
+        (3, large, 4 << 20, done),
+        (3, 4096, 2 << 20, Allow),
+        (3, large + (1 << 20), 2 << 20, Allow),
+        (3, 0, (2 << 20) - 512, Allow),
+        (3, 0, (2 << 20) + 4096, Allow),
+        (1, 0, 2 << 20, Allow),
+        (0x10, 0, 2 << 20, Allow),
+        (0, 0, 2 << 20, Allow),
+    ] {
+        let arguments = [9, mode, offset, length];
+        assert_eq!(private.call(libc::SYS_fallocate, &arguments), answer, "{arguments:?}");
+        assert_eq!(shared.call(libc::SYS_fallocate, &arguments), Allow, "{arguments:?}");
+    }
+    assert_eq!(with(&private, EPERM), with(&shared, EPERM));
 }
 
 #[test]

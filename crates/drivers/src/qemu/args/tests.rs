@@ -136,3 +136,17 @@ fn a_tag_cannot_add_options() {
     args.tag = "a,debug-threads=on x".into();
     assert!(text(&args).contains("\n-name sandpen/adebug-threadsonx\n"));
 }
+
+#[test]
+fn freed_memory_is_reported_and_told_from_what_a_disk_forgets() {
+    let of = |free_memory| {
+        let disk = Some("/state/disks/a.img".into());
+        text(&QemuArgs { disk, free_memory, ..args(Accelerator::Tcg) })
+    };
+    let small = ",max-discard-sectors=4095,max-write-zeroes-sectors=4095";
+    let (kept, reported, copied) = (of(FreeMemory::Kept), of(FreeMemory::Reported), of(FreeMemory::ReportedOfCopies));
+    assert!(!kept.contains("balloon") && !kept.contains(small));
+    assert!(reported.contains("virtio-balloon-device,free-page-reporting=on,page-poison=off"));
+    assert_eq!(copied.replace(small, ""), reported);
+    assert!(copied.contains(small) && !reported.contains(small));
+}
