@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Home, explain, run_named, succeeds, until};
+use crate::support::{Home, explain, until};
 
 /// Over a root beside the state directory, where named volumes lie.
 fn running(home: &Home, name: &str, options: &[&str]) {
@@ -19,7 +19,19 @@ fn lists_are_of_what_was_asked_for() {
     running(&home, "web-1", &["-l", "team=search", "--label", "tier"]);
     running(&home, "web-2", &["-l", "team=a=b"]);
     running(&home, "shop/db", &["-l", "team=search"]);
-    succeeds(run_named(&home, "job", &["-l", "team=search"], "exit 0"));
+    let root = home.path().join("root");
+    home.ok(&[
+        "run",
+        "--driver",
+        "process",
+        "-n",
+        "job",
+        "-l",
+        "team=search",
+        root.to_str().unwrap(),
+        "--",
+        "/bin/true",
+    ]);
     let listed = |options: &[&str]| home.ok(&[&["ps", "-q"], options].concat());
     assert_eq!(listed(&[]), "web-1\nweb-2\nshop/db\n");
     assert_eq!(listed(&["-a", "--filter", "label=team=search"]), "web-1\nshop/db\njob\n");
