@@ -67,7 +67,7 @@ async fn row(database: &Addr<Database>, number: usize) -> Result<SandboxRow> {
     let spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec!["x".into()]);
     Ok(database
         .send(BeginStart {
-            keeps_disk: false,
+            again: None,
             spec: spec.into(),
             supervisor_pid: 1,
             driver: "qemu".into(),

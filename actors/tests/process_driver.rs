@@ -159,7 +159,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
             supervisor_pid: 1,
             driver,
             boot_id: None,
-            keeps_disk: false,
+            again: None,
             requested_at,
         };
         database.send(begin).await.unwrap().unwrap();

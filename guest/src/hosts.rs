@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::covered::cover;
 use crate::log::log;
+use crate::root_file;
 
 /// Where it is.
 pub const HOSTS: &str = "/etc/hosts";
@@ -16,19 +17,31 @@ const MAX: u64 = 256 << 10;
 /// Makes sure that both names lead somewhere. Call it inside of the new root; it never fails, since few programs need it.
 ///
 /// `extra` names and addresses come first, where the C library finds them before others of the same name.
-pub fn complete(hostname: &str, extra: &[(String, IpAddr)]) {
-    if let Err(error) = try_complete(hostname, extra) {
-        log!("{HOSTS} stays as it is in the root directory: {error}");
+///
+/// # Errors
+/// Extra names that cannot be there: whoever asked for them needs them.
+pub fn complete(hostname: &str, extra: &[(String, IpAddr)]) -> Result<(), HostsError> {
+    match try_complete(hostname, extra) {
+        Err(error) if extra.is_empty() => {
+            log!("{HOSTS} stays as it is in the root directory: {error}");
+            Ok(())
+        }
+        completed => completed.map_err(HostsError),
     }
 }
 
+/// The file cannot have the names that it is to have.
+#[derive(Debug, thiserror::Error)]
+#[error("putting the additional names of hosts into {HOSTS}")]
+pub struct HostsError(#[source] io::Error);
+
 fn try_complete(hostname: &str, extra: &[(String, IpAddr)]) -> io::Result<()> {
-    let found = match fs::metadata(HOSTS) {
-        Ok(meta) if meta.is_file() && meta.len() <= MAX => fs::read(HOSTS)?,
-        Ok(_) => return Err(io::Error::other("it is no file, or a large one")),
+    let found = match root_file::read(HOSTS, MAX) {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The mount point.
-            fs::write(HOSTS, "")?;
+            fs::create_dir_all("/etc")?;
+            fs::OpenOptions::new().write(true).create_new(true).open(HOSTS)?;
             Vec::new()
         }
         Err(error) => return Err(error),

@@ -22,7 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::{
     self, Begin, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd,
-    StartFailure, StartFailureCode, TerminalSize, WorkloadEnd, cut_message,
+    RootfsSource, StartFailure, StartFailureCode, TerminalSize, WorkloadEnd, cut_message,
 };
 
 use crate::caches::Caches;
@@ -32,7 +32,7 @@ use crate::log::log;
 use crate::memory::OutOfMemory;
 use crate::pid1::{PrepareError, error_chain};
 use crate::ports::Ports;
-use crate::probe::Probe;
+use crate::probe::{Probe, Surroundings};
 use crate::relay::Relay;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
@@ -87,7 +87,7 @@ pub struct Init {
     /// While draining: when the silence is over.
     quiet_until: Option<Instant>,
     /// What the workload was started with, while it runs.
-    surroundings: Option<Box<Begin>>,
+    surroundings: Option<Surroundings>,
     /// The command beside it.
     probe: Option<Probe>,
     /// A port without a host says so at once whenever it is polled: none is before this.
@@ -184,7 +184,9 @@ impl Init {
                 }
             }
             HostMessage::GetUsage { nonce } => {
-                let usage = self.usage.read();
+                let root = self.surroundings.as_ref().map(|surroundings| &surroundings.start.rootfs);
+                let own_disk = matches!(root, Some(RootfsSource::Overlay { .. } | RootfsSource::Images { .. }));
+                let usage = self.usage.read(own_disk);
                 self.control.send(&GuestMessage::Usage { nonce, usage })?;
             }
         }
@@ -257,7 +259,9 @@ impl Init {
         if let Some(signal) = deadly {
             return self.fail(ended_early(signal));
         }
-        let workload = match workload::start(&begin, &self.null) {
+        let (workload, user) = match workload::user(&begin.settings)
+            .and_then(|user| Ok((workload::start(&begin.start, user.clone(), &self.null)?, user)))
+        {
             Ok(workload) => workload,
             Err(failure) => return self.fail(failure),
         };
@@ -272,7 +276,7 @@ impl Init {
         self.terminal = workload.terminal;
         // Used by now, and nobody's to find.
         begin.start.entropy = Default::default();
-        self.surroundings = Some(begin);
+        self.surroundings = Some(Surroundings { start: begin.start, user });
         self.state = State::Running { pid: workload.pid, end: None };
         Ok(self.control.send(&GuestMessage::Started)?)
     }

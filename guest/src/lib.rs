@@ -33,6 +33,7 @@ mod process;
 pub mod protocol;
 mod relay;
 mod rng;
+mod root_file;
 mod rootfs;
 mod stdin;
 mod sysctl;

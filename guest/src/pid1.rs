@@ -35,7 +35,8 @@ static CONTROL: OnceLock<std::os::fd::OwnedFd> = OnceLock::new();
 /// The program. Called by anybody else than PID 1 it loads a module, where the kernel asks for one, and else does nothing.
 pub fn main() -> ExitCode {
     if std::process::id() != 1 {
-        if let Some(name) = modules::asked(std::env::args().skip(1)) {
+        if let Some(name) = modules::asked(std::env::args_os().skip(1).map(|name| name.to_string_lossy().into_owned()))
+        {
             return modules::load(&name);
         }
         log!("this is PID 1 of sandpen's microVMs and does nothing elsewhere");
@@ -70,7 +71,7 @@ fn prepare(begin: &Begin) -> Result<(), PrepareError> {
     rootfs::enter(&start.rootfs, settings)?;
     volumes::mount_all(begin)?;
     if !volumes::is_given(begin, hosts::HOSTS) {
-        hosts::complete(&start.hostname, &settings.hosts);
+        hosts::complete(&start.hostname, &settings.hosts)?;
     }
     if let Some(content) = start.resolv_conf.as_ref().filter(|_| !volumes::is_given(begin, network::RESOLV_CONF)) {
         network::cover_resolv_conf(content);
@@ -86,6 +87,8 @@ fn prepare(begin: &Begin) -> Result<(), PrepareError> {
 /// Why the machine could not be made ready for the workload.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
+    #[error(transparent)]
+    Hosts(#[from] hosts::HostsError),
     #[error(transparent)]
     Rng(#[from] rng::RngError),
     #[error(transparent)]

@@ -14,10 +14,18 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{Pid, pipe2, read};
-use sandpen_guest::protocol::{Begin, Bytes, PROBE_OUTPUT_MAX, ProbeEnd, StartFailure, StartFailureCode, WorkloadEnd};
+use sandpen_guest::protocol::{Bytes, PROBE_OUTPUT_MAX, ProbeEnd, Start, StartFailure, StartFailureCode, WorkloadEnd};
 
 use crate::process;
+use crate::users::User;
 use crate::workload::{self, Program};
+
+/// What the workload was started with.
+#[derive(Debug)]
+pub struct Surroundings {
+    pub start: Start,
+    pub user: Option<User>,
+}
 
 /// A command that runs.
 #[derive(Debug)]
@@ -34,25 +42,24 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Executes `command` in the surroundings of the workload that `begin` describes.
+    /// Executes `command` in the surroundings of the workload.
     pub fn start(
-        begin: &Begin,
+        Surroundings { start, user }: &Surroundings,
         id: u64,
         command: Vec<Bytes>,
         limit: Duration,
         null: &OwnedFd,
     ) -> Result<Self, StartFailure> {
-        let mut surroundings = begin.clone();
-        (surroundings.start.command, surroundings.start.terminal) = (command, None);
-        let program: Program = workload::program(&surroundings)?;
+        let surroundings = Start { command, terminal: None, ..start.clone() };
+        let program: Program = workload::program(&surroundings, user.clone())?;
         let failed = |errno: Errno| {
             StartFailure::new(StartFailureCode::NotExecutable, format!("making a pipe: {}", errno.desc()))
         };
         let (output, child_output) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         let stdio = [null.as_fd(), child_output.as_fd(), child_output.as_fd()];
-        let pid = process::spawn(&program, stdio)
-            .map_err(|error| workload::explain(&error, &surroundings.start, &program))?;
+        let pid =
+            process::spawn(&program, stdio).map_err(|error| workload::explain(&error, &surroundings, &program))?;
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
         Ok(Self { id, pid, output: Some(output), tail: Vec::new(), deadline })
     }

@@ -22,9 +22,6 @@ use crate::{blocks, fresh, machine, modules};
 /// Where the root is mounted before the move; in the initramfs.
 const STAGING: &str = "/newroot";
 
-/// Directories of a root that cannot be written to, of which one is covered until the root is another one.
-const COVERED_BY_MOUNT_POINTS: [&str; 5] = ["/mnt", "/tmp", "/run", "/var", "/dev"];
-
 /// Why there is no root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
@@ -101,9 +98,11 @@ fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<()
         }
         RootfsSource::Current if settings.read_only => {
             // Nothing can be made in it, a place for mount points neither.
-            let place = COVERED_BY_MOUNT_POINTS.map(Path::new).into_iter().find(|place| place.is_dir());
+            // Any directory will do: it is covered until the root is another one.
+            let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let place = fs::read_dir("/").into_iter().flatten().flatten().find(is_dir);
             let Some(place) = place else { return mount_system_directories(settings) };
-            move_into(&overlay::mount_in_memory(place, &Layer::Mounted("/"))?.path)?;
+            move_into(&overlay::mount_in_memory(&place.path(), &Layer::Mounted("/"))?.path)?;
         }
         RootfsSource::Current => {}
     }

@@ -29,11 +29,12 @@ impl UsageReader {
         Self { memory: open(MEMORY), processors: open(PROCESSORS) }
     }
 
-    /// How it is now.
-    pub fn read(&self) -> Usage {
+    /// How it is now. `own_disk`: whether the root is written to a disk of the machine's own. Another one is the host's
+    /// business, which may wait for a file server that is gone.
+    pub fn read(&self, own_disk: bool) -> Usage {
         let (memory_total, memory_available) = memory(&text(self.memory.as_ref()));
         let (cpu_busy, cpu_total) = processors(&text(self.processors.as_ref()));
-        let disk = statvfs("/").ok();
+        let disk = own_disk.then(|| statvfs("/").ok()).flatten();
         let (disk_total, disk_free) = disk.map_or((0, 0), |disk| {
             let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
             (bytes(disk.blocks()), bytes(disk.blocks_free()))
@@ -101,11 +102,11 @@ mod tests {
 
     #[test]
     fn this_machine_has_all_of_it() {
-        let usage = UsageReader::open().read();
+        let usage = UsageReader::open().read(true);
         assert!(usage.memory_total > 0 && usage.memory_available <= usage.memory_total, "{usage:?}");
         assert!(usage.cpu_busy > 0 && usage.cpu_busy <= usage.cpu_total, "{usage:?}");
         assert!(usage.disk_total > 0 && usage.disk_free <= usage.disk_total && usage.tasks > 0, "{usage:?}");
-        let nothing = UsageReader::default().read();
+        let nothing = UsageReader::default().read(true);
         assert_eq!((nothing.memory_total, nothing.cpu_total), (0, 0));
     }
 }

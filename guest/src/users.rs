@@ -1,7 +1,8 @@
 //! Whom the workload runs as, by the root's `/etc/passwd` and `/etc/group` (passwd(5), group(5)).
 
 use std::ffi::CString;
-use std::fs;
+
+use crate::root_file;
 
 /// More than that of either file is no list of users that anybody wrote.
 const FILE_MAX: u64 = 4 << 20;
@@ -33,9 +34,12 @@ pub fn find(user: &str) -> Result<User, UserError> {
 
 /// What cannot be read has nobody in it.
 fn read(path: &str) -> String {
-    let is_list = fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= FILE_MAX);
-    let bytes = if is_list { fs::read(path).unwrap_or_default() } else { Vec::new() };
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&root_file::read(path, FILE_MAX).unwrap_or_default()).into_owned()
+}
+
+/// A uid or gid. The largest is nobody's: it means "no change" to the kernel.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn lines<const N: usize>(list: &str) -> impl Iterator<Item = [&str; N]> {
@@ -51,25 +55,21 @@ fn lines<const N: usize>(list: &str) -> impl Iterator<Item = [&str; N]> {
 
 fn find_in(user: &str, passwd: &str, group: &str) -> Result<User, UserError> {
     let (user, wanted_group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
-    let users = || {
-        lines::<6>(passwd).filter_map(|[name, _, uid, gid, _, home]| {
-            Some((name, uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?, home))
-        })
-    };
+    let users = || lines::<6>(passwd).filter_map(|[name, _, uid, gid, _, home]| Some((name, id(uid)?, id(gid)?, home)));
     // A name may look like a number.
-    let number = user.parse::<u32>().ok();
+    let number = id(user);
     let found = users().find(|(name, ..)| *name == user).or_else(|| users().find(|(_, uid, ..)| Some(*uid) == number));
     let (name, uid, gid, home) = match (found, number) {
         (Some((name, uid, gid, home)), _) => (Some(name), uid, gid, home),
         (None, Some(uid)) => (None, uid, 0, "/"),
         (None, None) => return Err(UserError::NoUser(user.to_owned())),
     };
-    let groups = || lines::<4>(group).filter_map(|[name, _, gid, members]| Some((name, gid.parse().ok()?, members)));
+    let groups = || lines::<4>(group).filter_map(|[name, _, gid, members]| Some((name, id(gid)?, members)));
     let (gid, supplementary) = match wanted_group {
         // A group that is named is the only one.
         Some(wanted) => {
             let found = groups().find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid);
-            let gid = found.or_else(|| wanted.parse().ok());
+            let gid = found.or_else(|| id(wanted));
             (gid.ok_or_else(|| UserError::NoGroup(wanted.to_owned()))?, Vec::new())
         }
         None => {
@@ -86,7 +86,8 @@ mod tests {
     use super::*;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n# web:x:1\nbroken:x\nodd:x:a:b:c:d\n\
-                          1000:x:7:8::/seven:\nbare:x:9:9:::\n";
+                          1000:x:7:8::/seven:\nbare:x:9:9:::\n\
+                          none:x:4294967295:4294967295::/:\n";
     const GROUP: &str = "root:x:0:\nweb:x:33:\nlogs:x:4:web,root\nvideo:x:44: web\n1000:x:70:\nbroken\n";
 
     fn found(user: &str) -> (u32, u32, Vec<u32>, String) {
@@ -105,7 +106,7 @@ mod tests {
         assert_eq!(found("1000"), (7, 8, vec![], "/seven".into()), "a name that looks like a number");
         assert_eq!(found("5:1000"), (5, 70, vec![], "/".into()));
         assert_eq!(found("bare"), (9, 9, vec![], "/".into()));
-        for user in ["nobody", "broken", "odd", ""] {
+        for user in ["nobody", "broken", "odd", "none", "4294967295", ""] {
             assert_eq!(find_in(user, PASSWD, GROUP), Err(UserError::NoUser(user.into())), "{user}");
         }
         assert_eq!(find_in("web:nobody", PASSWD, GROUP), Err(UserError::NoGroup("nobody".into())));

@@ -132,5 +132,6 @@ fn mount_file(volume: &Volume, target: &Path, flags: MsFlags) -> Result<(), Errn
     let bound = mount(Some(&file), target, None::<&str>, MsFlags::MS_BIND, None::<&str>);
     // What is bound stays.
     umount2(STAGING, MntFlags::MNT_DETACH)?;
+    let _ = fs::remove_dir(STAGING);
     bound
 }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, Uid, fchown, pipe2};
-use sandpen_guest::protocol::{Begin, Rlimit, Start, StartFailure, StartFailureCode, TerminalSize};
+use sandpen_guest::protocol::{Rlimit, Settings, Start, StartFailure, StartFailureCode, TerminalSize};
 
 use crate::log::log;
 pub use crate::process::Program;
@@ -62,9 +62,8 @@ pub struct Workload {
 }
 
 /// Executes the workload; `null` is an open `/dev/null` (the root may have none).
-pub fn start(begin: &Begin, null: &OwnedFd) -> Result<Workload, StartFailure> {
-    let program = program(begin)?;
-    let start = &begin.start;
+pub fn start(start: &Start, user: Option<User>, null: &OwnedFd) -> Result<Workload, StartFailure> {
+    let program = program(start, user)?;
     if let Some(size) = start.terminal {
         return start_on_terminal(start, &program, size);
     }
@@ -143,10 +142,13 @@ fn not_executable(message: String) -> StartFailure {
     StartFailure::new(StartFailureCode::NotExecutable, message)
 }
 
-/// What is executed for `begin`.
-pub fn program(Begin { start, settings }: &Begin) -> Result<Program, StartFailure> {
-    let user = settings.user.as_deref().map(users::find).transpose();
-    let user = user.map_err(|error| not_executable(error.to_string()))?;
+/// Whom the workload runs as, found once: what it does to the files that say so later changes nothing for what runs beside it.
+pub fn user(settings: &Settings) -> Result<Option<User>, StartFailure> {
+    settings.user.as_deref().map(users::find).transpose().map_err(|error| not_executable(error.to_string()))
+}
+
+/// What is executed for `start`.
+pub fn program(start: &Start, user: Option<User>) -> Result<Program, StartFailure> {
     let text = |bytes: Vec<u8>| {
         CString::new(bytes).map_err(|_| not_executable("a NUL byte in command, environment or workdir".to_owned()))
     };

@@ -201,7 +201,15 @@ impl Handle {
     /// # Errors
     /// `NotFound`, `NotEnded`, `NameTaken`.
     pub async fn rename(&self, from: &SandboxKey, to: &SandboxKey) -> Result<SandboxRow, SandpenError> {
-        Ok(self.supervisor.send(RenameSandbox { from: from.clone(), to: to.clone() }).await??)
+        let request = RenameSandbox { from: from.clone(), to: to.clone() };
+        if let Ok(answer) = self.supervisor.send_once(request.clone()).await {
+            return Ok(answer?);
+        }
+        // The supervisor failed meanwhile, perhaps after it was done.
+        match self.supervisor.send(request).await? {
+            Err(error @ SupervisorError::NotFound { .. }) => self.get(to).await?.ok_or_else(|| error.into()),
+            answer => Ok(answer?),
+        }
     }
 
     /// The disks with names of their own.

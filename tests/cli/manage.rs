@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Home, explain, run_named, succeeds, until};
+use crate::support::{Home, explain, until};
 
 /// Over a root beside the state directory, where named volumes lie.
 fn running(home: &Home, name: &str, options: &[&str]) {
@@ -19,7 +19,19 @@ fn lists_are_of_what_was_asked_for() {
     running(&home, "web-1", &["-l", "team=search", "--label", "tier"]);
     running(&home, "web-2", &["-l", "team=a=b"]);
     running(&home, "shop/db", &["-l", "team=search"]);
-    succeeds(run_named(&home, "job", &["-l", "team=search"], "exit 0"));
+    let root = home.path().join("root");
+    home.ok(&[
+        "run",
+        "--driver",
+        "process",
+        "-n",
+        "job",
+        "-l",
+        "team=search",
+        root.to_str().unwrap(),
+        "--",
+        "/bin/true",
+    ]);
     let listed = |options: &[&str]| home.ok(&[&["ps", "-q"], options].concat());
     assert_eq!(listed(&[]), "web-1\nweb-2\nshop/db\n");
     assert_eq!(listed(&["-a", "--filter", "label=team=search"]), "web-1\nshop/db\njob\n");
@@ -79,7 +91,7 @@ fn another_name_has_all_that_the_old_one_had() {
     assert_eq!(home.ok(&["logs", "shop/b"]), "hello\n");
     assert!(home.ok(&["history", "shop/b"]).lines().count() > 3);
     let events = home.ok(&["events", "--json"]);
-    assert!(events.contains(r#""kind":"renamed""#) && events.contains(r#"{"to":"shop/b"}"#), "{events}");
+    assert_eq!(events.matches(r#""detail":{"from":"default/a","to":"shop/b"}"#).count(), 2, "{events}");
     // It starts by its new name, and the old one is another sandbox's.
     home.ok(&["start", "shop/b"]);
     until("it has begun again", || home.ok(&["logs", "--all", "shop/b"]) == "hello\nhello\n");
@@ -89,21 +101,72 @@ fn another_name_has_all_that_the_old_one_had() {
     assert!(logs.join("shop/b.log").exists() && logs.join("default/a.log").exists());
 }
 
+/// What of a sandbox's files is in the state directory, by the name that it has there.
+fn files_of(home: &Home, name: &str) -> Vec<String> {
+    let find =
+        std::process::Command::new("find").arg(home.state()).args(["-name", &format!("{name}.*")]).output().unwrap();
+    let mut found: Vec<_> = String::from_utf8(find.stdout).unwrap().lines().map(str::to_owned).collect();
+    found.sort();
+    found
+}
+
 #[test]
-fn a_rename_that_a_crash_cut_off_is_finished_by_the_next_daemon() {
+fn a_rename_that_is_refused_or_cut_off_loses_nothing() {
     let home = Home::new();
     running(&home, "a", &[]);
     home.ok(&["stop", "-t", "1", "a"]);
-    // The directory of the new name takes nothing: the row has it, and the files do not.
+    let disk = |key: &str| home.state().join(format!("disks/sandbox/{key}.img"));
+    fs::create_dir_all(home.state().join("disks/sandbox/default")).unwrap();
+    fs::write(disk("default/a"), "what it wrote").unwrap();
+    let before = files_of(&home, "a");
+    // The directory of the new name takes nothing.
     let shop = home.state().join("logs/shop");
     fs::write(&shop, "").unwrap();
     let told = home.fails(&["rename", "a", "shop/b"]);
-    assert!(told.contains("renamed, but not all of its files"), "{told}");
-    home.kill_daemon();
+    assert!(told.contains("giving the files of a sandbox the name shop/b"), "{told}");
     fs::remove_file(&shop).unwrap();
-    assert_eq!(home.ok(&["logs", "shop/b"]), "hello\n");
-    assert!(!home.state().join("logs/default/a.log").exists());
-    assert_eq!(home.inspect("shop/b")["state"], "STOPPED");
+    // Somebody's file has the name.
+    fs::write(home.state().join("logs/default/b.log"), "other").unwrap();
+    let told = home.fails(&["rename", "a", "b"]);
+    assert!(told.contains("is there already"), "{told}");
+    assert_eq!(files_of(&home, "b").len(), 1);
+    fs::remove_file(home.state().join("logs/default/b.log")).unwrap();
+    home.ok(&["reconcile"]);
+    assert_eq!(files_of(&home, "a"), before);
+    assert_eq!(home.ok(&["logs", "a"]), "hello\n");
+    // As a daemon leaves it that dies in the middle: planned, and some files have both names.
+    let statement = |sql: &'static str| {
+        home.kill_daemon();
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.state().join("sandpen.db"));
+        actix_rt::Runtime::new().unwrap().block_on(async {
+            let mut database = sqlx::ConnectOptions::connect(&options).await.unwrap();
+            assert_eq!(sqlx::query(sql).execute(&mut database).await.unwrap().rows_affected(), 1);
+            sqlx::Connection::close(database).await.unwrap();
+        });
+    };
+    fs::hard_link(disk("default/a"), disk("default/b")).unwrap();
+    fs::hard_link(home.state().join("logs/default/a.log"), home.state().join("logs/default/b.log")).unwrap();
+    statement("UPDATE sandboxes SET renaming_to = 'default/b' WHERE name = 'a'");
+    assert_eq!(home.ok(&["logs", "a"]), "hello\n");
+    assert_eq!((files_of(&home, "a"), files_of(&home, "b")), (before.clone(), Vec::new()));
+    // And renamed, while its files still have the old name.
+    home.ok(&["rename", "a", "b"]);
+    let after = files_of(&home, "b");
+    assert_eq!((after.len(), files_of(&home, "a")), (before.len(), Vec::new()));
+    fs::hard_link(disk("default/b"), disk("default/a")).unwrap();
+    statement("UPDATE sandboxes SET renamed_from = 'default/a' WHERE name = 'b'");
+    // The old name is nobody's until that is cleared away, which the first reconciliation does.
+    running(&home, "a", &[]);
+    assert_eq!(fs::read_to_string(disk("default/b")).unwrap(), "what it wrote");
+    home.ok(&["rm", "-f", "a"]);
+    assert_eq!(files_of(&home, "b"), after);
+    // One on top of another.
+    home.ok(&["rename", "b", "c"]);
+    home.ok(&["rename", "c", "a"]);
+    assert_eq!(files_of(&home, "a").len(), before.len());
+    assert_eq!(fs::read_to_string(disk("default/a")).unwrap(), "what it wrote");
+    home.ok(&["rm", "a"]);
+    assert!([files_of(&home, "a"), files_of(&home, "b"), files_of(&home, "c")].iter().all(Vec::is_empty));
 }
 
 #[test]

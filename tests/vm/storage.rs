@@ -125,7 +125,7 @@ fn volumes_that_cannot_be_are_refused_with_what_to_do() {
     let output = home.run(&["run", "-v", &volume(home.path(), "/file"), &rootfs, "--", "true"]);
     assert_eq!(output.status.code(), Some(126), "{}", explain(&output));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("\"/file\" of a volume is not a directory"), "{error}");
+    assert!(error.contains("\"/file\" of a volume or tmpfs is not a directory"), "{error}");
 }
 
 /// What `dir` holds, as text, so that a change of it shows.

@@ -76,7 +76,9 @@ pub enum DatabaseError {
     #[error("the sandbox has not ended")]
     StillLive,
     /// Another sandbox has the name.
-    #[error("there is a sandbox {key} already")]
+    #[error(
+        "there is a sandbox {key} already, or one has that name on its files still; `sandpen reconcile` looks for such"
+    )]
     NameTaken {
         /// The name.
         key: SandboxKey,

@@ -1,8 +1,12 @@
 //! Sandboxes that get another name.
 //!
 //! ```text
-//!   RenameSandbox: the row has the new name and knows the old one ─▶ its files move ─▶ FinishRename: it forgets that
+//!   PlanRename: the row knows what it will be called ─▶ its files get the new name too
+//!     ─▶ RenameSandbox: the row has the new name, and knows the old one ─▶ its files lose the old one
+//!     ─▶ ForgetRename
 //! ```
+//!
+//! A name that a row will have or has had is nobody else's until that is forgotten.
 
 use actix::{Handler, Message};
 use chrono::Utc;
@@ -16,57 +20,82 @@ use super::sandboxes::active;
 use super::sql::{column, sql, time_text, unreadable};
 use super::{DatabaseError, sandboxes};
 
-/// Gives a sandbox that is not live another name.
+/// Writes down what a sandbox that is not live will be called; the name must be nobody's.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct PlanRename {
+    /// Which.
+    pub sandbox: SandboxId,
+    /// The name.
+    pub to: SandboxKey,
+}
+
+/// Gives a sandbox the name that was planned.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct RenameSandbox {
     /// Which.
     pub sandbox: SandboxId,
-    /// The name, which no other one may have.
+    /// The name.
     pub to: SandboxKey,
 }
 
-/// All that has a name of a sandbox has the new one.
+/// Nothing of a sandbox has another name than its own any more.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
-pub struct FinishRename(pub SandboxId);
+pub struct ForgetRename(pub SandboxId);
 
-/// Renames that were not finished.
+/// Sandboxes whose files may have another name too.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<UnfinishedRename>, DatabaseError>")]
 pub struct ListUnfinishedRenames;
 
-/// A rename whose files may not all have moved.
+/// A sandbox whose files may have another name too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedRename {
-    /// Whose.
+    /// Which.
     pub sandbox: SandboxId,
-    /// The old name.
-    pub from: SandboxKey,
-    /// The new one.
-    pub to: SandboxKey,
+    /// Its name.
+    pub key: SandboxKey,
+    /// The other one, which nobody has.
+    pub other: SandboxKey,
 }
 
 /// What is written of one.
 #[derive(Debug)]
 pub(super) enum Rename {
-    Begin(RenameSandbox),
-    Finish(SandboxId),
+    Plan(PlanRename),
+    Do(RenameSandbox),
+    Forget(SandboxId),
+}
+
+impl Database {
+    fn write_rename(&mut self, rename: Rename, ctx: &mut actix::Context<Self>) -> Answer<()> {
+        self.wait_for(|reply| Pending::Rename(Box::new(Asked::new(rename, reply))), ctx)
+    }
+}
+
+impl Handler<PlanRename> for Database {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, plan: PlanRename, ctx: &mut Self::Context) -> Self::Result {
+        self.write_rename(Rename::Plan(plan), ctx)
+    }
 }
 
 impl Handler<RenameSandbox> for Database {
     type Result = Answer<()>;
 
     fn handle(&mut self, rename: RenameSandbox, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Rename(Box::new(Asked::new(Rename::Begin(rename), reply))), ctx)
+        self.write_rename(Rename::Do(rename), ctx)
     }
 }
 
-impl Handler<FinishRename> for Database {
+impl Handler<ForgetRename> for Database {
     type Result = Answer<()>;
 
-    fn handle(&mut self, FinishRename(sandbox): FinishRename, ctx: &mut Self::Context) -> Self::Result {
-        self.wait_for(|reply| Pending::Rename(Box::new(Asked::new(Rename::Finish(sandbox), reply))), ctx)
+    fn handle(&mut self, ForgetRename(sandbox): ForgetRename, ctx: &mut Self::Context) -> Self::Result {
+        self.write_rename(Rename::Forget(sandbox), ctx)
     }
 }
 
@@ -80,15 +109,51 @@ impl Handler<ListUnfinishedRenames> for Database {
 
 pub(super) async fn write(connection: &mut SqliteConnection, rename: &Rename) -> Result<(), DatabaseError> {
     match rename {
-        Rename::Begin(RenameSandbox { sandbox, to }) => begin(connection, *sandbox, to).await,
-        Rename::Finish(sandbox) => {
-            let done = sqlx::query("UPDATE sandboxes SET renamed_from = NULL WHERE id = ?1").bind(sandbox);
-            done.execute(connection).await.map(drop).map_err(sql("finishing to rename a sandbox"))
+        Rename::Plan(PlanRename { sandbox, to }) => plan(connection, *sandbox, to).await,
+        Rename::Do(RenameSandbox { sandbox, to }) => rename_now(connection, *sandbox, to).await,
+        Rename::Forget(sandbox) => {
+            let forgotten = sqlx::query("UPDATE sandboxes SET renaming_to = NULL, renamed_from = NULL WHERE id = ?1");
+            let forgotten = forgotten.bind(sandbox).execute(connection).await;
+            forgotten.map(drop).map_err(sql("finishing to rename a sandbox"))
         }
     }
 }
 
-async fn begin(connection: &mut SqliteConnection, sandbox: SandboxId, to: &SandboxKey) -> Result<(), DatabaseError> {
+/// Whether another sandbox than `own` has this name, will have it or has had it.
+pub(super) async fn is_taken(
+    connection: &mut SqliteConnection,
+    key: &SandboxKey,
+    own: Option<SandboxId>,
+) -> Result<bool, DatabaseError> {
+    let found = sqlx::query(
+        "SELECT 1 FROM sandboxes
+         WHERE (renaming_to = ?1 OR renamed_from = ?1 OR (config_file = ?2 AND name = ?3)) AND id IS NOT ?4 LIMIT 1",
+    );
+    let found = found.bind(key.to_string()).bind(key.config.as_str()).bind(key.name.as_str()).bind(own);
+    Ok(found.fetch_optional(connection).await.map_err(sql("looking for a name"))?.is_some())
+}
+
+async fn plan(connection: &mut SqliteConnection, sandbox: SandboxId, to: &SandboxKey) -> Result<(), DatabaseError> {
+    if is_taken(connection, to, Some(sandbox)).await? {
+        return Err(DatabaseError::NameTaken { key: to.clone() });
+    }
+    let planned = sqlx::query(concat!(
+        "UPDATE sandboxes SET renaming_to = ?2
+         WHERE id = ?1 AND renamed_from IS NULL AND (renaming_to IS NULL OR renaming_to = ?2) AND status NOT IN ",
+        active!()
+    ));
+    let planned = planned.bind(sandbox).bind(to.to_string()).execute(connection).await;
+    match planned.map_err(sql("planning to rename a sandbox"))?.rows_affected() {
+        0 => Err(DatabaseError::StillLive),
+        _ => Ok(()),
+    }
+}
+
+async fn rename_now(
+    connection: &mut SqliteConnection,
+    sandbox: SandboxId,
+    to: &SandboxKey,
+) -> Result<(), DatabaseError> {
     let row = sandboxes::by_id(connection, sandbox).await?.ok_or(DatabaseError::UnknownSandbox { sandbox })?;
     // The message may have been sent again.
     if row.spec.key == *to {
@@ -97,10 +162,10 @@ async fn begin(connection: &mut SqliteConnection, sandbox: SandboxId, to: &Sandb
     let spec = SandboxSpec { key: to.clone(), ..(*row.spec).clone() };
     let spec = serde_json::to_string(&spec).map_err(|error| unreadable(sandbox, "spec", &error))?;
     let renamed = sqlx::query(concat!(
-        "UPDATE sandboxes SET config_file = ?2, name = ?3, spec = ?4, updated_at = ?5, renamed_from = ?6
-         WHERE id = ?1 AND status NOT IN ",
+        "UPDATE sandboxes
+         SET config_file = ?2, name = ?3, spec = ?4, updated_at = ?5, renamed_from = ?6, renaming_to = NULL
+         WHERE id = ?1 AND renaming_to = ?7 AND status NOT IN ",
         active!(),
-        " AND NOT EXISTS (SELECT 1 FROM sandboxes WHERE config_file = ?2 AND name = ?3)"
     ))
     .bind(sandbox)
     .bind(to.config.as_str())
@@ -108,26 +173,28 @@ async fn begin(connection: &mut SqliteConnection, sandbox: SandboxId, to: &Sandb
     .bind(spec)
     .bind(time_text(Utc::now()))
     .bind(row.spec.key.to_string())
+    .bind(to.to_string())
     .execute(connection)
     .await
     .map_err(sql("renaming a sandbox"))?;
     match renamed.rows_affected() {
-        0 if row.state.is_live() => Err(DatabaseError::StillLive),
-        0 => Err(DatabaseError::NameTaken { key: to.clone() }),
+        0 => Err(DatabaseError::StillLive),
         _ => Ok(()),
     }
 }
 
 async fn unfinished(pool: &SqlitePool) -> Result<Vec<UnfinishedRename>, DatabaseError> {
-    let rows = sqlx::query("SELECT id, config_file, name, renamed_from FROM sandboxes WHERE renamed_from IS NOT NULL");
+    let rows = sqlx::query(
+        "SELECT id, config_file || '/' || name AS own, coalesce(renaming_to, renamed_from) AS other FROM sandboxes
+         WHERE renaming_to IS NOT NULL OR renamed_from IS NOT NULL",
+    );
     let rows = rows.fetch_all(pool).await.map_err(sql("reading renames"))?;
     let mut renames = Vec::new();
     for row in &rows {
-        let (config, name): (String, String) = (column(row, "config_file")?, column(row, "name")?);
-        let from: String = column(row, "renamed_from")?;
+        let (own, other): (String, String) = (column(row, "own")?, column(row, "other")?);
         // A name that is none has no files.
-        if let (Ok(from), Ok(to)) = (from.parse(), format!("{config}/{name}").parse()) {
-            renames.push(UnfinishedRename { sandbox: column(row, "id")?, from, to });
+        if let (Ok(key), Ok(other)) = (own.parse(), other.parse()) {
+            renames.push(UnfinishedRename { sandbox: column(row, "id")?, key, other });
         }
     }
     Ok(renames)

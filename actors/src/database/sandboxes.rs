@@ -14,6 +14,7 @@ use sqlx::{SqliteConnection, SqliteExecutor, SqlitePool};
 use super::DatabaseError;
 use super::actor::{Answer, Database};
 use super::batch::{Asked, Pending};
+use super::renames;
 use super::sql::{column, json, number, optional_json, optional_number, sql, time, time_text, unreadable};
 use super::transitions::{self, stopped_by};
 
@@ -39,8 +40,9 @@ pub struct BeginStart {
     pub driver: String,
     /// The host's boot.
     pub boot_id: Option<String>,
-    /// Whether it goes on with the sandbox's disk, or begins with an empty one.
-    pub keeps_disk: bool,
+    /// The sandbox that is started again, which goes on with its disk; without one, a new one of that name, or an ended
+    /// one anew with an empty disk.
+    pub again: Option<SandboxId>,
     /// When it was asked for. With the supervisor's process it tells this request from another one of the same
     /// sandbox.
     pub requested_at: DateTime<Utc>,
@@ -176,9 +178,19 @@ pub(super) async fn upsert(
 /// after it was written is answered with what was written.
 pub(super) async fn begin_start(
     connection: &mut SqliteConnection,
-    BeginStart { spec, supervisor_pid, driver, boot_id, keeps_disk, requested_at }: &BeginStart,
+    BeginStart { spec, supervisor_pid, driver, boot_id, again, requested_at }: &BeginStart,
 ) -> Result<SandboxRow, DatabaseError> {
-    let mut row = match upsert(connection, spec, *supervisor_pid, *keeps_disk).await {
+    let found = by_name(connection, &spec.key).await?;
+    if let Some(sandbox) = *again
+        && found != Some(sandbox)
+    {
+        // Renamed or removed meanwhile.
+        return Err(DatabaseError::UnknownSandbox { sandbox });
+    }
+    if renames::is_taken(connection, &spec.key, found).await? {
+        return Err(DatabaseError::NameTaken { key: spec.key.clone() });
+    }
+    let mut row = match upsert(connection, spec, *supervisor_pid, again.is_some()).await {
         Err(DatabaseError::StillLive) => {
             let live = get(&mut *connection, &spec.key).await?;
             let is_this_request = |row: &SandboxRow| {
@@ -208,6 +220,13 @@ async fn get<'a>(pool: impl SqliteExecutor<'a>, key: &SandboxKey) -> Result<Opti
         .await
         .map_err(sql("reading a sandbox"))?;
     row.as_ref().map(decode).transpose()
+}
+
+/// The number of the sandbox of this name.
+async fn by_name(connection: &mut SqliteConnection, key: &SandboxKey) -> Result<Option<SandboxId>, DatabaseError> {
+    let found = sqlx::query_scalar("SELECT id FROM sandboxes WHERE config_file = ?1 AND name = ?2");
+    let found = found.bind(key.config.as_str()).bind(key.name.as_str()).fetch_optional(connection).await;
+    found.map_err(sql("looking for a sandbox"))
 }
 
 /// The row of this number.

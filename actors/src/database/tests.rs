@@ -103,7 +103,7 @@ fn start_of(spec: SandboxSpec) -> BeginStart {
         supervisor_pid: 7,
         driver: "fake".into(),
         boot_id: None,
-        keeps_disk: false,
+        again: None,
         requested_at: Utc::now(),
     }
 }

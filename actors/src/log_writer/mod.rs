@@ -47,7 +47,7 @@ pub use error::LogError;
 pub use follower::{LogChunk, LogFollower};
 pub use generation::position_of_generation;
 pub use messages::*;
-pub use names::{move_files, remove_files};
+pub use names::{files_of, remove_files};
 pub use open_logs::{FILES_OF_LOG, OpenLogs};
 pub use tail::{bytes_logged, dropped_bytes, position_of_tail, position_of_tail_before};
 pub use times::{EndOfTime, position_since, position_until};

@@ -150,44 +150,15 @@ pub(super) fn half_moved(below: (bool, bool), above: (bool, bool)) -> bool {
 /// The first [`LogError::File`], after everything else was removed.
 pub fn remove_files(log: &Path) -> Result<(), LogError> {
     let mut first = Ok(());
-    for path in files(log) {
+    for path in files_of(log) {
         first = first.and(remove(&path));
     }
     first
 }
 
-/// Gives a log another name: the current file, the rotated ones and their indexes, the oldest first. What is there under the
-/// new name stays. Blocks.
-///
-/// # Errors
-/// The first [`LogError::File`]; asked again, it goes on from there.
-pub fn move_files(from: &Path, to: &Path) -> Result<(), LogError> {
-    if let Some(directory) = to.parent() {
-        fs::create_dir_all(directory).map_err(LogError::file("making the directory of", to))?;
-    }
-    let mut n = 0;
-    let mut found = Vec::new();
-    let mut holes = 0;
-    while holes < HOLES {
-        let pairs = [(index_name(from, n), index_name(to, n)), (log_name(from, n), log_name(to, n))];
-        let before = found.len();
-        found.extend(pairs.into_iter().filter(|(old, _)| fs::symlink_metadata(old).is_ok()));
-        // One that an earlier try has moved is no hole.
-        let has_moved = fs::symlink_metadata(log_name(to, n)).is_ok();
-        holes = if found.len() > before || has_moved { 0 } else { holes + 1 };
-        n += 1;
-    }
-    for (old, new) in found.into_iter().rev() {
-        if fs::symlink_metadata(&new).is_err() {
-            rename(&old, &new)?;
-        }
-    }
-    Ok(())
-}
-
 /// The files of a log, the oldest first: when we die while they are removed in this order, there is no hole
 /// that hides the rest from the next one.
-fn files(log: &Path) -> Vec<PathBuf> {
+pub fn files_of(log: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut holes = 0;
     let mut n = 0;
@@ -304,7 +275,7 @@ mod tests {
             for path in make() {
                 fs::write(path, "").unwrap();
             }
-            for path in &files(&log)[..cut] {
+            for path in &files_of(&log)[..cut] {
                 remove(path).unwrap();
             }
             assert_eq!(count(), make().count() - cut);

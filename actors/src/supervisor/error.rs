@@ -42,14 +42,14 @@ pub enum SupervisorError {
         /// The name.
         key: SandboxKey,
     },
-    /// It has its new name, and some of its files do not.
-    #[error("sandbox {key} is renamed, but not all of its files are; the next daemon finishes that")]
+    /// Its files cannot have that name; nothing was changed.
+    #[error("giving the files of a sandbox the name {key}")]
     RenameFiles {
         /// Its new name.
         key: SandboxKey,
         /// The cause.
         #[source]
-        source: LogError,
+        source: std::io::Error,
     },
     /// What is left of an earlier sandbox of the name is being removed; nothing was changed.
     #[error("sandbox {key} is being removed; try again in a moment or use another name")]

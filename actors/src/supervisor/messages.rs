@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::{Addr, Message, Recipient};
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::reconcile::ReconcileReport;
-use sandpen_types::row::SandboxRow;
+use sandpen_types::row::{SandboxId, SandboxRow};
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, VolumeName};
 use sandpen_types::volume::NamedVolume;
@@ -24,14 +24,15 @@ use crate::monitor::StateChanged;
 pub struct StartSandbox {
     /// What to start.
     pub spec: CheckedSpec,
-    /// Whether it goes on with the disk of an ended sandbox of this name, or begins with an empty one.
-    pub keeps_disk: bool,
+    /// The ended sandbox that is started again, with its disk; without one, a new sandbox, or an ended one of that name
+    /// anew.
+    pub again: Option<SandboxId>,
 }
 
 impl StartSandbox {
     /// With an empty disk.
     pub fn anew(spec: CheckedSpec) -> Self {
-        Self { spec, keeps_disk: false }
+        Self { spec, again: None }
     }
 }
 

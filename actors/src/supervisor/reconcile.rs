@@ -38,7 +38,7 @@ use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
 use super::{Reconcile, SupervisorError, rename};
-use crate::database::{ListLiveKeys, ListSandboxes, ListUnfinishedRenames};
+use crate::database::{ListLiveKeys, ListSandboxes, UnfinishedRename};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
 
@@ -135,14 +135,12 @@ impl Supervisor {
     fn survey(&self, first: bool) -> impl Future<Output = Result<Survey, SupervisorError>> + use<> {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
         let state_id = self.config.state_id.clone();
+        let busy: HashSet<_> = self.children.keys().cloned().collect();
         async move {
-            if first {
-                let unfinished = database.send(ListUnfinishedRenames).await??;
-                let of_renames = dir.clone();
-                let finished = blocking(move || rename::finish(&of_renames, unfinished)).await;
-                for finished in finished.map_err(|_| SupervisorError::Gone)? {
-                    database.send(finished).await??;
-                }
+            // One that goes on at this moment is its own.
+            let is_left = |rename: &UnfinishedRename| !busy.contains(&rename.key) && !busy.contains(&rename.other);
+            if let Err(error) = rename::finish(&database, &dir, is_left).await {
+                tracing::warn!(error = error_chain(&error), "renames could not be finished");
             }
             let rows = database.send(ListSandboxes).await??;
             let on_host = move || {

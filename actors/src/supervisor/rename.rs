@@ -1,17 +1,22 @@
 //! A rename of an ended sandbox: its row, its history, its log and its disk have another name from then on.
 //!
 //! ```text
-//!   RenameSandbox ─▶ both names taken ─▶ row, durable, knows the old name ─▶ files move ─▶ row forgets it ─▶ names free
-//!                                                       └── a crash, a disk that refuses: the next orchestrator
+//!   RenameSandbox ─▶ both names taken ─▶ planned, durable ─▶ files get the new name too (links)
+//!                 ─▶ row renamed, durable ─▶ files lose the old name ─▶ forgotten ─▶ names free
 //! ```
+//!
+//! Its files have the name of its row at every moment, so a crash, or a disk that takes nothing more, leaves at most a second
+//! name of them. That is taken away at the next reconciliation, and nobody gets it before.
 
-use std::fs;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use sandpen_types::error_chain::error_chain;
-use sandpen_types::row::SandboxRow;
+use sandpen_types::row::{SandboxId, SandboxRow};
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::blocking::blocking;
@@ -22,14 +27,20 @@ use super::admits::{Request, When};
 use super::child::Child;
 use super::phase::Phase;
 use super::{RenameSandbox, SupervisorError};
-use crate::database::{self, DatabaseError, FinishRename, GetSandbox, UnfinishedRename};
-use crate::log_writer::{LogError, move_files};
+use crate::database::{
+    self, Database, DatabaseError, ForgetRename, GetSandbox, ListUnfinishedRenames, PlanRename, UnfinishedRename,
+};
+use crate::log_writer::files_of;
+use crate::runtime::actor_ref::ActorRef;
 
 impl Handler<RenameSandbox> for Supervisor {
     type Result = Answer<SandboxRow>;
 
     fn handle(&mut self, request: RenameSandbox, ctx: &mut Self::Context) -> Self::Result {
         let RenameSandbox { from, to } = request.clone();
+        if self.shutting_down.is_some() {
+            return self.refuse(SupervisorError::ShuttingDown);
+        }
         if from == to {
             return self.refuse(SupervisorError::NameTaken { key: to });
         }
@@ -46,13 +57,7 @@ impl Handler<RenameSandbox> for Supervisor {
                 }
             }
         }
-        self.rename_ended(from, to)
-    }
-}
-
-impl Supervisor {
-    fn rename_ended(&mut self, from: SandboxKey, to: SandboxKey) -> Answer<SandboxRow> {
-        // Neither name is anybody's until the last file has moved.
+        // Neither name is anybody else's meanwhile.
         for key in [&from, &to] {
             self.children.insert(key.clone(), Child::new(Phase::Removing));
         }
@@ -60,22 +65,13 @@ impl Supervisor {
         let timings = self.config.timings.clone();
         let (old, new) = (from.clone(), to.clone());
         let renamed = async move {
-            let found = database.send(GetSandbox(old.clone())).await??;
-            let row = found.ok_or_else(|| SupervisorError::NotFound { key: old.clone() })?;
-            if row.spec.remove_on_end {
-                return Err(SupervisorError::RemovesItself { key: old });
-            }
-            let renaming = database::RenameSandbox { sandbox: row.id, to: new.clone() };
-            database.send(renaming).await?.map_err(|error| match error {
-                DatabaseError::NameTaken { key } => SupervisorError::NameTaken { key },
-                error => error.into(),
-            })?;
+            // What an earlier one has left of these, this same request perhaps, before its supervisor failed.
+            let of_these =
+                |rename: &UnfinishedRename| [&rename.key, &rename.other].iter().any(|key| **key == old || **key == new);
+            finish(&database, &dir, of_these).await?;
+            let renamed = rename(&database, &dir, &old, &new).await?;
             timings.forget(&old);
-            let rename = UnfinishedRename { sandbox: row.id, from: old, to: new.clone() };
-            let moved = blocking(move || move_all(&dir, &rename)).await.map_err(|_| SupervisorError::Gone)?;
-            moved.map_err(|source| SupervisorError::RenameFiles { key: new.clone(), source })?;
-            database.send(FinishRename(row.id)).await??;
-            database.send(GetSandbox(new.clone())).await??.ok_or(SupervisorError::NotFound { key: new })
+            Ok(renamed)
         };
         Box::pin(renamed.into_actor(self).map(move |renamed, this, _| {
             for key in [&from, &to] {
@@ -86,36 +82,179 @@ impl Supervisor {
     }
 }
 
-/// Gives everything of a sandbox its new name. What has it already stays; nothing is overwritten. Blocking.
-fn move_all(dir: &StateDir, UnfinishedRename { from, to, .. }: &UnfinishedRename) -> Result<(), LogError> {
-    move_files(&dir.log(from), &dir.log(to))?;
-    for (old, new) in [(dir.vmm_log(from), dir.vmm_log(to)), (dir.sandbox_disk(from), dir.sandbox_disk(to))] {
-        move_file(&old, &new).map_err(|source| LogError::File { action: "renaming", path: old, source })?;
+async fn rename(
+    database: &ActorRef<Database>,
+    dir: &StateDir,
+    from: &SandboxKey,
+    to: &SandboxKey,
+) -> Result<SandboxRow, SupervisorError> {
+    let row = database.send(GetSandbox(from.clone())).await??;
+    let row = row.ok_or_else(|| SupervisorError::NotFound { key: from.clone() })?;
+    if row.spec.remove_on_end {
+        return Err(SupervisorError::RemovesItself { key: from.clone() });
     }
-    // It uses nothing of the cache until it is started again.
-    cache_uses::forget(dir, from, ..);
-    Ok(())
+    let refused = |error| match error {
+        DatabaseError::NameTaken { key } => SupervisorError::NameTaken { key },
+        error => error.into(),
+    };
+    database.send(PlanRename { sandbox: row.id, to: to.clone() }).await?.map_err(refused)?;
+    let named = name_too(dir, from, to).await;
+    let done = match named {
+        Ok(()) => {
+            let renaming = database::RenameSandbox { sandbox: row.id, to: to.clone() };
+            database.send(renaming).await?.map_err(refused)
+        }
+        Err(source) => Err(SupervisorError::RenameFiles { key: to.clone(), source }),
+    };
+    // What is left of it, whether it was done or not; what cannot be cleared away now is later.
+    let of_this = |rename: &UnfinishedRename| rename.sandbox == row.id;
+    if let Err(error) = finish(database, dir, of_this).await {
+        tracing::warn!(%from, %to, error = error_chain(&error), "something of a renamed sandbox has two names for now");
+    }
+    done?;
+    database.send(GetSandbox(to.clone())).await??.ok_or_else(|| SupervisorError::NotFound { key: to.clone() })
 }
 
-fn move_file(old: &Path, new: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(new).is_ok() || fs::symlink_metadata(old).is_err() {
-        return Ok(());
+/// Gives all files of a sandbox another name too.
+async fn name_too(dir: &StateDir, from: &SandboxKey, to: &SandboxKey) -> io::Result<()> {
+    let (dir, from, to) = (dir.clone(), from.clone(), to.clone());
+    blocking(move || link_all(&dir, &from, &to)).await.unwrap_or_else(|_| Err(io::Error::other("its thread failed")))
+}
+
+fn link_all(dir: &StateDir, from: &SandboxKey, to: &SandboxKey) -> io::Result<()> {
+    let mut pairs = vec![(dir.vmm_log(from), dir.vmm_log(to)), (dir.sandbox_disk(from), dir.sandbox_disk(to))];
+    let (old_log, new_log) = (dir.log(from), dir.log(to));
+    for old in files_of(&old_log) {
+        // All of them begin with the log's own name.
+        let rest = old.as_os_str().as_encoded_bytes().strip_prefix(old_log.as_os_str().as_encoded_bytes());
+        let rest = rest.and_then(|rest| std::str::from_utf8(rest).ok()).unwrap_or_default();
+        let mut new = new_log.clone().into_os_string();
+        new.push(rest);
+        pairs.push((old, new.into()));
     }
+    // What is there under the name of no sandbox is not ours to hide.
+    if let Some(other) = files_of(&new_log).iter().find(|file| !pairs.iter().any(|(_, new)| new == *file)) {
+        return Err(in_the_way(other));
+    }
+    let mut directories = HashSet::new();
+    for (old, new) in pairs {
+        if link(&old, &new)? {
+            directories.extend(new.parent().map(Path::to_owned));
+        }
+    }
+    // Before the row has that name.
+    directories.into_iter().try_for_each(|directory| File::open(directory)?.sync_all())
+}
+
+/// Whether there is such a file.
+fn link(old: &Path, new: &Path) -> io::Result<bool> {
+    let Ok(meta) = fs::symlink_metadata(old) else {
+        return if fs::symlink_metadata(new).is_ok() { Err(in_the_way(new)) } else { Ok(false) };
+    };
     if let Some(directory) = new.parent() {
         fs::create_dir_all(directory)?;
     }
-    fs::rename(old, new)
+    match fs::hard_link(old, new) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let there = fs::symlink_metadata(new)?;
+            if (there.dev(), there.ino()) == (meta.dev(), meta.ino()) { Ok(true) } else { Err(in_the_way(new)) }
+        }
+        linked => linked.map(|()| true),
+    }
 }
 
-/// Finishes what an orchestrator that died has begun; those whose files are where they belong. Blocking; before any start.
-pub(super) fn finish(dir: &StateDir, renames: Vec<UnfinishedRename>) -> Vec<FinishRename> {
-    let finished = renames.into_iter().filter(|rename| match move_all(dir, rename) {
-        Ok(()) => true,
-        Err(error) => {
-            let UnfinishedRename { from, to, .. } = rename;
-            tracing::warn!(%from, %to, error = error_chain(&error), "files of a renamed sandbox still have its old name");
-            false
+fn in_the_way(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already, and no sandbox's", path.display()))
+}
+
+/// Takes the second name from the files of these, and forgets it.
+pub(super) async fn finish(
+    database: &ActorRef<Database>,
+    dir: &StateDir,
+    these: impl Fn(&UnfinishedRename) -> bool,
+) -> Result<(), SupervisorError> {
+    let mut unfinished = database.send(ListUnfinishedRenames).await??;
+    unfinished.retain(these);
+    if unfinished.is_empty() {
+        return Ok(());
+    }
+    let dir = dir.clone();
+    let cleared = move || -> Vec<SandboxId> {
+        let cleared = unfinished.into_iter().filter(|rename| match unlink_all(&dir, &rename.other) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(sandbox = %rename.key, %error, "its files have the name {} too for now", rename.other);
+                false
+            }
+        });
+        cleared.map(|rename| rename.sandbox).collect()
+    };
+    for sandbox in blocking(cleared).await.map_err(|_| SupervisorError::Gone)? {
+        database.send(ForgetRename(sandbox)).await??;
+    }
+    Ok(())
+}
+
+fn unlink_all(dir: &StateDir, name: &SandboxKey) -> io::Result<()> {
+    // It uses nothing of the cache until it is started again.
+    cache_uses::forget(dir, name, ..);
+    for file in files_of(&dir.log(name)).into_iter().chain([dir.vmm_log(name), dir.sandbox_disk(name)]) {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-    });
-    finished.map(|rename| FinishRename(rename.sandbox)).collect()
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sandpen_types::spec::SandboxName;
+
+    use super::*;
+
+    fn key(name: &str) -> SandboxKey {
+        SandboxKey::new(SandboxName::new(name).unwrap())
+    }
+
+    #[test]
+    fn files_have_both_names_until_one_is_taken_and_nothing_is_overwritten() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(temp.path().to_owned());
+        let (old, new) = (key("old"), "shop/new".parse().unwrap());
+        let names = ["", ".idx", ".1", ".1.idx", ".3", ".3.idx"];
+        let log = |key: &SandboxKey, end: &str| format!("{}{end}", dir.log(key).display());
+        fs::create_dir_all(dir.logs(&old)).unwrap();
+        fs::create_dir_all(dir.sandbox_disk(&old).parent().unwrap()).unwrap();
+        for end in names {
+            fs::write(log(&old, end), end).unwrap();
+        }
+        fs::write(dir.vmm_log(&old), "vmm").unwrap();
+        fs::write(dir.sandbox_disk(&old), "disk").unwrap();
+        // Twice, as after a failure.
+        link_all(&dir, &old, &new).unwrap();
+        link_all(&dir, &old, &new).unwrap();
+        unlink_all(&dir, &old).unwrap();
+        for end in names {
+            assert_eq!(fs::read_to_string(log(&new, end)).unwrap(), end);
+            assert!(!Path::new(&log(&old, end)).exists(), "{end}");
+        }
+        assert_eq!(fs::read_to_string(dir.sandbox_disk(&new)).unwrap(), "disk");
+        assert_eq!(fs::read_to_string(dir.vmm_log(&new)).unwrap(), "vmm");
+        assert!(!dir.sandbox_disk(&old).exists());
+        // Somebody's file in the way.
+        for other in [log(&old, ".2"), dir.sandbox_disk(&old).display().to_string(), log(&old, ".idx")] {
+            fs::write(&other, "other").unwrap();
+            let refused = link_all(&dir, &new, &old).unwrap_err().to_string();
+            assert!(refused.contains("is there already"), "{other}: {refused}");
+            assert_eq!(fs::read_to_string(&other).unwrap(), "other");
+            fs::remove_file(other).unwrap();
+            for end in names {
+                let _ = fs::remove_file(log(&old, end));
+            }
+            let _ = fs::remove_file(dir.vmm_log(&old));
+            let _ = fs::remove_file(dir.sandbox_disk(&old));
+        }
+        assert_eq!(fs::read_to_string(dir.sandbox_disk(&new)).unwrap(), "disk");
+    }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use chrono::Utc;
-use sandpen_types::row::SandboxRow;
-use sandpen_types::spec::CheckedSpec;
+use sandpen_types::row::{SandboxId, SandboxRow};
+use sandpen_types::spec::{CheckedSpec, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::SandboxState;
 use sandpen_types::state_dir::StateDir;
@@ -29,7 +29,7 @@ use super::child::Child;
 use super::nesting::{LookUp, LookedUp};
 use super::phase::Phase;
 use super::{AwaitStarted, StartSandbox, SupervisorError};
-use crate::database::{BeginStart, Database};
+use crate::database::{BeginStart, Database, DatabaseError};
 use crate::host::{room, spec_on_host};
 use crate::monitor::StartMode;
 use crate::runtime::actor_ref::ActorRef;
@@ -44,7 +44,7 @@ impl Handler<StartSandbox> for Supervisor {
         let admitted = match self.shutting_down {
             Some(_) => Err(SupervisorError::ShuttingDown),
             None => {
-                let asked = if request.keeps_disk { Request::StartAgain } else { Request::Start };
+                let asked = if request.again.is_some() { Request::StartAgain } else { Request::Start };
                 self.admit(&key, asked).map_err(|refusal| refusal.error(key.clone(), self.status(&key), asked))
             }
         };
@@ -110,7 +110,7 @@ impl Supervisor {
     /// Takes the name, if there is room for one more; answers who will hear of the start too.
     fn reserve(
         &mut self,
-        StartSandbox { spec, keeps_disk }: StartSandbox,
+        StartSandbox { spec, again }: StartSandbox,
     ) -> Result<(Reservation, oneshot::Receiver<Arc<SandboxRow>>), SupervisorError> {
         let key = spec.key.clone();
         self.check_disk(spec.disk.name.as_ref())?;
@@ -130,7 +130,7 @@ impl Supervisor {
             state_dir: self.config.state_dir.clone(),
             reserve: self.config.reserve,
             spec,
-            keeps_disk,
+            again,
             driver,
             supervisor_pid: self.config.supervisor_pid,
             boot_id: self.boot_id.clone(),
@@ -147,7 +147,7 @@ struct Reservation {
     state_dir: StateDir,
     reserve: Option<u64>,
     spec: CheckedSpec,
-    keeps_disk: bool,
+    again: Option<SandboxId>,
     driver: Arc<dyn Driver>,
     supervisor_pid: u32,
     boot_id: Option<String>,
@@ -184,13 +184,19 @@ impl Reservation {
         // May read and unpack a whole kernel.
         let checked = self.driver.check(self.spec.clone().into());
         let kernel = self.unless_given_up(async { Ok(checked.await?) }).await?;
-        let Self { database, spec, keeps_disk, driver, supervisor_pid, boot_id, timings, .. } = self;
-        let spec = spec.with_kernel(kernel).into();
+        let Self { database, spec, again, driver, supervisor_pid, boot_id, timings, .. } = self;
+        let spec: Arc<SandboxSpec> = spec.with_kernel(kernel).into();
         timings.mark(StartStep::Checked);
         let driver = driver.name().to_owned();
         let requested_at = Utc::now();
-        let begin = BeginStart { spec, supervisor_pid, driver, boot_id, keeps_disk, requested_at };
-        let row = database.send(begin).await??;
+        let key = spec.key.clone();
+        let begin = BeginStart { spec, supervisor_pid, driver, boot_id, again, requested_at };
+        let row = database.send(begin).await?.map_err(|error| match error {
+            // It was there when the start was asked for.
+            DatabaseError::UnknownSandbox { .. } => SupervisorError::NotFound { key },
+            DatabaseError::NameTaken { key } => SupervisorError::NameTaken { key },
+            error => error.into(),
+        })?;
         timings.mark(StartStep::Recorded);
         Ok(row)
     }

@@ -186,7 +186,7 @@ fn kinds() -> Vec<EventKind> {
     kinds.extend(Fault::ALL.map(|fault| EventKind::FaultBegan { fault, message: text() }));
     kinds.push(EventKind::FilesLimitMet {});
     kinds.push(EventKind::OutOfMemory { generation: 2, process: "tail".to_owned() });
-    kinds.push(EventKind::Renamed { to: "shop/other".to_owned() });
+    kinds.push(EventKind::Renamed { from: "shop/web".to_owned(), to: "shop/other".to_owned() });
     kinds
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use sandpen_guest::protocol::{Bytes, ROOTFS_TAG, RootfsSource, Volume};
-use sandpen_types::spec::{Rootfs, SandboxSpec, by_depth};
+use sandpen_types::spec::{Rootfs, SandboxSpec, VolumeSource, by_depth};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::DriverError;
 
@@ -149,8 +149,9 @@ pub(super) fn find(spec: &SandboxSpec, dir: &StateDir, driver: &str, most: usize
             .ok_or_else(|| unsupported(format!("the directory {}, which is not UTF-8", path.display())))?;
         let share =
             Share::new(tag, path, text, what, read_only).map_err(|error| failed("sharing a directory", error))?;
-        if !read_only && !share.is_file {
-            warn_if_exposed(path);
+        if !read_only {
+            // The mode of a file is the guest's to change.
+            warn_if_exposed(if share.is_file { path.parent().unwrap_or(path) } else { path });
         }
         Ok::<_, DriverError>(share)
     };
@@ -173,7 +174,15 @@ pub(super) fn find(spec: &SandboxSpec, dir: &StateDir, driver: &str, most: usize
     let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
     for (number, volume) in by_depth(&spec.volumes).into_iter().enumerate() {
         let tag = format!("sandpen-volume-{number}");
-        volumes.push(share(tag.clone(), &dir.volume(&volume.source), Shareable::FileToo, volume.read_only)?);
+        let (path, what) = match &volume.source {
+            VolumeSource::Host(path) => (path.clone(), Shareable::FileToo),
+            // The way to the state directory may have links, which are trusted; the volume itself is none.
+            VolumeSource::Named(name) => {
+                let volumes = dir.volumes().canonicalize().map_err(|error| failed("looking for the volumes", error))?;
+                (volumes.join(name.as_str()), Shareable::Directory)
+            }
+        };
+        volumes.push(share(tag.clone(), &path, what, volume.read_only)?);
         mounts.push(Volume { tag, target: Bytes::from(volume.guest.as_bytes()), read_only: volume.read_only });
     }
     let files = volumes.iter().filter(|share| share.is_file).map(|share| share.tag.clone()).collect();

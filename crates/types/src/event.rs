@@ -53,9 +53,11 @@ pub enum EventKind {
         /// Starts by the restart policy since the last start by request.
         restarts: u32,
     },
-    /// The sandbox has another name from now on; written by the database itself, under the old one.
+    /// The sandbox has another name from now on; written by the database itself, under both.
     Renamed {
-        /// As CONFIG/NAME.
+        /// The old one, as CONFIG/NAME.
+        from: String,
+        /// The new one.
         to: String,
     },
     /// The sandbox's row is gone; written by the database itself.

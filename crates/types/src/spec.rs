@@ -326,6 +326,13 @@ impl SandboxSpec {
         if let Some(bytes) = self.shm_bytes.filter(|bytes| !(4096..=memory).contains(bytes)) {
             return Err(SpecError::ShmSize(bytes));
         }
+        let covers_hosts = |volume: &Volume| volume.guest.as_bytes() == b"/etc/hosts";
+        if let Some(volume) =
+            self.volumes.iter().find(|volume| covers_hosts(volume)).filter(|_| !self.extra_hosts.is_empty())
+        {
+            let reason = "the additional names of hosts would be in that file; put them into yours";
+            return Err(SpecError::volume(volume.guest.as_bytes(), reason));
+        }
         if self.extra_hosts.len() > EXTRA_HOSTS_MAX {
             return Err(SpecError::ExtraHosts(self.extra_hosts.len()));
         }

@@ -113,8 +113,8 @@ impl Host {
         }
     }
 
-    fn start(&mut self, command: &[&str], change: impl FnOnce(&mut Start)) {
-        let mut start = Start {
+    fn start_message(command: &[&str]) -> Start {
+        Start {
             command: command.iter().map(|arg| Bytes::from(arg.as_bytes())).collect(),
             env: vec![],
             workdir: None,
@@ -129,7 +129,11 @@ impl Host {
             rlimits: vec![],
             network: Network::Loopback,
             resolv_conf: None,
-        };
+        }
+    }
+
+    fn start(&mut self, command: &[&str], change: impl FnOnce(&mut Start)) {
+        let mut start = Self::start_message(command);
         change(&mut start);
         self.send(&HostMessage::Start(Box::new(start)));
     }

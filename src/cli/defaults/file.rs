@@ -29,6 +29,10 @@ pub fn read(path: &Path) -> Result<Option<Vec<Entry>>, ConfigError> {
     open(path)?.map(|file| parse(path, &text(path, file)?)).transpose()
 }
 
+fn is_out_of_sight(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// Opens what is a file, and belongs to whoever may say what is done here.
 fn open(path: &Path) -> Result<Option<File>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
@@ -38,6 +42,8 @@ fn open(path: &Path) -> Result<Option<File>, ConfigError> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
+        // Of a home that this user may not even look into, another one's whose `HOME` is still set: not this user's file.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_out_of_sight(path) => return Ok(None),
         file => file.map_err(failed)?,
     };
     let meta = file.metadata().map_err(failed)?;

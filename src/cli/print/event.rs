@@ -68,7 +68,7 @@ fn words(known: &EventKind, kind: &str) -> (String, String) {
         EventKind::FilesLimitMet {} => "more files at once than the limit of open files allows".to_owned(),
         EventKind::OutOfMemory { process, .. } if process.is_empty() => "the guest's kernel ended a process".to_owned(),
         EventKind::OutOfMemory { process, .. } => format!("the guest's kernel ended {process}"),
-        EventKind::Renamed { to } => format!("it is {to} from now on"),
+        EventKind::Renamed { from, to } => format!("{from} is {to} from now on"),
         EventKind::Removed { generation } => format!("after {generation} starts"),
         EventKind::OrchestratorStarted { pid, version } => format!("sandpen {version}, process {pid}"),
         EventKind::OrchestratorStopped { pid, sandboxes_ended: true } => format!("process {pid}, with all sandboxes"),

@@ -99,7 +99,11 @@ impl Column {
             Self::GuestCpu => rates.guest_cpu_permille.map(percent),
             Self::GuestMemory => stats.guest.map(|guest| of(guest.memory_used_bytes, guest.memory_total_bytes)),
             Self::Disk => stats.disk_bytes.map(amount),
-            Self::GuestDisk => stats.guest.map(|guest| of(guest.disk_used_bytes, guest.disk_total_bytes)),
+            // None of its own.
+            Self::GuestDisk => stats
+                .guest
+                .filter(|guest| guest.disk_total_bytes > 0)
+                .map(|guest| of(guest.disk_used_bytes, guest.disk_total_bytes)),
             Self::Logged => Some(amount(stats.log_bytes)),
             Self::LogRate => rates.log_bytes_per_second.map(amount),
             Self::Tasks => stats.guest.map(|guest| guest.tasks.to_string()),

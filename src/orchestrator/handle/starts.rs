@@ -40,7 +40,7 @@ impl Handle {
     pub async fn start_again(&self, key: &SandboxKey) -> Result<SandboxRow, SandpenError> {
         let row = self.to_start_again(key).await?;
         let spec = CheckedSpec::try_from((*row.spec).clone()).map_err(SupervisorError::from)?;
-        self.start(StartSandbox { spec, keeps_disk: true }).await
+        self.start(StartSandbox { spec, again: Some(row.id) }).await
     }
 
     /// Ends a sandbox gracefully, if it has not ended, and starts it again as [`Handle::start_again`] does.

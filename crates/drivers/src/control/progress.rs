@@ -173,8 +173,8 @@ impl Progress {
             (Phase::Running, GuestMessage::ProbeEnded { id, end, output }) => {
                 Ok(vec![Step::ProbeEnded { id, outcome: outcome(end, &output)? }])
             }
-            // The answer to a question that was under way may come behind the end.
-            (Phase::Running | Phase::Ended, GuestMessage::Usage { nonce, usage }) => {
+            // The answer to a question that was under way may come behind the end, and before a restored guest's start.
+            (Phase::Starting | Phase::Running | Phase::Ended, GuestMessage::Usage { nonce, usage }) => {
                 Ok(vec![Step::Usage { nonce, usage }])
             }
             // A guest says so once, or could fill the events of all.

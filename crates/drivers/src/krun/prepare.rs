@@ -218,6 +218,9 @@ async fn own_kernel(
     let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
     if config.state_dir.disk(spec).is_some() {
         needed.extend(disk::MODULES);
+    } else if spec.read_only {
+        // Its mount points are laid over it.
+        needed.push("overlay");
     }
     if spec.network != Network::None {
         needed.push(builtin::TSI);

@@ -96,3 +96,26 @@ fn a_new_command_replaces_one_that_runs_and_the_workloads_end_ends_both() {
     host.probe(5, &["true"], LONG);
     host.finish();
 }
+
+#[test]
+fn a_command_has_the_workloads_user_whatever_is_said_of_it_since() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let mut host = Host::boot();
+    let begin = |host: &mut Host, user: &str| {
+        let mut start = Host::start_message(&["sleep", "1000"]);
+        start.env = vec![(Bytes::from(b"HOME".to_vec()), Bytes::from(b"/".to_vec()))];
+        let settings = protocol::Settings { user: Some(user.to_owned()), ..protocol::Settings::default() };
+        host.send(&HostMessage::Begin(Box::new(Begin { start, settings })));
+        host.receive()
+    };
+    assert_eq!(begin(&mut host, "65533:65532"), GuestMessage::Started);
+    host.probe(1, &["sh", "-c", "id -u; id -g; id -G"], LONG);
+    assert_eq!(host.probe_end().2, b"65533\n65532\n65532\n");
+    host.kill();
+    let mut host = Host::boot();
+    let GuestMessage::NotStarted(failure) = begin(&mut host, "no-such-user-here") else { panic!("it was started") };
+    assert!(failure.message.contains("there is no user \"no-such-user-here\""), "{}", failure.message);
+    host.finish();
+}
