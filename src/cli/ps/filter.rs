@@ -16,7 +16,7 @@ pub enum FilterError {
     #[error("it is not of the form KEY=VALUE with one of the keys name, state, label, driver, config and health")]
     Form,
     /// A state that is none.
-    #[error("there is no state {0:?}; there are {known}", known = Status::ALL.map(|status| status.as_str()).join(", "))]
+    #[error("there is no state {0:?}; there are {known}", known = Status::ALL.map(Status::as_str).join(", "))]
     State(String),
     /// A health that is none.
     #[error("there is no health {0:?}; there are {known}", known = HealthStatus::ALL.map(HealthStatus::as_str).join(", "))]
