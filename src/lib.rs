@@ -33,8 +33,14 @@ pub use sandpen_types::log_start::LogStart;
 /// of one, await it; blocking there would hold up others.
 ///
 /// # Errors
-/// What the system says when it has no room for a runtime.
+/// On a thread of a tokio runtime, one of its `spawn_blocking` too, a refusal that says what to do; the future is dropped
+/// without a look at it. Else what the system says when it has no room for a runtime.
 pub fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        let refusal = "sandpen::block_on was called on a thread of a tokio runtime, which it would hold up; await the \
+                       future there, or give it to Handle::block_on in tokio::task::spawn_blocking";
+        return Err(std::io::Error::other(refusal));
+    }
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
 
@@ -42,3 +48,14 @@ pub fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn blocking_is_refused_in_words_on_a_runtimes_thread() {
+        assert_eq!(super::block_on(async { 7 }).unwrap(), 7);
+        let refused = super::block_on(async { super::block_on(async { 7 }) }).unwrap().unwrap_err();
+        assert!(refused.to_string().contains("await the future there"), "{refused}");
+        assert_eq!(super::block_on(async { 8 }).unwrap(), 8, "and nothing is left of it");
+    }
+}

@@ -1,13 +1,15 @@
 //! Config files: defaults for flags. A flag wins over its environment variable, that over the user's file, that over the
-//! system's, and that over what is built in.
+//! system's, and that over what is built in; and where a flag contradicts the default of another one, the flag holds.
 //!
 //! ```text
 //!   /etc/sandpen/config.toml, ~/.config/sandpen/config.toml ─▶ entries ─▶ looked at by their flags' own parsers
-//!                                                                             └─▶ default values of clap's command line
+//!                                                                             └─▶ default values of clap's command line,
+//!                                                                                 but for those that yield to its flags
 //! ```
 
 mod file;
 mod key;
+mod yielding;
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -215,9 +217,15 @@ impl Defaults {
         self.0.iter().find_map(|source| Some((source, &source.entries[found(source)?])))
     }
 
-    /// The command line with these defaults in the place of the built-in ones.
-    pub fn apply(&self, mut command: Command) -> Command {
-        for key in KEYS {
+    /// The keys whose defaults contradict what was given on a command line that they were applied to.
+    pub fn yielding(&self, matches: &ArgMatches) -> Vec<&'static str> {
+        let of_files = |name: &str| Some(self.find(Key::find(name)?)?.1.value.as_str());
+        matches.subcommand_matches("run").map_or_else(Vec::new, |run| yielding::yielding(run, of_files))
+    }
+
+    /// The command line with these defaults in the place of the built-in ones, but for those of the keys `yielding`.
+    pub fn apply(&self, mut command: Command, yielding: &[&str]) -> Command {
+        for key in KEYS.iter().filter(|key| !yielding.contains(&key.name)) {
             let Some((_, entry)) = self.find(key) else { continue };
             // Once for the program's life, in which clap keeps it.
             let value: &'static str = entry.value.clone().leak();

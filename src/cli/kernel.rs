@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use sandpen::kernel::{self, KernelSource};
+use sandpen::kernel::{self, InstalledKernel, KernelSource};
+use sandpen_types::error_chain::error_chain;
 
 use super::{CliError, Global, print};
+
+const FETCHING: &str = "fetching Debian's cloud kernel from the package archive, up to a minute …";
 
 /// Install the kernel that guests run
 #[derive(Debug, clap::Args)]
@@ -30,7 +33,8 @@ Examples:
   sandpen kernel install --krunfw
   sandpen kernel install --kernel /boot/vmlinuz-$(uname -r) --modules /lib/modules/$(uname -r)")]
 struct Install {
-    /// Do nothing when an undamaged one is installed already
+    /// Do nothing when an undamaged one is installed already; one of Debian's that an older sandpen installed without all
+    /// modules is replaced, and stays where that fails
     #[arg(long, conflicts_with = "kernel")]
     if_missing: bool,
     /// A kernel of your own: a bzImage or an uncompressed vmlinux
@@ -62,14 +66,35 @@ pub fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     if install.if_missing
         && let Ok(installed) = kernel::find(&global.data_dir())
     {
-        return print::kernel(installed.version(), installed.directory());
+        return print_kernel(&completed(global, installed));
     }
     let source = if let (Some(kernel), Some(modules)) = (&install.kernel, &install.modules) {
         KernelSource::Files { kernel: kernel.clone(), modules: modules.clone() }
     } else {
-        print::note("fetching Debian's cloud kernel from the package archive, up to a minute …");
+        print::note(FETCHING);
         KernelSource::Debian
     };
-    let installed = kernel::install(&global.data_dir(), &source)?;
-    print::kernel(installed.version(), installed.directory())
+    print_kernel(&kernel::install(&global.data_dir(), &source)?)
+}
+
+/// The one that is installed, or in its place a newer install of Debian's: with all modules that guests use now. What a user
+/// has installed from files is nobody else's to replace.
+fn completed(global: &Global, installed: InstalledKernel) -> InstalledKernel {
+    let lacks = installed.not_looked_for().join(", ");
+    if lacks.is_empty() || !installed.is_fetched() {
+        return installed;
+    }
+    print::note(FETCHING);
+    match kernel::install(&global.data_dir(), &KernelSource::Debian) {
+        Ok(newer) => newer,
+        Err(error) => {
+            let version = installed.version();
+            print::note(&format!("kernel {version} stays, without {lacks}: {}", error_chain(&error)));
+            installed
+        }
+    }
+}
+
+fn print_kernel(kernel: &InstalledKernel) -> Result<u8, CliError> {
+    print::kernel(kernel.version(), kernel.directory())
 }

@@ -173,17 +173,11 @@ impl Global {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let dumps = core_dumps::forbid();
-    let mut command = Cli::command();
-    let (defaults, broken) = match Defaults::load(&command) {
+    let (defaults, broken) = match Defaults::load(&Cli::command()) {
         Ok(defaults) => (defaults, None),
         Err(error) => (Defaults::default(), Some(error)),
     };
-    command = defaults.apply(command);
-    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
-        let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        Ok((cli, matches))
-    });
-    let (cli, matches) = match parsed {
+    let (cli, matches) = match parse(&defaults) {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
@@ -195,6 +189,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(failed)
         }
     }
+}
+
+/// Reads the command line with the defaults that hold for it.
+fn parse(defaults: &Defaults) -> Result<(Cli, ArgMatches), clap::Error> {
+    let mut command = defaults.apply(Cli::command(), &[]);
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let yielding = defaults.yielding(&matches);
+    if !yielding.is_empty() {
+        command = defaults.apply(Cli::command(), &yielding);
+        matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    }
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, matches))
 }
 
 /// What the config files had to do with this command line.

@@ -303,7 +303,7 @@ pub fn formatted(all: &[impl Serialize], template: &Template) -> Result<u8, CliE
     let mut text = String::new();
     for one in all {
         let object = serde_json::to_value(one).map_err(|error| CliError::Output(error.into()))?;
-        text.push_str(&template.apply(&object)?);
+        text.push_str(&template.apply(&object));
         text.push('\n');
     }
     bytes(text.as_bytes())

@@ -2,8 +2,10 @@
 
 mod filter;
 
+use sandpen::api::Sandbox;
+
 use self::filter::{Filter, lets_through};
-use super::template::Template;
+use super::template::{self, Template};
 use super::{CliError, Global, print};
 
 /// List sandboxes
@@ -24,8 +26,9 @@ pub struct Args {
     /// Also those that have ended or never started
     #[arg(short, long)]
     all: bool,
-    /// Only those with this name (* stands for anything), state, label (KEY or KEY=VALUE), driver, config or health; may
-    /// be given several times: of several names, states and so on one is enough, of labels all must be there
+    /// Only those with this name (* stands for anything), state, label (KEY or KEY=VALUE), driver, config or health
+    /// (starting, healthy, failing); may be given several times: of several names, states and so on one is enough, of labels
+    /// all must be there. Without -a and without a state that is an end, only active sandboxes are looked at
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
     /// Print names only
@@ -40,6 +43,8 @@ pub struct Args {
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    // Also where nothing is listed.
+    args.format.as_ref().map_or(Ok(()), |template| template.check(template::fields::<Sandbox>()))?;
     // Whoever asks for a state that is an end means those, too.
     let ended = args.filter.iter().any(|filter| matches!(filter, Filter::State(state) if !state.is_active()));
     let mut sandboxes = global.connect().await?.list(args.all || ended).await?;

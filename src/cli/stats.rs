@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use sandpen::api::Stats;
-use sandpen::client::{Client, ClientOptions};
-use sandpen_types::spec::SandboxKey;
+use sandpen::client::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -46,7 +44,9 @@ pub struct Args {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let keys = args.names.iter().map(|name| args.config.key(name)).collect::<Result<Vec<_>, _>>()?;
-    let mut asked = Asked::new(global.client_options()?, keys, args.all).await?;
+    let options = global.client_options()?;
+    // What went away in order is waited for, not started: whoever ended it meant it.
+    let mut reader = Client::connect(&options).await?.stats_reader(&options, keys, args.all);
     let mut printer = print::StatsPrinter::new(args.json, !args.no_stream);
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,36 +60,11 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
                 continue;
             }
         }
-        let stats = asked.sample().await?;
+        let stats = reader.sample().await?;
         looks = looks.saturating_add(1);
         let is_wanted = printer.sample(stats)?;
         if !is_wanted || (args.no_stream && looks > 1) {
             return Ok(0);
-        }
-    }
-}
-
-/// Who is asked, again and again: another daemon where one went away.
-struct Asked {
-    options: ClientOptions,
-    client: Client,
-    keys: Vec<SandboxKey>,
-    all: bool,
-}
-
-impl Asked {
-    async fn new(options: ClientOptions, keys: Vec<SandboxKey>, all: bool) -> Result<Self, CliError> {
-        let client = Client::connect(&options).await?;
-        Ok(Self { options, client, keys, all })
-    }
-
-    async fn sample(&mut self) -> Result<Stats, CliError> {
-        match self.client.stats(&self.keys, self.all).await {
-            Err(error) if error.is_away() => {
-                self.client = Client::connect(&self.options).await?;
-                Ok(self.client.stats(&self.keys, self.all).await?)
-            }
-            stats => Ok(stats?),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What `--format` makes of a JSON object: text with fields of it, written as `{{.name}}` or `{{.health.status}}`.
 
+mod fields;
+
 use std::str::FromStr;
+
+pub use fields::fields;
 
 use serde_json::Value;
 
@@ -26,9 +30,12 @@ pub enum TemplateError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    /// The names on the way to it.
+    /// The names on the way to it, one at least.
     Field(Vec<String>),
 }
+
+/// What has names that users choose, with dots in them: behind it there is one name.
+const LABELS: &str = "labels";
 
 /// A template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +48,22 @@ impl FromStr for Template {
         let (mut parts, mut rest) = (Vec::new(), text);
         while let Some((before, after)) = rest.split_once("{{") {
             let (inside, after) = after.split_once("}}").ok_or(TemplateError::NoEnd)?;
-            let path = inside.trim().strip_prefix('.').filter(|path| path.split('.').all(|name| !name.is_empty()));
+            let path =
+                inside.trim().strip_prefix('.').map(names).filter(|names| names.iter().all(|name| !name.is_empty()));
             let path = path.ok_or_else(|| TemplateError::NoField(inside.to_owned()))?;
             parts.push(Part::Text(unescaped(before)));
-            parts.push(Part::Field(path.split('.').map(str::to_owned).collect()));
+            parts.push(Part::Field(path));
             rest = after;
         }
         parts.push(Part::Text(unescaped(rest)));
         Ok(Self(parts))
+    }
+}
+
+fn names(path: &str) -> Vec<String> {
+    match path.split_once('.') {
+        Some((LABELS, key)) => vec![LABELS.to_owned(), key.to_owned()],
+        _ => path.split('.').map(str::to_owned).collect(),
     }
 }
 
@@ -58,34 +73,37 @@ fn unescaped(text: &str) -> String {
 }
 
 impl Template {
-    /// The text for an object. A field that is null, or below one, is nothing; one with others in it is JSON.
+    /// Whether all its fields are among these, which an object has or may have.
     ///
     /// # Errors
     /// [`TemplateError::Unknown`].
-    pub fn apply(&self, object: &Value) -> Result<String, TemplateError> {
+    pub fn check(&self, known: &[&str]) -> Result<(), TemplateError> {
+        let firsts = self.0.iter().filter_map(|part| match part {
+            Part::Field(path) => path.first(),
+            Part::Text(_) => None,
+        });
+        match firsts.into_iter().find(|first| !known.contains(&first.as_str())) {
+            Some(field) => Err(TemplateError::Unknown { field: field.clone(), known: known.join(", ") }),
+            None => Ok(()),
+        }
+    }
+
+    /// The text for an object. A field that is null, not there, or below one of these, is nothing; one with others in it is
+    /// JSON.
+    pub fn apply(&self, object: &Value) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
                 Part::Text(part) => text.push_str(part),
-                Part::Field(path) => match find(object, path)? {
-                    Value::Null => {}
-                    Value::String(value) => text.push_str(value),
-                    value => text.push_str(&value.to_string()),
+                Part::Field(path) => match path.iter().try_fold(object, |value, name| value.get(name)) {
+                    None | Some(Value::Null) => {}
+                    Some(Value::String(value)) => text.push_str(value),
+                    Some(value) => text.push_str(&value.to_string()),
                 },
             }
         }
-        Ok(text)
+        text
     }
-}
-
-fn find<'a>(object: &'a Value, path: &[String]) -> Result<&'a Value, TemplateError> {
-    let [first, below @ ..] = path else { return Ok(object) };
-    let found = object.get(first).ok_or_else(|| TemplateError::Unknown {
-        field: first.clone(),
-        known: object.as_object().map_or_else(String::new, |all| all.keys().cloned().collect::<Vec<_>>().join(", ")),
-    })?;
-    // What has names that nobody can know (labels), and what is not there at all.
-    Ok(below.iter().fold(found, |value, name| value.get(name).unwrap_or(&Value::Null)))
 }
 
 #[cfg(test)]
@@ -95,12 +113,20 @@ mod tests {
     #[test]
     fn fields_stand_in_their_places() {
         let object = serde_json::json!({
-            "name": "web", "pid": 7, "none": null, "labels": {"team": "a"}, "command": ["sh", "-c"], "health": null,
+            "name": "web", "pid": 7, "none": null, "labels": {"team": "a", "example.com/build-id": "b"},
+            "command": ["sh", "-c"], "health": null, "log": {"max": {"bytes": 1}},
         });
-        let applied = |text: &str| text.parse::<Template>().and_then(|template| template.apply(&object));
+        let known = ["name", "pid", "none", "labels", "command", "health", "log", "absent"];
+        let applied = |text: &str| {
+            let template: Template = text.parse()?;
+            template.check(&known)?;
+            Ok::<_, TemplateError>(template.apply(&object))
+        };
         assert_eq!(applied(r"{{.name}}\t{{ .pid }}").unwrap(), "web\t7");
         assert_eq!(applied("<{{.none}}{{.health.status}}{{.labels.other}}>").unwrap(), "<>");
         assert_eq!(applied("{{.labels.team}} {{.command}} {} }}").unwrap(), r#"a ["sh","-c"] {} }}"#);
+        assert_eq!(applied("{{.labels.example.com/build-id}}{{.absent}}{{.labels.a.}}").unwrap(), "b");
+        assert_eq!(applied("{{.log.max.bytes}} {{.log.max}}").unwrap(), r#"1 {"bytes":1}"#);
         assert_eq!(applied("").unwrap(), "");
         for (text, words) in [
             ("{{.name", "no end"),
@@ -108,7 +134,9 @@ mod tests {
             ("{{.}}", "no field"),
             ("{{..name}}", "no field"),
             ("{{}}", "no field"),
-            ("{{.nam}}", "there is no field \"nam\"; there are command, health"),
+            ("{{.labels.}}", "no field"),
+            ("{{.log..max}}", "no field"),
+            ("{{.nam}}", "there is no field \"nam\"; there are name, pid, none"),
         ] {
             let error = applied(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

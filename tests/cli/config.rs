@@ -134,6 +134,40 @@ fn a_sandbox_has_the_defaults_of_the_file() {
     assert_eq!((&two["memory_mib"], &two["cpus"]), (&300.into(), &1.into()), "{two}");
 }
 
+/// Whoever gives a flag has decided; the file says what holds where nobody does.
+#[cfg(feature = "testing")]
+#[test]
+fn a_default_gives_way_to_a_flag_that_contradicts_it() {
+    let configured = Configured::new(
+        "driver = 'process'\nnet = 'none'\nrestart = 'always'\nmemory = '400M'\nshm-size = '300M'\n\
+         health-start-period = '5s'\nhealth-interval = '5s'\n",
+    );
+    let home = &configured.home;
+    let sandpen = |args: &[&str]| {
+        let mut command = home.sandpen(args);
+        command.env_remove("SANDPEN_CONFIG").env("XDG_CONFIG_HOME", home.path().join("config"));
+        command
+    };
+    let started = |name: &str, options: &[&str]| {
+        let args = [&["run", "-d", "-n", name], options, &["/", "--", "sleep", "1000"]].concat();
+        crate::support::succeeds(sandpen(&args));
+        let inspected = home.inspect(name);
+        ["network", "restart", "shm_bytes"].map(|field| inspected[field].to_string().replace('"', ""))
+    };
+    let shared = (300 << 20).to_string();
+    assert_eq!(started("plain", &[]), ["none", "always", &shared]);
+    assert_eq!(started("published", &["-p", "0:80"]), ["published", "always", &shared]);
+    assert_eq!(started("small", &["--memory", "200M"]), ["none", "always", "null"]);
+    assert_eq!(started("removed", &["--rm"]), ["none", "no", &shared]);
+    let ended = output(sandpen(&["run", "--rm", "/", "--", "true"]));
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", explain(&ended));
+    // Flags that contradict each other are refused as ever.
+    for flags in [&["--net", "none", "-p", "0:80"][..], &["--restart", "always", "--rm"]] {
+        let refused = output(sandpen(&[&["run"], flags, &["/", "--", "true"]].concat()));
+        assert_eq!(refused.status.code(), Some(125), "{flags:?}: {}", explain(&refused));
+    }
+}
+
 #[test]
 fn a_broken_file_is_named_with_its_line() {
     let long = format!("# {}\n", "x".repeat(70_000));

@@ -116,6 +116,11 @@ fn values_are_checked_and_their_form_said() {
         let error = refused(&home, &[command, "-s", "NOPE", "a"], 2);
         assert!(error.contains("TERM"), "{error}");
     }
+    // Also where there is nothing to list.
+    let error = refused(&home, &["ps", "--format", "{{.nam}}"], 1);
+    assert!(error.contains("there is no field \"nam\"; there are name, "), "{error}");
+    let error = refused(&home, &["ps", "--filter", "health=unhealthy"], 2);
+    assert!(error.contains("there are starting, healthy, failing"), "{error}");
     refused(&home, &["nope"], 2);
     refused(&home, &["run"], 125);
     refused(&home, &["--state-dir", "x", "run", "--nope"], 125);

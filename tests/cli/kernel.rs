@@ -2,10 +2,12 @@
 //! are refused before anything is made. Guests that boot one are in `tests/vm/kernel.rs`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Output;
 
-use crate::support::kernels::{bzimage, vmlinux};
-use crate::support::{Home, explain};
+use crate::support::kernels::{VERSION, bzimage, vmlinux};
+use crate::support::{Home, explain, output};
 
 /// Words in the image of a kernel that has all drivers that QEMU's guests need.
 const ALL: &[&str] = &["virtio-mmio", "LNRO0005", "virtio_console", "virtiofs"];
@@ -166,4 +168,99 @@ fn drivers_that_boot_no_kernel_say_so() {
         assert!(error.contains(driver) && error.contains("boots none"), "{error}");
     }
     assert_eq!(home.ok(&["ps", "-a", "--json"]), "[]\n");
+}
+
+/// A data directory with an install of an older sandpen, which looked for few modules, and an archive that is none.
+struct OlderInstall {
+    home: Home,
+}
+
+impl OlderInstall {
+    const VERSION: &str = "6.1.0-1-cloud-amd64";
+
+    fn new(origin: &str) -> Self {
+        let older = Self { home: Home::new() };
+        let directory = older.data().join("kernel").join(Self::VERSION);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("vmlinux"), "x").unwrap();
+        let manifest = serde_json::json!({
+            "format": 1, "version": Self::VERSION, "origin": origin, "vmlinux": {"size": 1, "sha256": ""},
+            "modules": [], "builtin": ["virtiofs"],
+        });
+        fs::write(directory.join("manifest.json"), manifest.to_string()).unwrap();
+        fs::write(older.data().join("kernel/current"), Self::VERSION).unwrap();
+        older.tool("apt-cache", "echo 'E: no network' >&2; exit 100");
+        older.tool("apt-get", "echo 'E: no network' >&2; exit 100");
+        older
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// What is run in the place of a program of the host.
+    fn tool(&self, name: &str, script: &str) {
+        let directory = self.home.path().join("tools");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// An archive with a kernel that has everything built in.
+    fn has_archive(&self) {
+        let package = self.home.path().join("package");
+        let modules = package.join("lib/modules").join(VERSION);
+        fs::create_dir_all(&modules).unwrap();
+        fs::create_dir(package.join("boot")).unwrap();
+        let kernel = bzimage(&vmlinux(X86_64, true, ALL));
+        fs::write(package.join("boot/vmlinuz-new"), kernel).unwrap();
+        let builtin = ["virtio_mmio", "virtio_console", "virtiofs", "fuse", "overlay"];
+        let builtin: String = builtin.map(|name| format!("kernel/{name}.ko\n")).concat();
+        fs::write(modules.join("modules.builtin"), builtin).unwrap();
+        self.tool("apt-cache", &format!("echo 'Depends: linux-image-{VERSION} (= 1)'"));
+        self.tool("apt-get", "touch linux.deb");
+        self.tool("dpkg-deb", &format!("cp -r '{}'/. \"$3\"", package.display()));
+    }
+
+    fn install_if_missing(&self) -> Output {
+        let mut command = self.home.sandpen(&["kernel", "install", "--if-missing", "--data-dir"]);
+        let path = format!("{}:{}", self.home.path().join("tools").display(), std::env::var("PATH").unwrap());
+        command.arg(self.data()).env("PATH", path);
+        let installed = output(command);
+        assert_eq!(installed.status.code(), Some(0), "{}", explain(&installed));
+        installed
+    }
+
+    fn current(&self) -> String {
+        fs::read_to_string(self.data().join("kernel/current")).unwrap().trim_end().to_owned()
+    }
+}
+
+#[test]
+fn an_install_of_debians_that_lacks_modules_is_replaced_where_that_is_possible() {
+    // An older sandpen has recorded where it came from, and what else is of Debian's by its version.
+    for origin in ["package linux-image-6.1.0-1-cloud-amd64=6.1.1-1", ""] {
+        let older = OlderInstall::new(origin);
+        let kept = older.install_if_missing();
+        let told = String::from_utf8_lossy(&kept.stderr);
+        assert!(told.contains("6.1.0-1-cloud-amd64 stays, without ") && told.contains("E: no network"), "{told}");
+        assert!(told.contains("tun") && !told.contains("virtiofs"), "{told}");
+        assert!(String::from_utf8_lossy(&kept.stdout).contains(OlderInstall::VERSION), "{}", explain(&kept));
+        assert_eq!(older.current(), OlderInstall::VERSION);
+        older.has_archive();
+        let newer = older.install_if_missing();
+        assert!(String::from_utf8_lossy(&newer.stdout).contains(VERSION), "{}", explain(&newer));
+        assert_eq!(older.current(), VERSION);
+        let again = older.install_if_missing();
+        assert!(again.stderr.is_empty(), "what this one does not have is nobody's fault: {}", explain(&again));
+    }
+}
+
+#[test]
+fn an_install_of_a_users_own_is_nobody_elses_to_replace() {
+    let own = OlderInstall::new("files /boot/vmlinuz and /lib/modules/6.1.0-1-cloud-amd64");
+    own.has_archive();
+    let kept = own.install_if_missing();
+    assert!(kept.stderr.is_empty(), "{}", explain(&kept));
+    assert_eq!(own.current(), OlderInstall::VERSION);
 }

@@ -45,6 +45,9 @@ fn lists_are_of_what_was_asked_for() {
     let format = r"{{.name}}\t{{.state}}\t{{.labels.team}}{{.hostname}}";
     let text = home.ok(&["ps", "-f", "label=team", "--format", format]);
     assert_eq!(text, "web-1\tRUNNING\tsearch\nweb-2\tRUNNING\ta=b\ndb\tRUNNING\tsearch\n");
+    running(&home, "web-3", &["-l", "example.com/build-id=7"]);
+    let format = "{{.labels.example.com/build-id}}{{.labels.example}}";
+    assert_eq!(home.ok(&["ps", "-f", "name=web-3", "--format", format]), "7\n", "a label's key has dots");
     assert_eq!(home.inspect("web-1")["labels"], serde_json::json!({"team": "search", "tier": ""}));
     for (options, words) in [
         (["--filter", "size=1"], "KEY=VALUE"),

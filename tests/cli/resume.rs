@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use nix::sys::signal::Signal;
@@ -274,6 +276,36 @@ fn who_ended_a_daemon_in_order_has_none_until_somebody_starts_one() {
         let shown = String::from_utf8_lossy(&stderr);
         assert!(shown.contains("no other one went on within 30 s") && shown.contains("shutting down"), "{shown}");
     }
+    assert!(daemons(&home).is_empty(), "nobody has started one");
+    assert_eq!(home.inspect("a")["state"], "RUNNING");
+    home.ok(&["kill", "a"]);
+}
+
+#[test]
+fn stats_go_on_over_a_replacement_and_start_no_daemon_after_a_shutdown() {
+    let home = Home::new();
+    let _started = succeeds(run_on_host(&home, &["-d", "-n", "a"], "exec sleep 1000"));
+    let mut stats = spawn(home.sandpen(&["stats", "--json"]));
+    let (lines, seen) = (BufReader::new(stats.stdout.take().unwrap()).lines(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&seen);
+    let reading = std::thread::spawn(move || {
+        for line in lines {
+            assert!(line.unwrap().contains("\"name\":\"a\""));
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    until("it is shown", || seen.load(Ordering::Relaxed) > 0);
+    let successor = daemon(&home, &["--replace"]);
+    let before = seen.load(Ordering::Relaxed);
+    until("it goes on", || seen.load(Ordering::Relaxed) > before + 1);
+    assert_eq!(home.daemon_pid(), successor.id(), "with the one that replaced the other");
+    home.ok(&["shutdown"]);
+    assert!(finish(successor).status.success());
+    let ended = finish(stats);
+    reading.join().unwrap();
+    let shown = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{}", explain(&ended));
+    assert!(shown.contains("no other one went on within 30 s"), "{shown}");
     assert!(daemons(&home).is_empty(), "nobody has started one");
     assert_eq!(home.inspect("a")["state"], "RUNNING");
     home.ok(&["kill", "a"]);

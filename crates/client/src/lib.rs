@@ -3,7 +3,7 @@
 //! | | |
 //! | --- | --- |
 //! | [`Client`] | finds or starts a daemon; one method for each thing that can be asked |
-//! | [`OutputReader`], [`EventReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
+//! | [`OutputReader`], [`EventReader`], [`StatsReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
 //! | [`Foreground`] | a sandbox with its output, input and signals, as `run` and `attach` have it |
 //! | [`daemon_log`] | the file that a daemon in the background writes its messages to |
 //! | [`private_dir`] | whether a state directory is safe to use, which the daemon asks as well |
@@ -25,6 +25,7 @@ mod output;
 pub mod private_dir;
 mod resume;
 mod start;
+mod stats;
 mod stdin;
 mod terminal;
 mod vmm_log;
@@ -54,6 +55,7 @@ pub use output::OutputReader;
 use resume::Resume;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
 pub use start::DaemonCommand;
+pub use stats::StatsReader;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
 pub use terminal::TerminalInput;
 pub use vmm_log::VmmLogReader;
@@ -306,6 +308,11 @@ impl Client {
         self.get(&format!("/v1/stats?all={all}&sandboxes={names}")).await
     }
 
+    /// The same again and again. `options` find the next daemon if this one dies or is replaced.
+    pub fn stats_reader(&self, options: &ClientOptions, keys: Vec<SandboxKey>, all: bool) -> StatsReader {
+        StatsReader::new(self.clone(), options, keys, all)
+    }
+
     /// What takes room on the host's disk, kind by kind; with `items` each thing too.
     pub async fn disk_usage(&self, items: bool) -> Result<DiskUsage, ClientError> {
         self.get(&format!("/v1/disk-usage?items={items}")).await
@@ -374,7 +381,7 @@ impl Client {
             // This program asks for nothing that a daemon of its own version does not know.
             Ok(ErrorBody { error })
                 if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed))
-                    || is_unknown_key(&error) =>
+                    || is_unknown_wish(&error) =>
             {
                 Err(ClientError::Unknown { version: Box::new((*self.version).clone()) })
             }
@@ -384,15 +391,14 @@ impl Client {
     }
 }
 
-/// Whether a daemon refused a key of a query that it does not know. The words are serde's of a strict query, in
-/// every version so far.
-fn is_unknown_key(error: &ErrorDetail) -> bool {
+/// Whether a daemon refused a field of a body, a key of a query or a word in one of them that it does not know. The words are
+/// serde's, and of a strict body the daemon's own, behind the same beginning in every version so far.
+fn is_unknown_wish(error: &ErrorDetail) -> bool {
+    const BEGINNINGS: [&str; 2] = ["Query deserialize error: ", "the body is not what is expected here: "];
+    let words = BEGINNINGS.iter().find_map(|beginning| error.message.strip_prefix(beginning));
+    let words = words.unwrap_or(&error.message);
     error.code.known() == Some(ErrorCode::InvalidRequest)
-        && error
-            .message
-            .strip_prefix("Query deserialize error: ")
-            .unwrap_or(&error.message)
-            .starts_with("unknown field `")
+        && (words.starts_with("unknown field ") || words.starts_with("unknown variant "))
 }
 
 /// A sandbox's path with `rest`. Names need no escaping: their type allows safe characters only.

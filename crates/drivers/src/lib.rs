@@ -38,10 +38,12 @@ use std::sync::Arc;
 
 pub use guest::guest_binary;
 pub use host_options::HostOptions;
+use sandpen_types::spec::Network;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 
 use self::krun_host::KrunUnusable;
+use self::network::NetworkKind;
 
 /// The names that a specification may ask for, in alphabetical order.
 pub const NAMES: &[&str] = &[
@@ -49,6 +51,16 @@ pub const NAMES: &[&str] = &[
     krun::NAME,
     qemu::NAME,
 ];
+
+/// The networks that the driver of this name makes; `None` where none of [`NAMES`] has it.
+pub fn networks(driver: &str) -> Option<&'static [Network]> {
+    match driver {
+        #[cfg(feature = "krun-driver")]
+        krun::NAME => Some(NetworkKind::Tsi.networks()),
+        qemu::NAME => Some(NetworkKind::User.networks()),
+        _ => None,
+    }
+}
 
 /// Every driver, the preferred one first: libkrun where KVM runs Linux and libkrunfw is there, else
 /// QEMU. What is missing for one shows when it is used, with what to do about it; `sandpen doctor`

@@ -33,6 +33,7 @@ use directories::BaseDirs;
 
 pub use debian::DebianError;
 pub use manifest::{FileRecord, InstalledKernel, InstalledModule, Manifest, ManifestError, ModuleMissing};
+use manifest::{OF_FILES, OF_PACKAGE};
 pub use store::Kept;
 
 /// Where kernels are installed when nobody says otherwise: `$XDG_DATA_HOME/sandpen`, else `~/.local/share/sandpen`,
@@ -118,13 +119,13 @@ pub fn install(data_dir: &Path, source: &KernelSource) -> Result<InstalledKernel
     let store = store::Store::lock(data_dir)?;
     match source {
         KernelSource::Files { kernel, modules } => {
-            let origin = format!("files {} and {}", kernel.display(), modules.display());
+            let origin = format!("{OF_FILES}{} and {}", kernel.display(), modules.display());
             install_files(&store, kernel, modules, origin)
         }
         KernelSource::Debian => {
             let work = store.temporary()?;
             let package = debian::fetch(work.path())?;
-            install_files(&store, &package.kernel, &package.modules, format!("package {}", package.name))
+            install_files(&store, &package.kernel, &package.modules, format!("{OF_PACKAGE}{}", package.name))
         }
     }
 }

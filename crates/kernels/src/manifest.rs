@@ -52,6 +52,13 @@ pub enum ManifestError {
     },
 }
 
+/// How the origin of a kernel begins that was fetched from Debian's archive…
+pub(crate) const OF_PACKAGE: &str = "package ";
+/// …and of one that was installed from files.
+pub(crate) const OF_FILES: &str = "files ";
+/// How versions of Debian's cloud kernels end.
+const DEBIANS: &str = "-cloud-amd64";
+
 /// A file by its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -93,7 +100,7 @@ pub struct Manifest {
     format: u32,
     /// The kernel's version.
     pub version: String,
-    /// Where it came from, for people.
+    /// Where it came from, for people; its first word tells a package from files.
     pub origin: String,
     /// The unpacked kernel.
     pub vmlinux: FileRecord,
@@ -223,6 +230,13 @@ impl InstalledKernel {
             return Ok(());
         }
         Err(ModuleMissing { name: name.to_owned(), version: manifest.version.clone() })
+    }
+
+    /// Whether it was fetched from Debian's archive, and not installed from files. Where nothing is recorded, its version
+    /// tells.
+    pub fn is_fetched(&self) -> bool {
+        let Manifest { origin, version, .. } = &self.manifest;
+        origin.starts_with(OF_PACKAGE) || (!origin.starts_with(OF_FILES) && version.ends_with(DEBIANS))
     }
 
     /// Modules for guests that the install did not look for: a newer sandpen has learned to use them since.

@@ -76,6 +76,24 @@ fn what_an_older_sandpen_did_not_look_for_is_told_and_installing_again_gets_it()
 }
 
 #[test]
+fn what_was_fetched_is_told_from_what_was_installed_from_files() {
+    let fixture = Fixture::new();
+    let path = fixture.install().unwrap().directory().join("manifest.json");
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(manifest["origin"].as_str().unwrap().starts_with("files "));
+    let with = |origin: &str, version: &str| {
+        let mut manifest = manifest.clone();
+        manifest["origin"] = origin.into();
+        manifest["version"] = version.into();
+        fs::write(&path, manifest.to_string()).unwrap();
+        find(&fixture.data()).unwrap().is_fetched()
+    };
+    assert!(!with(manifest["origin"].as_str().unwrap(), VERSION));
+    assert!(with("package linux-image-6.1.0-49-cloud-amd64=6.1.192-2", VERSION));
+    assert!(with("", VERSION) && !with("", "6.12.1"));
+}
+
+#[test]
 fn hostile_markers_and_manifests_are_refused() {
     let fixture = Fixture::new();
     let installed = fixture.install().unwrap();

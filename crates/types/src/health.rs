@@ -27,6 +27,9 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Starting, Self::Healthy, Self::Failing];
+
     /// Its word.
     pub const fn as_str(self) -> &'static str {
         match self {

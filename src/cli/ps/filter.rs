@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use sandpen::api::Sandbox;
+use sandpen_types::health::HealthStatus;
 use sandpen_types::spec::LabelKey;
 use sandpen_types::state::Status;
 
@@ -15,8 +16,11 @@ pub enum FilterError {
     #[error("it is not of the form KEY=VALUE with one of the keys name, state, label, driver, config and health")]
     Form,
     /// A state that is none.
-    #[error("there is no state {0:?}; there are {known}", known = Status::ALL.map(|status| status.as_str()).join(", "))]
+    #[error("there is no state {0:?}; there are {known}", known = Status::ALL.map(Status::as_str).join(", "))]
     State(String),
+    /// A health that is none.
+    #[error("there is no health {0:?}; there are {known}", known = HealthStatus::ALL.map(HealthStatus::as_str).join(", "))]
+    Health(String),
     /// A label's key that is none.
     #[error(transparent)]
     Label(#[from] sandpen_types::spec::SpecError),
@@ -35,8 +39,8 @@ pub enum Filter {
     Driver(String),
     /// The config.
     Config(String),
-    /// What its health check says: starting, healthy or failing.
-    Health(String),
+    /// What its health check says.
+    Health(HealthStatus),
 }
 
 impl FromStr for Filter {
@@ -58,7 +62,10 @@ impl FromStr for Filter {
             },
             "driver" => Self::Driver(owned()),
             "config" => Self::Config(owned()),
-            "health" => Self::Health(owned()),
+            "health" => {
+                let is_it = |status: &HealthStatus| status.as_str().eq_ignore_ascii_case(value);
+                Self::Health(HealthStatus::ALL.into_iter().find(is_it).ok_or_else(|| FilterError::Health(owned()))?)
+            }
             _ => return Err(FilterError::Form),
         })
     }
@@ -77,7 +84,7 @@ impl Filter {
             }
             Self::Driver(driver) => sandbox.driver.as_ref() == Some(driver),
             Self::Config(config) => sandbox.config_file == *config,
-            Self::Health(health) => sandbox.health.as_ref().is_some_and(|found| found.status.as_str() == health),
+            Self::Health(health) => sandbox.health.as_ref().is_some_and(|found| found.status == *health),
         }
     }
 }
@@ -144,8 +151,11 @@ mod tests {
         assert_eq!("state=running".parse(), Ok(Filter::State(Status::Running)));
         assert_eq!("label=a=b=c".parse(), Ok(Filter::Label("a".parse().unwrap(), Some("b=c".to_owned()))));
         assert_eq!("label=a".parse(), Ok(Filter::Label("a".parse().unwrap(), None)));
-        for text in ["", "name", "size=1", "state=happy", "label=", "label= x", "=a"] {
+        assert_eq!("health=failing".parse(), Ok(Filter::Health(HealthStatus::Failing)));
+        for text in ["", "name", "size=1", "state=happy", "label=", "label= x", "=a", "health=", "health=unhealthy"] {
             assert!(text.parse::<Filter>().is_err(), "{text:?}");
         }
+        let refused = "health=unhealthy".parse::<Filter>().unwrap_err().to_string();
+        assert_eq!(refused, "there is no health \"unhealthy\"; there are starting, healthy, failing");
     }
 }
