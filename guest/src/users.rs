@@ -65,17 +65,14 @@ fn find_in(user: &str, passwd: &str, group: &str) -> Result<User, UserError> {
         (None, None) => return Err(UserError::NoUser(user.to_owned())),
     };
     let groups = || lines::<4>(group).filter_map(|[name, _, gid, members]| Some((name, id(gid)?, members)));
-    let (gid, supplementary) = match wanted_group {
-        // A group that is named is the only one.
-        Some(wanted) => {
-            let found = groups().find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid);
-            let gid = found.or_else(|| id(wanted));
-            (gid.ok_or_else(|| UserError::NoGroup(wanted.to_owned()))?, Vec::new())
-        }
-        None => {
-            let is_member = |members: &str| members.split(',').any(|member| Some(member.trim()) == name);
-            (gid, groups().filter(|(_, _, members)| is_member(members)).map(|(_, gid, _)| gid).collect())
-        }
+    // A group that is named is the only one.
+    let (gid, supplementary) = if let Some(wanted) = wanted_group {
+        let found = groups().find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid);
+        let gid = found.or_else(|| id(wanted));
+        (gid.ok_or_else(|| UserError::NoGroup(wanted.to_owned()))?, Vec::new())
+    } else {
+        let is_member = |members: &str| members.split(',').any(|member| Some(member.trim()) == name);
+        (gid, groups().filter(|(_, _, members)| is_member(members)).map(|(_, gid, _)| gid).collect())
     };
     let home = CString::new(if home.is_empty() { "/" } else { home }).unwrap_or_default();
     Ok(User { uid, gid, groups: supplementary, home })

@@ -41,12 +41,10 @@ impl Handler<StartSandbox> for Supervisor {
 
     fn handle(&mut self, request: StartSandbox, ctx: &mut Self::Context) -> Self::Result {
         let key = request.spec.key.clone();
+        let asked = if request.again.is_some() { Request::StartAgain } else { Request::Start };
         let admitted = match self.shutting_down {
             Some(_) => Err(SupervisorError::ShuttingDown),
-            None => {
-                let asked = if request.again.is_some() { Request::StartAgain } else { Request::Start };
-                self.admit(&key, asked).map_err(|refusal| refusal.error(key.clone(), self.status(&key), asked))
-            }
+            None => self.admit(&key, asked).map_err(|refusal| refusal.error(key.clone(), self.status(&key), asked)),
         };
         let reserved = match admitted {
             Ok(When::Now) => self.reserve(request),
