@@ -37,7 +37,7 @@ use super::leftovers::{self, Found};
 use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
-use super::{Reconcile, SupervisorError, rename};
+use super::{Reconcile, SupervisorError, rename, volumes};
 use crate::database::{ListLiveKeys, ListSandboxes, ListUnfinishedRenames};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
@@ -134,7 +134,7 @@ struct Plan {
 impl Supervisor {
     fn survey(&self, first: bool) -> impl Future<Output = Result<Survey, SupervisorError>> + use<> {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
-        let state_id = self.config.state_id.clone();
+        let (state_id, tree_removals) = (self.config.state_id.clone(), self.tree_removals.clone());
         async move {
             if first {
                 let unfinished = database.send(ListUnfinishedRenames).await??;
@@ -147,6 +147,10 @@ impl Supervisor {
             let rows = database.send(ListSandboxes).await??;
             let on_host = move || {
                 let drafts = if first { leftovers::remove_drafts(&dir) } else { Vec::new() };
+                if first {
+                    // Nothing waits until they are gone.
+                    tree_removals.delete(volumes::leaving(&dir));
+                }
                 (Found::on_host(&dir, &state_id), drafts)
             };
             let (found, drafts) = blocking(on_host).await.map_err(|_| SupervisorError::Gone)?;
