@@ -66,7 +66,7 @@ impl Places {
         items.extend(self.named_disks());
         items.extend(self.volumes());
         // What a prune would leave, with an error, is not to be had.
-        items.extend(self.of_nobody(rows).map(|item| match every.keeps(&item) {
+        items.extend(self.of_nobody(rows).map(|item| match keeps(every, &item) {
             Some(_) => UsageItem { reclaim: Reclaim::Never, ..item },
             None => item,
         }));
@@ -85,14 +85,15 @@ impl Places {
         items.extend(keys.filter(|key| !with_files.contains(key)).map(without_files));
         items.extend(self.of_nobody(&stay).filter(|item| item.reclaim == Reclaim::Always));
         items.sort_by(order);
-        items.into_iter().map(|item| PrunedItem { error: every.keeps(&item), item }).collect()
+        items.into_iter().map(|item| PrunedItem { error: keeps(every, &item), item }).collect()
     }
 
     /// Removes what nothing uses of the cache and of the installed kernels.
     pub fn prune(&self, every: &EverySandbox) -> Vec<PrunedItem> {
         let rows = &every.rows;
         let of_nobody = self.of_nobody(rows).filter(|item| item.reclaim == Reclaim::Always);
-        let kept = of_nobody.filter_map(|item| every.keeps(&item).map(|error| PrunedItem { item, error: Some(error) }));
+        let kept =
+            of_nobody.filter_map(|item| keeps(every, &item).map(|error| PrunedItem { item, error: Some(error) }));
         let kept: Vec<_> = kept.collect();
         let wanted = wanted_copies(rows, &self.state_dir);
         let stays = |path: &Path| wanted.iter().any(|wanted| wanted == path) || (every.left_out > 0 && is_copy(path));
@@ -235,23 +236,14 @@ impl Places {
     }
 }
 
-/// What is said of what cannot be judged.
-trait Judge {
-    /// Why something that no readable sandbox wants stays all the same.
-    fn keeps(&self, item: &UsageItem) -> Option<String>;
-}
-
-impl Judge for EverySandbox {
-    fn keeps(&self, item: &UsageItem) -> Option<String> {
-        let is_kernel = matches!(item.kind, UsageKind::KernelCopies | UsageKind::Kernels);
-        let unknown = || {
-            format!(
-                "{} of the sandboxes on record cannot be read, and may want it; the daemon's log says which",
-                self.left_out
-            )
-        };
-        (self.left_out > 0 && is_kernel && item.reclaim == Reclaim::Always).then(unknown)
-    }
+/// Why something that no readable sandbox wants stays all the same.
+fn keeps(every: &EverySandbox, item: &UsageItem) -> Option<String> {
+    let is_kernel = matches!(item.kind, UsageKind::KernelCopies | UsageKind::Kernels);
+    let unknown = || {
+        let unreadable = every.left_out;
+        format!("{unreadable} of the sandboxes on record cannot be read, and may want it; the daemon's log says which")
+    };
+    (every.left_out > 0 && is_kernel && item.reclaim == Reclaim::Always).then(unknown)
 }
 
 /// In which order things are shown.
