@@ -93,7 +93,7 @@ impl Queue {
                 Ok(()) => tracing::debug!(?path, "deleted"),
                 Err(_) if self.is_over() => {}
                 Err(error) => {
-                    tracing::warn!(?path, %error, "a removed volume cannot be deleted; the next start tries again")
+                    tracing::warn!(?path, %error, "a removed volume cannot be deleted; the next start tries again");
                 }
             }
         }

@@ -163,7 +163,9 @@ fn set_aside(dir: &StateDir, name: &VolumeName) -> Result<PathBuf, SupervisorErr
         let aside = dir.volumes().join(format!("{LEAVING_PREFIX}{name}-{number}"));
         match std::fs::symlink_metadata(&aside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => break aside,
-            there => drop(there.map_err(failed)?),
+            there => {
+                there.map_err(failed)?;
+            }
         }
         number += 1;
     };

@@ -101,7 +101,7 @@ fn wide_directories_and_all_kinds_of_files_go() {
     }
     fs::write(tree.join("closed/deep/er/file"), "x").unwrap();
     for name in ["closed/deep/er", "closed/deep", "closed"] {
-        fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     remove(&tree, &always).unwrap();
     assert!(!tree.exists());
