@@ -2,6 +2,7 @@
 //! `print` is the only one that writes to the terminal.
 
 mod args;
+mod ask;
 mod attach;
 mod completion;
 mod config;

@@ -49,7 +49,7 @@ pub use log::LogPrinter;
 pub use stats::StatsPrinter;
 pub use stream::{Controls, Foreground, Output};
 pub use timings::Timings;
-pub use usage::{planned, pruned, usage, usage_items};
+pub use usage::{asked_volumes, planned, planned_volumes, pruned, usage, usage_items};
 
 /// Environment variable with the daemon's log filter.
 const LOG_FILTER: &str = "SANDPEN_LOG";

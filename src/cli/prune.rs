@@ -1,9 +1,10 @@
 //! `sandpen prune`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::collections::BTreeSet;
 
 use sandpen::api::PruneRequest;
 
+use super::ask::{Asking, is_yes};
 use super::{CliError, Global, print};
 
 /// Remove what nothing uses
@@ -20,50 +21,36 @@ Examples:
   sandpen prune --dry-run             what would be removed
   sandpen prune -f                    remove it without asking
   sandpen prune --sandboxes           ended sandboxes as well")]
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Ended sandboxes too, with their logs and disks
     #[arg(short = 'a', long)]
     sandboxes: bool,
-    /// Only say what would be removed
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
+    #[command(flatten)]
+    asking: Asking,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    let request = PruneRequest { sandboxes: args.sandboxes, dry_run: args.dry_run };
-    let must_ask = !args.force && !args.dry_run;
-    if must_ask && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(CliError::NotAsked);
-    }
+    let must_ask = args.asking.must_ask()?;
+    let mut request = PruneRequest { sandboxes: args.sandboxes, dry_run: args.asking.dry_run, only: None };
     let client = global.connect().await?;
     if must_ask {
-        let planned = client.prune(PruneRequest { dry_run: true, ..request }).await?;
+        let planned = client.prune(PruneRequest { dry_run: true, ..request.clone() }).await?;
         if planned.removed.is_empty() {
             return print::pruned(&planned, true);
         }
         print::planned(&planned);
-        if !is_yes() {
+        if !is_yes("Remove all of this?") {
             return Ok(print::note("nothing was removed"));
         }
+        // One that has ended since was not shown.
+        let shown: BTreeSet<String> = planned.removed.into_iter().filter_map(|entry| entry.sandbox).collect();
+        request.only = args.sandboxes.then(|| shown.into_iter().collect());
     }
     let reply = client.prune(request).await?;
-    if args.json { print::json(&reply) } else { print::pruned(&reply, args.dry_run) }?;
+    if args.json { print::json(&reply) } else { print::pruned(&reply, args.asking.dry_run) }?;
     let is_complete = reply.removed.iter().all(|entry| entry.error.is_none());
     Ok(if is_complete { 0 } else { super::FAILED })
-}
-
-/// Whether the user types a yes.
-fn is_yes() -> bool {
-    let mut answer = String::new();
-    let mut stderr = io::stderr().lock();
-    let asked = stderr.write_all(b"Remove all of this? [y/N] ").and_then(|()| stderr.flush());
-    asked.and_then(|()| io::stdin().read_line(&mut answer)).is_ok()
-        && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use sandpen::api::{ErrorCode, VolumeEntry};
 use sandpen_types::spec::VolumeName;
 
+use super::ask::{Asking, is_yes};
 use super::{CliError, Global, print};
 
 /// List and remove the directories that `-v NAME:GUEST` made
@@ -40,11 +41,20 @@ struct Rm {
     names: Vec<VolumeName>,
 }
 
-/// Remove all named volumes that no sandbox has, live or ended; their names are printed
+/// Remove all named volumes that no sandbox has, live or ended, with all that is in them
+///
+/// On a terminal it asks first; elsewhere it needs -f. The names of those that are removed are printed.
 #[derive(Debug, clap::Args)]
-struct Prune {}
+struct Prune {
+    #[command(flatten)]
+    asking: Asking,
+}
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
+    let must_ask = match &args.action {
+        Action::Prune(Prune { asking }) => asking.must_ask()?,
+        _ => false,
+    };
     let client = global.connect().await?;
     match &args.action {
         Action::Ls(Ls { json, quiet }) => {
@@ -59,9 +69,18 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
             let removals = names.iter().map(|name| client.remove_volume(name));
             print::each(names, futures::future::join_all(removals).await, global.debug)
         }
-        Action::Prune(Prune {}) => {
+        Action::Prune(Prune { asking }) => {
             let unused = client.volumes().await?.into_iter().filter(|volume| volume.used_by.is_empty());
             let names: Vec<_> = unused.map(|VolumeEntry { name, .. }| name).collect();
+            if asking.dry_run {
+                return print::planned_volumes(&names);
+            }
+            if must_ask && !names.is_empty() {
+                print::asked_volumes(&names);
+                if !is_yes("Remove all of this, with what is in it?") {
+                    return Ok(print::note("nothing was removed"));
+                }
+            }
             let removals = futures::future::join_all(names.iter().map(|name| client.remove_volume(name))).await;
             // One that somebody has taken or removed since is not ours any more.
             let stays = |code| matches!(code, Some(ErrorCode::VolumeInUse | ErrorCode::NotFound));

@@ -4,33 +4,51 @@
 //!   usage:  rows ─┬ logs, disks ── whose row has ended: WithSandbox
 //!                 ├ cache ──────── nobody's list names it, nor a row its kernel: Always
 //!                 └ kernels ────── not current any more, and no row has it: Always
-//!   prune:  ended sandboxes (where asked for) ─▶ cache ─▶ kernels
+//!   prune:  plan: the same, as if the ended sandboxes that go (where asked for) were gone
+//!           ended sandboxes of the plan ─▶ cache ─▶ kernels
 //! ```
 //! Each part is removed by its owner, who decides at that moment: a sandbox by the supervisor, which refuses a live one;
 //! an entry of the cache under the lock under which starts say what they use; a kernel under the lock of installs. What was
-//! listed before is only a suggestion. Everything in here blocks, but for [`Handle::prune`](super::Handle::prune).
+//! listed before is only a suggestion. While a sandbox on record cannot be read, nobody knows whether a kernel is unused, and
+//! each stays, with an error. Everything in here blocks, but for [`Handle::prune`](super::Handle::prune).
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use sandpen_actors::database::EverySandbox;
 use sandpen_cache::Cache;
 use sandpen_types::disk_usage::{PrunedItem, Reclaim, UsageItem, UsageKind};
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
+use sandpen_vmm::tree;
 
 /// Bytes of a block in `st_blocks` (stat(2)).
 const STAT_BLOCK: u64 = 512;
 
+/// How names of copies of kernels begin ([`sandpen_kernels::own::copy_path`]).
+const COPY_PREFIX: &str = "kernel-";
+
 /// What is removed beside what nothing uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneOptions {
     /// Ended sandboxes too, with their logs and disks.
     pub sandboxes: bool,
     /// Nothing is removed: it is only said what would be.
     pub dry_run: bool,
+    /// Of the ended sandboxes only these; `None`: all.
+    pub only: Option<Vec<SandboxKey>>,
+}
+
+impl PruneOptions {
+    /// Whether it removes the sandbox of this row.
+    fn takes(&self, row: &SandboxRow) -> bool {
+        let is_meant = self.only.as_ref().is_none_or(|only| only.contains(&row.spec.key));
+        self.sandboxes && is_meant && row.state.is_ended()
+    }
 }
 
 /// Where to look.
@@ -42,42 +60,82 @@ pub(super) struct Places {
 
 impl Places {
     /// Everything that takes room. Another kind of thing is another list here.
-    pub fn usage(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {
-        let ended: HashMap<_, _> = rows.iter().map(|row| (&row.spec.key, row.state.is_ended())).collect();
-        let of_sandbox = |key: &SandboxKey| match ended.get(key) {
-            Some(true) => Reclaim::WithSandbox,
-            _ => Reclaim::Never,
-        };
-        let mut items = Vec::new();
-        items.extend(self.logs(&of_sandbox));
-        items.extend(self.sandbox_disks(&of_sandbox));
+    pub fn usage(&self, every: &EverySandbox) -> Vec<UsageItem> {
+        let rows = &every.rows;
+        let mut items = self.of_sandboxes(rows);
         items.extend(self.named_disks());
         items.extend(self.volumes());
-        items.extend(self.cache(rows));
-        items.extend(self.kernels(rows));
+        // What a prune would leave, with an error, is not to be had.
+        items.extend(self.of_nobody(rows).map(|item| match keeps(every, &item) {
+            Some(_) => UsageItem { reclaim: Reclaim::Never, ..item },
+            None => item,
+        }));
         items.extend(self.own_files());
-        items.sort_by(|a, b| (a.kind, &a.what).cmp(&(b.kind, &b.what)));
+        items.sort_by(order);
         items
     }
 
+    /// What a prune removes, by what is known now; what has an error would stay. At least one item of each sandbox that goes.
+    pub fn plan(&self, every: &EverySandbox, options: &PruneOptions) -> Vec<PrunedItem> {
+        let (go, stay): (Vec<_>, Vec<_>) = every.rows.iter().cloned().partition(|row| options.takes(row));
+        let mut items = self.of_sandboxes(&go);
+        items.retain(|item| item.reclaim == Reclaim::WithSandbox);
+        let with_files: HashSet<_> = items.iter().filter_map(|item| item.sandbox.clone()).collect();
+        let keys = go.iter().map(|row| &row.spec.key);
+        items.extend(keys.filter(|key| !with_files.contains(key)).map(without_files));
+        items.extend(self.of_nobody(&stay).filter(|item| item.reclaim == Reclaim::Always));
+        items.sort_by(order);
+        items.into_iter().map(|item| PrunedItem { error: keeps(every, &item), item }).collect()
+    }
+
     /// Removes what nothing uses of the cache and of the installed kernels.
-    pub fn prune(&self, rows: &[SandboxRow]) -> Vec<PrunedItem> {
+    pub fn prune(&self, every: &EverySandbox) -> Vec<PrunedItem> {
+        let rows = &every.rows;
+        let of_nobody = self.of_nobody(rows).filter(|item| item.reclaim == Reclaim::Always);
+        let kept =
+            of_nobody.filter_map(|item| keeps(every, &item).map(|error| PrunedItem { item, error: Some(error) }));
+        let kept: Vec<_> = kept.collect();
         let wanted = wanted_copies(rows, &self.state_dir);
-        let removed = self.cache_dir().remove_unused(|path| wanted.iter().any(|wanted| wanted == path));
+        let stays = |path: &Path| wanted.iter().any(|wanted| wanted == path) || (every.left_out > 0 && is_copy(path));
+        let removed = self.cache_dir().remove_unused(stays);
         let of_cache = removed.into_iter().map(|removed| PrunedItem {
             item: cache_item(&removed.kept, Reclaim::Always),
             error: removed.error.map(|error| error.to_string()),
         });
         let old =
             sandpen_kernels::kept(&self.data_dir).into_iter().filter(|kept| kept.is_old && !is_wanted(kept, rows));
-        let of_kernels = old.filter_map(|kept| {
+        let of_kernels = old.filter(|_| every.left_out == 0).filter_map(|kept| {
             let item = kernel_item(&kept, Reclaim::Always);
             match sandpen_kernels::remove_old(&self.data_dir, &kept) {
                 Ok(false) => None,
                 removed => Some(PrunedItem { item, error: removed.err().map(|error| error.to_string()) }),
             }
         });
-        of_cache.chain(of_kernels).collect()
+        kept.into_iter().chain(of_cache).chain(of_kernels).collect()
+    }
+
+    /// What is said where the cache and the kernels were not looked at.
+    pub fn not_looked_at(&self, error: String) -> PrunedItem {
+        let what = self.state_dir.cache().display().to_string();
+        let item = UsageItem { kind: UsageKind::Cache, what, sandbox: None, bytes: 0, reclaim: Reclaim::Never };
+        PrunedItem { item, error: Some(error) }
+    }
+
+    /// Logs and disks of sandboxes: those of these rows, and of others.
+    fn of_sandboxes(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {
+        let ended: HashMap<_, _> = rows.iter().map(|row| (&row.spec.key, row.state.is_ended())).collect();
+        let of_sandbox = |key: &SandboxKey| match ended.get(key) {
+            Some(true) => Reclaim::WithSandbox,
+            _ => Reclaim::Never,
+        };
+        let mut items = self.logs(&of_sandbox);
+        items.extend(self.sandbox_disks(&of_sandbox));
+        items
+    }
+
+    /// The cache and the kernels.
+    fn of_nobody(&self, rows: &[SandboxRow]) -> impl Iterator<Item = UsageItem> + use<> {
+        self.cache(rows).into_iter().chain(self.kernels(rows))
     }
 
     fn cache_dir(&self) -> Cache {
@@ -124,19 +182,19 @@ impl Places {
     fn named_disks(&self) -> Vec<UsageItem> {
         // They are kept on purpose, also while nobody uses them.
         let files = entries(&self.state_dir.named_disks());
-        files.iter().map(|file| disk_item(UsageKind::NamedDisks, file, None, Reclaim::Never)).collect()
+        files.map(|file| disk_item(UsageKind::NamedDisks, &file, None, Reclaim::Never)).collect()
     }
 
     fn volumes(&self) -> Vec<UsageItem> {
         // Kept on purpose as well; one that a removal is taking apart is still there.
         let item = |path: PathBuf| UsageItem {
             kind: UsageKind::Volumes,
-            bytes: allocated_below(&path),
+            bytes: tree::allocated(&path),
             what: path.display().to_string(),
             sandbox: None,
             reclaim: Reclaim::Never,
         };
-        entries(&self.state_dir.volumes()).into_iter().map(item).collect()
+        entries(&self.state_dir.volumes()).map(item).collect()
     }
 
     fn cache(&self, rows: &[SandboxRow]) -> Vec<UsageItem> {
@@ -163,30 +221,45 @@ impl Places {
         let dir = &self.state_dir;
         let item = |kind, path: PathBuf| UsageItem {
             kind,
-            bytes: allocated_below(&path),
+            bytes: tree::allocated(&path),
             what: path.display().to_string(),
             sandbox: None,
             reclaim: Reclaim::Never,
         };
         let database = StateDir::FILES.into_iter().filter(|name| name.starts_with(StateDir::DATABASE));
         let database = database.map(|name| item(UsageKind::Database, dir.path().join(name)));
-        let runtime = entries(&dir.runtime_root()).into_iter().flat_map(|config| entries(&config));
+        let runtime = entries(&dir.runtime_root()).flat_map(|config| entries(&config));
         let runtime = runtime.map(|path| item(UsageKind::Runtime, path));
-        let program = entries(&dir.bin()).into_iter().chain([dir.daemon_log()]);
+        let program = entries(&dir.bin()).chain([dir.daemon_log()]);
         let program = program.map(|path| item(UsageKind::Program, path));
         database.chain(runtime).chain(program).filter(|item| Path::new(&item.what).exists()).collect()
     }
 }
 
-/// What the removal of these ended sandboxes frees, by their keys.
-pub(super) fn of_sandboxes(items: &[UsageItem]) -> BTreeMap<SandboxKey, Vec<UsageItem>> {
-    let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for item in items.iter().filter(|item| item.reclaim == Reclaim::WithSandbox) {
-        if let Some(key) = &item.sandbox {
-            of.entry(key.clone()).or_default().push(item.clone());
-        }
-    }
-    of
+/// Why something that no readable sandbox wants stays all the same.
+fn keeps(every: &EverySandbox, item: &UsageItem) -> Option<String> {
+    let is_kernel = matches!(item.kind, UsageKind::KernelCopies | UsageKind::Kernels);
+    let unknown = || {
+        let unreadable = every.left_out;
+        format!("{unreadable} of the sandboxes on record cannot be read, and may want it; the daemon's log says which")
+    };
+    (every.left_out > 0 && is_kernel && item.reclaim == Reclaim::Always).then(unknown)
+}
+
+/// In which order things are shown.
+pub(super) fn order(a: &UsageItem, b: &UsageItem) -> Ordering {
+    (a.kind, &a.what).cmp(&(b.kind, &b.what))
+}
+
+/// A sandbox that has left nothing but its row.
+fn without_files(key: &SandboxKey) -> UsageItem {
+    let (what, sandbox) = (key.to_string(), Some(key.clone()));
+    UsageItem { kind: UsageKind::Logs, what, sandbox, bytes: 0, reclaim: Reclaim::WithSandbox }
+}
+
+/// Whether an entry of the cache is the copy of a kernel.
+fn is_copy(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(COPY_PREFIX))
 }
 
 /// Copies of kernels that a sandbox was started with, and is started with again.
@@ -215,7 +288,7 @@ fn cache_item(kept: &sandpen_cache::Kept, reclaim: Reclaim) -> UsageItem {
         _ if kept.is_draft => UsageKind::Drafts,
         _ if name.starts_with("template-") => UsageKind::Templates,
         _ if name.starts_with("root-") => UsageKind::RootImages,
-        _ if name.starts_with("kernel-") => UsageKind::KernelCopies,
+        _ if name.starts_with(COPY_PREFIX) => UsageKind::KernelCopies,
         _ => UsageKind::Cache,
     };
     UsageItem { kind, what: kept.path.display().to_string(), sandbox: None, bytes: kept.bytes, reclaim }
@@ -246,32 +319,12 @@ fn log_owner(file_name: &str) -> Option<&str> {
     numbered.map_or(log, |(log, _)| log).strip_suffix(".log")
 }
 
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn allocated(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(STAT_BLOCK))
-}
-
-/// Of a file, or of all below a directory; nothing that is mounted there counts.
-fn allocated_below(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let mut bytes = allocated(path);
-    let mut directories = if meta.is_dir() { vec![path.to_owned()] } else { Vec::new() };
-    while let Some(directory) = directories.pop() {
-        for entry in entries(&directory) {
-            let Ok(found) = fs::symlink_metadata(&entry) else { continue };
-            if found.dev() != meta.dev() {
-                continue;
-            }
-            bytes = bytes.saturating_add(found.blocks().saturating_mul(STAT_BLOCK));
-            if found.is_dir() {
-                directories.push(entry);
-            }
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

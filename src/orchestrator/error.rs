@@ -123,6 +123,7 @@ impl SandpenError {
                 SupervisorError::RemoveLog { .. }
                 | SupervisorError::RenameFiles { .. }
                 | SupervisorError::Disk { .. }
+                | SupervisorError::VolumeUsersUnknown { .. }
                 | SupervisorError::Volume { .. } => ErrorCode::Internal,
                 SupervisorError::Gone => ErrorCode::Gone,
             },

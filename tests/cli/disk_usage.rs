@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use crate::http_api::{refused, request};
 use crate::support::pty::OnTerminal;
 use crate::support::{Home, run_named as run, succeeds, until};
 
@@ -142,6 +143,142 @@ fn it_asks_on_a_terminal_and_removes_nothing_without_one() {
         assert!(status.success(), "{shown}");
     }
     assert!(!unused.exists());
+}
+
+/// Lets a program write to the database beside the daemon, as a newer version or a careless hand would.
+fn execute(home: &Home, sql: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.state().join("sandpen.db"));
+    actix_rt::Runtime::new().unwrap().block_on(async {
+        let mut database = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        assert!(sqlx::query(sql).execute(&mut database).await.unwrap().rows_affected() > 0);
+        sqlx::Connection::close(database).await.unwrap();
+    });
+}
+
+/// Copies of kernels: one of the ended sandbox, one of the live one, one of nobody.
+fn kernel_copies(home: &Home) -> [PathBuf; 3] {
+    execute(
+        home,
+        "UPDATE sandboxes SET spec = json_set(spec, '$.kernel_sha256',
+            replace(hex(zeroblob(32)), '00', CASE name WHEN 'ended' THEN 'aa' ELSE 'bb' END))",
+    );
+    ["aa", "bb", "cc"].map(|byte| entry(home, &format!("kernel-{}.vmlinux", byte.repeat(32)), 32))
+}
+
+#[test]
+fn a_dry_run_says_what_is_removed_then_with_sandboxes_too() {
+    let home = Home::new();
+    laid_out(&home);
+    let [of_ended, of_live, of_nobody] = kernel_copies(&home);
+    // Of this one nothing is left but its row.
+    succeeds(run(&home, "bare", &[], "true"));
+    for file in ["bare.log", "bare.log.idx", "bare.vmm"] {
+        let _ = fs::remove_file(home.state().join("logs/default").join(file));
+    }
+    let planned = ok(&home, &["prune", "--dry-run"]);
+    assert!(planned.contains("kernel-cc") && !planned.contains("kernel-aa"), "{planned}");
+    let json = |args: &[&str]| serde_json::from_str::<Value>(&ok(&home, args)).unwrap();
+    let planned = json(&["prune", "--sandboxes", "--dry-run", "--json"]);
+    assert!(of_ended.exists() && of_live.exists() && of_nobody.exists());
+    let text = planned.to_string();
+    for what in ["kernel-aa", "kernel-cc", "default/ended", "default/bare", "template-unused"] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    assert!(!text.contains("kernel-bb") && !text.contains("default/live"), "{text}");
+    assert_eq!(json(&["prune", "--sandboxes", "-f", "--json"]), planned);
+    assert!(!of_ended.exists() && of_live.exists() && !of_nobody.exists());
+    assert_eq!(json(&["prune", "--sandboxes", "--dry-run", "--json"])["removed"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn only_sandboxes_that_were_shown_are_removed() {
+    let home = Home::new();
+    laid_out(&home);
+    let [of_ended, of_live, _] = kernel_copies(&home);
+    let mut terminal = OnTerminal::spawn(&sandpen(&home, &["prune", "--sandboxes"]), 24, 100);
+    until("it asks", || terminal.seen().contains("[y/N]"));
+    // It was not among those that the user has seen.
+    ok(&home, &["stop", "-t", "1", "live"]);
+    terminal.keys("yes\n");
+    until("it says what it did", || {
+        terminal.seen().split_once("[y/N]").is_some_and(|(_, after)| after.contains("freed"))
+    });
+    let (status, shown) = terminal.end();
+    assert!(status.success(), "{shown}");
+    assert_eq!(home.rows().iter().map(|row| row["name"].as_str().unwrap()).collect::<Vec<_>>(), ["live"]);
+    assert!(!of_ended.exists() && of_live.exists());
+    // The same of others, and what cannot be a list of sandboxes.
+    let prune = |body: &str, words: &str| {
+        let message = refused(&home, "POST", "/v1/prune", body, 400, "invalid_request");
+        assert!(message.contains(words), "{message}");
+    };
+    prune(r#"{"only":["default/live"]}"#, "sandboxes");
+    prune(r#"{"sandboxes":true,"only":["live"]}"#, "`only`");
+    prune(r#"{"sandboxes":true,"only":["default/../live"]}"#, "`only`");
+    prune(r#"{"sandboxes":true,"only":"default/live"}"#, "expected a sequence");
+    for only in ["[]", r#"["default/nobody"]"#] {
+        let body = format!(r#"{{"sandboxes":true,"only":{only}}}"#);
+        assert_eq!(request(&home, "POST", "/v1/prune", &body).0, 200);
+    }
+    assert_eq!(home.rows().len(), 1);
+}
+
+#[test]
+fn while_a_sandbox_cannot_be_read_its_kernel_and_its_volumes_stay() {
+    let home = Home::new();
+    let [_, unused, _, kernel] = laid_out(&home);
+    age(&kernel.join("current"), 20);
+    let [of_ended, _, of_nobody] = kernel_copies(&home);
+    fs::create_dir_all(home.state().join("volumes/data")).unwrap();
+    execute(&home, "UPDATE sandboxes SET spec = '{}' WHERE name = 'ended'");
+    assert_eq!(of_kind(&home, "kernel_copies")["reclaimable_bytes"], 0);
+    let planned = ok_or_not(&home, &["prune", "--dry-run", "--json"]);
+    let done = ok_or_not(&home, &["prune", "-f", "--json"]);
+    assert_eq!(planned, done);
+    assert!(done.1.contains("1 of the sandboxes on record cannot be read") && done.0 == Some(1), "{done:?}");
+    assert!(of_ended.exists() && of_nobody.exists() && kernel.join("6.1.0-old").exists() && !unused.exists());
+    for args in [vec!["volume", "rm", "data"], vec!["volume", "prune", "-f"]] {
+        let refused = home.fails(&args);
+        assert!(refused.contains("volume data stays: 1 of the sandboxes on record cannot be read"), "{refused}");
+    }
+    assert!(home.state().join("volumes/data").exists());
+}
+
+/// The exit code, and what is on standard output.
+fn ok_or_not(home: &Home, args: &[&str]) -> (Option<i32>, String) {
+    let done = sandpen(home, args).output().unwrap();
+    (done.status.code(), String::from_utf8(done.stdout).unwrap())
+}
+
+#[test]
+fn volumes_are_asked_about_too_and_what_is_left_of_a_long_removal_goes_later() {
+    let home = Home::new();
+    ok(&home, &["ps"]);
+    let volumes = home.state().join("volumes");
+    let data = volumes.join("data");
+    fs::create_dir_all(data.join("deep/er")).unwrap();
+    for (answer, goes) in [("n\n", false), ("\u{4}", false), ("y\n", true)] {
+        assert!(data.exists());
+        let mut terminal = OnTerminal::spawn(&sandpen(&home, &["volume", "prune"]), 24, 100);
+        until("it asks", || terminal.seen().contains("[y/N]"));
+        assert!(terminal.seen().contains("data: would be removed"), "{}", terminal.seen());
+        terminal.keys(answer);
+        let expected = if goes { "data" } else { "nothing was removed" };
+        let seen = || terminal.seen().split_once("[y/N]").is_some_and(|(_, after)| after.contains(expected));
+        until("it says what it did", seen);
+        let (status, shown) = terminal.end();
+        assert!(status.success(), "{shown}");
+    }
+    assert!(!data.exists());
+    // What takes long holds up neither the answer, nor the end, nor the next start.
+    for i in 0..300 {
+        fs::create_dir_all(data.join(format!("{i}/x/y/z"))).unwrap();
+    }
+    ok(&home, &["volume", "rm", "data"]);
+    assert!(!data.exists());
+    ok(&home, &["shutdown"]);
+    ok(&home, &["ps"]);
+    until("all of it is gone", || fs::read_dir(&volumes).unwrap().next().is_none());
 }
 
 /// Sandboxes that start and end while all that ended are removed, again and again: each start is whole or refused.

@@ -260,6 +260,7 @@ fn help_texts() {
         let name = if command.is_empty() { "sandpen" } else { command };
         insta::assert_snapshot!(format!("help_{name}"), home.ok(&args));
     }
+    insta::assert_snapshot!("help_volume_prune", home.ok(&["volume", "prune", "--help"]));
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.ok(&["completion", shell]).contains("sandpen"));
     }

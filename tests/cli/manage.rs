@@ -188,7 +188,11 @@ fn volumes_with_names_are_their_sandboxes_until_those_are_removed() {
     home.ok(&["stop", "-t", "1", "b"]);
     // An ended one may be started again.
     assert!(home.fails(&["volume", "rm", "data"]).contains("default/b"));
-    assert_eq!(home.ok(&["volume", "prune"]), "cache\n");
+    assert!(home.fails(&["volume", "prune"]).contains("give -f"), "there is nobody to ask");
+    assert_eq!(home.ok(&["volume", "prune", "--dry-run"]), "cache: would be removed\n");
+    assert!(home.state().join("volumes/cache").exists());
+    assert_eq!(home.ok(&["volume", "prune", "-f"]), "cache\n");
+    assert_eq!(home.ok(&["volume", "prune", "-f"]), "");
     assert_eq!(home.ok(&["volume", "ls", "-q"]), "data\n");
     home.ok(&["start", "b"]);
     assert_eq!(fs::read_to_string(data.join("kept")).unwrap(), "kept");
@@ -203,7 +207,7 @@ fn volumes_with_names_are_their_sandboxes_until_those_are_removed() {
     home.kill_daemon();
     fs::create_dir_all(home.state().join("volumes/.removed-old/deep")).unwrap();
     home.ok(&["ps"]);
-    assert!(!home.state().join("volumes/.removed-old").exists());
+    until("it is deleted", || !home.state().join("volumes/.removed-old").exists());
 }
 
 #[test]

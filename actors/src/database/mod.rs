@@ -43,5 +43,7 @@ pub use health::RecordHealth;
 pub use recorder::record_all;
 pub use renames::{ForgetRename, ListUnfinishedRenames, PlanRename, RenameSandbox, UnfinishedRename};
 pub use retention::{EVENTS_KEPT, EVENTS_KEPT_OF_SANDBOX, OWN_EVENTS_KEPT, STARTS_KEPT};
-pub use sandboxes::{BeginStart, CountSandboxes, GetSandbox, ListLiveKeys, ListSandboxes, RemoveSandbox};
+pub use sandboxes::{
+    BeginStart, CountSandboxes, EverySandbox, GetSandbox, ListEverySandbox, ListLiveKeys, ListSandboxes, RemoveSandbox,
+};
 pub use transitions::{ListTransitions, RecordTransition};

@@ -58,6 +58,20 @@ pub struct GetSandbox(pub SandboxKey);
 #[rtype(result = "Result<Vec<SandboxRow>, DatabaseError>")]
 pub struct ListSandboxes;
 
+/// The same for who may take nothing for unused: it says how many rows cannot be read, and are not among these.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<EverySandbox, DatabaseError>")]
+pub struct ListEverySandbox;
+
+/// Answer of [`ListEverySandbox`].
+#[derive(Debug)]
+pub struct EverySandbox {
+    /// Those that can be read, oldest first.
+    pub rows: Vec<SandboxRow>,
+    /// How many cannot.
+    pub left_out: usize,
+}
+
 /// How many sandboxes there are of each state's word; states without any are left out.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<(String, u64)>, DatabaseError>")]
@@ -100,13 +114,28 @@ impl Handler<ListSandboxes> for Database {
     type Result = Answer<Vec<SandboxRow>>;
 
     fn handle(&mut self, _: ListSandboxes, _: &mut Self::Context) -> Self::Result {
-        let rows = self.read(|pool| async move { list(&pool).await });
-        Box::pin(rows.map(|rows, this, _| {
-            let mut rows = rows?;
+        let every = self.read(|pool| async move { list(&pool).await });
+        Box::pin(every.map(|every, this, _| {
+            let mut rows = every?.rows;
             for row in &mut rows {
                 this.latest_health.apply(row);
             }
             Ok(rows)
+        }))
+    }
+}
+
+impl Handler<ListEverySandbox> for Database {
+    type Result = Answer<EverySandbox>;
+
+    fn handle(&mut self, _: ListEverySandbox, _: &mut Self::Context) -> Self::Result {
+        let every = self.read(|pool| async move { list(&pool).await });
+        Box::pin(every.map(|every, this, _| {
+            let mut every = every?;
+            for row in &mut every.rows {
+                this.latest_health.apply(row);
+            }
+            Ok(every)
         }))
     }
 }
@@ -239,16 +268,19 @@ pub(super) async fn by_id(
 }
 
 /// A row that cannot be read is left out and told in the log: it must not hide all others.
-async fn list(pool: &SqlitePool) -> Result<Vec<SandboxRow>, DatabaseError> {
+async fn list(pool: &SqlitePool) -> Result<EverySandbox, DatabaseError> {
     let rows = sqlx::query("SELECT * FROM sandboxes ORDER BY id").fetch_all(pool).await;
-    let mut readable = Vec::new();
+    let mut every = EverySandbox { rows: Vec::new(), left_out: 0 };
     for row in rows.map_err(sql("reading all sandboxes"))? {
         match decode(&row) {
-            Ok(row) => readable.push(row),
-            Err(error) => tracing::error!(%error, "a sandbox is left out of the list"),
+            Ok(row) => every.rows.push(row),
+            Err(error) => {
+                tracing::error!(%error, "a sandbox is left out of the list");
+                every.left_out += 1;
+            }
         }
     }
-    Ok(readable)
+    Ok(every)
 }
 
 async fn count(pool: &SqlitePool) -> Result<Vec<(String, u64)>, DatabaseError> {

@@ -33,11 +33,19 @@ pub fn make_named_volumes(spec: &SandboxSpec, dir: &StateDir) -> Result<(), Spec
     for volume in &spec.volumes {
         let VolumeSource::Named(name) = &volume.source else { continue };
         for (path, mode) in [(dir.volumes(), 0o700), (dir.named_volume(name), 0o755)] {
-            match std::fs::DirBuilder::new().mode(mode).create(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(SpecError::volume(name.as_str().as_bytes(), &error.to_string()));
+            let refused = |reason: &str| SpecError::volume(name.as_str().as_bytes(), reason);
+            match std::fs::DirBuilder::new().mode(mode).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // A link would lead to what is not the volume's.
+                    let meta = std::fs::symlink_metadata(&path).map_err(|error| refused(&error.to_string()))?;
+                    if !meta.is_dir() {
+                        let what = if meta.is_symlink() { "a symbolic link" } else { "a file" };
+                        let path = path.display();
+                        let reason = format!("in the place of its directory {path} is {what}; move that away");
+                        return Err(refused(&reason));
+                    }
                 }
-                _ => {}
+                made => made.map_err(|error| refused(&error.to_string()))?,
             }
         }
     }
@@ -219,6 +227,31 @@ mod tests {
         nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(check_volumes(&[at("fifo")]).unwrap_err().to_string().contains("neither a directory nor"));
         assert!(check_volumes(&[at("missing")]).unwrap_err().to_string().contains("make it first"));
+    }
+
+    #[test]
+    fn a_named_volume_is_a_directory_of_its_own_or_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(temp.path().to_owned());
+        let make = |name: &str| {
+            let volume = format!("{name}:/data").parse().unwrap();
+            let spec = SandboxSpec { volumes: vec![volume], ..(*spec_in(temp.path())).clone() };
+            make_named_volumes(&spec, &dir)
+        };
+        // Once made, and found the next time.
+        assert_eq!((make("fine"), make("fine")), (Ok(()), Ok(())));
+        std::fs::write(dir.volumes().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(temp.path(), dir.volumes().join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.volumes().join("dangling")).unwrap();
+        for (name, what) in [("file", "a file"), ("link", "a symbolic link"), ("dangling", "a symbolic link")] {
+            let refused = make(name).unwrap_err().to_string();
+            assert!(refused.contains(what) && refused.contains(&format!("volumes/{name}")), "{refused}");
+        }
+        // The directory of all of them is one as well.
+        let elsewhere = temp.path().join("elsewhere");
+        std::fs::rename(dir.volumes(), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.volumes()).unwrap();
+        assert!(make("fine").unwrap_err().to_string().contains("a symbolic link"));
     }
 
     #[test]

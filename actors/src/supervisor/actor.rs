@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use actix::{Actor, ArbiterHandle, Context, Recipient, ResponseActFuture, WrapFuture as _};
-use sandpen_types::spec::{DiskName, SandboxKey, VolumeName};
+use sandpen_types::spec::{DiskName, SandboxKey};
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::Drivers;
 use sandpen_vmm::process_identity::boot_id;
@@ -16,6 +16,8 @@ use super::child::Child;
 use super::phase::PhaseKind;
 use super::removal_hold::{Held, Lingering};
 use super::succession::Succession;
+use super::tree_removals::TreeRemovals;
+use super::volumes::LeavingVolumes;
 use super::{Shutdown, SupervisorError};
 use crate::database::{Database, GetSandbox};
 use crate::log_writer::OpenLogs;
@@ -67,7 +69,8 @@ pub struct Supervisor {
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) removing_disks: HashSet<DiskName>,
-    pub(super) removing_volumes: HashSet<VolumeName>,
+    pub(super) leaving_volumes: LeavingVolumes,
+    pub(super) tree_removals: TreeRemovals,
     pub(super) open_logs: OpenLogs,
     /// Ended, and to be removed soon.
     pub(super) lingering: HashMap<SandboxKey, Lingering>,
@@ -95,7 +98,8 @@ impl Supervisor {
             subscribers: Vec::new(),
             shutting_down: None,
             removing_disks: HashSet::new(),
-            removing_volumes: HashSet::new(),
+            leaving_volumes: LeavingVolumes::default(),
+            tree_removals: TreeRemovals::new(),
             lingering: HashMap::new(),
             held: Held::default(),
             watches_room: false,

@@ -152,6 +152,16 @@ pub enum SupervisorError {
         /// Which.
         name: VolumeName,
     },
+    /// Who has it cannot be told; nothing was changed.
+    #[error(
+        "volume {name} stays: {unreadable} of the sandboxes on record cannot be read, and may have it; the daemon's log says which, and the program that made them can remove them"
+    )]
+    VolumeUsersUnknown {
+        /// Which volume.
+        name: VolumeName,
+        /// How many sandboxes cannot be read.
+        unreadable: usize,
+    },
     /// It is on its way out.
     #[error("volume {name} is being removed; try again in a moment or use another name")]
     VolumeLeaves {

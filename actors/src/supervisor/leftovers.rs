@@ -13,7 +13,6 @@ use sandpen_vmm::waiter::WaitedVmm;
 
 use super::disks;
 use super::orphans::{self, Tagged};
-use super::volumes;
 use crate::host::mounts::{self, Mount};
 
 /// What there is of sandboxes beside their rows, live ones included.
@@ -81,18 +80,9 @@ pub(super) fn remove_disk(dir: &StateDir, key: &SandboxKey) -> Option<Leftover> 
     remove_file(LeftoverKind::Disk, &dir.sandbox_disk(key), Some(key))
 }
 
-/// Removes what is left of disks that were being made, and of volumes that were being removed. Blocking; before any
-/// start.
+/// Removes what is left of disks that were being made. Blocking; before any start.
 pub(super) fn remove_drafts(dir: &StateDir) -> Vec<Leftover> {
-    let disks = disks::drafts_of(dir);
-    let disks = disks.iter().filter_map(|path| remove_file(LeftoverKind::Disk, path, None));
-    let volumes = volumes::leaving(dir).into_iter().map(|path| Leftover {
-        kind: LeftoverKind::Disk,
-        what: path.display().to_string(),
-        sandbox: None,
-        error: fs::remove_dir_all(path).err().map(|error| error.to_string()),
-    });
-    disks.chain(volumes).collect()
+    disks::drafts_of(dir).iter().filter_map(|path| remove_file(LeftoverKind::Disk, path, None)).collect()
 }
 
 /// Whoever has no sandbox that may be started again uses nothing of the cache. Blocking; before any start.

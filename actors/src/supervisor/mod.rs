@@ -52,6 +52,7 @@ mod stop;
 mod succession;
 #[cfg(test)]
 mod tests;
+mod tree_removals;
 mod volumes;
 mod wait;
 

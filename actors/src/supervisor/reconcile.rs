@@ -37,8 +37,8 @@ use super::leftovers::{self, Found};
 use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
-use super::{Reconcile, SupervisorError, rename};
-use crate::database::{ListLiveKeys, ListSandboxes, UnfinishedRename};
+use super::{Reconcile, SupervisorError, volumes};
+use crate::database::{ListLiveKeys, ListSandboxes};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
 
@@ -86,7 +86,8 @@ impl Handler<Reconcile> for Supervisor {
         }
         // Only before the first start: later a disk may just be in the making.
         let first = !std::mem::replace(&mut self.reconciled, true) && self.children.is_empty();
-        Box::pin(self.survey(first).into_actor(self).then(move |survey, this, _| {
+        let surveyed = self.finish_left_renames().then(move |(), this, _| this.survey(first).into_actor(this));
+        Box::pin(surveyed.then(move |survey, this, _| {
             let survey = match survey {
                 Ok(survey) => survey,
                 Err(error) => return this.refuse(error),
@@ -134,17 +135,15 @@ struct Plan {
 impl Supervisor {
     fn survey(&self, first: bool) -> impl Future<Output = Result<Survey, SupervisorError>> + use<> {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
-        let state_id = self.config.state_id.clone();
-        let busy: HashSet<_> = self.children.keys().cloned().collect();
+        let (state_id, tree_removals) = (self.config.state_id.clone(), self.tree_removals.clone());
         async move {
-            // One that goes on at this moment is its own.
-            let is_left = |rename: &UnfinishedRename| !busy.contains(&rename.key) && !busy.contains(&rename.other);
-            if let Err(error) = rename::finish(&database, &dir, is_left).await {
-                tracing::warn!(error = error_chain(&error), "renames could not be finished");
-            }
             let rows = database.send(ListSandboxes).await??;
             let on_host = move || {
                 let drafts = if first { leftovers::remove_drafts(&dir) } else { Vec::new() };
+                if first {
+                    // Nothing waits until they are gone.
+                    tree_removals.delete(volumes::leaving(&dir));
+                }
                 (Found::on_host(&dir, &state_id), drafts)
             };
             let (found, drafts) = blocking(on_host).await.map_err(|_| SupervisorError::Gone)?;

@@ -22,7 +22,7 @@ use super::child::Child;
 use super::phase::Phase;
 use super::removal_hold::lingers;
 use super::stop::End;
-use super::{RemoveSandbox, SupervisorError, disks};
+use super::{RemoveSandbox, SupervisorError, disks, rename};
 use crate::database::{self, GetSandbox};
 use crate::log_writer::{LogError, remove_files};
 
@@ -120,6 +120,8 @@ impl Supervisor {
         let (dir, of_disk, last) = (self.config.state_dir.clone(), key.clone(), row.generation);
         let timings = self.config.timings.clone();
         async move {
+            // Nobody would find them by another name.
+            rename::finish(&database, &dir, |rename| rename.sandbox == id).await?;
             let files = move || {
                 remove_files(&log)?;
                 match std::fs::remove_file(&vmm_log) {

@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
+use actix::{ActorFutureExt as _, Handler, ResponseActFuture, WrapFuture as _};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::{SandboxId, SandboxRow};
 use sandpen_types::spec::SandboxKey;
@@ -167,7 +167,41 @@ fn in_the_way(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already, and no sandbox's", path.display()))
 }
 
-/// Takes the second name from the files of these, and forgets it.
+impl Supervisor {
+    /// Clears away what renames have left that were cut off. One that goes on at this moment has taken its names.
+    pub(super) fn finish_left_renames(&self) -> ResponseActFuture<Self, ()> {
+        let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
+        let listed = {
+            let database = database.clone();
+            async move { database.send(ListUnfinishedRenames).await }
+        };
+        let cleared = listed.into_actor(self).then(move |listed, this, _| {
+            let mut left = listed.map_err(SupervisorError::from).and_then(|left| Ok(left?)).unwrap_or_else(|error| {
+                tracing::warn!(error = error_chain(&error), "renames cannot be looked for");
+                Vec::new()
+            });
+            left.retain(|rename| !this.children.contains_key(&rename.other));
+            let taken: Vec<_> = left.iter().map(|rename| rename.other.clone()).collect();
+            for key in &taken {
+                this.children.insert(key.clone(), Child::new(Phase::Removing));
+            }
+            async move {
+                if let Err(error) = clear(&database, &dir, left).await {
+                    tracing::warn!(error = error_chain(&error), "renames could not be finished");
+                }
+                taken
+            }
+            .into_actor(this)
+        });
+        Box::pin(cleared.map(|taken, this, _| {
+            for key in &taken {
+                this.children.remove(key);
+            }
+        }))
+    }
+}
+
+/// Takes the second name from the files of these, which the caller has taken, and forgets it.
 pub(super) async fn finish(
     database: &ActorRef<Database>,
     dir: &StateDir,
@@ -175,6 +209,14 @@ pub(super) async fn finish(
 ) -> Result<(), SupervisorError> {
     let mut unfinished = database.send(ListUnfinishedRenames).await??;
     unfinished.retain(these);
+    clear(database, dir, unfinished).await
+}
+
+async fn clear(
+    database: &ActorRef<Database>,
+    dir: &StateDir,
+    unfinished: Vec<UnfinishedRename>,
+) -> Result<(), SupervisorError> {
     if unfinished.is_empty() {
         return Ok(());
     }

@@ -25,6 +25,8 @@ use super::child::Child;
 use super::phase::Phase;
 use super::record::{RETRY_PAUSE, settled};
 use super::removal_hold::Held;
+use super::tree_removals::TreeRemovals;
+use super::volumes::LeavingVolumes;
 use crate::database::ListSandboxes;
 use crate::log_writer::LogWriter;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
@@ -34,13 +36,14 @@ use crate::runtime::actor_ref::{ActorRef, keep_running};
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What a supervisor leaves to the next one.
-#[derive(Default)]
 pub(super) struct Estate {
     pub(super) children: HashMap<SandboxKey, Child>,
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
     pub(super) reconciled: bool,
     pub(super) held: Held,
+    pub(super) leaving_volumes: LeavingVolumes,
+    pub(super) tree_removals: TreeRemovals,
 }
 
 /// Where it lies between two of them.
@@ -75,12 +78,14 @@ impl Supervisor {
     /// Takes what an earlier supervisor left, before any message.
     pub(super) fn inherit(&mut self, ctx: &mut Context<Self>) {
         let Some(estate) = self.succession.as_ref().and_then(Succession::take) else { return };
-        let Estate { children, subscribers, shutting_down, reconciled, held } = estate;
+        let Estate { children, subscribers, shutting_down, reconciled, held, leaving_volumes, tree_removals } = estate;
         self.children = children;
         self.subscribers = subscribers;
         self.shutting_down = shutting_down;
         self.reconciled = reconciled;
         self.held = held;
+        self.leaving_volumes = leaving_volumes;
+        self.tree_removals = tree_removals;
         let database = self.config.database.clone();
         let rows = async move {
             loop {
@@ -111,6 +116,8 @@ impl Supervisor {
                 shutting_down: self.shutting_down,
                 reconciled: self.reconciled,
                 held: self.held.clone(),
+                leaving_volumes: self.leaving_volumes.clone(),
+                tree_removals: self.tree_removals.clone(),
             });
         }
     }

@@ -14,6 +14,7 @@ mod restarts;
 mod starts;
 #[cfg(feature = "testing")]
 mod succession;
+mod volumes;
 
 use std::future::Future;
 use std::sync::Arc;

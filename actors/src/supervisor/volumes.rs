@@ -1,9 +1,18 @@
 //! Volumes with names: whose they are, and how they go away. A start makes them where they are missing.
 //!
 //! A volume is its sandboxes' until they are removed: an ended one may be started again and expects to find what it wrote.
+//!
+//! ```text
+//!   RemoveVolume ─▶ name taken ─▶ nobody has it ─▶ renamed: gone for everybody ─▶ name free, answered
+//!                                                     └─▶ deleted by a thread (tree_removals.rs), also after a restart
+//! ```
+//! A name that is taken is taken for the supervisors that follow as well: it is the rename's until that is done, whoever
+//! lives then.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use sandpen_types::row::SandboxRow;
@@ -14,10 +23,37 @@ use sandpen_vmm::blocking::blocking;
 
 use super::actor::{Answer, Supervisor};
 use super::{ListVolumes, RemoveVolume, SupervisorError};
-use crate::database::ListSandboxes;
+use crate::database::{ListEverySandbox, ListSandboxes};
 
 /// The beginning of the name of a directory that is on its way out; no name of a volume begins so.
 const LEAVING_PREFIX: &str = ".removed-";
+
+/// The names that are taken by removals.
+#[derive(Clone, Default)]
+pub(super) struct LeavingVolumes(Arc<Mutex<HashSet<VolumeName>>>);
+
+/// One of them, until it is dropped.
+struct Leaving {
+    all: LeavingVolumes,
+    name: VolumeName,
+}
+
+impl LeavingVolumes {
+    fn names(&self) -> MutexGuard<'_, HashSet<VolumeName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a name; `None` where it is taken.
+    fn take(&self, name: &VolumeName) -> Option<Leaving> {
+        self.names().insert(name.clone()).then(|| Leaving { all: self.clone(), name: name.clone() })
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.all.names().remove(&self.name);
+    }
+}
 
 /// The names of a sandbox's volumes.
 pub(super) fn names(spec: &SandboxSpec) -> impl Iterator<Item = &VolumeName> {
@@ -30,7 +66,8 @@ pub(super) fn names(spec: &SandboxSpec) -> impl Iterator<Item = &VolumeName> {
 impl Supervisor {
     /// Refuses a volume that is being removed.
     pub(super) fn check_volumes(&self, spec: &SandboxSpec) -> Result<(), SupervisorError> {
-        match names(spec).find(|name| self.removing_volumes.contains(name)) {
+        let leaving = self.leaving_volumes.names();
+        match names(spec).find(|name| leaving.contains(name)) {
             Some(name) => Err(SupervisorError::VolumeLeaves { name: name.clone() }),
             None => Ok(()),
         }
@@ -71,28 +108,33 @@ impl Handler<RemoveVolume> for Supervisor {
 
     fn handle(&mut self, RemoveVolume { name }: RemoveVolume, _: &mut Self::Context) -> Self::Result {
         // From here on nothing is started with it.
-        if !self.removing_volumes.insert(name.clone()) {
+        let Some(leaving) = self.leaving_volumes.take(&name) else {
             return self.refuse(SupervisorError::VolumeLeaves { name });
-        }
+        };
         let (dir, database) = (self.config.state_dir.clone(), self.config.database.clone());
-        let rows =
-            async move { database.send(ListSandboxes).await.map_err(|_| SupervisorError::Gone)?.map_err(Into::into) };
-        let leaving = name.clone();
-        let removed = rows.into_actor(self).then(move |rows: Result<Vec<_>, SupervisorError>, this, _| {
-            let unused = rows.and_then(|rows| match this.volume_users(&leaving, &rows).into_iter().next() {
-                Some(user) => Err(SupervisorError::VolumeInUse { name: leaving.clone(), user }),
+        let rows = async move {
+            let every = database.send(ListEverySandbox).await.map_err(|_| SupervisorError::Gone)??;
+            match every.left_out {
+                0 => Ok(every.rows),
+                unreadable => Err(SupervisorError::VolumeUsersUnknown { name, unreadable }),
+            }
+        };
+        Box::pin(rows.into_actor(self).then(move |rows: Result<Vec<_>, SupervisorError>, this, _| {
+            let unused = rows.and_then(|rows| match this.volume_users(&leaving.name, &rows).into_iter().next() {
+                Some(user) => Err(SupervisorError::VolumeInUse { name: leaving.name.clone(), user }),
                 None => Ok(()),
             });
+            let tree_removals = this.tree_removals.clone();
             async move {
                 unused?;
-                let removed = blocking(move || remove(&dir, &leaving)).await;
-                removed.map_err(|_| SupervisorError::Gone)?
+                // The name goes along: also where this supervisor ends meanwhile, nothing is started with it.
+                let removed = blocking(move || {
+                    tree_removals.delete([set_aside(&dir, &leaving.name)?]);
+                    Ok(())
+                });
+                removed.await.map_err(|_| SupervisorError::Gone)?
             }
             .into_actor(this)
-        });
-        Box::pin(removed.map(move |removed, this, _| {
-            this.removing_volumes.remove(&name);
-            removed
         }))
     }
 }
@@ -112,26 +154,26 @@ fn named_volumes(dir: &Path) -> io::Result<Vec<VolumeName>> {
     Ok(names)
 }
 
-/// Removes a volume with all that is in it: out of the way at once, then piece by piece. Blocking.
-fn remove(dir: &StateDir, name: &VolumeName) -> Result<(), SupervisorError> {
+/// Gives a volume a name that nobody looks for, which is answered. Blocking.
+fn set_aside(dir: &StateDir, name: &VolumeName) -> Result<PathBuf, SupervisorError> {
     let failed = |source| SupervisorError::Volume { action: "removing a volume", source };
-    let leaving = dir.volumes().join(format!("{LEAVING_PREFIX}{name}"));
-    // What an orchestrator that died has left of another one of this name.
-    remove_tree(&leaving).map_err(failed)?;
-    match std::fs::rename(dir.named_volume(name), &leaving) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SupervisorError::VolumeNotFound { name: name.clone() });
+    let mut number = 0_u64;
+    // Earlier ones of this name may still be on their way out. The name is ours alone, so nobody takes the number.
+    let aside = loop {
+        let aside = dir.volumes().join(format!("{LEAVING_PREFIX}{name}-{number}"));
+        match std::fs::symlink_metadata(&aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break aside,
+            there => {
+                there.map_err(failed)?;
+            }
         }
-        renamed => renamed.map_err(failed)?,
-    }
-    remove_tree(&leaving).map_err(failed)
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    // It follows no link, also not one that is put there meanwhile.
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        number += 1;
+    };
+    match std::fs::rename(dir.named_volume(name), &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(SupervisorError::VolumeNotFound { name: name.clone() })
+        }
+        renamed => renamed.map(|()| aside).map_err(failed),
     }
 }
 
@@ -159,13 +201,31 @@ mod tests {
         std::fs::write(outside.join("file"), "x").unwrap();
         std::os::unix::fs::symlink(&outside, dir.named_volume(&name("b")).join("link")).unwrap();
         std::fs::write(dir.volumes().join("notes.txt"), "x").unwrap();
-        std::fs::create_dir(dir.volumes().join(".removed-b")).unwrap();
-        std::fs::write(dir.volumes().join(".removed-b/old"), "x").unwrap();
+        std::fs::create_dir(dir.volumes().join(".removed-b-0")).unwrap();
+        std::fs::write(dir.volumes().join(".removed-b-0/old"), "x").unwrap();
         assert_eq!(named_volumes(&dir.volumes()).unwrap(), [name("a"), name("b")]);
-        assert_eq!(leaving(&dir), [dir.volumes().join(".removed-b")]);
-        remove(&dir, &name("b")).unwrap();
+        assert_eq!(leaving(&dir), [dir.volumes().join(".removed-b-0")]);
+        // What is left of another one of that name stays apart.
+        let aside = set_aside(&dir, &name("b")).unwrap();
+        assert_eq!(aside, dir.volumes().join(".removed-b-1"));
+        assert!(aside.join("deep/er").exists() && dir.volumes().join(".removed-b-0/old").exists());
         assert_eq!(named_volumes(&dir.volumes()).unwrap(), [name("a")]);
+        for path in leaving(&dir) {
+            sandpen_vmm::tree::remove(&path, &|| true).unwrap();
+        }
         assert!(leaving(&dir).is_empty() && outside.join("file").exists());
-        assert!(matches!(remove(&dir, &name("b")), Err(SupervisorError::VolumeNotFound { .. })));
+        assert!(matches!(set_aside(&dir, &name("b")), Err(SupervisorError::VolumeNotFound { .. })));
+    }
+
+    #[test]
+    fn a_name_is_taken_until_its_removal_is_done_whoever_lives_then() {
+        let first = LeavingVolumes::default();
+        let name = VolumeName::new("a").unwrap();
+        let leaving = first.take(&name).unwrap();
+        let next = first.clone();
+        drop(first);
+        assert!(next.take(&name).is_none() && next.names().contains(&name));
+        drop(leaving);
+        assert!(next.take(&name).is_some());
     }
 }

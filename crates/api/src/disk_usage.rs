@@ -79,7 +79,7 @@ impl DiskUsage {
 }
 
 /// Body of `POST /v1/prune`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneRequest {
     /// Whether ended sandboxes are removed too, with their logs and disks.
@@ -88,6 +88,9 @@ pub struct PruneRequest {
     /// Whether it is only said what would be removed.
     #[serde(default)]
     pub dry_run: bool,
+    /// Of the ended sandboxes only these, as CONFIG/NAME: those that somebody was shown and agreed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<String>>,
 }
 
 /// Answer of `POST /v1/prune`.

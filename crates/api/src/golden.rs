@@ -324,7 +324,15 @@ fn what_takes_room_and_what_was_removed() {
         item(UsageKind::Database, "/state/sandpen.db", None, 1, Reclaim::Never),
     ];
     golden!("disk_usage.jsonl", &[DiskUsage::new(&items, true)]);
-    golden!("prune.jsonl", &[PruneRequest::default(), PruneRequest { sandboxes: true, dry_run: true }]);
+    let only = Some(vec!["shop/web".to_owned()]);
+    golden!(
+        "prune.jsonl",
+        &[
+            PruneRequest::default(),
+            PruneRequest { sandboxes: true, dry_run: true, only: None },
+            PruneRequest { sandboxes: true, dry_run: false, only },
+        ]
+    );
     let [first, second, _] = items;
     let removed = vec![
         PrunedItem { item: first, error: None },

@@ -11,6 +11,7 @@
 //! | [`host_clock`] | that the host's clock was set |
 //! | [`start_timings`] | where the time of a start goes |
 //! | [`blocking`] | work that may wait for a disk, off the caller's thread |
+//! | [`tree`] | directories that a guest wrote: removed, and measured |
 //!
 //! May know: the types, the waiter's records and wire, tokio. May not: a driver, an actor, the database, HTTP.
 
@@ -23,6 +24,7 @@ pub mod process_owner;
 pub mod process_usage;
 pub mod spare_descriptors;
 pub mod start_timings;
+pub mod tree;
 pub mod uid_block;
 pub mod waiter;
 

@@ -2,6 +2,7 @@
 
 use sandpen::api::{DiskUsage, PruneReply, PrunedEntry, UsageEntry};
 use sandpen_types::disk_usage::Reclaim;
+use sandpen_types::spec::VolumeName;
 use sandpen_types::visible::visible;
 
 use super::{CliError, aligned, amount, bytes, to_stderr};
@@ -55,6 +56,20 @@ pub fn pruned(reply: &PruneReply, dry_run: bool) -> Result<u8, CliError> {
     let (done, freed) = if dry_run { ("would be removed", "would be freed") } else { ("removed", "freed") };
     let text = format!("{}{} {freed}\n", list(&reply.removed, done), amount(reply.freed_bytes));
     bytes(text.as_bytes())
+}
+
+/// The volumes that would be removed, on standard output.
+pub fn planned_volumes(names: &[VolumeName]) -> Result<u8, CliError> {
+    bytes(of_volumes(names).as_bytes())
+}
+
+/// The same on standard error, before a question.
+pub fn asked_volumes(names: &[VolumeName]) {
+    to_stderr(&of_volumes(names));
+}
+
+fn of_volumes(names: &[VolumeName]) -> String {
+    names.iter().map(|name| format!("{name}: would be removed\n")).collect()
 }
 
 fn list(entries: &[PrunedEntry], done: &str) -> String {

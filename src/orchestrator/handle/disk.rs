@@ -1,12 +1,15 @@
 //! What takes room on the disk, and the removal of what nothing uses.
 
+use std::collections::BTreeMap;
+
+use sandpen_actors::database::{EverySandbox, ListEverySandbox};
 use sandpen_actors::supervisor::SupervisorError;
-use sandpen_types::disk_usage::{PrunedItem, Reclaim, UsageItem, UsageKind};
+use sandpen_types::disk_usage::{PrunedItem, UsageItem};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::blocking::blocking;
 
-use super::super::disk_usage::{PruneOptions, of_sandboxes};
+use super::super::disk_usage::{PruneOptions, order};
 use super::super::error::SandpenError;
 use super::Handle;
 
@@ -16,44 +19,42 @@ impl Handle {
     /// # Errors
     /// The database's.
     pub async fn disk_usage(&self) -> Result<Vec<UsageItem>, SandpenError> {
-        let rows = self.list().await?;
+        let every = self.every_sandbox().await?;
         let places = self.places();
-        blocking(move || places.usage(&rows)).await.map_err(|_| SandpenError::Gone)
+        blocking(move || places.usage(&every)).await.map_err(|_| SandpenError::Gone)
     }
 
-    /// Removes what nothing uses, and says what that was. Nothing of a live sandbox is removed, nor of one that is being
-    /// started at the same moment.
+    /// Removes what nothing uses, and says what that was, sorted by kind and name. Nothing of a live sandbox is removed, nor
+    /// of one that is being started at the same moment.
     ///
     /// # Errors
-    /// The database's; what cannot be removed is said of each thing.
+    /// The database's, before anything was removed; what cannot be removed is said of each thing.
     pub async fn prune(&self, options: PruneOptions) -> Result<Vec<PrunedItem>, SandpenError> {
-        let usage = self.disk_usage().await?;
-        let is_wanted = |item: &UsageItem| match item.reclaim {
-            Reclaim::Never => false,
-            Reclaim::Always => true,
-            Reclaim::WithSandbox => options.sandboxes,
-        };
-        if options.dry_run {
-            return Ok(usage.into_iter().filter(is_wanted).map(|item| PrunedItem { item, error: None }).collect());
+        let every = self.every_sandbox().await?;
+        let (places, is_dry) = (self.places(), options.dry_run);
+        let planned = blocking(move || places.plan(&every, &options)).await.map_err(|_| SandpenError::Gone)?;
+        if is_dry {
+            return Ok(planned);
         }
-        let mut pruned = Vec::new();
-        if options.sandboxes {
-            pruned = self.prune_sandboxes(&usage).await?;
+        let mut of_sandboxes: BTreeMap<SandboxKey, Vec<UsageItem>> = BTreeMap::new();
+        for PrunedItem { item, .. } in planned {
+            if let Some(key) = item.sandbox.clone() {
+                of_sandboxes.entry(key).or_default().push(item);
+            }
         }
-        // Without those that are gone.
-        let rows = self.list().await?;
-        let places = self.places();
-        pruned.extend(blocking(move || places.prune(&rows)).await.map_err(|_| SandpenError::Gone)?);
+        let mut pruned = self.prune_sandboxes(of_sandboxes).await;
+        match self.prune_files().await {
+            Ok(files) => pruned.extend(files),
+            // What is gone is said all the same.
+            Err(error) => pruned.push(self.places().not_looked_at(error_chain(&error))),
+        }
+        pruned.sort_by(|a, b| order(&a.item, &b.item));
         Ok(pruned)
     }
 
-    async fn prune_sandboxes(&self, usage: &[UsageItem]) -> Result<Vec<PrunedItem>, SandpenError> {
-        let mut of = of_sandboxes(usage);
-        let rows = self.list().await?;
-        let ended: Vec<SandboxKey> =
-            rows.iter().filter(|row| row.state.is_ended()).map(|row| row.spec.key.clone()).collect();
+    async fn prune_sandboxes(&self, of_sandboxes: BTreeMap<SandboxKey, Vec<UsageItem>>) -> Vec<PrunedItem> {
         let mut pruned = Vec::new();
-        for key in ended {
+        for (key, items) in of_sandboxes {
             // One that was started again meanwhile is refused, and stays.
             let error = match self.remove(&key, false).await {
                 Ok(()) => None,
@@ -64,15 +65,19 @@ impl Handle {
                 )) => continue,
                 Err(error) => Some(error_chain(&error)),
             };
-            let items = of.remove(&key).unwrap_or_else(|| vec![without_files(&key)]).into_iter();
-            pruned.extend(items.map(|item| PrunedItem { item, error: error.clone() }));
+            pruned.extend(items.into_iter().map(|item| PrunedItem { item, error: error.clone() }));
         }
-        Ok(pruned)
+        pruned
     }
-}
 
-/// A sandbox that has left nothing but its row.
-fn without_files(key: &SandboxKey) -> UsageItem {
-    let (what, sandbox) = (key.to_string(), Some(key.clone()));
-    UsageItem { kind: UsageKind::Logs, what, sandbox, bytes: 0, reclaim: Reclaim::WithSandbox }
+    /// Of the cache and the kernels, by the sandboxes that are there now.
+    async fn prune_files(&self) -> Result<Vec<PrunedItem>, SandpenError> {
+        let every = self.every_sandbox().await?;
+        let places = self.places();
+        blocking(move || places.prune(&every)).await.map_err(|_| SandpenError::Gone)
+    }
+
+    async fn every_sandbox(&self) -> Result<EverySandbox, SandpenError> {
+        Ok(self.database.send(ListEverySandbox).await??)
+    }
 }
