@@ -34,7 +34,15 @@ fn nest(at: &Path, levels: usize) {
 
 /// A directory with a file, and what is to be removed beside it.
 fn beside() -> (tempfile::TempDir, PathBuf, PathBuf) {
-    let temp = tempfile::tempdir().unwrap();
+    beside_in(tempfile::tempdir().unwrap())
+}
+
+/// In memory where there is such a place: each move of a directory is some milliseconds on a busy disk.
+fn beside_in_memory() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    beside_in(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+}
+
+fn beside_in(temp: tempfile::TempDir) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let (outside, tree) = (temp.path().join("outside"), temp.path().join("tree"));
     for path in [&outside, &tree] {
         fs::create_dir(path).unwrap();
@@ -45,7 +53,7 @@ fn beside() -> (tempfile::TempDir, PathBuf, PathBuf) {
 
 #[test]
 fn the_deepest_tree_goes_without_stack_or_descriptors() {
-    let (_temp, _, tree) = beside();
+    let (_temp, _, tree) = beside_in_memory();
     nest(&tree, 50_000);
     // Where several chains begin, and where the guest has used our names.
     for name in ["a", ".0", ".1/x", ".2"] {
@@ -208,7 +216,7 @@ fn what_is_mounted_is_neither_removed_nor_counted() {
 
 #[test]
 fn what_a_tree_takes_is_counted_down_to_a_depth_and_no_further() {
-    let (_temp, outside, tree) = beside();
+    let (_temp, outside, tree) = beside_in_memory();
     let of = |path: &Path| fs::symlink_metadata(path).unwrap().blocks() * 512;
     fs::write(tree.join("file"), vec![b'x'; 100 << 10]).unwrap();
     fs::write(outside.join("large"), vec![b'x'; 1 << 20]).unwrap();
