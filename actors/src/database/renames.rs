@@ -59,6 +59,9 @@ pub struct UnfinishedRename {
     pub key: SandboxKey,
     /// The other one, which nobody has.
     pub other: SandboxKey,
+    /// Whether that is what it was to be called, under which there may be others' files; else it is the old name, under
+    /// which all files are its own.
+    pub is_planned: bool,
 }
 
 /// What is written of one.
@@ -185,7 +188,9 @@ async fn rename_now(
 
 async fn unfinished(pool: &SqlitePool) -> Result<Vec<UnfinishedRename>, DatabaseError> {
     let rows = sqlx::query(
-        "SELECT id, config_file || '/' || name AS own, coalesce(renaming_to, renamed_from) AS other FROM sandboxes
+        "SELECT id, config_file || '/' || name AS own, coalesce(renaming_to, renamed_from) AS other,
+                renaming_to IS NOT NULL AS is_planned
+         FROM sandboxes
          WHERE renaming_to IS NOT NULL OR renamed_from IS NOT NULL",
     );
     let rows = rows.fetch_all(pool).await.map_err(sql("reading renames"))?;
@@ -194,7 +199,8 @@ async fn unfinished(pool: &SqlitePool) -> Result<Vec<UnfinishedRename>, Database
         let (own, other): (String, String) = (column(row, "own")?, column(row, "other")?);
         // A name that is none has no files.
         if let (Ok(key), Ok(other)) = (own.parse(), other.parse()) {
-            renames.push(UnfinishedRename { sandbox: column(row, "id")?, key, other });
+            let (sandbox, is_planned) = (column(row, "id")?, column(row, "is_planned")?);
+            renames.push(UnfinishedRename { sandbox, key, other, is_planned });
         }
     }
     Ok(renames)

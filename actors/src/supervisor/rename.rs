@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use actix::{ActorFutureExt as _, Handler, ResponseActFuture, WrapFuture as _};
 use sandpen_types::error_chain::error_chain;
@@ -222,7 +222,7 @@ async fn clear(
     }
     let dir = dir.clone();
     let cleared = move || -> Vec<SandboxId> {
-        let cleared = unfinished.into_iter().filter(|rename| match unlink_all(&dir, &rename.other) {
+        let cleared = unfinished.into_iter().filter(|rename| match unlink_all(&dir, rename) {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(sandbox = %rename.key, %error, "its files have the name {} too for now", rename.other);
@@ -237,10 +237,20 @@ async fn clear(
     Ok(())
 }
 
-fn unlink_all(dir: &StateDir, name: &SandboxKey) -> io::Result<()> {
-    // It uses nothing of the cache until it is started again.
-    cache_uses::forget(dir, name, ..);
-    for file in files_of(&dir.log(name)).into_iter().chain([dir.vmm_log(name), dir.sandbox_disk(name)]) {
+/// All files of a name.
+fn files(dir: &StateDir, name: &SandboxKey) -> impl Iterator<Item = PathBuf> {
+    files_of(&dir.log(name)).into_iter().chain([dir.vmm_log(name), dir.sandbox_disk(name)])
+}
+
+fn unlink_all(dir: &StateDir, UnfinishedRename { key, other, is_planned, .. }: &UnfinishedRename) -> io::Result<()> {
+    let identity = |file: &PathBuf| fs::symlink_metadata(file).ok().map(|meta| (meta.dev(), meta.ino()));
+    let own: HashSet<_> = files(dir, key).filter_map(|file| identity(&file)).collect();
+    if !is_planned {
+        // It uses nothing of the cache until it is started again.
+        cache_uses::forget(dir, other, ..);
+    }
+    // Under a name that was only planned, what is not its own was in the way.
+    for file in files(dir, other).filter(|file| !is_planned || identity(file).is_some_and(|file| own.contains(&file))) {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -263,7 +273,13 @@ mod tests {
     fn files_have_both_names_until_one_is_taken_and_nothing_is_overwritten() {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir::new(temp.path().to_owned());
-        let (old, new) = (key("old"), "shop/new".parse().unwrap());
+        let (old, new): (_, SandboxKey) = (key("old"), "shop/new".parse().unwrap());
+        let left = |key: &SandboxKey, other: &SandboxKey, is_planned| UnfinishedRename {
+            sandbox: 1,
+            key: key.clone(),
+            other: other.clone(),
+            is_planned,
+        };
         let names = ["", ".idx", ".1", ".1.idx", ".3", ".3.idx"];
         let log = |key: &SandboxKey, end: &str| format!("{}{end}", dir.log(key).display());
         fs::create_dir_all(dir.logs(&old)).unwrap();
@@ -276,7 +292,11 @@ mod tests {
         // Twice, as after a failure.
         link_all(&dir, &old, &new).unwrap();
         link_all(&dir, &old, &new).unwrap();
-        unlink_all(&dir, &old).unwrap();
+        // Not the way it was planned after all, and once more.
+        unlink_all(&dir, &left(&old, &new, true)).unwrap();
+        assert_eq!(files(&dir, &new).filter(|file| file.exists()).count(), 0);
+        link_all(&dir, &old, &new).unwrap();
+        unlink_all(&dir, &left(&new, &old, false)).unwrap();
         for end in names {
             assert_eq!(fs::read_to_string(log(&new, end)).unwrap(), end);
             assert!(!Path::new(&log(&old, end)).exists(), "{end}");
@@ -289,13 +309,10 @@ mod tests {
             fs::write(&other, "other").unwrap();
             let refused = link_all(&dir, &new, &old).unwrap_err().to_string();
             assert!(refused.contains("is there already"), "{other}: {refused}");
+            unlink_all(&dir, &left(&new, &old, true)).unwrap();
             assert_eq!(fs::read_to_string(&other).unwrap(), "other");
             fs::remove_file(other).unwrap();
-            for end in names {
-                let _ = fs::remove_file(log(&old, end));
-            }
-            let _ = fs::remove_file(dir.vmm_log(&old));
-            let _ = fs::remove_file(dir.sandbox_disk(&old));
+            assert_eq!(files(&dir, &old).filter(|file| file.exists()).count(), 0);
         }
         assert_eq!(fs::read_to_string(dir.sandbox_disk(&new)).unwrap(), "disk");
     }
