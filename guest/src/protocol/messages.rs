@@ -4,7 +4,6 @@
 //! [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION) when an old one changes.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
 
 use super::frame::Message;
+use super::settings::Begin;
 use super::{ATOMIC_FRAME, HEADER_LEN};
 
 /// Host → guest on the control port. Every frame but `Start` and `Begin` fits [`ATOMIC_FRAME`].
@@ -76,65 +76,6 @@ impl Message for HostMessage {
     // Command, environment, workdir and guest paths of at most 1 MiB (`WORKLOAD_MAX_BYTES` of the spec), at most
     // 1/128 of it for lengths, and room for the rest.
     const MAX_PAYLOAD: usize = (1 << 20) + (64 << 10);
-}
-
-/// A start, and what the guest arranges besides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Begin {
-    /// How the workload is run.
-    pub start: Start,
-    /// What else.
-    pub settings: Settings,
-}
-
-impl From<Start> for Begin {
-    fn from(start: Start) -> Self {
-        Self { start, settings: Settings::default() }
-    }
-}
-
-impl From<Begin> for HostMessage {
-    /// The oldest message that says it, which guests of before know too.
-    fn from(begin: Begin) -> Self {
-        match begin.settings == Settings::default() {
-            true => Self::Start(Box::new(begin.start)),
-            false => Self::Begin(Box::new(begin)),
-        }
-    }
-}
-
-/// What the guest arranges for the workload besides a [`Start`]; nothing by default.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Settings {
-    /// `USER[:GROUP]`, names or numbers of the root; `None` for root.
-    pub user: Option<String>,
-    /// Whether the root is made read-only before the workload runs.
-    pub read_only: bool,
-    /// File systems in memory.
-    pub tmpfs: Vec<Tmpfs>,
-    /// Most bytes of `/dev/shm`.
-    pub shm_bytes: Option<u64>,
-    /// First lines of `/etc/hosts`: names and their addresses.
-    pub hosts: Vec<(String, IpAddr)>,
-    /// Files below `/proc/sys`, without a `/` in front, and what is written to them.
-    pub sysctls: Vec<(String, String)>,
-    /// Tags of those [`Volume`]s that are one file, of the name [`VOLUME_FILE`](super::VOLUME_FILE).
-    pub files: Vec<String>,
-}
-
-/// A file system in memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tmpfs {
-    /// The mount point, absolute; made where it is missing.
-    pub target: Bytes,
-    /// Most bytes in it.
-    pub bytes: Option<u64>,
-    /// Mode of its directory.
-    pub mode: u16,
-    /// Its owner and group.
-    pub owner: (u32, u32),
-    /// Whether programs in it can be executed.
-    pub exec: bool,
 }
 
 /// A command beside the workload.

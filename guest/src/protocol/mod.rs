@@ -30,11 +30,13 @@
 
 pub mod frame;
 mod messages;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{FrameError, FrameReader, Garbage, HEADER_LEN, Message, encode};
 pub use messages::*;
+pub use settings::{Begin, Settings, Tmpfs};
 
 /// Version of messages and framing. Every frame carries it, and [`GuestMessage::Ready`] names it:
 /// host and guest must have the same, since both are built from one tree.
