@@ -61,7 +61,7 @@ fn what_run_was_asked_to_arrange_is_there() {
         "/work/dir",
     ];
     // A volume of a name belongs to root at first.
-    home.ok(&["run", "--rm", "-v", "kept:/named", &rootfs, "--", "chmod", "1777", "/named"]);
+    home.ok(&["run", "--rm", "--read-only", "-v", "kept:/named", &rootfs, "--", "chmod", "1777", "/named"]);
     let run = [&["run", "-n", "a"], &options[..], &volumes, &[&rootfs, "--", "sh", "-c", ARRANGED]].concat();
     let seen = home.run(&run);
     let output = String::from_utf8_lossy(&seen.stdout).into_owned();
