@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::MailboxError;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use sandpen_types::backoff::Pauses;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::start_step::StartStep;
@@ -44,8 +44,11 @@ impl Life {
         let Vmm { outputs, events, .. } = vmm;
         async move {
             let mut failed = None;
-            for (stream, pipe) in outputs {
-                if let Err(error) = log.send(AttachStream { stream, pipe }).await? {
+            // All before any answer: what waits in one is looked at together with what waits in the others.
+            let asked: Vec<_> =
+                outputs.into_iter().map(|(stream, pipe)| log.send(AttachStream { stream, pipe })).collect();
+            for answer in join_all(asked).await {
+                if let Err(error) = answer? {
                     failed = Some(error_chain(&error));
                 }
             }

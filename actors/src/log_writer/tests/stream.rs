@@ -49,7 +49,9 @@ fn what_waits_in_both_streams_comes_in_the_order_in_which_it_was_written() {
             [(OutputStream::Stdout, OutputStream::Stderr), (OutputStream::Stderr, OutputStream::Stdout)]
         {
             let place = Place::new(4096, 3);
-            let writer = place.start(1);
+            let arbiter = actix::Arbiter::new();
+            let config = place.config(1);
+            let writer = LogWriter::start_in_arbiter(&arbiter.handle(), move |_| LogWriter::new(config));
             let mut attached = Vec::new();
             let mut fifos = Vec::new();
             for stream in [first, second] {
@@ -65,7 +67,13 @@ fn what_waits_in_both_streams_comes_in_the_order_in_which_it_was_written() {
             }
             // Stdout's is the older future in both cases.
             attached.sort_by_key(|attach| attach.stream == OutputStream::Stderr);
+            // It looks once both are there.
+            let (go_on, wait) = std::sync::mpsc::channel::<()>();
+            assert!(arbiter.spawn_fn(move || {
+                let _ = wait.recv();
+            }));
             let asked: Vec<_> = attached.into_iter().map(|attach| writer.send(attach)).collect();
+            drop(go_on);
             for answer in asked {
                 answer.await.unwrap().unwrap();
             }
