@@ -173,7 +173,8 @@ impl QemuArgs {
             Accelerator::Tcg => {
                 argv.pair("-accel", "tcg,thread=multi");
                 // Programs of today are built for x86-64-v2 or v3, which `qemu64` is not.
-                argv.pair("-cpu", "max");
+                // Page tables of five levels would only cost: no guest has that much memory.
+                argv.pair("-cpu", "max,la57=off");
             }
         }
         argv.pair("-smp", self.cpus.to_string());
