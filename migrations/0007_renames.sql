@@ -3,6 +3,10 @@
 ALTER TABLE sandboxes ADD COLUMN renaming_to TEXT;  -- CONFIG/NAME: its files may have this name too
 ALTER TABLE sandboxes ADD COLUMN renamed_from TEXT; -- CONFIG/NAME: its files may still have this name too
 
+-- Each start looks whether its name is another one's of these; hardly ever is there one.
+CREATE INDEX sandboxes_renaming_to ON sandboxes (renaming_to) WHERE renaming_to IS NOT NULL;
+CREATE INDEX sandboxes_renamed_from ON sandboxes (renamed_from) WHERE renamed_from IS NOT NULL;
+
 -- Under both names, so that whoever follows one of them hears of it; what is asked of the latest start goes along.
 CREATE TRIGGER events_of_renames AFTER UPDATE OF name, config_file ON sandboxes
 WHEN NEW.name <> OLD.name OR NEW.config_file <> OLD.config_file

@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Query};
-use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName, SpecError};
+use sandpen_types::spec::SandboxKey;
 use serde::Deserialize;
 
 use super::extract::flag;
@@ -26,21 +26,14 @@ pub struct StatsQuery {
 impl StatsQuery {
     fn options(&self) -> Result<StatsOptions, Rejection> {
         let names = self.sandboxes.as_deref().unwrap_or_default();
-        let keys = names.split(',').filter(|name| !name.is_empty()).map(key).collect::<Result<Vec<_>, _>>()?;
+        let keys = names.split(',').filter(|name| !name.is_empty()).map(str::parse).collect::<Result<Vec<_>, _>>();
+        let keys: Vec<SandboxKey> = keys.map_err(|error| Rejection::from_error(ErrorCode::InvalidName, &error))?;
         if keys.len() > NAMES_MAX {
             let message = format!("{} sandboxes are named; at most {NAMES_MAX} are accepted", keys.len());
             return Err(Rejection::new(ErrorCode::InvalidRequest, message));
         }
         Ok(StatsOptions { keys, ended: self.all })
     }
-}
-
-fn key(text: &str) -> Result<SandboxKey, Rejection> {
-    let Some((config, name)) = text.split_once('/') else {
-        return Err(Rejection::new(ErrorCode::InvalidRequest, format!("{text:?} is not CONFIG/NAME")));
-    };
-    let refused = |error: SpecError| Rejection::from_error(ErrorCode::InvalidName, &error);
-    Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
 }
 
 /// `GET /v1/stats`.

@@ -15,7 +15,6 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::database::EverySandbox;
@@ -25,9 +24,6 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 use sandpen_vmm::tree;
-
-/// Bytes of a block in `st_blocks` (stat(2)).
-const STAT_BLOCK: u64 = 512;
 
 /// How names of copies of kernels begin ([`sandpen_kernels::own::copy_path`]).
 const COPY_PREFIX: &str = "kernel-";
@@ -324,7 +320,7 @@ fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 }
 
 fn allocated(path: &Path) -> u64 {
-    fs::symlink_metadata(path).map_or(0, |meta| meta.blocks().saturating_mul(STAT_BLOCK))
+    fs::symlink_metadata(path).map_or(0, |meta| tree::allocated_by(&meta))
 }
 
 #[cfg(test)]

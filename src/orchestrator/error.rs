@@ -102,6 +102,7 @@ impl SandpenError {
                 SupervisorError::AlreadyLive { .. }
                 | SupervisorError::NotEnded { .. }
                 | SupervisorError::NameTaken { .. }
+                | SupervisorError::NameReserved { .. }
                 | SupervisorError::BeingRemoved { .. } => ErrorCode::AlreadyLive,
                 SupervisorError::NotFound { .. }
                 | SupervisorError::DiskNotFound { .. }

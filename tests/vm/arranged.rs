@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::storage::contents;
 use crate::support::{Home, explain};
 
 /// Looks at what `run` was asked to arrange, as the user that it was asked to be.
@@ -31,7 +32,7 @@ fn what_run_was_asked_to_arrange_is_there() {
     fs::write(&single, "one\n").unwrap();
     fs::write(&secret, "secret").unwrap();
     fs::set_permissions(&single, Permissions::from_mode(0o666)).unwrap();
-    let before = tree(root);
+    let before = contents(&rootfs);
     let volumes = [
         format!("{}:/data", data.display()),
         format!("{}:/single", single.display()),
@@ -58,14 +59,14 @@ fn what_run_was_asked_to_arrange_is_there() {
         "--sysctl",
         "kernel/msgmax=9999",
         "-w",
-        "/work/dir",
+        "/made/here",
     ];
     // A volume of a name belongs to root at first.
     home.ok(&["run", "--rm", "--read-only", "-v", "kept:/named", &rootfs, "--", "chmod", "1777", "/named"]);
     let run = [&["run", "-n", "a"], &options[..], &volumes, &[&rootfs, "--", "sh", "-c", ARRANGED]].concat();
     let seen = home.run(&run);
     let output = String::from_utf8_lossy(&seen.stdout).into_owned();
-    let expected = "uid=1000(web) gid=100(users) groups=4(logs)\nhome /home/web in /work/dir\n\
+    let expected = "uid=1000(web) gid=100(users) groups=4(logs)\nhome /home/web in /made/here\n\
         touch: /root-file: Read-only file system\ntouch: /etc/hosts: Permission denied\ntouch: /ro: Read-only file system\n\
         touch: /new/mine: Read-only file system\n\
         wrote /tmp/x\nwrote /dev/shm/x\nwrote /data/x\nwrote /named/x\nwrote /new/mem/x\n700 1000:4\n1024\n8192\n\
@@ -73,7 +74,7 @@ fn what_run_was_asked_to_arrange_is_there() {
     assert_eq!(output, expected, "{}", explain(&seen));
     assert_eq!(seen.status.code(), Some(126), "nothing there is executed: {}", explain(&seen));
     // Nothing was written to the root, not even a mount point; and of the file's directory nothing was seen.
-    assert_eq!(tree(root), before);
+    assert_eq!(contents(&rootfs), before);
     assert_eq!(fs::read_to_string(&single).unwrap(), "one\nadded\n");
     assert_eq!(fs::read_to_string(data.join("x")).unwrap(), "/data/x\n");
     // It is all kept for the next start, and by its name for others.
@@ -86,14 +87,6 @@ fn what_run_was_asked_to_arrange_is_there() {
     assert_eq!(inspected["user"], "web");
     assert_eq!(inspected["read_only"], true);
     assert_eq!(inspected["volumes"][3], serde_json::json!({"name": "kept", "guest": "/named", "read_only": false}));
-}
-
-/// All files of a root with their sizes.
-fn tree(root: &Path) -> Vec<String> {
-    let found = std::process::Command::new("find").arg(root).args(["-printf", "%P %s %y\n"]).output().unwrap();
-    let mut lines: Vec<_> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn volumes_that_cannot_be_are_refused_with_what_to_do() {
 }
 
 /// What `dir` holds, as text, so that a change of it shows.
-fn contents(dir: &str) -> String {
+pub fn contents(dir: &str) -> String {
     let output = std::process::Command::new("find").args([dir, "-printf", "%P %y %s %m %U %T@\n"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }

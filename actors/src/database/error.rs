@@ -76,10 +76,14 @@ pub enum DatabaseError {
     #[error("the sandbox has not ended")]
     StillLive,
     /// Another sandbox has the name.
-    #[error(
-        "there is a sandbox {key} already, or one has that name on its files still; `sandpen reconcile` looks for such"
-    )]
+    #[error("there is a sandbox {key} already")]
     NameTaken {
+        /// The name.
+        key: SandboxKey,
+    },
+    /// A sandbox that had the name, or was to have it, may have it on its files still.
+    #[error("files of a renamed sandbox still have the name {key}")]
+    NameReserved {
         /// The name.
         key: SandboxKey,
     },

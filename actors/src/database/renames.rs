@@ -122,27 +122,37 @@ pub(super) async fn write(connection: &mut SqliteConnection, rename: &Rename) ->
     }
 }
 
-/// Whether another sandbox than `own` has this name, will have it or has had it.
-pub(super) async fn is_taken(
+/// The sandbox of this name, which nobody else will have or has had.
+///
+/// # Errors
+/// [`DatabaseError::NameReserved`].
+pub(super) async fn owner(
     connection: &mut SqliteConnection,
     key: &SandboxKey,
-    own: Option<SandboxId>,
-) -> Result<bool, DatabaseError> {
-    let found = sqlx::query(
-        "SELECT 1 FROM sandboxes
-         WHERE (renaming_to = ?1 OR renamed_from = ?1 OR (config_file = ?2 AND name = ?3)) AND id IS NOT ?4 LIMIT 1",
-    );
-    let found = found.bind(key.to_string()).bind(key.config.as_str()).bind(key.name.as_str()).bind(own);
-    Ok(found.fetch_optional(connection).await.map_err(sql("looking for a name"))?.is_some())
+) -> Result<Option<SandboxId>, DatabaseError> {
+    let found: Vec<(SandboxId, bool)> = sqlx::query_as(
+        "SELECT id, config_file = ?1 AND name = ?2 FROM sandboxes
+         WHERE (config_file = ?1 AND name = ?2) OR renaming_to = ?3 OR renamed_from = ?3",
+    )
+    .bind(key.config.as_str())
+    .bind(key.name.as_str())
+    .bind(key.to_string())
+    .fetch_all(connection)
+    .await
+    .map_err(sql("looking for a name"))?;
+    match found.iter().all(|(_, has_it)| *has_it) {
+        true => Ok(found.first().map(|(sandbox, _)| *sandbox)),
+        false => Err(DatabaseError::NameReserved { key: key.clone() }),
+    }
 }
 
 async fn plan(connection: &mut SqliteConnection, sandbox: SandboxId, to: &SandboxKey) -> Result<(), DatabaseError> {
-    if is_taken(connection, to, Some(sandbox)).await? {
+    if owner(connection, to).await?.is_some() {
         return Err(DatabaseError::NameTaken { key: to.clone() });
     }
     let planned = sqlx::query(concat!(
         "UPDATE sandboxes SET renaming_to = ?2
-         WHERE id = ?1 AND renamed_from IS NULL AND (renaming_to IS NULL OR renaming_to = ?2) AND status NOT IN ",
+         WHERE id = ?1 AND renamed_from IS NULL AND renaming_to IS NULL AND status NOT IN ",
         active!()
     ));
     let planned = planned.bind(sandbox).bind(to.to_string()).execute(connection).await;

@@ -209,15 +209,10 @@ pub(super) async fn begin_start(
     connection: &mut SqliteConnection,
     BeginStart { spec, supervisor_pid, driver, boot_id, again, requested_at }: &BeginStart,
 ) -> Result<SandboxRow, DatabaseError> {
-    let found = by_name(connection, &spec.key).await?;
-    if let Some(sandbox) = *again
-        && found != Some(sandbox)
-    {
+    let owner = renames::owner(connection, &spec.key).await?;
+    if let Some(sandbox) = again.filter(|sandbox| owner != Some(*sandbox)) {
         // Renamed or removed meanwhile.
         return Err(DatabaseError::UnknownSandbox { sandbox });
-    }
-    if renames::is_taken(connection, &spec.key, found).await? {
-        return Err(DatabaseError::NameTaken { key: spec.key.clone() });
     }
     let mut row = match upsert(connection, spec, *supervisor_pid, again.is_some()).await {
         Err(DatabaseError::StillLive) => {
@@ -249,13 +244,6 @@ async fn get<'a>(pool: impl SqliteExecutor<'a>, key: &SandboxKey) -> Result<Opti
         .await
         .map_err(sql("reading a sandbox"))?;
     row.as_ref().map(decode).transpose()
-}
-
-/// The number of the sandbox of this name.
-async fn by_name(connection: &mut SqliteConnection, key: &SandboxKey) -> Result<Option<SandboxId>, DatabaseError> {
-    let found = sqlx::query_scalar("SELECT id FROM sandboxes WHERE config_file = ?1 AND name = ?2");
-    let found = found.bind(key.config.as_str()).bind(key.name.as_str()).fetch_optional(connection).await;
-    found.map_err(sql("looking for a sandbox"))
 }
 
 /// The row of this number.

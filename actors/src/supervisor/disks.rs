@@ -4,7 +4,6 @@
 //! of the orchestrator, before anything can be started.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
@@ -13,12 +12,10 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{ConfigName, DiskName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 use sandpen_vmm::blocking::blocking;
+use sandpen_vmm::tree;
 
 use super::actor::{Answer, Supervisor};
 use super::{ListDisks, RemoveDisk, SupervisorError};
-
-/// Bytes of a block in `st_blocks` (stat(2)).
-const STAT_BLOCK: u64 = 512;
 
 /// Whether a microVM of this row begins with an empty disk of its own: at a start by request, unless that goes on with the
 /// disk that is there.
@@ -97,7 +94,7 @@ fn named_disks(dir: &Path) -> io::Result<Vec<NamedDisk>> {
         // One that was removed since is not there.
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_file() {
-            disks.push(NamedDisk { name, bytes: meta.len(), used_bytes: meta.blocks() * STAT_BLOCK, used_by: None });
+            disks.push(NamedDisk { name, bytes: meta.len(), used_bytes: tree::allocated_by(&meta), used_by: None });
         }
     }
     disks.sort_by(|a, b| a.name.cmp(&b.name));

@@ -42,6 +42,14 @@ pub enum SupervisorError {
         /// The name.
         key: SandboxKey,
     },
+    /// A rename that was cut off may have left files of that name; nothing was changed.
+    #[error(
+        "files of a renamed sandbox still have the name {key}; `sandpen reconcile` clears them away, or use another name"
+    )]
+    NameReserved {
+        /// The name.
+        key: SandboxKey,
+    },
     /// Its files cannot have that name; nothing was changed.
     #[error("giving the files of a sandbox the name {key}")]
     RenameFiles {

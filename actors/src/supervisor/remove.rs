@@ -59,9 +59,14 @@ impl Supervisor {
     fn remove_ended(&mut self, key: SandboxKey) -> Answer<()> {
         // The name stays taken until the last file is gone.
         self.children.insert(key.clone(), Child::new(Phase::Removing));
-        let row = self.config.database.send(GetSandbox(key.clone()));
-        let missing = key.clone();
-        let found = async move { row.await??.ok_or(SupervisorError::NotFound { key: missing }) };
+        let (database, dir, missing) = (self.config.database.clone(), self.config.state_dir.clone(), key.clone());
+        let found = async move {
+            let row = database.send(GetSandbox(missing.clone())).await??;
+            let row = row.ok_or(SupervisorError::NotFound { key: missing })?;
+            // Nobody would find its files by another name. One that removes itself is never renamed.
+            rename::finish(&database, &dir, |rename| rename.sandbox == row.id).await?;
+            Ok::<_, SupervisorError>(row)
+        };
         let removed = found.into_actor(self).then(|row, this, _| {
             let removal = row.map(|row| this.remove_everything(&row));
             async move { removal?.await }.into_actor(this)
@@ -120,8 +125,6 @@ impl Supervisor {
         let (dir, of_disk, last) = (self.config.state_dir.clone(), key.clone(), row.generation);
         let timings = self.config.timings.clone();
         async move {
-            // Nobody would find them by another name.
-            rename::finish(&database, &dir, |rename| rename.sandbox == id).await?;
             let files = move || {
                 remove_files(&log)?;
                 match std::fs::remove_file(&vmm_log) {

@@ -93,10 +93,6 @@ async fn rename(
     if row.spec.remove_on_end {
         return Err(SupervisorError::RemovesItself { key: from.clone() });
     }
-    let refused = |error| match error {
-        DatabaseError::NameTaken { key } => SupervisorError::NameTaken { key },
-        error => error.into(),
-    };
     database.send(PlanRename { sandbox: row.id, to: to.clone() }).await?.map_err(refused)?;
     let named = name_too(dir, from, to).await;
     let done = match named {
@@ -113,6 +109,15 @@ async fn rename(
     }
     done?;
     database.send(GetSandbox(to.clone())).await??.ok_or_else(|| SupervisorError::NotFound { key: to.clone() })
+}
+
+/// The user's words for a name that the database does not give.
+pub(super) fn refused(error: DatabaseError) -> SupervisorError {
+    match error {
+        DatabaseError::NameTaken { key } => SupervisorError::NameTaken { key },
+        DatabaseError::NameReserved { key } => SupervisorError::NameReserved { key },
+        error => error.into(),
+    }
 }
 
 /// Gives all files of a sandbox another name too.

@@ -28,7 +28,7 @@ use super::admits::{Request, When};
 use super::child::Child;
 use super::nesting::{LookUp, LookedUp};
 use super::phase::Phase;
-use super::{AwaitStarted, StartSandbox, SupervisorError};
+use super::{AwaitStarted, StartSandbox, SupervisorError, rename};
 use crate::database::{BeginStart, Database, DatabaseError};
 use crate::host::{room, spec_on_host};
 use crate::monitor::StartMode;
@@ -192,8 +192,7 @@ impl Reservation {
         let row = database.send(begin).await?.map_err(|error| match error {
             // It was there when the start was asked for.
             DatabaseError::UnknownSandbox { .. } => SupervisorError::NotFound { key },
-            DatabaseError::NameTaken { key } => SupervisorError::NameTaken { key },
-            error => error.into(),
+            error => rename::refused(error),
         })?;
         timings.mark(StartStep::Recorded);
         Ok(row)

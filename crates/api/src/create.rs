@@ -96,7 +96,7 @@ pub struct CreateSandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<WorkloadUser>,
     /// Whether nothing can be written to the root.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
     /// File systems in memory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -188,9 +188,4 @@ same_fields! {
     extra_hosts,
     sysctls,
     labels,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

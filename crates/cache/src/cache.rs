@@ -10,11 +10,11 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::allocated_by;
 use crate::draft;
 
 /// Where the lists of users are.
@@ -72,7 +72,7 @@ impl Cache {
             Kept { path, bytes, is_used, is_draft: false }
         });
         let drafts = self.drafts().into_iter().filter_map(|path| {
-            let bytes = fs::symlink_metadata(&path).ok()?.blocks().saturating_mul(512);
+            let bytes = allocated_by(&fs::symlink_metadata(&path).ok()?);
             Some(Kept { bytes, is_used: draft::is_held(&path), is_draft: true, path })
         });
         let mut kept: Vec<_> = entries.chain(drafts).collect();
@@ -160,7 +160,7 @@ struct Entry {
 impl Entry {
     fn of(file: &DirEntry) -> Option<Self> {
         let meta = file.metadata().ok().filter(fs::Metadata::is_file)?;
-        Some(Self { used: meta.modified().ok()?, path: file.path(), bytes: meta.blocks().saturating_mul(512) })
+        Some(Self { used: meta.modified().ok()?, path: file.path(), bytes: allocated_by(&meta) })
     }
 }
 

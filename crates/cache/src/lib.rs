@@ -16,13 +16,20 @@
 mod cache;
 mod draft;
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
 pub use cache::{Cache, CacheUser, Kept, Removed, mark_used};
 pub use draft::{Draft, is_draft, sweep};
+
+/// What a file takes of the disk, in bytes: holes count nothing.
+pub fn allocated_by(meta: &fs::Metadata) -> u64 {
+    /// Bytes of a block in `st_blocks` (stat(2)).
+    const STAT_BLOCK: u64 = 512;
+    meta.blocks().saturating_mul(STAT_BLOCK)
+}
 
 /// Makes a directory and those above it for our user alone, where they are missing.
 ///

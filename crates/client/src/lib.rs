@@ -20,6 +20,7 @@ pub mod daemon_log;
 mod error;
 mod events;
 mod foreground;
+mod host;
 mod lifecycle;
 mod output;
 pub mod private_dir;
@@ -36,11 +37,11 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use sandpen_api::{
-    API_VERSION, DiskEntry, DiskUsage, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, PruneReply, PruneRequest,
-    ReconcileReply, Sandbox, ShutdownReply, ShutdownRequest, Stats, StdinReply, Transition, Version, VolumeEntry,
+    API_VERSION, ErrorBody, ErrorDetail, HistoryQuery, Metric, NAME, Sandbox, ShutdownReply, ShutdownRequest,
+    StdinReply, Transition, Version,
 };
 use sandpen_types::history::HistoryPage;
-use sandpen_types::spec::{DiskName, SandboxKey, TerminalSize, VolumeName};
+use sandpen_types::spec::{SandboxKey, TerminalSize};
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -269,63 +270,6 @@ impl Client {
     pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), ClientError> {
         let reply = self.send(Method::POST, &path(key, "/resize"), Body::json(&size)?).await?;
         reply.collect().await.map(drop)
-    }
-
-    /// The disks with names of their own.
-    pub async fn disks(&self) -> Result<Vec<DiskEntry>, ClientError> {
-        self.get("/v1/disks").await
-    }
-
-    /// Removes a named disk that no live sandbox has.
-    ///
-    /// # Errors
-    /// Codes [`NotFound`](ErrorCode::NotFound) and [`DiskInUse`](ErrorCode::DiskInUse).
-    pub async fn remove_disk(&self, name: &DiskName) -> Result<(), ClientError> {
-        let reply = self.send(Method::DELETE, &format!("/v1/disks/{name}"), Body::Empty).await?;
-        reply.collect().await.map(drop)
-    }
-
-    /// The volumes with names of their own.
-    pub async fn volumes(&self) -> Result<Vec<VolumeEntry>, ClientError> {
-        self.get("/v1/volumes").await
-    }
-
-    /// Removes a named volume that no sandbox has, with all that is in it.
-    ///
-    /// # Errors
-    /// Codes [`NotFound`](ErrorCode::NotFound) and [`VolumeInUse`](ErrorCode::VolumeInUse).
-    pub async fn remove_volume(&self, name: &VolumeName) -> Result<(), ClientError> {
-        let reply = self.send(Method::DELETE, &format!("/v1/volumes/{name}"), Body::Empty).await?;
-        reply.collect().await.map(drop)
-    }
-
-    /// What sandboxes take at this moment: these, or all that have not ended, or with `all` every one.
-    ///
-    /// # Errors
-    /// Code [`NotFound`](ErrorCode::NotFound).
-    pub async fn stats(&self, keys: &[SandboxKey], all: bool) -> Result<Stats, ClientError> {
-        let names = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        self.get(&format!("/v1/stats?all={all}&sandboxes={names}")).await
-    }
-
-    /// The same again and again. `options` find the next daemon if this one dies or is replaced.
-    pub fn stats_reader(&self, options: &ClientOptions, keys: Vec<SandboxKey>, all: bool) -> StatsReader {
-        StatsReader::new(self.clone(), options, keys, all)
-    }
-
-    /// What takes room on the host's disk, kind by kind; with `items` each thing too.
-    pub async fn disk_usage(&self, items: bool) -> Result<DiskUsage, ClientError> {
-        self.get(&format!("/v1/disk-usage?items={items}")).await
-    }
-
-    /// Removes what nothing uses, or says what that would be.
-    pub async fn prune(&self, request: PruneRequest) -> Result<PruneReply, ClientError> {
-        self.call(Method::POST, "/v1/prune", Some(&request)).await
-    }
-
-    /// Looks for what belongs to nobody and removes it.
-    pub async fn reconcile(&self) -> Result<ReconcileReply, ClientError> {
-        self.call::<(), _>(Method::POST, "/v1/reconcile", None).await
     }
 
     /// Ends the daemon; answers when the state directory is free. With a grace the sandboxes are

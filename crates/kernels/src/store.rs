@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -224,7 +224,7 @@ pub(crate) fn remove_old(data_dir: &Path, old: &Kept) -> Option<std::io::Result<
 /// What a file, or all below a directory, takes of the disk.
 fn bytes_below(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let own = meta.blocks().saturating_mul(512);
+    let own = sandpen_cache::allocated_by(&meta);
     if !meta.is_dir() {
         return own;
     }

@@ -25,6 +25,7 @@ mod sysctl;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tmpfs;
 mod user;
 mod volume;
@@ -170,7 +171,7 @@ pub struct SandboxSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<WorkloadUser>,
     /// Whether nothing can be written to the root but where something else is mounted. The host holds the guest to it.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
     /// File systems in memory, at most [`TMPFS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -341,9 +342,4 @@ impl SandboxSpec {
         }
         Ok(())
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

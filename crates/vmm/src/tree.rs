@@ -20,6 +20,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
 pub use removal::remove;
+pub use sandpen_cache::allocated_by;
 pub use usage::{DEPTH_MAX, allocated};
 
 /// How a directory is opened: itself, to be read, and without waiting for anybody.

@@ -31,12 +31,14 @@
 pub mod frame;
 mod messages;
 mod settings;
+mod start;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{FrameError, FrameReader, Garbage, HEADER_LEN, Message, encode};
 pub use messages::*;
 pub use settings::{Begin, Settings, Tmpfs};
+pub use start::*;
 
 /// Version of messages and framing. Every frame carries it, and [`GuestMessage::Ready`] names it:
 /// host and guest must have the same, since both are built from one tree.

@@ -46,7 +46,7 @@ pub struct Settings {
     pub hosts: Vec<(String, IpAddr)>,
     /// Files below `/proc/sys`, without a `/` in front, and what is written to them.
     pub sysctls: Vec<(String, String)>,
-    /// Tags of those [`Volume`]s that are one file, of the name [`VOLUME_FILE`](super::VOLUME_FILE).
+    /// Tags of those [`Volume`](super::Volume)s that are one file, of the name [`VOLUME_FILE`](super::VOLUME_FILE).
     pub files: Vec<String>,
 }
 

@@ -2,7 +2,6 @@
 //! between them.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -15,15 +14,13 @@ use sandpen_types::state::Status;
 use sandpen_types::state_dir::StateDir;
 use sandpen_types::stats::{GuestUsage, SandboxUsage, UsageSample};
 use sandpen_vmm::blocking::blocking;
-use sandpen_vmm::process_usage;
+use sandpen_vmm::{process_usage, tree};
 
 use super::super::error::SandpenError;
 use super::Handle;
 
 /// How long a guest may take for its answer, with the way there.
 const GUEST_LIMIT: Duration = Duration::from_millis(1200);
-/// Bytes of a block in `st_blocks` (stat(2)).
-const STAT_BLOCK: u64 = 512;
 
 /// Which sandboxes are looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,9 +46,7 @@ impl Handle {
             true => options.ended || !row.state.is_ended(),
             false => options.keys.contains(&row.spec.key),
         });
-        rows.sort_by(|a, b| {
-            a.spec.key.config.cmp(&b.spec.key.config).then_with(|| a.spec.key.name.cmp(&b.spec.key.name))
-        });
+        rows.sort_by(|a, b| a.spec.key.cmp(&b.spec.key));
         let running = rows.iter().filter(|row| row.state.status() == Status::Running);
         let guests = futures::future::join_all(running.map(|row| self.guest_usage(row))).await;
         let mut guests: HashMap<SandboxKey, GuestUsage> = guests.into_iter().flatten().collect();
@@ -97,7 +92,7 @@ fn sandbox(dir: &StateDir, row: &SandboxRow, guest: Option<GuestUsage>) -> Sandb
         cpus: row.spec.resources.cpus,
         host: is_live.then(|| process_usage::of_runtime_dir(&dir.runtime(key))).flatten(),
         guest,
-        disk_bytes: disk.map(|meta| meta.blocks().saturating_mul(STAT_BLOCK)),
+        disk_bytes: disk.map(|meta| tree::allocated_by(&meta)),
         log_bytes: bytes_logged(&dir.log(key)).unwrap_or(0),
     }
 }

@@ -39,9 +39,10 @@ pub struct Policy {
     pub capabilities: Vec<String>,
     /// Which system calls it may make.
     pub system_calls: SystemCalls,
+    // Flags that came later are not said where they do not hold: a daemon and a helper of different ages go together.
     /// Whether the guest's memory is a private copy of a file that others have too: holes of whole
     /// [`REPORT_BYTES`](crate::qemu::args::REPORT_BYTES) are not punched into files, but said to be.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private_memory: bool,
     /// The cgroup that it joins, or why none.
     pub cgroup: Result<CgroupPlan, String>,
@@ -62,7 +63,7 @@ pub struct SharedTree {
     /// The directory on the host, absolute and without links; or the file.
     pub directory: PathBuf,
     /// Whether it is a file, which is served in a directory of nothing else, as [`VOLUME_FILE`].
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_file: bool,
     /// Whether nothing in it can be changed.
     pub read_only: bool,
@@ -104,12 +105,6 @@ pub struct Inherited {
     pub path: PathBuf,
     /// Whether it is open for writing too.
     pub write: bool,
-}
-
-/// What is not said is as it was before it could be, so that a daemon and a helper of different ages go together.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// The option of our hidden subcommands for a policy, as JSON.

@@ -1,11 +1,11 @@
 //! The name that a machine has for its own programs.
 
-use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use super::text::checked_text;
 
 /// Most bytes of a name (`__NEW_UTS_LEN` of Linux).
 const MAX: usize = 64;
@@ -15,12 +15,7 @@ const MAX: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct Hostname(String);
 
-impl Hostname {
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+checked_text!(Hostname);
 
 impl FromStr for Hostname {
     type Err = SpecError;
@@ -36,26 +31,6 @@ impl FromStr for Hostname {
             true => Ok(Self(text.to_owned())),
             false => Err(SpecError::Hostname(text.to_owned())),
         }
-    }
-}
-
-impl TryFrom<String> for Hostname {
-    type Error = SpecError;
-
-    fn try_from(text: String) -> Result<Self, SpecError> {
-        text.parse()
-    }
-}
-
-impl From<Hostname> for String {
-    fn from(name: Hostname) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for Hostname {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -1,12 +1,12 @@
 //! What users say of a sandbox, for themselves and for programs that look for it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use super::text::checked_text;
 
 /// Most labels of a sandbox.
 pub const LABELS_MAX: usize = 64;
@@ -23,12 +23,7 @@ pub type Labels = BTreeMap<LabelKey, String>;
 #[serde(try_from = "String", into = "String")]
 pub struct LabelKey(String);
 
-impl LabelKey {
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+checked_text!(LabelKey);
 
 impl FromStr for LabelKey {
     type Err = SpecError;
@@ -40,26 +35,6 @@ impl FromStr for LabelKey {
             && text.bytes().all(inside)
             && ends.iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()));
         if is_key { Ok(Self(text.to_owned())) } else { Err(SpecError::LabelKey(text.to_owned())) }
-    }
-}
-
-impl TryFrom<String> for LabelKey {
-    type Error = SpecError;
-
-    fn try_from(text: String) -> Result<Self, SpecError> {
-        text.parse()
-    }
-}
-
-impl From<LabelKey> for String {
-    fn from(key: LabelKey) -> Self {
-        key.0
-    }
-}
-
-impl fmt::Display for LabelKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use super::text::checked_text;
 
 fn check_name(what: &'static str, name: &str) -> Result<(), SpecError> {
     let mut bytes = name.bytes();
@@ -35,31 +36,9 @@ macro_rules! checked_name {
                 check_name($what, &name)?;
                 Ok(Self(name))
             }
-
-            /// The name as text; safe as one path component.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = SpecError;
-            fn try_from(name: String) -> Result<Self, SpecError> {
-                Self::new(name)
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(name: $type) -> String {
-                name.0
-            }
-        }
+        checked_text!($type);
 
         impl FromStr for $type {
             type Err = SpecError;

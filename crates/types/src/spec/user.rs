@@ -1,11 +1,11 @@
 //! Whom the workload runs as.
 
-use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use super::text::checked_text;
 
 /// Most bytes of a name: `LOGIN_NAME_MAX` of Linux, without its NUL.
 const NAME_MAX: usize = 255;
@@ -16,12 +16,7 @@ const NAME_MAX: usize = 255;
 #[serde(try_from = "String", into = "String")]
 pub struct WorkloadUser(String);
 
-impl WorkloadUser {
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+checked_text!(WorkloadUser);
 
 fn is_name(text: &str) -> bool {
     let plain = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, ':' | ',' | '/');
@@ -40,26 +35,6 @@ impl FromStr for WorkloadUser {
             None => is_name(text),
         };
         if is_user { Ok(Self(text.to_owned())) } else { Err(SpecError::User(text.to_owned())) }
-    }
-}
-
-impl TryFrom<String> for WorkloadUser {
-    type Error = SpecError;
-
-    fn try_from(text: String) -> Result<Self, SpecError> {
-        text.parse()
-    }
-}
-
-impl From<WorkloadUser> for String {
-    fn from(user: WorkloadUser) -> Self {
-        user.0
-    }
-}
-
-impl fmt::Display for WorkloadUser {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
