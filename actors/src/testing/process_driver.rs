@@ -58,6 +58,7 @@ fn waiter_spec(launch: &Launch) -> WaiterSpec {
     let root = match &spec.rootfs {
         Rootfs::Native(path) => path.clone(),
         Rootfs::Overlayfs(paths) => paths.first().cloned().unwrap_or_default(),
+        Rootfs::Image(_) => "/".into(),
     };
     // The waiter's working directory is the runtime directory; `env -C` is the way to another one.
     let directory = spec.workdir.as_ref().map_or(root, |dir| PathBuf::from(dir.as_os_str()));

@@ -161,6 +161,7 @@ pub(super) fn find(spec: &SandboxSpec, dir: &StateDir, driver: &str, most: usize
             imaged.clone_from(layers);
             Vec::new()
         }
+        Rootfs::Image(_) => Vec::new(),
         Rootfs::Native(path) => {
             vec![share(ROOTFS_TAG.to_owned(), path, Shareable::Directory, spec.read_only)?]
         }

@@ -11,6 +11,7 @@
 //! | [`stats`] | what a sandbox takes of its host at one moment |
 //! | [`confinement`] | what a process that serves a microVM has given up |
 //! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
+//! | [`image`] | names and digests of images |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
 //! | [`visible`] | text of somebody else, made harmless for a terminal |
@@ -29,6 +30,7 @@ pub mod event;
 pub mod fault;
 pub mod health;
 pub mod history;
+pub mod image;
 pub mod log_start;
 pub mod moment;
 pub mod output_stream;

@@ -56,7 +56,7 @@ pub use network::{Network, PORTS_MAX, PublishedPort};
 pub use restart::{RESTART_PAUSE_MAX, RestartBackoff, RestartPolicy};
 pub use rlimits::{NOFILE_MAX, Rlimit, RlimitName, RlimitValue};
 pub use root_device::RootDevice;
-pub use rootfs::Rootfs;
+pub use rootfs::{ImageRoot, Rootfs};
 pub use sysctl::{SYSCTLS_MAX, Sysctl};
 pub use terminal::TerminalSize;
 pub use tmpfs::{TMPFS_MAX, Tmpfs};

@@ -169,8 +169,8 @@ impl StateDir {
     pub fn disk(&self, spec: &SandboxSpec) -> Option<PathBuf> {
         match (&spec.rootfs, &spec.disk.name) {
             (Rootfs::Native(_), _) => None,
-            (Rootfs::Overlayfs(_), Some(name)) => Some(self.named_disk(name)),
-            (Rootfs::Overlayfs(_), None) => Some(self.sandbox_disk(&spec.key)),
+            (Rootfs::Overlayfs(_) | Rootfs::Image(_), Some(name)) => Some(self.named_disk(name)),
+            (Rootfs::Overlayfs(_) | Rootfs::Image(_), None) => Some(self.sandbox_disk(&spec.key)),
         }
     }
 }

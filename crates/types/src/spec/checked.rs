@@ -59,6 +59,7 @@ impl CheckedSpec {
                     *layer = real(HostPath::Root(layer))?;
                 }
             }
+            Rootfs::Image(_) => {}
         }
         for volume in &mut spec.volumes {
             if let VolumeSource::Host(path) = &mut volume.source {

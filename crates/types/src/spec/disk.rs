@@ -30,16 +30,16 @@ pub struct Disk {
 
 /// Checks the layers of a root and their disk.
 pub(super) fn check(rootfs: &Rootfs, disk: &Disk) -> Result<(), SpecError> {
-    let lowers = match rootfs {
+    match rootfs {
         Rootfs::Native(_) if *disk == Disk::default() => return Ok(()),
         Rootfs::Native(_) => return Err(SpecError::DiskWithoutLayers),
-        Rootfs::Overlayfs(lowers) => lowers,
-    };
-    if lowers.is_empty() {
-        return Err(SpecError::NoLayers);
-    }
-    if let Some(twice) = (1..lowers.len()).find(|at| lowers[..*at].contains(&lowers[*at])) {
-        return Err(SpecError::LayerTwice(lowers[twice].clone()));
+        Rootfs::Overlayfs(lowers) if lowers.is_empty() => return Err(SpecError::NoLayers),
+        Rootfs::Overlayfs(lowers) => {
+            if let Some(twice) = (1..lowers.len()).find(|at| lowers[..*at].contains(&lowers[*at])) {
+                return Err(SpecError::LayerTwice(lowers[twice].clone()));
+            }
+        }
+        Rootfs::Image(_) => {}
     }
     match disk.bytes {
         Some(bytes) if !(DISK_MIN_BYTES..=DISK_MAX_BYTES).contains(&bytes) || bytes % BLOCK_BYTES != 0 => {

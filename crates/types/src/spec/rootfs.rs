@@ -1,12 +1,13 @@
-//! Root directories, and how they are written in one line.
+//! Root directories and images, and how they are written in one line.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::SpecError;
+use super::{ByteString, SpecError};
+use crate::image::{ImageDigest, ImageReference};
 
-/// Where a sandbox's root directory comes from.
+/// Where a sandbox's root comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rootfs {
@@ -14,10 +15,40 @@ pub enum Rootfs {
     Native(PathBuf),
     /// Read-only lower directories, topmost first, under a writable layer of the sandbox's own.
     Overlayfs(Vec<PathBuf>),
+    /// An image of the store, under a writable layer of the sandbox's own.
+    Image(ImageRoot),
+}
+
+/// An image as a root, and what of its configuration is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRoot {
+    /// Its name, as it was asked for.
+    pub reference: ImageReference,
+    /// Its configuration's digest: what runs, at each restart too. Found out when the sandbox is asked for, with what the
+    /// configuration says taken into the specification; `None` before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<ImageDigest>,
+    /// In the place of the image's entrypoint; the image's own arguments are not taken then. An empty one is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<ByteString>>,
+    /// Whether the image's health check is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_healthcheck: bool,
+    /// Whether every port that the image exposes is published on a free port of 127.0.0.1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub publish_all: bool,
+}
+
+impl ImageRoot {
+    /// An image with all that its configuration says.
+    pub fn new(reference: ImageReference) -> Self {
+        Self { reference, digest: None, entrypoint: None, no_healthcheck: false, publish_all: false }
+    }
 }
 
 impl Rootfs {
-    /// `native:PATH` or `overlayfs:A:B`; a backslash stands before each `:` and `\` of a path, so
+    /// `native:PATH`, `overlayfs:A:B`, or `image:REFERENCE=DIGEST` without what is not taken; a backslash stands before each `:` and `\` of a path, so
     /// that the text is unambiguous.
     pub fn to_text(&self) -> String {
         let escape = |path: &Path| path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
@@ -27,6 +58,10 @@ impl Rootfs {
                 let paths: Vec<_> = paths.iter().map(|path| escape(path)).collect();
                 format!("overlayfs:{}", paths.join(":"))
             }
+            Self::Image(image) => match image.digest {
+                Some(digest) => format!("image:{}={digest}", image.reference),
+                None => format!("image:{}", image.reference),
+            },
         }
     }
 
@@ -37,6 +72,11 @@ impl Rootfs {
     pub fn from_text(text: &str) -> Result<Self, SpecError> {
         let refused = || SpecError::RootfsText(text.to_owned());
         let (kind, rest) = text.split_once(':').ok_or_else(refused)?;
+        if kind == "image" {
+            let (reference, digest) = rest.split_once('=').map_or((rest, None), |(name, digest)| (name, Some(digest)));
+            let digest = digest.map(str::parse).transpose().map_err(|_| refused())?;
+            return Ok(Self::Image(ImageRoot { digest, ..ImageRoot::new(reference.parse().map_err(|_| refused())?) }));
+        }
         let mut paths = vec![String::new()];
         let mut chars = rest.chars();
         while let Some(c) = chars.next() {
@@ -65,6 +105,7 @@ impl Rootfs {
         match self {
             Self::Native(path) => vec![path],
             Self::Overlayfs(paths) => paths.iter().map(PathBuf::as_path).collect(),
+            Self::Image(_) => Vec::new(),
         }
     }
 }

@@ -1,0 +1,5 @@
+//! Images of root file systems: an archive becomes layers, each unpacked once, and layers become one read-only disk.
+//!
+//! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
+
+pub mod disk;
