@@ -3,3 +3,6 @@
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
 pub mod disk;
+pub mod erofs;
+pub mod layer;
+pub mod tree;
