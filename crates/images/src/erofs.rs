@@ -121,7 +121,12 @@ fn tail_max(xattr_bytes: u64) -> u64 {
 
 impl Plan {
     fn new(tree: &mut Tree) -> Result<Self, ErofsError> {
-        let mut plan = Self { directories: vec![ROOT], inode_bytes: u64::from(FIRST_SLOT) * SLOT_BYTES, large_blocks: 0, inodes: 0 };
+        let mut plan = Self {
+            directories: vec![ROOT],
+            inode_bytes: u64::from(FIRST_SLOT) * SLOT_BYTES,
+            large_blocks: 0,
+            inodes: 0,
+        };
         plan.place(tree, ROOT)?;
         let mut next = 0;
         let mut sorted = Vec::new();

@@ -13,12 +13,13 @@ use std::path::Path;
 use sandpen_types::image::ImageDigest;
 use serde::{Deserialize, Serialize};
 
+mod archive_reader;
 pub mod blob;
 mod decompress;
 pub mod entry;
 mod path;
 mod split;
-mod archive_reader;
+pub mod tar_writer;
 mod unpack;
 
 pub use decompress::Compression;
@@ -34,7 +35,8 @@ pub const ENTRIES: &str = "entries";
 pub const TAR: &str = "tar";
 
 /// Bytes of a block: what EROFS before Linux 6.4 knows.
-pub const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = BLOCK_LEN as u64;
+pub(crate) const BLOCK_LEN: usize = 4096;
 /// Most entries of a layer, and of an image.
 pub const ENTRIES_MAX: u64 = 2_000_000;
 /// Most bytes of one file as it is read, holes included.
@@ -65,3 +67,6 @@ impl LayerInfo {
         TarSplit::new(directory.join(TAR), directory.join(BLOB))
     }
 }
+
+#[cfg(test)]
+mod tests;

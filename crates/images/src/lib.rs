@@ -2,7 +2,12 @@
 //!
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
+pub mod directory_disk;
 pub mod disk;
 pub mod erofs;
 pub mod layer;
 pub mod tree;
+pub mod walk;
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,8 @@ reasons! {
     NoSystemd = "no-systemd",
     /// No database of known vulnerabilities is at hand.
     NoAdvisoryDb = "no-advisory-db",
+    /// No programs look through EROFS file systems.
+    NoErofsUtils = "no-erofs-utils",
 }
 
 impl Reason {

@@ -27,7 +27,8 @@ pub use pax::PaxProblem;
 pub use sparse::{Segment, SparseProblem};
 
 /// Bytes of a header, and what contents are padded to.
-const RECORD: u64 = 512;
+const RECORD: u64 = RECORD_LEN as u64;
+const RECORD_LEN: usize = 512;
 /// Most bytes of the text of a pax header: extended attributes are the largest part of it.
 const PAX_MAX: u64 = 1 << 20;
 /// What an extended attribute that is the overlay file system's own begins with.
@@ -177,7 +178,7 @@ impl<R: BufRead> ArchiveReader<R> {
     ///
     /// # Errors
     /// [`TarError`].
-    pub fn next(&mut self) -> Result<Option<TarEntry>, TarError> {
+    pub fn read(&mut self) -> Result<Option<TarEntry>, TarError> {
         let mut prelude = Prelude::default();
         loop {
             let Some(header) = self.header()? else {
@@ -230,7 +231,8 @@ impl<R: BufRead> ArchiveReader<R> {
         if matches!(kind, 0 | b'0') && name.last() == Some(&b'/') {
             kind = b'5';
         }
-        let target = pax.target.take().or(target).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let target =
+            pax.target.take().or(target).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let target = target.filter(|target| !target.is_empty());
         let path = path::clean(&name).map_err(|error| wrong(TarProblem::Name(error)))?;
         let meta = meta(header, &mut pax).map_err(&wrong)?;
@@ -326,8 +328,8 @@ impl<R: BufRead> ArchiveReader<R> {
     }
 
     /// One record of 512 bytes that must be there.
-    fn block(&mut self, name: &[u8]) -> Result<[u8; RECORD as usize], TarError> {
-        let mut block = [0; RECORD as usize];
+    fn block(&mut self, name: &[u8]) -> Result<[u8; RECORD_LEN], TarError> {
+        let mut block = [0; RECORD_LEN];
         self.fill(&mut block, name)?;
         self.split.raw(&block)?;
         Ok(block)
@@ -428,7 +430,7 @@ impl<R: BufRead> ArchiveReader<R> {
     pub fn padding(&mut self, bytes: u64, name: &[u8]) -> Result<(), TarError> {
         let over = usize::try_from(bytes % RECORD).unwrap_or_default();
         if over > 0 {
-            let mut padding = [0; RECORD as usize];
+            let mut padding = [0; RECORD_LEN];
             let padding = &mut padding[over..];
             self.fill(padding, name)?;
             self.split.raw(padding)?;

@@ -127,7 +127,7 @@ impl EntryReader {
     ///
     /// # Errors
     /// The disk's; a list that is damaged.
-    pub fn next(&mut self) -> io::Result<Option<(u64, Entry)>> {
+    pub fn read(&mut self) -> io::Result<Option<(u64, Entry)>> {
         if self.file.fill_buf()?.is_empty() {
             return Ok(None);
         }
@@ -166,7 +166,11 @@ pub fn read_at(file: &File, position: u64) -> io::Result<Entry> {
 }
 
 fn check(bytes: usize) -> io::Result<()> {
-    if bytes <= RECORD_MAX { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged list of entries")) }
+    if bytes <= RECORD_MAX {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged list of entries"))
+    }
 }
 
 fn read_record(from: &mut impl Read, length: [u8; 4]) -> io::Result<Vec<u8>> {

@@ -61,7 +61,9 @@ mod tests {
 
     #[test]
     fn names_come_in_one_form_or_not_at_all() {
-        for (name, path) in [("a", "a"), ("./a/b/", "a/b"), ("./", ""), (".", ""), ("a//b/./c", "a/b/c"), ("...", "...")] {
+        for (name, path) in
+            [("a", "a"), ("./a/b/", "a/b"), ("./", ""), (".", ""), ("a//b/./c", "a/b/c"), ("...", "...")]
+        {
             assert_eq!(clean(name.as_bytes()).unwrap(), path.as_bytes(), "{name}");
         }
         let part = "p".repeat(NAME_MAX);

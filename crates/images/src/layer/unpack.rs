@@ -366,7 +366,7 @@ fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> 
     drop(entries.finish().map_err(cannot_write(ENTRIES))?);
     let list = File::open(directory.join(ENTRIES)).map_err(LayerError::Read)?;
     // The entries are possible together; what they are to the layers below is looked at where those are known.
-    Tree::of_one_layer(list).map_err(|error| match error {
+    Tree::of_one_layer(&list).map_err(|error| match error {
         TreeError::Entry { path, problem } => LayerError::Tree { entry: text(&path), problem },
         TreeError::Read(source) => LayerError::Read(source),
     })?;
@@ -385,17 +385,17 @@ impl<R: BufRead> LayerWriter<'_, R> {
     fn read_all(&mut self) -> Result<(), LayerError> {
         let of_reader = |error| match error {
             TarError::Archive { entry, problem } => LayerError::archive(&entry, problem),
-            TarError::Io(source) => {
-                LayerError::Write { path: self.directory.join(TAR), source }
-            }
+            TarError::Io(source) => LayerError::Write { path: self.directory.join(TAR), source },
         };
-        while let Some(entry) = self.reader.next().map_err(of_reader)? {
+        while let Some(entry) = self.reader.read().map_err(of_reader)? {
             if self.entries.count() >= ENTRIES_MAX {
                 return Err(LayerError::archive(&entry.path, TarProblem::TooMany));
             }
             let directory = self.directory;
             if let Some(entry) = self.entry(entry)? {
-                self.entries.push(&entry).map_err(|source| LayerError::Write { path: directory.join(ENTRIES), source })?;
+                self.entries
+                    .push(&entry)
+                    .map_err(|source| LayerError::Write { path: directory.join(ENTRIES), source })?;
             }
         }
         Ok(())

@@ -4,8 +4,8 @@
 use ::tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::pax::number;
-use crate::layer::blob::UNIT;
 use crate::layer::FILE_MAX;
+use crate::layer::blob::UNIT;
 
 /// Most parts of a file: as many as there are units in the largest one.
 const SEGMENTS_MAX: usize = (FILE_MAX / UNIT) as usize;
