@@ -2,4 +2,7 @@
 //!
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
+pub mod config;
 pub mod disk;
+pub mod json;
+pub mod platform;
