@@ -3,6 +3,8 @@
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
 pub mod config;
+pub mod digest;
 pub mod disk;
 pub mod json;
+pub mod manifest;
 pub mod platform;
