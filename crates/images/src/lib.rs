@@ -2,9 +2,11 @@
 //!
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
+pub mod archive;
 pub mod config;
 pub mod digest;
 pub mod disk;
 pub mod json;
 pub mod manifest;
 pub mod platform;
+pub mod save;

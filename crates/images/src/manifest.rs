@@ -12,7 +12,7 @@
 //! other and with what led to it: one that is an index to one reader and a manifest to another (CVE-2021-41190) is
 //! refused. The media type of a layer only hints at its compression; its first bytes decide.
 
-mod platforms;
+pub(crate) mod platforms;
 mod raw;
 #[cfg(test)]
 mod tests;
