@@ -2,10 +2,17 @@
 //!
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
+pub mod archive;
+pub mod config;
+pub mod digest;
 pub mod directory_disk;
 pub mod disk;
 pub mod erofs;
+pub mod json;
 pub mod layer;
+pub mod manifest;
+pub mod platform;
+pub mod save;
 pub mod tree;
 pub mod walk;
 
