@@ -3,4 +3,7 @@
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
 pub mod disk;
+pub mod erofs;
+pub mod layer;
 pub mod store;
+pub mod tree;

@@ -1,0 +1,344 @@
+//! An EROFS file system of a tree: names and attributes in one part, the contents of files in blobs that lie where its
+//! inodes say. Source of the format: Linux's `fs/erofs/erofs_fs.h` and its documentation ("erofs"), of 6.1 and older than
+//! what came later: blocks of 4 KiB, no compression, no second device.
+//!
+//! ```text
+//!   block 0                M                               │ then, or between 0 and M
+//!   ┌────────────┬───────┬───────────────────┬────────────┐ ┌────────┬────────┐
+//!   │ superblock │ …     │ inodes, small     │ large      │ │ blob 1 │ blob 2 │ …
+//!   │ at 1024    │       │ directories       │ directories│ │        │        │
+//!   └────────────┴───────┴───────────────────┴────────────┘ └────────┴────────┘
+//! ```
+//!
+//! Inodes are of the extended kind (64 bytes: whole owners and times). A directory or a link that fits lies behind its
+//! inode; a file with a hole has a chunk of 64 KiB for each entry of a map; any other one lies in one piece.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+
+use crate::layer::BLOCK;
+use crate::layer::blob::{Run, UNIT};
+use crate::layer::entry::{Entry, Kind, Meta};
+use crate::tree::{ROOT, Shape, Tree};
+
+mod directory;
+mod format;
+mod xattrs;
+
+use directory::Directory;
+use format::{CHUNK_FORMAT, DataLayout, INODE_BYTES, InodeRecord, SLOT_BYTES, Superblock};
+
+/// Why there is no file system.
+#[derive(Debug, thiserror::Error)]
+pub enum ErofsError {
+    /// The list of a layer's entries.
+    #[error("reading what a layer says of a file")]
+    Read(#[source] io::Error),
+    /// The disk.
+    #[error("writing the metadata; is there room on the disk?")]
+    Write(#[source] io::Error),
+    /// More than EROFS has numbers for.
+    #[error("the image is too large for a file system: {0}")]
+    TooLarge(&'static str),
+    /// Attributes that do not fit.
+    #[error("the extended attributes of {0:?} do not fit")]
+    Xattrs(String),
+}
+
+/// Where everything lies, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// The file holds the superblock and the metadata; blobs of these sizes follow it, the lowest layer's first.
+    Before,
+    /// The file holds one blob of this many blocks already, from block 1 on; the metadata follows it.
+    Behind(u32),
+}
+
+/// Writes the file system of `tree`; `blobs` are the blocks of each layer's blob, the lowest first. Answers the bytes of
+/// the metadata with what comes before it: a whole number of blocks.
+///
+/// # Errors
+/// [`ErofsError`]; what was written is of no use then.
+pub fn write(tree: &mut Tree, blobs: &[u32], placement: Placement, file: &File) -> Result<u64, ErofsError> {
+    let begin = match placement {
+        Placement::Before => 1,
+        Placement::Behind(blocks) => blocks.checked_add(1).ok_or(ErofsError::TooLarge("blocks"))?,
+    };
+    let mut plan = Plan::new(tree)?;
+    let inode_blocks = plan.inode_bytes.div_ceil(BLOCK);
+    let too_many = |_| ErofsError::TooLarge("metadata");
+    let large_begin = u32::try_from(u64::from(begin) + inode_blocks).map_err(too_many)?;
+    let end = u32::try_from(u64::from(large_begin) + plan.large_blocks).map_err(too_many)?;
+    let mut starts = Vec::with_capacity(blobs.len());
+    let mut next = match placement {
+        Placement::Before => end,
+        Placement::Behind(_) => 1,
+    };
+    for blocks in blobs {
+        starts.push(next);
+        next = next.checked_add(*blocks).ok_or(ErofsError::TooLarge("contents"))?;
+    }
+    let mut inodes = BufWriter::with_capacity(1 << 18, file);
+    inodes.seek(SeekFrom::Start(u64::from(begin) * BLOCK)).map_err(ErofsError::Write)?;
+    let mut writer = Writer { inodes, at: 0, file, large: large_begin, starts, ordinal: 0 };
+    writer.all(tree, &mut plan)?;
+    writer.fill_to(inode_blocks * BLOCK)?;
+    writer.inodes.flush().map_err(ErofsError::Write)?;
+    let superblock = Superblock { root: FIRST_SLOT, inodes: plan.inodes, blocks: next.max(end), metadata_block: begin };
+    file.write_all_at(&superblock.block(), 0).map_err(ErofsError::Write)?;
+    let bytes = u64::from(end) * BLOCK;
+    file.set_len(bytes).map_err(ErofsError::Write)?;
+    Ok(bytes)
+}
+
+/// The slot of the root: 0 is no inode number that programs take.
+const FIRST_SLOT: u16 = 2;
+
+/// How much room each inode takes, and in which order they lie.
+struct Plan {
+    /// Directories, in the order in which their entries' inodes lie.
+    directories: Vec<u32>,
+    inode_bytes: u64,
+    large_blocks: u64,
+    inodes: u64,
+}
+
+/// What an inode needs beside its record.
+struct Needs {
+    xattr_bytes: u64,
+    /// Bytes behind record and attributes that lie in one block.
+    tail_bytes: u64,
+    /// Bytes of a chunk map.
+    map_bytes: u64,
+    large_blocks: u64,
+}
+
+/// The bytes that may follow an inode in its block.
+fn tail_max(xattr_bytes: u64) -> u64 {
+    BLOCK.saturating_sub(INODE_BYTES + xattr_bytes % BLOCK)
+}
+
+impl Plan {
+    fn new(tree: &mut Tree) -> Result<Self, ErofsError> {
+        let mut plan = Self {
+            directories: vec![ROOT],
+            inode_bytes: u64::from(FIRST_SLOT) * SLOT_BYTES,
+            large_blocks: 0,
+            inodes: 0,
+        };
+        plan.place(tree, ROOT)?;
+        let mut next = 0;
+        let mut sorted = Vec::new();
+        while let Some(directory) = plan.directories.get(next).copied() {
+            next += 1;
+            directory::sorted_children(tree, directory, &mut sorted);
+            for child in &sorted {
+                if tree.inode(tree.inode_of(*child)).shape == Shape::Directory {
+                    plan.directories.push(*child);
+                }
+                plan.place(tree, *child)?;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Gives an inode its number, unless it has one.
+    fn place(&mut self, tree: &mut Tree, node: u32) -> Result<(), ErofsError> {
+        let inode = tree.inode_of(node);
+        if tree.inode(inode).number != u32::MAX {
+            return Ok(());
+        }
+        let needs = needs(tree, node)?;
+        let at = position(self.inode_bytes, &needs);
+        let number = u32::try_from(at / SLOT_BYTES).ok().filter(|number| *number != u32::MAX);
+        tree.inode_mut(inode).number = number.ok_or(ErofsError::TooLarge("inodes"))?;
+        self.inode_bytes = end_of(at, &needs);
+        self.large_blocks += needs.large_blocks;
+        self.inodes += 1;
+        Ok(())
+    }
+}
+
+/// Where an inode may begin: what follows it in its block may not leave it.
+fn position(at: u64, needs: &Needs) -> u64 {
+    let at = at.next_multiple_of(INODE_BYTES);
+    let tail = at + INODE_BYTES + needs.xattr_bytes;
+    if needs.tail_bytes > 0 && tail % BLOCK + needs.tail_bytes > BLOCK {
+        // With the attributes' part of a block before it.
+        let begin = (tail.next_multiple_of(BLOCK) - INODE_BYTES - needs.xattr_bytes).next_multiple_of(INODE_BYTES);
+        if (begin + INODE_BYTES + needs.xattr_bytes) % BLOCK + needs.tail_bytes <= BLOCK && begin >= at {
+            return begin;
+        }
+        return at.next_multiple_of(BLOCK);
+    }
+    at
+}
+
+fn end_of(at: u64, needs: &Needs) -> u64 {
+    at + INODE_BYTES + needs.xattr_bytes + needs.tail_bytes + needs.map_bytes
+}
+
+fn needs(tree: &Tree, node: u32) -> Result<Needs, ErofsError> {
+    let inode = tree.inode_of(node);
+    let entry = tree.entry(inode).map_err(ErofsError::Read)?.map(|(entry, _)| entry);
+    let mut needs = Needs { xattr_bytes: 0, tail_bytes: 0, map_bytes: 0, large_blocks: 0 };
+    if let Some(entry) = &entry {
+        needs.xattr_bytes = xattrs::bytes(&entry.meta.xattrs).ok_or_else(|| too_many_xattrs(entry))?;
+    }
+    let in_block = |bytes: u64| bytes <= tail_max(needs.xattr_bytes);
+    if tree.inode(inode).shape == Shape::Directory {
+        match Directory::bytes_in_one_block(tree, node).filter(|bytes| in_block(*bytes)) {
+            Some(bytes) => needs.tail_bytes = bytes,
+            None => needs.large_blocks = Directory::of(tree, node).blocks(),
+        }
+    } else if let Some(entry) = &entry {
+        match &entry.kind {
+            Kind::SymbolicLink(target) if in_block(target.len() as u64) => needs.tail_bytes = target.len() as u64,
+            Kind::SymbolicLink(_) => needs.large_blocks = 1,
+            Kind::File { bytes, runs } if has_hole(*bytes, runs) => needs.map_bytes = bytes.div_ceil(UNIT) * 4,
+            _ => {}
+        }
+    }
+    Ok(needs)
+}
+
+fn too_many_xattrs(entry: &Entry) -> ErofsError {
+    ErofsError::Xattrs(String::from_utf8_lossy(&entry.path).into_owned())
+}
+
+/// Whether a file needs a map: it is not in one piece.
+fn has_hole(bytes: u64, runs: &[Run]) -> bool {
+    match runs {
+        [] => bytes > 0,
+        [run] => run.unit != 0 || u64::from(run.count) != bytes.div_ceil(UNIT),
+        _ => true,
+    }
+}
+
+struct Writer<'a> {
+    inodes: BufWriter<&'a File>,
+    /// Bytes written to it, from its beginning.
+    at: u64,
+    file: &'a File,
+    /// The next block of large directories.
+    large: u32,
+    /// Where each blob begins.
+    starts: Vec<u32>,
+    ordinal: u32,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ErofsError> {
+        self.at += bytes.len() as u64;
+        self.inodes.write_all(bytes).map_err(ErofsError::Write)
+    }
+
+    fn fill_to(&mut self, position: u64) -> Result<(), ErofsError> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        while self.at < position {
+            let part = usize::try_from(position - self.at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.put(&ZEROS[..part])?;
+        }
+        Ok(())
+    }
+
+    /// Every inode, in the order of the plan.
+    fn all(&mut self, tree: &Tree, plan: &mut Plan) -> Result<(), ErofsError> {
+        self.one(tree, ROOT)?;
+        let mut sorted = Vec::new();
+        for directory in &plan.directories {
+            directory::sorted_children(tree, *directory, &mut sorted);
+            for child in &sorted {
+                self.one(tree, *child)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, tree: &Tree, node: u32) -> Result<(), ErofsError> {
+        let inode = tree.inode_of(node);
+        let position = u64::from(tree.inode(inode).number) * SLOT_BYTES;
+        if position < self.at {
+            // One more name of it.
+            return Ok(());
+        }
+        self.fill_to(position)?;
+        let found = tree.entry(inode).map_err(ErofsError::Read)?;
+        let (entry, layer) = match found {
+            Some((entry, layer)) => (Some(entry), layer),
+            None => (None, 0),
+        };
+        // What no layer says of a directory.
+        let implicit = Meta { mode: 0o755, ..Meta::default() };
+        let meta = entry.as_ref().map_or(&implicit, |entry| &entry.meta);
+        let kind = entry.as_ref().map_or(&Kind::Directory, |entry| &entry.kind);
+        let needs = needs(tree, node)?;
+        self.ordinal += 1;
+        let mut record = InodeRecord::new(meta, kind, self.ordinal, needs.xattr_bytes);
+        record.links = tree.inode(inode).links;
+        let (mut tail, mut map) = (Vec::new(), Vec::new());
+        match kind {
+            Kind::Directory => {
+                let directory = Directory::of(tree, node);
+                record.links = 2 + directory.subdirectories(tree);
+                record.bytes = directory.bytes();
+                let contents = directory.contents(tree);
+                if needs.large_blocks == 0 {
+                    record.layout = DataLayout::Inline;
+                    tail = contents;
+                } else {
+                    record.start = self.put_large(&contents, needs.large_blocks)?;
+                }
+            }
+            Kind::SymbolicLink(target) => {
+                record.bytes = target.len() as u64;
+                if needs.large_blocks == 0 {
+                    record.layout = DataLayout::Inline;
+                    tail.clone_from(target);
+                } else {
+                    record.start = self.put_large(target, 1)?;
+                }
+            }
+            Kind::File { bytes, runs } => {
+                record.bytes = *bytes;
+                let start = self.starts.get(layer).copied().ok_or(ErofsError::TooLarge("layers"))?;
+                if needs.map_bytes > 0 {
+                    record.layout = DataLayout::Chunks;
+                    record.start = CHUNK_FORMAT;
+                    map = chunk_map(*bytes, runs, start);
+                } else if let Some(run) = runs.first() {
+                    record.start = start.checked_add(run.block).ok_or(ErofsError::TooLarge("contents"))?;
+                }
+            }
+            _ => {}
+        }
+        self.put(&record.encode())?;
+        self.put(&xattrs::encode(&meta.xattrs))?;
+        self.put(&tail)?;
+        self.put(&map)
+    }
+
+    /// Contents in blocks of their own; answers the first one's number.
+    fn put_large(&mut self, contents: &[u8], blocks: u64) -> Result<u32, ErofsError> {
+        let begin = self.large;
+        self.file.write_all_at(contents, u64::from(begin) * BLOCK).map_err(ErofsError::Write)?;
+        let blocks = u32::try_from(blocks).map_err(|_| ErofsError::TooLarge("metadata"))?;
+        self.large = begin.checked_add(blocks).ok_or(ErofsError::TooLarge("metadata"))?;
+        Ok(begin)
+    }
+}
+
+/// The block of each unit of a file; a hole has none.
+fn chunk_map(bytes: u64, runs: &[Run], start: u32) -> Vec<u8> {
+    const HOLE: u32 = u32::MAX;
+    let units = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or_default();
+    let mut map = vec![HOLE; units];
+    let blocks_of_unit = u32::try_from(UNIT / BLOCK).unwrap_or(1);
+    for run in runs {
+        for (step, place) in (0_u32..).zip(map.iter_mut().skip(run.unit as usize).take(run.count as usize)) {
+            *place = start.saturating_add(run.block).saturating_add(step.saturating_mul(blocks_of_unit));
+        }
+    }
+    map.into_iter().flat_map(u32::to_le_bytes).collect()
+}

@@ -1,0 +1,67 @@
+//! A layer: a tar archive, unpacked once into files from which every image that has it is made.
+//!
+//! ```text
+//!   compressed ─▶ digest ─▶ decompressed ─▶ digest (diff_id) ─▶ tar ─┬─▶ blob     contents of files, each from a block on
+//!                                                                   ├─▶ entries  names, kinds, attributes, where in the blob
+//!                                                                   └─▶ tar      all else of the archive, for `save`
+//! ```
+//!
+//! Each layer is a directory of three files and what is known of it. Nothing of it depends on another layer.
+
+use std::path::Path;
+
+use sandpen_types::image::ImageDigest;
+use serde::{Deserialize, Serialize};
+
+mod archive_reader;
+pub mod blob;
+mod decompress;
+pub mod entry;
+mod path;
+mod split;
+mod unpack;
+
+pub use decompress::Compression;
+pub use path::PathProblem;
+pub use split::{SplitError, TarSplit};
+pub use unpack::{Expected, LayerError, unpack};
+
+/// Contents of files.
+pub const BLOB: &str = "blob";
+/// The list of entries.
+pub const ENTRIES: &str = "entries";
+/// What else the archive held.
+pub const TAR: &str = "tar";
+
+/// Bytes of a block: what EROFS before Linux 6.4 knows.
+pub const BLOCK: u64 = 4096;
+/// Most entries of a layer, and of an image.
+pub const ENTRIES_MAX: u64 = 2_000_000;
+/// Most bytes of one file as it is read, holes included.
+pub const FILE_MAX: u64 = 64 << 30;
+/// Most bytes of a name in a directory (NAME_MAX of Linux).
+pub const NAME_MAX: usize = 255;
+/// Most bytes of a path, or of the target of a link (PATH_MAX of Linux, with its NUL).
+pub const PATH_MAX: usize = 4095;
+
+/// What is known of a layer that was unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// The digest of its tar archive.
+    pub diff_id: ImageDigest,
+    /// Bytes of that archive.
+    pub tar_bytes: u64,
+    /// Bytes of [`BLOB`], a multiple of [`BLOCK`].
+    pub blob_bytes: u64,
+    /// How many entries it has.
+    pub entries: u64,
+    /// Bytes of its files' contents, holes included.
+    pub content_bytes: u64,
+}
+
+impl LayerInfo {
+    /// Where the archive can be had again.
+    pub fn tar_split(directory: &Path) -> TarSplit {
+        TarSplit::new(directory.join(TAR), directory.join(BLOB))
+    }
+}

@@ -1,0 +1,471 @@
+//! A tar archive, entry by entry: POSIX (pax), GNU and old headers. Bytes that are no file's contents go to the
+//! [`SplitWriter`] as they are read.
+//!
+//! ```text
+//!   [x/g/L/K header, its text]*  header  [sparse headers]*  contents, padding   …   zeros
+//!    what a header cannot hold   └──────────── one entry ───────────────────┘       the end
+//! ```
+//!
+//! Fields of headers are the crate `tar`'s; the rest is ours, since an entry here has limits before it is read, and its
+//! raw bytes are kept. What a well-known reader (Go's `archive/tar`, with which nearly all layers are written and read)
+//! takes in a certain way is taken so.
+
+use std::io::{self, BufRead};
+
+use ::tar::Header;
+
+use super::entry::Meta;
+use super::path::{self, PathProblem};
+use super::split::SplitWriter;
+use super::{ENTRIES_MAX, FILE_MAX, PATH_MAX};
+
+mod pax;
+mod sparse;
+
+use pax::Pax;
+pub use pax::PaxProblem;
+pub use sparse::{Segment, SparseProblem};
+
+/// Bytes of a header, and what contents are padded to.
+const RECORD: u64 = 512;
+/// Most bytes of the text of a pax header: extended attributes are the largest part of it.
+const PAX_MAX: u64 = 1 << 20;
+/// What an extended attribute that is the overlay file system's own begins with.
+const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
+/// What the names of extended attributes begin with that can be kept.
+const XATTR_NAMESPACES: [&[u8]; 5] =
+    [b"user.", b"trusted.", b"security.", b"system.posix_acl_access", b"system.posix_acl_default"];
+/// Most bytes of all extended attributes of an entry.
+const XATTRS_MAX: usize = 60 << 10;
+
+/// What is wrong with an archive.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // each says it itself
+pub enum TarProblem {
+    #[error("its header's checksum is wrong: it is no tar archive, or damaged")]
+    Checksum,
+    #[error("its header's {0} is no number")]
+    Number(&'static str),
+    #[error("the archive ends in the middle of it")]
+    Truncated,
+    #[error("its name cannot be used: {0}")]
+    Name(PathProblem),
+    #[error("the target of its hard link cannot be used: {0}")]
+    Target(PathProblem),
+    #[error("it links to nothing: its target is empty")]
+    NoTarget,
+    #[error("its symbolic link has a target of more than {PATH_MAX} bytes or with a NUL byte")]
+    SymbolicTarget,
+    #[error("its extended header is longer than {PAX_MAX} bytes")]
+    HeaderTooLong,
+    #[error("a second long name before the entry of the first")]
+    NestedLongName,
+    #[error("a long name without an entry")]
+    LongNameAlone,
+    #[error("its extended header is malformed: {0}")]
+    Pax(PaxProblem),
+    #[error("its map of holes is malformed: {0}")]
+    Sparse(SparseProblem),
+    #[error("it has more than {FILE_MAX} bytes, holes included; none of an image may")]
+    FileTooLarge,
+    #[error("its type {0:?} is none that is known")]
+    Type(char),
+    #[error("it is a character device 0/0, which is how an overlay says that something is not there")]
+    WhiteoutDevice,
+    #[error("its extended attribute {0:?} is the overlay file system's own")]
+    OverlayXattr(String),
+    #[error("its extended attributes have more than {XATTRS_MAX} bytes")]
+    Xattrs,
+    #[error("its permissions, owner or device number are out of range")]
+    Range,
+    #[error("the archive has more than {ENTRIES_MAX} entries")]
+    TooMany,
+}
+
+/// Why an archive cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// The archive is not as it must be.
+    #[error("{problem}")]
+    Archive {
+        /// The entry, as the archive has its name; empty where none is known.
+        entry: Vec<u8>,
+        /// What.
+        problem: TarProblem,
+    },
+    /// What it is read from, or written to.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TarKind {
+    /// A file; its contents follow.
+    File(Contents),
+    /// A directory.
+    Directory,
+    /// A hard link to a path of the archive.
+    HardLink(Vec<u8>),
+    /// A symbolic link.
+    SymbolicLink(Vec<u8>),
+    /// Major and minor number.
+    CharacterDevice(u32, u32),
+    /// Major and minor number.
+    BlockDevice(u32, u32),
+    /// A FIFO.
+    Fifo,
+}
+
+/// The contents of a file in an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Its parts that are in the archive, one behind the other; the rest are holes. One for a file without.
+    pub segments: Vec<Segment>,
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TarEntry {
+    /// Checked, below the root.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: TarKind,
+    /// Its attributes.
+    pub meta: Meta,
+}
+
+/// Reads an archive.
+#[derive(Debug)]
+pub struct ArchiveReader<R> {
+    input: R,
+    /// What all is told that is no contents of a file.
+    pub split: SplitWriter,
+    /// Bytes read.
+    pub position: u64,
+    entries: u64,
+}
+
+/// What comes before an entry's own header.
+#[derive(Debug, Default)]
+struct Prelude {
+    pax: Pax,
+    name: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    any: bool,
+}
+
+impl<R: BufRead> ArchiveReader<R> {
+    /// Reads from `input`, which is at the beginning of an archive.
+    pub fn new(input: R, split: SplitWriter) -> Self {
+        Self { input, split, position: 0, entries: 0 }
+    }
+
+    /// What it reads from.
+    pub fn input(&self) -> &R {
+        &self.input
+    }
+
+    /// What it read from, and what was told all that is no contents.
+    pub fn into_parts(self) -> (R, SplitWriter) {
+        (self.input, self.split)
+    }
+
+    /// The next entry; `None` at the end. The contents of the one before must have been read.
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn next(&mut self) -> Result<Option<TarEntry>, TarError> {
+        let mut prelude = Prelude::default();
+        loop {
+            let Some(header) = self.header()? else {
+                return if prelude.any { Err(problem(&[], TarProblem::LongNameAlone)) } else { Ok(None) };
+            };
+            self.entries += 1;
+            let raw_name = prelude.name.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+            let wrong = |what: TarProblem| problem(&raw_name, what);
+            if self.entries > ENTRIES_MAX * 2 {
+                return Err(wrong(TarProblem::TooMany));
+            }
+            if header.entry_type().as_byte() == b'S' {
+                return self.entry(&header, prelude, &raw_name).map(Some);
+            }
+            match header.entry_type().as_byte() {
+                b'x' | b'X' => {
+                    let text = self.text(&header, &raw_name)?;
+                    prelude.pax = Pax::parse(&text).map_err(|error| wrong(TarProblem::Pax(error)))?;
+                }
+                // Of the whole archive: a comment, where there is any (as `git archive` writes it).
+                b'g' => {
+                    self.text(&header, &raw_name)?;
+                    continue;
+                }
+                kind @ (b'L' | b'K') => {
+                    let mut text = self.text(&header, &raw_name)?;
+                    while text.last() == Some(&0) {
+                        text.pop();
+                    }
+                    let place = if kind == b'L' { &mut prelude.name } else { &mut prelude.target };
+                    if place.replace(text).is_some() {
+                        return Err(wrong(TarProblem::NestedLongName));
+                    }
+                }
+                _ => return self.entry(&header, prelude, &raw_name).map(Some),
+            }
+            prelude.any = true;
+        }
+    }
+
+    /// The entry of a header, with what came before it.
+    fn entry(&mut self, header: &Header, prelude: Prelude, raw_name: &[u8]) -> Result<TarEntry, TarError> {
+        let Prelude { mut pax, name, target, .. } = prelude;
+        let name = pax.sparse.name.take().or(pax.path.take()).or(name);
+        let name = name.unwrap_or_else(|| raw_name.to_owned());
+        let wrong = |what: TarProblem| problem(&name, what);
+        let number = |what, value: io::Result<u64>| value.map_err(|_| wrong(TarProblem::Number(what)));
+        let mut kind = header.entry_type().as_byte();
+        // Old archives have no other way to say it.
+        if matches!(kind, 0 | b'0') && name.last() == Some(&b'/') {
+            kind = b'5';
+        }
+        let target =
+            pax.target.take().or(target).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let target = target.filter(|target| !target.is_empty());
+        let path = path::clean(&name).map_err(|error| wrong(TarProblem::Name(error)))?;
+        let meta = meta(header, &mut pax).map_err(&wrong)?;
+        let device = || -> Result<(u32, u32), TarError> {
+            let parts = (header.device_major(), header.device_minor());
+            match parts {
+                (Ok(major), Ok(minor)) => Ok((major.unwrap_or(0), minor.unwrap_or(0))),
+                _ => Err(wrong(TarProblem::Number("device number"))),
+            }
+        };
+        let kind = match kind {
+            0 | b'0' | b'7' | b'S' => {
+                let bytes = pax.bytes.map_or_else(|| number("size", header.entry_size()), Ok)?;
+                TarKind::File(self.contents(header, bytes, &pax, &name)?)
+            }
+            b'1' => {
+                let target = target.ok_or_else(|| wrong(TarProblem::NoTarget))?;
+                TarKind::HardLink(path::clean(&target).map_err(|error| wrong(TarProblem::Target(error)))?)
+            }
+            b'2' => {
+                let target = target.ok_or_else(|| wrong(TarProblem::NoTarget))?;
+                if target.len() > PATH_MAX || target.contains(&0) {
+                    return Err(wrong(TarProblem::SymbolicTarget));
+                }
+                TarKind::SymbolicLink(target)
+            }
+            b'3' => match device()? {
+                (0, 0) => return Err(wrong(TarProblem::WhiteoutDevice)),
+                (major, minor) => TarKind::CharacterDevice(major, minor),
+            },
+            b'4' => device().map(|(major, minor)| TarKind::BlockDevice(major, minor))?,
+            b'5' => TarKind::Directory,
+            b'6' => TarKind::Fifo,
+            other => return Err(wrong(TarProblem::Type(char::from(other)))),
+        };
+        if let TarKind::CharacterDevice(major, minor) | TarKind::BlockDevice(major, minor) = kind
+            && (major >= 1 << 12 || minor >= 1 << 20)
+        {
+            return Err(wrong(TarProblem::Range));
+        }
+        Ok(TarEntry { path, kind, meta })
+    }
+
+    /// Where a file's contents are in the archive.
+    fn contents(&mut self, header: &Header, stored: u64, pax: &Pax, name: &[u8]) -> Result<Contents, TarError> {
+        let wrong = |what: TarProblem| problem(name, what);
+        let sparse_error = |what: SparseProblem| problem(name, TarProblem::Sparse(what));
+        let (segments, bytes) = if header.entry_type().as_byte() == b'S' {
+            let (mut segments, bytes, mut goes_on) = sparse::old(header).map_err(sparse_error)?;
+            while goes_on {
+                let block = self.block(name)?;
+                goes_on = sparse::old_more(&block, &mut segments).map_err(sparse_error)?;
+            }
+            (segments, bytes)
+        } else if pax.sparse.is_any() {
+            if pax.sparse.has_map_in_contents() {
+                let (segments, map_bytes) = self.map_in_contents(stored, name)?;
+                let stored = stored.checked_sub(map_bytes).ok_or_else(|| sparse_error(SparseProblem::Map))?;
+                let bytes = pax.sparse.bytes.ok_or_else(|| sparse_error(SparseProblem::NoSize))?;
+                return Self::checked(segments, bytes, stored, name);
+            }
+            let segments = pax.sparse.segments().map_err(sparse_error)?;
+            (segments, pax.sparse.bytes.ok_or_else(|| sparse_error(SparseProblem::NoSize))?)
+        } else if stored > FILE_MAX {
+            return Err(wrong(TarProblem::FileTooLarge));
+        } else {
+            return Ok(Contents { bytes: stored, segments: vec![Segment { offset: 0, bytes: stored }] });
+        };
+        Self::checked(segments, bytes, stored, name)
+    }
+
+    fn checked(segments: Vec<Segment>, bytes: u64, stored: u64, name: &[u8]) -> Result<Contents, TarError> {
+        if bytes > FILE_MAX {
+            return Err(problem(name, TarProblem::FileTooLarge));
+        }
+        sparse::check(&segments, bytes, stored).map_err(|error| problem(name, TarProblem::Sparse(error)))?;
+        Ok(Contents { bytes, segments })
+    }
+
+    /// The map that version 1.0 of GNU's pax format puts before the contents, and its bytes.
+    fn map_in_contents(&mut self, stored: u64, name: &[u8]) -> Result<(Vec<Segment>, u64), TarError> {
+        let wrong = |what: SparseProblem| problem(name, TarProblem::Sparse(what));
+        let (mut map, mut read) = (sparse::MapReader::default(), 0);
+        while !map.is_complete() {
+            if read + RECORD > stored {
+                return Err(wrong(SparseProblem::Map));
+            }
+            let block = self.block(name)?;
+            read += RECORD;
+            map.push(&block).map_err(wrong)?;
+        }
+        Ok((map.into_segments(), read))
+    }
+
+    /// One record of 512 bytes that must be there.
+    fn block(&mut self, name: &[u8]) -> Result<[u8; RECORD as usize], TarError> {
+        let mut block = [0; RECORD as usize];
+        self.fill(&mut block, name)?;
+        self.split.raw(&block)?;
+        Ok(block)
+    }
+
+    fn fill(&mut self, block: &mut [u8], name: &[u8]) -> Result<(), TarError> {
+        match self.input.read_exact(block) {
+            Ok(()) => {
+                self.position += block.len() as u64;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(problem(name, TarProblem::Truncated)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The next header; at the end of the archive all that follows is read.
+    fn header(&mut self) -> Result<Option<Header>, TarError> {
+        if self.input.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let mut block = self.block(&[])?;
+        if block.iter().all(|byte| *byte == 0) {
+            if self.input.fill_buf()?.is_empty() {
+                return Ok(None);
+            }
+            block = self.block(&[])?;
+            if block.iter().all(|byte| *byte == 0) {
+                self.rest()?;
+                return Ok(None);
+            }
+        }
+        let header = Header::from_byte_slice(&block).clone();
+        let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+        // As if the checksum itself (bytes 148 to 155) were spaces.
+        let expected = sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..]);
+        if header.cksum().ok() != Some(expected) {
+            return Err(problem(&[], TarProblem::Checksum));
+        }
+        Ok(Some(header))
+    }
+
+    /// What follows the end of the archive belongs to its digest.
+    fn rest(&mut self) -> Result<(), TarError> {
+        loop {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            let length = buffer.len();
+            self.split.raw(buffer)?;
+            self.input.consume(length);
+            self.position += length as u64;
+        }
+    }
+
+    /// The text of an extended header.
+    fn text(&mut self, header: &Header, name: &[u8]) -> Result<Vec<u8>, TarError> {
+        let bytes = header.entry_size().map_err(|_| problem(name, TarProblem::Number("size")))?;
+        if bytes > PAX_MAX {
+            return Err(problem(name, TarProblem::HeaderTooLong));
+        }
+        let mut text = vec![0; usize::try_from(bytes).unwrap_or_default()];
+        self.fill(&mut text, name)?;
+        self.split.raw(&text)?;
+        self.padding(bytes, name)?;
+        Ok(text)
+    }
+
+    /// Hands out `bytes` of contents, in parts.
+    ///
+    /// # Errors
+    /// [`TarError`], and those of `take`.
+    pub fn content(
+        &mut self,
+        mut bytes: u64,
+        name: &[u8],
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), TarError> {
+        while bytes > 0 {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                return Err(problem(name, TarProblem::Truncated));
+            }
+            let part = buffer.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+            take(&buffer[..part])?;
+            self.input.consume(part);
+            self.position += part as u64;
+            bytes -= part as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads what follows contents of `bytes` bytes up to the next record.
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn padding(&mut self, bytes: u64, name: &[u8]) -> Result<(), TarError> {
+        let over = usize::try_from(bytes % RECORD).unwrap_or_default();
+        if over > 0 {
+            let mut padding = [0; RECORD as usize];
+            let padding = &mut padding[over..];
+            self.fill(padding, name)?;
+            self.split.raw(padding)?;
+        }
+        Ok(())
+    }
+}
+
+fn problem(entry: &[u8], problem: TarProblem) -> TarError {
+    TarError::Archive { entry: entry.to_owned(), problem }
+}
+
+/// The attributes that a header and its pax header say.
+fn meta(header: &Header, pax: &mut Pax) -> Result<Meta, TarProblem> {
+    let mode = header.mode().map_err(|_| TarProblem::Number("mode"))?;
+    let id = |pax: Option<u64>, header: io::Result<u64>, what| {
+        let id = pax.map_or_else(|| header.map_err(|_| TarProblem::Number(what)), Ok)?;
+        u32::try_from(id).map_err(|_| TarProblem::Range)
+    };
+    let uid = id(pax.uid, header.uid(), "owner")?;
+    let gid = id(pax.gid, header.gid(), "group")?;
+    let (mtime, mtime_nanos) = match pax.mtime {
+        Some(moment) => moment,
+        // Two's complement where it is before 1970.
+        None => (header.mtime().map_err(|_| TarProblem::Number("time"))?.cast_signed(), 0),
+    };
+    let xattrs = std::mem::take(&mut pax.xattrs);
+    if let Some((name, _)) = xattrs.iter().find(|(name, _)| name.starts_with(OVERLAY_XATTR)) {
+        return Err(TarProblem::OverlayXattr(String::from_utf8_lossy(name).into_owned()));
+    }
+    if xattrs.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() > XATTRS_MAX {
+        return Err(TarProblem::Xattrs);
+    }
+    // Of other systems, which no Linux file has.
+    let can_be_kept = |name: &[u8]| XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace));
+    let mut xattrs: Vec<_> = xattrs.into_iter().filter(|(name, _)| can_be_kept(name)).collect();
+    xattrs.sort();
+    Ok(Meta { mode: u16::try_from(mode & 0o7777).unwrap_or_default(), uid, gid, mtime, mtime_nanos, xattrs })
+}

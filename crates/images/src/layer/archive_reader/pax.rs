@@ -1,0 +1,178 @@
+//! The text of a pax header: records of `LENGTH KEY=VALUE\n` (POSIX pax, "pax Extended Header"), with the keys of GNU
+//! tar's sparse files and star's extended attributes.
+
+use super::sparse::PaxSparse;
+
+/// What is wrong with the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // each says it itself
+pub enum PaxProblem {
+    #[error("a record says another length than it has")]
+    Length,
+    #[error("a record has no key")]
+    Key,
+    #[error("the value of a number is none")]
+    Number,
+    #[error("the name of an extended attribute has no or more than 255 bytes, or a NUL byte")]
+    XattrName,
+    #[error("a path has a NUL byte")]
+    Nul,
+}
+
+/// What a pax header says.
+#[derive(Debug, Default)]
+pub(super) struct Pax {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) target: Option<Vec<u8>>,
+    pub(super) bytes: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    /// Seconds, and nanoseconds.
+    pub(super) mtime: Option<(i64, u32)>,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse: PaxSparse,
+}
+
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+impl Pax {
+    /// Reads all records.
+    pub(super) fn parse(mut text: &[u8]) -> Result<Self, PaxProblem> {
+        let mut pax = Self::default();
+        while !text.is_empty() {
+            // What some writers pad with.
+            if text.iter().all(|byte| *byte == 0) {
+                break;
+            }
+            let space = text.iter().take(20).position(|byte| *byte == b' ').ok_or(PaxProblem::Length)?;
+            let length = number(&text[..space]).and_then(|length| usize::try_from(length).ok());
+            let length = length.filter(|length| *length > space + 1 && *length <= text.len());
+            let (record, rest) = text.split_at(length.ok_or(PaxProblem::Length)?);
+            let record = record[space + 1..].strip_suffix(b"\n").ok_or(PaxProblem::Length)?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or(PaxProblem::Key)?;
+            pax.record(&record[..equals], &record[equals + 1..])?;
+            text = rest;
+        }
+        Ok(pax)
+    }
+
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), PaxProblem> {
+        let count = || number(value).ok_or(PaxProblem::Number);
+        let path = || if value.contains(&0) { Err(PaxProblem::Nul) } else { Ok(value.to_owned()) };
+        match key {
+            b"" => return Err(PaxProblem::Key),
+            // An empty value takes back what was said before.
+            b"path" => self.path = Some(path()?).filter(|path| !path.is_empty()),
+            b"linkpath" => self.target = Some(path()?).filter(|path| !path.is_empty()),
+            b"size" => self.bytes = Some(count()?),
+            b"uid" => self.uid = Some(count()?),
+            b"gid" => self.gid = Some(count()?),
+            b"mtime" => self.mtime = Some(moment(value).ok_or(PaxProblem::Number)?),
+            b"GNU.sparse.name" => self.sparse.name = Some(path()?),
+            b"GNU.sparse.major" => self.sparse.major = Some(count()?),
+            b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.bytes = Some(count()?),
+            b"GNU.sparse.numblocks" => self.sparse.count = Some(count()?),
+            b"GNU.sparse.offset" => self.sparse.numbers.push(count()?),
+            b"GNU.sparse.numbytes" => self.sparse.numbers.push(count()?),
+            b"GNU.sparse.map" => {
+                let numbers = value.split(|byte| *byte == b',').filter(|part| !part.is_empty()).map(number);
+                self.sparse.numbers = numbers.collect::<Option<_>>().ok_or(PaxProblem::Number)?;
+                self.sparse.has_map = true;
+            }
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR) {
+                    if name.is_empty() || name.len() > 255 || name.contains(&0) {
+                        return Err(PaxProblem::XattrName);
+                    }
+                    self.xattrs.retain(|(there, _)| there != name);
+                    self.xattrs.push((name.to_owned(), value.to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A decimal number.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Seconds with a fraction; before 1970 with a sign.
+fn moment(text: &[u8]) -> Option<(i64, u32)> {
+    let (is_negative, text) = text.strip_prefix(b"-").map_or((false, text), |text| (true, text));
+    let (seconds, fraction) = match text.iter().position(|byte| *byte == b'.') {
+        Some(point) => (&text[..point], &text[point + 1..]),
+        None => (text, &[][..]),
+    };
+    let seconds = i64::try_from(number(seconds)?).ok()?;
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let nanos = fraction.iter().chain(std::iter::repeat(&b'0')).take(9);
+    let nanos = nanos.fold(0, |sum: u32, digit| sum * 10 + u32::from(*digit - b'0'));
+    Some(match (is_negative, nanos) {
+        (false, _) => (seconds, nanos),
+        (true, 0) => (-seconds, 0),
+        // Nanoseconds count forward.
+        (true, _) => (-seconds - 1, 1_000_000_000 - nanos),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: &str, value: &[u8]) -> Vec<u8> {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while length.to_string().len() + rest != length {
+            length += 1;
+        }
+        [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+    }
+
+    #[test]
+    fn records_are_read_whatever_their_values_hold() {
+        let value = b"a\nb=c\0d";
+        let text = [
+            record("path", b"x/y"),
+            record("SCHILY.xattr.user.k", value),
+            record("SCHILY.xattr.user.k", b"last"),
+            record("SCHILY.xattr.security.capability", value),
+            record("mtime", b"-1.5"),
+            record("uid", b"70000"),
+            record("unknown", b""),
+        ]
+        .concat();
+        let pax = Pax::parse(&text).unwrap();
+        assert_eq!(pax.path.unwrap(), b"x/y");
+        assert_eq!((pax.mtime, pax.uid), (Some((-2, 500_000_000)), Some(70_000)));
+        let xattr = |name: &str, value: &[u8]| (name.as_bytes().to_owned(), value.to_owned());
+        assert_eq!(pax.xattrs, [xattr("user.k", b"last"), xattr("security.capability", value)]);
+        assert_eq!(moment(b"12.0000000019"), Some((12, 1)));
+    }
+
+    #[test]
+    fn malformed_text_is_refused() {
+        for (text, problem) in [
+            (&b"x"[..], PaxProblem::Length),
+            (b"99 a=b\n", PaxProblem::Length),
+            (b"2 a=b\n", PaxProblem::Length),
+            (b"6 a=b\n6 a", PaxProblem::Length),
+            (b"6 a=bc", PaxProblem::Length),
+            (b"5 ab\n", PaxProblem::Key),
+            (b"5 =b\n", PaxProblem::Key),
+            (&record("size", b"-1"), PaxProblem::Number),
+            (&record("size", b"18446744073709551616"), PaxProblem::Number),
+            (&record("mtime", b"1.x"), PaxProblem::Number),
+            (&record("path", b"a\0b"), PaxProblem::Nul),
+            (&record("SCHILY.xattr.", b"v"), PaxProblem::XattrName),
+        ] {
+            assert_eq!(Pax::parse(text).err(), Some(problem), "{:?}", String::from_utf8_lossy(text));
+        }
+    }
+}
