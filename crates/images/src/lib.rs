@@ -2,8 +2,13 @@
 //!
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
+pub mod config;
+pub mod digest;
 pub mod disk;
 pub mod erofs;
+pub mod json;
 pub mod layer;
+pub mod manifest;
+pub mod platform;
 pub mod store;
 pub mod tree;

@@ -199,7 +199,7 @@ impl DraftDir {
     /// then.
     pub fn commit_image(self, digest: &ImageDigest, names: &[ImageReference]) -> Result<(), StoreError> {
         let config = files::read(&self.content.join(CONFIG))?.unwrap_or_default();
-        let is = super::digest_of(&config);
+        let is = crate::digest::digest_of(&config);
         if is != *digest {
             let reason = format!("{CONFIG} has the digest {is}, not {digest}");
             return Err(StoreError::NotWhole { path: self.content.clone(), reason });

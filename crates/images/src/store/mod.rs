@@ -134,9 +134,3 @@ impl Store {
         Ok(Locked { _file: file })
     }
 }
-
-/// The SHA-256 of these bytes.
-fn digest_of(bytes: &[u8]) -> ImageDigest {
-    use sha2::Digest as _;
-    ImageDigest::new(sha2::Sha256::digest(bytes).into())
-}

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::record::{self, Record};
-use super::{CONFIG, ImageRecord, LayerRecord, Store, StoreError, digest_of, files};
+use super::{CONFIG, ImageRecord, LayerRecord, Store, StoreError, files};
+use crate::digest::digest_of;
 
 impl Store {
     /// Looks at every image and layer: its files have the sizes that are recorded, an image's layers are there, its

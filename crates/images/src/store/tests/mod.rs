@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::digest::digest_of;
 use chrono::{TimeZone as _, Utc};
 use sandpen_types::image::ImageReference;
 
