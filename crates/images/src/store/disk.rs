@@ -74,6 +74,16 @@ impl Store {
         Ok(blobs)
     }
 
+    /// Removes leases of images that are gone; nobody can have them.
+    pub(super) fn remove_old_leases(&self, _: &super::Locked) -> Result<(), StoreError> {
+        for digest in files::digests(&self.directory.join("leases"))? {
+            if !self.image_path(&digest).exists() {
+                let _ = std::fs::remove_file(self.lease_path(&digest)); // the next one finds it
+            }
+        }
+        Ok(())
+    }
+
     /// When an image was used last; `None` if it never was.
     pub(super) fn last_used(&self, digest: &ImageDigest) -> Option<SystemTime> {
         std::fs::metadata(self.lease_path(digest)).and_then(|meta| meta.modified()).ok()

@@ -94,6 +94,7 @@ impl Store {
         let locked = self.lock()?;
         let drafts = self.drafts(&locked)?;
         files::remove_unwritten(&self.directory);
+        self.remove_old_leases(&locked)?;
         drop(locked);
         for (draft, holder) in drafts {
             match holder {
