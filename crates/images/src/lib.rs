@@ -13,6 +13,7 @@ pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod save;
+pub mod store;
 pub mod tree;
 pub mod walk;
 

@@ -1,0 +1,100 @@
+//! What goes, and what stays because somebody needs it.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+#[test]
+fn a_name_of_several_is_taken_away_and_the_last_one_takes_the_image() {
+    let (_dir, store) = store();
+    let a = make_image(&store, "a", &[1], &["a:1", "a:2"]);
+    let removed = store.remove("a:1", false, &nobody).unwrap();
+    assert_eq!((removed.names, removed.images, removed.bytes), (vec![reference("a:1")], vec![], 0));
+    store.tag(&a, &reference("a:3")).unwrap();
+    let error = store.remove(&a.short(), false, &nobody).unwrap_err();
+    assert!(matches!(error, StoreError::SeveralNames { .. }), "{error}");
+    let removed = store.remove(&a.short(), true, &nobody).unwrap();
+    assert_eq!((removed.names.len(), removed.images), (2, vec![a]));
+    assert!(removed.bytes >= 8192 + 4096);
+    assert!(!store.has_layer(&diff_id(1)).unwrap());
+    assert_eq!(entries(&store.directory().join("drafts")), 0);
+    assert!(matches!(store.remove("a:2", false, &nobody), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn what_is_used_stays() {
+    let (_dir, store) = store();
+    let a = make_image(&store, "a", &[1], &["a"]);
+    let lease = store.lease(&a).unwrap();
+    let copy = lease.try_clone().unwrap();
+    drop(lease);
+    let second = store.lease(&a).unwrap();
+    for force in [false, true] {
+        let error = store.remove("a", force, &nobody).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    }
+    assert!(store.prune(true, false, &nobody).unwrap().images.is_empty());
+    drop((second, copy));
+    let kept = |digest: &ImageDigest| (*digest == a).then(|| "sandbox web".to_owned());
+    let error = store.remove("a", true, &kept).unwrap_err().to_string();
+    assert_eq!(error, "image \"a\" is in use by sandbox web; remove what uses it first");
+    assert!(store.prune(true, false, &kept).unwrap().images.is_empty());
+    assert_eq!(store.remove("a", false, &nobody).unwrap().images, [a]);
+    assert!(matches!(store.lease(&a), Err(StoreError::NotFound { .. })));
+    assert_eq!(entries(&store.directory().join("leases")), 0);
+}
+
+#[test]
+fn a_prune_takes_what_has_no_name_and_layers_that_nobody_has() {
+    let (_dir, store) = store();
+    let a = make_image(&store, "a", &[1], &[]);
+    let b = make_image(&store, "b", &[1, 2], &["b"]);
+    make_layer(&store, 3);
+    let planned = store.prune(false, true, &nobody).unwrap();
+    assert_eq!((planned.images.as_slice(), store.images().unwrap().len()), ([a].as_slice(), 2));
+    let removed = store.prune(false, false, &nobody).unwrap();
+    assert_eq!(removed, planned);
+    assert!(!store.has_layer(&diff_id(3)).unwrap() && store.has_layer(&diff_id(1)).unwrap());
+    assert_eq!(store.prune(true, false, &nobody).unwrap().images, [b]);
+    assert_eq!(store.bytes().unwrap(), 0);
+}
+
+/// Whoever has asked for a layer while he makes something finds it when he is done.
+#[test]
+fn layers_stay_for_those_who_make_something() {
+    let (_dir, store) = store();
+    let layer = make_layer(&store, 1);
+    let guard = store.lock_digest(&diff_id(9)).unwrap();
+    assert!(store.has_layer(&layer).unwrap());
+    store.prune(true, false, &nobody).unwrap();
+    assert!(store.has_layer(&layer).unwrap());
+    drop(guard);
+    let draft = store.draft().unwrap();
+    store.prune(true, false, &nobody).unwrap();
+    assert!(store.has_layer(&layer).unwrap());
+    drop(draft);
+    store.prune(true, false, &nobody).unwrap();
+    assert!(!store.has_layer(&layer).unwrap());
+}
+
+#[test]
+fn a_budget_takes_what_was_not_used_for_longest() {
+    let (_dir, store) = store();
+    let images: Vec<_> = (1..=4).map(|n| make_image(&store, &n.to_string(), &[9, n], &[&format!("i{n}")])).collect();
+    for (age, digest) in [(3, &images[1]), (2, &images[0]), (1, &images[2])] {
+        store.mark_used(digest).unwrap();
+        let file = std::fs::File::options().write(true).open(store.lease_path(digest)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(age)).unwrap();
+    }
+    let whole = store.bytes().unwrap();
+    assert_eq!(store.keep_within(whole, &nobody).unwrap(), Removed::default());
+    // It was never used, and is as old as it says.
+    assert_eq!(store.keep_within(whole - 1, &nobody).unwrap().images, [images[3]]);
+    let lease = store.lease(&images[1]).unwrap();
+    let kept = |digest: &ImageDigest| (*digest == images[0]).then(|| "somebody".to_owned());
+    assert_eq!(store.keep_within(0, &kept).unwrap().images, [images[2]]);
+    drop(lease);
+    assert_eq!(store.keep_within(0, &nobody).unwrap().images, [images[0]], "the one of the last use stays");
+    assert_eq!(store.images().unwrap().len(), 1);
+    assert_eq!(store.verify().unwrap(), Vec::<String>::new());
+}
