@@ -32,7 +32,7 @@ fn disk(layers: &[(&Path, LayerInfo)], path: &Path) {
     let blobs: Vec<u32> = layers.iter().map(|(_, info)| u32::try_from(info.blob_bytes / 4096).unwrap()).collect();
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     let mut at = erofs::write(&mut tree, &blobs, Placement::Before, &file).unwrap();
-    for (directory, _) in layers {
+    for (directory, _) in layers.iter().rev() {
         let blob = fs::read(directory.join(layer::BLOB)).unwrap();
         file.write_all_at(&blob, at).unwrap();
         at += blob.len() as u64;
@@ -53,7 +53,7 @@ fn a_directory_comes_back_as_it_was() {
         echo hello >a/hello; head -c 300000 /dev/urandom >a/random; : >a/nothing
         truncate -s 5M a/sparse; printf end | dd of=a/sparse bs=1 seek=3000000 conv=notrunc status=none
         ln a/hello a/b/again; ln -s ../hello a/b/link; ln -s "$(head -c 4000 /dev/zero | tr '\0' x)" a/long
-        mkfifo a/fifo; chmod 4755 a/hello; chmod 1777 empty; touch -d '1960-01-01 00:00:00.5' a/random
+        mkfifo a/fifo; chmod 751 a/hello; chmod 1777 empty; touch -d '1960-01-01 00:00:00.5' a/random
         for i in $(seq 3000); do echo $i >many/file-with-a-name-$i; done
         : >"$(head -c 255 /dev/zero | tr '\0' n)"; : >-before-dots; : >'...'
         python3 -c 'import os; os.setxattr("a/hello", "user.key", b"a\nb"); os.setxattr("empty", "user.none", b"")'
