@@ -3,3 +3,4 @@
 //! May know: types, files, threads. May not: actors, drivers, sockets, and who runs a microVM from a disk.
 
 pub mod disk;
+pub mod store;
