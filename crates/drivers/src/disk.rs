@@ -19,6 +19,8 @@ use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 /// Modules that the guest's kernel needs for a root of layers on a disk.
 pub const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
+/// A module that it needs besides for a root that is an image.
+pub const IMAGE_MODULE: &str = "erofs";
 /// A module that ext4's checksums need where the kernel has it as a file.
 pub(super) const OPTIONAL_MODULES: [&str; 1] = ["crc32c_generic"];
 /// The serial number of the disk of the writable layer, by which the guest knows it from root disks.
