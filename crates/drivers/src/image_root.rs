@@ -168,7 +168,7 @@ mod tests {
         let other = lease.clone();
         drop(lease);
         assert!(alone.try_lock().is_err());
-        assert!(store.remove("debian", true, &|_| false).is_err(), "it is in use");
+        assert!(store.remove("debian", true, &|_| None).is_err(), "it is in use");
         drop(other);
         alone.try_lock().unwrap();
     }
