@@ -24,7 +24,7 @@ mod unpack;
 
 pub use decompress::Compression;
 pub use path::PathProblem;
-pub use split::{SplitError, TarSplit};
+pub use split::{SplitError, TarReader, TarSplit};
 pub use unpack::{Expected, LayerError, unpack};
 
 /// Contents of files.

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod directory_disk;
 pub mod disk;
 pub mod erofs;
+pub mod export;
 pub mod import;
 pub mod json;
 pub mod layer;

@@ -1,6 +1,7 @@
 //! From a directory or a tar archive to a file system and back, looked at by other programs.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -64,9 +65,8 @@ fn a_directory_comes_back_as_it_was() {
     let packed = unpack(&dir.join("root.tar.gz"), &dir.join("packed"));
     assert_eq!(plain, packed);
     let mut again = Vec::new();
-    let bytes = LayerInfo::tar_split(&dir.join("plain")).write_to(&mut again).unwrap();
+    LayerInfo::tar_split(&dir.join("plain")).open().unwrap().read_to_end(&mut again).unwrap();
     assert!(again == fs::read(dir.join("root.tar")).unwrap());
-    assert_eq!(bytes, plain.tar_bytes);
     disk(&[(&dir.join("plain"), plain)], &dir.join("disk"));
     // The same from the directory itself, in one file.
     let direct = File::options().read(true).write(true).create_new(true).open(dir.join("direct")).unwrap();

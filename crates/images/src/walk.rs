@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx};
 
+use serde::{Deserialize, Serialize};
+
 use crate::layer::entry::Meta;
 use crate::layer::{ENTRIES_MAX, FILE_MAX, NAME_MAX};
 
@@ -28,7 +30,7 @@ const XATTR_NAMESPACES: [&[u8]; 4] = [b"user.", b"security.", b"system.posix_acl
 const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
 
 /// Whose the files are in a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owners {
     /// Those that they have here.
     Same,

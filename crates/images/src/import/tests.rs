@@ -94,7 +94,7 @@ fn an_archive_goes_in_once_and_its_layers_come_out_as_they_were() {
     assert!(store.verify().unwrap().is_empty());
     for layer in &layers {
         let mut again = Vec::new();
-        LayerInfo::tar_split(&store.layer_path(&digest_of(layer))).write_to(&mut again).unwrap();
+        LayerInfo::tar_split(&store.layer_path(&digest_of(layer))).open().unwrap().read_to_end(&mut again).unwrap();
         assert!(again == *layer);
     }
     // The same in another form and by another name: nothing is unpacked again.
