@@ -12,6 +12,7 @@ pub mod disk;
 pub mod fuse_probe;
 mod guest;
 mod host_options;
+pub mod image_helper;
 pub mod image_root;
 #[cfg(feature = "krun-driver")]
 pub mod krun;
@@ -110,12 +111,15 @@ fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, KrunUn
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
 /// nothing. An embedding application calls it first in its `main`, before it makes any thread:
 /// sandpen starts the application's own program again to share root directories with guests, to
-/// confine QEMU, and to become a microVM of libkrun.
+/// confine QEMU, to read archives of images, and to become a microVM of libkrun.
 pub fn run_helper_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
     let Some(first) = arguments.next() else { return };
     if first == virtiofs::SUBCOMMAND {
         std::process::exit(virtiofs::run(arguments));
+    }
+    if first == image_helper::SUBCOMMAND {
+        std::process::exit(image_helper::run(arguments));
     }
     if first == confine::helper::SUBCOMMAND {
         std::process::exit(confine::helper::run(arguments));
