@@ -39,6 +39,8 @@ fn image(home: &Home, count: usize) -> Image {
     std::os::unix::fs::symlink("../data/5/file", root.join("etc/link")).unwrap();
     std::os::unix::fs::chown(root.join("data/2"), Some(1000), Some(70_000)).ok();
 
+    with_attributes(&root);
+
     let whole = home.path().join("whole.erofs");
     let mut mkfs = Command::new("mkfs.erofs");
     mkfs.args(["-E", "force-inode-extended", "-T0", "--quiet"]).arg(&whole).arg(&root).stdout(Stdio::null());
@@ -72,6 +74,30 @@ fn image(home: &Home, count: usize) -> Image {
     fs::write(place.join("disk.json"), serde_json::to_vec(&parts).unwrap()).unwrap();
     fs::write(place.join("lease"), "").unwrap();
     Image { digest: format!("sha256:{hex}"), files, lease: place.join("lease") }
+}
+
+/// A program with a capability, which it has of its extended attributes, and a file that its list of access shows to
+/// somebody who is neither its owner nor in its group. Nothing where these tests are not root's.
+fn with_attributes(root: &Path) {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let none = rustix::fs::XattrFlags::empty();
+    let program = root.join("capable/cat");
+    fs::create_dir(root.join("capable")).unwrap();
+    fs::copy(root.join("bin/busybox"), &program).unwrap();
+    // Version 2 with the effective flag, and CAP_NET_RAW (linux/capability.h).
+    let words = [0x0200_0001_u32, 1 << 13, 0, 0, 0];
+    let capability: Vec<_> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    rustix::fs::setxattr(&program, "security.capability", &capability, none).unwrap();
+    // Owner, the user 1000, group, mask, others (linux/posix_acl_xattr.h).
+    let entries = [(1_u16, 6_u16, u32::MAX), (2, 4, 1000), (4, 0, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        list.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    fs::write(root.join("listed"), "listed\n").unwrap();
+    rustix::fs::setxattr(root.join("listed"), "system.posix_acl_access", &list, none).unwrap();
 }
 
 /// Whether somebody uses the image.
@@ -194,6 +220,12 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
     let text = said(&home, "refused");
     assert_eq!(text.matches("Read-only file system").count(), 2, "{text}");
     assert!(text.ends_with("1\n"), "{text}");
+    if nix::unistd::Uid::effective().is_root() {
+        let script = "cat /listed; /capable/cat /proc/self/status | grep CapEff; cat /proc/self/status | grep CapEff";
+        start(&home, &image, "somebody", script, &json!({"user": "1000:1000"}));
+        let text = said(&home, "somebody");
+        assert_eq!(text, "listed\nCapEff:\t0000000000002000\nCapEff:\t0000000000000000\n");
+    }
     let script =
         "cat /kept 2>/dev/null; echo round >> /kept; ls -d /data /moved 2>/dev/null; mv /data /moved 2>/dev/null
         rm -f /etc/link; head -c 10 /moved/5/file | wc -c; : > /moved/5/file; sync";
@@ -201,6 +233,11 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
     assert_eq!(said(&home, "kept"), "/data\n10\n");
     home.ok(&["start", "kept"]);
     assert_eq!(said(&home, "kept"), "round\n/moved\n0\n");
+    // What was moved is on the disk itself, and no word of where it was in the image.
+    let disk = home.inspect("kept")["disk"]["path"].as_str().unwrap().to_owned();
+    let debugfs = sandpen::driver::mke2fs::find().unwrap().with_file_name("debugfs");
+    let looked = Command::new(debugfs).args(["-R", "stat /upper/moved/4/file", &disk]).output().unwrap();
+    assert!(String::from_utf8_lossy(&looked.stdout).contains("Type: regular"), "{}", explain(&looked));
     start(&home, &image, "other", "ls -d /kept /data; cat /data/5/file | wc -c", &json!({}));
     home.run(&["wait", "other"]);
     assert_eq!(home.ok(&["logs", "--stream", "stdout", "other"]), "/data\n3000000\n");
