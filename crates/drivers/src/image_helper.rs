@@ -18,9 +18,7 @@ use std::path::{Path, PathBuf};
 
 use sandpen_images::directory_disk::{self, DirectoryDiskError};
 use sandpen_images::export::{ExportError, Named, export};
-use sandpen_images::import::{
-    ImportError, LoadOptions, LoadSource, Progress, import_directory, import_tar, load,
-};
+use sandpen_images::import::{ImportError, LoadOptions, LoadSource, Progress, import_directory, import_tar, load};
 use sandpen_images::platform::PlatformError;
 use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{Store, StoreError};
@@ -47,11 +45,7 @@ pub(super) const ROLE: &str = "image";
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ImageWork {
     /// Reads an archive of images: standard input, or a directory.
-    Load {
-        platform: String,
-        name: Option<ImageReference>,
-        directory: bool,
-    },
+    Load { platform: String, name: Option<ImageReference>, directory: bool },
     /// Makes an image of a root directory (this one, for people), or of the tar of one on standard input.
     Import { name: ImageReference, directory: Option<PathBuf> },
     /// Writes an archive to standard output.

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod confine;
 pub mod control;
 pub mod disk;
+mod disk_maker;
 #[cfg(feature = "testing")]
 pub mod fuse_probe;
 mod guest;
@@ -148,7 +149,7 @@ mod tests {
 
     use super::confine::rights::is_initial_root;
     use super::confine::{JailNetwork, JailPlan};
-    use super::mke2fs::Mke2fs;
+    use super::disk_maker::DiskMaker;
     use super::*;
 
     /// The program that is built with these tests (`cargo test` without `--lib`).
@@ -160,9 +161,9 @@ mod tests {
     }
 
     /// What makes file systems, in a jail where one can be made.
-    pub(crate) fn maker() -> Arc<Mke2fs> {
+    pub(crate) fn maker() -> Arc<DiskMaker> {
         let plan = JailPlan { uid: Some(0x7FFF_FFFE), network: JailNetwork::Own, empty_root: None };
-        Arc::new(Mke2fs::new(&helper(), is_initial_root().then_some(plan).ok_or_else(|| "not root".to_owned())))
+        Arc::new(DiskMaker::new(&helper(), is_initial_root().then_some(plan).ok_or_else(|| "not root".to_owned())))
     }
 
     #[test]

@@ -8,8 +8,8 @@ use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::cache_uses;
 use sandpen_vmm::driver::{DriverError, Launch};
 
+use super::disk_maker::DiskMaker;
 use super::image_root::{self, Lease, RootDisk};
-use super::mke2fs::Mke2fs;
 use super::step::blocking;
 use super::{disk, root_disk};
 
@@ -28,7 +28,7 @@ pub(super) async fn storage(
     launch: &Launch,
     (state_dir, data_dir): (&StateDir, &Path),
     user: &Arc<CacheUser>,
-    maker: &Arc<Mke2fs>,
+    maker: &Arc<DiskMaker>,
     disk: Option<&Path>,
     imaged: &[PathBuf],
 ) -> Result<Storage, DriverError> {

@@ -26,8 +26,8 @@ use super::program::{self, QemuError};
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
 use crate::confine::{self, Needs, Policy, SandboxJail, cgroup};
+use crate::disk_maker::DiskMaker;
 use crate::image_root::Lease;
-use crate::mke2fs::Mke2fs;
 use crate::program_files::ProgramFiles;
 use crate::shares::{Share, Shares};
 use crate::step::{blocking, failed};
@@ -185,7 +185,7 @@ impl MachinePlan {
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
         let initramfs = initramfs(&user, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        let maker = Arc::new(Mke2fs::new(&helper, jail.plan_alone()));
+        let maker = Arc::new(DiskMaker::new(&helper, jail.plan_alone()));
         let dirs = (&config.state_dir, config.data_dir.as_path());
         let storage = storage(&launch, dirs, &user, &maker, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
