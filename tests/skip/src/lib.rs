@@ -82,6 +82,10 @@ reasons! {
     NoSystemd = "no-systemd",
     /// No database of known vulnerabilities is at hand.
     NoAdvisoryDb = "no-advisory-db",
+    /// skopeo is not installed.
+    NoSkopeo = "no-skopeo",
+    /// umoci is not installed.
+    NoUmoci = "no-umoci",
 }
 
 impl Reason {

@@ -69,6 +69,25 @@ fn entries_of_one_name_are_alternatives_if_they_say_for_what() {
 }
 
 #[test]
+fn a_name_that_a_tool_left_behind_does_not_count() {
+    let config = config(&[]);
+    let m = manifest(&config, &[]);
+    for (whole, text, expected, rest) in [
+        ("docker.io/library/app:1", "1", &["app:1"][..], &[] as &[&str]),
+        ("docker.io/library/app:1", "app:1", &["app:1"], &[]),
+        ("docker.io/library/app:1", "app:2", &["app:2"], &[]),
+        ("docker.io/library/app:1", "2", &[], &["2"]),
+    ] {
+        let mut entry = descriptor(media::MANIFEST, &m);
+        entry["annotations"] = json!({CONTAINERD_NAME: whole, REF_NAME: text});
+        let images = blobs(oci(&[entry]), &[&config, &m]).images().unwrap();
+        let names: Vec<_> = images[0].names.iter().map(ImageReference::familiar).collect();
+        assert_eq!(names, expected, "{whole} {text}");
+        assert_eq!(images[0].ref_names, rest, "{whole} {text}");
+    }
+}
+
+#[test]
 fn a_tar_that_is_both_has_digests_of_one_and_names_of_the_other_too() {
     let config = config(&["one"]);
     let m = manifest(&config, &["one"]);
