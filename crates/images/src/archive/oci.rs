@@ -13,7 +13,7 @@ use super::{
 };
 use crate::json::{self, shown};
 use crate::manifest::platforms::{best, no_platform};
-use crate::manifest::{Descriptor, Document, ImageIndex, ManifestError, Resolved};
+use crate::manifest::{Descriptor, Document, ImageIndex, ManifestError, Resolved, media};
 use crate::platform::Platform;
 
 #[derive(Debug, Deserialize)]
@@ -29,8 +29,12 @@ pub(super) fn images(documents: &mut Documents<'_>, platform: &Platform) -> Resu
     if layout.image_layout_version.split('.').next() != Some("1") {
         return Err(ArchiveError::LayoutVersion(shown(&layout.image_layout_version)));
     }
-    let Document::Index(index) = Document::parse(&documents.read(OCI_INDEX)?, None)? else {
-        return Err(ManifestError::Neither(format!("{OCI_INDEX} is a manifest and not an index")).into());
+    let index = match Document::parse(&documents.read(OCI_INDEX)?, None).map_err(ArchiveError::Index)? {
+        Document::Index(index) => index,
+        Document::Manifest(_) => {
+            let (said, media_type) = ("its name", media::INDEX.to_owned());
+            return Err(ArchiveError::Index(ManifestError::Disagrees { said, media_type, content: "a manifest" }));
+        }
     };
     let chosen = chosen(&index, platform)?;
     if chosen.len() > IMAGES_MAX {

@@ -248,7 +248,7 @@ impl Scan<'_> {
             b'3' | b'4' | b'6' => Entry::Other("a device or a pipe"),
             b'5' => Entry::Other("a directory"),
             b'S' => return Err(self.refused("it has sparse files, which no archive of images has")),
-            other => return Err(self.refused(format!("its entry is of the unknown type {:?}", char::from(other)))),
+            other => return Err(self.refused(format!("its entry is of the unknown type '{}'", other.escape_ascii()))),
         };
         if !matches!(kind, b'0' | 0 | b'7') && size != 0 {
             return Err(self.refused("its entry is no file but has a size"));
