@@ -271,11 +271,12 @@ impl Scan<'_> {
             Place::Vacant(place) => {
                 place.insert(entry);
             }
-            // A directory may be named once more: nothing is read from it.
-            Place::Occupied(place) if matches!((place.get(), &entry), (Entry::Other(one), Entry::Other(two)) if one == two) =>
-                {}
             Place::Occupied(mut place) => {
-                place.insert(Entry::Twice);
+                // A directory may be named once more: nothing is read from it.
+                let is_same = matches!((place.get(), &entry), (Entry::Other(one), Entry::Other(two)) if one == two);
+                if !is_same {
+                    place.insert(Entry::Twice);
+                }
             }
         }
         Ok(())
