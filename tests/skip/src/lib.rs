@@ -84,6 +84,10 @@ reasons! {
     NoAdvisoryDb = "no-advisory-db",
     /// No programs look through EROFS file systems.
     NoErofsUtils = "no-erofs-utils",
+    /// skopeo is not installed.
+    NoSkopeo = "no-skopeo",
+    /// umoci is not installed.
+    NoUmoci = "no-umoci",
 }
 
 impl Reason {

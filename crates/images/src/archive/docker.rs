@@ -5,12 +5,16 @@
 //! here, a layer's in `blobs/sha256/` by whoever reads it. Other names say nothing.
 
 use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::visible::is_visible;
 use serde::Deserialize;
 
 use super::{ArchiveError, ArchivedImage, DOCKER_MANIFEST, Documents, IMAGES_MAX, Stored, image};
 use crate::config::{ITEMS_MAX, LAYERS_MAX};
 use crate::digest::digest_of;
 use crate::json::{self, List};
+
+/// Longest name of a file, as Linux has it.
+const PATH_MAX: usize = 4096;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -98,10 +102,10 @@ pub(super) fn add_names(documents: &mut Documents<'_>, images: &mut [ArchivedIma
 
 /// A path in `manifest.json` as the archive's index has it.
 fn inside(path: &str) -> Result<String, ArchiveError> {
-    let outside = || ArchiveError::Outside { path: json::shown(path) };
     let parts: Vec<_> = path.split('/').filter(|part| *part != ".").collect();
-    if parts.iter().any(|part| matches!(*part, "" | "..")) || path.contains('\0') {
-        return Err(outside());
+    let is_inside = parts.iter().all(|part| !matches!(*part, "" | ".."));
+    match is_inside && path.len() <= PATH_MAX && path.chars().all(is_visible) {
+        true => Ok(parts.join("/")),
+        false => Err(ArchiveError::Outside { path: json::shown(path) }),
     }
-    Ok(parts.join("/"))
 }

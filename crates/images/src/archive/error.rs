@@ -1,8 +1,9 @@
-//! What can be wrong with an archive. Names from within one are shown quoted and escaped.
+//! What can be wrong with an archive. Names from within one were made harmless on a terminal before they got here.
 
 use std::io;
 
-use sandpen_types::image::{DigestError, ImageDigest, ReferenceError};
+use sandpen_types::image::{ImageDigest, ReferenceError};
+use sandpen_types::visible::visible;
 
 use super::{DOCUMENTS_MAX, IMAGES_MAX, Outer};
 use crate::config::ConfigError;
@@ -36,7 +37,7 @@ pub enum ArchiveError {
     #[error("it was written by Docker before 1.10 and has no manifest.json; save the image again with a current tool")]
     TooOld,
     /// A layout of another version.
-    #[error("its oci-layout says version {0:?}, and 1 is known")]
+    #[error("its oci-layout says version \"{0}\", and 1 is known")]
     LayoutVersion(String),
     /// No image at all.
     #[error("it is an archive of images without an image in it")]
@@ -53,33 +54,33 @@ pub enum ArchiveError {
         reason: String,
     },
     /// A file that something needs is not there.
-    #[error("{path:?} is not in the archive, and an image in it needs it: the archive is not complete")]
+    #[error("\"{path}\" is not in the archive, and an image in it needs it: the archive is not complete")]
     Missing {
         /// Its name.
         path: String,
     },
     /// Two entries of one name.
-    #[error("{path:?} is in the archive twice, and nothing says which of them counts")]
+    #[error("\"{path}\" is in the archive twice, and nothing says which of them counts")]
     Twice {
         /// Their name.
         path: String,
     },
     /// A directory, a link or a device in the place of a file.
-    #[error("{path:?} is {found} and not a file of the archive")]
+    #[error("\"{path}\" is {found} and not a file of the archive")]
     NotFile {
         /// Its name.
         path: String,
         /// What it is.
         found: &'static str,
     },
-    /// A name that leads out.
-    #[error("the name {path:?} leads out of the archive")]
+    /// A name that leads out, or that no archive's writer gives a file.
+    #[error("the name \"{path}\" leads out of the archive, or is no name of a file in it")]
     Outside {
         /// The name.
         path: String,
     },
     /// A document too long to be one.
-    #[error("{path:?} has {size} bytes, and at most {DOCUMENT_MAX} of such a document are read")]
+    #[error("\"{path}\" has {size} bytes, and at most {DOCUMENT_MAX} of such a document are read")]
     LargeDocument {
         /// Its name.
         path: String,
@@ -90,14 +91,17 @@ pub enum ArchiveError {
     #[error("its configurations and manifests have more than {DOCUMENTS_MAX} bytes together; load it in parts")]
     ManyDocuments,
     /// A document that cannot be read.
-    #[error("{path:?} cannot be read: {error}")]
+    #[error("\"{path}\" cannot be read: {error}")]
     Document {
         /// Its name.
         path: String,
         /// Why.
         error: JsonError,
     },
-    /// A manifest or an index is wrong.
+    /// The index at the top is wrong.
+    #[error("\"index.json\": {0}")]
+    Index(ManifestError),
+    /// A manifest, or an index further in, is wrong.
     #[error("{0}")]
     Manifest(#[from] ManifestError),
     /// A configuration is wrong.
@@ -112,7 +116,7 @@ pub enum ArchiveError {
         diff_ids: usize,
     },
     /// Not the bytes that were named.
-    #[error("{path:?} has another digest, {found}: it was changed or damaged")]
+    #[error("\"{path}\" has another digest, {found}: it was changed or damaged")]
     LyingDigest {
         /// Its name.
         path: String,
@@ -120,7 +124,7 @@ pub enum ArchiveError {
         found: ImageDigest,
     },
     /// Not as many bytes as were named.
-    #[error("{path:?} has {found} bytes, but {claimed} by what points at it: it was changed or damaged")]
+    #[error("\"{path}\" has {found} bytes, but {claimed} by what points at it: it was changed or damaged")]
     LyingSize {
         /// Its name.
         path: String,
@@ -130,23 +134,20 @@ pub enum ArchiveError {
         found: u64,
     },
     /// A name that is none.
-    #[error("an image in it has a name that is none: {0}")]
+    #[error("an image in it has a name that is none: {}", visible(&.0.to_string()))]
     Name(#[from] ReferenceError),
     /// A name with a digest that is not that of its image.
-    #[error("the image that is called {name:?} has not the digest in that name; name it by a tag")]
+    #[error("the image that is called \"{name}\" has not the digest in that name; name it by a tag")]
     LyingName {
         /// The name.
         name: String,
     },
     /// One name for two images.
-    #[error("two images in it are called {name:?}, and nothing says which of them counts")]
+    #[error("two images in it are called \"{name}\", and nothing says which of them counts")]
     NameTwice {
         /// The name.
         name: String,
     },
-    /// A digest that is none.
-    #[error("{0}")]
-    Digest(#[from] DigestError),
     /// Something is wrong with one of the images.
     #[error("image {image}: {error}")]
     Image {
@@ -165,7 +166,7 @@ impl ArchiveError {
     /// Says which image an error is of.
     pub(super) fn of(self, number: usize, name: Option<&str>) -> Self {
         let image =
-            name.map_or_else(|| format!("number {number}, without a name"), |name| format!("{:?}", shown(name)));
+            name.map_or_else(|| format!("number {number}, without a name"), |name| format!("\"{}\"", shown(name)));
         Self::Image { image, error: Box::new(self) }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::json::{self, shown};
 use crate::manifest::platforms::{best, no_platform};
-use crate::manifest::{Descriptor, Document, ImageIndex, ManifestError, Resolved};
+use crate::manifest::{Descriptor, Document, ImageIndex, ManifestError, Resolved, media};
 use crate::platform::Platform;
 
 #[derive(Debug, Deserialize)]
@@ -29,8 +29,12 @@ pub(super) fn images(documents: &mut Documents<'_>, platform: &Platform) -> Resu
     if layout.image_layout_version.split('.').next() != Some("1") {
         return Err(ArchiveError::LayoutVersion(shown(&layout.image_layout_version)));
     }
-    let Document::Index(index) = Document::parse(&documents.read(OCI_INDEX)?, None)? else {
-        return Err(ManifestError::Neither(format!("{OCI_INDEX} is a manifest and not an index")).into());
+    let index = match Document::parse(&documents.read(OCI_INDEX)?, None).map_err(ArchiveError::Index)? {
+        Document::Index(index) => index,
+        Document::Manifest(_) => {
+            let (said, media_type) = ("its name", media::INDEX.to_owned());
+            return Err(ArchiveError::Index(ManifestError::Disagrees { said, media_type, content: "a manifest" }));
+        }
     };
     let chosen = chosen(&index, platform)?;
     if chosen.len() > IMAGES_MAX {
@@ -59,9 +63,9 @@ pub(super) fn images(documents: &mut Documents<'_>, platform: &Platform) -> Resu
 
 /// The entries of an index that are images for this platform.
 fn chosen<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<Vec<&'a Descriptor>, ArchiveError> {
-    let mut groups: Vec<(Option<&str>, Vec<&Descriptor>)> = Vec::new();
+    let mut groups: Vec<([Option<&str>; 2], Vec<&Descriptor>)> = Vec::new();
     for entry in index.manifests.iter().filter(|entry| entry.is_image) {
-        let name = entry.containerd_name.as_deref().or(entry.ref_name.as_deref());
+        let name = [entry.containerd_name.as_deref(), entry.ref_name.as_deref()];
         match groups.iter_mut().find(|(of, others)| *of == name && others[0].platform.is_some()) {
             Some((_, others)) if entry.platform.is_some() => others.push(entry),
             _ => groups.push((name, vec![entry])),
@@ -75,7 +79,7 @@ fn chosen<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<Vec<&'a Desc
         }
         let fitting = best(entries, platform);
         if fitting.is_empty() {
-            return Err(ArchiveError::from(no_platform(entries, platform)).of(at + 1, *name));
+            return Err(ArchiveError::from(no_platform(entries, platform)).of(at + 1, name[0].or(name[1])));
         }
         chosen.extend(fitting);
     }
@@ -111,18 +115,24 @@ fn one(
     Ok(images.len() - 1)
 }
 
-/// Gives an image the names of an entry that led to it. The annotation of containerd is a reference by definition;
-/// the other one is what its writer chose, and a reference if it reads as one and is more than a tag.
+/// Gives an image the name of an entry that led to it. The annotation of containerd is a reference by definition; the
+/// other one is what its writer chose, and a reference if it reads as one and is more than a tag. Where both are there
+/// and do not agree, a tool that knows only the second gave the image a new name (umoci does), so that one counts.
 fn add_name(image: &mut ArchivedImage, entry: &Descriptor) -> Result<(), ArchiveError> {
-    let mut name: Option<ImageReference> = None;
-    if let Some(text) = &entry.containerd_name {
-        name = Some(text.parse()?);
-    } else if let Some(text) = &entry.ref_name {
-        name = text.parse().ok().filter(|_| text.contains(['/', ':', '@']));
-        if name.is_none() && !image.ref_names.contains(text) {
-            image.ref_names.push(text.clone());
+    let whole = entry.containerd_name.as_deref().map(str::parse::<ImageReference>).transpose()?;
+    let parse = |text: &str| text.parse().ok().filter(|_| text.contains(['/', ':', '@']));
+    let agrees = |whole: &ImageReference, text: &str| whole.tag() == Some(text) || parse(text).as_ref() == Some(whole);
+    let name = match (whole, entry.ref_name.as_deref()) {
+        (Some(whole), text) if text.is_none_or(|text| agrees(&whole, text)) => Some(whole),
+        (_, Some(text)) => {
+            let name = parse(text);
+            if name.is_none() && !image.ref_names.iter().any(|other| other == text) {
+                image.ref_names.push(text.to_owned());
+            }
+            name
         }
-    }
+        _ => None,
+    };
     let Some(name) = name else { return Ok(()) };
     let own = image.manifest.as_ref().map(|(digest, _)| *digest);
     if name.digest().is_some_and(|named| named != entry.digest && Some(named) != own) {

@@ -248,7 +248,7 @@ impl Scan<'_> {
             b'3' | b'4' | b'6' => Entry::Other("a device or a pipe"),
             b'5' => Entry::Other("a directory"),
             b'S' => return Err(self.refused("it has sparse files, which no archive of images has")),
-            other => return Err(self.refused(format!("its entry is of the unknown type {:?}", char::from(other)))),
+            other => return Err(self.refused(format!("its entry is of the unknown type '{}'", other.escape_ascii()))),
         };
         if !matches!(kind, b'0' | 0 | b'7') && size != 0 {
             return Err(self.refused("its entry is no file but has a size"));
@@ -271,11 +271,12 @@ impl Scan<'_> {
             Place::Vacant(place) => {
                 place.insert(entry);
             }
-            // A directory may be named once more: nothing is read from it.
-            Place::Occupied(place) if matches!((place.get(), &entry), (Entry::Other(one), Entry::Other(two)) if one == two) =>
-                {}
             Place::Occupied(mut place) => {
-                place.insert(Entry::Twice);
+                // A directory may be named once more: nothing is read from it.
+                let is_same = matches!((place.get(), &entry), (Entry::Other(one), Entry::Other(two)) if one == two);
+                if !is_same {
+                    place.insert(Entry::Twice);
+                }
             }
         }
         Ok(())

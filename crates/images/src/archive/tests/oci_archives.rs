@@ -69,6 +69,25 @@ fn entries_of_one_name_are_alternatives_if_they_say_for_what() {
 }
 
 #[test]
+fn a_name_that_a_tool_left_behind_does_not_count() {
+    let config = config(&[]);
+    let m = manifest(&config, &[]);
+    for (whole, text, expected, rest) in [
+        ("docker.io/library/app:1", "1", &["app:1"][..], &[] as &[&str]),
+        ("docker.io/library/app:1", "app:1", &["app:1"], &[]),
+        ("docker.io/library/app:1", "app:2", &["app:2"], &[]),
+        ("docker.io/library/app:1", "2", &[], &["2"]),
+    ] {
+        let mut entry = descriptor(media::MANIFEST, &m);
+        entry["annotations"] = json!({CONTAINERD_NAME: whole, REF_NAME: text});
+        let images = blobs(oci(&[entry]), &[&config, &m]).images().unwrap();
+        let names: Vec<_> = images[0].names.iter().map(ImageReference::familiar).collect();
+        assert_eq!(names, expected, "{whole} {text}");
+        assert_eq!(images[0].ref_names, rest, "{whole} {text}");
+    }
+}
+
+#[test]
 fn a_tar_that_is_both_has_digests_of_one_and_names_of_the_other_too() {
     let config = config(&["one"]);
     let m = manifest(&config, &["one"]);
@@ -100,10 +119,13 @@ fn lies_are_told() {
         (blobs(tar(&m), &[&m, &one]).link(&blob("one"), "/etc/passwd"), "\"/etc/passwd\" leads out".to_owned()),
         (oci(&[]), "without an image".to_owned()),
         (oci(&[]).file("index.json", "{}"), "\"index.json\" is in the archive twice".to_owned()),
-        (Tar::default().file("oci-layout", LAYOUT).file("index.json", &m), "is a manifest and not an index".to_owned()),
+        (
+            Tar::default().file("oci-layout", LAYOUT).file("index.json", &m),
+            "\"index.json\": its name says that it is".to_owned(),
+        ),
         (
             Tar::default().file("oci-layout", r#"{"imageLayoutVersion":"2\u001b"}"#).file("index.json", "{}"),
-            "its oci-layout says version \"2\\\\u{1b}\"".to_owned(),
+            "its oci-layout says version \"2\\u{1b}\"".to_owned(),
         ),
     ] {
         let error = tar.refused();
