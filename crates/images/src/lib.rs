@@ -10,5 +10,6 @@ pub mod json;
 pub mod layer;
 pub mod manifest;
 pub mod platform;
+pub mod resolve;
 pub mod store;
 pub mod tree;

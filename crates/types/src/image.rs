@@ -270,9 +270,9 @@ fn is_component(part: &str) -> bool {
     if !bytes.first().is_some_and(is_alnum) || !bytes.last().is_some_and(is_alnum) {
         return false;
     }
-    bytes.split(is_alnum).all(|separator| {
-        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-')
-    })
+    bytes
+        .split(is_alnum)
+        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-'))
 }
 
 #[cfg(test)]
@@ -311,8 +311,33 @@ mod tests {
         let long = "a".repeat(256);
         let hex = "a0".repeat(32);
         for text in [
-            "", ":tag", "UPPER", "a//b", "a/", "/a", "a b", "a..b", "a___b", "-a", "a-", "a:", "a:-x", "a@", "a@sha256:1",
-            "a@md5:00", "../a", "a/../b", "x.y:port/a", "x.y:70000/a", "a\n", "a\0", "é", &long, &hex, ".a/b", "-.x/b",
+            "",
+            ":tag",
+            "UPPER",
+            "a//b",
+            "a/",
+            "/a",
+            "a b",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a:",
+            "a:-x",
+            "a@",
+            "a@sha256:1",
+            "a@md5:00",
+            "../a",
+            "a/../b",
+            "x.y:port/a",
+            "x.y:70000/a",
+            "a\n",
+            "a\0",
+            "é",
+            &long,
+            &hex,
+            ".a/b",
+            "-.x/b",
         ] {
             assert!(text.parse::<ImageReference>().is_err(), "{text:?}");
         }
@@ -327,7 +352,8 @@ mod tests {
         let digest = ImageDigest::new([0xAB; 32]);
         assert_eq!(digest.to_string().parse::<ImageDigest>().unwrap(), digest);
         assert_eq!(digest.short(), "abababababab");
-        for text in ["", "sha256:", "sha512:00", "sha256:AB", &format!("sha256:{}", "AB".repeat(32)), &"ab".repeat(32)] {
+        for text in ["", "sha256:", "sha512:00", "sha256:AB", &format!("sha256:{}", "AB".repeat(32)), &"ab".repeat(32)]
+        {
             assert!(text.parse::<ImageDigest>().is_err(), "{text:?}");
         }
     }
