@@ -131,6 +131,7 @@ fn serve(state: OsString) -> Result<()> {
         background: true,
         stop_sandboxes: None,
         reserve: None,
+        image_budget: None,
         drivers,
         host: HostOptions::default(),
     })?)

@@ -110,6 +110,7 @@ fn serve(state: OsString) -> Result<()> {
         background: true,
         stop_sandboxes: None,
         reserve: None,
+        image_budget: None,
         drivers,
         host: HostOptions::default(),
     })?)

@@ -17,8 +17,9 @@ pub mod orchestrator;
 pub mod paths;
 
 pub use orchestrator::{
-    Events, EventsOptions, Handle, LockError, Output, OutputOptions, PruneOptions, Sandpen, SandpenBuilder,
-    SandpenError, StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions,
+    ArchiveFormat, Events, EventsOptions, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
+    OutputOptions, PruneOptions, Sandpen, SandpenBuilder, SandpenError, SavedImages, StartError, StatsOptions,
+    StdinWriter, VmmLog, VmmLogOptions, WorkError,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;
@@ -26,6 +27,7 @@ pub use sandpen_client as client;
 pub use sandpen_client::private_dir;
 pub use sandpen_drivers as driver;
 pub use sandpen_drivers::run_helper_if_asked;
+pub use sandpen_images as images;
 pub use sandpen_kernels as kernel;
 pub use sandpen_types::log_start::LogStart;
 

@@ -53,6 +53,10 @@ pub struct Args {
     /// for example 4g [default: 16 GiB, or an eighth of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "SANDPEN_CACHE", hide_env_values = true)]
     cache: Option<ByteSize>,
+    /// Remove images that no sandbox has from the data directory, those that were not used for longest first, when all take
+    /// more than this after something was loaded, for example 4g [default: 16 GiB, or an eighth of a smaller disk]
+    #[arg(long, value_name = "BYTES", env = "SANDPEN_IMAGE_BUDGET", hide_env_values = true)]
+    image_budget: Option<ByteSize>,
     #[command(flatten)]
     confinement: ConfinementArg,
     #[command(flatten)]
@@ -128,6 +132,7 @@ pub fn execute(global: &Global, args: &Args, dumps: Result<(), CoreDumpError>) -
         background: args.background,
         stop_sandboxes: args.stop_sandboxes.then(|| Duration::from_secs(args.time.into())),
         reserve: args.reserve.map(ByteSize::bytes),
+        image_budget: args.image_budget.map(ByteSize::bytes),
         drivers: None,
         host: HostOptions {
             krunfw: args.krunfw.path()?,

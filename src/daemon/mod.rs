@@ -11,6 +11,7 @@ mod disk_usage;
 mod drivers;
 mod events;
 mod extract;
+mod images;
 pub mod inherited;
 mod keeper;
 mod notify;
@@ -63,6 +64,8 @@ pub struct DaemonOptions {
     pub stop_sandboxes: Option<Duration>,
     /// Bytes that stay free on the state directory's disk; see [`crate::SandpenBuilder::reserve`].
     pub reserve: Option<u64>,
+    /// The budget of the store of images in bytes; see [`crate::SandpenBuilder::image_budget`].
+    pub image_budget: Option<u64>,
     /// The drivers; `None` for all that work on this host.
     pub drivers: Option<Drivers>,
     /// How those are to be.
@@ -168,6 +171,9 @@ fn start(options: &DaemonOptions, dir: &StateDir) -> Result<Started, DaemonError
     if let Some(reserve) = options.reserve {
         builder = builder.reserve(reserve);
     }
+    if let Some(budget) = options.image_budget {
+        builder = builder.image_budget(budget);
+    }
     let sandpen = builder.start()?;
     let (published, listener) = socket::Published::new(dir)?;
     Ok((sandpen, published, listener))
@@ -202,6 +208,9 @@ async fn serve(
     }
 
     notify::tell(notify::Stage::Ready);
+    // Nobody waits for it, and it can be done again at any time.
+    let images = shared.handle.clone();
+    actix_web::rt::spawn(async move { images.look_at_images().await });
 
     let (order, failed) = tokio::select! {
         name = signals.next() => {

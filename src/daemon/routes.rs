@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::disk_usage;
 use super::events;
 use super::extract::{KeyPath, flag, key};
+use super::images;
 use super::reject::{self, Rejection};
 use super::shared::Shared;
 use super::stats;
@@ -64,6 +65,19 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/disks/{name}").route(web::delete().to(remove_disk)))
         .service(resource("/v1/volumes").route(web::get().to(volumes)))
         .service(resource("/v1/volumes/{name}").route(web::delete().to(remove_volume)))
+        .service(resource("/v1/images").route(web::get().to(images::list)))
+        .service(resource("/v1/image").route(web::get().to(images::get)).route(web::delete().to(images::remove)))
+        .service(
+            resource("/v1/images/load").route(web::post().to(images::load)).route(web::put().to(images::load_body)),
+        )
+        .service(
+            resource("/v1/images/import")
+                .route(web::post().to(images::import))
+                .route(web::put().to(images::import_body)),
+        )
+        .service(resource("/v1/images/save").route(web::post().to(images::save)))
+        .service(resource("/v1/images/tag").route(web::post().to(images::tag)))
+        .service(resource("/v1/images/prune").route(web::post().to(images::prune)))
         .service(resource("/v1/stats").route(web::get().to(stats::stats)))
         .service(resource("/v1/disk-usage").route(web::get().to(disk_usage::disk_usage)))
         .service(resource("/v1/prune").route(web::post().to(disk_usage::prune)))

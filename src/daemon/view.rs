@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use sandpen_actors::log_writer::LogChunk;
 use sandpen_api::frame::Frame;
-use sandpen_api::{StepTime, Timings};
+use sandpen_api::{ImageEntry, ImageLayer, ImageRemoval, StepTime, Timings};
+use sandpen_images::store::Removed;
 use sandpen_vmm::start_timings::{StartTimings, TimedStep};
+
+use crate::orchestrator::ImageInfo;
 
 /// Where the time of a start went.
 pub fn timings(timings: &StartTimings) -> Timings {
@@ -26,4 +29,32 @@ pub fn frame(chunk: LogChunk) -> Frame {
         LogChunk::Gap { position, bytes } => Frame::Gap { position, bytes },
         LogChunk::Dropped { stream, position, bytes } => Frame::Dropped { stream, position, bytes },
     }
+}
+
+/// An image.
+pub fn image(ImageInfo { image, used_by }: ImageInfo) -> ImageEntry {
+    let layers = image.layers.iter().map(|layer| ImageLayer {
+        diff_id: layer.diff_id,
+        bytes: layer.bytes,
+        shared_by: u64::try_from(layer.shared_by).unwrap_or(u64::MAX),
+    });
+    ImageEntry {
+        layers: layers.collect(),
+        digest: image.digest,
+        manifest_digest: image.manifest_digest,
+        names: image.names,
+        created: image.created,
+        loaded: image.loaded,
+        last_used: image.last_used,
+        os: image.os,
+        architecture: image.architecture,
+        bytes: image.total_bytes,
+        unique_bytes: image.unique_bytes,
+        used_by: used_by.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What was removed of images.
+pub fn removal(Removed { names, images, bytes }: Removed) -> ImageRemoval {
+    ImageRemoval { untagged: names, removed: images, freed_bytes: bytes }
 }

@@ -15,6 +15,7 @@ use sandpen_vmm::driver::Drivers;
 
 use super::error::{SandpenError, StartError};
 use super::handle::Handle;
+use super::images::Images;
 use super::lock::{self, StateLock};
 use super::thread;
 
@@ -27,6 +28,7 @@ pub struct SandpenBuilder {
     drivers: Option<Drivers>,
     intensity: RestartIntensity,
     reserve: Option<u64>,
+    image_budget: Option<u64>,
 }
 
 impl SandpenBuilder {
@@ -93,6 +95,15 @@ impl SandpenBuilder {
         self
     }
 
+    /// The budget of the store of images in the data directory, in bytes, which is looked at when something came in: beyond
+    /// it, images that no sandbox of this orchestrator has and that were not used for longest go. Default: 16 GiB, or an
+    /// eighth of a smaller disk.
+    #[must_use]
+    pub fn image_budget(mut self, bytes: u64) -> Self {
+        self.image_budget = Some(bytes);
+        self
+    }
+
     /// Takes the state directory, opens the database, takes over the microVMs of an earlier run and
     /// answers when all of this is done. Blocks for some milliseconds; from an async function call it
     /// through your runtime's `spawn_blocking` if that matters.
@@ -110,8 +121,10 @@ impl SandpenBuilder {
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;
-        let handle =
-            Handle::new(started.supervisor, started.database, started.faults, started.timings, state_dir, &data_dir);
+        let images = Images::new(&data_dir, self.image_budget);
+        let thread::Started { supervisor, database, faults, timings, .. } = &started;
+        let (supervisor, database) = (supervisor.clone(), database.clone());
+        let handle = Handle::new(supervisor, database, faults.clone(), timings.clone(), state_dir, &data_dir, images);
         Ok(Sandpen { handle, stop: Some(started.stop), thread: Some(started.thread), lock: Some(lock) })
     }
 }

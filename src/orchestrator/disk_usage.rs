@@ -3,9 +3,10 @@
 //! ```text
 //!   usage:  rows ─┬ logs, disks ── whose row has ended: WithSandbox
 //!                 ├ cache ──────── nobody's list names it, nor a row its kernel: Always
-//!                 └ kernels ────── not current any more, and no row has it: Always
+//!                 ├ kernels ────── not current any more, and no row has it: Always
+//!                 └ images ─────── without a name, and no row has it: Always; so are layers of no other image
 //!   prune:  plan: the same, as if the ended sandboxes that go (where asked for) were gone
-//!           ended sandboxes of the plan ─▶ cache ─▶ kernels
+//!           ended sandboxes of the plan ─▶ cache ─▶ kernels ─▶ images
 //! ```
 //! Each part is removed by its owner, who decides at that moment: a sandbox by the supervisor, which refuses a live one;
 //! an entry of the cache under the lock under which starts say what they use; a kernel under the lock of installs. What was
@@ -24,6 +25,8 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 use sandpen_vmm::tree;
+
+use super::images::{ImageUsers, Images};
 
 /// How names of copies of kernels begin ([`sandpen_kernels::own::copy_path`]).
 const COPY_PREFIX: &str = "kernel-";
@@ -66,6 +69,7 @@ impl Places {
             Some(_) => UsageItem { reclaim: Reclaim::Never, ..item },
             None => item,
         }));
+        items.extend(self.images().usage(&ImageUsers::of(every)));
         items.extend(self.own_files());
         items.sort_by(order);
         items
@@ -79,7 +83,8 @@ impl Places {
         let with_files: HashSet<_> = items.iter().filter_map(|item| item.sandbox.clone()).collect();
         let keys = go.iter().map(|row| &row.spec.key);
         items.extend(keys.filter(|key| !with_files.contains(key)).map(without_files));
-        items.extend(self.of_nobody(&stay).filter(|item| item.reclaim == Reclaim::Always));
+        let of_images = self.images().usage(&ImageUsers::without(every, |row| options.takes(row)));
+        items.extend(self.of_nobody(&stay).chain(of_images).filter(|item| item.reclaim == Reclaim::Always));
         items.sort_by(order);
         items.into_iter().map(|item| PrunedItem { error: keeps(every, &item), item }).collect()
     }
@@ -107,7 +112,8 @@ impl Places {
                 removed => Some(PrunedItem { item, error: removed.err().map(|error| error.to_string()) }),
             }
         });
-        kept.into_iter().chain(of_cache).chain(of_kernels).collect()
+        let of_images = self.images().prune_unnamed(&ImageUsers::of(every));
+        kept.into_iter().chain(of_cache).chain(of_kernels).chain(of_images).collect()
     }
 
     /// What is said where the cache and the kernels were not looked at.
@@ -132,6 +138,10 @@ impl Places {
     /// The cache and the kernels.
     fn of_nobody(&self, rows: &[SandboxRow]) -> impl Iterator<Item = UsageItem> + use<> {
         self.cache(rows).into_iter().chain(self.kernels(rows))
+    }
+
+    fn images(&self) -> Images {
+        Images::new(&self.data_dir, None)
     }
 
     fn cache_dir(&self) -> Cache {

@@ -2,13 +2,16 @@
 
 use actix::MailboxError;
 use sandpen_actors::database::DatabaseError;
+use sandpen_actors::host::fault_of::fault_of_io;
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::supervisor::SupervisorError;
 use sandpen_api::ErrorCode;
+use sandpen_images::store::StoreError;
 use sandpen_types::fault::Fault;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::driver::DriverError;
 
+use super::images::{ImageError, WorkError};
 use super::lock::LockError;
 
 /// Why an orchestrator did not start; nothing was changed.
@@ -70,9 +73,18 @@ pub enum SandpenError {
         /// Which.
         sandboxes: Vec<SandboxKey>,
     },
+    /// Something with an image.
+    #[error(transparent)]
+    Image(Box<ImageError>),
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
+}
+
+impl From<ImageError> for SandpenError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
+    }
 }
 
 impl From<DatabaseError> for SandpenError {
@@ -136,6 +148,7 @@ impl SandpenError {
             Self::Events(_) => ErrorCode::EventsAhead,
             Self::Database(error) => database_code(error),
             Self::Log(_) | Self::VmmLog(_) => ErrorCode::Internal,
+            Self::Image(error) => image_code(error),
             Self::Unrecorded { .. } => ErrorCode::Unrecorded,
             Self::Gone => ErrorCode::Gone,
         }
@@ -149,6 +162,32 @@ fn storage_code(fault: Fault) -> ErrorCode {
         Fault::ReadOnly => ErrorCode::ReadOnly,
         Fault::DatabaseLocked => ErrorCode::DatabaseBusy,
         Fault::StorageFailed | Fault::ClockJumped => ErrorCode::Internal,
+    }
+}
+
+/// The code of a failure with an image.
+fn image_code(error: &ImageError) -> ErrorCode {
+    match error {
+        ImageError::Store(error) | ImageError::Work(WorkError::Store(error)) => store_code(error),
+        ImageError::Config { .. } | ImageError::Work(WorkError::Invalid(_) | WorkError::Read { .. }) => {
+            ErrorCode::InvalidImage
+        }
+        ImageError::Resolve(_) => ErrorCode::InvalidSpec,
+        ImageError::Work(WorkError::Write(error)) => storage_code(fault_of_io(error)),
+    }
+}
+
+fn store_code(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::NotFound { .. } => ErrorCode::ImageNotFound,
+        StoreError::Ambiguous { .. } => ErrorCode::ImageAmbiguous,
+        StoreError::Reference(_) | StoreError::TagHasDigest(_) => ErrorCode::InvalidName,
+        StoreError::SeveralNames { .. } => ErrorCode::ImageHasNames,
+        StoreError::InUse { .. } => ErrorCode::ImageInUse,
+        StoreError::LayersMissing { .. } | StoreError::NotWhole { .. } | StoreError::Damaged { .. } => {
+            ErrorCode::Internal
+        }
+        StoreError::Io { source, .. } => storage_code(fault_of_io(source)),
     }
 }
 

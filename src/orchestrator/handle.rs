@@ -1,6 +1,7 @@
 //! How everybody uses an orchestrator: `Clone + Send + Sync`, from any runtime.
 
 mod disk;
+mod images;
 mod starts;
 mod stats;
 
@@ -31,11 +32,13 @@ use sandpen_vmm::start_timings::{LatestTimings, StartTimings};
 use super::disk_usage::Places;
 use super::error::SandpenError;
 use super::events::{Events, EventsOptions};
+use super::images::Images;
 use super::output::{Output, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
 use crate::metrics;
 
+pub use images::SavedImages;
 pub use stats::StatsOptions;
 
 /// How long an answer waits for what was told to be on record, while the host keeps it from that.
@@ -50,6 +53,7 @@ pub struct Handle {
     timings: LatestTimings,
     state_dir: Arc<StateDir>,
     data_dir: Arc<Path>,
+    images: Arc<Images>,
 }
 
 impl Handle {
@@ -60,8 +64,10 @@ impl Handle {
         timings: LatestTimings,
         state_dir: StateDir,
         data_dir: &Path,
+        images: Images,
     ) -> Self {
-        Self { supervisor, database, faults, timings, state_dir: Arc::new(state_dir), data_dir: data_dir.into() }
+        let (state_dir, data_dir, images) = (Arc::new(state_dir), data_dir.into(), Arc::new(images));
+        Self { supervisor, database, faults, timings, state_dir, data_dir, images }
     }
 
     /// One sandbox.

@@ -20,7 +20,10 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
 use super::renames::{self, Rename};
-use super::{BeginStart, DatabaseError, RecordEvent, RecordHealth, events, flush, health, sandboxes, transitions};
+use super::{
+    BeginStart, DatabaseError, ImageRow, RecordEvent, RecordHealth, events, flush, health, images, sandboxes,
+    transitions,
+};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DatabaseError>>;
@@ -56,6 +59,7 @@ pub(super) enum Pending {
     Begin(Box<Asked<BeginStart, SandboxRow>>),
     Remove(Asked<SandboxId, ()>),
     Rename(Box<Asked<Rename, ()>>),
+    Images(Asked<Vec<ImageRow>, ()>),
     Flush(Reply<()>),
 }
 
@@ -69,6 +73,7 @@ impl Pending {
             Self::Begin(asked) => asked.answer(Some(refusal)),
             Self::Remove(asked) => asked.answer(Some(refusal)),
             Self::Rename(asked) => asked.answer(Some(refusal)),
+            Self::Images(asked) => asked.answer(Some(refusal)),
             Self::Flush(reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -119,6 +124,7 @@ enum Step {
     Begin(Box<Asked<BeginStart, SandboxRow>>),
     Remove(Asked<SandboxId, ()>),
     Rename(Box<Asked<Rename, ()>>),
+    Images(Asked<Vec<ImageRow>, ()>),
     /// Nobody waits for it.
     Health(Vec<RecordHealth>),
 }
@@ -141,6 +147,7 @@ impl Batch {
             (_, Pending::Begin(asked)) => self.steps.push(Step::Begin(asked)),
             (_, Pending::Remove(asked)) => self.steps.push(Step::Remove(asked)),
             (_, Pending::Rename(asked)) => self.steps.push(Step::Rename(asked)),
+            (_, Pending::Images(asked)) => self.steps.push(Step::Images(asked)),
             (_, Pending::Flush(reply)) => self.flushes.push(reply),
         }
     }
@@ -170,6 +177,7 @@ impl Batch {
                 Step::Begin(asked) => asked.answer(refusal),
                 Step::Remove(asked) => asked.answer(refusal),
                 Step::Rename(asked) => asked.answer(refusal),
+                Step::Images(asked) => asked.answer(refusal),
                 Step::Health(_) => {}
             }
         }
@@ -274,6 +282,16 @@ impl Step {
             }
             Self::Remove(asked) => asked.done = Some(alone(sandboxes::remove(connection, asked.what).await)?),
             Self::Rename(asked) => asked.done = Some(alone(renames::write(connection, &asked.what).await)?),
+            Self::Images(asked) => {
+                // All that was there goes, and all that is there comes, or neither.
+                execute(connection, "SAVEPOINT images", "beginning to write images").await?;
+                let replaced = alone(images::replace(connection, &asked.what).await)?;
+                if replaced.is_err() {
+                    execute(connection, "ROLLBACK TO images", "taking back images").await?;
+                }
+                execute(connection, "RELEASE images", "writing images").await?;
+                asked.done = Some(replaced);
+            }
             Self::Health(all) => {
                 if let Err(error) = alone(health::record(connection, all).await)? {
                     tracing::warn!(error = error_chain(&error), "health could not be recorded");

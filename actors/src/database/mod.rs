@@ -24,6 +24,7 @@ mod events;
 mod file;
 mod flush;
 mod health;
+mod images;
 mod recorder;
 mod renames;
 mod retention;
@@ -40,6 +41,7 @@ pub use events::{EventPage, GetOutOfMemory, ListEvents, RecordEvent, WatchEvents
 pub use file::DatabaseFile;
 pub use flush::{CloseDatabase, Flush};
 pub use health::RecordHealth;
+pub use images::{ImageRow, ListImages, ReplaceImages};
 pub use recorder::record_all;
 pub use renames::{ForgetRename, ListUnfinishedRenames, PlanRename, RenameSandbox, UnfinishedRename};
 pub use retention::{EVENTS_KEPT, EVENTS_KEPT_OF_SANDBOX, OWN_EVENTS_KEPT, STARTS_KEPT};

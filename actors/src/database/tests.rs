@@ -2,6 +2,7 @@
 
 mod erase;
 mod events;
+mod images;
 mod projection;
 mod retention;
 #[cfg(feature = "testing")]

@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use sandpen_types::health::{HealthState, HealthStatus};
-use sandpen_types::spec::HealthCheck;
+use sandpen_types::spec::{HealthCheck, HealthFailure};
 use sandpen_types::state::{ExitStatus, FailureReason};
 use sandpen_vmm::driver::{ProbeOutcome, ProbeStatus};
 
@@ -69,7 +69,7 @@ impl Health {
         }
         self.state.status = HealthStatus::Failing;
         self.state.failures = self.state.failures.saturating_add(1);
-        (self.state.failures >= self.check.retries)
+        (self.state.failures >= self.check.retries && self.check.on_failure == HealthFailure::Crash)
             .then_some(FailureReason::Unhealthy { failures: self.state.failures, output })
     }
 }
@@ -121,6 +121,17 @@ mod tests {
         let mut health = Health::new(check(), SECOND, None, start);
         health.take(&Ok(ended(1)), start + SECOND * 9);
         assert_eq!(health.state().failures, 1);
+    }
+
+    #[test]
+    fn failures_without_consequence_are_only_counted() {
+        let start = Instant::now();
+        let mut health =
+            Health::new(HealthCheck { on_failure: HealthFailure::None, ..check() }, SECOND * 10, None, start);
+        for failures in 1..=10 {
+            assert_eq!(health.take(&Ok(ended(1)), start), None);
+            assert_eq!((health.state().status, health.state().failures), (HealthStatus::Failing, failures));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use actix::{ActorFutureExt as _, Handler, WrapFuture as _};
 use chrono::Utc;
 use sandpen_types::row::{SandboxId, SandboxRow};
-use sandpen_types::spec::{CheckedSpec, SandboxSpec};
+use sandpen_types::spec::{CheckedSpec, Rootfs, SandboxSpec, SpecError};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::SandboxState;
 use sandpen_types::state_dir::StateDir;
@@ -111,6 +111,11 @@ impl Supervisor {
         StartSandbox { spec, again }: StartSandbox,
     ) -> Result<(Reservation, oneshot::Receiver<Arc<SandboxRow>>), SupervisorError> {
         let key = spec.key.clone();
+        if let Rootfs::Image(image) = &spec.rootfs
+            && image.digest.is_none()
+        {
+            return Err(SpecError::ImageUnresolved(image.reference.familiar()).into());
+        }
         self.check_disk(spec.disk.name.as_ref())?;
         self.check_volumes(&spec)?;
         let driver = self.config.drivers.select(&spec.driver, &spec)?;

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     NoSuchRoute,
     /// No such sandbox, disk or volume.
     NotFound,
+    /// No such image.
+    ImageNotFound,
     /// A known path with another method.
     MethodNotAllowed,
     /// It runs already.
@@ -31,6 +33,12 @@ pub enum ErrorCode {
     DiskInUse,
     /// A sandbox has that volume.
     VolumeInUse,
+    /// A microVM or a sandbox has that image.
+    ImageInUse,
+    /// An image with several names was to be removed by its digest.
+    ImageHasNames,
+    /// Several images have digests that begin so.
+    ImageAmbiguous,
     /// It does not run.
     NotLive,
     /// Its end was asked for before its start was on record.
@@ -45,6 +53,8 @@ pub enum ErrorCode {
     EventsGone,
     /// A body above [`BODY_MAX_BYTES`](crate::BODY_MAX_BYTES).
     TooLarge,
+    /// An archive, a directory or a configuration that is no image, or cannot be one here.
+    InvalidImage,
     /// The driver cannot do this.
     Unsupported,
     /// No such driver, or it does not work on this host.
@@ -69,7 +79,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
@@ -77,10 +87,14 @@ impl ErrorCode {
         Self::Forbidden,
         Self::NoSuchRoute,
         Self::NotFound,
+        Self::ImageNotFound,
         Self::MethodNotAllowed,
         Self::AlreadyLive,
         Self::DiskInUse,
         Self::VolumeInUse,
+        Self::ImageInUse,
+        Self::ImageHasNames,
+        Self::ImageAmbiguous,
         Self::NotLive,
         Self::GivenUp,
         Self::NoStdin,
@@ -88,6 +102,7 @@ impl ErrorCode {
         Self::AlreadyRunning,
         Self::EventsGone,
         Self::TooLarge,
+        Self::InvalidImage,
         Self::Unsupported,
         Self::DriverUnavailable,
         Self::NoRoom,
@@ -110,10 +125,14 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::NoSuchRoute => "no_such_route",
             Self::NotFound => "not_found",
+            Self::ImageNotFound => "image_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyLive => "already_live",
             Self::DiskInUse => "disk_in_use",
             Self::VolumeInUse => "volume_in_use",
+            Self::ImageInUse => "image_in_use",
+            Self::ImageHasNames => "image_has_names",
+            Self::ImageAmbiguous => "image_ambiguous",
             Self::NotLive => "not_live",
             Self::GivenUp => "given_up",
             Self::NoStdin => "no_stdin",
@@ -121,6 +140,7 @@ impl ErrorCode {
             Self::AlreadyRunning => "already_running",
             Self::EventsGone => "events_gone",
             Self::TooLarge => "too_large",
+            Self::InvalidImage => "invalid_image",
             Self::Unsupported => "unsupported",
             Self::DriverUnavailable => "driver_unavailable",
             Self::NoRoom => "no_room",
@@ -139,11 +159,14 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead => 400,
             Self::Forbidden => 403,
-            Self::NoSuchRoute | Self::NotFound => 404,
+            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse
             | Self::VolumeInUse
+            | Self::ImageInUse
+            | Self::ImageHasNames
+            | Self::ImageAmbiguous
             | Self::NotLive
             | Self::GivenUp
             | Self::NoStdin
@@ -151,7 +174,7 @@ impl ErrorCode {
             | Self::AlreadyRunning => 409,
             Self::EventsGone => 410,
             Self::TooLarge => 413,
-            Self::Unsupported => 422,
+            Self::InvalidImage | Self::Unsupported => 422,
             Self::GuestUnreachable | Self::Internal => 500,
             Self::DriverUnavailable
             | Self::NoRoom

@@ -23,6 +23,7 @@ pub mod frame;
 #[cfg(test)]
 mod golden;
 mod history_query;
+mod image;
 mod log_record;
 mod metrics;
 mod output_query;
@@ -43,6 +44,10 @@ pub use disk_usage::{DiskUsage, PruneReply, PruneRequest, PrunedEntry, UsageEntr
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
+pub use image::{
+    ImageArchive, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest, ImageProgress,
+    ImagePruneRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest, ImageWork,
+};
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use output_query::{OutputQuery, OutputQueryError, TimeWindow};

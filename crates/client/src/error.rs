@@ -97,6 +97,9 @@ pub enum ClientError {
         #[source]
         source: serde_json::Error,
     },
+    /// The daemon broke off while images came in or went out.
+    #[error("the daemon broke off before all images were there; ask again, what is done already is not done twice")]
+    ImagesCut(#[source] Option<Box<Self>>),
     /// An answer larger than any that we ask for.
     #[error("the daemon at {socket:?} gave an answer of more than {limit} bytes")]
     TooLarge {

@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod foreground;
 mod host;
+mod images;
 mod lifecycle;
 mod output;
 pub mod private_dir;
@@ -52,6 +53,7 @@ pub use events::{EventReader, EventsRequest};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
+pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};

@@ -14,6 +14,7 @@ pub mod json;
 pub mod layer;
 pub mod manifest;
 pub mod platform;
+pub mod resolve;
 pub mod save;
 pub mod store;
 pub mod tree;

@@ -24,6 +24,10 @@ pub enum UsageKind {
     Templates,
     /// File systems made of directories.
     RootImages,
+    /// Images that were loaded or imported; those with names are kept until `image rm` or `image prune`.
+    Images,
+    /// Their layers.
+    ImageLayers,
     /// Copies of kernels that sandboxes were started with.
     KernelCopies,
     /// What guests boot with beside a kernel, and whatever else can be made again.
@@ -42,13 +46,15 @@ pub enum UsageKind {
 
 impl UsageKind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Logs,
         Self::SandboxDisks,
         Self::NamedDisks,
         Self::Volumes,
         Self::Templates,
         Self::RootImages,
+        Self::Images,
+        Self::ImageLayers,
         Self::KernelCopies,
         Self::Cache,
         Self::Drafts,
@@ -67,6 +73,8 @@ impl UsageKind {
             Self::Volumes => "volumes",
             Self::Templates => "templates",
             Self::RootImages => "root_images",
+            Self::Images => "images",
+            Self::ImageLayers => "image_layers",
             Self::KernelCopies => "kernel_copies",
             Self::Cache => "cache",
             Self::Drafts => "drafts",

@@ -46,7 +46,9 @@ pub use driver::DriverChoice;
 pub use env::{ENV_LIST_MAX_BYTES, EnvEntry, EnvItem, EnvListError};
 pub use error::SpecError;
 pub use extra_host::{EXTRA_HOSTS_MAX, ExtraHost};
-pub use health::{HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck};
+pub use health::{
+    HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck, HealthFailure,
+};
 pub use hostname::Hostname;
 pub use kernel::{KERNEL_MAX_BYTES, KernelDigest};
 pub use labels::{LABELS_MAX, Label, LabelKey, Labels};
@@ -101,7 +103,8 @@ pub struct SandboxSpec {
     /// CPUs and memory.
     #[serde(default)]
     pub resources: Resources,
-    /// Program and arguments; looked up in the guest's `PATH` when the program has no slash.
+    /// Program and arguments; looked up in the guest's `PATH` when the program has no slash. With an image that was not
+    /// looked at yet the arguments of its entrypoint, if it has one; empty for its own.
     pub command: Vec<ByteString>,
     /// Environment of the workload. Values may be secrets: never in argv, logs or errors.
     #[serde(default)]
@@ -152,7 +155,7 @@ pub struct SandboxSpec {
     /// Limits of the workload's process, at most one of a name.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,
-    /// Where an [`Rootfs::Overlayfs`] root is written to.
+    /// Where an [`Rootfs::Overlayfs`] or [`Rootfs::Image`] root is written to.
     #[serde(default)]
     pub disk: Disk,
     /// How an [`Rootfs::Overlayfs`] root's directories reach the guest.
@@ -267,7 +270,9 @@ impl SandboxSpec {
             return Err(SpecError::Memory { mib: memory_mib, min: MEMORY_MIN_MIB, max: MEMORY_MAX_MIB });
         }
         log::check(self.log)?;
-        if self.command.is_empty() || self.command[0].as_bytes().is_empty() {
+        // That of an image is known when the image was looked at.
+        let is_known = !self.rootfs.is_unresolved();
+        if self.command.first().map_or(is_known, |program| program.as_bytes().is_empty()) {
             return Err(SpecError::NoCommand);
         }
         let has_nul = |text: &ByteString| text.as_bytes().contains(&0);

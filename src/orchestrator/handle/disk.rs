@@ -77,7 +77,7 @@ impl Handle {
         blocking(move || places.prune(&every)).await.map_err(|_| SandpenError::Gone)
     }
 
-    async fn every_sandbox(&self) -> Result<EverySandbox, SandpenError> {
+    pub(super) async fn every_sandbox(&self) -> Result<EverySandbox, SandpenError> {
         Ok(self.database.send(ListEverySandbox).await??)
     }
 }

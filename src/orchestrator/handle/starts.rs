@@ -19,7 +19,8 @@ impl Handle {
     /// resolves when it is RUNNING or has ended: look at the row's state.
     ///
     /// # Errors
-    /// Refusals of the specification, a live sandbox of that name, a driver that cannot be used.
+    /// Refusals of the specification, an image that is not there or says what no sandbox can have, a live sandbox of that
+    /// name, a driver that cannot be used.
     pub async fn start_sandbox<S>(&self, spec: S) -> Result<SandboxRow, SandpenError>
     where
         S: TryInto<CheckedSpec, Error = SpecError>,
@@ -29,6 +30,8 @@ impl Handle {
             self.faults.count(Counter::RefusedSpec);
             SupervisorError::from(refused)
         })?;
+        // Until the sandbox is on record, nobody removes the image that was found.
+        let (spec, _lease) = self.resolve_image(spec).await?;
         self.start(StartSandbox::anew(spec)).await
     }
 

@@ -1,6 +1,6 @@
 //! What the golden files hold.
 
-use sandpen_types::spec::Labels;
+use sandpen_types::spec::{HealthFailure, Labels};
 
 use super::*;
 
@@ -16,7 +16,7 @@ pub(super) fn minimal() -> SandboxSpec {
     SandboxSpec::new(key("small"), Rootfs::Native("/srv".into()), vec!["true".into()])
 }
 
-/// No field has its default.
+/// No field has its default, but for those that came later.
 pub(super) fn full() -> SandboxSpec {
     let odd = ByteString::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff, b'a']));
     SandboxSpec {
@@ -41,6 +41,7 @@ pub(super) fn full() -> SandboxSpec {
             timeout: Duration::from_millis(1500),
             retries: 4,
             start_period: Duration::from_mins(1),
+            on_failure: HealthFailure::Crash,
         }),
         log: LogLimits { max_bytes: 8192, keep: 3, backlog: LogBacklog::Drop },
         remove_on_end: true,

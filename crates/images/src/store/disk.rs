@@ -74,6 +74,11 @@ impl Store {
         Ok(blobs)
     }
 
+    /// Whether somebody has a lease now; also if that cannot be told.
+    pub fn is_used(&self, digest: &ImageDigest) -> bool {
+        self.lock().and_then(|_locked| self.is_leased(digest)).unwrap_or(true)
+    }
+
     /// Removes leases of images that are gone; nobody can have them.
     pub(super) fn remove_old_leases(&self, _: &super::Locked) -> Result<(), StoreError> {
         for digest in files::digests(&self.directory.join("leases"))? {

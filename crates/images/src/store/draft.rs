@@ -106,6 +106,14 @@ impl Store {
         Ok(())
     }
 
+    /// Whether anybody makes something now, so that layers stay that no image has.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn is_being_made(&self) -> Result<bool, StoreError> {
+        self.has_makers(&self.lock()?)
+    }
+
     /// Whether anybody makes anything.
     pub(super) fn has_makers(&self, locked: &Locked) -> Result<bool, StoreError> {
         let is_made = |(path, holder): &(PathBuf, Holder)| matches!(holder, Holder::Somebody) && !is_going(path);

@@ -38,6 +38,14 @@ pub struct StoredImage {
     pub config: Vec<u8>,
 }
 
+impl StoredImage {
+    /// Its layers, each once.
+    pub fn distinct_layers(&self) -> impl Iterator<Item = &StoredLayer> {
+        let mut seen = BTreeSet::new();
+        self.layers.iter().filter(move |layer| seen.insert(layer.diff_id))
+    }
+}
+
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredLayer {
@@ -115,6 +123,16 @@ impl Store {
         Ok(bytes)
     }
 
+    /// All layers, whether an image has them or not, and what each takes of the disk, in bytes.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn layers(&self) -> Result<Vec<(ImageDigest, u64)>, StoreError> {
+        let directory = self.directory.join("layers");
+        let layers = files::digests(&directory)?.into_iter();
+        Ok(layers.map(|diff_id| (diff_id, files::allocated(&directory.join(diff_id.hex())))).collect())
+    }
+
     /// Every image's record. One that is removed meanwhile is left out.
     pub(super) fn records(&self) -> Result<Vec<ImageRecord>, StoreError> {
         let digests = files::digests(&self.directory.join("images"))?;
@@ -145,21 +163,24 @@ impl Store {
         };
         let layers: Vec<_> = record.layers.iter().map(layer).collect();
         let own = files::allocated(&self.image_path(&digest));
-        let each: HashMap<_, _> = layers.iter().map(|layer| (layer.diff_id, layer)).collect();
-        Ok(Some(StoredImage {
+        let mut image = StoredImage {
             digest,
             manifest_digest: record.manifest_digest,
             names: known.names.of(&digest),
             created: shown.created.and_then(|created| Some(DateTime::parse_from_rfc3339(&created).ok()?.to_utc())),
             loaded: record.loaded,
             last_used: self.last_used(&digest).map(DateTime::from),
-            unique_bytes: own
-                + each.values().filter(|layer| layer.shared_by == 1).map(|layer| layer.bytes).sum::<u64>(),
-            total_bytes: own + each.values().map(|layer| layer.bytes).sum::<u64>(),
+            unique_bytes: own,
+            total_bytes: own,
             layers,
             os: shown.os,
             architecture: shown.architecture,
             config,
-        }))
+        };
+        let (unique, total) = image.distinct_layers().fold((own, own), |(unique, total), layer| {
+            (unique + if layer.shared_by == 1 { layer.bytes } else { 0 }, total + layer.bytes)
+        });
+        (image.unique_bytes, image.total_bytes) = (unique, total);
+        Ok(Some(image))
     }
 }

@@ -48,6 +48,9 @@ pub enum SpecError {
     /// An environment entry without a name, or with `=` or NUL in it.
     #[error("environment entry {0:?} is not of the form NAME=VALUE")]
     Env(String),
+    /// An image that was not looked at: its digest and its command are not known.
+    #[error("image {0} was not looked at yet: start it by a handle, or say its digest and what to run")]
+    ImageUnresolved(String),
     /// Nothing to execute.
     #[error("the command is empty")]
     NoCommand,

@@ -16,6 +16,24 @@ pub const HEALTH_TIME_MAX: Duration = Duration::from_hours(24);
 /// Most failures in a row that may be asked for.
 pub const HEALTH_RETRIES_MAX: u32 = 1000;
 
+/// What follows when a check has failed too often in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthFailure {
+    /// The sandbox has crashed: it is ended, and its restart policy is asked.
+    #[default]
+    Crash,
+    /// Nothing: it is only said, as container engines have it.
+    None,
+}
+
+impl HealthFailure {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+    fn is_crash(&self) -> bool {
+        *self == Self::Crash
+    }
+}
+
 /// A command that is run beside the workload, with its environment, again and again. It is well when
 /// the command's exit code is 0; too many failures in a row count as a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +52,9 @@ pub struct HealthCheck {
     /// For so long after its start, until the first success, failures do not count.
     #[serde(default)]
     pub start_period: Duration,
+    /// What follows then.
+    #[serde(default, skip_serializing_if = "HealthFailure::is_crash")]
+    pub on_failure: HealthFailure,
 }
 
 /// Docker's default.
@@ -54,7 +75,22 @@ fn retries() -> u32 {
 impl HealthCheck {
     /// A check with Docker's defaults: every 30 s, for at most 30 s, three failures are too many.
     pub fn new(command: Vec<ByteString>) -> Self {
-        Self { command, interval: interval(), timeout: timeout(), retries: retries(), start_period: Duration::ZERO }
+        Self {
+            command,
+            interval: interval(),
+            timeout: timeout(),
+            retries: retries(),
+            start_period: Duration::ZERO,
+            on_failure: HealthFailure::default(),
+        }
+    }
+
+    /// Checks its values, as [`SandboxSpec::check_values`](super::SandboxSpec::check_values) does.
+    ///
+    /// # Errors
+    /// [`SpecError::Health`].
+    pub fn check(&self) -> Result<(), SpecError> {
+        check(self)
     }
 }
 
@@ -110,5 +146,8 @@ mod tests {
         }
         let read: HealthCheck = serde_json::from_str(r#"{"command": ["true"]}"#).unwrap();
         assert_eq!(read, good);
+        assert!(!serde_json::to_string(&good).unwrap().contains("on_failure"));
+        let read: HealthCheck = serde_json::from_str(r#"{"command": ["true"], "on_failure": "none"}"#).unwrap();
+        assert_eq!(read, HealthCheck { on_failure: HealthFailure::None, ..good });
     }
 }

@@ -100,6 +100,11 @@ impl Rootfs {
         }
     }
 
+    /// Whether it is an image whose configuration was not taken into the specification yet.
+    pub fn is_unresolved(&self) -> bool {
+        matches!(self, Self::Image(ImageRoot { digest: None, .. }))
+    }
+
     /// Every host directory that is used.
     pub fn paths(&self) -> Vec<&Path> {
         match self {

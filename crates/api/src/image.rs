@@ -1,0 +1,163 @@
+//! Images of root file systems, and what is done with them.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use sandpen_types::image::{ImageDigest, ImageReference};
+use serde::{Deserialize, Serialize};
+
+use crate::ErrorDetail;
+
+/// An image of the daemon's store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageEntry {
+    /// The digest of its configuration: its identity.
+    pub digest: ImageDigest,
+    /// The digest of its manifest, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_digest: Option<ImageDigest>,
+    /// Its names, complete and sorted; it may have none.
+    pub names: Vec<ImageReference>,
+    /// When it was made, if it says so.
+    pub created: Option<DateTime<Utc>>,
+    /// When it came into the store.
+    pub loaded: DateTime<Utc>,
+    /// When a microVM last began to run from it.
+    pub last_used: Option<DateTime<Utc>>,
+    /// Operating system, as it says.
+    pub os: Option<String>,
+    /// Processor, as it says.
+    pub architecture: Option<String>,
+    /// Its layers, base first.
+    pub layers: Vec<ImageLayer>,
+    /// What it takes of the host's disk, in bytes, with what it shares.
+    pub bytes: u64,
+    /// What of that goes with it.
+    pub unique_bytes: u64,
+    /// The sandboxes that have it, live ones and others, as CONFIG/NAME.
+    pub used_by: Vec<String>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageLayer {
+    /// The digest of its content.
+    pub diff_id: ImageDigest,
+    /// What it takes of the host's disk, in bytes.
+    pub bytes: u64,
+    /// How many images have it.
+    pub shared_by: u64,
+}
+
+/// An image with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageDetail {
+    /// What lists have.
+    #[serde(flatten)]
+    pub entry: ImageEntry,
+    /// Its configuration.
+    pub config: serde_json::Value,
+}
+
+/// Body of `POST /v1/images/load`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageLoadRequest {
+    /// The archive, or the directory of an OCI layout: a path of the host, absolute.
+    pub path: PathBuf,
+    /// A name besides those that the archive says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<ImageReference>,
+    /// Which image of an archive of several, as `linux/arm64`; the host's where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+/// Body of `POST /v1/images/import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageImportRequest {
+    /// The root directory, or a tar of one: a path of the host, absolute.
+    pub path: PathBuf,
+    /// The image's name.
+    pub name: ImageReference,
+}
+
+/// Body of `POST /v1/images/tag`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageTagRequest {
+    /// The image, by a name, its digest or the beginning of that.
+    pub image: String,
+    /// The name that it gets.
+    pub name: ImageReference,
+}
+
+/// Of which kind an archive of images is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageArchive {
+    /// As `docker save` makes them.
+    #[default]
+    Docker,
+    /// An OCI layout.
+    Oci,
+}
+
+/// Body of `POST /v1/images/save`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSaveRequest {
+    /// The images, each by a name, its digest or the beginning of that.
+    pub images: Vec<String>,
+    /// What they are written as.
+    #[serde(default)]
+    pub format: ImageArchive,
+}
+
+/// Body of `POST /v1/images/prune`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePruneRequest {
+    /// Whether images with names go too.
+    #[serde(default)]
+    pub all: bool,
+    /// Whether it is only said what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer of `DELETE /v1/image` and `POST /v1/images/prune`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRemoval {
+    /// Names that were taken away.
+    pub untagged: Vec<ImageReference>,
+    /// Images that are gone.
+    pub removed: Vec<ImageDigest>,
+    /// What that freed of the host's disk, in bytes.
+    pub freed_bytes: u64,
+}
+
+/// A line of what loading and importing answer: how far it is, and at the end the images or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageWork {
+    /// It goes on.
+    Progress(ImageProgress),
+    /// The end: what came into the store, or was there.
+    Images(Vec<ImageEntry>),
+    /// The end: it failed.
+    Error(ErrorDetail),
+}
+
+/// How far one part of the work is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageProgress {
+    /// What is being done, in words: `unpacking layer 0a1b2c3d4e5f`.
+    pub what: String,
+    /// Bytes that are done.
+    pub done_bytes: u64,
+    /// Of how many, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+}

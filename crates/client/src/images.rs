@@ -1,0 +1,194 @@
+//! Images of a daemon's store: what is there, what comes in, what goes out and what is removed.
+
+use std::fmt::Write as _;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use hyper::Method;
+use sandpen_api::{
+    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImageRemoval, ImageSaveRequest,
+    ImageTagRequest, ImageWork,
+};
+use sandpen_types::image::ImageReference;
+use serde::Serialize;
+
+use super::connection::{Body, Reply};
+use super::stdin::StdinReceiver;
+use super::{Client, ClientError};
+
+impl Client {
+    /// The images, the newest first.
+    pub async fn images(&self) -> Result<Vec<ImageEntry>, ClientError> {
+        self.get("/v1/images").await
+    }
+
+    /// The image that is meant by a name, its digest or the beginning of that.
+    ///
+    /// # Errors
+    /// Codes [`ImageNotFound`](sandpen_api::ErrorCode::ImageNotFound),
+    /// [`ImageAmbiguous`](sandpen_api::ErrorCode::ImageAmbiguous), [`InvalidName`](sandpen_api::ErrorCode::InvalidName).
+    pub async fn image(&self, name: &str) -> Result<ImageDetail, ClientError> {
+        self.get(&format!("/v1/image?name={}", encoded(name))).await
+    }
+
+    /// Gives an image a name more, which another one loses.
+    ///
+    /// # Errors
+    /// Those of [`Client::image`].
+    pub async fn tag_image(&self, request: &ImageTagRequest) -> Result<ImageEntry, ClientError> {
+        self.call(Method::POST, "/v1/images/tag", Some(request)).await
+    }
+
+    /// Removes an image, or one name of several; with `force` also one with several names by its digest.
+    ///
+    /// # Errors
+    /// Those of [`Client::image`]; codes [`ImageInUse`](sandpen_api::ErrorCode::ImageInUse) and
+    /// [`ImageHasNames`](sandpen_api::ErrorCode::ImageHasNames).
+    pub async fn remove_image(&self, name: &str, force: bool) -> Result<ImageRemoval, ClientError> {
+        let target = format!("/v1/image?name={}&force={force}", encoded(name));
+        let reply = self.send(Method::DELETE, &target, Body::Empty).await?;
+        self.decode(reply).await
+    }
+
+    /// Removes images that no sandbox has, or says which would go.
+    pub async fn prune_images(&self, request: ImagePruneRequest) -> Result<ImageRemoval, ClientError> {
+        self.call(Method::POST, "/v1/images/prune", Some(&request)).await
+    }
+
+    /// Takes the images of an archive or of an OCI layout on the daemon's host into its store.
+    ///
+    /// # Errors
+    /// Code [`InvalidImage`](sandpen_api::ErrorCode::InvalidImage).
+    pub async fn load_images(&self, request: &ImageLoadRequest) -> Result<ImageWorkReader, ClientError> {
+        self.work("/v1/images/load", request).await
+    }
+
+    /// The same of an archive that comes out of `input`.
+    ///
+    /// # Errors
+    /// As [`Client::load_images`].
+    pub async fn load_images_from(
+        &self,
+        input: StdinReceiver,
+        name: Option<&ImageReference>,
+        platform: Option<&str>,
+    ) -> Result<ImageWorkReader, ClientError> {
+        let name = name.map(|name| format!("name={}", encoded(&name.to_string())));
+        let platform = platform.map(|platform| format!("platform={}", encoded(platform)));
+        let query: Vec<_> = name.into_iter().chain(platform).collect();
+        let target = format!("/v1/images/load?{}", query.join("&"));
+        Ok(ImageWorkReader::new(self.send(Method::PUT, &target, Body::Stream(input)).await?, self))
+    }
+
+    /// Makes an image of a root directory of the daemon's host, or of a tar of one.
+    ///
+    /// # Errors
+    /// Code [`InvalidImage`](sandpen_api::ErrorCode::InvalidImage).
+    pub async fn import_image(&self, request: &ImageImportRequest) -> Result<ImageWorkReader, ClientError> {
+        self.work("/v1/images/import", request).await
+    }
+
+    /// The same of a tar that comes out of `input`.
+    ///
+    /// # Errors
+    /// As [`Client::import_image`].
+    pub async fn import_image_from(
+        &self,
+        input: StdinReceiver,
+        name: &ImageReference,
+    ) -> Result<ImageWorkReader, ClientError> {
+        let target = format!("/v1/images/import?name={}", encoded(&name.to_string()));
+        Ok(ImageWorkReader::new(self.send(Method::PUT, &target, Body::Stream(input)).await?, self))
+    }
+
+    /// Writes images as an archive.
+    ///
+    /// # Errors
+    /// Those of [`Client::image`], of each.
+    pub async fn save_images(&self, request: &ImageSaveRequest) -> Result<ImageArchiveReader, ClientError> {
+        let reply = self.send(Method::POST, "/v1/images/save", Body::json(request)?).await?;
+        Ok(ImageArchiveReader { reply })
+    }
+
+    async fn work(&self, target: &str, request: &impl Serialize) -> Result<ImageWorkReader, ClientError> {
+        Ok(ImageWorkReader::new(self.send(Method::POST, target, Body::json(request)?).await?, self))
+    }
+}
+
+/// What comes into the store, line by line.
+pub struct ImageWorkReader {
+    reply: Reply,
+    client: Client,
+    buffer: BytesMut,
+}
+
+impl ImageWorkReader {
+    fn new(reply: Reply, client: &Client) -> Self {
+        Self { reply, client: client.clone(), buffer: BytesMut::new() }
+    }
+
+    /// The next line. The last one is [`ImageWork::Images`].
+    ///
+    /// # Errors
+    /// What failed, with its code; [`ClientError::ImagesCut`] where the daemon broke off: what was done until then is in
+    /// the store, or nothing is left of it.
+    pub async fn next(&mut self) -> Result<ImageWork, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
+                let socket = || self.client.dir.socket();
+                return match serde_json::from_slice(&line) {
+                    Ok(ImageWork::Error(error)) => {
+                        let status = error.code.known().map_or(500, sandpen_api::ErrorCode::http_status);
+                        Err(ClientError::Api { status, error })
+                    }
+                    Ok(work) => Ok(work),
+                    Err(source) => Err(ClientError::Json { socket: socket(), source }),
+                };
+            }
+            match self.reply.next().await {
+                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Ok(None) => return Err(ClientError::ImagesCut(None)),
+                Err(error) => return Err(ClientError::ImagesCut(Some(Box::new(error)))),
+            }
+        }
+    }
+}
+
+/// An archive of images, piece by piece.
+pub struct ImageArchiveReader {
+    reply: Reply,
+}
+
+impl ImageArchiveReader {
+    /// The next bytes; `None` when everything has come. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`ClientError::ImagesCut`] where the daemon broke off: what came is no whole archive then.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.reply.next().await.map_err(|error| ClientError::ImagesCut(Some(Box::new(error))))
+    }
+}
+
+/// A value in a query.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            // A String takes everything.
+            byte => drop(write!(encoded, "%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_values_of_a_query() {
+        assert_eq!(encoded("ghcr.io:5000/o/app:1@x"), "ghcr.io%3A5000%2Fo%2Fapp%3A1%40x");
+        assert_eq!(encoded("a&b=c\n é"), "a%26b%3Dc%0A%20%C3%A9");
+    }
+}

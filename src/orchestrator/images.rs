@@ -1,0 +1,188 @@
+//! The store of images of a data directory: what the orchestrator asks of it, and which sandboxes need what is in it.
+//!
+//! Everything in here blocks; [`Handle`](super::Handle) has it done on threads for that. The heavy work (unpacking,
+//! packing) is behind three functions, [`work`].
+
+mod usage;
+pub(super) mod work;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sandpen_actors::database::EverySandbox;
+use sandpen_drivers::cache::default_budget;
+use sandpen_images::config::{ConfigError, ImageConfig};
+use sandpen_images::resolve::{ResolveError, Resolved, resolve};
+use sandpen_images::store::{Removed, Store, StoreError, StoredImage};
+use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::row::SandboxRow;
+use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
+use sandpen_types::state_dir::StateDir;
+
+pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};
+
+/// Why something with an image was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An image's configuration is of no use.
+    #[error("image {image} cannot be used")]
+    Config {
+        /// The image.
+        image: String,
+        /// What is wrong with it.
+        #[source]
+        source: ConfigError,
+    },
+    /// The image cannot be run as it was asked for.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// Loading, importing or saving failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+}
+
+/// An image of the store and who has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// The image.
+    pub image: StoredImage,
+    /// The sandboxes that have it, live ones and others.
+    pub used_by: Vec<SandboxKey>,
+}
+
+/// The images of a data directory.
+#[derive(Debug, Clone)]
+pub(super) struct Images {
+    directory: PathBuf,
+    budget: Option<u64>,
+}
+
+/// Which sandboxes need which images.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ImageUsers {
+    users: BTreeMap<ImageDigest, Vec<SandboxKey>>,
+    /// Sandboxes on record that cannot be read, and may need any image.
+    unknown: usize,
+}
+
+impl ImageUsers {
+    pub fn of(every: &EverySandbox) -> Self {
+        Self::without(every, |_| false)
+    }
+
+    /// As if these were gone.
+    pub fn without(every: &EverySandbox, is_gone: impl Fn(&SandboxRow) -> bool) -> Self {
+        let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for spec in every.rows.iter().filter(|row| !is_gone(row)).map(|row| &row.spec) {
+            if let Rootfs::Image(image) = &spec.rootfs
+                && let Some(digest) = image.digest
+            {
+                users.entry(digest).or_default().push(spec.key.clone());
+            }
+        }
+        Self { users, unknown: every.left_out }
+    }
+
+    /// The sandboxes that have an image.
+    pub fn of_image(&self, digest: &ImageDigest) -> &[SandboxKey] {
+        self.users.get(digest).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whom an image is kept for, in words.
+    pub fn keep(&self, digest: &ImageDigest) -> Option<String> {
+        match self.of_image(digest) {
+            [] if self.unknown > 0 => {
+                let unknown = self.unknown;
+                Some(format!("{unknown} of the sandboxes on record, perhaps, which cannot be read"))
+            }
+            [] => None,
+            [key] => Some(format!("sandbox {key}")),
+            [key, others @ ..] => Some(format!("sandbox {key} and {} more", others.len())),
+        }
+    }
+}
+
+impl Images {
+    /// Those of a data directory, with a budget of bytes.
+    pub fn new(data_dir: &Path, budget: Option<u64>) -> Self {
+        Self { directory: data_dir.join(Store::DIRECTORY), budget }
+    }
+
+    /// The store, made where it is missing.
+    pub fn store(&self) -> Result<Store, StoreError> {
+        Store::open(&self.directory)
+    }
+
+    /// The store, if there is one.
+    pub fn existing(&self) -> Option<Store> {
+        if self.directory.is_dir() { self.store().ok() } else { None }
+    }
+
+    /// All images, the newest first.
+    pub fn list(&self, users: &ImageUsers) -> Result<Vec<ImageInfo>, ImageError> {
+        Ok(self.store()?.images()?.into_iter().map(|image| info(image, users)).collect())
+    }
+
+    /// The image that somebody means.
+    pub fn find(&self, asked: &str, users: &ImageUsers) -> Result<ImageInfo, ImageError> {
+        let store = self.store()?;
+        let digest = store.find(asked)?;
+        Ok(info(store.image(&digest)?, users))
+    }
+
+    /// Those of these digests, in their order.
+    pub fn of(&self, digests: &[ImageDigest], users: &ImageUsers) -> Result<Vec<ImageInfo>, ImageError> {
+        let store = self.store()?;
+        digests.iter().map(|digest| Ok(info(store.image(digest)?, users))).collect()
+    }
+
+    pub fn tag(&self, asked: &str, name: &ImageReference, users: &ImageUsers) -> Result<ImageInfo, ImageError> {
+        let store = self.store()?;
+        let digest = store.find(asked)?;
+        store.tag(&digest, name)?;
+        Ok(info(store.image(&digest)?, users))
+    }
+
+    pub fn remove(&self, asked: &str, force: bool, users: &ImageUsers) -> Result<Removed, ImageError> {
+        Ok(self.store()?.remove(asked, force, &|digest| users.keep(digest))?)
+    }
+
+    pub fn prune(&self, all: bool, dry_run: bool, users: &ImageUsers) -> Result<Removed, ImageError> {
+        Ok(self.store()?.prune(all, dry_run, &|digest| users.keep(digest))?)
+    }
+
+    /// Removes what is beyond the budget, least recently used first; says which.
+    pub fn keep_within_budget(&self, users: &ImageUsers) -> Result<Removed, ImageError> {
+        let store = self.store()?;
+        let budget = self.budget.unwrap_or_else(|| default_budget(&StateDir::new(self.directory.clone())));
+        Ok(store.keep_within(budget, &|digest| users.keep(digest))?)
+    }
+
+    /// Takes what the image of a specification says into it. The image is not removed until the second answer is dropped,
+    /// which is to be when the sandbox is on record. Nothing is changed of a specification that is of no image, or whose
+    /// image was looked at.
+    pub fn resolve(&self, spec: SandboxSpec) -> Result<(SandboxSpec, Option<std::fs::File>), ImageError> {
+        let Rootfs::Image(root) = &spec.rootfs else { return Ok((spec, None)) };
+        let store = self.store()?;
+        if let Some(digest) = root.digest {
+            return Ok((spec, Some(store.lease(&digest)?)));
+        }
+        let digest = store.find_reference(&root.reference)?;
+        let lease = store.lease(&digest)?;
+        let image = root.reference.familiar();
+        let config = ImageConfig::parse(&store.config(&digest)?);
+        let config = config.map_err(|source| ImageError::Config { image: image.clone(), source })?;
+        let Resolved { spec, left_out } = resolve(spec, &digest, &config)?;
+        for sentence in left_out {
+            tracing::info!(sandbox = %spec.key, image, "{sentence}");
+        }
+        Ok((spec, Some(lease)))
+    }
+}
+
+fn info(image: StoredImage, users: &ImageUsers) -> ImageInfo {
+    ImageInfo { used_by: users.of_image(&image.digest).to_vec(), image }
+}
