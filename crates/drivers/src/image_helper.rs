@@ -70,8 +70,8 @@ enum ImageEvent {
 enum ImageEnd {
     /// These are in the store.
     Done { images: Vec<ImageDigest> },
-    /// In words.
-    Failed { error: String },
+    /// In words, and whether it is for want of room on the disk.
+    Failed { error: String, no_room: bool },
 }
 
 /// Why the process did not do it.
@@ -153,11 +153,18 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
             let end = match done {
                 Ok(images) => ImageEnd::Done { images },
                 Err(ImageWorkError::Say(source)) => return Err(ImageWorkError::Say(source)),
-                Err(error) => ImageEnd::Failed { error: error_chain(&error) },
+                Err(error) => ImageEnd::Failed { error: error_chain(&error), no_room: is_for_want_of_room(&error) },
             };
             say(&ImageEvent::End(end)).map_err(ImageWorkError::Say)
         }
     }
+}
+
+/// Whether the disk is full, or the user's part of it.
+fn is_for_want_of_room(error: &ImageWorkError) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut systems = causes.filter_map(|error| error.downcast_ref::<io::Error>());
+    systems.any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 /// Puts images into the store.

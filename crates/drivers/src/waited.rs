@@ -89,13 +89,18 @@ pub(super) struct GuestSetup {
 pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, DriverError> {
     match configured {
         Some(helper) => Ok(helper.to_owned()),
-        None => match std::env::current_exe() {
-            Ok(program) if program.exists() => Ok(program),
-            // It was replaced on disk, for an upgrade: this process goes on with what it is.
-            Ok(_) => Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id()))),
-            Err(source) => Err(failed("finding sandpen's own program", source)),
-        },
+        None => own_program().map_err(|source| failed("finding sandpen's own program", source)),
     }
+}
+
+/// The program that this process runs.
+///
+/// # Errors
+/// The system's.
+pub(super) fn own_program() -> std::io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // It may have been replaced on disk, for an upgrade: this process goes on with what it is.
+    if program.exists() { Ok(program) } else { Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id()))) }
 }
 
 /// The jails of a launch's processes.

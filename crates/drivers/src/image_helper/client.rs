@@ -11,6 +11,8 @@ use sandpen_types::image::{ImageDigest, ImageReference};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::waited;
+
 use super::{ImageEnd, ImageEvent, ImageWork, arguments, is_directory, policy};
 
 /// Most bytes of a line that it says, and of what it says for people.
@@ -44,6 +46,9 @@ pub enum ImageHelperError {
     /// What is wrong with the archive, the directory or the store, in the process's words.
     #[error("{0}")]
     Failed(String),
+    /// There is no room on the disk, in the process's words.
+    #[error("{0}")]
+    NoRoom(String),
     /// It ended without a word.
     #[error("the process that reads and writes images ended too early ({status}): {said}")]
     Ended {
@@ -57,21 +62,19 @@ pub enum ImageHelperError {
 /// Runs the process for one store.
 #[derive(Debug, Clone)]
 pub struct ImageHelper {
-    /// Sandpen's own program.
     program: PathBuf,
     /// The store's directory, absolute and without links.
     store: PathBuf,
 }
 
 impl ImageHelper {
-    /// With sandpen's program, or one that calls [`run_helper_if_asked`](crate::run_helper_if_asked); `None` for this
-    /// process's own. The store's directory has to be there.
+    /// With this process's own program, which has to call [`run_helper_if_asked`](crate::run_helper_if_asked). The store's
+    /// directory has to be there.
     ///
     /// # Errors
     /// There is no such program or directory.
-    pub fn new(program: Option<&Path>, store: &Path) -> Result<Self, ImageHelperError> {
-        let program = program.map_or_else(std::env::current_exe, |program| Ok(program.to_owned()));
-        let program = program.map_err(ImageHelperError::Run)?;
+    pub fn new(store: &Path) -> Result<Self, ImageHelperError> {
+        let program = waited::own_program().map_err(ImageHelperError::Run)?;
         let real = store.canonicalize();
         let store = real.map_err(|source| ImageHelperError::Source { path: store.to_owned(), source })?;
         Ok(Self { program, store })
@@ -156,7 +159,8 @@ impl ImageHelper {
         let ((), said, status) = tokio::try_join!(heard, said, child.wait()).map_err(ImageHelperError::Run)?;
         match end {
             Some(ImageEnd::Done { images }) => Ok(images),
-            Some(ImageEnd::Failed { error }) => Err(ImageHelperError::Failed(error)),
+            Some(ImageEnd::Failed { error, no_room: true }) => Err(ImageHelperError::NoRoom(error)),
+            Some(ImageEnd::Failed { error, no_room: false }) => Err(ImageHelperError::Failed(error)),
             None => Err(failed(status, &said)),
         }
     }
