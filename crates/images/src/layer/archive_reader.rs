@@ -250,7 +250,7 @@ impl<R: BufRead> ArchiveReader<R> {
             }
             b'1' => {
                 let target = target.ok_or_else(|| wrong(TarProblem::NoTarget))?;
-                TarKind::HardLink(path::clean(&target).map_err(|error| wrong(TarProblem::Target(error)))?)
+                TarKind::HardLink(path::clean_target(&target).map_err(|error| wrong(TarProblem::Target(error)))?)
             }
             b'2' => {
                 let target = target.ok_or_else(|| wrong(TarProblem::NoTarget))?;

@@ -154,7 +154,9 @@ fn names_that_lead_elsewhere_are_refused() {
     let too_long = archive().header(b'L', b"L", long.len() as u64, |_| {}).data(long.as_bytes()).file("x", b"");
     assert_eq!(problem(too_long).1, TarProblem::Name(PathProblem::TooLong));
     assert_eq!(problem(archive().link(b'1', "a", "../b")).1, TarProblem::Target(PathProblem::Parent));
+    assert_eq!(problem(archive().link(b'1', "a", "/x/../../b")).1, TarProblem::Target(PathProblem::Parent));
     assert_eq!(problem(archive().link(b'1', "a", "")).1, TarProblem::NoTarget);
+    assert!(archive().file("b", b"x").link(b'1', "a", "/b").unpack().is_ok(), "some write targets absolute");
     assert_eq!(problem(archive().link(b'2', "a", "")).1, TarProblem::NoTarget);
 }
 
