@@ -137,6 +137,7 @@ fn what_no_row_leads_to_is_cleaned_up_at_the_start() {
                 }],
                 vmm_log: dir.path().join("vmm.log"),
                 vmm_log_limit: 4096,
+                leases: Vec::new(),
             };
             left.push(
                 WaitedVmm::launch(

@@ -1,4 +1,4 @@
-//! A root of read-only layers (shared directories or images of them) under a writable one on a disk of
+//! A root of read-only layers (shared directories, disks of them, or an image) under a writable one on a disk of
 //! the sandbox's own.
 //!
 //! Everything is mounted in here: on the host there is nothing to clean up, and two sandboxes over
@@ -7,6 +7,9 @@
 //! ```text
 //!   tmpfs on STAGING ─▶ lower-0, lower-1 … ─▶ disk (ext4: upper/, work/) ─▶ root (overlay)
 //! ```
+//!
+//! Over an image a directory that is renamed is copied (`redirect_dir=off`), as everywhere that images are run: what is on
+//! the disk then means the same over other layers, and can become a layer itself.
 
 use std::fs;
 use std::io;
@@ -16,9 +19,22 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
+use crate::blocks::FileSystem;
+
 /// Why there is no such root.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
+    /// The kernel knows no such file system.
+    #[error(
+        "mounting {what}: the guest's kernel has no file system {kind}; install one that has it (sandpen kernel install), \
+         or give one with --kernel that has it built in"
+    )]
+    NoFileSystem {
+        /// What was mounted.
+        what: String,
+        /// Of which kind.
+        kind: String,
+    },
     /// A mount was refused.
     #[error("mounting {what}")]
     Mount {
@@ -44,8 +60,8 @@ pub enum OverlayError {
 pub enum Layer<'a> {
     /// A directory of the host, by its virtiofs tag.
     Shared(&'a str),
-    /// A disk with an ext4 file system, by its device.
-    Image(&'a str),
+    /// A disk, by its device, and what is on it.
+    Disk(&'a str, FileSystem),
     /// What is mounted there already.
     Mounted(&'a str),
 }
@@ -68,7 +84,8 @@ pub fn mount_below(staging: &Path, lowers: &[Layer<'_>], disk: &str) -> Result<R
     make(&writable)?;
     // What is deleted gives its room back to the host.
     attach(disk, &writable, "ext4", MsFlags::MS_NODEV, "discard", "the disk of the writable layer")?;
-    join(staging, &layers, &writable, "redirect_dir=on")
+    let is_image = lowers.iter().any(|layer| matches!(layer, Layer::Disk(_, FileSystem::Erofs)));
+    join(staging, &layers, &writable, if is_image { "redirect_dir=off" } else { "redirect_dir=on" })
 }
 
 /// Mounts a root that is not written to below `staging`: what has to be made in it (mount points) is in memory.
@@ -83,9 +100,10 @@ pub fn mount_in_memory(staging: &Path, lower: &Layer<'_>) -> Result<Root, Overla
 fn mount_layers(staging: &Path, lowers: &[Layer<'_>]) -> Result<Vec<PathBuf>, OverlayError> {
     let mut layers = Vec::new();
     for (number, layer) in lowers.iter().enumerate() {
-        let (source, kind) = match layer {
-            Layer::Shared(tag) => (tag, "virtiofs"),
-            Layer::Image(device) => (device, "ext4"),
+        let (source, kind, options) = match layer {
+            Layer::Shared(tag) => (tag, "virtiofs", ""),
+            Layer::Disk(device, FileSystem::Erofs) => (device, FileSystem::Erofs.as_str(), "user_xattr,acl"),
+            Layer::Disk(device, FileSystem::Ext4) => (device, FileSystem::Ext4.as_str(), ""),
             Layer::Mounted(path) => {
                 layers.push(PathBuf::from(path));
                 continue;
@@ -94,7 +112,7 @@ fn mount_layers(staging: &Path, lowers: &[Layer<'_>]) -> Result<Vec<PathBuf>, Ov
         let lower = staging.join(format!("lower-{number}"));
         make(&lower)?;
         let what = format!("the layer {number} of the root directory ({kind} {source:?})");
-        attach(source, &lower, kind, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, "", &what)?;
+        attach(source, &lower, kind, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, options, &what)?;
         layers.push(lower);
     }
     Ok(layers)
@@ -148,6 +166,8 @@ fn attach(
     options: &str,
     what: &str,
 ) -> Result<(), OverlayError> {
-    mount(Some(source), target, Some(kind), flags, Some(options))
-        .map_err(|source| OverlayError::Mount { what: what.to_owned(), source })
+    mount(Some(source), target, Some(kind), flags, Some(options)).map_err(|source| match source {
+        Errno::ENODEV => OverlayError::NoFileSystem { what: what.to_owned(), kind: kind.to_owned() },
+        source => OverlayError::Mount { what: what.to_owned(), source },
+    })
 }

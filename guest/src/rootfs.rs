@@ -86,8 +86,9 @@ fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<()
             move_into(&overlay::mount_below(Path::new(STAGING), &layers, disk)?.path)?;
         }
         RootfsSource::Images { layers, disk } => {
-            let layers = layers.iter().map(|serial| blocks::find(serial)).collect::<Result<Vec<_>, _>>()?;
-            let layers: Vec<_> = layers.iter().map(|device| Layer::Image(device)).collect();
+            let devices = layers.iter().map(|serial| blocks::find(serial)).collect::<Result<Vec<_>, _>>()?;
+            let layers = devices.iter().map(|device| Ok(Layer::Disk(device, blocks::file_system(device)?)));
+            let layers = layers.collect::<Result<Vec<_>, blocks::BlocksError>>()?;
             let root = overlay::mount_below(Path::new(STAGING), &layers, &blocks::find(disk)?)?;
             move_into(&root.path)?;
             mount_system_directories(settings)?;

@@ -6,6 +6,7 @@ use sandpen_actors::host::fault_of::fault_of_io;
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::supervisor::SupervisorError;
 use sandpen_api::ErrorCode;
+use sandpen_drivers::image_helper::ImageHelperError;
 use sandpen_images::store::StoreError;
 use sandpen_types::fault::Fault;
 use sandpen_types::spec::SandboxKey;
@@ -173,6 +174,8 @@ fn image_code(error: &ImageError) -> ErrorCode {
             ErrorCode::InvalidImage
         }
         ImageError::Resolve(_) => ErrorCode::InvalidSpec,
+        ImageError::Work(WorkError::Process(ImageHelperError::NoRoom(_))) => ErrorCode::NoRoom,
+        ImageError::Work(WorkError::Process(_)) => ErrorCode::Internal,
         ImageError::Work(WorkError::Write(error)) => storage_code(fault_of_io(error)),
     }
 }

@@ -149,6 +149,27 @@ fn what_is_handed_over_for_reading_is_never_written_to() {
 }
 
 #[test]
+fn what_is_handed_over_in_memory_is_read_and_never_written_to() {
+    let dir = directory();
+    let mut policy = policy(dir.path());
+    policy.shares.clear();
+    // As many files before it as a disk has: each has the number that was said.
+    let numbers: Vec<_> = (0..130).map(|_| policy.inherit(&dir.path().join("read/file"), false)).collect();
+    let number = policy.inherit_content("text", "in memory\n".to_owned());
+    assert_eq!(number, numbers[0] + 130);
+    let read = |number: i32| format!("read -r line < /proc/self/fd/{number}; printf %s \"$line\"; ");
+    let script = numbers.iter().map(|number| read(*number)).collect::<String>()
+        + &read(number)
+        + &format!("echo x > /proc/self/fd/{number}; ")
+        + &read(number);
+    for policy in [Some(policy.clone()), jailed(policy)].into_iter().flatten() {
+        let output = confined(dir.path(), &policy, &script);
+        let expected = "read".repeat(130) + "in memoryin memory";
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", support::explain(&output));
+    }
+}
+
+#[test]
 fn links_lead_in_the_jail_where_they_lead_outside_and_nothing_outside_is_changed() {
     let dir = directory();
     let elsewhere = dir.path().join("elsewhere");

@@ -17,6 +17,8 @@ pub struct Home {
     dir: tempfile::TempDir,
     /// Everything runs as this user, who is not root.
     user: Option<u32>,
+    /// Whether kernels and images are this home's own, in [`Home::data`].
+    has_data: bool,
 }
 
 /// A user that no package makes; it needs no entry in /etc/passwd.
@@ -29,7 +31,16 @@ impl Home {
 
     /// A home below a directory.
     pub fn new_in(parent: &Path) -> Self {
-        Self { dir: tempfile::Builder::new().prefix("sandpen-test-").tempdir_in(parent).unwrap(), user: None }
+        let dir = tempfile::Builder::new().prefix("sandpen-test-").tempdir_in(parent).unwrap();
+        Self { dir, user: None, has_data: false }
+    }
+
+    /// A home with a data directory of its own, in which is a copy of the guest kernel.
+    pub fn with_data() -> Self {
+        let mut home = Self::new();
+        home.has_data = true;
+        copy_kernel(&home.data());
+        home
     }
 
     /// A home in which an ordinary user runs everything: who runs the tests, or, where that is root,
@@ -37,9 +48,7 @@ impl Home {
     pub fn of_ordinary_user() -> Self {
         let home = Self::of_user_without_kernel();
         if home.user.is_some() {
-            let data_dir =
-                std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
-            copy_dir(&data_dir.join("kernel"), &home.path().join("data/kernel"));
+            copy_kernel(&home.data());
         }
         home
     }
@@ -77,16 +86,27 @@ impl Home {
         self.own_dir().join("state")
     }
 
+    /// The data directory of a home that has its own.
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
     /// The built binary with this home's state directory.
     pub fn sandpen(&self, args: &[&str]) -> Command {
         let mut command = match self.user {
-            None => Command::new(env!("CARGO_BIN_EXE_sandpen")),
+            None => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_sandpen"));
+                if self.has_data {
+                    command.env("SANDPEN_DATA_DIR", self.data());
+                }
+                command
+            }
             Some(user) => {
                 let mut command = Command::new(self.path().join("sandpen"));
                 let home = self.own_dir();
                 // Without supplementary groups, as std documents for a caller that is root.
                 command.uid(user).gid(user).current_dir(&home).env("HOME", home);
-                command.env("SANDPEN_DATA_DIR", self.path().join("data"));
+                command.env("SANDPEN_DATA_DIR", self.data());
                 command.env_remove("XDG_STATE_HOME").env_remove("XDG_DATA_HOME");
                 command
             }
@@ -243,6 +263,12 @@ fn own(dir: &Path, user: u32) {
             own(&entry.unwrap().path(), user);
         }
     }
+}
+
+/// Copies the installed guest kernel.
+fn copy_kernel(data: &Path) {
+    let installed = std::env::var_os("SANDPEN_DATA_DIR").map_or_else(sandpen::paths::default_data_dir, Into::into);
+    copy_dir(&installed.join("kernel"), &data.join("kernel"));
 }
 
 fn copy_dir(from: &Path, to: &Path) {

@@ -25,6 +25,7 @@ pub use commands::{
     expect, explain, feed, finish, in_namespaces, is_connected, output, output_within, run_named, run_on_host, spawn,
     succeeds,
 };
+pub use dice::Dice;
 pub use home::{Home, make_rootfs};
 pub use signals::{is_there, send, send_if_there};
 

@@ -14,6 +14,7 @@ mod forged;
 mod health;
 #[cfg(all(feature = "krun-driver", feature = "testing"))]
 mod hostile_kernel;
+mod image_disk;
 mod inside;
 mod kernel;
 #[cfg(all(feature = "krun-driver", feature = "testing"))]

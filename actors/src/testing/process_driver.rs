@@ -84,6 +84,7 @@ fn waiter_spec(launch: &Launch) -> WaiterSpec {
         namespaces: None,
         vmm_log: launch.vmm_log.clone(),
         vmm_log_limit: VMM_LOG_LIMIT,
+        leases: Vec::new(),
     }
 }
 

@@ -14,11 +14,14 @@ use sandpen_types::state_dir::DISK_DRAFT_PREFIX;
 use sandpen_vmm::blocking::blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::mke2fs::{Mke2fs, Mke2fsError};
+use super::disk_maker::DiskMaker;
+use super::mke2fs::Mke2fsError;
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
 /// Modules that the guest's kernel needs for a root of layers on a disk.
 pub const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
+/// A module that it needs besides for a root that is an image.
+pub const IMAGE_MODULE: &str = "erofs";
 /// A module that ext4's checksums need where the kernel has it as a file.
 pub(super) const OPTIONAL_MODULES: [&str; 1] = ["crc32c_generic"];
 /// The serial number of the disk of the writable layer, by which the guest knows it from root disks.
@@ -88,7 +91,7 @@ pub enum DiskError {
 /// # Errors
 /// [`DiskError`], and those of work.
 pub(super) async fn ensure(
-    maker: &Arc<Mke2fs>,
+    maker: &Arc<DiskMaker>,
     path: &Path,
     bytes: Option<u64>,
     cancel: &CancellationToken,
@@ -128,7 +131,7 @@ fn is_there(path: &Path, bytes: Option<u64>) -> Result<bool, DiskError> {
     }
 }
 
-fn make(maker: &Mke2fs, path: &Path, bytes: u64, stop: &Stop) -> Result<(), DiskError> {
+fn make(maker: &DiskMaker, path: &Path, bytes: u64, stop: &Stop) -> Result<(), DiskError> {
     let failed = |action| move |source| DiskError::File { action, path: path.to_owned(), source };
     let directory = path.parent().ok_or_else(|| DiskError::NotAFile(path.to_owned()))?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("making"))?;
@@ -138,7 +141,7 @@ fn make(maker: &Mke2fs, path: &Path, bytes: u64, stop: &Stop) -> Result<(), Disk
     // The file is new, so there is nothing to discard, and what is not written reads as zeros.
     let extended = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0";
     let arguments = ["-i", inode_ratio, "-O", FEATURES, "-E", extended].map(OsString::from).into();
-    let made = maker.run(arguments, draft.as_file(), draft.path(), None, stop);
+    let made = maker.mke2fs(arguments, draft.as_file(), draft.path(), stop);
     made.map_err(|source| DiskError::Mke2fs { bytes, source })?;
     draft.as_file().sync_all().map_err(failed("writing"))?;
     draft.persist_noclobber(path).map_err(|error| failed("naming")(error.error))?;

@@ -1,6 +1,6 @@
 //! How microVMs are made on this host: what all drivers share, and the drivers.
 //!
-//! May know: the traits of `sandpen-vmm`, kernels, the guest's control protocol, QEMU, libkrun, virtiofsd, and how a
+//! May know: the traits of `sandpen-vmm`, kernels, images, the guest's control protocol, QEMU, libkrun, virtiofsd, and how a
 //! process is confined. May not: actors, the database, HTTP, the command line.
 
 pub mod acceleration;
@@ -8,10 +8,13 @@ pub mod cache;
 pub mod confine;
 pub mod control;
 pub mod disk;
+mod disk_maker;
 #[cfg(feature = "testing")]
 pub mod fuse_probe;
 mod guest;
 mod host_options;
+pub mod image_helper;
+pub mod image_root;
 #[cfg(feature = "krun-driver")]
 pub mod krun;
 pub mod krun_host;
@@ -109,12 +112,15 @@ fn krun_is_usable(krunfw: Option<&Path>, data_dir: &Path) -> Result<bool, KrunUn
 /// Runs one of sandpen's helpers and ends the process, if it was started for that; else does
 /// nothing. An embedding application calls it first in its `main`, before it makes any thread:
 /// sandpen starts the application's own program again to share root directories with guests, to
-/// confine QEMU, and to become a microVM of libkrun.
+/// confine QEMU, to read archives of images, and to become a microVM of libkrun.
 pub fn run_helper_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
     let Some(first) = arguments.next() else { return };
     if first == virtiofs::SUBCOMMAND {
         std::process::exit(virtiofs::run(arguments));
+    }
+    if first == image_helper::SUBCOMMAND {
+        std::process::exit(image_helper::run(arguments));
     }
     if first == confine::helper::SUBCOMMAND {
         std::process::exit(confine::helper::run(arguments));
@@ -143,7 +149,7 @@ mod tests {
 
     use super::confine::rights::is_initial_root;
     use super::confine::{JailNetwork, JailPlan};
-    use super::mke2fs::Mke2fs;
+    use super::disk_maker::DiskMaker;
     use super::*;
 
     /// The program that is built with these tests (`cargo test` without `--lib`).
@@ -155,9 +161,9 @@ mod tests {
     }
 
     /// What makes file systems, in a jail where one can be made.
-    pub(crate) fn maker() -> Arc<Mke2fs> {
+    pub(crate) fn maker() -> Arc<DiskMaker> {
         let plan = JailPlan { uid: Some(0x7FFF_FFFE), network: JailNetwork::Own, empty_root: None };
-        Arc::new(Mke2fs::new(&helper(), is_initial_root().then_some(plan).ok_or_else(|| "not root".to_owned())))
+        Arc::new(DiskMaker::new(&helper(), is_initial_root().then_some(plan).ok_or_else(|| "not root".to_owned())))
     }
 
     #[test]

@@ -31,6 +31,7 @@ use super::network::NetworkKind;
 use super::{cache, step, waited};
 
 pub mod args;
+mod handed_over;
 pub mod initramfs;
 mod kernel;
 mod prepare;

@@ -1,9 +1,9 @@
-//! Root disks: an ext4 file system in a file (an image, as users call it) with what is in a root directory, made once
+//! Root disks: an EROFS file system in a file (an image, as users call it) with what is in a root directory, made once
 //! for each content and shared read-only by every microVM over it.
 //!
 //! ```text
 //!   directory ─▶ fingerprint (names, sizes, times, owners …) ─▶ cache/images/root-FINGERPRINT.img
-//!                                  there is none: mke2fs -d ─▶ draft ─▶ looked at again ─▶ named
+//!                                  there is none: written ─▶ draft ─▶ looked at again ─▶ named
 //! ```
 //!
 //! Every start looks at its directory itself: what was looked at before it was asked for may have changed since.
@@ -13,7 +13,6 @@
 //! has a size of whole [`SIZE_STEP`]s, most of it a hole: so machines are alike that differ in their root
 //! alone.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::survey::{DEPTH_MAX, Survey};
 use super::confine::SharedTree;
-use super::mke2fs::{Mke2fs, Mke2fsError};
+use super::disk_maker::{DirectoryError, DiskMaker};
 use super::shares::ShareError;
 use super::work::{Lane, Outcome, Piece, Stop, WorkError};
 
@@ -36,9 +35,6 @@ mod survey;
 pub(super) const SIZE_STEP: u64 = 64 << 30;
 /// How often a disk is begun anew because its directory changed meanwhile.
 const TRIES: u32 = 3;
-/// The file system's features: it is never written to, so it needs no journal.
-const FEATURES: &str =
-    "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize";
 const SUFFIX: &str = ".img";
 
 /// How long it may take to look at everything in a directory: millions of files, on a slow disk.
@@ -68,14 +64,14 @@ pub(super) enum RootDiskError {
     /// Its path leads elsewhere now.
     #[error(transparent)]
     Directory(ShareError),
-    /// The program that makes file systems.
-    #[error("making an image of {directory:?}")]
-    Mke2fs {
+    /// Its files make no disk.
+    #[error("making an image of {directory:?}; use --root virtiofs if it cannot be helped")]
+    Write {
         /// The directory.
         directory: PathBuf,
         /// The cause.
         #[source]
-        source: Mke2fsError,
+        source: DirectoryError,
     },
     /// The directory changes all the time.
     #[error("the root directory {0:?} changes while its image is made; use --root virtiofs, or wait until it is still")]
@@ -107,7 +103,7 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 /// [`RootDiskError`], and those of work.
 pub(super) async fn ensure(
     user: &Arc<CacheUser>,
-    maker: &Arc<Mke2fs>,
+    maker: &Arc<DiskMaker>,
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Outcome<PathBuf, RootDiskError> {
@@ -159,7 +155,7 @@ async fn look(
 /// Makes the disk, unless the directory changes meanwhile.
 async fn make(
     user: Arc<CacheUser>,
-    maker: Arc<Mke2fs>,
+    maker: Arc<DiskMaker>,
     directory: PathBuf,
     survey: Survey,
     cancel: &CancellationToken,
@@ -178,7 +174,7 @@ async fn make(
             return Ok(true);
         }
         sandpen_cache::sweep(&images);
-        let draft = fill(&maker, &images, &directory, &survey, stop)?;
+        let draft = fill(&maker, &images, &directory, stop)?;
         if Survey::of(&directory, stop)?.fingerprint != survey.fingerprint {
             return Ok(false);
         }
@@ -203,18 +199,16 @@ fn found(path: &Path) -> Result<bool, RootDiskError> {
 }
 
 /// A draft with what is in the directory.
-fn fill(maker: &Mke2fs, images: &Path, directory: &Path, survey: &Survey, stop: &Stop) -> Result<Draft, RootDiskError> {
+fn fill(maker: &DiskMaker, images: &Path, directory: &Path, stop: &Stop) -> Result<Draft, RootDiskError> {
     // For the own users of all sandboxes that have it, to read.
     let draft = Draft::with_mode(images, 0o644).map_err(failed("making", images))?;
     let disk = draft.path();
-    let bytes = survey.disk_bytes();
-    draft.file().set_len(bytes).map_err(failed("making", disk))?;
-    let extended = format!("lazy_itable_init=0,nodiscard,root_owner={}:{}", survey.owner.0, survey.owner.1);
-    let inodes = survey.inodes().to_string();
-    let arguments = ["-N", &inodes, "-O", FEATURES, "-E", &extended].map(OsString::from).into();
+    let scratch = Draft::create(images).map_err(failed("making", images))?;
     let tree = SharedTree { directory: directory.to_owned(), is_file: false, read_only: true, identity: None };
-    let made = maker.run(arguments, draft.file(), disk, Some(tree), stop);
-    made.map_err(|source| RootDiskError::Mke2fs { directory: directory.to_owned(), source })?;
+    let (to, beside) = ((draft.file(), disk), (scratch.file(), scratch.path()));
+    let made = maker.of_directory(tree, to, beside, stop);
+    made.map_err(|source| RootDiskError::Write { directory: directory.to_owned(), source })?;
+    let bytes = draft.file().metadata().map_err(failed("looking at", disk))?.len();
     draft.file().set_len(bytes.next_multiple_of(SIZE_STEP)).map_err(failed("making", disk))?;
     Ok(draft)
 }

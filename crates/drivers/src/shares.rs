@@ -13,9 +13,9 @@ use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::DriverError;
 
 use super::confine::{SharedTree, descriptor_path};
-use super::disk;
 use super::real_directory::{self, Identity, is_link};
 use super::step::failed;
+use super::{disk, image_root};
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,8 @@ pub(super) struct Shares {
     pub(super) files: Vec<String>,
     /// Directories of the root that the guest gets as root disks, topmost first.
     pub(super) imaged: Vec<PathBuf>,
+    /// Whether the root is an image, of one disk.
+    pub(super) is_image: bool,
 }
 
 impl Shares {
@@ -116,8 +118,9 @@ impl Shares {
     /// What the guest is told of a root of layers; its disk is the machine's first one, where there are no
     /// others.
     pub(super) fn layered_root(&self) -> RootfsSource {
-        if !self.imaged.is_empty() {
-            let layers = (0..self.imaged.len()).map(disk::root_disk_serial).collect();
+        let root_disks = self.imaged.len() + usize::from(self.is_image);
+        if root_disks > 0 {
+            let layers = (0..root_disks).map(disk::root_disk_serial).collect();
             return RootfsSource::Images { layers, disk: disk::SERIAL.to_owned() };
         }
         let lowers = self.root.iter().map(|layer| layer.tag.clone()).collect();
@@ -127,12 +130,15 @@ impl Shares {
 
 /// Refuses more shared directories than a machine has devices for.
 pub(super) fn check_room(spec: &SandboxSpec, driver: &str, most: usize) -> Result<(), DriverError> {
-    let wanted = spec.rootfs.paths().len() + spec.volumes.len();
+    // The disk of an image has the place of a directory.
+    let root = if image_root::image_of(spec).is_some() { 1 } else { spec.rootfs.paths().len() };
+    let wanted = root + spec.volumes.len();
     if wanted <= most {
         return Ok(());
     }
     let what = format!(
-        "{wanted} shared directories (root directory or its layers, and volumes); its machines have room for {most}"
+        "{wanted} shared directories (root directory, its layers or its image, and volumes); its machines have room for \
+         {most}"
     );
     Err(DriverError::Unsupported { driver: driver.to_owned(), what })
 }
@@ -187,7 +193,7 @@ pub(super) fn find(spec: &SandboxSpec, dir: &StateDir, driver: &str, most: usize
         mounts.push(Volume { tag, target: Bytes::from(volume.guest.as_bytes()), read_only: volume.read_only });
     }
     let files = volumes.iter().filter(|share| share.is_file).map(|share| share.tag.clone()).collect();
-    Ok(Shares { root, volumes, mounts, files, imaged })
+    Ok(Shares { root, volumes, mounts, files, imaged, is_image: image_root::image_of(spec).is_some() })
 }
 
 /// The guest of a root's sandbox can make setuid programs, which are root's on disk: others on this host must not get
@@ -272,6 +278,11 @@ mod tests {
         let shares = find(&spec, &state(), "x", 4).unwrap();
         assert!(shares.root.iter().all(|layer| layer.read_only));
         assert_eq!(shares.root[1].tag, "sandpen-layer-1");
+        spec.rootfs = Rootfs::Image(sandpen_types::spec::ImageRoot::new("debian".parse().unwrap()));
+        let shares = find(&spec, &state(), "x", 3).unwrap();
+        let image = RootfsSource::Images { layers: vec!["sandpen-image-0".into()], disk: "sandpen-disk".into() };
+        assert_eq!((shares.all().count(), shares.layered_root()), (2, image));
+        assert!(find(&spec, &state(), "x", 2).unwrap_err().to_string().contains("its image"));
         spec.volumes[0] = SpecVolume::of_host(dir.path().join("gone"), "/a", false);
         assert!(find(&spec, &state(), "x", 4).unwrap_err().chain().contains("gone"));
     }

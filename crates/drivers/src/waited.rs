@@ -34,6 +34,7 @@ use self::process::{Guest, WaitedProcess};
 use super::confine::rights::{self, Rights};
 use super::confine::{self, Needs, SandboxJail, cgroup};
 use super::control::{self, ControlFifos, LinkMode};
+use super::image_root::Lease;
 use super::step::{blocking, failed};
 use super::work::{Lane, Piece, Stop, WorkError};
 use super::{launching, network, start_message};
@@ -57,6 +58,8 @@ const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
 pub(super) struct Prepared {
     /// The processes.
     pub(super) waiter: WaiterSpec,
+    /// What the waiter locks, locked until it has.
+    pub(super) lease: Option<Lease>,
     /// For the guest.
     pub(super) start: Box<Begin>,
     /// How long the guest may take until its workload runs.
@@ -86,13 +89,18 @@ pub(super) struct GuestSetup {
 pub(super) fn helper_program(configured: Option<&Path>) -> Result<PathBuf, DriverError> {
     match configured {
         Some(helper) => Ok(helper.to_owned()),
-        None => match std::env::current_exe() {
-            Ok(program) if program.exists() => Ok(program),
-            // It was replaced on disk, for an upgrade: this process goes on with what it is.
-            Ok(_) => Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id()))),
-            Err(source) => Err(failed("finding sandpen's own program", source)),
-        },
+        None => own_program().map_err(|source| failed("finding sandpen's own program", source)),
     }
+}
+
+/// The program that this process runs.
+///
+/// # Errors
+/// The system's.
+pub(super) fn own_program() -> std::io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // It may have been replaced on disk, for an upgrade: this process goes on with what it is.
+    if program.exists() { Ok(program) } else { Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id()))) }
 }
 
 /// The jails of a launch's processes.
@@ -127,13 +135,12 @@ struct TrialError(String);
 /// from now on.
 pub(super) fn prepared(
     launch: &Launch,
-    processes: Vec<ProcessSpec>,
+    waiter: WaiterSpec,
+    lease: Option<Lease>,
     guest: GuestSetup,
     boot_limit: Duration,
     cgroup: Option<cgroup::CgroupPlan>,
-    jail: &SandboxJail,
 ) -> Result<Prepared, DriverError> {
-    let waiter = waiter_spec(launch, processes, jail);
     // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
     let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
@@ -144,11 +151,16 @@ pub(super) fn prepared(
     start_message::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     launch.timings.mark(StartStep::RootReady);
     let (timings, cancel) = (launch.timings.clone(), launch.cancel.clone());
-    Ok(Prepared { waiter, start: Box::new(start), boot_limit, cgroup, timings, cancel })
+    Ok(Prepared { waiter, lease, start: Box::new(start), boot_limit, cgroup, timings, cancel })
 }
 
 /// What the waiter is told.
-pub(super) fn waiter_spec(launch: &Launch, processes: Vec<ProcessSpec>, jail: &SandboxJail) -> WaiterSpec {
+pub(super) fn waiter_spec(
+    launch: &Launch,
+    processes: Vec<ProcessSpec>,
+    jail: &SandboxJail,
+    lease: Option<&Lease>,
+) -> WaiterSpec {
     WaiterSpec {
         tags: vec![launch.tag()],
         fifos: fifos(),
@@ -156,6 +168,7 @@ pub(super) fn waiter_spec(launch: &Launch, processes: Vec<ProcessSpec>, jail: &S
         namespaces: jail.namespaces(),
         vmm_log: launch.vmm_log.clone(),
         vmm_log_limit: VMM_LOG_LIMIT,
+        leases: lease.into_iter().map(|lease| lease.path().to_owned()).collect(),
     }
 }
 
@@ -196,8 +209,10 @@ pub(super) async fn launch(
     prepared: Prepared,
     step: &str,
 ) -> Result<Vmm, DriverError> {
-    let Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
+    let Prepared { waiter, lease, start, boot_limit, cgroup, timings, cancel } = prepared;
     let started = StartedVmm::new(runtime_dir, bin_dir, waiter, cgroup, step, timings, &cancel).await?;
+    // The waiter has its own by now.
+    drop(lease);
     started.watch(LinkMode::Launch(start), boot_limit).await
 }
 

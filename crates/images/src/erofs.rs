@@ -49,7 +49,7 @@ pub enum ErofsError {
 /// Where everything lies, in blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// The file holds the superblock and the metadata; blobs of these sizes follow it, the lowest layer's first.
+    /// The file holds the superblock and the metadata; the blobs follow it, the topmost layer's first.
     Before,
     /// The file holds one blob of this many blocks already, from block 1 on; the metadata follows it.
     Behind(u32),
@@ -70,13 +70,13 @@ pub fn write(tree: &mut Tree, blobs: &[u32], placement: Placement, file: &File) 
     let too_many = |_| ErofsError::TooLarge("metadata");
     let large_begin = u32::try_from(u64::from(begin) + inode_blocks).map_err(too_many)?;
     let end = u32::try_from(u64::from(large_begin) + plan.large_blocks).map_err(too_many)?;
-    let mut starts = Vec::with_capacity(blobs.len());
+    let mut starts = vec![0; blobs.len()];
     let mut next = match placement {
         Placement::Before => end,
         Placement::Behind(_) => 1,
     };
-    for blocks in blobs {
-        starts.push(next);
+    for (start, blocks) in starts.iter_mut().zip(blobs).rev() {
+        *start = next;
         next = next.checked_add(*blocks).ok_or(ErofsError::TooLarge("contents"))?;
     }
     let mut inodes = BufWriter::with_capacity(1 << 18, file);

@@ -26,7 +26,7 @@ pub enum JsonError {
         bytes: u64,
     },
     /// Something else: a page of a web server, a binary file, nothing at all.
-    #[error("it is no JSON object or list: it begins with {begins:?}")]
+    #[error("it is no JSON object or list: it begins with \"{begins}\"")]
     NotJson {
         /// Its beginning.
         begins: String,
@@ -49,7 +49,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     }
     let text = bytes.trim_ascii_start();
     if !matches!(text.first(), Some(b'{' | b'[')) {
-        let begins = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
+        let begins = shown(&String::from_utf8_lossy(&text[..text.len().min(60)]));
         return Err(JsonError::NotJson { begins });
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -127,7 +127,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Map<T, MAX
                         return Err(A::Error::custom(format_args!("a map of more than {MAX} keys")));
                     }
                     if map.contains_key(&key) {
-                        return Err(A::Error::custom(format_args!("the key {:?} is there twice", shown(&key))));
+                        return Err(A::Error::custom(format_args!("the key \"{}\" is there twice", shown(&key))));
                     }
                     map.insert(key, value);
                 }

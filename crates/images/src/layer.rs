@@ -19,11 +19,12 @@ mod decompress;
 pub mod entry;
 mod path;
 mod split;
+pub mod tar_writer;
 mod unpack;
 
 pub use decompress::Compression;
 pub use path::PathProblem;
-pub use split::{SplitError, TarSplit};
+pub use split::{SplitError, TarReader, TarSplit};
 pub use unpack::{Expected, LayerError, unpack};
 
 /// Contents of files.
@@ -34,7 +35,8 @@ pub const ENTRIES: &str = "entries";
 pub const TAR: &str = "tar";
 
 /// Bytes of a block: what EROFS before Linux 6.4 knows.
-pub const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = BLOCK_LEN as u64;
+pub(crate) const BLOCK_LEN: usize = 4096;
 /// Most entries of a layer, and of an image.
 pub const ENTRIES_MAX: u64 = 2_000_000;
 /// Most bytes of one file as it is read, holes included.
@@ -65,3 +67,6 @@ impl LayerInfo {
         TarSplit::new(directory.join(TAR), directory.join(BLOB))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! other and with what led to it: one that is an index to one reader and a manifest to another (CVE-2021-41190) is
 //! refused. The media type of a layer only hints at its compression; its first bytes decide.
 
-mod platforms;
+pub(crate) mod platforms;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -148,7 +148,7 @@ pub enum ManifestError {
     Neither(String),
     /// Both, or something other than it says.
     #[error(
-        "{said} says that it is {media_type:?}, but its content is that of {content}; no two tools would agree on it"
+        "{said} says that it is \"{media_type}\", but its content is that of {content}; no two tools would agree on it"
     )]
     Disagrees {
         /// Who says it.
@@ -159,11 +159,11 @@ pub enum ManifestError {
         content: &'static str,
     },
     /// Its configuration is not that of an image.
-    #[error("its configuration is of type {0:?}, so it is no image of a file system but some other artifact")]
+    #[error("its configuration is of type \"{0}\", so it is no image of a file system but some other artifact")]
     Artifact(String),
     /// A layer that is somewhere else.
     #[error(
-        "layer {number} ({digest}) is of type {media_type:?}: such a layer is not distributed with its image; make \
+        "layer {number} ({digest}) is of type \"{media_type}\": such a layer is not distributed with its image; make \
              the image again without it"
     )]
     Foreign {
@@ -176,7 +176,7 @@ pub enum ManifestError {
     },
     /// A layer that nobody here can read.
     #[error(
-        "layer {number} ({digest}) is of the unknown type {media_type:?}; known are tar, tar+gzip and tar+zstd of OCI \
+        "layer {number} ({digest}) is of the unknown type \"{media_type}\"; known are tar, tar+gzip and tar+zstd of OCI \
              and Docker"
     )]
     UnknownLayer {

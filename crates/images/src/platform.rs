@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::json::shown;
+
 /// Most bytes of a part.
 const PART_MAX: usize = 64;
 
@@ -20,7 +22,7 @@ pub struct Platform {
 
 /// No such platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no platform; one is OS/ARCHITECTURE[/VARIANT], as linux/amd64 or linux/arm/v7")]
+#[error("\"{0}\" is no platform; one is OS/ARCHITECTURE[/VARIANT], as linux/amd64 or linux/arm/v7")]
 pub struct PlatformError(String);
 
 impl Platform {
@@ -33,8 +35,7 @@ impl Platform {
         let variant = variant.filter(|variant| !variant.is_empty());
         if ![os, architecture].into_iter().chain(variant).all(is_part) {
             let parts = [Some(os), Some(architecture), variant];
-            let text = parts.map(|part| part.map(|part| part.chars().take(PART_MAX + 1).collect::<String>()));
-            return Err(PlatformError(text.into_iter().flatten().collect::<Vec<_>>().join("/")));
+            return Err(PlatformError(shown(&parts.into_iter().flatten().collect::<Vec<_>>().join("/"))));
         }
         let [os, architecture] = [os, architecture].map(str::to_ascii_lowercase);
         let variant = variant.map(str::to_ascii_lowercase);
@@ -119,7 +120,7 @@ impl FromStr for Platform {
     type Err = PlatformError;
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let refused = || PlatformError(text.chars().take(PART_MAX).collect());
+        let refused = || PlatformError(shown(text));
         let mut parts = text.split('/');
         let (Some(os), Some(architecture)) = (parts.next(), parts.next()) else { return Err(refused()) };
         let variant = parts.next();

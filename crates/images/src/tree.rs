@@ -160,7 +160,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError`].
-    pub fn of_one_layer(list: File) -> Result<Self, TreeError> {
+    pub fn of_one_layer(list: &File) -> Result<Self, TreeError> {
         let mut tree = Self::new();
         tree.apply_list(list, true)?;
         Ok(tree)
@@ -170,11 +170,11 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError`].
-    pub fn apply(&mut self, list: File) -> Result<(), TreeError> {
+    pub fn apply(&mut self, list: &File) -> Result<(), TreeError> {
         self.apply_list(list, false)
     }
 
-    fn apply_list(&mut self, list: File, alone: bool) -> Result<(), TreeError> {
+    fn apply_list(&mut self, list: &File, alone: bool) -> Result<(), TreeError> {
         let layer = u8::try_from(self.lists.len()).map_err(|_| io::Error::other("more than 256 layers"))?;
         let again = || -> io::Result<File> {
             let mut file = list.try_clone()?;
@@ -183,13 +183,13 @@ impl Tree {
         };
         let mut marks = EntryReader::new(again()?);
         self.lists.push(list.try_clone()?);
-        while let Some((_, entry)) = marks.next()? {
+        while let Some((_, entry)) = marks.read()? {
             if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) && !alone {
                 self.hide(&entry).map_err(|error| at(&entry.path, error))?;
             }
         }
         let mut entries = EntryReader::new(again()?);
-        while let Some((position, entry)) = entries.next()? {
+        while let Some((position, entry)) = entries.read()? {
             self.add(layer, position, &entry, alone).map_err(|error| at(&entry.path, error))?;
         }
         Ok(())
@@ -352,7 +352,9 @@ impl Tree {
             (Some(node), _) => {
                 let mut children = Vec::new();
                 self.push_children(self.nodes[node as usize].first_child, &mut children);
-                children.into_iter().for_each(|child| self.remove(child));
+                for child in children {
+                    self.remove(child);
+                }
                 Ok(())
             }
             (None, _) => Ok(()),
@@ -471,6 +473,24 @@ impl Tree {
         }
         let layer = usize::from(layer);
         entry::read_at(&self.lists[layer], position).map(|entry| Some((entry, layer)))
+    }
+}
+
+#[cfg(test)]
+impl Tree {
+    /// Every path, links not followed.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        let mut left = vec![(ROOT, String::new())];
+        while let Some((node, path)) = left.pop() {
+            for child in self.children(node) {
+                let name = String::from_utf8_lossy(self.name(child));
+                let path = if path.is_empty() { name.into_owned() } else { format!("{path}/{name}") };
+                paths.push(path.clone());
+                left.push((child, path));
+            }
+        }
+        paths
     }
 }
 

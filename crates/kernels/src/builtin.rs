@@ -25,7 +25,7 @@ pub const TSI: &str = "TSI";
 /// Names of modules where they have one. Strings: `drivers/virtio/virtio_mmio.c` (driver name, ACPI
 /// id, parameter), `virtio_console.c`, `virtio_net.c`, `virtio_blk.c` and `virtio_balloon.c` (`KBUILD_MODNAME`), `name` of
 /// `file_system_type` in `fs/`; the parameter of libkrunfw's patches.
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     part("virtio_mmio", b"virtio-mmio", "CONFIG_VIRTIO_MMIO=y"),
     part("virtio_console", b"virtio_console", "CONFIG_VIRTIO_CONSOLE=y"),
     part("virtiofs", b"virtiofs", "CONFIG_VIRTIO_FS=y"),
@@ -34,6 +34,7 @@ const PARTS: [Part; 11] = [
     part("virtio_balloon", b"virtio_balloon", "CONFIG_VIRTIO_BALLOON=y"),
     part("ext4", b"ext4", "CONFIG_EXT4_FS=y"),
     part("overlay", b"overlay", "CONFIG_OVERLAY_FS=y"),
+    part("erofs", b"erofs", "CONFIG_EROFS_FS=y"),
     part(ACPI_DEVICES, b"LNRO0005", "CONFIG_ACPI=y"),
     part(COMMAND_LINE_DEVICES, b"virtio_mmio.device", "CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES=y"),
     part(TSI, b"tsi_hijack", "the patches of libkrunfw"),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::path::Path;
 use std::process::Stdio;
 
 use sandpen_waiter::process_identity::{ProcessIdentity, boot_id};
@@ -37,7 +38,18 @@ pub(crate) fn start() -> Result<Option<Waiter>, Failure> {
     exit_draft.write_all_at(&[b' '; EXIT_RECORD_BYTES], 0).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
     let log = LogCopy::open(hold(wire::LOG_FIFO)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
     let log = log.map_err(failed(Stage::Log, spec.vmm_log.to_string_lossy()))?;
-    let mut waiter = Waiter::new(fifos, commands, ended, log, exit_draft);
+    let mut leases = Vec::new();
+    for path in &spec.leases {
+        match lease(path) {
+            Ok(file) => leases.push(file),
+            // What runs has open what it uses; an orchestrator that watches is worth more than a lease.
+            Err(error) if take_up => {
+                let _ = writeln!(io::stderr(), "cannot lock {} again: {error}", path.display());
+            }
+            Err(error) => return Err(failed(Stage::Lease, path.to_string_lossy())(error)),
+        }
+    }
+    let mut waiter = Waiter::new(fifos, commands, ended, log, exit_draft, leases);
     if take_up {
         return waiter.take_up().map(|()| Some(waiter));
     }
@@ -55,6 +67,14 @@ fn make_fifo(name: &str) -> io::Result<File> {
     let _ = fs::remove_file(name);
     sys::make_fifo(name)?;
     open_fifo(name)
+}
+
+/// Locks a file, shared, without waiting for somebody who has it alone. That the path means the same file as it did
+/// for the orchestrator is up to that one, which has it locked meanwhile.
+fn lease(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    file.try_lock_shared()?;
+    Ok(file)
 }
 
 /// For reading and writing: never blocks, and the pipe's content stays as long as we do.

@@ -57,9 +57,10 @@ prop_compose! {
         namespaces in proptest::option::of(namespaces()),
         vmm_log in os(),
         vmm_log_limit: u64,
+        leases in proptest::collection::vec(os().prop_map(Into::into), 0..3),
     ) -> WaiterSpec {
         let namespaces = namespaces.filter(|_| !processes.is_empty());
-        WaiterSpec { tags, fifos, processes, namespaces, vmm_log: vmm_log.into(), vmm_log_limit }
+        WaiterSpec { tags, fifos, processes, namespaces, vmm_log: vmm_log.into(), vmm_log_limit, leases }
     }
 }
 
@@ -116,10 +117,20 @@ proptest! {
 #[test]
 fn what_is_held_keeps_its_form() {
     let (tags, fifos) = (vec!["t".to_owned()], vec!["a.in".to_owned()]);
-    let held =
-        WaiterSpec { tags, fifos, processes: vec![], namespaces: None, vmm_log: "/l".into(), vmm_log_limit: 258 };
+    let held = WaiterSpec {
+        tags,
+        fifos,
+        processes: vec![],
+        namespaces: None,
+        vmm_log: "/l".into(),
+        vmm_log_limit: 258,
+        leases: vec![],
+    };
     let bytes = b"SPWAIT2\n\x2b\0\0\0\x01\0\0\0\x01\0\0\0t\x01\0\0\0\x04\0\0\0a.in\x02\0\0\0/l\x08\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0SPWEND1\n";
     assert_eq!(encode(&held).unwrap(), bytes);
+    let leased = WaiterSpec { leases: vec!["/i".into()], ..held };
+    let bytes = b"SPWAIT2\n\x35\0\0\0\x01\0\0\0\x01\0\0\0t\x01\0\0\0\x04\0\0\0a.in\x02\0\0\0/l\x08\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02\0\0\0/iSPWEND1\n";
+    assert_eq!(encode(&leased).unwrap(), bytes);
 }
 
 #[test]

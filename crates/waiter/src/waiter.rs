@@ -45,6 +45,8 @@ pub(crate) struct Waiter {
     ended: Option<File>,
     log: Option<LogCopy>,
     exit_draft: File,
+    /// Locked for as long as they are open.
+    _leases: Vec<File>,
     /// The VMM's end, while its record could not be written.
     exit: Option<ExitRecord>,
     /// The companion that died before the VMM.
@@ -57,13 +59,15 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// One without processes. It holds these open: the FIFOs for its processes by their names, the one that its
-    /// commands come from, the one that is closed when the exit record is written, the log's pipe, the record's draft.
+    /// commands come from, the one that is closed when the exit record is written, the log's pipe, the record's draft,
+    /// and what it has locked.
     pub(crate) fn new(
         fifos: BTreeMap<String, File>,
         commands: File,
         ended: File,
         log: LogCopy,
         exit_draft: File,
+        leases: Vec<File>,
     ) -> Self {
         Self {
             processes: Vec::new(),
@@ -73,6 +77,7 @@ impl Waiter {
             ended: Some(ended),
             log: Some(log),
             exit_draft,
+            _leases: leases,
             exit: None,
             lost: None,
             alarm: None,

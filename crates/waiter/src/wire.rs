@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! specification   bytes ([`encode`], [`read_spec`])
-//! held            a specification without processes, which a waiter takes up where another one died
+//! held            a specification without processes, which a waiter takes up where another one died; a list of leases
+//!                 ends it only where there are any, since another version may read it
 //! report          "ready\n", or "failed\tSTAGE\tERRNO\tSUBJECT\n"
 //! commands        lines "release\n" and "close FIFO\n", each one atomic write
 //! ```
@@ -69,6 +70,9 @@ pub struct WaiterSpec {
     pub vmm_log: PathBuf,
     /// Most bytes kept in `vmm_log`; what comes after is discarded.
     pub vmm_log_limit: u64,
+    /// Files that it has locked for as long as it lives, shared with others (flock(2)); absolute. Whoever gets the lock
+    /// of such a file alone knows that no microVM uses what it stands for.
+    pub leases: Vec<PathBuf>,
 }
 
 /// Namespaces that a sandbox's processes share, and nobody else: of process ids (whose first process is one of the
@@ -186,10 +190,12 @@ pub enum Stage {
     Program,
     /// Writing a record.
     Record,
+    /// Locking a file that stands for what is in use.
+    Lease,
 }
 
 impl Stage {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Detach, "detach"),
         (Self::Namespaces, "namespaces"),
         (Self::Spec, "spec"),
@@ -198,6 +204,7 @@ impl Stage {
         (Self::Log, "log"),
         (Self::Program, "program"),
         (Self::Record, "record"),
+        (Self::Lease, "lease"),
     ];
 }
 

@@ -119,8 +119,8 @@ pub enum RootfsSource {
         /// The disk of the writable layer, an ext4 file system; for example `/dev/vda`.
         disk: String,
     },
-    /// Read-only disks under a writable layer on another one, ext4 file systems all of them. Disks are
-    /// named by their serial numbers.
+    /// Read-only disks, of directories (ext4) or of an image (EROFS), under a writable layer on another one (ext4). Disks
+    /// are named by their serial numbers.
     Images {
         /// The layers, topmost first.
         layers: Vec<String>,

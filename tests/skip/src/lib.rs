@@ -82,6 +82,12 @@ reasons! {
     NoSystemd = "no-systemd",
     /// No database of known vulnerabilities is at hand.
     NoAdvisoryDb = "no-advisory-db",
+    /// No programs look through EROFS file systems.
+    NoErofsUtils = "no-erofs-utils",
+    /// skopeo is not installed.
+    NoSkopeo = "no-skopeo",
+    /// umoci is not installed.
+    NoUmoci = "no-umoci",
 }
 
 impl Reason {

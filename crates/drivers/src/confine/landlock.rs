@@ -88,7 +88,8 @@ pub(super) fn restrict(policy: &Policy) -> Result<(), LandlockError> {
     grant(&policy.devices, modify | AccessFs::IoctlDev);
     let shares = policy.share_paths().zip(&policy.shares);
     grants.extend(shares.map(|(path, share)| (path, if share.read_only { read } else { own })));
-    let inherited = policy.inherited_descriptors();
+    // Of files in memory it takes no rule, nor asks for one (`SB_NOUSER` in security/landlock/fs.c).
+    let inherited = policy.inherited_descriptors().filter(|(_, file)| file.content.is_none());
     grants.extend(inherited.map(|(fd, file)| (descriptor_path(fd), if file.write { modify } else { read })));
     for (path, access) in grants {
         if let Some(rule) = rule(&path, access)? {

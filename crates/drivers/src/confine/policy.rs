@@ -101,10 +101,13 @@ impl SharedTree {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inherited {
-    /// The file.
+    /// The file, or what one in memory is called.
     pub path: PathBuf,
     /// Whether it is open for writing too.
     pub write: bool,
+    /// What is in it, where it is a file in memory, which nobody can change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// The option of our hidden subcommands for a policy, as JSON.
@@ -147,8 +150,23 @@ impl Policy {
 
     /// Adds a file that the process gets open: its descriptor.
     pub fn inherit(&mut self, path: &Path, write: bool) -> i32 {
-        self.inherited.push(Inherited { path: path.to_owned(), write });
-        (FIRST_INHERITED..).nth(self.inherited.len() - 1).unwrap_or(i32::MAX)
+        self.inherit_file(Inherited { path: path.to_owned(), write, content: None })
+    }
+
+    /// Adds a file in memory that the process gets open for reading: its descriptor.
+    pub fn inherit_content(&mut self, name: &str, content: String) -> i32 {
+        self.inherit_file(Inherited { path: name.into(), write: false, content: Some(content) })
+    }
+
+    /// The descriptor of the next file that is added.
+    pub fn next_inherited(&self) -> i32 {
+        (FIRST_INHERITED..).nth(self.inherited.len()).unwrap_or(i32::MAX)
+    }
+
+    fn inherit_file(&mut self, file: Inherited) -> i32 {
+        let descriptor = self.next_inherited();
+        self.inherited.push(file);
+        descriptor
     }
 
     /// The paths of [`Policy::shares`] once the process is confined.

@@ -52,6 +52,8 @@ pub enum SystemCalls {
     AnyVmm,
     /// Anything but what nobody needs, besides a list of its own of what it may.
     FileServer,
+    /// Anything but what nobody needs.
+    FileWriter,
 }
 
 /// Why a filter could not be made or entered.
@@ -89,7 +91,7 @@ fn usable(has: impl Fn(u32) -> io::Result<()>) -> Result<(), String> {
 pub(super) fn kind(policy: &Policy) -> Seccomp {
     match policy.system_calls {
         SystemCalls::Krun | SystemCalls::FileServer => Seccomp::AllowList,
-        SystemCalls::AnyVmm => Seccomp::DenyList,
+        SystemCalls::AnyVmm | SystemCalls::FileWriter => Seccomp::DenyList,
     }
 }
 
@@ -109,7 +111,7 @@ fn programs(policy: &Policy, architecture: TargetArch, pid: u32) -> Result<Vec<B
     let (rules, otherwise, matching) = match policy.system_calls {
         SystemCalls::Krun => (krun_rules(policy, pid)?, SeccompAction::Trap, SeccompAction::Allow),
         SystemCalls::AnyVmm => (vmm_rules(policy, pid)?, SeccompAction::Allow, refusal),
-        SystemCalls::FileServer => (denied_rules(pid)?, SeccompAction::Allow, refusal),
+        SystemCalls::FileServer | SystemCalls::FileWriter => (denied_rules(pid)?, SeccompAction::Allow, refusal),
     };
     let list = SeccompFilter::new(rules, otherwise, matching, architecture)?;
     let mut programs = vec![prologue(architecture)];

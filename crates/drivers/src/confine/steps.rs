@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use sandpen_types::confinement::{Cgroup, Jail, ProcessConfinement, Rlimits};
 
 use super::jail::{self, JailError};
 use super::landlock::LandlockError;
 use super::rlimits;
 use super::seccomp::{self, SeccompError};
-use super::{Inherited, Policy, capabilities, landlock, report, sys};
+use super::{Inherited, Policy, capabilities, descriptor_path, landlock, report, sys};
 
 /// Why a process could not be confined.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +101,8 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
         move |source| ConfineError::Inherit { path, source }
     };
     let inherited = policy.inherited_descriptors();
-    let opened = inherited.map(|(number, file)| inherit(file, number, parted.is_some()).map_err(failed(file)));
+    let beyond = policy.next_inherited();
+    let opened = inherited.map(|(number, file)| inherit(file, number..beyond, parted.is_some()).map_err(failed(file)));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     if let Some(parted) = parted {
         let gathered = parted.gather(policy)?;
@@ -113,16 +117,30 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
     Ok(begun)
 }
 
-/// Opens a file as a descriptor that a program inherits. One who has parted from the host's mounts opens what is only
-/// read so that it stays so.
-fn inherit(file: &Inherited, descriptor: i32, has_parted: bool) -> io::Result<File> {
-    let opened = match (file.write, has_parted) {
-        (false, true) => jail::open_read_only(&file.path)?,
-        (write, _) => OpenOptions::new().read(true).write(write).open(&file.path)?,
+/// Opens a file as the first of these descriptors, which a program inherits; what it answers has one beyond them. One who
+/// has parted from the host's mounts opens what is only read so that it stays so.
+fn inherit(file: &Inherited, descriptors: Range<i32>, has_parted: bool) -> io::Result<File> {
+    let opened = match (&file.content, file.write, has_parted) {
+        (Some(content), ..) => memory_file(content)?,
+        (None, false, true) => jail::open_read_only(&file.path)?,
+        (None, write, _) => OpenOptions::new().read(true).write(write).open(&file.path)?,
     };
     // The lowest free one from there on is that one, as they are opened in their order.
-    let kept = fcntl(&opened, FcntlArg::F_DUPFD(descriptor))?;
-    if kept == descriptor { Ok(opened) } else { Err(Errno::EBADF.into()) }
+    if fcntl(&opened, FcntlArg::F_DUPFD(descriptors.start))? != descriptors.start {
+        return Err(Errno::EBADF.into());
+    }
+    // Of many files the last ones would get numbers that are meant for others.
+    Ok(rustix::io::fcntl_dupfd_cloexec(&opened, descriptors.end)?.into())
+}
+
+/// A file in memory that nobody can change, open for reading alone: QEMU takes a descriptor for what it is open for.
+fn memory_file(content: &str) -> io::Result<File> {
+    let created = memfd_create("sandpen", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = File::from(created);
+    file.write_all(content.as_bytes())?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    File::open(descriptor_path(file.as_raw_fd()))
 }
 
 /// Makes a file one that the sandbox's own user can open once more: what is written, a disk, is that sandbox's; what is
@@ -130,6 +148,9 @@ fn inherit(file: &Inherited, descriptor: i32, has_parted: bool) -> io::Result<Fi
 fn give(opened: &File, file: &Inherited, uid: u32) -> io::Result<()> {
     const ALL_READ: u32 = 0o444;
     const OTHERS: u32 = 0o077;
+    if file.content.is_some() {
+        return Ok(());
+    }
     if file.write {
         return std::os::unix::fs::fchown(opened, Some(uid), Some(uid));
     }

@@ -32,8 +32,9 @@ const INIT_PATH: &CStr = c"/init.krun";
 const MOUNT_POINTS: [&CStr; 4] = [c"/dev", c"/proc", c"/sys", c"/newroot"];
 /// The serial number of the disk.
 const DISK_ID: &CStr = c"sandpen-disk";
-/// `KRUN_DISK_FORMAT_RAW` of libkrun.h.
+/// `KRUN_DISK_FORMAT_RAW` and `KRUN_DISK_FORMAT_VMDK` of libkrun.h.
 const DISK_FORMAT_RAW: u32 = 0;
+const DISK_FORMAT_VMDK: u32 = 2;
 /// `KRUN_LOG_LEVEL_WARN`, `KRUN_LOG_LEVEL_INFO`, `KRUN_LOG_STYLE_NEVER`, `KRUN_LOG_OPTION_NO_ENV` and
 /// `KRUN_KERNEL_FORMAT_ELF` of libkrun.h.
 const LOG_LEVEL_WARN: u32 = 2;
@@ -123,6 +124,15 @@ pub fn init_log(level: LogLevel) -> Result<(), KrunError> {
     // SAFETY: takes integers; standard error is not given away by its number.
     let answer = unsafe { api::krun_init_log(libc::STDERR_FILENO, level, LOG_STYLE_NEVER, LOG_OPTION_NO_ENV) };
     check("krun_init_log", answer).map(drop)
+}
+
+/// What the file of a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFormat {
+    /// The disk itself.
+    Raw,
+    /// The descriptor of a disk of other files, which it names.
+    Vmdk,
 }
 
 /// A virtio port of the guest.
@@ -239,15 +249,19 @@ impl Context {
         Ok(())
     }
 
-    /// Adds a disk that the guest only reads, from a file without a format of its own, with a serial number.
+    /// Adds a disk that the guest only reads, with a serial number.
     ///
     /// # Errors
     /// [`KrunError`].
-    pub fn add_root_disk(&mut self, serial: &str, file: &Path) -> Result<(), KrunError> {
+    pub fn add_root_disk(&mut self, serial: &str, file: &Path, format: DiskFormat) -> Result<(), KrunError> {
+        let format = match format {
+            DiskFormat::Raw => DISK_FORMAT_RAW,
+            DiskFormat::Vmdk => DISK_FORMAT_VMDK,
+        };
         let serial = text("the serial number of a disk", serial.as_bytes())?;
         let file = text("the path of a disk", file.as_os_str().as_bytes())?;
         // SAFETY: NUL-terminated strings that live through the call, which copies them.
-        let answer = unsafe { api::krun_add_disk2(self.id, serial.as_ptr(), file.as_ptr(), DISK_FORMAT_RAW, true) };
+        let answer = unsafe { api::krun_add_disk2(self.id, serial.as_ptr(), file.as_ptr(), format, true) };
         check("krun_add_disk2", answer).map(drop)
     }
 

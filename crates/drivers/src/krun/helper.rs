@@ -17,8 +17,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 use sandpen_types::error_chain::error_chain;
 
-use super::ffi::{self, Context, KrunError, LogLevel, Port};
-use super::vm_spec::{Boot, GuestKernel, VmSpec};
+use super::ffi::{self, Context, DiskFormat, KrunError, LogLevel, Port};
+use super::vm_spec::{Boot, BootDisk, GuestKernel, VmSpec};
 use crate::confine::{self, ConfineError, FIRST_INHERITED, descriptor_path};
 use crate::waited::PORTS;
 use crate::{disk, guest_binary, standard_input};
@@ -111,8 +111,20 @@ fn become_microvm() -> Result<Infallible, HelperError> {
                 let open = descriptor_path(descriptor);
                 context.add_disk(&open, lock_disk(&open, &file.path)?)?;
             }
-            for (number, _) in root_disks.iter().enumerate() {
-                context.add_root_disk(&disk::root_disk_serial(number), &descriptor_path(next()?.0))?;
+            for (number, root_disk) in root_disks.iter().enumerate() {
+                let serial = disk::root_disk_serial(number);
+                match root_disk {
+                    BootDisk::File(_) => {
+                        context.add_root_disk(&serial, &descriptor_path(next()?.0), DiskFormat::Raw)?;
+                    }
+                    BootDisk::Joined(files) => {
+                        // The descriptor behind them says which they are.
+                        for _ in files {
+                            next()?;
+                        }
+                        context.add_root_disk(&serial, &descriptor_path(next()?.0), DiskFormat::Vmdk)?;
+                    }
+                }
             }
             match root {
                 Some(_) => context.set_root(&next_share()?, guest_binary())?,

@@ -20,15 +20,16 @@ use tokio_util::sync::CancellationToken;
 use super::vm_spec::{Boot, GuestKernel, SharedDir, VmSpec};
 use super::{BARE_NAME, KrunConfig, NAME, Payload, helper};
 use crate::confine::{Needs, Policy, SandboxJail, SystemCalls, cgroup};
+use crate::disk_maker::DiskMaker;
+use crate::image_root::Lease;
 use crate::krun_host::{self, KrunUnusable};
-use crate::mke2fs::Mke2fs;
 use crate::own_kernel::OwnKernel;
 use crate::shares::Share;
 use crate::step::{blocking, failed};
-use crate::storage::storage;
+use crate::storage::{Storage, storage};
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
-use crate::{cache, control, disk, memory, network, own_kernel, shares};
+use crate::{cache, control, disk, image_root, memory, network, own_kernel, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -51,20 +52,19 @@ pub(super) async fn prepare(config: &KrunConfig, payload: Payload, launch: Launc
     let needs =
         Needs { network: network::of_vmm(network.as_ref()), shares: false, confinement: config.require_confinement };
     let program = waited::helper_program(config.helper.as_deref())?;
-    let (boot, jail, guest) = match payload {
+    let planned = match payload {
         Payload::Linux => linux(config, &launch, needs, &program).await?,
         Payload::Bare => {
             let (spec, dir) = (launch.spec.clone(), config.state_dir.clone());
             let boot = blocking(move || bare(&spec, &dir)).await?;
             let needs = Needs { shares: matches!(&boot, Boot::Bare { shares, .. } if !shares.is_empty()), ..needs };
-            let guest = (RootfsSource::Current, Vec::new(), Vec::new());
-            (boot, waited::jail(&launch, needs, &program).await?, guest)
+            let jail = waited::jail(&launch, needs, &program).await?;
+            let (rootfs, volumes, files) = (RootfsSource::Current, Vec::new(), Vec::new());
+            Planned { boot, jail, lease: None, rootfs, volumes, files }
         }
     };
     let limit = config.boot_limit();
-    let (rootfs, volumes, files) = guest;
-    let guest = GuestSetup { rootfs, volumes, files, network };
-    blocking(move || prepared(&program, limit, &launch, boot, &jail, guest)).await
+    blocking(move || prepared(&program, limit, &launch, planned, network)).await
 }
 
 /// Blocking, for milliseconds.
@@ -72,12 +72,11 @@ fn prepared(
     program: &Path,
     boot_limit: Duration,
     launch: &Launch,
-    boot: Boot,
-    jail: &SandboxJail,
-    guest: GuestSetup,
+    planned: Planned,
+    network: Option<network::NetworkPlan>,
 ) -> Result<Prepared, DriverError> {
+    let Planned { boot, jail, lease, rootfs, volumes, files } = planned;
     let resources = launch.spec.resources;
-    let network = &guest.network;
     let port_map = |plan: &network::NetworkPlan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
     let cpus = u8::try_from(resources.cpus).map_err(|error| failed("counting virtual CPUs", error))?;
@@ -90,7 +89,9 @@ fn prepared(
     let spec = serde_json::to_vec(&spec).map_err(|source| failed("describing the microVM", source))?;
     let vmm = process(VMM_ROLE, program, vec![helper::SUBCOMMAND.into(), launch.tag().into()], StdioSpec::Data(spec));
     let vmm = ProcessSpec { descriptors, ..vmm };
-    waited::prepared(launch, vec![vmm], guest, boot_limit, cgroup.ok(), jail)
+    let waiter = waited::waiter_spec(launch, vec![vmm], &jail, lease.as_ref());
+    let guest = GuestSetup { rootfs, volumes, files, network };
+    waited::prepared(launch, waiter, lease, guest, boot_limit, cgroup.ok())
 }
 
 /// What the process of the microVM needs when it enters it. libkrunfw is loaded by then; what it gets open is in the order
@@ -108,8 +109,8 @@ pub(super) fn policy(boot: &Boot) -> Policy {
             if let Some(file) = disk {
                 policy.inherit(file, true);
             }
-            for file in root_disks {
-                policy.inherit(file, false);
+            for (number, disk) in root_disks.iter().enumerate() {
+                disk.inherit(number, &mut policy);
             }
             policy.shares = root.iter().chain(shares.iter().map(|share| &share.tree)).cloned().collect();
         }
@@ -140,10 +141,19 @@ pub fn policy_of_root(root: &Path, with_network: bool) -> Policy {
     Policy { tcp: with_network, ..policy(&boot) }
 }
 
-/// What boots, its jail, and the guest's root, volumes and those of them that are files.
-type Linux = (Boot, SandboxJail, (RootfsSource, Vec<Volume>, Vec<String>));
+/// What boots, and where.
+struct Planned {
+    boot: Boot,
+    jail: SandboxJail,
+    /// Of the image, if the root is one.
+    lease: Option<Lease>,
+    /// The guest's root, volumes and those of them that are files.
+    rootfs: RootfsSource,
+    volumes: Vec<Volume>,
+    files: Vec<String>,
+}
 
-async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Path) -> Result<Linux, DriverError> {
+async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Path) -> Result<Planned, DriverError> {
     let disk = config.state_dir.disk(&launch.spec);
     // The empty first root of a guest that makes its own is one device more.
     let (spec, most) = (launch.spec.clone(), SHARES_MAX - usize::from(disk.is_some()));
@@ -155,13 +165,15 @@ async fn linux(config: &KrunConfig, launch: &Launch, needs: Needs, program: &Pat
     launch.timings.mark(StartStep::KernelReady);
     let jail = waited::jail(launch, needs, program).await?;
     let rootfs = if disk.is_some() { shares.layered_root() } else { RootfsSource::Current };
-    let maker = Arc::new(Mke2fs::new(program, jail.plan_alone()));
-    let root_disks = storage(launch, &config.state_dir, &user, &maker, disk.as_deref(), &shares.imaged).await?;
+    let maker = Arc::new(DiskMaker::new(program, jail.plan_alone()));
+    let dirs = (&config.state_dir, config.data_dir.as_path());
+    let Storage { root_disks, lease } = storage(launch, dirs, &user, &maker, disk.as_deref(), &shares.imaged).await?;
+    let root_disks = root_disks.into_iter().map(Into::into).collect();
     let mut root = shares.root;
     let native = if disk.is_none() { root.pop().map(|root| root.tree()) } else { None };
     let shares_beside = root.into_iter().chain(shares.volumes).map(shared).collect();
     let boot = Boot::Linux { kernel, root: native, shares: shares_beside, disk, root_disks };
-    Ok((boot, jail, (rootfs, shares.mounts, shares.files)))
+    Ok(Planned { boot, jail, lease, rootfs, volumes: shares.mounts, files: shares.files })
 }
 
 fn shared(share: Share) -> SharedDir {
@@ -218,6 +230,9 @@ async fn own_kernel(
     let mut needed = vec!["virtio_mmio", builtin::COMMAND_LINE_DEVICES, "virtio_console", "virtiofs"];
     if config.state_dir.disk(spec).is_some() {
         needed.extend(disk::MODULES);
+        if image_root::image_of(spec).is_some() {
+            needed.push(disk::IMAGE_MODULE);
+        }
     } else if spec.read_only {
         // Its mount points are laid over it.
         needed.push("overlay");

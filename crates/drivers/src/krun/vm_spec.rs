@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::confine::{Policy, SharedTree};
+use sandpen_images::disk::{Extent, ImageDisk};
 use serde::{Deserialize, Serialize};
+
+use crate::confine::{Policy, SharedTree, descriptor_path};
+use crate::image_root::RootDisk;
 
 /// One microVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +38,8 @@ pub(super) enum Boot {
         shares: Vec<SharedDir>,
         /// The disk of the writable layer, absolute.
         disk: Option<PathBuf>,
-        /// Images of the root's layers, topmost first, absolute.
-        root_disks: Vec<PathBuf>,
+        /// Disks of the root that are only read, topmost first.
+        root_disks: Vec<BootDisk>,
     },
     /// A bare-metal program, which writes its messages for people to the first serial port.
     Bare {
@@ -45,6 +48,45 @@ pub(super) enum Boot {
         /// The volumes.
         shares: Vec<SharedDir>,
     },
+}
+
+/// A disk that is only read; absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum BootDisk {
+    /// A file.
+    File(PathBuf),
+    /// Files with their sizes in bytes, one behind the other.
+    Joined(Vec<(PathBuf, u64)>),
+}
+
+impl From<RootDisk> for BootDisk {
+    fn from(disk: RootDisk) -> Self {
+        match disk {
+            RootDisk::File(path) => Self::File(path),
+            RootDisk::Joined(disk) => {
+                Self::Joined(disk.extents.into_iter().map(|extent| (extent.path, extent.bytes)).collect())
+            }
+        }
+    }
+}
+
+impl BootDisk {
+    /// Has a process get it open: the files, and behind those of a joined one the descriptor that joins them.
+    pub(super) fn inherit(&self, number: usize, policy: &mut Policy) {
+        match self {
+            Self::File(path) => {
+                policy.inherit(path, false);
+            }
+            Self::Joined(files) => {
+                let names: Vec<_> =
+                    files.iter().map(|(path, _)| descriptor_path(policy.inherit(path, false))).collect();
+                let extents = files.iter().map(|(path, bytes)| Extent { path: path.clone(), bytes: *bytes }).collect();
+                let text = ImageDisk { extents }.descriptor(|number| names[number].display().to_string());
+                policy.inherit_content(&format!("image{number}.vmdk"), text);
+            }
+        }
+    }
 }
 
 /// Where a guest's Linux comes from; absolute paths.
@@ -85,7 +127,7 @@ mod tests {
             root: Some(tree("/r\n\\")),
             shares: vec![volume],
             disk: Some("/x".into()),
-            root_disks: vec!["/y".into()],
+            root_disks: vec![BootDisk::File("/y".into()), BootDisk::Joined(vec![("/z".into(), 1 << 36)])],
         };
         let spec = VmSpec { cpus: 2, memory_mib: 256, boot, policy: Policy::new("vmm"), tsi: Some(vec![(1, 65535)]) };
         let json = serde_json::to_vec(&spec).unwrap();
@@ -95,5 +137,19 @@ mod tests {
         }
         let strange = String::from_utf8(json).unwrap().replace("\"root\":", "\"x\":1,\"root\":");
         assert!(serde_json::from_str::<VmSpec>(&strange).is_err());
+    }
+
+    #[test]
+    fn a_disk_of_several_files_is_joined_by_the_names_of_their_descriptors() {
+        let mut policy = Policy::new("vmm");
+        policy.inherit("/disk".as_ref(), true);
+        BootDisk::File("/plain".into()).inherit(0, &mut policy);
+        BootDisk::Joined(vec![("/a".into(), 4096), ("/b \"".into(), 8192)]).inherit(1, &mut policy);
+        let files: Vec<_> = policy.inherited.iter().map(|file| (file.path.to_str().unwrap(), file.write)).collect();
+        let read = |path| (path, false);
+        assert_eq!(files, [("/disk", true), read("/plain"), read("/a"), read("/b \""), read("image1.vmdk")]);
+        let text = policy.inherited[4].content.as_ref().unwrap();
+        assert!(text.ends_with("\nRW 8 FLAT \"/proc/self/fd/34\" 0\nRW 16 FLAT \"/proc/self/fd/35\" 0\n"), "{text}");
+        assert!(policy.inherited[..4].iter().all(|file| file.content.is_none()));
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::acceleration::Accelerator;
 use crate::disk;
+use crate::image_root::RootDisk;
 pub use crate::waited::PORTS;
 
 /// Shared directories that a machine has room for. QEMU's microvm machine has 24 virtio-mmio
@@ -62,8 +63,10 @@ pub struct QemuArgs {
     pub network: Option<UserNetwork>,
     /// The disk of the writable layer, where there is one; the guest's first disk.
     pub disk: Option<PathBuf>,
-    /// Images of the root's layers, topmost first.
-    pub root_disks: Vec<PathBuf>,
+    /// Disks of the root that are only read, topmost first.
+    pub root_disks: Vec<RootDisk>,
+    /// The descriptor files of the joined ones among them, in their order, once they are handed over.
+    pub disk_descriptors: Vec<PathBuf>,
     /// The guest's memory.
     pub memory: Memory,
     /// Whether the host has back what is free of it.
@@ -144,6 +147,7 @@ impl QemuArgs {
             network: None,
             disk: None,
             root_disks: Vec::new(),
+            disk_descriptors: Vec::new(),
             memory: Memory::New,
             free_memory: FreeMemory::Kept,
             descriptors: Vec::new(),
@@ -207,8 +211,15 @@ impl QemuArgs {
             };
             argv.disk("disk", "discard=unmap", disk, disk::SERIAL, &most);
         }
-        for (number, file) in self.root_disks.iter().enumerate() {
-            argv.disk(&format!("image{number}"), "read-only=on", file, &disk::root_disk_serial(number), "");
+        let mut descriptors = self.disk_descriptors.iter();
+        for (number, disk) in self.root_disks.iter().enumerate() {
+            let (node, serial) = (format!("image{number}"), disk::root_disk_serial(number));
+            match disk {
+                RootDisk::File(file) => argv.disk(&node, "read-only=on", file, &serial, ""),
+                RootDisk::Joined(_) => {
+                    argv.joined_disk(&node, descriptors.next().map_or(Path::new(""), PathBuf::as_path), &serial);
+                }
+            }
         }
         argv.pair("-device", "virtio-serial-device,id=ports");
         for (number, (fifo, port)) in (1..).zip(PORTS) {
@@ -295,6 +306,21 @@ impl Argv {
         // A comma would begin the next property.
         file.push(doubled_commas(disk.as_os_str()));
         self.pair("-blockdev", file);
+        self.disk_device(node, serial, more);
+    }
+
+    /// A disk of several files, which a descriptor (VMDK) joins; QEMU opens them by the names in it.
+    fn joined_disk(&mut self, node: &str, descriptor: &Path, serial: &str) {
+        let mut joined =
+            OsString::from(format!("driver=vmdk,node-name={node}-joined,read-only=on,file.driver=file,file.filename="));
+        joined.push(doubled_commas(descriptor.as_os_str()));
+        self.pair("-blockdev", joined);
+        // A machine with a vmdk node cannot be saved. The one above it can be put onto another one meanwhile.
+        self.pair("-blockdev", format!("driver=raw,node-name={node},read-only=on,file={node}-joined"));
+        self.disk_device(node, serial, "");
+    }
+
+    fn disk_device(&mut self, node: &str, serial: &str, more: &str) {
         // By default QEMU stops a machine whose host has no room left, and nobody would go on.
         let device = "num-queues=1,werror=report,rerror=report";
         self.pair("-device", format!("virtio-blk-device,drive={node},serial={serial},{device}{more}"));

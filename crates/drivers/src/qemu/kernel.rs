@@ -20,7 +20,7 @@ use super::initramfs::Extra;
 use super::{QemuConfig, initramfs};
 use crate::own_kernel::OwnKernel;
 use crate::step::{blocking, failed};
-use crate::{cache, disk, own_kernel};
+use crate::{cache, disk, image_root, own_kernel};
 
 /// The driver of the guest's network device.
 const NETWORK_MODULE: &str = "virtio_net";
@@ -66,6 +66,9 @@ fn extra(spec: &SandboxSpec, has_disk: bool) -> Vec<&'static str> {
     }
     if has_disk {
         extra.extend(disk::MODULES);
+        if image_root::image_of(spec).is_some() {
+            extra.push(disk::IMAGE_MODULE);
+        }
     } else if spec.read_only {
         // Its mount points are laid over it.
         extra.push("overlay");
@@ -102,6 +105,11 @@ pub(super) async fn find(
     if has_disk {
         // Some kernels have no such file and do without.
         extra.extend(disk::OPTIONAL_MODULES);
+    }
+    if image_root::has_root_disks(spec) {
+        // Also where there is no image: machines that differ in their root alone are restored from one template.
+        extra.retain(|module| *module != disk::IMAGE_MODULE);
+        extra.push(disk::IMAGE_MODULE);
     }
     Ok((found, Extra { at_boot: extra, on_demand: on_demand(spec) }))
 }

@@ -15,21 +15,23 @@ use sandpen_types::spec::{Network, SandboxSpec};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state_dir::StateDir;
 use sandpen_vmm::driver::{DriverError, Launch};
-use sandpen_vmm::waiter::{DescriptorSpec, FIRST_DESCRIPTOR, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
+use sandpen_vmm::waiter::{DescriptorSpec, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{FreeMemory, Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::handed_over::handed_over;
 use super::initramfs::{Extra, Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
 use super::program::{self, QemuError};
 use super::{QemuConfig, tsc};
 use crate::acceleration::{Accelerator, acceleration};
-use crate::confine::{self, Needs, Policy, SandboxJail, cgroup, descriptor_path};
-use crate::mke2fs::Mke2fs;
+use crate::confine::{self, Needs, Policy, SandboxJail, cgroup};
+use crate::disk_maker::DiskMaker;
+use crate::image_root::Lease;
 use crate::program_files::ProgramFiles;
 use crate::shares::{Share, Shares};
 use crate::step::{blocking, failed};
-use crate::storage::storage;
+use crate::storage::{Storage, storage};
 use crate::virtiofs::{self, OPEN_FILES_MIN};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
 use crate::work::{Lane, Piece, Stop};
@@ -74,7 +76,7 @@ struct Parts {
     kernel: GuestKernel,
     initramfs: PathBuf,
     disk: Option<PathBuf>,
-    root_disks: Vec<PathBuf>,
+    storage: Storage,
 }
 
 /// What can be told from the specification and a look at its directories. Blocking, for milliseconds.
@@ -155,6 +157,8 @@ pub(super) struct MachinePlan {
     /// The command line of a machine that boots.
     pub(super) args: QemuArgs,
     shares: Vec<Share>,
+    /// Of the image, if the root is one.
+    lease: Option<Lease>,
     guest: GuestSetup,
     cgroup: Result<cgroup::CgroupPlan, String>,
     jail: SandboxJail,
@@ -181,16 +185,18 @@ impl MachinePlan {
         shares::check_room(&launch.spec, super::NAME, kernel.shares_max())?;
         let initramfs = initramfs(&user, kernel.modules.clone(), extra, &launch.cancel).await?;
         launch.timings.mark(StartStep::KernelReady);
-        let maker = Arc::new(Mke2fs::new(&helper, jail.plan_alone()));
-        let root_disks = storage(&launch, &config.state_dir, &user, &maker, disk.as_deref(), &shares.imaged).await?;
+        let maker = Arc::new(DiskMaker::new(&helper, jail.plan_alone()));
+        let dirs = (&config.state_dir, config.data_dir.as_path());
+        let storage = storage(&launch, dirs, &user, &maker, disk.as_deref(), &shares.imaged).await?;
         let config = config.clone();
-        let parts = Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, root_disks };
+        let parts = Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, storage };
         blocking(move || Ok(Self::of_parts(&config, launch, parts))).await
     }
 
     /// Blocking, for milliseconds.
     fn of_parts(config: &QemuConfig, launch: Launch, parts: Parts) -> Self {
-        let Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, root_disks } = parts;
+        let Parts { shares, network, qemu, helper, jail, kernel, initramfs, disk, storage } = parts;
+        let Storage { root_disks, lease } = storage;
         let acceleration = acceleration();
         let accelerator = acceleration.accelerator;
         let resources = launch.spec.resources;
@@ -217,7 +223,8 @@ impl MachinePlan {
         let guest = GuestSetup { rootfs, volumes: shares.mounts.clone(), files: shares.files.clone(), network };
         let shares = shares.all().cloned().collect();
         launch.timings.mark(StartStep::RootReady);
-        let mut plan = Self { launch, qemu, helper, args, shares, guest, cgroup, jail, boot_limit: boot_limit(config) };
+        let boot_limit = boot_limit(config);
+        let mut plan = Self { launch, qemu, helper, args, shares, lease, guest, cgroup, jail, boot_limit };
         if plan.args.free_memory == FreeMemory::Reported && plan.can_be_restored() {
             // Without filters QEMU would not give the copy of a template's memory back, but complain each time.
             let has_filters = confine::seccomp_available().is_ok();
@@ -236,10 +243,11 @@ impl MachinePlan {
         &self.launch
     }
 
-    /// The same machine with a runtime directory and a cgroup of its own: one that belongs to no start.
+    /// The same machine with a runtime directory and a cgroup of its own: one that belongs to no start, and has nobody's
+    /// disks.
     pub(super) fn apart(&self, runtime_dir: PathBuf, name: &str) -> Self {
         let launch = Launch { runtime_dir, ..self.launch.clone() };
-        Self { launch, cgroup: self.cgroup.clone().map(|plan| plan.named(name)), ..self.clone() }
+        Self { launch, cgroup: self.cgroup.clone().map(|plan| plan.named(name)), lease: None, ..self.clone() }
     }
 
     /// Whether the machine has nothing but memory, disks and ports: all that can be saved and restored.
@@ -295,33 +303,15 @@ impl MachinePlan {
 
     /// What the waiter is told.
     pub(super) fn waiter_spec(&self, processes: Vec<ProcessSpec>) -> WaiterSpec {
-        waited::waiter_spec(&self.launch, processes, &self.jail)
+        waited::waiter_spec(&self.launch, processes, &self.jail, self.lease.as_ref())
     }
 
     /// What waiter and guest are told.
     pub(super) fn prepared(&self, args: &QemuArgs, more: Vec<DescriptorSpec>) -> Result<Prepared, DriverError> {
         let processes = self.processes(args, more)?;
-        waited::prepared(&self.launch, processes, self.guest.clone(), self.boot_limit, self.cgroup(), &self.jail)
+        let waiter = self.waiter_spec(processes);
+        waited::prepared(&self.launch, waiter, self.lease.clone(), self.guest.clone(), self.boot_limit, self.cgroup())
     }
-}
-
-/// The same machine with files that QEMU gets open in the place of paths.
-fn handed_over(args: &QemuArgs, policy: &mut Policy) -> QemuArgs {
-    let mut args = args.clone();
-    // QEMU opens these once more, by the names of the descriptors,
-    for file in [&mut args.kernel, &mut args.initramfs] {
-        *file = descriptor_path(policy.inherit(file, false));
-    }
-    // and takes copies of the descriptors of these.
-    let mut in_set = |file: &mut PathBuf, write: bool| {
-        let descriptor = policy.inherit(file, write);
-        args.descriptors.push(descriptor);
-        *file = format!("/dev/fdset/{descriptor}").into();
-    };
-    args.disk.iter_mut().for_each(|disk| in_set(disk, true));
-    args.root_disks.iter_mut().for_each(|disk| in_set(disk, false));
-    args.share_sockets = Some(FIRST_DESCRIPTOR);
-    args
 }
 
 /// Memory in MiB that the processes may use beside the guest's. Emulation keeps what it translated: up

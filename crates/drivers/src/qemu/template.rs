@@ -33,6 +33,7 @@ use super::prepare::{MachinePlan, qmp_fifos};
 use super::qmp::{self, LISTENER_FD, MEMORY_FD, Qmp, QmpError};
 use crate::confine::descriptor_path;
 use crate::control::LinkMode;
+use crate::image_root::RootDisk;
 use crate::step;
 use crate::waited::{self, StartedVmm};
 
@@ -115,16 +116,22 @@ pub(super) fn blank(args: &QemuArgs) -> QemuArgs {
     QemuArgs {
         tag: String::new(),
         disk: args.disk.as_ref().map(|_| "blank-disk.img".into()),
-        root_disks: (0..args.root_disks.len()).map(|number| format!("blank-image-{number}.img").into()).collect(),
+        // Whatever they are: a machine with a disk of several files cannot be saved, and is restored with one all the same.
+        root_disks: (0..args.root_disks.len()).map(blank_root_disk).map(RootDisk::File).collect(),
         memory: Memory::File(inherited_memory()),
         monitor: Monitor::Listener(LISTENER_FD),
         ..args.clone()
     }
 }
 
+fn blank_root_disk(number: usize) -> PathBuf {
+    format!("blank-image-{number}.img").into()
+}
+
 /// The sizes of a machine's disks, in the order of its devices. Blocking.
 pub(super) fn disk_sizes(args: &QemuArgs) -> io::Result<Vec<u64>> {
-    args.disk.iter().chain(&args.root_disks).map(|path| Ok(std::fs::metadata(path)?.len())).collect()
+    let disk = args.disk.iter().map(|path| Ok(std::fs::metadata(path)?.len()));
+    disk.chain(args.root_disks.iter().map(RootDisk::bytes)).collect()
 }
 
 impl Template {
@@ -143,7 +150,8 @@ impl Template {
             let failed = |source| step::failed("making a template's blank disks", source);
             let sizes = disk_sizes(&of).map_err(failed)?;
             prepare_runtime_dir(&dir).map_err(|source| step::failed("making the runtime directory", source))?;
-            for (path, bytes) in blanks.disk.iter().chain(&blanks.root_disks).zip(sizes) {
+            let root_disks = (0..blanks.root_disks.len()).map(blank_root_disk);
+            for (path, bytes) in blanks.disk.into_iter().chain(root_disks).zip(sizes) {
                 File::create(dir.join(path)).and_then(|file| file.set_len(bytes)).map_err(failed)?;
             }
             Ok(())
@@ -186,7 +194,8 @@ impl Template {
         let mut prepared = step::blocking(move || planned.prepared(&args, files)).await?;
         prepared.waiter.fifos.extend(qmp_fifos());
         let runtime_dir = plan.launch().runtime_dir.clone();
-        let waited::Prepared { waiter, start, boot_limit, cgroup, timings, cancel } = prepared;
+        // The plan has the lease too.
+        let waited::Prepared { waiter, lease: _, start, boot_limit, cgroup, timings, cancel } = prepared;
         let started =
             StartedVmm::new(runtime_dir.clone(), bin_dir, waiter, cgroup, "starting QEMU", timings, &cancel).await?;
         let restored = tokio::select! {

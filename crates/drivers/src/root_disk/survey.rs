@@ -21,7 +21,7 @@ use crate::shares::ShareError;
 use crate::work::Stop;
 
 /// Goes into the fingerprint: raise it when the layout of the disk changes, or what is hashed here.
-const LAYOUT: &[u8] = b"sandpen root disk 2";
+const LAYOUT: &[u8] = b"sandpen root disk 3";
 /// Each level of the tree takes an open file while it is walked.
 pub(super) const DEPTH_MAX: usize = 256;
 const BLOCK: u64 = 4096;
@@ -30,10 +30,7 @@ const BLOCK: u64 = 4096;
 #[derive(Debug, Clone)]
 pub(super) struct Survey {
     pub(super) fingerprint: String,
-    files: u64,
     blocks: u64,
-    /// The directory's own.
-    pub(super) owner: (u32, u32),
 }
 
 /// A directory that is being walked.
@@ -72,7 +69,7 @@ impl Survey {
         })?;
         let meta = statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
         let meta = meta.map_err(|errno| unreadable(errno.into()))?;
-        let mut survey = Self { fingerprint: String::new(), files: 1, blocks: 1, owner: (meta.stx_uid, meta.stx_gid) };
+        let mut survey = Self { fingerprint: String::new(), blocks: 1 };
         let mut hash = Sha256::new_with_prefix(LAYOUT);
         add(&mut hash, directory.as_os_str().as_bytes(), &meta);
         let root = Level::new(opened, directory.to_owned(), hash);
@@ -123,8 +120,7 @@ impl Survey {
         let meta = statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
         let mut hash = Sha256::new();
         add(&mut hash, name.as_bytes(), &meta);
-        self.files += 1;
-        // Also a block for the directory entry and the extents of an odd file.
+        // Also a block for what is said of it.
         self.blocks = self.blocks.saturating_add(meta.stx_size.div_ceil(BLOCK) + 1);
         if FileType::from_raw_mode(meta.stx_mode.into()) == FileType::Directory {
             return Level::new(open_below(parent, name)?, name.into(), hash).map(Some);
@@ -133,16 +129,9 @@ impl Survey {
         Ok(None)
     }
 
-    /// More than the directory has: mke2fs takes some for itself.
-    pub(super) fn inodes(&self) -> u64 {
-        self.files + self.files / 16 + 64
-    }
-
-    /// Room for the contents, the inodes and what the file system needs for itself. What is not used is a hole.
+    /// What its files may take of a disk.
     pub(super) fn disk_bytes(&self) -> u64 {
-        let inodes = self.inodes() * 256 / BLOCK + 1;
-        let blocks = self.blocks.saturating_add(inodes);
-        (blocks + blocks / 8 + 4096).saturating_mul(BLOCK)
+        self.blocks.saturating_mul(BLOCK)
     }
 }
 

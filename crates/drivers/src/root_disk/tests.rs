@@ -1,10 +1,9 @@
-//! Real `mke2fs` on small directories; and a directory in whose place others come.
+//! Disks of small directories, by the real process; and a directory in whose place others come.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use sandpen_cache::Cache;
-use sandpen_skip::{Reason, skip};
 
 use super::*;
 use crate::tests::maker;
@@ -37,9 +36,6 @@ fn count(cache: &Path) -> usize {
 
 #[tokio::test]
 async fn a_disk_is_made_once_for_each_content() {
-    if let Err(error) = crate::mke2fs::find() {
-        return skip(Reason::NoMke2fs, error);
-    }
     let dir = tempfile::tempdir().unwrap();
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let first = ensure(&cache, &root).await.unwrap();
@@ -68,9 +64,6 @@ async fn a_disk_is_made_once_for_each_content() {
 
 #[tokio::test]
 async fn a_disk_that_is_used_stays_whatever_is_made_beside_it() {
-    if let Err(error) = crate::mke2fs::find() {
-        return skip(Reason::NoMke2fs, error);
-    }
     let dir = tempfile::tempdir().unwrap();
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let (used, passing) = (user(&cache, 0), Arc::new(CacheUser::passing(Cache::new(cache.clone(), 0))));
@@ -102,9 +95,6 @@ async fn what_cannot_be_had_is_told() {
 
 #[tokio::test]
 async fn many_at_once_make_one_disk_and_dead_drafts_go() {
-    if let Err(error) = crate::mke2fs::find() {
-        return skip(Reason::NoMke2fs, error);
-    }
     let dir = tempfile::tempdir().unwrap();
     let (root, cache) = (root(dir.path()), dir.path().join("cache"));
     let disks = cache.join("images");

@@ -111,7 +111,7 @@ impl RawConfig {
             return Err(refused("rootfs", "is missing, so nobody knows its layers; images of before 2016 have none"));
         };
         if let Some(other) = rootfs.r#type.filter(|of| of != "layers") {
-            return Err(refused("rootfs.type", format!("is {:?}, and only layers are known", shown(&other))));
+            return Err(refused("rootfs.type", format!("is \"{}\", and only layers are known", shown(&other))));
         }
         let history = self.history.map_or_else(Vec::new, |List(entries)| entries).into_iter().enumerate();
         Ok(ImageConfig {
@@ -179,7 +179,7 @@ impl RawHealthcheck {
             "CMD" => HealthTest::Exec(arguments.to_vec()),
             "CMD-SHELL" => HealthTest::Shell(arguments.to_vec()),
             other => {
-                let reason = format!("begins with {:?}, and not with NONE, CMD or CMD-SHELL", shown(other));
+                let reason = format!("begins with \"{}\", and not with NONE, CMD or CMD-SHELL", shown(other));
                 return Err(refused(TEST, reason));
             }
         };
@@ -239,7 +239,7 @@ fn time(field: &str, text: Option<String>) -> Result<Option<DateTime<Utc>>, Conf
     let parse = |text: String| {
         let time = DateTime::parse_from_rfc3339(&text);
         time.map(|time| time.to_utc())
-            .map_err(|_| refused(field, format!("is {:?}, no time of RFC 3339", shown(&text))))
+            .map_err(|_| refused(field, format!("is \"{}\", no time of RFC 3339", shown(&text))))
     };
     text.filter(|text| !text.is_empty()).map(parse).transpose()
 }

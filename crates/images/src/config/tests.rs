@@ -70,7 +70,7 @@ fn health_checks_are_of_three_kinds_or_none() {
     assert_eq!(test(r#"["CMD","a","b"]"#).unwrap().test, HealthTest::Exec(vec!["a".to_owned(), "b".to_owned()]));
     for (check, expected) in [
         (r#"{"Test":["CMD"]}"#, "config.Healthcheck.Test names no command behind CMD"),
-        (r#"{"Test":["\u001bx"]}"#, "config.Healthcheck.Test begins with \"\\\\u{1b}x\", and not with"),
+        (r#"{"Test":["\u001bx"]}"#, "config.Healthcheck.Test begins with \"\\u{1b}x\", and not with"),
         (r#"{"Test":["CMD","a"],"Interval":-1}"#, "config.Healthcheck.Interval is -1, less than no time"),
         (r#"{"Test":["CMD","a"],"Retries":-1}"#, "config.Healthcheck.Retries is -1"),
         (r#"{"Test":["CMD","a"],"Retries":"3"}"#, "config.Healthcheck.Retries is wrong: invalid type: string \"3\""),

@@ -1,14 +1,13 @@
 //! The contents of a directory: in each block records of twelve bytes, then the names, all in the order of the names'
 //! bytes (`struct erofs_dirent`).
 
-use crate::layer::BLOCK;
 use crate::layer::entry::Kind;
+use crate::layer::{BLOCK, BLOCK_LEN};
 use crate::tree::{Shape, Tree};
 
 use super::format::file_type;
 
 const RECORD_BYTES: usize = 12;
-const BLOCK_LEN: usize = BLOCK as usize;
 
 /// The names in a directory, sorted; `to` is filled anew.
 pub(super) fn sorted_children(tree: &Tree, directory: u32, to: &mut Vec<u32>) {

@@ -27,7 +27,8 @@ pub use pax::PaxProblem;
 pub use sparse::{Segment, SparseProblem};
 
 /// Bytes of a header, and what contents are padded to.
-const RECORD: u64 = 512;
+const RECORD: u64 = RECORD_LEN as u64;
+const RECORD_LEN: usize = 512;
 /// Most bytes of the text of a pax header: extended attributes are the largest part of it.
 const PAX_MAX: u64 = 1 << 20;
 /// What an extended attribute that is the overlay file system's own begins with.
@@ -177,7 +178,7 @@ impl<R: BufRead> ArchiveReader<R> {
     ///
     /// # Errors
     /// [`TarError`].
-    pub fn next(&mut self) -> Result<Option<TarEntry>, TarError> {
+    pub fn read(&mut self) -> Result<Option<TarEntry>, TarError> {
         let mut prelude = Prelude::default();
         loop {
             let Some(header) = self.header()? else {
@@ -224,7 +225,6 @@ impl<R: BufRead> ArchiveReader<R> {
         let name = pax.sparse.name.take().or(pax.path.take()).or(name);
         let name = name.unwrap_or_else(|| raw_name.to_owned());
         let wrong = |what: TarProblem| problem(&name, what);
-        let number = |what, value: io::Result<u64>| value.map_err(|_| wrong(TarProblem::Number(what)));
         let mut kind = header.entry_type().as_byte();
         // Old archives have no other way to say it.
         if matches!(kind, 0 | b'0') && name.last() == Some(&b'/') {
@@ -244,12 +244,13 @@ impl<R: BufRead> ArchiveReader<R> {
         };
         let kind = match kind {
             0 | b'0' | b'7' | b'S' => {
-                let bytes = pax.bytes.map_or_else(|| number("size", header.entry_size()), Ok)?;
+                let stored = || number("size", header.entry_size(), &header.as_old().size);
+                let bytes = pax.bytes.map_or_else(stored, Ok).map_err(&wrong)?;
                 TarKind::File(self.contents(header, bytes, &pax, &name)?)
             }
             b'1' => {
                 let target = target.ok_or_else(|| wrong(TarProblem::NoTarget))?;
-                TarKind::HardLink(path::clean(&target).map_err(|error| wrong(TarProblem::Target(error)))?)
+                TarKind::HardLink(path::clean_target(&target).map_err(|error| wrong(TarProblem::Target(error)))?)
             }
             b'2' => {
                 let target = target.ok_or_else(|| wrong(TarProblem::NoTarget))?;
@@ -327,8 +328,8 @@ impl<R: BufRead> ArchiveReader<R> {
     }
 
     /// One record of 512 bytes that must be there.
-    fn block(&mut self, name: &[u8]) -> Result<[u8; RECORD as usize], TarError> {
-        let mut block = [0; RECORD as usize];
+    fn block(&mut self, name: &[u8]) -> Result<[u8; RECORD_LEN], TarError> {
+        let mut block = [0; RECORD_LEN];
         self.fill(&mut block, name)?;
         self.split.raw(&block)?;
         Ok(block)
@@ -429,7 +430,7 @@ impl<R: BufRead> ArchiveReader<R> {
     pub fn padding(&mut self, bytes: u64, name: &[u8]) -> Result<(), TarError> {
         let over = usize::try_from(bytes % RECORD).unwrap_or_default();
         if over > 0 {
-            let mut padding = [0; RECORD as usize];
+            let mut padding = [0; RECORD_LEN];
             let padding = &mut padding[over..];
             self.fill(padding, name)?;
             self.split.raw(padding)?;
@@ -442,19 +443,26 @@ fn problem(entry: &[u8], problem: TarProblem) -> TarError {
     TarError::Archive { entry: entry.to_owned(), problem }
 }
 
+/// The number in a field; an empty one is 0.
+fn number(what: &'static str, value: io::Result<u64>, field: &[u8]) -> Result<u64, TarProblem> {
+    let is_empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if is_empty { Ok(0) } else { value.map_err(|_| TarProblem::Number(what)) }
+}
+
 /// The attributes that a header and its pax header say.
 fn meta(header: &Header, pax: &mut Pax) -> Result<Meta, TarProblem> {
-    let mode = header.mode().map_err(|_| TarProblem::Number("mode"))?;
-    let id = |pax: Option<u64>, header: io::Result<u64>, what| {
-        let id = pax.map_or_else(|| header.map_err(|_| TarProblem::Number(what)), Ok)?;
+    let fields = header.as_old();
+    let mode = number("mode", header.mode().map(u64::from), &fields.mode)?;
+    let id = |pax: Option<u64>, header: io::Result<u64>, what, field: &[u8]| {
+        let id = pax.map_or_else(|| number(what, header, field), Ok)?;
         u32::try_from(id).map_err(|_| TarProblem::Range)
     };
-    let uid = id(pax.uid, header.uid(), "owner")?;
-    let gid = id(pax.gid, header.gid(), "group")?;
+    let uid = id(pax.uid, header.uid(), "owner", &fields.uid)?;
+    let gid = id(pax.gid, header.gid(), "group", &fields.gid)?;
     let (mtime, mtime_nanos) = match pax.mtime {
         Some(moment) => moment,
         // Two's complement where it is before 1970.
-        None => (header.mtime().map_err(|_| TarProblem::Number("time"))?.cast_signed(), 0),
+        None => (number("time", header.mtime(), &fields.mtime)?.cast_signed(), 0),
     };
     let xattrs = std::mem::take(&mut pax.xattrs);
     if let Some((name, _)) = xattrs.iter().find(|(name, _)| name.starts_with(OVERLAY_XATTR)) {

@@ -6,10 +6,11 @@ use std::io::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::BLOCK;
+use super::{BLOCK, BLOCK_LEN};
 
 /// Bytes that are looked at together for a hole, and the chunk of a file that has one: 16 blocks.
-pub const UNIT: u64 = 16 * BLOCK;
+pub const UNIT: u64 = UNIT_LEN as u64;
+const UNIT_LEN: usize = 16 * BLOCK_LEN;
 /// What is gathered before it is written.
 const BUFFER: usize = 1 << 20;
 
@@ -60,7 +61,7 @@ impl BlobWriter {
     }
 
     fn align(&mut self) -> io::Result<()> {
-        const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+        const ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
         let over = usize::try_from(self.position() % BLOCK).unwrap_or(0);
         if over > 0 { self.append(&ZEROS[over..]) } else { Ok(()) }
     }
@@ -81,8 +82,6 @@ impl BlobWriter {
         Ok((self.file, self.written))
     }
 }
-
-const UNIT_LEN: usize = UNIT as usize;
 
 /// Takes the contents of one file.
 #[derive(Debug)]

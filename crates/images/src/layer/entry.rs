@@ -127,7 +127,7 @@ impl EntryReader {
     ///
     /// # Errors
     /// The disk's; a list that is damaged.
-    pub fn next(&mut self) -> io::Result<Option<(u64, Entry)>> {
+    pub fn read(&mut self) -> io::Result<Option<(u64, Entry)>> {
         if self.file.fill_buf()?.is_empty() {
             return Ok(None);
         }

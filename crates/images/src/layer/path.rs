@@ -33,7 +33,8 @@ pub fn clean(name: &[u8]) -> Result<Vec<u8>, PathProblem> {
     if name.is_empty() {
         return Err(PathProblem::Empty);
     }
-    if name[0] == b'/' {
+    // `/` alone is how some write the root.
+    if name[0] == b'/' && name.len() > 1 {
         return Err(PathProblem::Absolute);
     }
     if name.contains(&0) {
@@ -55,6 +56,15 @@ pub fn clean(name: &[u8]) -> Result<Vec<u8>, PathProblem> {
     if path.len() > PATH_MAX { Err(PathProblem::TooLong) } else { Ok(path) }
 }
 
+/// The path of a hard link's target. Some write it absolute; it is below the root all the same.
+///
+/// # Errors
+/// [`PathProblem`].
+pub fn clean_target(name: &[u8]) -> Result<Vec<u8>, PathProblem> {
+    let begin = name.iter().position(|byte| *byte != b'/').ok_or(PathProblem::Empty)?;
+    clean(&name[begin..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +72,7 @@ mod tests {
     #[test]
     fn names_come_in_one_form_or_not_at_all() {
         for (name, path) in
-            [("a", "a"), ("./a/b/", "a/b"), ("./", ""), (".", ""), ("a//b/./c", "a/b/c"), ("...", "...")]
+            [("a", "a"), ("./a/b/", "a/b"), ("./", ""), (".", ""), ("/", ""), ("a//b/./c", "a/b/c"), ("...", "...")]
         {
             assert_eq!(clean(name.as_bytes()).unwrap(), path.as_bytes(), "{name}");
         }
@@ -71,7 +81,7 @@ mod tests {
         let long = format!("{part}/").repeat(17);
         for (name, problem) in [
             ("", PathProblem::Empty),
-            ("/", PathProblem::Absolute),
+            ("//", PathProblem::Absolute),
             ("/etc/passwd", PathProblem::Absolute),
             ("..", PathProblem::Parent),
             ("a/../b", PathProblem::Parent),

@@ -101,7 +101,7 @@ impl SplitWriter {
     }
 }
 
-/// Why an archive cannot be written again.
+/// Why an archive cannot be had again.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
     /// A file of the layer.
@@ -116,9 +116,6 @@ pub enum SplitError {
     /// Records that nobody wrote.
     #[error("the layer's {0:?} is damaged; remove its images and load them again")]
     Damaged(PathBuf),
-    /// Whoever takes it.
-    #[error("writing the layer's archive")]
-    Write(#[source] io::Error),
 }
 
 /// The archive of an unpacked layer.
@@ -133,41 +130,107 @@ impl TarSplit {
         Self { records, blob }
     }
 
-    /// Writes it; answers its bytes.
+    /// Its bytes, from the first on.
     ///
     /// # Errors
-    /// [`SplitError`].
-    pub fn write_to(&self, out: &mut dyn Write) -> Result<u64, SplitError> {
-        let of_records = |source: io::Error| SplitError::Read { path: self.records.clone(), source };
-        let of_blob = |source: io::Error| SplitError::Read { path: self.blob.clone(), source };
-        let mut records = File::open(&self.records).map_err(of_records)?;
-        let mut records = BufReader::new(zstd::Decoder::new(&mut records).map_err(of_records)?);
-        let blob = File::open(&self.blob).map_err(of_blob)?;
-        let (mut chunk, mut total) = (vec![0; CHUNK], 0_u64);
+    /// [`SplitError::Read`].
+    pub fn open(&self) -> Result<TarReader, SplitError> {
+        let failed = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| SplitError::Read { path, source }
+        };
+        let records = File::open(&self.records).map_err(failed(&self.records))?;
+        let records = zstd::Decoder::new(records).map_err(failed(&self.records))?;
+        let blob = File::open(&self.blob).map_err(failed(&self.blob))?;
+        Ok(TarReader { split: self.clone(), records: BufReader::new(records), blob, record: Record::Zeros, left: 0 })
+    }
+}
+
+/// Reads an archive again. Its errors have a [`SplitError`] inside.
+pub struct TarReader {
+    split: TarSplit,
+    records: BufReader<zstd::Decoder<'static, BufReader<File>>>,
+    blob: File,
+    record: Record,
+    /// Bytes that the record still has.
+    left: u64,
+}
+
+impl std::fmt::Debug for TarReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TarReader").field("split", &self.split).finish_non_exhaustive()
+    }
+}
+
+/// Where bytes are.
+#[derive(Debug, Clone, Copy)]
+enum Record {
+    Raw,
+    /// From this byte of the blob on.
+    Blob(u64),
+    Zeros,
+}
+
+impl TarReader {
+    /// The next record; false at the end.
+    fn next(&mut self) -> io::Result<bool> {
         let mut tag = [0];
-        loop {
-            if records.read(&mut tag).map_err(of_records)? == 0 {
-                return Ok(total);
+        if self.records.read(&mut tag)? == 0 {
+            return Ok(false);
+        }
+        self.left = number(&mut self.records)?;
+        self.record = match tag[0] {
+            RAW => Record::Raw,
+            BLOB => Record::Blob(number(&mut self.records)?),
+            ZEROS => Record::Zeros,
+            _ => return Err(io::Error::other(SplitError::Damaged(self.split.records.clone()))),
+        };
+        Ok(true)
+    }
+
+    fn read_record(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.record {
+            Record::Raw => self.records.read(buffer),
+            Record::Zeros => {
+                buffer.fill(0);
+                Ok(buffer.len())
             }
-            let mut bytes = number(&mut records).map_err(of_records)?;
-            total = total.checked_add(bytes).ok_or_else(|| SplitError::Damaged(self.records.clone()))?;
-            let mut offset = if tag[0] == BLOB { number(&mut records).map_err(of_records)? } else { 0 };
-            if tag[0] == ZEROS {
-                chunk.fill(0);
-            }
-            while bytes > 0 {
-                let part = usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK);
-                match tag[0] {
-                    RAW => records.read_exact(&mut chunk[..part]).map_err(of_records)?,
-                    BLOB => blob.read_exact_at(&mut chunk[..part], offset).map_err(of_blob)?,
-                    ZEROS => {}
-                    _ => return Err(SplitError::Damaged(self.records.clone())),
-                }
-                out.write_all(&chunk[..part]).map_err(SplitError::Write)?;
-                offset += part as u64;
-                bytes -= part as u64;
+            Record::Blob(offset) => {
+                let length = self
+                    .blob
+                    .read_at(buffer, offset)
+                    .map_err(|source| io::Error::other(SplitError::Read { path: self.split.blob.clone(), source }))?;
+                self.record = Record::Blob(offset + length as u64);
+                Ok(length)
             }
         }
+    }
+}
+
+impl Read for TarReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let of_records = |error: io::Error, path: &PathBuf| match error.get_ref() {
+            Some(_) => error,
+            None => io::Error::other(SplitError::Read { path: path.clone(), source: error }),
+        };
+        while self.left == 0 {
+            match self.next() {
+                Ok(true) => {}
+                Ok(false) => return Ok(0),
+                Err(error) => return Err(of_records(error, &self.split.records)),
+            }
+        }
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        let length = self.read_record(&mut buffer[..most]).map_err(|error| of_records(error, &self.split.records))?;
+        if length == 0 {
+            // A record tells of more than there is.
+            return Err(io::Error::other(SplitError::Damaged(self.split.records.clone())));
+        }
+        self.left -= length as u64;
+        Ok(length)
     }
 }
 

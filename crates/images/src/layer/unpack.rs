@@ -366,7 +366,7 @@ fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> 
     drop(entries.finish().map_err(cannot_write(ENTRIES))?);
     let list = File::open(directory.join(ENTRIES)).map_err(LayerError::Read)?;
     // The entries are possible together; what they are to the layers below is looked at where those are known.
-    Tree::of_one_layer(list).map_err(|error| match error {
+    Tree::of_one_layer(&list).map_err(|error| match error {
         TreeError::Entry { path, problem } => LayerError::Tree { entry: text(&path), problem },
         TreeError::Read(source) => LayerError::Read(source),
     })?;
@@ -387,7 +387,7 @@ impl<R: BufRead> LayerWriter<'_, R> {
             TarError::Archive { entry, problem } => LayerError::archive(&entry, problem),
             TarError::Io(source) => LayerError::Write { path: self.directory.join(TAR), source },
         };
-        while let Some(entry) = self.reader.next().map_err(of_reader)? {
+        while let Some(entry) = self.reader.read().map_err(of_reader)? {
             if self.entries.count() >= ENTRIES_MAX {
                 return Err(LayerError::archive(&entry.path, TarProblem::TooMany));
             }

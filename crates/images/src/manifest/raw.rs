@@ -74,7 +74,8 @@ impl RawDocument {
         }
         let own_kind = match own {
             Some(own) => Some(
-                Kind::of(own).ok_or_else(|| ManifestError::Neither(format!("it says that it is {:?}", shown(own))))?,
+                Kind::of(own)
+                    .ok_or_else(|| ManifestError::Neither(format!("it says that it is \"{}\"", shown(own))))?,
             ),
             None => None,
         };

@@ -90,5 +90,8 @@ pub(super) fn check(spec: &WaiterSpec) -> Result<(), WaiterError> {
     if !spec.vmm_log.is_absolute() {
         return invalid(format!("the VMM log {} is not an absolute path", spec.vmm_log.display()));
     }
+    if let Some(lease) = spec.leases.iter().find(|lease| !lease.is_absolute()) {
+        return invalid(format!("the file {}, which it is to lock, is not an absolute path", lease.display()));
+    }
     Ok(())
 }

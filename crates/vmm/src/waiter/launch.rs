@@ -135,6 +135,7 @@ fn explain(report: Option<Report>, spec: &WaiterSpec, status: String, words: Str
         Stage::Listener => "binding socket",
         Stage::Log => "opening the VMM log",
         Stage::Record => "recording",
+        Stage::Lease => "locking, so that it is not removed,",
         Stage::Program => {
             let program = spec.processes.iter().find(|process| process.role == subject);
             let program = program.map(|process| process.program.clone()).unwrap_or_default();

@@ -24,9 +24,12 @@
 //! | `processes` | boot id, pids and start times, written before the launch resolves |
 //! | `exit` | how and when the VMM ended, written before the VMM is reaped; out on the disk soon after, unless an orchestrator has released the waiter by then |
 //! | `ended` | FIFO that reads as ended once `exit` is written or the waiter is gone |
-//! | `held` | what the waiter holds, for one that takes its place |
+//! | `held` | what the waiter holds and has locked, for one that takes its place |
 //! | `log` | FIFO that the VMM log is copied from |
 //! | `commands` | FIFO: `release`, `close FIFO` |
+//!
+//! What a microVM uses and others may want to remove has a file, its *lease*, which the waiter has locked, shared
+//! (`flock(2)`), until it ends: so it is in use while no orchestrator lives, and of several orchestrators each knows.
 
 mod check;
 mod error;

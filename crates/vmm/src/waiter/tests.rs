@@ -16,6 +16,7 @@ use crate::start_timings::StartTimings;
 use test_support::*;
 
 mod killed;
+mod lease;
 mod lock;
 mod namespaces;
 mod newborn;

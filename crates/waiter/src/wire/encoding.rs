@@ -90,6 +90,13 @@ pub fn encode(spec: &WaiterSpec) -> Option<Vec<u8>> {
     if !spec.processes.is_empty() {
         put_namespaces(&mut body, spec.namespaces.as_ref());
     }
+    // A version that knows no leases reads what has none.
+    if !spec.leases.is_empty() {
+        put_count(&mut body, spec.leases.len());
+        for lease in &spec.leases {
+            put(&mut body, lease.as_os_str().as_bytes());
+        }
+    }
     if body.len() > BODY_MAX {
         return None;
     }
@@ -197,5 +204,6 @@ pub fn read_spec(source: &mut impl std::io::Read) -> Option<WaiterSpec> {
     let vmm_log_limit = u64::from_le_bytes(reader.bytes()?.try_into().ok()?);
     let processes = reader.list(Reader::process)?;
     let namespaces = if processes.is_empty() { None } else { reader.list(Reader::namespaces)?.pop() };
-    reader.0.is_empty().then_some(WaiterSpec { tags, fifos, processes, namespaces, vmm_log, vmm_log_limit })
+    let leases = if reader.0.is_empty() { Vec::new() } else { reader.list(|reader| Some(reader.os()?.into()))? };
+    reader.0.is_empty().then_some(WaiterSpec { tags, fifos, processes, namespaces, vmm_log, vmm_log_limit, leases })
 }

@@ -20,7 +20,8 @@ use crate::confine::policy::descriptor_path;
 
 /// Bytes of the root itself: a few directories and links.
 const BYTES: u32 = 256 << 10;
-/// The descriptor of the first file of the runtime directory: behind all that is inherited.
+/// The descriptor of the first file of the runtime directory is this one or the next that is free: behind all that is
+/// inherited, which is there by then.
 const FIRST_RUNTIME_FILE: i32 = 96;
 
 /// Most links that lead to one file; Linux follows as many.

@@ -1,5 +1,7 @@
 //! The command line as it is, and what may not be in it.
 
+use sandpen_images::disk::ImageDisk;
+
 use super::*;
 
 fn args(accelerator: Accelerator) -> QemuArgs {
@@ -91,13 +93,28 @@ fn a_disk_is_a_device_more_and_its_path_adds_no_options() {
     let mut args = args(Accelerator::Tcg);
     let without = text(&args);
     args.disk = Some("/st,ate/a=b,readonly=on.img".into());
-    args.root_disks = vec!["/cache/root-ab.img".into()];
+    args.root_disks = vec![RootDisk::File("/cache/root-ab.img".into())];
     let with = text(&args);
     let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
     insta::assert_snapshot!(added.join("\n"), @r"
     -blockdev driver=file,node-name=disk,discard=unmap,filename=/st,,ate/a=b,,readonly=on.img
     -device virtio-blk-device,drive=disk,serial=sandpen-disk,num-queues=1,werror=report,rerror=report
     -blockdev driver=file,node-name=image0,read-only=on,filename=/cache/root-ab.img
+    -device virtio-blk-device,drive=image0,serial=sandpen-image-0,num-queues=1,werror=report,rerror=report
+    ");
+}
+
+#[test]
+fn a_disk_of_several_files_is_below_a_node_that_can_be_put_elsewhere() {
+    let mut args = args(Accelerator::Tcg);
+    let without = text(&args);
+    args.root_disks = vec![RootDisk::Joined(ImageDisk { extents: Vec::new() })];
+    args.disk_descriptors = vec!["/dev/fdset/40".into()];
+    let with = text(&args);
+    let added: Vec<_> = with.lines().filter(|line| !without.lines().any(|other| other == *line)).collect();
+    insta::assert_snapshot!(added.join("\n"), @r"
+    -blockdev driver=vmdk,node-name=image0-joined,read-only=on,file.driver=file,file.filename=/dev/fdset/40
+    -blockdev driver=raw,node-name=image0,read-only=on,file=image0-joined
     -device virtio-blk-device,drive=image0,serial=sandpen-image-0,num-queues=1,werror=report,rerror=report
     ");
 }

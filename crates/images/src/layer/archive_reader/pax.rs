@@ -72,8 +72,7 @@ impl Pax {
             b"GNU.sparse.major" => self.sparse.major = Some(count()?),
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.bytes = Some(count()?),
             b"GNU.sparse.numblocks" => self.sparse.count = Some(count()?),
-            b"GNU.sparse.offset" => self.sparse.numbers.push(count()?),
-            b"GNU.sparse.numbytes" => self.sparse.numbers.push(count()?),
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.numbers.push(count()?),
             b"GNU.sparse.map" => {
                 let numbers = value.split(|byte| *byte == b',').filter(|part| !part.is_empty()).map(number);
                 self.sparse.numbers = numbers.collect::<Option<_>>().ok_or(PaxProblem::Number)?;

@@ -62,7 +62,15 @@ impl Home {
     pub fn spec(&self, processes: Vec<ProcessSpec>) -> WaiterSpec {
         let fifos = ["control.in", "stdout.out", "stderr.out"].map(str::to_owned).to_vec();
         let tags = vec!["test".into()];
-        WaiterSpec { tags, fifos, processes, namespaces: None, vmm_log: self.log(), vmm_log_limit: 10_000 }
+        WaiterSpec {
+            tags,
+            fifos,
+            processes,
+            namespaces: None,
+            vmm_log: self.log(),
+            vmm_log_limit: 10_000,
+            leases: Vec::new(),
+        }
     }
 
     pub async fn launch(&self, processes: Vec<ProcessSpec>) -> Result<WaitedVmm, WaiterError> {

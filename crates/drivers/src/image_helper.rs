@@ -1,0 +1,241 @@
+//! The process that reads archives and root directories for the store of images, behind a hidden subcommand: whatever is
+//! in them was made by somebody else, and whoever takes over their reader has the store and the one source, no other file,
+//! no network, and no right of root's.
+//!
+//! ```text
+//!   daemon ─▶ `sandpen __image --policy JSON --work JSON`     stdin: archive    stdout: events, or an archive
+//!               limits ─▶ [jail] ─▶ no_new_privs ─▶ capabilities dropped ─▶ Landlock ─▶ seccomp ─▶ work ─▶ exit 0
+//! ```
+//!
+//! Each line of standard output is an [`ImageEvent`], the last one says how it ended; standard error is for people. It ends
+//! when nobody reads its events any more: what it has put into the store by then stays.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use sandpen_images::directory_disk::{self, DirectoryDiskError};
+use sandpen_images::export::{ExportError, Named, export};
+use sandpen_images::import::{ImportError, LoadOptions, LoadSource, Progress, import_directory, import_tar, load};
+use sandpen_images::platform::PlatformError;
+use sandpen_images::save::ArchiveFormat;
+use sandpen_images::store::{Store, StoreError};
+use sandpen_images::walk::Owners;
+use sandpen_types::error_chain::error_chain;
+use sandpen_types::image::{ImageDigest, ImageReference};
+use serde::{Deserialize, Serialize};
+
+use super::confine::{self, ConfineError, FIRST_INHERITED, POLICY, Policy, descriptor_path};
+
+mod client;
+
+pub use client::{ImageHelper, ImageHelperError, ImageSource};
+
+/// The hidden subcommand's name.
+pub const SUBCOMMAND: &str = "__image";
+/// Its option for what it is to do, as JSON.
+const WORK: &str = "--work";
+/// Its role, for its policy.
+pub(super) const ROLE: &str = "image";
+
+/// What the process is to do. Its store is the first of its policy's shares, a directory that it reads the second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum ImageWork {
+    /// Reads an archive of images: standard input, or a directory.
+    Load { platform: String, name: Option<ImageReference>, directory: bool },
+    /// Makes an image of a root directory (this one, for people), or of the tar of one on standard input.
+    Import { name: ImageReference, directory: Option<PathBuf> },
+    /// Writes an archive to standard output.
+    Export { images: Vec<Named>, oci: bool },
+    /// Makes a disk of the only share, a root directory: into the first file that it gets open, with the second one for
+    /// what it has to remember meanwhile.
+    DirectoryDisk { shown: PathBuf, owners: Owners },
+}
+
+/// What the process says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum ImageEvent {
+    /// How far it is.
+    Progress(Progress),
+    /// It is done, or not.
+    End(ImageEnd),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum ImageEnd {
+    /// These are in the store.
+    Done { images: Vec<ImageDigest> },
+    /// In words, and whether it is for want of room on the disk.
+    Failed { error: String, no_room: bool },
+}
+
+/// Why the process did not do it.
+#[derive(Debug, thiserror::Error)]
+enum ImageWorkError {
+    #[error("usage: {SUBCOMMAND} {POLICY} JSON {WORK} JSON, which only sandpen itself calls")]
+    Usage,
+    #[error("confining the process")]
+    Confine(#[from] ConfineError),
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Disk(#[from] DirectoryDiskError),
+    #[error("opening {what}")]
+    Open {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("saying how far it is")]
+    Say(#[source] io::Error),
+}
+
+/// Runs the subcommand to its end and answers its exit code: `arguments` are those after its name. Must be called while
+/// the process has one thread.
+pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> i32 {
+    match work(arguments) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("image: {}", error_chain(&error));
+            1
+        }
+    }
+}
+
+fn arguments_of(mut arguments: impl Iterator<Item = OsString>) -> Option<(Policy, ImageWork)> {
+    let (mut policy, mut work) = (None, None);
+    while let Some(option) = arguments.next() {
+        let json = arguments.next()?;
+        match option.to_str()? {
+            POLICY => policy = Some(serde_json::from_str(json.to_str()?).ok()?),
+            WORK => work = Some(serde_json::from_str(json.to_str()?).ok()?),
+            _ => return None,
+        }
+    }
+    Some((policy?, work?))
+}
+
+fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError> {
+    let (policy, work) = arguments_of(arguments).ok_or(ImageWorkError::Usage)?;
+    let begun = confine::begin(&policy)?;
+    confine::enforce(&policy, begun)?;
+    let shares: Vec<_> = policy.share_paths().collect();
+    match work {
+        ImageWork::DirectoryDisk { shown, owners } => {
+            let root = open_directory(shares.first())?;
+            let open = |number: i32| {
+                let path = descriptor_path(FIRST_INHERITED + number);
+                let opened = File::options().read(true).write(true).open(path);
+                opened.map_err(|source| ImageWorkError::Open { what: "the disk", source })
+            };
+            directory_disk::write(root, &shown, owners, &open(0)?, open(1)?)?;
+            Ok(())
+        }
+        ImageWork::Export { images, oci } => {
+            let format = if oci { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
+            let out = descriptor(io::stdout().as_fd())?;
+            export(&store(&shares)?, &images, format, io::BufWriter::with_capacity(1 << 18, File::from(out)))?;
+            Ok(())
+        }
+        ImageWork::Load { .. } | ImageWork::Import { .. } => {
+            let done = bring(&work, &shares);
+            let end = match done {
+                Ok(images) => ImageEnd::Done { images },
+                Err(ImageWorkError::Say(source)) => return Err(ImageWorkError::Say(source)),
+                Err(error) => ImageEnd::Failed { error: error_chain(&error), no_room: is_for_want_of_room(&error) },
+            };
+            say(&ImageEvent::End(end)).map_err(ImageWorkError::Say)
+        }
+    }
+}
+
+/// Whether the disk is full, or the user's part of it.
+fn is_for_want_of_room(error: &ImageWorkError) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut systems = causes.filter_map(|error| error.downcast_ref::<io::Error>());
+    systems.any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// Puts images into the store.
+fn bring(work: &ImageWork, shares: &[PathBuf]) -> Result<Vec<ImageDigest>, ImageWorkError> {
+    let store = store(shares)?;
+    let mut progress = |progress| {
+        if say(&ImageEvent::Progress(progress)).is_err() {
+            // Nobody wants it any more. What is whole by now stays, and the next process removes the rest.
+            std::process::exit(1);
+        }
+    };
+    let input = || descriptor(io::stdin().as_fd()).map(File::from);
+    match work {
+        ImageWork::Load { platform, name, directory } => {
+            let source = match directory {
+                true => LoadSource::Directory(open_directory(shares.get(1))?),
+                false => LoadSource::File(input()?),
+            };
+            let options = LoadOptions { platform: platform.parse()?, name: name.clone() };
+            Ok(load(&store, source, &options, &mut progress)?)
+        }
+        ImageWork::Import { name, directory: Some(shown) } => {
+            let root = open_directory(shares.get(1))?;
+            Ok(vec![import_directory(&store, &root, shown, name, &mut progress)?])
+        }
+        ImageWork::Import { name, directory: None } => Ok(vec![import_tar(&store, input()?, name, &mut progress)?]),
+        ImageWork::Export { .. } | ImageWork::DirectoryDisk { .. } => Err(ImageWorkError::Usage),
+    }
+}
+
+fn say(event: &ImageEvent) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+fn store(shares: &[PathBuf]) -> Result<Store, ImageWorkError> {
+    Ok(Store::open(shares.first().ok_or(ImageWorkError::Usage)?)?)
+}
+
+fn open_directory(path: Option<&PathBuf>) -> Result<OwnedFd, ImageWorkError> {
+    let path = path.ok_or(ImageWorkError::Usage)?;
+    let opened = fs::File::open(path).map_err(|source| ImageWorkError::Open { what: "the directory", source });
+    opened.map(OwnedFd::from)
+}
+
+fn descriptor(of: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, ImageWorkError> {
+    of.try_clone_to_owned().map_err(|source| ImageWorkError::Open { what: "the archive", source })
+}
+
+/// What the process may do, without its jail: `write` is the store's directory, or nothing where it has an open file.
+pub(super) fn policy(trees: impl IntoIterator<Item = (PathBuf, bool)>) -> Policy {
+    let mut policy = Policy::new(ROLE);
+    policy.system_calls = confine::SystemCalls::FileWriter;
+    policy.cgroup = Err("it belongs to no sandbox".to_owned());
+    let trees = trees.into_iter();
+    policy.shares = trees
+        .map(|(directory, read_only)| confine::SharedTree { directory, is_file: false, read_only, identity: None })
+        .collect();
+    policy
+}
+
+/// The arguments of the process.
+pub(super) fn arguments(policy: &Policy, work: &ImageWork) -> io::Result<Vec<OsString>> {
+    let (policy, work) = (serde_json::to_string(policy)?, serde_json::to_string(work)?);
+    Ok([SUBCOMMAND, POLICY, &policy, WORK, &work].map(OsString::from).into())
+}
+
+/// Whether a path leads to a directory.
+pub(super) fn is_directory(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.is_dir())
+}

@@ -1,0 +1,221 @@
+//! Starts the process that reads and writes archives, and hears what it says.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use sandpen_images::export::Named;
+use sandpen_images::import::Progress;
+use sandpen_images::save::ArchiveFormat;
+use sandpen_types::image::{ImageDigest, ImageReference};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::waited;
+
+use super::{ImageEnd, ImageEvent, ImageWork, arguments, is_directory, policy};
+
+/// Most bytes of a line that it says, and of what it says for people.
+const LINE_MAX: u64 = 1 << 20;
+const SAID_MAX: u64 = 4 << 10;
+
+/// What an archive, or a root directory, is read from.
+#[derive(Debug)]
+pub enum ImageSource {
+    /// A file or a directory of this host, absolute.
+    Path(PathBuf),
+    /// Whatever comes.
+    Stream(Stdio),
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageHelperError {
+    /// What it is to read.
+    #[error("opening {path:?}")]
+    Source {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The process.
+    #[error("running the process that reads and writes images")]
+    Run(#[source] io::Error),
+    /// What is wrong with the archive, the directory or the store, in the process's words.
+    #[error("{0}")]
+    Failed(String),
+    /// There is no room on the disk, in the process's words.
+    #[error("{0}")]
+    NoRoom(String),
+    /// It ended without a word.
+    #[error("the process that reads and writes images ended too early ({status}): {said}")]
+    Ended {
+        /// How.
+        status: String,
+        /// What it said for people.
+        said: String,
+    },
+}
+
+/// Runs the process for one store.
+#[derive(Debug, Clone)]
+pub struct ImageHelper {
+    program: PathBuf,
+    /// The store's directory, absolute and without links.
+    store: PathBuf,
+}
+
+impl ImageHelper {
+    /// With this process's own program, which has to call [`run_helper_if_asked`](crate::run_helper_if_asked). The store's
+    /// directory has to be there.
+    ///
+    /// # Errors
+    /// There is no such program or directory.
+    pub fn new(store: &Path) -> Result<Self, ImageHelperError> {
+        let program = waited::own_program().map_err(ImageHelperError::Run)?;
+        let real = store.canonicalize();
+        let store = real.map_err(|source| ImageHelperError::Source { path: store.to_owned(), source })?;
+        Ok(Self { program, store })
+    }
+
+    /// Puts the images of an archive into the store: a tar, packed or not, or the directory of an OCI layout. Dropping it
+    /// ends it; what is whole by then stays.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`].
+    pub async fn load(
+        &self,
+        source: ImageSource,
+        platform: &str,
+        name: Option<&ImageReference>,
+        progress: impl FnMut(Progress),
+    ) -> Result<Vec<ImageDigest>, ImageHelperError> {
+        let (input, directory) = opened(source)?;
+        let work =
+            ImageWork::Load { platform: platform.to_owned(), name: name.cloned(), directory: directory.is_some() };
+        self.bring(&work, input, directory, false, progress).await
+    }
+
+    /// Makes an image of a root directory, or of the tar of one.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`].
+    pub async fn import(
+        &self,
+        source: ImageSource,
+        name: &ImageReference,
+        progress: impl FnMut(Progress),
+    ) -> Result<Vec<ImageDigest>, ImageHelperError> {
+        let (input, directory) = opened(source)?;
+        let work = ImageWork::Import { name: name.clone(), directory: directory.clone() };
+        self.bring(&work, input, directory, true, progress).await
+    }
+
+    /// Writes an archive of images to `out`.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`]; what was written is no whole archive then.
+    pub async fn export(&self, images: Vec<Named>, format: ArchiveFormat, out: Stdio) -> Result<(), ImageHelperError> {
+        let work = ImageWork::Export { images, oci: format == ArchiveFormat::Oci };
+        let policy = policy([(self.store.clone(), false)]);
+        let (mut child, _directory) = self.start(&policy, &work, Stdio::null(), out)?;
+        let (status, said) = ended(&mut child).await?;
+        if status.success() { Ok(()) } else { Err(failed(status, &said)) }
+    }
+
+    async fn bring(
+        &self,
+        work: &ImageWork,
+        input: Stdio,
+        directory: Option<PathBuf>,
+        any_owner: bool,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Vec<ImageDigest>, ImageHelperError> {
+        let trees = [(self.store.clone(), false)].into_iter().chain(directory.map(|directory| (directory, true)));
+        let mut policy = policy(trees);
+        if any_owner {
+            // Of root's alone: whose files a root directory has.
+            policy.capabilities.push("DAC_READ_SEARCH".to_owned());
+        }
+        let (mut child, _directory) = self.start(&policy, work, input, Stdio::piped())?;
+        let out = child.stdout.take().ok_or_else(|| ImageHelperError::Run(io::ErrorKind::BrokenPipe.into()))?;
+        let mut end = None;
+        let mut out = BufReader::new(out);
+        let mut line = Vec::new();
+        let said = said_of(child.stderr.take());
+        let heard = async {
+            while (&mut out).take(LINE_MAX).read_until(b'\n', &mut line).await? > 0 {
+                match serde_json::from_slice(&line) {
+                    Ok(ImageEvent::Progress(step)) => progress(step),
+                    Ok(ImageEvent::End(last)) => end = Some(last),
+                    Err(error) => tracing::warn!(%error, "the process that reads images said what nobody understands"),
+                }
+                line.clear();
+            }
+            Ok::<_, io::Error>(())
+        };
+        let ((), said, status) = tokio::try_join!(heard, said, child.wait()).map_err(ImageHelperError::Run)?;
+        match end {
+            Some(ImageEnd::Done { images }) => Ok(images),
+            Some(ImageEnd::Failed { error, no_room: true }) => Err(ImageHelperError::NoRoom(error)),
+            Some(ImageEnd::Failed { error, no_room: false }) => Err(ImageHelperError::Failed(error)),
+            None => Err(failed(status, &said)),
+        }
+    }
+
+    fn start(
+        &self,
+        policy: &crate::confine::Policy,
+        work: &ImageWork,
+        input: Stdio,
+        out: Stdio,
+    ) -> Result<(Child, tempfile::TempDir), ImageHelperError> {
+        // Where its report is written, and temporary files are not.
+        let directory = tempfile::tempdir().map_err(ImageHelperError::Run)?;
+        let mut command = Command::new(&self.program);
+        command.args(arguments(policy, work).map_err(ImageHelperError::Run)?);
+        command.current_dir(directory.path()).env_clear().stdin(input).stdout(out).stderr(Stdio::piped());
+        let child = command.kill_on_drop(true).spawn().map_err(ImageHelperError::Run)?;
+        Ok((child, directory))
+    }
+}
+
+/// Standard input, and a directory.
+fn opened(source: ImageSource) -> Result<(Stdio, Option<PathBuf>), ImageHelperError> {
+    let path = match source {
+        ImageSource::Stream(stream) => return Ok((stream, None)),
+        ImageSource::Path(path) => path,
+    };
+    let failed = |source| ImageHelperError::Source { path: path.clone(), source };
+    if is_directory(&path).map_err(failed)? {
+        let real = path.canonicalize().map_err(failed)?;
+        return Ok((Stdio::null(), Some(real)));
+    }
+    Ok((std::fs::File::open(&path).map_err(failed)?.into(), None))
+}
+
+async fn said_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut said = Vec::new();
+    if let Some(mut pipe) = pipe {
+        (&mut pipe).take(SAID_MAX).read_to_end(&mut said).await?;
+        tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+    }
+    Ok(said)
+}
+
+async fn ended(child: &mut Child) -> Result<(std::process::ExitStatus, Vec<u8>), ImageHelperError> {
+    let said = said_of(child.stderr.take());
+    let (said, status) = tokio::try_join!(said, child.wait()).map_err(ImageHelperError::Run)?;
+    Ok((status, said))
+}
+
+/// The error of a process that said nothing but for people.
+fn failed(status: std::process::ExitStatus, said: &[u8]) -> ImageHelperError {
+    let said = String::from_utf8_lossy(said).trim().to_owned();
+    match said.strip_prefix("image: ") {
+        Some(words) => ImageHelperError::Failed(words.to_owned()),
+        None => ImageHelperError::Ended { status: status.to_string(), said },
+    }
+}

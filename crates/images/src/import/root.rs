@@ -1,0 +1,95 @@
+//! Root directories, and tars of them: images of one layer, with a configuration that says nothing but the platform. The
+//! same files always make the same image.
+
+use std::io::{self, PipeWriter, Read};
+use std::path::Path;
+use std::thread;
+
+use rustix::fd::OwnedFd;
+use sandpen_types::image::{ImageDigest, ImageReference};
+use serde_json::json;
+
+use super::image::{self, NewImage};
+use super::load::new_layer;
+use super::{ImportError, Progress};
+use crate::config::ImageConfig;
+use crate::digest::digest_of;
+use crate::layer::LayerInfo;
+use crate::layer::tar_writer::TarWriter;
+use crate::platform::Platform;
+use crate::store::{DraftDir, Store};
+use crate::walk::{self, Owners, WalkError};
+
+/// Makes an image of a root directory; what is mounted in it is left out, and sockets are, which no archive has. `shown` is
+/// its path for people.
+///
+/// # Errors
+/// [`ImportError`].
+pub fn import_directory(
+    store: &Store,
+    root: &OwnedFd,
+    shown: &Path,
+    name: &ImageReference,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ImageDigest, ImportError> {
+    let held = store.draft()?;
+    let (reader, writer) = io::pipe().map_err(ImportError::Read)?;
+    let info = thread::scope(|scope| {
+        let walked = thread::Builder::new().name("walk".to_owned());
+        let walked = walked.spawn_scoped(scope, move || write_tar(root, shown, writer)).map_err(ImportError::Thread)?;
+        let unpacked = new_layer(store, reader, progress);
+        match (walked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), unpacked) {
+            // The walk that could not hand on what it found: the other side has the reason.
+            (Err(WalkError::Take { .. }), Err(error)) => Err(error),
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), unpacked) => unpacked,
+        }
+    })?;
+    finish(store, held, &info, name, progress)
+}
+
+fn write_tar(root: &OwnedFd, shown: &Path, out: PipeWriter) -> Result<(), WalkError> {
+    let mut writer = TarWriter::new(out);
+    walk::walk(root, shown, Owners::of_this_user(), true, &mut writer)?;
+    let ended = writer.finish();
+    ended.map(drop).map_err(|source| WalkError::Take { path: shown.to_owned(), source })
+}
+
+/// Makes an image of the tar of a root directory, packed or not.
+///
+/// # Errors
+/// [`ImportError`].
+pub fn import_tar(
+    store: &Store,
+    tar: impl Read + Send,
+    name: &ImageReference,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ImageDigest, ImportError> {
+    let held = store.draft()?;
+    let info = new_layer(store, tar, progress)?;
+    finish(store, held, &info, name, progress)
+}
+
+fn finish(
+    store: &Store,
+    draft: DraftDir,
+    info: &LayerInfo,
+    name: &ImageReference,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ImageDigest, ImportError> {
+    let platform = Platform::host();
+    let config = json!({
+        "architecture": platform.architecture(),
+        "config": {},
+        "os": platform.os(),
+        "rootfs": { "type": "layers", "diff_ids": [info.diff_id] },
+    });
+    let config = config.to_string().into_bytes();
+    ImageConfig::parse(&config)?;
+    let digest = digest_of(&config);
+    let _guard = store.lock_digest(&digest)?;
+    let names = std::slice::from_ref(name);
+    let new = NewImage { digest, config: &config, manifest: None, layers: &[info.diff_id], names };
+    image::make(store, draft, &new, progress)?;
+    Ok(digest)
+}

@@ -1,0 +1,464 @@
+//! Archives made by hand, most of them as nobody but an attacker makes them.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+
+use ::tar::{EntryType, Header};
+use proptest::prelude::*;
+
+use super::archive_reader::{SparseProblem as P, TarProblem};
+use super::blob::{Piece, pieces};
+use super::entry::{Entry, EntryReader, Kind};
+use super::path::PathProblem;
+use super::*;
+use crate::tree::{Tree, TreeError, TreeProblem};
+
+/// An archive in the making.
+#[derive(Default, Clone)]
+struct Archive(Vec<u8>);
+
+impl Archive {
+    fn header(mut self, kind: u8, name: &[u8], size: u64, change: impl FnOnce(&mut Header)) -> Self {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[..name.len().min(100)].copy_from_slice(&name[..name.len().min(100)]);
+        header.set_entry_type(EntryType::new(kind));
+        header.set_mode(0o644);
+        header.set_uid(1);
+        header.set_gid(2);
+        header.set_mtime(3);
+        header.set_size(size);
+        change(&mut header);
+        header.set_cksum();
+        self.0.extend_from_slice(header.as_bytes());
+        self
+    }
+
+    fn data(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(self, name: &str, contents: &[u8]) -> Self {
+        self.header(b'0', name.as_bytes(), contents.len() as u64, |_| {}).data(contents)
+    }
+
+    fn directory(self, name: &str) -> Self {
+        self.header(b'5', name.as_bytes(), 0, |header| header.set_mode(0o755))
+    }
+
+    fn link(self, kind: u8, name: &str, target: &str) -> Self {
+        self.header(kind, name.as_bytes(), 0, |header| {
+            header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+        })
+    }
+
+    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut text = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let mut length = rest + 1;
+            while length.to_string().len() + rest != length {
+                length += 1;
+            }
+            text.extend_from_slice(format!("{length} {key}=").as_bytes());
+            text.extend_from_slice(value);
+            text.push(b'\n');
+        }
+        self.header(b'x', b"pax", text.len() as u64, |_| {}).data(&text)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&[0; 1024]);
+        self.0
+    }
+
+    fn unpack(self) -> Result<Unpacked, LayerError> {
+        unpacked(&self.end(), &Expected::default())
+    }
+}
+
+struct Unpacked {
+    directory: tempfile::TempDir,
+    info: LayerInfo,
+}
+
+fn unpacked(bytes: &[u8], expected: &Expected) -> Result<Unpacked, LayerError> {
+    let directory = tempfile::tempdir().unwrap();
+    let info = unpack(bytes, expected, directory.path(), &|_| {})?;
+    let mut again = Vec::new();
+    LayerInfo::tar_split(directory.path()).open().unwrap().read_to_end(&mut again).unwrap();
+    if Compression::of(bytes) == Compression::None {
+        assert!(again == bytes, "the archive comes back byte for byte");
+    }
+    Ok(Unpacked { directory, info })
+}
+
+impl Unpacked {
+    fn list(&self) -> File {
+        File::open(self.directory.path().join(ENTRIES)).unwrap()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let mut reader = EntryReader::new(self.list());
+        std::iter::from_fn(|| reader.read().unwrap().map(|(_, entry)| entry)).collect()
+    }
+
+    /// The contents of the file at `path`.
+    fn contents(&self, path: &str) -> Vec<u8> {
+        let entry = self.entries().into_iter().find(|entry| entry.path == path.as_bytes()).unwrap();
+        let Kind::File { bytes, runs } = entry.kind else { panic!("{path} is a file") };
+        let blob = fs::read(self.directory.path().join(BLOB)).unwrap();
+        let mut contents = Vec::new();
+        for piece in pieces(&runs, 0, bytes) {
+            match piece {
+                Piece::Zeros(count) => contents.resize(contents.len() + usize::try_from(count).unwrap(), 0),
+                Piece::Blob { offset, bytes } => {
+                    let offset = usize::try_from(offset).unwrap();
+                    contents.extend_from_slice(&blob[offset..offset + usize::try_from(bytes).unwrap()]);
+                }
+            }
+        }
+        contents
+    }
+}
+
+fn problem(archive: Archive) -> (String, TarProblem) {
+    match archive.unpack().map(|unpacked| unpacked.info) {
+        Err(LayerError::Archive { entry, problem }) => (entry, problem),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn tree_problem(archive: Archive) -> (String, TreeProblem) {
+    match archive.unpack().map(|unpacked| unpacked.info) {
+        Err(LayerError::Tree { entry, problem }) => (entry, problem),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    let archive = Archive::default;
+    for (name, what) in [
+        ("../a", PathProblem::Parent),
+        ("a/../../b", PathProblem::Parent),
+        ("/etc/passwd", PathProblem::Absolute),
+        ("", PathProblem::Empty),
+    ] {
+        assert_eq!(problem(archive().file("ok", b"x").file(name, b"x")), (name.to_owned(), TarProblem::Name(what)));
+    }
+    let nul = archive().pax(&[("SCHILY.xattr.user.a", b"v")]).header(b'L', b"L", 4, |_| {}).data(b"a\0b\0");
+    assert_eq!(problem(nul.file("x", b"")).1, TarProblem::Name(PathProblem::Nul));
+    let long = "d/".repeat(3000);
+    let too_long = archive().header(b'L', b"L", long.len() as u64, |_| {}).data(long.as_bytes()).file("x", b"");
+    assert_eq!(problem(too_long).1, TarProblem::Name(PathProblem::TooLong));
+    assert_eq!(problem(archive().link(b'1', "a", "../b")).1, TarProblem::Target(PathProblem::Parent));
+    assert_eq!(problem(archive().link(b'1', "a", "/x/../../b")).1, TarProblem::Target(PathProblem::Parent));
+    assert_eq!(problem(archive().link(b'1', "a", "")).1, TarProblem::NoTarget);
+    assert!(archive().file("b", b"x").link(b'1', "a", "/b").unpack().is_ok(), "some write targets absolute");
+    assert_eq!(problem(archive().link(b'2', "a", "")).1, TarProblem::NoTarget);
+}
+
+#[test]
+fn entries_that_cannot_be_together_are_refused() {
+    let archive = Archive::default;
+    let twice = archive().file("a", b"1").file("./a", b"2");
+    assert_eq!(tree_problem(twice), ("a".to_owned(), TreeProblem::Twice));
+    for conflict in [
+        archive().directory("a/").file("a", b""),
+        archive().file("a/b", b"").file("a", b""),
+        archive().file("a", b"").directory("a/"),
+        archive().link(b'2', "a", "b").file("a", b""),
+    ] {
+        assert_eq!(tree_problem(conflict), ("a".to_owned(), TreeProblem::Twice));
+    }
+    let below = archive().file("a", b"").file("a/b", b"");
+    assert_eq!(tree_problem(below), ("a/b".to_owned(), TreeProblem::BelowFile));
+    let looped = archive().link(b'2', "a", "b").link(b'2', "b", "a").file("a/c", b"");
+    assert_eq!(tree_problem(looped), ("a/c".to_owned(), TreeProblem::LinkLoop));
+    let itself = archive().link(b'2', "a", "a/x").file("a/c", b"");
+    assert_eq!(tree_problem(itself).1, TreeProblem::LinkLoop);
+    let root = archive().header(b'0', b".", 0, |_| {});
+    assert_eq!(tree_problem(root).1, TreeProblem::Root);
+    let directory = archive().directory("d/").link(b'1', "a", "d");
+    assert_eq!(tree_problem(directory).1, TreeProblem::LinkToDirectory);
+    // What many tools write: a directory twice, the last attributes hold.
+    let again = archive().directory("d/").file("d/f", b"x").header(b'5', b"d/", 0, |header| header.set_mode(0o700));
+    let again = again.unpack().unwrap();
+    assert_eq!((again.info.entries, again.contents("d/f")), (3, b"x".to_vec()));
+}
+
+#[test]
+fn devices_and_attributes_of_overlays_are_refused() {
+    let device = |major: u32, minor: u32| {
+        Archive::default().header(b'3', b"dev", 0, |header| {
+            header.set_device_major(major).unwrap();
+            header.set_device_minor(minor).unwrap();
+        })
+    };
+    assert_eq!(problem(device(0, 0)), ("dev".to_owned(), TarProblem::WhiteoutDevice));
+    assert_eq!(problem(device(1 << 12, 0)).1, TarProblem::Range);
+    assert_eq!(problem(device(0, 1 << 20)).1, TarProblem::Range);
+    assert_eq!(device(1, 3).unpack().unwrap().entries()[0].kind, Kind::CharacterDevice(1, 3));
+    let overlay = Archive::default().pax(&[("SCHILY.xattr.trusted.overlay.opaque", b"y")]).directory("d/");
+    assert_eq!(problem(overlay), ("d/".to_owned(), TarProblem::OverlayXattr("trusted.overlay.opaque".to_owned())));
+    let large = vec![b'v'; 61 << 10];
+    let large = Archive::default().pax(&[("SCHILY.xattr.user.large", &large)]).file("f", b"");
+    assert_eq!(problem(large).1, TarProblem::Xattrs);
+    let foreign = [("SCHILY.xattr.com.apple.x", &b"v"[..]), ("SCHILY.xattr.user.k", b"a\nb"), ("mtime", b"-0.25")];
+    let foreign = Archive::default().pax(&foreign).file("f", b"").unpack().unwrap().entries().remove(0);
+    assert_eq!(foreign.meta.xattrs, [(b"user.k".to_vec(), b"a\nb".to_vec())]);
+    assert_eq!((foreign.meta.mtime, foreign.meta.mtime_nanos), (-1, 750_000_000));
+    assert_eq!((foreign.meta.uid, foreign.meta.gid, foreign.meta.mode), (1, 2, 0o644));
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    let archive = Archive::default;
+    let huge = archive().header(b'x', b"pax", 1 << 40, |_| {});
+    assert_eq!(problem(huge).1, TarProblem::HeaderTooLong);
+    let huge = archive().header(b'L', b"name", (1 << 20) + 1, |_| {});
+    assert_eq!(problem(huge).1, TarProblem::HeaderTooLong);
+    let nested = archive().header(b'L', b"L", 2, |_| {}).data(b"a\0").header(b'L', b"L", 2, |_| {}).data(b"b\0");
+    assert_eq!(problem(nested.file("x", b"")).1, TarProblem::NestedLongName);
+    let alone = archive().header(b'L', b"L", 2, |_| {}).data(b"a\0");
+    assert_eq!(problem(alone).1, TarProblem::LongNameAlone);
+    let large = archive().header(b'0', b"hole", 100 << 30, |_| {});
+    assert_eq!(problem(large), ("hole".to_owned(), TarProblem::FileTooLarge));
+    let disagree = archive().pax(&[("size", b"99999")]).header(b'0', b"f", 3, |_| {}).data(b"abc");
+    assert_eq!(problem(disagree), ("f".to_owned(), TarProblem::Truncated));
+    assert!(matches!(problem(archive().pax(&[("size", b"x")]).file("f", b"")).1, TarProblem::Pax(_)));
+    let unknown = archive().header(b'Z', b"f", 0, |_| {});
+    assert_eq!(problem(unknown), ("f".to_owned(), TarProblem::Type('Z')));
+    let owner = archive().pax(&[("uid", b"4294967296")]).file("f", b"");
+    assert_eq!(problem(owner).1, TarProblem::Range);
+    let mut damaged = archive().file("f", b"x").end();
+    damaged[0] = b'g';
+    let damaged = unpacked(&damaged, &Expected::default()).err();
+    assert!(matches!(damaged, Some(LayerError::Archive { problem: TarProblem::Checksum, .. })), "{damaged:?}");
+    for garbage in [&b"<html>no such layer</html>"[..], &[7; 4096]] {
+        assert!(unpacked(garbage, &Expected::default()).is_err());
+    }
+    // Archives without an end, or with more behind it, are read everywhere.
+    let open = archive().file("f", b"x").0;
+    assert_eq!(unpacked(&open, &Expected::default()).unwrap().info.entries, 1);
+    let trailing = [archive().file("f", b"x").end(), vec![9; 5000]].concat();
+    assert_eq!(unpacked(&trailing, &Expected::default()).unwrap().info.tar_bytes, 1024 + 1024 + 5000);
+    assert_eq!(unpacked(&[], &Expected::default()).unwrap().info.entries, 0);
+}
+
+#[test]
+fn sparse_files_are_read_in_each_format_and_their_maps_checked() {
+    let old = |parts: &[(u64, u64)], real: u64, stored: &[u8]| {
+        Archive::default()
+            .header(b'S', b"s", stored.len() as u64, |header| {
+                let gnu = header.as_gnu_mut().unwrap();
+                for (place, (offset, bytes)) in gnu.sparse.iter_mut().zip(parts) {
+                    place.set_offset(*offset);
+                    place.set_length(*bytes);
+                }
+                gnu.set_real_size(real);
+            })
+            .data(stored)
+    };
+    let expected = [vec![0; 10], b"abc".to_vec(), vec![0; 200_000 - 13]].concat();
+    assert_eq!(old(&[(10, 3)], 200_000, b"abc").unpack().unwrap().contents("s"), expected);
+    let pax = |records: &[(&str, &[u8])], stored: &[u8]| {
+        Archive::default().pax(records).header(b'0', b"GNUSparseFile.0/s", stored.len() as u64, |_| {}).data(stored)
+    };
+    let first = [
+        ("GNU.sparse.size", &b"200000"[..]),
+        ("GNU.sparse.numblocks", b"1"),
+        ("GNU.sparse.offset", b"10"),
+        ("GNU.sparse.numbytes", b"3"),
+        ("GNU.sparse.name", b"s"),
+    ];
+    assert_eq!(pax(&first, b"abc").unpack().unwrap().contents("s"), expected);
+    let second = [("GNU.sparse.size", &b"200000"[..]), ("GNU.sparse.map", b"10,3"), ("GNU.sparse.name", b"s")];
+    assert_eq!(pax(&second, b"abc").unpack().unwrap().contents("s"), expected);
+    let third = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"s"),
+        ("GNU.sparse.realsize", b"200000"),
+    ];
+    let mut stored = b"1\n10\n3\n".to_vec();
+    stored.resize(512, 0);
+    stored.extend_from_slice(b"abc");
+    assert_eq!(pax(&third, &stored).unpack().unwrap().contents("s"), expected);
+    for (archive, what) in [
+        (old(&[(10, 3), (12, 3)], 100, b"abcdef"), P::Order),
+        (old(&[(20, 3), (10, 3)], 100, b"abcdef"), P::Order),
+        (old(&[(99, 3)], 100, b"abc"), P::Beyond),
+        (old(&[(u64::MAX, 3)], 100, b"abc"), P::Beyond),
+        (old(&[(10, 4)], 100, b"abc"), P::Stored),
+        (pax(&[("GNU.sparse.map", b"1,2,3"), ("GNU.sparse.size", b"9")], b"abc"), P::Map),
+        (pax(&[("GNU.sparse.map", b"1,3")], b"abc"), P::NoSize),
+        (pax(&third, b"1\n10\n"), P::Map),
+        (pax(&third, &[b'9'; 512]), P::Number),
+        (pax(&third, &[b"99999999\n".to_vec(), vec![0; 503]].concat()), P::TooMany),
+    ] {
+        assert_eq!(problem(archive).1, TarProblem::Sparse(what));
+    }
+    let hole = old(&[(0, 3)], 100 << 30, b"abc");
+    assert_eq!(problem(hole), ("s".to_owned(), TarProblem::FileTooLarge));
+}
+
+#[test]
+fn what_is_told_of_a_layer_is_held_against_it() {
+    let tar = Archive::default().file("f", b"contents").end();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(&tar[..], 3).unwrap();
+    let right = unpacked(&tar, &Expected::default()).unwrap().info;
+    let other = ImageDigest::new([1; 32]);
+    for packed in [&tar, &gzip, &zstd] {
+        let digest = ImageDigest::new(<[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(packed)));
+        let told =
+            Expected { diff_id: Some(right.diff_id), packed: Some(digest), packed_bytes: Some(packed.len() as u64) };
+        assert_eq!(unpacked(packed, &told).unwrap().info, right);
+        for lie in [
+            Expected { diff_id: Some(other), ..told },
+            Expected { packed: Some(other), ..told },
+            Expected { packed_bytes: Some(1), ..told },
+        ] {
+            let error = unpacked(packed, &lie).err();
+            assert!(matches!(error, Some(LayerError::Digest { .. } | LayerError::Size { .. })), "{error:?}");
+        }
+    }
+    for packed in [&gzip, &zstd] {
+        let mut damaged = packed.clone();
+        let last = damaged.len() - 6;
+        damaged.truncate(last);
+        assert!(matches!(
+            unpacked(&damaged, &Expected::default()),
+            Err(LayerError::Unpack { .. } | LayerError::Archive { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_bomb_is_given_up() {
+    let mut bomb = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    let zeros = vec![0; 1 << 20];
+    bomb.write_all(&Archive::default().header(b'0', b"bomb", 3 << 30, |_| {}).0).unwrap();
+    for _ in 0..1100 {
+        bomb.write_all(&zeros).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let error = unpack(&bomb[..], &Expected::default(), directory.path(), &|_| {}).unwrap_err();
+    assert!(matches!(error, LayerError::Ratio), "{error:?}");
+}
+
+#[test]
+fn whiteouts_are_marks_and_no_files() {
+    let layer = Archive::default()
+        .directory("d/")
+        .file("d/.wh.gone", b"")
+        .file("d/.wh..wh..opq", b"")
+        .file(".wh..wh.plnk", b"aufs")
+        .file(".wh.top", b"")
+        .unpack()
+        .unwrap();
+    let kinds: Vec<_> = layer.entries().into_iter().map(|entry| (entry.path, entry.kind)).collect();
+    let mark = |path: &str, kind| (path.as_bytes().to_vec(), kind);
+    let marks = [
+        mark("d", Kind::Directory),
+        mark("d/gone", Kind::Whiteout),
+        mark("d", Kind::Opaque),
+        mark("top", Kind::Whiteout),
+    ];
+    assert_eq!(kinds, marks);
+    assert!(matches!(problem(Archive::default().file(".wh.", b"")).1, TarProblem::Name(_)));
+    assert!(matches!(problem(Archive::default().file("a/.wh...", b"")).1, TarProblem::Name(_)));
+}
+
+/// The paths of all names, with the number of names of what they lead to.
+fn names(tree: &Tree) -> Vec<String> {
+    let mut names = tree.paths();
+    names.sort();
+    names
+}
+
+fn merged(layers: Vec<Archive>) -> Result<Vec<String>, TreeError> {
+    let mut tree = Tree::new();
+    for layer in layers {
+        tree.apply(&layer.unpack().unwrap().list())?;
+    }
+    Ok(names(&tree))
+}
+
+#[test]
+fn layers_are_put_over_one_another() {
+    let archive = Archive::default;
+    let base =
+        || archive().directory("d/").file("d/a", b"1").file("d/b", b"2").link(b'1', "d/c", "d/a").file("e/f/g", b"");
+    assert_eq!(merged(vec![base()]).unwrap(), ["d", "d/a", "d/b", "d/c", "e", "e/f", "e/f/g"]);
+    let hidden = archive().file("d/.wh.a", b"").file(".wh.e", b"");
+    assert_eq!(merged(vec![base(), hidden]).unwrap(), ["d", "d/b", "d/c"]);
+    // In whatever order, what hides is of the layers below.
+    let opaque = archive().file("d/new", b"").file("d/.wh..wh..opq", b"").file("d/a", b"");
+    assert_eq!(merged(vec![base(), opaque]).unwrap(), ["d", "d/a", "d/new", "e", "e/f", "e/f/g"]);
+    let replaced = archive().file("d", b"now a file").directory("e/").directory("d2/");
+    assert_eq!(merged(vec![base(), replaced]).unwrap(), ["d", "d2", "e", "e/f", "e/f/g"]);
+    // A directory that comes again has nothing of what was in it.
+    let (gone, again) = (archive().file(".wh.d", b""), archive().directory("d/").file("d/z", b""));
+    assert_eq!(merged(vec![base(), gone.clone(), again]).unwrap(), ["d", "d/z", "e", "e/f", "e/f/g"]);
+    // Links on the way lead inside, also those that would lead out; a link to a file below is one.
+    let linked = || archive().link(b'2', "l", "../../d").link(b'2', "abs", "/e");
+    let through = archive().file("l/x", b"").file("abs/y", b"").link(b'1', "hard", "d/b").file("l/.wh.a", b"");
+    let all = ["abs", "d", "d/b", "d/c", "d/x", "e", "e/f", "e/f/g", "e/y", "hard", "l"];
+    assert_eq!(merged(vec![base(), linked(), through]).unwrap(), all);
+    for (layer, what) in [
+        (archive().link(b'1', "h", "nothing"), TreeProblem::LinkToNothing),
+        (archive().file("d/.wh.a", b"").link(b'1', "h", "d/a"), TreeProblem::LinkToNothing),
+        (archive().file("d/a/below", b""), TreeProblem::BelowFile),
+        (archive().link(b'1', "h", "d"), TreeProblem::LinkToDirectory),
+    ] {
+        let error = merged(vec![base(), layer]).unwrap_err();
+        assert!(matches!(error, TreeError::Entry { problem, .. } if problem == what), "{error:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever bytes come, there is an answer; and what is taken comes back as it was.
+    #[test]
+    fn any_bytes_have_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        let _ = unpacked(&bytes, &Expected::default());
+    }
+
+    /// The same of an archive with bytes changed.
+    #[test]
+    fn a_changed_archive_has_an_answer(changes in proptest::collection::vec((0usize..6000, any::<u8>()), 1..8), fix in any::<bool>()) {
+        let mut bytes = Archive::default()
+            .directory("d/")
+            .pax(&[("path", b"d/file"), ("mtime", b"1.5"), ("SCHILY.xattr.user.k", b"v")])
+            .file("x", &[7; 700])
+            .link(b'1', "d/hard", "d/file")
+            .header(b'S', b"sparse", 3, |header| {
+                let gnu = header.as_gnu_mut().unwrap();
+                gnu.sparse[0].set_offset(10);
+                gnu.sparse[0].set_length(3);
+                gnu.set_real_size(5000);
+            })
+            .data(b"abc")
+            .end();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if fix {
+            for header in bytes.chunks_exact_mut(512) {
+                let mut fixed = Header::from_byte_slice(header).clone();
+                fixed.set_cksum();
+                header.copy_from_slice(fixed.as_bytes());
+            }
+        }
+        let _ = unpacked(&bytes, &Expected::default());
+    }
+}
