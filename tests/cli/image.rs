@@ -207,7 +207,8 @@ fn a_sandbox_runs_what_its_image_says() {
     let other = place.image(&json!({"Cmd": ["/bin/echo", "another"]}), &[2], &["app"]);
     place.ok(&["start", "a"]);
     assert_eq!(place.ok(&["wait", "a"]), "0\n");
-    assert!(place.ok(&["logs", "a"]).ends_with("image says hello to you\nimage says hello to you\n"));
+    assert_eq!(place.ok(&["logs", "a"]), "image says hello to you\n", "its latest run's");
+    assert_eq!(place.json(&["inspect", "a"])["generation"], 2);
     assert_eq!(place.ok(&run(&["--rm"], "app", &[])), "another\n");
 
     // What a sandbox may be started from again stays.
