@@ -67,16 +67,17 @@ impl Place {
     const IMPLICIT: Self = Self([u8::MAX; 5]);
 
     fn new(number: u64) -> Result<Self, TreeProblem> {
-        match number.to_le_bytes() {
-            [a, b, c, d, e, 0, 0, 0] => Ok(Self([a, b, c, d, e])),
+        match number.to_le_bytes().split_first_chunk() {
+            Some((low, [0, 0, 0])) => Ok(Self(*low)),
             // A list of more than 1 TiB.
             _ => Err(TreeProblem::Names),
         }
     }
 
     fn get(self) -> u64 {
-        let [a, b, c, d, e] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+        let mut bytes = [0; 8];
+        bytes[..self.0.len()].copy_from_slice(&self.0);
+        u64::from_le_bytes(bytes)
     }
 }
 
