@@ -11,7 +11,7 @@ pub struct Asking {
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask
-    #[arg(short, long)]
+    #[arg(short, long, short_alias = 'y', alias = "yes")]
     force: bool,
 }
 

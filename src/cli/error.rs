@@ -56,9 +56,61 @@ pub enum CliError {
     /// The environment of the command.
     #[error(transparent)]
     Env(#[from] EnvError),
-    /// A rootfs that could be anything.
-    #[error("rootfs {0:?} must be a directory that starts with \".\" or \"/\", for example ./rootfs")]
-    RootfsForm(PathBuf),
+    /// Neither a directory nor an image.
+    #[error("{text:?} is no directory, which would start with \".\" or \"/\", for example ./rootfs, and no image")]
+    RootfsForm {
+        /// As it was given.
+        text: PathBuf,
+        /// Why it is no image.
+        #[source]
+        source: Option<sandpen_types::image::ReferenceError>,
+    },
+    /// What could be both.
+    #[error(
+        "{name:?} would be the image {image}, and there is a directory of this name here: give ./{name} for the directory, \
+         or docker.io/… with its whole name for the image"
+    )]
+    RootfsOrImage {
+        /// As it was given.
+        name: String,
+        /// The image.
+        image: String,
+    },
+    /// A flag of run that does not go with an image, or without one.
+    #[error("{flag} {reason}")]
+    RootFlag {
+        /// Which.
+        flag: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// An archive that is not there.
+    #[error("{path:?} cannot be read")]
+    Archive {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// An archive that JSON cannot carry.
+    #[error("{0:?} is not UTF-8; rename it, give a symbolic link to it, or pass it on standard input with -")]
+    ArchiveText(PathBuf),
+    /// An archive that cannot be written.
+    #[error("the archive {path:?} cannot be written; nothing of it is there")]
+    ArchiveFile {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// An archive that nobody wants to look at.
+    #[error("an archive is not for a terminal; give a file with -o, or send standard output to one")]
+    ArchiveOnTerminal,
+    /// An archive that nobody types.
+    #[error("standard input is a terminal, and an archive is not typed; give a file, or send one to standard input")]
+    ArchiveFromTerminal,
     /// A rootfs that is not there.
     #[error("rootfs {path:?} cannot be used")]
     Rootfs {

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod foreground;
 mod history;
+mod image;
 mod inspect;
 mod kernel;
 mod kill;
@@ -78,6 +79,7 @@ const USAGE: u8 = 2;
 Examples:
   sandpen doctor                                  what works on this host, and what to do
   sandpen run ./rootfs -- echo hello              run a command and see its output
+  docker save app | sandpen image load -          take an image, for `sandpen run app`
   sandpen run -d -n web ./rootfs -- ./server      run it in the background
   sandpen run -it --rm ./rootfs                   a shell on this terminal
   sandpen logs -f web                             follow its output
@@ -99,7 +101,7 @@ struct Global {
     /// ~/.local/state/sandpen]
     #[arg(long, global = true, value_name = "DIR", env = "SANDPEN_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
-    /// Where guest kernels lie [default: $XDG_DATA_HOME/sandpen, else ~/.local/share/sandpen]
+    /// Where guest kernels and images lie [default: $XDG_DATA_HOME/sandpen, else ~/.local/share/sandpen]
     #[arg(long, global = true, value_name = "DIR", env = "SANDPEN_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
     /// Show all causes of an error
@@ -126,6 +128,8 @@ enum Command {
     Rm(rm::Args),
     Disk(disk::Args),
     Volume(volume::Args),
+    Image(image::Args),
+    Images(image::Ls),
     Stats(stats::Args),
     Df(df::Args),
     Prune(prune::Args),
@@ -255,6 +259,8 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
             Command::Volume(args) => volume::execute(global, args).await,
+            Command::Image(args) => image::execute(global, args).await,
+            Command::Images(args) => image::list(global, args).await,
             Command::Stats(args) => stats::execute(global, args).await,
             Command::Df(args) => df::execute(global, args).await,
             Command::Prune(args) => prune::execute(global, args).await,

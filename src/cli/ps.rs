@@ -2,6 +2,8 @@
 
 mod filter;
 
+pub use self::filter::is_like;
+
 use sandpen::api::Sandbox;
 
 use self::filter::{Filter, lets_through};

@@ -50,6 +50,8 @@ use super::{CliError, Global, names, print, terminal};
 Examples:
   sandpen run ./rootfs -- sh -c 'echo hello; exit 3'
   sandpen run --env-fd 3 ./rootfs -- ./deploy 3< <(pass show deploy)
+  sandpen run --rm debian:12 -- cat /etc/os-release
+  sandpen run -d -P -n web nginx:1.27
   sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
   sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
@@ -143,9 +145,12 @@ pub struct Args {
     timings: bool,
     #[command(flatten)]
     log: LogArgs,
-    /// Directory that is the sandbox's root; starts with "." or "/"
+    /// Directory that is the sandbox's root, which starts with "." or "/"; or an image, by its name or id: see
+    /// `sandpen image`
+    #[arg(value_name = "ROOTFS|IMAGE")]
     rootfs: OsString,
-    /// The command and its arguments [default: /bin/sh]
+    /// The command and its arguments [default: /bin/sh, or what the image says; with an image that has an entrypoint
+    /// these are its arguments]
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -189,7 +194,7 @@ impl Args {
 
     fn spec(&self) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
-            [] => vec![ByteString::from("/bin/sh")],
+            [] if root::is_path(&self.rootfs) => vec![ByteString::from("/bin/sh")],
             command => command.iter().map(ByteString::from).collect(),
         };
         let mut spec = SandboxSpec {

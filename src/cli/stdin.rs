@@ -1,9 +1,11 @@
 //! Standard input, read by a thread of its own: see `sandpen::client::stdin_channel`.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read};
 
 use bytes::Bytes;
 use sandpen::client::{StdinReceiver, stdin_channel};
+
+use super::CliError;
 
 /// Most bytes of one read, the size of a pipe.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -33,4 +35,9 @@ pub fn open() -> StdinReceiver {
         let _ = for_failure.try_send(Err(error));
     }
     receiver
+}
+
+/// The same for an archive, which nobody types.
+pub fn open_archive() -> Result<StdinReceiver, CliError> {
+    if io::stdin().is_terminal() { Err(CliError::ArchiveFromTerminal) } else { Ok(open()) }
 }

@@ -103,11 +103,7 @@ pub struct LoadQuery {
 }
 
 /// `PUT /v1/images/load`: an archive as the body.
-pub async fn load_body(
-    shared: Data<Shared>,
-    query: Query<LoadQuery>,
-    body: Payload,
-) -> Result<HttpResponse, Rejection> {
+pub async fn take(shared: Data<Shared>, query: Query<LoadQuery>, body: Payload) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let LoadQuery { name, platform } = query.into_inner();
     let options = options(name, platform.as_deref())?;
@@ -130,11 +126,7 @@ pub struct ImportQuery {
 }
 
 /// `PUT /v1/images/import`: a tar of a root directory as the body.
-pub async fn import_body(
-    shared: Data<Shared>,
-    query: Query<ImportQuery>,
-    body: Payload,
-) -> Result<HttpResponse, Rejection> {
+pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let name = query.into_inner().name;
     let source = received(&shared, body).await?;

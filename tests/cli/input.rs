@@ -21,8 +21,8 @@ fn a_rootfs_must_be_a_directory_that_looks_like_one() {
     let file = home.path().join("file");
     std::fs::write(&file, "x").unwrap();
     for (rootfs, word) in [
-        ("rootfs", "./rootfs"),
         ("", "./rootfs"),
+        ("Rootfs", "./rootfs"),
         ("~/rootfs", "./rootfs"),
         ("./no/such", "No such file"),
         ("/no/such", "No such file"),
@@ -259,6 +259,10 @@ fn help_texts() {
         let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let name = if command.is_empty() { "sandpen" } else { command };
         insta::assert_snapshot!(format!("help_{name}"), home.ok(&args));
+    }
+    insta::assert_snapshot!("help_image", home.ok(&["image", "--help"]));
+    for command in ["load", "save", "import", "ls", "inspect", "tag", "rm", "prune"] {
+        insta::assert_snapshot!(format!("help_image_{command}"), home.ok(&["image", command, "--help"]));
     }
     insta::assert_snapshot!("help_volume_prune", home.ok(&["volume", "prune", "--help"]));
     for shell in ["bash", "zsh", "fish"] {

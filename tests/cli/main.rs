@@ -29,6 +29,8 @@ mod history;
 #[cfg(feature = "testing")]
 mod hostile_kernel;
 mod http_api;
+#[cfg(feature = "testing")]
+mod image;
 mod input;
 mod kernel;
 #[cfg(feature = "krun-driver")]

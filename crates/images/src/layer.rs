@@ -17,15 +17,18 @@ mod archive_reader;
 pub mod blob;
 mod decompress;
 pub mod entry;
+mod error;
 mod path;
 mod split;
+mod stream;
 pub mod tar_writer;
 mod unpack;
 
 pub use decompress::Compression;
+pub use error::LayerError;
 pub use path::PathProblem;
 pub use split::{SplitError, TarReader, TarSplit};
-pub use unpack::{Expected, LayerError, unpack};
+pub use unpack::unpack;
 
 /// Contents of files.
 pub const BLOB: &str = "blob";
@@ -45,6 +48,17 @@ pub const FILE_MAX: u64 = 64 << 30;
 pub const NAME_MAX: usize = 255;
 /// Most bytes of a path, or of the target of a link (PATH_MAX of Linux, with its NUL).
 pub const PATH_MAX: usize = 4095;
+
+/// What is known of a layer beforehand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expected {
+    /// Its diff_id.
+    pub diff_id: Option<ImageDigest>,
+    /// The digest of the packed bytes.
+    pub packed: Option<ImageDigest>,
+    /// How many they are.
+    pub packed_bytes: Option<u64>,
+}
 
 /// What is known of a layer that was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -48,6 +48,7 @@ pub const KEYS: &[Key] = &[
     key("detach-keys", &["run", "attach"]),
     key("reserve", &["daemon"]),
     key("cache", &["daemon"]),
+    key("image-budget", &["daemon"]),
     key("require-confinement", &["daemon", "doctor"]),
 ];
 

@@ -80,7 +80,7 @@ pub(super) fn state(sandbox: &Sandbox, now: DateTime<Utc>) -> String {
 }
 
 /// Cuts the last column so that no line is longer than `columns`, as far as the others leave room.
-fn fit_last<const N: usize>(rows: &mut [[String; N]], columns: usize) {
+pub(super) fn fit_last<const N: usize>(rows: &mut [[String; N]], columns: usize) {
     /// What is left of it in any case.
     const LEAST: usize = 12;
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -101,7 +101,7 @@ pub fn lets_through(filters: &[Filter], sandbox: &Sandbox) -> bool {
 }
 
 /// Whether `text` is what `pattern` says, in which `*` stands for anything.
-fn is_like(pattern: &str, text: &str) -> bool {
+pub fn is_like(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let mut parts = parts.peekable();

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use sandpen_types::spec::{Disk, DiskName, RootDevice, Rootfs};
+use sandpen_types::image::ImageReference;
+use sandpen_types::spec::{ByteString, Disk, DiskName, ImageRoot, RootDevice, Rootfs};
 use sandpen_types::units::ByteSize;
 
 use crate::cli::CliError;
@@ -15,7 +16,7 @@ pub struct RootArgs {
     /// Directory over ROOTFS, topmost first; may be given several times. None of them is written to
     #[arg(long, value_name = "DIR")]
     overlay: Vec<OsString>,
-    /// Write to a disk of at most this size instead of ROOTFS, with its unit [default with --overlay: 4G]
+    /// Write to a disk of at most this size instead of ROOTFS, with its unit [default with --overlay and an image: 4G]
     #[arg(long, value_name = "SIZE")]
     disk: Option<ByteSize>,
     /// Keep that disk under a name: made where it is missing, there for the next sandbox
@@ -25,11 +26,24 @@ pub struct RootArgs {
     /// written to; virtiofs shares them [default: virtiofs]
     #[arg(long, value_name = "KIND")]
     root: Option<RootDevice>,
+    /// Run this program in the place of the image's entrypoint, and not its arguments; '' for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<OsString>,
+    /// Leave out the image's health check
+    #[arg(long)]
+    no_healthcheck: bool,
+    /// Publish each TCP port that the image exposes on a free port of 127.0.0.1
+    #[arg(short = 'P', long)]
+    publish_all: bool,
 }
 
 impl RootArgs {
     /// The root directory, or the layers if it is not written in place.
     pub fn rootfs(&self, base: &OsString) -> Result<Rootfs, CliError> {
+        if !is_path(base) {
+            return self.image(base).map(Rootfs::Image);
+        }
+        self.check_path()?;
         let base = real_directory(base)?;
         let is_disk = self.root.is_some_and(RootDevice::is_disk);
         if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() && !is_disk {
@@ -38,6 +52,46 @@ impl RootArgs {
         let mut layers = self.overlay.iter().map(real_directory).collect::<Result<Vec<_>, _>>()?;
         layers.push(base);
         Ok(Rootfs::Overlayfs(layers))
+    }
+
+    /// The image of this name.
+    fn image(&self, given: &OsString) -> Result<ImageRoot, CliError> {
+        let refused = |source| CliError::RootfsForm { text: given.into(), source };
+        let name = given.to_str().ok_or_else(|| refused(None))?;
+        let reference: ImageReference = name.parse().map_err(|error| refused(Some(error)))?;
+        if std::path::Path::new(name).is_dir() {
+            return Err(CliError::RootfsOrImage { name: name.to_owned(), image: reference.familiar() });
+        }
+        let refused = |flag, reason| Err(CliError::RootFlag { flag, reason });
+        if !self.overlay.is_empty() {
+            let reason = "does not go with an image, whose layers are its own; make an image with them, or give a root \
+                          directory";
+            return refused("--overlay", reason);
+        }
+        if self.root.is_some() {
+            return refused("--root", "does not go with an image, which is a disk of its own kind; leave it out");
+        }
+        Ok(ImageRoot {
+            entrypoint: self.entrypoint.as_ref().map(|program| vec![ByteString::from(program)]),
+            no_healthcheck: self.no_healthcheck,
+            publish_all: self.publish_all,
+            ..ImageRoot::new(reference)
+        })
+    }
+
+    /// A directory has nothing of what an image says.
+    fn check_path(&self) -> Result<(), CliError> {
+        let given = [
+            ("--entrypoint", self.entrypoint.is_some()),
+            ("--no-healthcheck", self.no_healthcheck),
+            ("--publish-all", self.publish_all),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => {
+                Err(CliError::RootFlag { flag, reason: "is for an image; a root directory says nothing of it" })
+            }
+            None => Ok(()),
+        }
     }
 
     /// What it is written to, where it is not written in place.
@@ -51,11 +105,16 @@ impl RootArgs {
     }
 }
 
+/// Whether it is a directory's path rather than an image's name.
+pub fn is_path(given: &OsString) -> bool {
+    matches!(given.as_bytes().first(), Some(b'.' | b'/'))
+}
+
 /// A directory by its real path, so that a link that is turned later changes nothing for a restart.
 fn real_directory(given: &OsString) -> Result<PathBuf, CliError> {
     let path = PathBuf::from(given);
-    if !matches!(given.as_bytes().first(), Some(b'.' | b'/')) {
-        return Err(CliError::RootfsForm(path));
+    if !is_path(given) {
+        return Err(CliError::RootfsForm { text: path, source: None });
     }
     let real = path.canonicalize().map_err(|source| CliError::Rootfs { path, source })?;
     if real.to_str().is_none() { Err(CliError::RootfsText(real)) } else { Ok(real) }

@@ -14,16 +14,19 @@ use std::io::{self, BufRead};
 
 use ::tar::Header;
 
-use super::entry::Meta;
-use super::path::{self, PathProblem};
+use super::path;
 use super::split::SplitWriter;
 use super::{ENTRIES_MAX, FILE_MAX, PATH_MAX};
 
+mod meta;
 mod pax;
+mod problem;
 mod sparse;
 
+use meta::{meta, number};
 use pax::Pax;
 pub use pax::PaxProblem;
+pub use problem::{Contents, TarEntry, TarError, TarKind, TarProblem};
 pub use sparse::{Segment, SparseProblem};
 
 /// Bytes of a header, and what contents are padded to.
@@ -31,112 +34,6 @@ const RECORD: u64 = RECORD_LEN as u64;
 const RECORD_LEN: usize = 512;
 /// Most bytes of the text of a pax header: extended attributes are the largest part of it.
 const PAX_MAX: u64 = 1 << 20;
-/// What an extended attribute that is the overlay file system's own begins with.
-const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
-/// What the names of extended attributes begin with that can be kept.
-const XATTR_NAMESPACES: [&[u8]; 5] =
-    [b"user.", b"trusted.", b"security.", b"system.posix_acl_access", b"system.posix_acl_default"];
-/// Most bytes of all extended attributes of an entry.
-const XATTRS_MAX: usize = 60 << 10;
-
-/// What is wrong with an archive.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // each says it itself
-pub enum TarProblem {
-    #[error("its header's checksum is wrong: it is no tar archive, or damaged")]
-    Checksum,
-    #[error("its header's {0} is no number")]
-    Number(&'static str),
-    #[error("the archive ends in the middle of it")]
-    Truncated,
-    #[error("its name cannot be used: {0}")]
-    Name(PathProblem),
-    #[error("the target of its hard link cannot be used: {0}")]
-    Target(PathProblem),
-    #[error("it links to nothing: its target is empty")]
-    NoTarget,
-    #[error("its symbolic link has a target of more than {PATH_MAX} bytes or with a NUL byte")]
-    SymbolicTarget,
-    #[error("its extended header is longer than {PAX_MAX} bytes")]
-    HeaderTooLong,
-    #[error("a second long name before the entry of the first")]
-    NestedLongName,
-    #[error("a long name without an entry")]
-    LongNameAlone,
-    #[error("its extended header is malformed: {0}")]
-    Pax(PaxProblem),
-    #[error("its map of holes is malformed: {0}")]
-    Sparse(SparseProblem),
-    #[error("it has more than {FILE_MAX} bytes, holes included; none of an image may")]
-    FileTooLarge,
-    #[error("its type {0:?} is none that is known")]
-    Type(char),
-    #[error("it is a character device 0/0, which is how an overlay says that something is not there")]
-    WhiteoutDevice,
-    #[error("its extended attribute {0:?} is the overlay file system's own")]
-    OverlayXattr(String),
-    #[error("its extended attributes have more than {XATTRS_MAX} bytes")]
-    Xattrs,
-    #[error("its permissions, owner or device number are out of range")]
-    Range,
-    #[error("the archive has more than {ENTRIES_MAX} entries")]
-    TooMany,
-}
-
-/// Why an archive cannot be read on.
-#[derive(Debug, thiserror::Error)]
-pub enum TarError {
-    /// The archive is not as it must be.
-    #[error("{problem}")]
-    Archive {
-        /// The entry, as the archive has its name; empty where none is known.
-        entry: Vec<u8>,
-        /// What.
-        problem: TarProblem,
-    },
-    /// What it is read from, or written to.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TarKind {
-    /// A file; its contents follow.
-    File(Contents),
-    /// A directory.
-    Directory,
-    /// A hard link to a path of the archive.
-    HardLink(Vec<u8>),
-    /// A symbolic link.
-    SymbolicLink(Vec<u8>),
-    /// Major and minor number.
-    CharacterDevice(u32, u32),
-    /// Major and minor number.
-    BlockDevice(u32, u32),
-    /// A FIFO.
-    Fifo,
-}
-
-/// The contents of a file in an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contents {
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Its parts that are in the archive, one behind the other; the rest are holes. One for a file without.
-    pub segments: Vec<Segment>,
-}
-
-/// One entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TarEntry {
-    /// Checked, below the root.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: TarKind,
-    /// Its attributes.
-    pub meta: Meta,
-}
 
 /// Reads an archive.
 #[derive(Debug)]
@@ -441,39 +338,4 @@ impl<R: BufRead> ArchiveReader<R> {
 
 fn problem(entry: &[u8], problem: TarProblem) -> TarError {
     TarError::Archive { entry: entry.to_owned(), problem }
-}
-
-/// The number in a field; an empty one is 0.
-fn number(what: &'static str, value: io::Result<u64>, field: &[u8]) -> Result<u64, TarProblem> {
-    let is_empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
-    if is_empty { Ok(0) } else { value.map_err(|_| TarProblem::Number(what)) }
-}
-
-/// The attributes that a header and its pax header say.
-fn meta(header: &Header, pax: &mut Pax) -> Result<Meta, TarProblem> {
-    let fields = header.as_old();
-    let mode = number("mode", header.mode().map(u64::from), &fields.mode)?;
-    let id = |pax: Option<u64>, header: io::Result<u64>, what, field: &[u8]| {
-        let id = pax.map_or_else(|| number(what, header, field), Ok)?;
-        u32::try_from(id).map_err(|_| TarProblem::Range)
-    };
-    let uid = id(pax.uid, header.uid(), "owner", &fields.uid)?;
-    let gid = id(pax.gid, header.gid(), "group", &fields.gid)?;
-    let (mtime, mtime_nanos) = match pax.mtime {
-        Some(moment) => moment,
-        // Two's complement where it is before 1970.
-        None => (number("time", header.mtime(), &fields.mtime)?.cast_signed(), 0),
-    };
-    let xattrs = std::mem::take(&mut pax.xattrs);
-    if let Some((name, _)) = xattrs.iter().find(|(name, _)| name.starts_with(OVERLAY_XATTR)) {
-        return Err(TarProblem::OverlayXattr(String::from_utf8_lossy(name).into_owned()));
-    }
-    if xattrs.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() > XATTRS_MAX {
-        return Err(TarProblem::Xattrs);
-    }
-    // Of other systems, which no Linux file has.
-    let can_be_kept = |name: &[u8]| XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace));
-    let mut xattrs: Vec<_> = xattrs.into_iter().filter(|(name, _)| can_be_kept(name)).collect();
-    xattrs.sort();
-    Ok(Meta { mode: u16::try_from(mode & 0o7777).unwrap_or_default(), uid, gid, mtime, mtime_nanos, xattrs })
 }

@@ -6,127 +6,28 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::io::{BufRead, Read};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
-
-use sandpen_types::image::ImageDigest;
-use sha2::{Digest as _, Sha256};
 
 use super::archive_reader::{ArchiveReader, Contents, TarEntry, TarError, TarKind, TarProblem};
 use super::blob::{BlobWriter, pieces};
-use super::decompress::Compression;
 use super::entry::{Entry, EntryWriter, Kind};
+use super::error::{LayerError, text};
 use super::path::PathProblem;
 use super::split::SplitWriter;
-use super::{BLOB, ENTRIES, ENTRIES_MAX, LayerInfo, TAR};
-use crate::tree::{Tree, TreeError, TreeProblem};
-
-/// Bytes of a chunk between the threads, and how many may wait.
-const CHUNK: usize = 256 << 10;
-const CHUNKS: usize = 4;
-/// What is read of the source at once.
-const READ: usize = 128 << 10;
-
-/// An archive may unpack to this many bytes whatever its own size is…
-const RATIO_FREE: u64 = 1 << 30;
-/// …and beyond to so many times its size: gzip makes at most 1,032 of one, and of files nobody ever had 300.
-const RATIO_MAX: u64 = 500;
+use super::stream::{CHUNKS, Stream, feed};
+use super::{BLOB, ENTRIES, ENTRIES_MAX, Expected, LayerInfo, TAR};
+use crate::tree::{Tree, TreeError};
 
 /// What the name of a whiteout begins with, and that of an opaque directory's mark (OCI image-spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Marks of AUFS, which mean nothing elsewhere.
 const AUFS: &[u8] = b".wh..wh.";
-
-/// What is known of a layer beforehand.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Expected {
-    /// Its diff_id.
-    pub diff_id: Option<ImageDigest>,
-    /// The digest of the packed bytes.
-    pub packed: Option<ImageDigest>,
-    /// How many they are.
-    pub packed_bytes: Option<u64>,
-}
-
-/// Why a layer cannot be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// The source.
-    #[error("reading it")]
-    Read(#[source] io::Error),
-    /// What it is packed with.
-    #[error("unpacking it ({compression:?}); it is damaged")]
-    Unpack {
-        /// How.
-        compression: Compression,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The archive.
-    #[error("its entry {entry:?}: {problem}")]
-    Archive {
-        /// The name, as far as it is text.
-        entry: String,
-        /// What.
-        problem: TarProblem,
-    },
-    /// An entry together with others.
-    #[error("its entry {entry:?}: {problem}")]
-    Tree {
-        /// The path, as far as it is text.
-        entry: String,
-        /// What.
-        problem: TreeProblem,
-    },
-    /// Other bytes than were told.
-    #[error("the digest of {what} is {found}, and not {expected} as it says: it was changed or damaged")]
-    Digest {
-        /// Of what.
-        what: &'static str,
-        /// What is told.
-        expected: ImageDigest,
-        /// What is so.
-        found: ImageDigest,
-    },
-    /// More or fewer bytes than were told.
-    #[error("it has {found} bytes, and not {expected} as it says")]
-    Size {
-        /// What is told.
-        expected: u64,
-        /// What is so.
-        found: u64,
-    },
-    /// Unpacking it would not end.
-    #[error("it unpacks to more than {RATIO_MAX} times its size, which no files do")]
-    Ratio,
-    /// The disk.
-    #[error("writing {path:?}; is there room on the disk?")]
-    Write {
-        /// What.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// No thread.
-    #[error("starting a thread to unpack it")]
-    Thread(#[source] io::Error),
-}
-
-pub(super) fn text(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
-}
-
-impl LayerError {
-    fn archive(entry: &[u8], problem: TarProblem) -> Self {
-        Self::Archive { entry: text(entry), problem }
-    }
-}
 
 /// Unpacks `packed`, whatever it is packed with, into `directory`, which is there and empty. `progress` hears of bytes
 /// that were read. What was written is not yet safe on the disk.
@@ -147,17 +48,7 @@ pub fn unpack(
         let read = &read;
         let source = source.spawn_scoped(scope, move || feed(packed, expected, &full, &empty, read, progress));
         let source = source.map_err(LayerError::Thread)?;
-        let stream = Stream {
-            chunks,
-            give_back,
-            chunk: Vec::new(),
-            at: 0,
-            hash: Sha256::new(),
-            bytes: 0,
-            packed: read,
-            too_much: false,
-        };
-        let written = write(stream, directory);
+        let written = write(Stream::new(chunks, give_back, read), directory);
         // Its end is what says whether all was there.
         let fed = source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (fed, written) {
@@ -173,162 +64,8 @@ pub fn unpack(
     })
 }
 
-/// Counts and hashes what is read of the source.
-struct Source<'a, R> {
-    inner: R,
-    hash: Option<Sha256>,
-    read: &'a AtomicU64,
-    progress: &'a (dyn Fn(u64) + Sync),
-    error: Option<io::Error>,
-}
-
-impl<R: Read> Read for Source<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.inner.read(buffer) {
-                Ok(length) => {
-                    if let Some(hash) = &mut self.hash {
-                        hash.update(&buffer[..length]);
-                    }
-                    self.read.fetch_add(length as u64, Ordering::Relaxed);
-                    (self.progress)(length as u64);
-                    return Ok(length);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // Told as its own, whatever the unpacker makes of it.
-                    self.error = Some(io::Error::from(error.kind()));
-                    return Err(error);
-                }
-            }
-        }
-    }
-}
-
-/// Reads and unpacks, until the other side takes no more.
-fn feed(
-    packed: impl Read,
-    expected: &Expected,
-    full: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
-    read: &AtomicU64,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(), LayerError> {
-    let hash = expected.packed.map(|_| Sha256::new());
-    let mut source = BufReader::with_capacity(READ, Source { inner: packed, hash, read, progress, error: None });
-    let compression = Compression::of(source.fill_buf().map_err(LayerError::Read)?);
-    let fed = unpack_chunks(&mut source, compression, full, empty);
-    // What follows counts for the digest, too.
-    let rest = fed.and_then(|goes_on| {
-        if goes_on {
-            io::copy(&mut source, &mut io::sink())?;
-        }
-        Ok(goes_on)
-    });
-    let source = source.into_inner();
-    let goes_on = match (rest, source.error) {
-        (Err(error), Some(_)) => return Err(LayerError::Read(error)),
-        (Err(source), None) => return Err(LayerError::Unpack { compression, source }),
-        (Ok(goes_on), _) => goes_on,
-    };
-    if !goes_on {
-        // The other side has an error of its own.
-        return Ok(());
-    }
-    let found = read.load(Ordering::Relaxed);
-    if let Some(expected) = expected.packed_bytes
-        && expected != found
-    {
-        return Err(LayerError::Size { expected, found });
-    }
-    if let (Some(expected), Some(hash)) = (expected.packed, source.hash) {
-        let found = ImageDigest::new(hash.finalize().into());
-        if found != expected {
-            return Err(LayerError::Digest { what: "its packed bytes", expected, found });
-        }
-    }
-    Ok(())
-}
-
-/// False when the other side takes no more.
-fn unpack_chunks(
-    source: &mut impl BufRead,
-    compression: Compression,
-    full: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
-) -> io::Result<bool> {
-    let mut unpacked = compression.unpack(source)?;
-    loop {
-        let mut chunk = empty.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
-        let mut filled = 0;
-        while filled < CHUNK {
-            match unpacked.read(&mut chunk[filled..]) {
-                Ok(0) => break,
-                Ok(length) => filled += length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if filled == 0 {
-            return Ok(true);
-        }
-        chunk.truncate(filled);
-        if full.send(chunk).is_err() {
-            return Ok(false);
-        }
-    }
-}
-
-/// The unpacked bytes.
-struct Stream<'a> {
-    chunks: Receiver<Vec<u8>>,
-    give_back: Sender<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-    hash: Sha256,
-    bytes: u64,
-    /// Bytes of the source that were read.
-    packed: &'a AtomicU64,
-    too_much: bool,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let there = self.fill_buf()?;
-        let length = there.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&there[..length]);
-        self.consume(length);
-        Ok(length)
-    }
-}
-
-impl BufRead for Stream<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.chunk.len()
-            && let Ok(next) = self.chunks.recv()
-        {
-            let used = std::mem::replace(&mut self.chunk, next);
-            if used.capacity() > 0 {
-                // Nobody takes it any more at the end.
-                let _ = self.give_back.send(used);
-            }
-            self.at = 0;
-            self.hash.update(&self.chunk);
-            self.bytes += self.chunk.len() as u64;
-            let most = self.packed.load(Ordering::Relaxed).saturating_mul(RATIO_MAX).max(RATIO_FREE);
-            if self.bytes > most {
-                self.too_much = true;
-                return Err(io::Error::other("too much"));
-            }
-        }
-        Ok(&self.chunk[self.at..])
-    }
-
-    fn consume(&mut self, length: usize) {
-        self.at += length;
-    }
-}
+/// Held by whoever has the tree of a layer in memory.
+static TREE: Mutex<()> = Mutex::new(());
 
 /// A new file of a layer.
 fn create(directory: &Path, name: &str) -> Result<File, LayerError> {
@@ -354,18 +91,19 @@ fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> 
     };
     if let Err(error) = layer.read_all() {
         // The reader's errors come through the archive reader.
-        return Err(if layer.reader.input().too_much { LayerError::Ratio } else { error });
+        return Err(if layer.reader.input().is_too_much() { LayerError::Ratio } else { error });
     }
     let LayerWriter { reader, blob, entries, content_bytes, .. } = layer;
     let (stream, split) = reader.into_parts();
-    let tar_bytes = stream.bytes;
-    let diff_id = ImageDigest::new(stream.hash.finalize().into());
+    let (diff_id, tar_bytes) = stream.into_digest();
     split.finish().map_err(cannot_write(TAR))?;
     let (_, blob_bytes) = blob.finish().map_err(cannot_write(BLOB))?;
     let count = entries.count();
     drop(entries.finish().map_err(cannot_write(ENTRIES))?);
     let list = File::open(directory.join(ENTRIES)).map_err(LayerError::Read)?;
-    // The entries are possible together; what they are to the layers below is looked at where those are known.
+    // The entries are possible together; what they are to the layers below is looked at where those are known. One layer at
+    // a time: so memory is that of the largest tree, however many are unpacked side by side.
+    let _alone = TREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     Tree::of_one_layer(&list).map_err(|error| match error {
         TreeError::Entry { path, problem } => LayerError::Tree { entry: text(&path), problem },
         TreeError::Read(source) => LayerError::Read(source),

@@ -1,0 +1,51 @@
+//! Layers over one another.
+
+use super::*;
+use crate::tree::{Tree, TreeError};
+
+/// The paths of all names, with the number of names of what they lead to.
+fn names(tree: &Tree) -> Vec<String> {
+    let mut names = tree.paths();
+    names.sort();
+    names
+}
+
+fn merged(layers: Vec<Archive>) -> Result<Vec<String>, TreeError> {
+    let mut tree = Tree::new();
+    for layer in layers {
+        tree.apply(&layer.unpack().unwrap().list())?;
+    }
+    Ok(names(&tree))
+}
+
+#[test]
+fn layers_are_put_over_one_another() {
+    let archive = Archive::default;
+    let base =
+        || archive().directory("d/").file("d/a", b"1").file("d/b", b"2").link(b'1', "d/c", "d/a").file("e/f/g", b"");
+    assert_eq!(merged(vec![base()]).unwrap(), ["d", "d/a", "d/b", "d/c", "e", "e/f", "e/f/g"]);
+    let hidden = archive().file("d/.wh.a", b"").file(".wh.e", b"");
+    assert_eq!(merged(vec![base(), hidden]).unwrap(), ["d", "d/b", "d/c"]);
+    // In whatever order, what hides is of the layers below.
+    let opaque = archive().file("d/new", b"").file("d/.wh..wh..opq", b"").file("d/a", b"");
+    assert_eq!(merged(vec![base(), opaque]).unwrap(), ["d", "d/a", "d/new", "e", "e/f", "e/f/g"]);
+    let replaced = archive().file("d", b"now a file").directory("e/").directory("d2/");
+    assert_eq!(merged(vec![base(), replaced]).unwrap(), ["d", "d2", "e", "e/f", "e/f/g"]);
+    // A directory that comes again has nothing of what was in it.
+    let (gone, again) = (archive().file(".wh.d", b""), archive().directory("d/").file("d/z", b""));
+    assert_eq!(merged(vec![base(), gone.clone(), again]).unwrap(), ["d", "d/z", "e", "e/f", "e/f/g"]);
+    // Links on the way lead inside, also those that would lead out; a link to a file below is one.
+    let linked = || archive().link(b'2', "l", "../../d").link(b'2', "abs", "/e");
+    let through = archive().file("l/x", b"").file("abs/y", b"").link(b'1', "hard", "d/b").file("l/.wh.a", b"");
+    let all = ["abs", "d", "d/b", "d/c", "d/x", "e", "e/f", "e/f/g", "e/y", "hard", "l"];
+    assert_eq!(merged(vec![base(), linked(), through]).unwrap(), all);
+    for (layer, what) in [
+        (archive().link(b'1', "h", "nothing"), TreeProblem::LinkToNothing),
+        (archive().file("d/.wh.a", b"").link(b'1', "h", "d/a"), TreeProblem::LinkToNothing),
+        (archive().file("d/a/below", b""), TreeProblem::BelowFile),
+        (archive().link(b'1', "h", "d"), TreeProblem::LinkToDirectory),
+    ] {
+        let error = merged(vec![base(), layer]).unwrap_err();
+        assert!(matches!(error, TreeError::Entry { problem, .. } if problem == what), "{error:?}");
+    }
+}
