@@ -12,6 +12,7 @@ use sandpen::driver::acceleration::Accelerator;
 use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, names, probe};
 use sandpen::driver::confine::rights;
 use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, SystemCalls, kernel_abi, seccomp_available};
+use sandpen::driver::image_helper::policy_of_store;
 use sandpen::driver::qemu;
 use sandpen::driver::qemu::args::QemuArgs;
 use sandpen_skip::{Reason, skip};
@@ -245,6 +246,36 @@ fn a_virtiofsd_that_was_taken_over_reaches_nothing() {
         // Without a capability this one is refused, filter or not.
         report.attempts.remove("call setgroups");
         only(&report, &["call clone process", "call name_to_handle_at", "call setxattr", "thread"]);
+    }
+}
+
+/// What nobody is refused: threads and processes that are as confined, and attributes of its own files.
+const OF_FILE_WRITERS: [&str; 5] =
+    ["call chmod", "call clone process", "call name_to_handle_at", "call setxattr", "thread"];
+
+#[test]
+fn a_reader_of_archives_that_was_taken_over_reaches_its_store_alone() {
+    if !can_confine() {
+        return;
+    }
+    let host = Host::new();
+    let store = host.home.path().join("images");
+    fs::create_dir(&store).unwrap();
+    let own = JailPlan { uid: None, network: JailNetwork::Own, empty_root: None };
+    for jail in [Ok(own), Err("none".to_owned())] {
+        let is_jailed = jail.is_ok();
+        let mut report = host.confined(Policy { jail, ..policy_of_store(&store) });
+        if !has_own_mounts(&report) {
+            // Modes are the owner's to change, who it is.
+            report.attempts.retain(|name, _| !name.starts_with("change "));
+        }
+        assert!(!is_jailed || has_own_mounts(&report), "{report}");
+        holds_nothing(&report);
+        assert_eq!(report.word("call ptrace"), "EPERM", "{report}");
+        only(&report, &OF_FILE_WRITERS);
+        for door in host.doors() {
+            assert_ne!(report.word(&door), "done", "{report}");
+        }
     }
 }
 

@@ -322,7 +322,7 @@ fn commands_in_the_pages_are_there() {
     let help = String::from_utf8(help.stdout).unwrap();
     let commands = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
     let mut known: Words = commands.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
-    known.extend(["__virtiofsd", "__krun", "__confine"].map(str::to_owned));
+    known.extend(["__virtiofsd", "__krun", "__confine", "__image"].map(str::to_owned));
     for page in pages() {
         let text = read(&page);
         // `sandpen WORD` in backticks, after a prompt, or in a unit file.

@@ -229,6 +229,12 @@ pub(super) fn policy(trees: impl IntoIterator<Item = (PathBuf, bool)>) -> Policy
     policy
 }
 
+/// What the process may do with this store, for tests.
+#[cfg(feature = "testing")]
+pub fn policy_of_store(store: &Path) -> Policy {
+    policy([(store.to_owned(), false)])
+}
+
 /// The arguments of the process.
 pub(super) fn arguments(policy: &Policy, work: &ImageWork) -> io::Result<Vec<OsString>> {
     let (policy, work) = (serde_json::to_string(policy)?, serde_json::to_string(work)?);

@@ -127,6 +127,7 @@ impl Plan {
             large_blocks: 0,
             inodes: 0,
         };
+        tree.begin_numbers();
         plan.place(tree, ROOT)?;
         let mut next = 0;
         let mut sorted = Vec::new();
@@ -134,7 +135,7 @@ impl Plan {
             next += 1;
             directory::sorted_children(tree, directory, &mut sorted);
             for child in &sorted {
-                if tree.inode(tree.inode_of(*child)).shape == Shape::Directory {
+                if tree.shape(tree.inode_of(*child)) == Shape::Directory {
                     plan.directories.push(*child);
                 }
                 plan.place(tree, *child)?;
@@ -146,13 +147,13 @@ impl Plan {
     /// Gives an inode its number, unless it has one.
     fn place(&mut self, tree: &mut Tree, node: u32) -> Result<(), ErofsError> {
         let inode = tree.inode_of(node);
-        if tree.inode(inode).number != u32::MAX {
+        if tree.number(inode) != u32::MAX {
             return Ok(());
         }
         let needs = needs(tree, node)?;
         let at = position(self.inode_bytes, &needs);
         let number = u32::try_from(at / SLOT_BYTES).ok().filter(|number| *number != u32::MAX);
-        tree.inode_mut(inode).number = number.ok_or(ErofsError::TooLarge("inodes"))?;
+        tree.set_number(inode, number.ok_or(ErofsError::TooLarge("inodes"))?);
         self.inode_bytes = end_of(at, &needs);
         self.large_blocks += needs.large_blocks;
         self.inodes += 1;
@@ -187,10 +188,10 @@ fn needs(tree: &Tree, node: u32) -> Result<Needs, ErofsError> {
         needs.xattr_bytes = xattrs::bytes(&entry.meta.xattrs).ok_or_else(|| too_many_xattrs(entry))?;
     }
     let in_block = |bytes: u64| bytes <= tail_max(needs.xattr_bytes);
-    if tree.inode(inode).shape == Shape::Directory {
+    if tree.shape(inode) == Shape::Directory {
         match Directory::bytes_in_one_block(tree, node).filter(|bytes| in_block(*bytes)) {
             Some(bytes) => needs.tail_bytes = bytes,
-            None => needs.large_blocks = Directory::of(tree, node).blocks(),
+            None => needs.large_blocks = Directory::of(tree, node).size(tree).0,
         }
     } else if let Some(entry) = &entry {
         match &entry.kind {
@@ -258,7 +259,7 @@ impl Writer<'_> {
 
     fn one(&mut self, tree: &Tree, node: u32) -> Result<(), ErofsError> {
         let inode = tree.inode_of(node);
-        let position = u64::from(tree.inode(inode).number) * SLOT_BYTES;
+        let position = u64::from(tree.number(inode)) * SLOT_BYTES;
         if position < self.at {
             // One more name of it.
             return Ok(());
@@ -276,19 +277,22 @@ impl Writer<'_> {
         let needs = needs(tree, node)?;
         self.ordinal += 1;
         let mut record = InodeRecord::new(meta, kind, self.ordinal, needs.xattr_bytes);
-        record.links = tree.inode(inode).links;
+        record.links = tree.links(inode);
         let (mut tail, mut map) = (Vec::new(), Vec::new());
         match kind {
             Kind::Directory => {
                 let directory = Directory::of(tree, node);
                 record.links = 2 + directory.subdirectories(tree);
-                record.bytes = directory.bytes();
-                let contents = directory.contents(tree);
+                record.bytes = directory.size(tree).1;
                 if needs.large_blocks == 0 {
                     record.layout = DataLayout::Inline;
-                    tail = contents;
+                    directory.contents(tree, |block| {
+                        tail.extend_from_slice(block);
+                        Ok::<_, ErofsError>(())
+                    })?;
                 } else {
-                    record.start = self.put_large(&contents, needs.large_blocks)?;
+                    record.start = self.large;
+                    directory.contents(tree, |block| self.put_large(block).map(drop))?;
                 }
             }
             Kind::SymbolicLink(target) => {
@@ -297,7 +301,7 @@ impl Writer<'_> {
                     record.layout = DataLayout::Inline;
                     tail.clone_from(target);
                 } else {
-                    record.start = self.put_large(target, 1)?;
+                    record.start = self.put_large(target)?;
                 }
             }
             Kind::File { bytes, runs } => {
@@ -319,13 +323,12 @@ impl Writer<'_> {
         self.put(&map)
     }
 
-    /// Contents in blocks of their own; answers the first one's number.
-    fn put_large(&mut self, contents: &[u8], blocks: u64) -> Result<u32, ErofsError> {
-        let begin = self.large;
-        self.file.write_all_at(contents, u64::from(begin) * BLOCK).map_err(ErofsError::Write)?;
-        let blocks = u32::try_from(blocks).map_err(|_| ErofsError::TooLarge("metadata"))?;
-        self.large = begin.checked_add(blocks).ok_or(ErofsError::TooLarge("metadata"))?;
-        Ok(begin)
+    /// A block's contents in a block of their own; answers its number.
+    fn put_large(&mut self, contents: &[u8]) -> Result<u32, ErofsError> {
+        let block = self.large;
+        self.file.write_all_at(contents, u64::from(block) * BLOCK).map_err(ErofsError::Write)?;
+        self.large = block.checked_add(1).ok_or(ErofsError::TooLarge("metadata"))?;
+        Ok(block)
     }
 }
 

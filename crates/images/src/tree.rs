@@ -8,7 +8,7 @@
 //!        is in it
 //! ```
 //!
-//! Only names and shape are in memory, some 60 bytes an entry; attributes stay in the layers' lists. A link on the way to
+//! Only names and shape are in memory, some 50 bytes an entry; attributes stay in the layers' lists. A link on the way to
 //! an entry leads where it does inside of the root, never out of it.
 
 use std::fs::File;
@@ -28,22 +28,57 @@ pub use problem::{TreeError, TreeProblem};
 
 /// Most bytes of all names together.
 const NAMES_MAX: usize = u32::MAX as usize;
-/// No node, no entry.
+/// No node, no number.
 const NONE: u32 = u32::MAX;
-const IMPLICIT: u64 = u64::MAX;
 
-/// A name in a directory.
+/// A name in a directory, and what it leads to: nearly all that there is has one name. A tree of two million of them is to
+/// be small, so each has 24 bytes.
 #[derive(Debug, Clone, Copy)]
 struct Node {
+    /// [`NONE`] once the name has gone; what it led to may have others.
     parent: u32,
-    first_child: u32,
+    /// The next one in the same directory.
     next: u32,
     name: u32,
-    inode: u32,
-    name_bytes: u8,
+    /// Of a directory the first one in it; else how many names lead here.
+    links: u32,
+    place: Place,
     /// The layer that said it last.
     layer: u8,
-    is_there: bool,
+    name_bytes: u8,
+    leads: Leads,
+}
+
+/// Where the layer's list has an entry, or the node that a hard link is to. 40 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place([u8; 5]);
+
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leads {
+    /// What this node is.
+    Here(Shape),
+    /// What the node at its place is.
+    There,
+}
+
+impl Place {
+    /// That of a directory that no list has.
+    const IMPLICIT: Self = Self([u8::MAX; 5]);
+
+    fn new(number: u64) -> Result<Self, TreeProblem> {
+        match number.to_le_bytes().split_first_chunk() {
+            Some((low, [0, 0, 0])) => Ok(Self(*low)),
+            // A list of more than 1 TiB.
+            _ => Err(TreeProblem::Names),
+        }
+    }
+
+    fn get(self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..self.0.len()].copy_from_slice(&self.0);
+        u64::from_le_bytes(bytes)
+    }
 }
 
 /// What an inode is, as far as the shape of the tree depends on it.
@@ -54,28 +89,16 @@ pub(crate) enum Shape {
     Other,
 }
 
-/// What names lead to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Inode {
-    /// Where the layer's list has its entry; [`IMPLICIT`] for a directory that none has.
-    position: u64,
-    /// How many names lead to it.
-    pub(crate) links: u32,
-    /// Its number on disk, once it has one.
-    pub(crate) number: u32,
-    layer: u8,
-    pub(crate) shape: Shape,
-}
-
-/// See the module.
+/// See the module. An inode goes by the number of the node that led to it first.
 #[derive(Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
-    inodes: Vec<Inode>,
     names: Vec<u8>,
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
     lists: Vec<File>,
+    /// Of each inode the one on disk.
+    numbers: Vec<u32>,
 }
 
 impl Default for Tree {
@@ -91,22 +114,21 @@ impl Tree {
     pub fn new() -> Self {
         let root = Node {
             parent: ROOT,
-            first_child: NONE,
             next: NONE,
             name: 0,
-            inode: 0,
-            name_bytes: 0,
+            links: NONE,
+            place: Place::IMPLICIT,
             layer: 0,
-            is_there: true,
+            name_bytes: 0,
+            leads: Leads::Here(Shape::Directory),
         };
-        let inode = Inode { position: IMPLICIT, links: 1, number: NONE, layer: 0, shape: Shape::Directory };
         Self {
             nodes: vec![root],
-            inodes: vec![inode],
             names: Vec::new(),
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             lists: Vec::new(),
+            numbers: Vec::new(),
         }
     }
 
@@ -138,11 +160,18 @@ impl Tree {
         };
         let mut marks = EntryReader::new(again()?);
         self.lists.push(list.try_clone()?);
+        let mut count = 0;
         while let Some((_, entry)) = marks.read()? {
+            count += 1;
             if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) && !alone {
                 self.hide(&entry).map_err(|error| at(&entry.path, error))?;
             }
         }
+        // At once: one that grows is there twice for a moment.
+        let (nodes, table) = (&self.nodes, &self.table);
+        let names = &self.names;
+        let more = usize::try_from(ENTRIES_MAX).unwrap_or(usize::MAX).saturating_sub(table.len()).min(count);
+        self.table.reserve(more, |node| hash(&self.hasher, nodes[*node as usize].parent, name(nodes, names, *node)));
         let mut entries = EntryReader::new(again()?);
         while let Some((position, entry)) = entries.read()? {
             self.add(layer, position, &entry, alone).map_err(|error| at(&entry.path, error))?;
@@ -151,35 +180,23 @@ impl Tree {
     }
 
     fn name(&self, node: u32) -> &[u8] {
-        let node = &self.nodes[node as usize];
-        &self.names[node.name as usize..][..usize::from(node.name_bytes)]
-    }
-
-    fn hash(&self, parent: u32, name: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        parent.hash(&mut hasher);
-        name.hash(&mut hasher);
-        hasher.finish()
+        name(&self.nodes, &self.names, node)
     }
 
     fn child(&self, parent: u32, name: &[u8]) -> Option<u32> {
         let is_it = |node: &u32| self.nodes[*node as usize].parent == parent && self.name(*node) == name;
-        self.table.find(self.hash(parent, name), is_it).copied()
+        self.table.find(hash(&self.hasher, parent, name), is_it).copied()
     }
 
-    fn shape(&self, node: u32) -> Shape {
-        self.inodes[self.nodes[node as usize].inode as usize].shape
-    }
-
-    fn new_inode(&mut self, layer: u8, position: u64, shape: Shape) -> Result<u32, Stop> {
-        let number = u32::try_from(self.inodes.len()).ok().filter(|number| u64::from(*number) <= ENTRIES_MAX * 2);
-        let number = number.ok_or(TreeProblem::TooMany)?;
-        self.inodes.push(Inode { position, links: 0, number: NONE, layer, shape });
-        Ok(number)
+    fn first_child(&self, node: u32) -> u32 {
+        match self.nodes[node as usize] {
+            Node { leads: Leads::Here(Shape::Directory), links, .. } => links,
+            _ => NONE,
+        }
     }
 
     /// One more name.
-    fn new_node(&mut self, parent: u32, name: &[u8], layer: u8, inode: u32) -> Result<u32, Stop> {
+    fn new_node(&mut self, parent: u32, name: &[u8], layer: u8, place: Place, leads: Leads) -> Result<u32, Stop> {
         let number = u32::try_from(self.nodes.len()).ok().filter(|number| u64::from(*number) <= ENTRIES_MAX * 2);
         let number = number.ok_or(TreeProblem::TooMany)?;
         if self.names.len() + name.len() > NAMES_MAX {
@@ -187,32 +204,29 @@ impl Tree {
         }
         let node = Node {
             parent,
-            first_child: NONE,
-            next: self.nodes[parent as usize].first_child,
+            next: self.nodes[parent as usize].links,
             name: u32::try_from(self.names.len()).map_err(|_| TreeProblem::Names)?,
-            inode,
-            name_bytes: u8::try_from(name.len()).map_err(|_| TreeProblem::Names)?,
+            links: if leads == Leads::Here(Shape::Directory) { NONE } else { 1 },
+            place,
             layer,
-            is_there: true,
+            name_bytes: u8::try_from(name.len()).map_err(|_| TreeProblem::Names)?,
+            leads,
         };
         self.names.extend_from_slice(name);
         self.nodes.push(node);
-        self.nodes[parent as usize].first_child = number;
-        self.link(inode)?;
-        let (hash, hasher, nodes, names) = (self.hash(parent, name), &self.hasher, &self.nodes, &self.names);
-        self.table.insert_unique(hash, number, |node| {
-            let node = &nodes[*node as usize];
-            let mut hasher = hasher.build_hasher();
-            node.parent.hash(&mut hasher);
-            names[node.name as usize..][..usize::from(node.name_bytes)].hash(&mut hasher);
-            hasher.finish()
+        self.nodes[parent as usize].links = number;
+        let (hasher, nodes, names) = (&self.hasher, &self.nodes, &self.names);
+        self.table.insert_unique(hash(hasher, parent, name), number, |node| {
+            hash(hasher, nodes[*node as usize].parent, self::name(nodes, names, *node))
         });
         Ok(number)
     }
 
-    fn link(&mut self, inode: u32) -> Result<(), Stop> {
-        let links = &mut self.inodes[inode as usize].links;
+    /// One more name of an inode that is no directory.
+    fn new_link(&mut self, parent: u32, name: &[u8], layer: u8, inode: u32) -> Result<(), Stop> {
+        let links = &mut self.nodes[inode as usize].links;
         *links = links.checked_add(1).ok_or(TreeProblem::Links)?;
+        self.new_node(parent, name, layer, Place::new(u64::from(inode))?, Leads::There)?;
         Ok(())
     }
 
@@ -220,17 +234,20 @@ impl Tree {
     fn remove(&mut self, node: u32) {
         let mut left = vec![node];
         while let Some(node) = left.pop() {
-            let Node { parent, first_child, inode, is_there, .. } = self.nodes[node as usize];
-            if !is_there {
+            let parent = self.nodes[node as usize].parent;
+            if parent == NONE {
                 continue;
             }
-            let hash = self.hash(parent, self.name(node));
+            let hash = hash(&self.hasher, parent, self.name(node));
             if let Ok(found) = self.table.find_entry(hash, |there| *there == node) {
                 found.remove();
             }
-            self.nodes[node as usize].is_there = false;
-            self.inodes[inode as usize].links -= 1;
-            self.push_children(first_child, &mut left);
+            self.nodes[node as usize].parent = NONE;
+            let inode = self.inode_of(node);
+            if self.shape(inode) != Shape::Directory {
+                self.nodes[inode as usize].links -= 1;
+            }
+            self.push_children(self.first_child(node), &mut left);
         }
     }
 
@@ -241,24 +258,55 @@ impl Tree {
             child = self.nodes[child as usize].next;
         }
     }
+}
 
-    fn entry_of(&self, node: u32) -> io::Result<Option<Entry>> {
-        self.entry(self.nodes[node as usize].inode).map(|found| found.map(|(entry, _)| entry))
-    }
+fn name<'a>(nodes: &[Node], names: &'a [u8], node: u32) -> &'a [u8] {
+    let node = &nodes[node as usize];
+    &names[node.name as usize..][..usize::from(node.name_bytes)]
+}
+
+fn hash(hasher: &DefaultHashBuilder, parent: u32, name: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    parent.hash(&mut hasher);
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What the writer of a file system asks.
 impl Tree {
     pub(crate) fn inode_of(&self, node: u32) -> u32 {
-        self.nodes[node as usize].inode
+        match self.nodes[node as usize] {
+            Node { leads: Leads::There, place, .. } => u32::try_from(place.get()).unwrap_or(NONE),
+            _ => node,
+        }
     }
 
-    pub(crate) fn inode(&self, inode: u32) -> &Inode {
-        &self.inodes[inode as usize]
+    pub(crate) fn shape(&self, inode: u32) -> Shape {
+        match self.nodes[inode as usize].leads {
+            Leads::Here(shape) => shape,
+            Leads::There => Shape::Other,
+        }
     }
 
-    pub(crate) fn inode_mut(&mut self, inode: u32) -> &mut Inode {
-        &mut self.inodes[inode as usize]
+    /// How many names lead to an inode that is no directory.
+    pub(crate) fn links(&self, inode: u32) -> u32 {
+        self.nodes[inode as usize].links
+    }
+
+    /// Begins to give numbers to inodes; no layer comes any more.
+    pub(crate) fn begin_numbers(&mut self) {
+        // Only layers need it.
+        self.table = HashTable::new();
+        self.numbers = vec![NONE; self.nodes.len()];
+    }
+
+    /// The number of an inode on disk; none is `u32::MAX`.
+    pub(crate) fn number(&self, inode: u32) -> u32 {
+        self.numbers[inode as usize]
+    }
+
+    pub(crate) fn set_number(&mut self, inode: u32, number: u32) {
+        self.numbers[inode as usize] = number;
     }
 
     pub(crate) fn parent(&self, node: u32) -> u32 {
@@ -271,12 +319,13 @@ impl Tree {
 
     /// The names in a directory, in no order.
     pub(crate) fn children(&self, node: u32) -> impl Iterator<Item = u32> {
-        let mut child = self.nodes[node as usize].first_child;
+        let mut child = self.first_child(node);
         std::iter::from_fn(move || {
             while child != NONE {
                 let this = child;
-                child = self.nodes[this as usize].next;
-                if self.nodes[this as usize].is_there {
+                let Node { next, parent, .. } = self.nodes[this as usize];
+                child = next;
+                if parent != NONE {
                     return Some(this);
                 }
             }
@@ -286,12 +335,12 @@ impl Tree {
 
     /// What a layer says of an inode, and the layer's number; `None` of a directory that none has.
     pub(crate) fn entry(&self, inode: u32) -> io::Result<Option<(Entry, usize)>> {
-        let Inode { position, layer, .. } = self.inodes[inode as usize];
-        if position == IMPLICIT {
+        let Node { place, layer, .. } = self.nodes[inode as usize];
+        if place == Place::IMPLICIT {
             return Ok(None);
         }
         let layer = usize::from(layer);
-        entry::read_at(&self.lists[layer], position).map(|entry| Some((entry, layer)))
+        entry::read_at(&self.lists[layer], place.get()).map(|entry| Some((entry, layer)))
     }
 }
 

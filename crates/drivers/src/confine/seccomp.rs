@@ -52,7 +52,7 @@ pub enum SystemCalls {
     AnyVmm,
     /// Anything but what nobody needs, besides a list of its own of what it may.
     FileServer,
-    /// Anything but what nobody needs.
+    /// Anything but what nobody needs, and starting programs.
     FileWriter,
 }
 
@@ -111,7 +111,8 @@ fn programs(policy: &Policy, architecture: TargetArch, pid: u32) -> Result<Vec<B
     let (rules, otherwise, matching) = match policy.system_calls {
         SystemCalls::Krun => (krun_rules(policy, pid)?, SeccompAction::Trap, SeccompAction::Allow),
         SystemCalls::AnyVmm => (vmm_rules(policy, pid)?, SeccompAction::Allow, refusal),
-        SystemCalls::FileServer | SystemCalls::FileWriter => (denied_rules(pid)?, SeccompAction::Allow, refusal),
+        SystemCalls::FileServer => (denied_rules(pid)?, SeccompAction::Allow, refusal),
+        SystemCalls::FileWriter => (writer_rules(pid)?, SeccompAction::Allow, refusal),
     };
     let list = SeccompFilter::new(rules, otherwise, matching, architecture)?;
     let mut programs = vec![prologue(architecture)];
@@ -168,6 +169,13 @@ fn vmm_rules(policy: &Policy, pid: u32) -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_socket, sockets::refused(domains)?);
     rules.insert(libc::SYS_socketpair, sockets::refused_pairs()?);
     rules.insert(libc::SYS_unshare, Vec::new());
+    Ok(rules)
+}
+
+/// What is refused to a process that reads and writes files, and starts nothing.
+fn writer_rules(pid: u32) -> Result<Rules, BackendError> {
+    let mut rules = denied_rules(pid)?;
+    rules.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call, Vec::new())));
     Ok(rules)
 }
 

@@ -11,6 +11,7 @@ use sandpen_types::image::{ImageDigest, ImageReference};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::confine::{JailNetwork, JailPlan, Policy, rights};
 use crate::waited;
 
 use super::{ImageEnd, ImageEvent, ImageWork, arguments, is_directory, policy};
@@ -65,11 +66,13 @@ pub struct ImageHelper {
     program: PathBuf,
     /// The store's directory, absolute and without links.
     store: PathBuf,
+    /// The jail, or why there is none.
+    jail: Result<JailPlan, String>,
 }
 
 impl ImageHelper {
     /// With this process's own program, which has to call [`run_helper_if_asked`](crate::run_helper_if_asked). The store's
-    /// directory has to be there.
+    /// directory has to be there. Blocking: the first one tries what a jail takes.
     ///
     /// # Errors
     /// There is no such program or directory.
@@ -77,7 +80,8 @@ impl ImageHelper {
         let program = waited::own_program().map_err(ImageHelperError::Run)?;
         let real = store.canonicalize();
         let store = real.map_err(|source| ImageHelperError::Source { path: store.to_owned(), source })?;
-        Ok(Self { program, store })
+        let jail = jail(&program);
+        Ok(Self { program, store, jail })
     }
 
     /// Puts the images of an archive into the store: a tar, packed or not, or the directory of an OCI layout. Dropping it
@@ -119,7 +123,7 @@ impl ImageHelper {
     /// [`ImageHelperError`]; what was written is no whole archive then.
     pub async fn export(&self, images: Vec<Named>, format: ArchiveFormat, out: Stdio) -> Result<(), ImageHelperError> {
         let work = ImageWork::Export { images, oci: format == ArchiveFormat::Oci };
-        let policy = policy([(self.store.clone(), false)]);
+        let policy = Policy { jail: self.jail.clone(), ..policy([(self.store.clone(), false)]) };
         let (mut child, _directory) = self.start(&policy, &work, Stdio::null(), out)?;
         let (status, said) = ended(&mut child).await?;
         if status.success() { Ok(()) } else { Err(failed(status, &said)) }
@@ -134,7 +138,7 @@ impl ImageHelper {
         mut progress: impl FnMut(Progress),
     ) -> Result<Vec<ImageDigest>, ImageHelperError> {
         let trees = [(self.store.clone(), false)].into_iter().chain(directory.map(|directory| (directory, true)));
-        let mut policy = policy(trees);
+        let mut policy = Policy { jail: self.jail.clone(), ..policy(trees) };
         if any_owner {
             // Of root's alone: whose files a root directory has.
             policy.capabilities.push("DAC_READ_SEARCH".to_owned());
@@ -167,7 +171,7 @@ impl ImageHelper {
 
     fn start(
         &self,
-        policy: &crate::confine::Policy,
+        policy: &Policy,
         work: &ImageWork,
         input: Stdio,
         out: Stdio,
@@ -179,6 +183,14 @@ impl ImageHelper {
         command.current_dir(directory.path()).env_clear().stdin(input).stdout(out).stderr(Stdio::piped());
         let child = command.kill_on_drop(true).spawn().map_err(ImageHelperError::Run)?;
         Ok((child, directory))
+    }
+}
+
+/// The jail of a process that no waiter starts. Its user stays who it is: what it writes is the store's.
+fn jail(program: &Path) -> Result<JailPlan, String> {
+    match rights::find(program)?.user() {
+        None => Ok(JailPlan { uid: None, network: JailNetwork::Own, empty_root: None }),
+        Some(_) => Err("only the host's root has one beside a waiter".to_owned()),
     }
 }
 

@@ -16,37 +16,17 @@ pub(super) fn sorted_children(tree: &Tree, directory: u32, to: &mut Vec<u32>) {
     to.sort_unstable_by(|left, right| tree.name_of(*left).cmp(tree.name_of(*right)));
 }
 
-/// A directory, with what is in it by name; itself and its parent are among them.
+/// A directory, with what is in it by name; itself and its parent are among them. One of a million names is never there as
+/// a whole: its blocks are made one after the other.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// Sorted; `None` stands for `.` (the first) and `..` (the second).
-    nodes: Vec<Name>,
-    /// How many lie in each block, and their bytes there.
-    blocks: Vec<(usize, usize)>,
+    node: u32,
+    /// Sorted.
+    children: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Name {
-    This(u32),
-    Parent(u32),
-    Child(u32),
-}
-
-impl Name {
-    fn bytes(self, tree: &Tree) -> &[u8] {
-        match self {
-            Self::This(_) => b".",
-            Self::Parent(_) => b"..",
-            Self::Child(node) => tree.name_of(node),
-        }
-    }
-
-    fn node(self) -> u32 {
-        match self {
-            Self::This(node) | Self::Parent(node) | Self::Child(node) => node,
-        }
-    }
-}
+/// A name in a block, and the node that it leads to.
+type Named<'a> = (&'a [u8], u32);
 
 impl Directory {
     /// The bytes of one that fits into a block; `None` of any other.
@@ -64,72 +44,81 @@ impl Directory {
     pub(super) fn of(tree: &Tree, node: u32) -> Self {
         let mut children = Vec::new();
         sorted_children(tree, node, &mut children);
-        let mut nodes = Vec::with_capacity(children.len() + 2);
-        // Names that come before a full stop: there are such bytes.
-        let mut own = [(&b"."[..], Name::This(node)), (b"..", Name::Parent(tree.parent(node)))].into_iter().peekable();
-        for child in children {
-            while let Some((_, name)) = own.next_if(|(name, _)| *name < tree.name_of(child)) {
-                nodes.push(name);
-            }
-            nodes.push(Name::Child(child));
-        }
-        nodes.extend(own.map(|(_, name)| name));
-        let (mut blocks, mut count, mut bytes) = (Vec::new(), 0, 0);
-        for name in &nodes {
-            let more = RECORD_BYTES + name.bytes(tree).len();
+        Self { node, children }
+    }
+
+    /// All names, sorted. There are bytes that come before a full stop.
+    fn names<'a>(&'a self, tree: &'a Tree) -> impl Iterator<Item = Named<'a>> {
+        let mut own = [(&b"."[..], self.node), (b"..", tree.parent(self.node))].into_iter().peekable();
+        let mut children = self.children.iter().map(|child| (tree.name_of(*child), *child)).peekable();
+        std::iter::from_fn(move || match (own.peek(), children.peek()) {
+            (Some((own_name, _)), Some((name, _))) if own_name > name => children.next(),
+            (Some(_), _) => own.next(),
+            (None, _) => children.next(),
+        })
+    }
+
+    /// The names of each block, and their bytes there.
+    fn each_block<E>(&self, tree: &Tree, mut block: impl FnMut(&[Named<'_>], usize) -> Result<(), E>) -> Result<(), E> {
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        for name in self.names(tree) {
+            let more = RECORD_BYTES + name.0.len();
             if bytes + more > BLOCK_LEN {
-                blocks.push((count, bytes));
-                (count, bytes) = (0, 0);
+                block(&names, bytes)?;
+                names.clear();
+                bytes = 0;
             }
-            count += 1;
+            names.push(name);
             bytes += more;
         }
-        blocks.push((count, bytes));
-        Self { nodes, blocks }
+        block(&names, bytes)
     }
 
-    pub(super) fn blocks(&self) -> u64 {
-        self.blocks.len() as u64
-    }
-
-    /// Bytes: of the last block those that are used.
-    pub(super) fn bytes(&self) -> u64 {
-        let last = self.blocks.last().map_or(0, |(_, bytes)| *bytes);
-        (self.blocks.len() as u64 - 1) * BLOCK + last as u64
+    /// How many blocks it has, and its bytes: of the last block those that are used.
+    pub(super) fn size(&self, tree: &Tree) -> (u64, u64) {
+        let (mut blocks, mut last) = (0, 0);
+        let counted = self.each_block(tree, |_, bytes| {
+            blocks += 1;
+            last = bytes as u64;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        match counted {
+            Ok(()) => (blocks, (blocks - 1) * BLOCK + last),
+        }
     }
 
     pub(super) fn subdirectories(&self, tree: &Tree) -> u32 {
-        let is_directory = |name: &&Name| match name {
-            Name::Child(node) => tree.inode(tree.inode_of(*node)).shape == Shape::Directory,
-            _ => false,
-        };
-        u32::try_from(self.nodes.iter().filter(is_directory).count()).unwrap_or(u32::MAX - 2)
+        let is_directory = |node: &&u32| tree.shape(tree.inode_of(**node)) == Shape::Directory;
+        u32::try_from(self.children.iter().filter(is_directory).count()).unwrap_or(u32::MAX - 2)
     }
 
-    pub(super) fn contents(&self, tree: &Tree) -> Vec<u8> {
-        let mut contents = Vec::with_capacity(self.blocks.len() * BLOCK_LEN);
-        let mut names = self.nodes.iter();
-        for (count, _) in &self.blocks {
-            contents.resize(contents.len().next_multiple_of(BLOCK_LEN), 0);
-            let (mut offset, mut texts) = (count * RECORD_BYTES, Vec::new());
-            for name in names.by_ref().take(*count) {
-                let inode = tree.inode_of(name.node());
-                let text = name.bytes(tree);
-                contents.extend(u64::from(tree.inode(inode).number).to_le_bytes());
+    /// Gives the contents, a block at a time; the last one may be shorter.
+    pub(super) fn contents<E>(&self, tree: &Tree, mut to: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut contents = Vec::with_capacity(BLOCK_LEN);
+        self.each_block(tree, |names, _| {
+            if !contents.is_empty() {
+                contents.resize(BLOCK_LEN, 0);
+                to(&contents)?;
+            }
+            contents.clear();
+            let mut offset = names.len() * RECORD_BYTES;
+            for (text, node) in names {
+                let inode = tree.inode_of(*node);
+                contents.extend(u64::from(tree.number(inode)).to_le_bytes());
                 contents.extend(u16::try_from(offset).unwrap_or_default().to_le_bytes());
                 contents.extend([kind_of(tree, inode), 0]);
-                texts.extend_from_slice(text);
                 offset += text.len();
             }
-            contents.extend(texts);
-        }
-        contents
+            contents.extend(names.iter().flat_map(|(text, _)| *text));
+            Ok(())
+        })?;
+        to(&contents)
     }
 }
 
 /// The type that readers are told without looking at the inode; zero where it is not known.
 fn kind_of(tree: &Tree, inode: u32) -> u8 {
-    match tree.inode(inode).shape {
+    match tree.shape(inode) {
         Shape::Directory => file_type(&Kind::Directory),
         Shape::SymbolicLink => file_type(&Kind::SymbolicLink(Vec::new())),
         Shape::Other => tree.entry(inode).ok().flatten().map_or(0, |(entry, _)| file_type(&entry.kind)),

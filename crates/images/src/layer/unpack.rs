@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
@@ -63,6 +64,9 @@ pub fn unpack(
     })
 }
 
+/// Held by whoever has the tree of a layer in memory.
+static TREE: Mutex<()> = Mutex::new(());
+
 /// A new file of a layer.
 fn create(directory: &Path, name: &str) -> Result<File, LayerError> {
     let path = directory.join(name);
@@ -97,7 +101,9 @@ fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> 
     let count = entries.count();
     drop(entries.finish().map_err(cannot_write(ENTRIES))?);
     let list = File::open(directory.join(ENTRIES)).map_err(LayerError::Read)?;
-    // The entries are possible together; what they are to the layers below is looked at where those are known.
+    // The entries are possible together; what they are to the layers below is looked at where those are known. One layer at
+    // a time: so memory is that of the largest tree, however many are unpacked side by side.
+    let _alone = TREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     Tree::of_one_layer(&list).map_err(|error| match error {
         TreeError::Entry { path, problem } => LayerError::Tree { entry: text(&path), problem },
         TreeError::Read(source) => LayerError::Read(source),

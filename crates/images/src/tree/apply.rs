@@ -3,11 +3,11 @@
 use std::io;
 
 use super::problem::{LINKS_MAX, TreeError, TreeProblem};
-use super::{IMPLICIT, Inode, Node, ROOT, Shape, Tree};
+use super::{Leads, Node, Place, ROOT, Shape, Tree};
 use crate::layer::entry::{Entry, Kind};
 
 /// Where a path leads.
-enum Place {
+enum Way {
     /// A directory, and the name in it.
     In(u32, Vec<u8>),
     Root,
@@ -17,9 +17,9 @@ enum Place {
 
 impl Tree {
     /// Where a path leads, over links. With `make`, directories of the way that are not there are made.
-    fn place(&mut self, path: &[u8], make: Option<u8>) -> Result<Place, Stop> {
+    fn place(&mut self, path: &[u8], make: Option<u8>) -> Result<Way, Stop> {
         if path.is_empty() {
-            return Ok(Place::Root);
+            return Ok(Way::Root);
         }
         // The parts that are left, the next one last.
         let mut left: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_owned).collect();
@@ -34,22 +34,22 @@ impl Tree {
                 _ => {}
             }
             if left.is_empty() {
-                return Ok(Place::In(at, part));
+                return Ok(Way::In(at, part));
             }
             let Some(child) = self.child(at, &part) else {
-                let Some(layer) = make else { return Ok(Place::Nowhere) };
-                let inode = self.new_inode(layer, IMPLICIT, Shape::Directory)?;
-                at = self.new_node(at, &part, layer, inode)?;
+                let Some(layer) = make else { return Ok(Way::Nowhere) };
+                at = self.new_node(at, &part, layer, Place::IMPLICIT, Leads::Here(Shape::Directory))?;
                 continue;
             };
-            match self.shape(child) {
+            let inode = self.inode_of(child);
+            match self.shape(inode) {
                 Shape::Directory => at = child,
                 Shape::SymbolicLink => {
                     links += 1;
                     if links > LINKS_MAX {
                         return Err(TreeProblem::LinkLoop.into());
                     }
-                    let Some(Entry { kind: Kind::SymbolicLink(target), .. }) = self.entry_of(child)? else {
+                    let Some((Entry { kind: Kind::SymbolicLink(target), .. }, _)) = self.entry(inode)? else {
                         return Err(Stop::Read(io::ErrorKind::InvalidData.into()));
                     };
                     if target.first() == Some(&b'/') {
@@ -60,16 +60,16 @@ impl Tree {
                 Shape::Other => return Err(TreeProblem::BelowFile.into()),
             }
         }
-        Ok(Place::Root)
+        Ok(Way::Root)
     }
 
     /// A whiteout or an opaque mark of a layer whose entries come later.
     pub(super) fn hide(&mut self, entry: &Entry) -> Result<(), Stop> {
         let found = match self.place(&entry.path, None) {
-            Ok(Place::Root) => Some(ROOT),
-            Ok(Place::In(parent, name)) => self.child(parent, &name),
+            Ok(Way::Root) => Some(ROOT),
+            Ok(Way::In(parent, name)) => self.child(parent, &name),
             // Nothing is hidden where nothing is.
-            Ok(Place::Nowhere) | Err(Stop::Problem(TreeProblem::BelowFile)) => None,
+            Ok(Way::Nowhere) | Err(Stop::Problem(TreeProblem::BelowFile)) => None,
             Err(error) => return Err(error),
         };
         match (found, &entry.kind) {
@@ -80,7 +80,7 @@ impl Tree {
             }
             (Some(node), _) => {
                 let mut children = Vec::new();
-                self.push_children(self.nodes[node as usize].first_child, &mut children);
+                self.push_children(self.first_child(node), &mut children);
                 for child in children {
                     self.remove(child);
                 }
@@ -97,20 +97,21 @@ impl Tree {
             Kind::SymbolicLink(_) => Shape::SymbolicLink,
             _ => Shape::Other,
         };
+        let place = Place::new(position)?;
         let (parent, name) = match self.place(&entry.path, Some(layer))? {
-            Place::In(parent, name) => (parent, name),
-            Place::Root | Place::Nowhere => {
+            Way::In(parent, name) => (parent, name),
+            Way::Root | Way::Nowhere => {
                 if shape != Shape::Directory {
                     return Err(TreeProblem::Root.into());
                 }
-                self.inodes[0] = Inode { position, layer, ..self.inodes[0] };
+                self.nodes[ROOT as usize] = Node { place, layer, ..self.nodes[ROOT as usize] };
                 return Ok(());
             }
         };
         let there = self.child(parent, &name);
         let inode = match &entry.kind {
             Kind::HardLink(target) => match self.target(target)? {
-                Some(found) if there.is_some_and(|there| self.nodes[there as usize].inode == found) => return Ok(()),
+                Some(found) if there.is_some_and(|there| self.inode_of(there) == found) => return Ok(()),
                 Some(found) => Some(found),
                 // It may be in a layer below.
                 None if alone => None,
@@ -119,11 +120,9 @@ impl Tree {
             _ => None,
         };
         if let Some(node) = there {
-            let is_directory = (self.shape(node) == Shape::Directory, shape == Shape::Directory);
-            let Node { inode, layer: its_layer, .. } = self.nodes[node as usize];
-            if is_directory == (true, true) {
-                self.nodes[node as usize].layer = layer;
-                self.inodes[inode as usize] = Inode { position, layer, ..self.inodes[inode as usize] };
+            let Node { leads, layer: its_layer, .. } = self.nodes[node as usize];
+            if leads == Leads::Here(Shape::Directory) && shape == Shape::Directory {
+                self.nodes[node as usize] = Node { place, layer, ..self.nodes[node as usize] };
                 return Ok(());
             }
             if its_layer == layer {
@@ -131,21 +130,22 @@ impl Tree {
             }
             self.remove(node);
         }
-        let inode = match inode {
-            Some(inode) => inode,
-            None => self.new_inode(layer, position, shape)?,
-        };
-        self.new_node(parent, &name, layer, inode).map(drop)
+        match inode {
+            Some(inode) => self.new_link(parent, &name, layer, inode),
+            None => self.new_node(parent, &name, layer, place, Leads::Here(shape)).map(drop),
+        }
     }
 
     /// The inode that a hard link is to; the last part of its path is not followed.
     fn target(&mut self, path: &[u8]) -> Result<Option<u32>, Stop> {
         match self.place(path, None) {
-            Ok(Place::Root) => Err(TreeProblem::LinkToDirectory.into()),
-            Ok(Place::Nowhere) | Err(Stop::Problem(TreeProblem::BelowFile)) => Ok(None),
-            Ok(Place::In(parent, name)) => match self.child(parent, &name) {
-                Some(node) if self.shape(node) == Shape::Directory => Err(TreeProblem::LinkToDirectory.into()),
-                Some(node) => Ok(Some(self.nodes[node as usize].inode)),
+            Ok(Way::Root) => Err(TreeProblem::LinkToDirectory.into()),
+            Ok(Way::Nowhere) | Err(Stop::Problem(TreeProblem::BelowFile)) => Ok(None),
+            Ok(Way::In(parent, name)) => match self.child(parent, &name) {
+                Some(node) if self.shape(self.inode_of(node)) == Shape::Directory => {
+                    Err(TreeProblem::LinkToDirectory.into())
+                }
+                Some(node) => Ok(Some(self.inode_of(node))),
                 None => Ok(None),
             },
             Err(error) => Err(error),
