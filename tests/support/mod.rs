@@ -10,6 +10,7 @@ pub mod features;
 pub mod full_disk;
 pub mod guests;
 pub mod home;
+pub mod images;
 pub mod kernels;
 pub mod loop_disk;
 pub mod nested;

@@ -1,31 +1,41 @@
 //! Roots that are images: a file system in several files, which the machine has as one disk that is only read.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use sandpen_images::layer::tar_writer::TarWriter;
+use sandpen_images::save::ArchiveFormat;
+use sandpen_images::walk::{Owners, walk};
+use sandpen_types::image::ImageDigest;
+use serde_json::json;
 
-use crate::support::{self, DEADLINE, Dice, Home, explain, until};
-
-/// What every disk of an image is a multiple of.
-const DISK_STEP: u64 = 64 << 30;
-const BLOCK: u64 = 4096;
+use crate::support::images::{self, said, start};
+use crate::support::{self, Dice, Home, explain, until};
 
 /// An image in the store of a home.
 struct Image {
-    digest: String,
+    digest: ImageDigest,
     /// Its files, without the padding.
     files: Vec<PathBuf>,
+    padding: PathBuf,
     lease: PathBuf,
 }
 
-/// An image of a small root directory with some files more, in so many files.
-fn image(home: &Home, count: usize) -> Image {
+impl Image {
+    /// One that the daemon of a home has brought there.
+    fn of(home: &Home, digest: ImageDigest) -> Self {
+        let disk = images::store(home).disk(&digest).unwrap();
+        let mut files: Vec<_> = disk.extents.into_iter().map(|extent| extent.path).collect();
+        let padding = files.pop().unwrap();
+        Self { digest, files, padding, lease: home.data().join("images/leases").join(digest.hex()) }
+    }
+}
+
+/// A small root directory with some files more.
+fn root_directory(home: &Home) -> PathBuf {
     let root = home.path().join("image-root");
     support::make_rootfs(&root);
     let mut dice = Dice::new(7);
@@ -38,42 +48,33 @@ fn image(home: &Home, count: usize) -> Image {
     fs::set_permissions(root.join("data/1/file"), fs::Permissions::from_mode(0o4711)).unwrap();
     std::os::unix::fs::symlink("../data/5/file", root.join("etc/link")).unwrap();
     std::os::unix::fs::chown(root.join("data/2"), Some(1000), Some(70_000)).ok();
-
     with_attributes(&root);
+    root
+}
 
-    let whole = home.path().join("whole.erofs");
-    let mut mkfs = Command::new("mkfs.erofs");
-    mkfs.args(["-E", "force-inode-extended", "-T0", "--quiet"]).arg(&whole).arg(&root).stdout(Stdio::null());
-    assert!(mkfs.status().expect("mkfs.erofs is missing; install the package erofs-utils").success());
-
-    let hex = format!("{:064x}", 7);
-    let store = home.data().join("images");
-    let place = store.join("images").join(&hex);
-    fs::create_dir_all(&place).unwrap();
-    fs::create_dir_all(store.join("parts")).unwrap();
-    let bytes = fs::read(&whole).unwrap();
-    let block = usize::try_from(BLOCK).unwrap();
-    // The last ones have what is left, or nothing but zeros.
-    let most = bytes.len().div_ceil(count).next_multiple_of(block);
-    let mut files = Vec::new();
-    let mut parts = Vec::new();
-    let mut rest = DISK_STEP;
-    for number in 0..count {
-        let part = &bytes[(number * most).min(bytes.len())..((number + 1) * most).min(bytes.len())];
-        let path = store.join(format!("parts/{number}"));
-        fs::write(&path, part).unwrap();
-        let size = (part.len() as u64).next_multiple_of(BLOCK).max(BLOCK);
-        File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
-        parts.push(json!({"path": path, "bytes": size}));
-        rest -= size;
-        files.push(path);
+/// An image of that directory, and of so many layers over it with a file each, as an archive for everybody to read.
+fn archive_of_layers(home: &Home, layers: usize) -> PathBuf {
+    let root = root_directory(home);
+    let mut paths = Vec::new();
+    for number in 0..=layers {
+        let above = if number == 0 { root.clone() } else { home.path().join(format!("layer-{number}")) };
+        if number > 0 {
+            let (directory, text) = (format!("data/above-{number}"), format!("layer {number}\n"));
+            for root in [&above, &root] {
+                fs::create_dir_all(root.join(&directory)).unwrap();
+                fs::write(root.join(&directory).join("file"), &text).unwrap();
+            }
+        }
+        let path = home.path().join(format!("layer-{number}.tar"));
+        let mut tar = TarWriter::new(File::create(&path).unwrap());
+        walk(File::open(&above).unwrap(), &above, Owners::Same, true, &mut tar).unwrap();
+        tar.finish().unwrap();
+        paths.push(path);
     }
-    let padding = store.join("parts/padding");
-    File::create(&padding).unwrap().set_len(rest).unwrap();
-    parts.push(json!({"path": padding, "bytes": rest}));
-    fs::write(place.join("disk.json"), serde_json::to_vec(&parts).unwrap()).unwrap();
-    fs::write(place.join("lease"), "").unwrap();
-    Image { digest: format!("sha256:{hex}"), files, lease: place.join("lease") }
+    let archive = home.path().join("archive.tar");
+    images::archive(&archive, ArchiveFormat::Oci, "test", &paths);
+    fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).unwrap();
+    archive
 }
 
 /// A program with a capability, which it has of its extended attributes, and a file that its list of access shows to
@@ -109,40 +110,6 @@ fn is_in_use(image: &Image) -> bool {
     }
 }
 
-/// Asks the daemon for a sandbox over the image; `more` is what its specification says besides.
-fn start(home: &Home, image: &Image, name: &str, script: &str, more: &Value) {
-    let mut spec = json!({
-        "key": {"config": "default", "name": name},
-        "rootfs": {"image": {"reference": "test", "digest": image.digest}},
-        "command": ["sh", "-c", script],
-        "driver": {"named": "qemu"},
-    });
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let body = spec.to_string();
-    home.ok(&["ps"]);
-    let mut stream = UnixStream::connect(home.state().join("sandpen.sock")).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(
-        stream,
-        "POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
-}
-
-/// What a sandbox that ended with 0 has said.
-fn said(home: &Home, name: &str) -> String {
-    let ended = home.run(&["wait", name]);
-    let log = home.state().join(format!("logs/default/{name}.vmm"));
-    let vmm = fs::read_to_string(log).unwrap_or_default();
-    assert_eq!(String::from_utf8_lossy(&ended.stdout), "0\n", "{}\n{}\n{vmm}", explain(&ended), home.inspect(name));
-    home.ok(&["logs", name])
-}
-
 /// Sums of all files, by their names.
 const SUMS: &str =
     "cd /; find bin data root -type f | sort | xargs sha256sum; stat -c '%n %a %u:%g' data/*/file data/2";
@@ -175,7 +142,7 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
         return;
     }
     let home = Home::with_data();
-    let image = image(&home, 3);
+    let image = Image::of(&home, images::import(&home, &root_directory(&home), "test"));
     let before: Vec<_> = image.files.iter().map(|file| fs::read(file).unwrap()).collect();
     let expected = sums(&home);
     assert!(expected.lines().count() > 10 && expected.contains("4711 0:0"), "{expected}");
@@ -188,7 +155,7 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
         let more = [more.clone(), json!({"stdin": true})];
         let more = more.iter().flat_map(|more| more.as_object().unwrap().clone()).collect::<serde_json::Map<_, _>>();
         let script = format!("{SUMS}; cat /sys/block/vd*/serial /sys/block/vd*/ro; exec sleep 1000");
-        start(&home, &image, name, &script, &more.into());
+        start(&home, image.digest, name, &script, &more.into());
         until("it has said all", || home.ok(&["logs", name]).matches("sandpen-").count() == 2);
         assert_eq!(is_restored(&home, name), restored, "{name}");
         let text = home.ok(&["logs", name]);
@@ -212,7 +179,7 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
     // Nobody writes to the image, and what is written is on the disk of the sandbox.
     start(
         &home,
-        &image,
+        image.digest,
         "refused",
         "touch /x 2>&1; rm /etc/link 2>&1; cat /data/1/file | wc -c",
         &json!({"read_only": true}),
@@ -222,14 +189,14 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
     assert!(text.ends_with("1\n"), "{text}");
     if nix::unistd::Uid::effective().is_root() {
         let script = "cat /listed; /capable/cat /proc/self/status | grep CapEff; cat /proc/self/status | grep CapEff";
-        start(&home, &image, "somebody", script, &json!({"user": "1000:1000"}));
+        start(&home, image.digest, "somebody", script, &json!({"user": "1000:1000"}));
         let text = said(&home, "somebody");
         assert_eq!(text, "listed\nCapEff:\t0000000000002000\nCapEff:\t0000000000000000\n");
     }
     let script =
         "cat /kept 2>/dev/null; echo round >> /kept; ls -d /data /moved 2>/dev/null; mv /data /moved 2>/dev/null
         rm -f /etc/link; head -c 10 /moved/5/file | wc -c; : > /moved/5/file; sync";
-    start(&home, &image, "kept", script, &json!({"disk": {"bytes": 64 << 20}}));
+    start(&home, image.digest, "kept", script, &json!({"disk": {"bytes": 64 << 20}}));
     assert_eq!(said(&home, "kept"), "/data\n10\n");
     home.ok(&["start", "kept"]);
     assert_eq!(said(&home, "kept"), "round\n/moved\n0\n");
@@ -238,14 +205,14 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
     let debugfs = sandpen::driver::mke2fs::find().unwrap().with_file_name("debugfs");
     let looked = Command::new(debugfs).args(["-R", "stat /upper/moved/4/file", &disk]).output().unwrap();
     assert!(String::from_utf8_lossy(&looked.stdout).contains("Type: regular"), "{}", explain(&looked));
-    start(&home, &image, "other", "ls -d /kept /data; cat /data/5/file | wc -c", &json!({}));
+    start(&home, image.digest, "other", "ls -d /kept /data; cat /data/5/file | wc -c", &json!({}));
     home.run(&["wait", "other"]);
     assert_eq!(home.ok(&["logs", "--stream", "stdout", "other"]), "/data\n3000000\n");
     home.ok(&["rm", "-f", "other", "kept", "refused", "booted", "restored", "directory"]);
 
     // In use for as long as something runs from it, whoever watches.
     until("nobody uses it", || !is_in_use(&image));
-    start(&home, &image, "long", "echo up; exec sleep 1000", &json!({}));
+    start(&home, image.digest, "long", "echo up; exec sleep 1000", &json!({}));
     until("it is up", || home.ok(&["logs", "long"]) == "up\n");
     let waiter = home.waiter("long").unwrap();
     assert!(is_in_use(&image) && open_files(waiter).contains(&image.lease));
@@ -268,7 +235,7 @@ fn an_image_is_read_whole_is_written_over_and_stays_in_use() {
         assert!(fs::read(file).unwrap() == before, "{file:?} was written to");
     }
     let mut padding = [0; 1];
-    File::open(image.files[0].with_file_name("padding")).unwrap().read_exact_at(&mut padding, 0).unwrap();
+    File::open(&image.padding).unwrap().read_exact_at(&mut padding, 0).unwrap();
     assert_eq!(padding, [0]);
 }
 
@@ -278,12 +245,11 @@ fn an_image_that_is_not_there_or_cannot_be_is_said() {
         return;
     }
     let home = Home::with_data();
-    let mut image = image(&home, 3);
-    image.digest = format!("sha256:{:064x}", 8);
-    start(&home, &image, "missing", "true", &json!({}));
+    let digest: ImageDigest = format!("sha256:{:064x}", 8).parse().unwrap();
+    start(&home, digest, "missing", "true", &json!({}));
     home.run(&["wait", "missing"]);
     let told = home.inspect("missing").to_string();
-    assert!(told.contains("there is no image") && told.contains(&image.digest), "{told}");
+    assert!(told.contains("there is no image") && told.contains(&digest.to_string()), "{told}");
 }
 
 /// In the jail of a user who is not root, and with as many files as a disk may have.
@@ -296,11 +262,12 @@ fn an_ordinary_user_runs_images() {
     if home.uid() == nix::unistd::Uid::effective().as_raw() {
         return;
     }
-    let image = image(&home, 129);
-    let readable = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    for path in ["images", "images/parts", "images/images"] {
-        readable(&home.data().join(path));
-    }
-    start(&home, &image, "a", SUMS, &json!({}));
+    let data = home.data().join("images");
+    fs::create_dir(&data).unwrap();
+    home.own(data.to_str().unwrap());
+    let archive = archive_of_layers(&home, 126);
+    let image = Image::of(&home, images::load(&home, &archive, "test"));
+    assert_eq!(image.files.len(), 128);
+    start(&home, image.digest, "a", SUMS, &json!({}));
     assert_eq!(said(&home, "a"), sums(&home));
 }

@@ -15,6 +15,7 @@ mod health;
 #[cfg(all(feature = "krun-driver", feature = "testing"))]
 mod hostile_kernel;
 mod image_disk;
+mod images;
 mod inside;
 mod kernel;
 #[cfg(all(feature = "krun-driver", feature = "testing"))]

@@ -1,0 +1,112 @@
+//! Images that are made on the spot with other tools, as archives and directories, and what those tools unpack of them.
+//!
+//! ```text
+//!   layers.py ─▶ tars ─▶ umoci ─▶ one OCI layout ─┬─▶ umoci unpack ─▶ a tree per image
+//!                                                 └─▶ skopeo copy ─▶ OCI directory, OCI archive or Docker archive
+//! ```
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sandpen_images::layer::tar_writer::TarWriter;
+use sandpen_images::walk::{Owners, walk};
+use sandpen_skip::{Reason, skip};
+
+use crate::support::{self, Home, succeeds};
+
+/// Images of a directory of a test's own.
+pub struct Made {
+    directory: PathBuf,
+    /// Their names.
+    pub names: Vec<String>,
+}
+
+/// The image that umoci unpacks in the place of one that it cannot: GNU's old entries with holes (`S`) are of an unknown
+/// type for it. The twin has the same files.
+const TWINS: [(&str, &str); 1] = [("sparse", "sparse_twin")];
+
+/// Whether the other tools are here.
+pub fn has_tools() -> bool {
+    [("umoci", Reason::NoUmoci), ("skopeo", Reason::NoSkopeo)].into_iter().all(|(program, reason)| {
+        let is_here = Command::new(program).arg("--version").output().is_ok();
+        if !is_here {
+            skip(reason, format_args!("the package {program}"));
+        }
+        is_here
+    })
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    succeeds(command);
+}
+
+impl Made {
+    /// Makes these images, or all, each of a layer with busybox and the layers of `layers.py`.
+    pub fn new(home: &Home, only: Option<&[&str]>) -> Self {
+        let directory = home.path().join("made");
+        let made = Self { names: Vec::new(), directory };
+        run("python3", &[concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/images/layers.py"), &made.path("")]);
+        let (base, base_tar) = (made.path("base"), made.path("base.tar"));
+        support::make_rootfs(Path::new(&base));
+        let mut tar = TarWriter::new(File::create(&base_tar).unwrap());
+        walk(File::open(&base).unwrap(), Path::new(&base), Owners::Same, true, &mut tar).unwrap();
+        tar.finish().unwrap();
+        fs::write(made.path("inserted"), "inserted\n").unwrap();
+        run("umoci", &["init", "--layout", &made.path("layout")]);
+        let mut names = names_in(&made.path("layers"));
+        names.retain(|name| only.is_none_or(|only| only.contains(&name.as_str())));
+        for name in &names {
+            let image = made.reference(name);
+            run("umoci", &["new", "--image", &image]);
+            let layers = made.path(&format!("layers/{name}"));
+            let numbers = 1..=names_in(&layers).len();
+            for layer in std::iter::once(base_tar.clone()).chain(numbers.map(|number| format!("{layers}/{number}.tar")))
+            {
+                run("umoci", &["raw", "add-layer", "--image", &image, &layer]);
+            }
+            run("umoci", &["insert", "--image", &image, &made.path("inserted"), "/inserted/of-umoci"]);
+        }
+        names.retain(|name| !TWINS.iter().any(|(_, twin)| twin == name));
+        Self { names, ..made }
+    }
+
+    fn path(&self, below: &str) -> String {
+        self.directory.join(below).to_str().unwrap().to_owned()
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("{}:{name}", self.path("layout"))
+    }
+
+    /// The image of this name as somebody would be given it, readable for everybody: by turns as a directory and as an
+    /// archive with packed layers, and as an archive with plain ones.
+    pub fn handed_out(&self, name: &str) -> PathBuf {
+        let number = self.names.iter().position(|other| other == name).unwrap();
+        let kind = ["oci", "oci-archive", "docker-archive"][number % 3];
+        let path = self.path(&format!("{kind}-{name}"));
+        let (from, to) = (format!("oci:{}", self.reference(name)), format!("{kind}:{path}:test/{name}:1"));
+        // A directory has one image, and its name is a tag.
+        let to = if kind == "oci" { format!("{kind}:{path}:v1") } else { to };
+        run("skopeo", &["--insecure-policy", "copy", "--quiet", &from, &to]);
+        run("chmod", &["-R", "a+rX", &path]);
+        path.into()
+    }
+
+    /// The tree that umoci unpacks.
+    pub fn unpacked(&self, name: &str) -> PathBuf {
+        let twin = TWINS.iter().find(|(one, _)| *one == name).map_or(name, |(_, twin)| twin);
+        let bundle = self.path(&format!("bundle-{name}"));
+        run("umoci", &["unpack", "--image", &self.reference(twin), &bundle]);
+        Path::new(&bundle).join("rootfs")
+    }
+}
+
+fn names_in(directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
