@@ -322,3 +322,67 @@ fn an_archive_is_not_for_a_terminal() {
     assert_eq!(status, 200);
     assert!(Path::new(&place.data()).join("images").is_dir());
 }
+
+/// A root directory becomes an image, the image an archive of either kind, and those the same image again.
+#[test]
+fn what_is_imported_is_saved_and_loaded_again() {
+    let place = Place::new();
+    let root = place.home.path().join("root");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/hello"), "hello").unwrap();
+    let imported = place.json(&["image", "import", "./root", "tools:1", "--json"]);
+    assert_eq!(imported[0]["names"], json!(["docker.io/library/tools:1"]));
+    let digest = imported[0]["digest"].as_str().unwrap().to_owned();
+    let error = place.fails(&run(&[], "tools:1", &[]));
+    assert!(error.contains("names no command to run") && error.contains("sandpen run tools:1 -- /bin/sh"), "{error}");
+    assert_eq!(place.ok(&run(&["--rm"], "tools:1", &["--", "echo", "x"])), "x\n");
+    for (format, file) in [("docker", "a.tar"), ("oci", "b.tar")] {
+        place.ok(&["image", "save", "tools:1", "-o", file, "--format", format]);
+    }
+    let to_stdout = succeeds(place.command(&["image", "save", "tools:1"])).stdout;
+    assert_eq!(to_stdout, fs::read(place.home.path().join("a.tar")).unwrap());
+    place.ok(&["image", "rm", "tools:1"]);
+    for (args, input, names) in [
+        (&["image", "load", "-", "--name", "other:2", "--json"][..], Some("a.tar"), &["other:2", "tools:1"][..]),
+        (&["image", "load", "b.tar", "--json"], None, &["tools:1"]),
+        (&["image", "load", "./a.tar", "--json"], None, &["tools:1"]),
+    ] {
+        let mut command = place.command(args);
+        if let Some(file) = input {
+            command.stdin(fs::File::open(place.home.path().join(file)).unwrap());
+        }
+        let loaded: Value = serde_json::from_slice(&succeeds(command).stdout).unwrap();
+        assert_eq!(loaded[0]["digest"], digest, "{args:?}");
+        let named: Vec<_> = names.iter().map(|name| json!(format!("docker.io/library/{name}"))).collect();
+        assert_eq!(loaded[0]["names"].as_array().unwrap(), &named, "{args:?}");
+        assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
+        place.ok(&["image", "rm", "-f", &digest]);
+    }
+    fs::write(place.home.path().join("none.tar"), "no archive").unwrap();
+    assert!(!place.fails(&["image", "load", "none.tar"]).is_empty());
+    refused(&place.home, "PUT", "/v1/images/load", "no archive", 422, "invalid_image");
+    assert_eq!(place.ok(&["images", "-q"]), "");
+}
+
+/// What came in last stays, whatever the budget; what a sandbox has stays too.
+#[test]
+fn beyond_the_budget_images_go_that_nobody_has() {
+    let place = Place::new();
+    let root = place.home.path().join("root");
+    fs::create_dir(&root).unwrap();
+    // It starts the daemon that everything else finds.
+    let mut first = place.command(&["ps"]);
+    first.env("SANDPEN_IMAGE_BUDGET", "4k");
+    succeeds(first);
+    for name in ["one", "two", "three"] {
+        fs::write(root.join("file"), name.repeat(4096)).unwrap();
+        place.ok(&["image", "import", "./root", name]);
+        if name == "one" {
+            place.ok(&run(&["-n", "keeper"], "one", &["--", "true"]));
+        }
+    }
+    let listed = place.json(&["images", "--json"]);
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|image| image["names"][0].as_str().unwrap()).collect();
+    assert_eq!(names, ["docker.io/library/three:latest", "docker.io/library/one:latest"]);
+    assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
+}

@@ -41,6 +41,14 @@ fn output_exit_code_and_the_owner_of_files() {
         assert_eq!(meta.uid(), home.uid(), "{path}");
     }
     assert!(!Path::new(&rootfs).join("made/null").exists());
+    // The same files are root's in a disk of the directory, and in an image of it.
+    home.ok(&["image", "import", &rootfs, "mine"]);
+    let list = ["--", "sh", "-c", "stat -c '%u:%g %n' /bin/busybox /made/file /made"];
+    let owned = "0:0 /bin/busybox\n0:0 /made/file\n0:0 /made\n";
+    for root in [&["--root", "image", &rootfs][..], &["mine"], &[&rootfs]] {
+        let listed = home.run(&[&["run", "--rm"], root, &list].concat());
+        assert_eq!(String::from_utf8_lossy(&listed.stdout), owned, "{root:?}: {}", explain(&listed));
+    }
     // Everything of the state directory is the user's, and nobody else's to read.
     let state = fs::metadata(home.state()).unwrap();
     assert_eq!((state.uid(), state.mode() & 0o777), (home.uid(), 0o700));

@@ -32,6 +32,7 @@ use super::frame::{End, Frame};
 use super::*;
 use values::*;
 
+mod images;
 mod values;
 
 /// Asserts that the values are written as the lines of the file, and that each line is read as its value.

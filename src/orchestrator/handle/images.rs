@@ -7,7 +7,7 @@ use sandpen_api::ImageProgress;
 use sandpen_images::store::{Removed, StoreError};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::image::{ImageDigest, ImageReference};
-use sandpen_types::spec::CheckedSpec;
+use sandpen_types::spec::{CheckedSpec, Rootfs};
 use sandpen_vmm::blocking::blocking;
 use tokio::sync::mpsc;
 
@@ -191,7 +191,7 @@ impl Handle {
         &self,
         spec: CheckedSpec,
     ) -> Result<(CheckedSpec, Option<std::fs::File>), SandpenError> {
-        if !spec.rootfs.is_unresolved() {
+        if !matches!(spec.rootfs, Rootfs::Image(_)) {
             return Ok((spec, None));
         }
         let images = self.images.clone();

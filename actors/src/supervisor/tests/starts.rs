@@ -36,6 +36,20 @@ fn a_start_that_takes_long_is_given_up_by_a_stop_and_by_a_kill() {
     });
 }
 
+/// A handle looks at images; whoever asks the supervisor itself has to have done so.
+#[test]
+fn an_image_that_was_not_looked_at_is_refused() {
+    on_stage(|| async {
+        let stage = Stage::new().await;
+        let mut spec = stage.spec("a");
+        spec.rootfs = Rootfs::Image(sandpen_types::spec::ImageRoot::new("debian".parse().unwrap()));
+        spec.command.clear();
+        let refused = soon(stage.start(spec)).await.unwrap().unwrap_err();
+        assert!(refused.to_string().contains("image debian:latest was not looked at yet"), "{refused}");
+        stage.end();
+    });
+}
+
 #[test]
 fn a_start_that_is_still_being_checked_is_given_up_and_changes_nothing() {
     on_stage(|| async {

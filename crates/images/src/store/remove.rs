@@ -117,7 +117,7 @@ impl Store {
         if let Some(by) = keep(digest) {
             return Ok(Some(by));
         }
-        Ok(self.is_leased(digest)?.then(|| "a running microVM".to_owned()))
+        Ok(self.is_leased(digest)?.then(|| "a microVM that runs, or an archive that is being written".to_owned()))
     }
 
     /// Takes an image and its names away; its files go with the draft.

@@ -51,6 +51,14 @@ fn every_limit_has_its_refusal() {
     assert!(matches!(refused(&|s| s.resources.memory_mib = 16), SpecError::Memory { mib: 16, .. }));
     assert!(matches!(refused(&|s| s.resources.cpus = 0), SpecError::Cpus(0)));
     assert!(matches!(refused(&|s| s.command.clear()), SpecError::NoCommand));
+    // That of an image is known when it was looked at.
+    let image = |digest| Rootfs::Image(ImageRoot { digest, ..ImageRoot::new("debian".parse().unwrap()) });
+    let mut unresolved = SandboxSpec { rootfs: image(None), command: vec![], ..spec() };
+    assert_eq!(unresolved.check_values(), Ok(()));
+    unresolved.rootfs = image(Some(crate::image::ImageDigest::new([1; 32])));
+    assert_eq!(unresolved.check_values(), Err(SpecError::NoCommand));
+    let refused_of_image = SandboxSpec { rootfs: image(None), command: vec!["".into()], ..spec() };
+    assert_eq!(refused_of_image.check_values(), Err(SpecError::NoCommand));
     assert!(matches!(refused(&|s| s.command[0] = "a\0b".into()), SpecError::Nul { .. }));
     assert!(matches!(refused(&|s| s.env.push(("".into(), "x".into()))), SpecError::Env(_)));
     assert!(matches!(refused(&|s| s.env.push(("A=B".into(), "x".into()))), SpecError::Env(_)));

@@ -1,0 +1,93 @@
+//! Images on the wire.
+
+use std::path::PathBuf;
+
+use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::spec::ImageRoot;
+
+use super::*;
+
+/// The values are the lines.
+macro_rules! golden {
+    ($file:literal, $values:expr) => {
+        golden($file, include_str!($file), $values)
+    };
+}
+
+fn digest(byte: u8) -> ImageDigest {
+    ImageDigest::new([byte; 32])
+}
+
+fn name(text: &str) -> ImageReference {
+    text.parse().unwrap()
+}
+
+#[test]
+fn images() {
+    let entry = ImageEntry {
+        digest: digest(1),
+        manifest_digest: Some(digest(2)),
+        names: vec![name("debian:12"), name("ghcr.io/owner/app")],
+        created: Some(at(-7)),
+        loaded: at(0),
+        last_used: Some(at(7)),
+        os: Some("linux".into()),
+        architecture: Some("amd64".into()),
+        layers: vec![ImageLayer { diff_id: digest(3), bytes: 4096, shared_by: 2 }],
+        bytes: 8192,
+        unique_bytes: 4096,
+        used_by: vec!["shop/web".into()],
+    };
+    let bare = ImageEntry {
+        manifest_digest: None,
+        names: vec![],
+        created: None,
+        last_used: None,
+        os: None,
+        architecture: None,
+        layers: vec![],
+        used_by: vec![],
+        ..entry.clone()
+    };
+    golden!("images.jsonl", &[entry.clone(), bare.clone()]);
+    golden!("image_detail.jsonl", &[ImageDetail { entry, config: serde_json::json!({"os": "linux"}) }]);
+    let progress = |total_bytes| {
+        ImageWork::Progress(ImageProgress { what: "unpacking layer 030303030303".into(), done_bytes: 1, total_bytes })
+    };
+    let failed = ImageWork::Error(ErrorDetail::message(ErrorCode::InvalidImage, "m"));
+    golden!("image_work.jsonl", &[progress(Some(2)), progress(None), ImageWork::Images(vec![bare]), failed]);
+}
+
+#[test]
+fn what_is_asked_of_images() {
+    let path = PathBuf::from("/srv/app.tar");
+    golden!(
+        "image_load.jsonl",
+        &[
+            ImageLoadRequest { path: path.clone(), name: None, platform: None },
+            ImageLoadRequest { path: path.clone(), name: Some(name("app:1")), platform: Some("linux/arm64".into()) },
+        ]
+    );
+    golden!("image_import.jsonl", &[ImageImportRequest { path, name: name("app:1") }]);
+    golden!("image_tag.jsonl", &[ImageTagRequest { image: "debian".into(), name: name("app:1") }]);
+    let save = |format| ImageSaveRequest { images: vec!["debian".into()], format };
+    golden!("image_save.jsonl", &[save(ImageArchive::Docker), save(ImageArchive::Oci)]);
+    golden!("image_prune.jsonl", &[ImagePruneRequest { all: true, dry_run: false }]);
+    let removal = ImageRemoval { untagged: vec![name("app:1")], removed: vec![digest(1)], freed_bytes: 4096 };
+    golden!("image_removal.jsonl", &[removal]);
+}
+
+#[test]
+fn a_specification_of_an_image() {
+    let mut root = ImageRoot::new(name("debian:12"));
+    let asked = CreateSandbox::new(key("small"), Rootfs::Image(root.clone()), vec![]);
+    let json = serde_json::to_value(&asked).unwrap();
+    assert_eq!(json["rootfs"], serde_json::json!({"image": {"reference": "docker.io/library/debian:12"}}));
+    assert!(CheckedSpec::try_from(asked).is_ok(), "the image says what runs");
+    root.digest = Some(digest(1));
+    (root.entrypoint, root.no_healthcheck, root.publish_all) = (Some(vec!["x".into()]), true, true);
+    golden!("image_root.jsonl", &[Rootfs::Image(root.clone())]);
+    let found = CreateSandbox::new(key("small"), Rootfs::Image(root), vec![]);
+    assert_eq!(CheckedSpec::try_from(found), Err(SpecError::NoCommand), "nobody looks at it again");
+    assert!(serde_json::from_str::<Rootfs>(r#"{"image":{"reference":"debian","pull":true}}"#).is_err());
+}
