@@ -152,8 +152,10 @@ impl Images {
             while self.readers().is_empty() && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            self.dice.pause(40);
+        } else {
+            self.dice.pause(150);
         }
-        self.dice.pause(100);
         for _ in 0..=self.dice.below(2) {
             let victim = Victim::any(&mut self.dice);
             let home = usize::try_from(self.dice.below(2)).unwrap();
@@ -170,14 +172,12 @@ impl Images {
             };
             let kind = format!("{deed:?}");
             self.count(format!("{}: {ended}", kind.split('(').next().unwrap()));
-            if output.status.success() && matches!(deed, Deed::Save(_)) {
-                let archive = self.path("saved/archive.tar");
-                let saves = pids.len();
-                // One of several may have been written over meanwhile.
-                if saves == 1 {
-                    let Deed::Save(number) = deed else { unreachable!() };
-                    self.check_archive(&archive, &BTreeSet::from([number]));
-                }
+            // One of several may have been written over meanwhile.
+            if let Deed::Save(number) = deed
+                && output.status.success()
+                && pids.len() == 1
+            {
+                self.check_archive(&self.path("saved/archive.tar"), &BTreeSet::from([number]));
             }
             done.push((deed, output.status.success()));
         }
@@ -218,7 +218,9 @@ impl Images {
             // A client that is killed leaves the draft of its file.
             let is_draft = |name: &String| directory == "saved" && name.starts_with(".sandpen-");
             assert!(left.iter().all(is_draft), "{directory}: {left:?}");
-            left.iter().for_each(|name| fs::remove_file(self.path(directory).join(name)).unwrap());
+            for name in left {
+                fs::remove_file(self.path(directory).join(name)).unwrap();
+            }
         }
     }
 
