@@ -249,7 +249,7 @@ fn an_image_that_is_not_there_or_cannot_be_is_said() {
     start(&home, digest, "missing", "true", &json!({}));
     home.run(&["wait", "missing"]);
     let told = home.inspect("missing").to_string();
-    assert!(told.contains("there is no image") && told.contains(&digest.to_string()), "{told}");
+    assert!(told.contains("no image \\\"sha256:") && told.contains(&digest.to_string()), "{told}");
 }
 
 /// In the jail of a user who is not root, and with as many files as a disk may have.

@@ -22,7 +22,11 @@ mod made;
 use made::{Made, has_tools};
 
 /// What a guest mounts or makes, and where the lister is.
-const NOT_OF_THE_IMAGE: [&str; 6] = ["/dev", "/proc", "/sys", "/run", "/tmp", "/lister"];
+const NOT_OF_THE_IMAGE: [&str; 9] =
+    ["/dev", "/proc", "/sys", "/run", "/tmp", "/lister", "/etc/hosts", "/lib/modules", "/usr/lib/modules"];
+/// Directories whose times are not compared: the guest makes something in the first ones; of the last ones no layer says
+/// anything but what is in them, for which umoci takes the time at which it unpacks, and an image here always the same.
+const TIMELESS: [&str; 6] = ["/", "/etc", "/lib", "/usr/lib", "/inserted", "/ustar"];
 /// What a tree has at least: busybox and its names.
 const FEWEST: usize = 250;
 
@@ -79,9 +83,11 @@ fn tree(text: String) -> Tree {
     };
     let kept = lines.filter(|(path, _)| is_of_the_image(path));
     let mut tree: Tree = kept.map(|(path, line)| (path.to_owned(), line.to_owned())).collect();
-    // Whoever makes a mount point in the root directory changes its time.
-    let root = tree.get_mut("/").unwrap();
-    *root = root.rsplit_once(' ').unwrap().0.to_owned();
+    for path in TIMELESS {
+        if let Some(line) = tree.get_mut(path).filter(|line| line.starts_with("directory ")) {
+            *line = line.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        }
+    }
     assert!(tree.len() > FEWEST, "{tree:?}");
     tree
 }
@@ -106,9 +112,8 @@ fn check(store: &Store, digest: ImageDigest, scratch: &Path) {
     let mut fsck = Command::new("fsck.erofs");
     fsck.arg(scratch);
     let looked = output(fsck);
-    let text = explain(&looked);
-    assert!(looked.status.success() && !text.contains("<E>") && !text.contains("<W>"), "{text}");
-    assert!(text.contains("No errors found"), "{text}");
+    let is_silent = looked.stdout.is_empty() && looked.stderr.is_empty();
+    assert!(looked.status.success() && is_silent, "{}", explain(&looked));
 }
 
 fn has_fsck() -> bool {
@@ -119,12 +124,12 @@ fn has_fsck() -> bool {
     is_here
 }
 
-/// Compares these images, or all.
-fn compare(home: &Home, only: Option<&[&str]>) {
-    let (made, lister) = (Made::new(home, only), Lister::new(home));
+/// Compares these images.
+fn compare(home: &Home, names: &[&str]) {
+    let (made, lister) = (Made::new(home, names), Lister::new(home));
     let has_fsck = has_fsck();
     let mut wrong = Vec::new();
-    for name in &made.names {
+    for name in names {
         let digest = load(home, &made.handed_out(name), &format!("test/{name}:2"));
         if has_fsck {
             check(&store(home), digest, &home.path().join("disk"));
@@ -149,9 +154,16 @@ fn can_be_made() -> bool {
 }
 
 #[test]
-fn a_guest_sees_of_an_image_what_umoci_unpacks() {
+fn a_guest_sees_of_the_files_of_an_image_what_umoci_unpacks() {
     if can_be_made() {
-        compare(&Home::with_data(), None);
+        compare(&Home::with_data(), &["attributes", "large", "names", "sparse", "special"]);
+    }
+}
+
+#[test]
+fn a_guest_sees_of_layers_of_an_image_over_one_another_what_umoci_unpacks() {
+    if can_be_made() {
+        compare(&Home::with_data(), &["behind_links", "hard_links", "opaque", "replaced", "whiteouts"]);
     }
 }
 
@@ -164,5 +176,5 @@ fn a_guest_of_an_ordinary_user_sees_the_same_of_an_image() {
     let store = home.data().join(Store::DIRECTORY);
     fs::create_dir(&store).unwrap();
     home.own(store.to_str().unwrap());
-    compare(&home, Some(&["attributes", "hard_links", "special"]));
+    compare(&home, &["attributes", "hard_links", "special"]);
 }

@@ -18,8 +18,7 @@ use crate::support::{self, Home, succeeds};
 /// Images of a directory of a test's own.
 pub struct Made {
     directory: PathBuf,
-    /// Their names.
-    pub names: Vec<String>,
+    names: Vec<String>,
 }
 
 /// The image that umoci unpacks in the place of one that it cannot: GNU's old entries with holes (`S`) are of an unknown
@@ -44,21 +43,22 @@ fn run(program: &str, arguments: &[&str]) {
 }
 
 impl Made {
-    /// Makes these images, or all, each of a layer with busybox and the layers of `layers.py`.
-    pub fn new(home: &Home, only: Option<&[&str]>) -> Self {
+    /// Makes these images, each of a layer with busybox and the layers of `layers.py`.
+    pub fn new(home: &Home, names: &[&str]) -> Self {
         let directory = home.path().join("made");
         let made = Self { names: Vec::new(), directory };
         run("python3", &[concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/images/layers.py"), &made.path("")]);
         let (base, base_tar) = (made.path("base"), made.path("base.tar"));
         support::make_rootfs(Path::new(&base));
+        // Where a guest's modules are.
+        fs::create_dir(Path::new(&base).join("lib")).unwrap();
         let mut tar = TarWriter::new(File::create(&base_tar).unwrap());
         walk(File::open(&base).unwrap(), Path::new(&base), Owners::Same, true, &mut tar).unwrap();
         tar.finish().unwrap();
         fs::write(made.path("inserted"), "inserted\n").unwrap();
         run("umoci", &["init", "--layout", &made.path("layout")]);
-        let mut names = names_in(&made.path("layers"));
-        names.retain(|name| only.is_none_or(|only| only.contains(&name.as_str())));
-        for name in &names {
+        let twins = TWINS.iter().filter(|(one, _)| names.contains(one)).map(|(_, twin)| *twin);
+        for name in names.iter().copied().chain(twins) {
             let image = made.reference(name);
             run("umoci", &["new", "--image", &image]);
             let layers = made.path(&format!("layers/{name}"));
@@ -69,8 +69,7 @@ impl Made {
             }
             run("umoci", &["insert", "--image", &image, &made.path("inserted"), "/inserted/of-umoci"]);
         }
-        names.retain(|name| !TWINS.iter().any(|(_, twin)| twin == name));
-        Self { names, ..made }
+        Self { names: names.iter().map(|name| (*name).to_owned()).collect(), ..made }
     }
 
     fn path(&self, below: &str) -> String {

@@ -91,11 +91,13 @@ impl<'a> InodeRecord<'a> {
             Kind::Socket => (0o140_000, 0),
             Kind::File { .. } | Kind::HardLink(_) | Kind::Whiteout | Kind::Opaque => (0o100_000, 0),
         };
+        // Linux has no others: what an archive says of them is of no meaning, and some say 0644.
+        let permissions = if matches!(kind, Kind::SymbolicLink(_)) { 0o777 } else { meta.mode };
         // The header counts as one and is 12 bytes long (`erofs_xattr_ibody_size`).
         let xattr_count = if xattr_bytes == 0 { 0 } else { (xattr_bytes - 12) / 4 + 1 };
         Self {
             meta,
-            mode: format | meta.mode,
+            mode: format | permissions,
             ordinal,
             xattr_count: u16::try_from(xattr_count).unwrap_or_default(),
             layout: DataLayout::Plain,
@@ -134,5 +136,18 @@ pub(super) fn file_type(kind: &Kind) -> u8 {
         Kind::Fifo => 5,
         Kind::Socket => 6,
         Kind::SymbolicLink(_) => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symbolic_link_has_all_permissions_whatever_its_archive_says() {
+        let meta = Meta { mode: 0o644, ..Meta::default() };
+        let mode = |kind: Kind| InodeRecord::new(&meta, &kind, 1, 0).encode()[4..6].to_vec();
+        assert_eq!(mode(Kind::SymbolicLink(b"x".to_vec())), 0o120_777_u16.to_le_bytes());
+        assert_eq!(mode(Kind::Fifo), 0o010_644_u16.to_le_bytes());
     }
 }

@@ -292,7 +292,7 @@ impl<R: BufRead> ArchiveReader<R> {
         let mut text = vec![0; usize::try_from(bytes).unwrap_or_default()];
         self.fill(&mut text, name)?;
         self.split.raw(&text)?;
-        self.padding(bytes, name)?;
+        self.padding(bytes)?;
         Ok(text)
     }
 
@@ -320,17 +320,24 @@ impl<R: BufRead> ArchiveReader<R> {
         Ok(())
     }
 
-    /// Reads what follows contents of `bytes` bytes up to the next record.
+    /// Reads what follows contents of `bytes` bytes up to the next record. At the end of an archive it may be missing, as
+    /// Go's reader has it: `umoci insert` writes such ones.
     ///
     /// # Errors
     /// [`TarError`].
-    pub fn padding(&mut self, bytes: u64, name: &[u8]) -> Result<(), TarError> {
-        let over = usize::try_from(bytes % RECORD).unwrap_or_default();
-        if over > 0 {
-            let mut padding = [0; RECORD_LEN];
-            let padding = &mut padding[over..];
-            self.fill(padding, name)?;
-            self.split.raw(padding)?;
+    pub fn padding(&mut self, bytes: u64) -> Result<(), TarError> {
+        let over = bytes % RECORD;
+        let mut left = usize::try_from(if over == 0 { 0 } else { RECORD - over }).unwrap_or_default();
+        while left > 0 {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                break;
+            }
+            let part = buffer.len().min(left);
+            self.split.raw(&buffer[..part])?;
+            self.input.consume(part);
+            self.position += part as u64;
+            left -= part;
         }
         Ok(())
     }

@@ -245,6 +245,7 @@ fn headers_that_lie_are_refused() {
     // Archives without an end, or with more behind it, are read everywhere.
     let open = archive().file("f", b"x").0;
     assert_eq!(unpacked(&open, &Expected::default()).unwrap().info.entries, 1);
+    assert_eq!(unpacked(&open[..513], &Expected::default()).unwrap().contents("f"), b"x");
     let trailing = [archive().file("f", b"x").end(), vec![9; 5000]].concat();
     assert_eq!(unpacked(&trailing, &Expected::default()).unwrap().info.tar_bytes, 1024 + 1024 + 5000);
     assert_eq!(unpacked(&[], &Expected::default()).unwrap().info.entries, 0);

@@ -208,7 +208,7 @@ impl<R: BufRead> LayerWriter<'_, R> {
             let pieces = pieces(&runs, segment.offset, segment.bytes);
             self.reader.split.content(&pieces).map_err(cannot_write)?;
         }
-        self.reader.padding(stored, path).map_err(of_reader)?;
+        self.reader.padding(stored).map_err(of_reader)?;
         self.content_bytes += bytes;
         Ok(Kind::File { bytes, runs })
     }
