@@ -12,7 +12,7 @@ use sandpen::driver::acceleration::Accelerator;
 use sandpen::driver::confine::probe::{ProbeReport, ProbeRequest, SUBCOMMAND, Targets, names, probe};
 use sandpen::driver::confine::rights;
 use sandpen::driver::confine::{JailNetwork, JailPlan, Policy, SystemCalls, kernel_abi, seccomp_available};
-use sandpen::driver::image_helper::policy_of_store;
+use sandpen::driver::image_helper::{self, policy_of_store};
 use sandpen::driver::qemu;
 use sandpen::driver::qemu::args::QemuArgs;
 use sandpen_skip::{Reason, skip};
@@ -276,6 +276,27 @@ fn a_reader_of_archives_that_was_taken_over_reaches_its_store_alone() {
         for door in host.doors() {
             assert_ne!(report.word(&door), "done", "{report}");
         }
+    }
+}
+
+#[test]
+fn a_reader_of_a_root_directory_that_was_taken_over_reaches_nothing() {
+    if !can_confine() {
+        return;
+    }
+    let host = Host::new();
+    let root = host.home.path().join("rootfs");
+    fs::create_dir(&root).unwrap();
+    for jail in jails(JailNetwork::Own) {
+        let is_jailed = jail.is_ok();
+        let mut report = host.confined(Policy { jail, ..image_helper::policy_of_root(&root) });
+        if is_jailed {
+            is_in_a_jail(&report);
+        } else {
+            report.attempts.retain(|name, _| !name.starts_with("change "));
+        }
+        holds_nothing(&report);
+        only(&report, &OF_FILE_WRITERS);
     }
 }
 

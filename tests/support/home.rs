@@ -47,8 +47,10 @@ impl Home {
     /// a made-up user with copies of the binary and of the guest kernel that it can read.
     pub fn of_ordinary_user() -> Self {
         let home = Self::of_user_without_kernel();
-        if home.user.is_some() {
+        if let Some(user) = home.user {
             copy_kernel(&home.data());
+            // The store of images lies in there.
+            own(&home.data(), user);
         }
         home
     }

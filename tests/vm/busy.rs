@@ -1,32 +1,16 @@
 //! A host whose disk or programs are slow for some: nobody else waits for them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use sandpen::driver::image_helper::HELD_BY_A_TEST;
 use sandpen_skip::{Reason, skip};
 
 use crate::support::{Home, explain, make_rootfs, until};
 
 /// More than the daemon has threads for short work.
 const STARTS: usize = 33;
-
-/// A home whose daemon finds a `mke2fs` that makes disks, but never ends making an image.
-fn slow_home() -> (Home, String) {
-    let home = Home::new();
-    let bin = home.path().join("bin");
-    fs::create_dir(&bin).unwrap();
-    let real = sandpen::driver::mke2fs::find().unwrap();
-    let script = format!(
-        "#!/bin/sh\nfor word; do [ \"$word\" = -d ] && exec sleep 100000; done\nexec {} \"$@\"\n",
-        real.display()
-    );
-    fs::write(bin.join("mke2fs"), script).unwrap();
-    fs::set_permissions(bin.join("mke2fs"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    (home, path)
-}
 
 /// The time limit of a microVM, and its start, beside more starts that never get their image than there are
 /// threads.
@@ -35,11 +19,11 @@ fn images_that_take_for_ever_hold_up_nobody_else() {
     if let Err(missing) = sandpen::driver::mke2fs::find() {
         return skip(Reason::NoMke2fs, missing);
     }
-    let (home, path) = slow_home();
+    let home = Home::new();
     let rootfs = home.rootfs();
     let client = |args: &[&str]| {
         let mut command = home.sandpen(args);
-        command.env("PATH", &path).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
     // Starts the daemon, and whatever every start needs.
@@ -48,12 +32,13 @@ fn images_that_take_for_ever_hold_up_nobody_else() {
     for number in 0..STARTS {
         let root = home.path().join(format!("root-{number}"));
         make_rootfs(&root);
+        fs::write(root.join(HELD_BY_A_TEST), "").unwrap();
         let (name, root) = (format!("image-{number}"), root.display().to_string());
         clients.push(client(&["run", "-d", "-n", &name, "--root", "image", &root, "--", "true"]).spawn().unwrap());
     }
     let has_disk = |number| home.state().join(format!("disks/sandbox/default/image-{number}.img")).exists();
     until("all want their image", || (0..STARTS).all(has_disk));
-    until("some images are being made", || home.processes().iter().any(|(_, line)| line.contains("sleep 100000")));
+    until("some images are being made", || home.processes().iter().any(|(_, line)| line.contains("__image")));
 
     let begun = Instant::now();
     let output = home.run(&["run", "-n", "limited", "--timeout", "2s", &rootfs, "--", "sleep", "1000"]);

@@ -134,6 +134,8 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
     match work {
         ImageWork::DirectoryDisk { shown, owners } => {
             let root = open_directory(shares.first())?;
+            #[cfg(feature = "testing")]
+            wait_for_a_test(&shares[0]);
             let open = |number: i32| {
                 let path = descriptor_path(FIRST_INHERITED + number);
                 let opened = File::options().read(true).write(true).open(path);
@@ -157,6 +159,17 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
             };
             say(&ImageEvent::End(end)).map_err(ImageWorkError::Say)
         }
+    }
+}
+
+/// What holds up whoever makes a disk of a root directory, for as long as it is in there: a test wants to see it at work.
+#[cfg(feature = "testing")]
+pub const HELD_BY_A_TEST: &str = ".held-by-a-test";
+
+#[cfg(feature = "testing")]
+fn wait_for_a_test(root: &Path) {
+    while root.join(HELD_BY_A_TEST).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 
@@ -227,6 +240,12 @@ pub(super) fn policy(trees: impl IntoIterator<Item = (PathBuf, bool)>) -> Policy
         .map(|(directory, read_only)| confine::SharedTree { directory, is_file: false, read_only, identity: None })
         .collect();
     policy
+}
+
+/// What the process may do that makes a disk of this root directory, for tests.
+#[cfg(feature = "testing")]
+pub fn policy_of_root(root: &Path) -> Policy {
+    policy([(root.to_owned(), true)])
 }
 
 /// What the process may do with this store, for tests.

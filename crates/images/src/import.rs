@@ -26,10 +26,12 @@ use crate::walk::WalkError;
 
 mod image;
 mod load;
+mod parts;
 mod root;
 mod spool;
 
 pub use load::{LoadOptions, LoadSource, load};
+pub use parts::{add_layer, compose};
 pub use root::{import_directory, import_tar};
 
 /// How far an import is.

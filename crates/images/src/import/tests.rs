@@ -10,7 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::digest::digest_of;
 use crate::layer::tar_writer::TarWriter;
-use crate::layer::{self, LayerInfo};
+use crate::layer::{self, Expected, LayerInfo};
 use crate::platform::Platform;
 use crate::save::{ArchiveFormat, SavedImage, SavedLayer, save};
 use crate::store::Store;
@@ -203,5 +203,37 @@ fn a_root_directory_and_its_tar_are_images() {
     fs::File::open(store.image_path(&first).join("config.json")).unwrap().read_to_end(&mut config).unwrap();
     assert_eq!(digest_of(&config), first);
     assert!(store.image_path(&first).join("metadata").exists() && !store.image_path(&first).join(layer::BLOB).exists());
+    assert!(store.verify().unwrap().is_empty());
+}
+
+#[test]
+fn an_image_comes_in_parts() {
+    let (_dir, store) = store();
+    let layers = two_layers();
+    let diff_ids: Vec<_> = layers.iter().map(|layer| digest_of(layer)).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    let config = config.to_string().into_bytes();
+    let compose = || compose(&store, &config, Some(b"{}"), &[name("parts")], &mut |_| {});
+    let error = compose().unwrap_err().to_string();
+    assert!(error.contains(&diff_ids[0].to_string()), "{error}");
+    // Held as whoever brings the parts does it, so that no layer goes meanwhile.
+    let held = store.draft().unwrap();
+    for (number, (layer, diff_id)) in (1..).zip(layers.iter().zip(&diff_ids)) {
+        let packed = zstd::encode_all(&layer[..], 1).unwrap();
+        let told =
+            Expected { packed: Some(digest_of(&packed)), packed_bytes: Some(packed.len() as u64), diff_id: None };
+        let lie = Expected { packed: Some(digest_of(b"other")), ..told };
+        let add = |expected: &Expected| add_layer(&store, &packed[..], diff_id, expected, (number, 2), &mut |_| {});
+        assert!(matches!(add(&lie), Err(ImportError::Layer { number: failed, of: 2, .. }) if failed == number));
+        add(&told).unwrap();
+        // Nothing of the stream is read once it is there.
+        add_layer(&store, std::io::empty(), diff_id, &told, (number, 2), &mut |_| {}).unwrap();
+    }
+    let digest = compose().unwrap();
+    drop(held);
+    assert_eq!(store.find("parts").unwrap(), digest);
+    assert_eq!(store.record(&digest).unwrap().manifest_digest, Some(digest_of(b"{}")));
     assert!(store.verify().unwrap().is_empty());
 }
