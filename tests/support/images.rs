@@ -89,6 +89,12 @@ pub fn archive(path: &Path, format: ArchiveFormat, name: &str, layers: &[PathBuf
 
 /// Asks the daemon for a sandbox over the image; `more` is what its specification says besides.
 pub fn start(home: &Home, digest: ImageDigest, name: &str, script: &str, more: &Value) {
+    let answer = ask(home, digest, name, script, more);
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+/// The same; the daemon's answer.
+pub fn ask(home: &Home, digest: ImageDigest, name: &str, script: &str, more: &Value) -> String {
     let mut spec = json!({
         "key": {"config": "default", "name": name},
         "rootfs": {"image": {"reference": "test", "digest": digest}},
@@ -109,7 +115,7 @@ pub fn start(home: &Home, digest: ImageDigest, name: &str, script: &str, more: &
     .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    answer
 }
 
 /// What a sandbox that ended with 0 has said.

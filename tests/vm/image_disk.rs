@@ -241,11 +241,17 @@ fn an_image_that_is_not_there_or_cannot_be_is_said() {
         return;
     }
     let home = Home::with_data();
-    let digest: ImageDigest = format!("sha256:{:064x}", 8).parse().unwrap();
-    start(&home, digest, "missing", "true", &json!({}));
-    home.run(&["wait", "missing"]);
-    let told = home.inspect("missing").to_string();
-    assert!(told.contains("no image \\\"sha256:") && told.contains(&digest.to_string()), "{told}");
+    let missing: ImageDigest = format!("sha256:{:064x}", 8).parse().unwrap();
+    let told = images::ask(&home, missing, "missing", "true", &json!({}));
+    assert!(told.starts_with("HTTP/1.1 404") && told.contains("no image"), "{told}");
+    assert!(told.contains(&missing.to_string()), "{told}");
+    // One that was there when the sandbox was made.
+    let image = Image::of(&home, images::import(&home, &root_directory(&home), "test"));
+    start(&home, image.digest, "gone", "true", &json!({}));
+    home.run(&["wait", "gone"]);
+    fs::remove_dir_all(home.data().join("images/images").join(image.digest.hex())).unwrap();
+    let told = explain(&home.run(&["start", "gone"])) + &home.inspect("gone").to_string();
+    assert!(told.contains("no image") && told.contains(&image.digest.to_string()), "{told}");
 }
 
 /// In the jail of a user who is not root, and with as many files as a disk may have.
