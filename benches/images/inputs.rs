@@ -20,7 +20,7 @@ use super::Result;
 /// Where the files come from, and the largest that is taken.
 const SOURCE: &str = "/usr";
 const FILE_MAX: u64 = 4 << 20;
-/// Bytes of a file on average, as far as there are large ones.
+/// Bytes of a file on average: a large one is taken where the others are smaller, and the other way round.
 const MEAN: u64 = 36 << 10;
 /// The tag of every image.
 pub const TAG: &str = "bench";
@@ -62,7 +62,7 @@ impl Files {
     pub fn take(&mut self, bytes: u64) -> Vec<PathBuf> {
         let (mut taken, mut sum) = (Vec::new(), 0);
         for (path, size) in self.left.by_ref() {
-            if size > MEAN && sum > taken.len() as u64 * MEAN {
+            if (size > MEAN) == (sum > taken.len() as u64 * MEAN) && !taken.is_empty() {
                 continue;
             }
             taken.push(path);
