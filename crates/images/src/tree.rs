@@ -160,23 +160,30 @@ impl Tree {
         };
         let mut marks = EntryReader::new(again()?);
         self.lists.push(list.try_clone()?);
-        let mut count = 0;
+        let (mut count, mut name_bytes) = (0, 0);
         while let Some((_, entry)) = marks.read()? {
             count += 1;
+            name_bytes += entry.path.rsplit(|byte| *byte == b'/').next().map_or(0, <[u8]>::len);
             if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) && !alone {
                 self.hide(&entry).map_err(|error| at(&entry.path, error))?;
             }
         }
-        // At once: one that grows is there twice for a moment.
-        let (nodes, table) = (&self.nodes, &self.table);
-        let names = &self.names;
-        let more = usize::try_from(ENTRIES_MAX).unwrap_or(usize::MAX).saturating_sub(table.len()).min(count);
-        self.table.reserve(more, |node| hash(&self.hasher, nodes[*node as usize].parent, name(nodes, names, *node)));
+        self.reserve(count, name_bytes);
         let mut entries = EntryReader::new(again()?);
         while let Some((position, entry)) = entries.read()? {
             self.add(layer, position, &entry, alone).map_err(|error| at(&entry.path, error))?;
         }
         Ok(())
+    }
+
+    /// Room for so many more, at once: what grows step by step is there twice for moments, or leaves holes behind.
+    fn reserve(&mut self, count: usize, name_bytes: usize) {
+        let most = usize::try_from(ENTRIES_MAX).unwrap_or(usize::MAX);
+        self.nodes.reserve_exact(count.min(most));
+        self.names.reserve_exact(name_bytes.min(NAMES_MAX - self.names.len()));
+        let (hasher, nodes, names) = (&self.hasher, &self.nodes, &self.names);
+        let more = most.saturating_sub(self.table.len()).min(count);
+        self.table.reserve(more, |node| hash(hasher, nodes[*node as usize].parent, name(nodes, names, *node)));
     }
 
     fn name(&self, node: u32) -> &[u8] {
