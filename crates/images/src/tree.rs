@@ -26,8 +26,9 @@ mod problem;
 use apply::{Stop, at};
 pub use problem::{TreeError, TreeProblem};
 
-/// Most bytes of all names together.
-const NAMES_MAX: usize = u32::MAX as usize;
+/// Most bytes of all names together, so that what an archive takes of memory has a bound: some 140 MiB with
+/// [`ENTRIES_MAX`]. Images of a million files have 20 MiB.
+const NAMES_MAX: usize = 64 << 20;
 /// No node, no number.
 const NONE: u32 = u32::MAX;
 
