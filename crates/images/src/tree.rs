@@ -87,7 +87,11 @@ impl Place {
 pub(crate) enum Shape {
     Directory,
     SymbolicLink,
-    Other,
+    File,
+    CharacterDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
 }
 
 /// See the module. An inode goes by the number of the node that led to it first.
@@ -292,7 +296,7 @@ impl Tree {
     pub(crate) fn shape(&self, inode: u32) -> Shape {
         match self.nodes[inode as usize].leads {
             Leads::Here(shape) => shape,
-            Leads::There => Shape::Other,
+            Leads::There => Shape::File,
         }
     }
 
