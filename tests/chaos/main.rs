@@ -9,6 +9,8 @@
 //!                          world: what must be ─▶ settle, checks ─▶ report
 //! ```
 //!
+//! Beside it, the store of images (see `images`).
+//!
 //! `CHAOS_ROUNDS` and `CHAOS_SEED` say how long and which; `make chaos` passes them. What a seed repeats
 //! are the steps and their pauses; how far the system is at each of them depends on the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
@@ -17,6 +19,7 @@ mod actions;
 mod checks;
 mod control;
 mod daemon;
+mod images;
 mod lines;
 mod plan;
 mod report;
@@ -57,6 +60,23 @@ fn nothing_is_lost_doubled_stale_or_left() {
     }
     let mut report = chaos.end();
     report.print(seed, rounds, started.elapsed());
+}
+
+#[test]
+fn images_are_whole_or_not_there_whoever_dies() {
+    let (rounds, seed) = (number("CHAOS_ROUNDS", ROUNDS), number("CHAOS_SEED", SEED));
+    println!("make chaos ROUNDS={rounds} SEED={seed}, images");
+    let started = Instant::now();
+    let mut images = images::Images::new(seed);
+    (1..=rounds).for_each(|round| images.round(round));
+    images.end();
+    println!(
+        "images, seed {seed}: {rounds} rounds in {:.0} s; nothing half, lost or left",
+        started.elapsed().as_secs_f64()
+    );
+    for (what, count) in &images.counts {
+        println!("  {count:>6} {what}");
+    }
 }
 
 #[test]

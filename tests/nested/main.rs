@@ -172,6 +172,26 @@ sandpen rm o; sandpen disk ls --json | grep '"name"'; ls /root/state/disks/sandb
             },
         ),
         scenario(
+            "image",
+            r#"
+sandpen image import /root/inner inner:1 >/dev/null
+sandpen run -n i --disk 16M inner:1 -- sh -c '
+    sha256sum < /bin/busybox; cat /sys/block/vd*/ro | sort | tail -n 1; rm /bin/ls && echo made > /made && ls /made; exit 42' 2>/root/err
+echo "code $?"
+sha256sum < /root/inner/bin/busybox
+cat /root/err
+sandpen run --read-only inner:1 -- sh -c 'echo no > /made; /bin/ls -d /bin' 2>/dev/null
+sandpen image rm inner:1 2>&1 | grep -c 'in use'
+sandpen rm i >/dev/null; sandpen prune -f >/dev/null; sandpen image rm inner:1; sandpen image ls -q | wc -l
+"#,
+            |lines| {
+                let [sum, read_only, missing, code, again, rest @ ..] = lines else { panic!("{lines:?}") };
+                assert_eq!((sum, *read_only, *code), (again, "1", "code 42"), "{lines:?}");
+                assert!(missing.contains("ls"), "{lines:?}");
+                assert_eq!(rest, ["/bin", "1", "inner:1", "0"], "{lines:?}");
+            },
+        ),
+        scenario(
             "network",
             r#"
 mkdir /root/inner/www /root/www && echo from the guest > /root/inner/www/page && echo from the host > /root/www/page

@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use sandpen_client::{Client, ClientError, ClientOptions, ImageWorkReader};
+use sandpen_images::layer::tar_writer::TarWriter;
 use sandpen_images::save::{ArchiveFormat, SavedImage, SavedLayer, save};
 use sandpen_images::store::Store;
+use sandpen_images::walk::{Owners, walk};
 use sandpen_types::image::ImageDigest;
 use serde_json::{Value, json};
 
@@ -54,6 +56,13 @@ pub fn load(home: &Home, path: &Path, name: &str) -> ImageDigest {
 fn one(images: &[ImageDigest]) -> ImageDigest {
     assert_eq!(images.len(), 1, "{images:?}");
     images[0]
+}
+
+/// The tar of a directory.
+pub fn tar(directory: &Path, path: &Path) {
+    let mut tar = TarWriter::new(io::BufWriter::new(File::create(path).unwrap()));
+    walk(File::open(directory).unwrap(), directory, Owners::Same, true, &mut tar).unwrap();
+    tar.finish().unwrap();
 }
 
 /// An archive of one image, of layers that are tars in files, the lowest first.

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use sandpen_images::layer::tar_writer::TarWriter;
 use sandpen_images::save::ArchiveFormat;
-use sandpen_images::walk::{Owners, walk};
 use sandpen_types::image::ImageDigest;
 use serde_json::json;
 
@@ -66,9 +64,7 @@ fn archive_of_layers(home: &Home, layers: usize) -> PathBuf {
             }
         }
         let path = home.path().join(format!("layer-{number}.tar"));
-        let mut tar = TarWriter::new(File::create(&path).unwrap());
-        walk(File::open(&above).unwrap(), &above, Owners::Same, true, &mut tar).unwrap();
-        tar.finish().unwrap();
+        images::tar(&above, &path);
         paths.push(path);
     }
     let archive = home.path().join("archive.tar");

@@ -58,7 +58,7 @@ impl Lister {
     fn here(&self, root: &Path) -> Tree {
         let mut command = Command::new(self.0.join("list_tree"));
         command.arg(root);
-        tree(String::from_utf8(succeeds(command).stdout).unwrap())
+        tree(&String::from_utf8(succeeds(command).stdout).unwrap())
     }
 
     /// That of a guest.
@@ -66,7 +66,7 @@ impl Lister {
         let script = "cd /lister; exec ./ld-linux-x86-64.so.2 --library-path . ./list_tree /";
         let volumes = json!({"volumes": [{"host": self.0, "guest": "/lister", "read_only": true}]});
         start(home, digest, name, script, &volumes);
-        let tree = tree(said(home, name));
+        let tree = tree(&said(home, name));
         home.ok(&["rm", name]);
         tree
     }
@@ -75,7 +75,7 @@ impl Lister {
 /// Lines by path.
 type Tree = BTreeMap<String, String>;
 
-fn tree(text: String) -> Tree {
+fn tree(text: &str) -> Tree {
     let lines = text.lines().map(|line| line.split_once(' ').unwrap_or_else(|| panic!("{line}")));
     let is_of_the_image = |path: &str| {
         let below = |other: &str| path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

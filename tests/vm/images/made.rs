@@ -5,12 +5,10 @@
 //!                                                 └─▶ skopeo copy ─▶ OCI directory, OCI archive or Docker archive
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandpen_images::layer::tar_writer::TarWriter;
-use sandpen_images::walk::{Owners, walk};
 use sandpen_skip::{Reason, skip};
 
 use crate::support::{self, Home, succeeds};
@@ -52,9 +50,7 @@ impl Made {
         support::make_rootfs(Path::new(&base));
         // Where a guest's modules are.
         fs::create_dir(Path::new(&base).join("lib")).unwrap();
-        let mut tar = TarWriter::new(File::create(&base_tar).unwrap());
-        walk(File::open(&base).unwrap(), Path::new(&base), Owners::Same, true, &mut tar).unwrap();
-        tar.finish().unwrap();
+        support::images::tar(Path::new(&base), Path::new(&base_tar));
         fs::write(made.path("inserted"), "inserted\n").unwrap();
         run("umoci", &["init", "--layout", &made.path("layout")]);
         let twins = TWINS.iter().filter(|(one, _)| names.contains(one)).map(|(_, twin)| *twin);

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use sandpen_images::export::Named;
 use sandpen_images::import::Progress;
 use sandpen_images::save::ArchiveFormat;
+use sandpen_images::store::{DraftDir, Store};
 use sandpen_types::image::{ImageDigest, ImageReference};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -175,9 +176,10 @@ impl ImageHelper {
         work: &ImageWork,
         input: Stdio,
         out: Stdio,
-    ) -> Result<(Child, tempfile::TempDir), ImageHelperError> {
-        // Where its report is written, and temporary files are not.
-        let directory = tempfile::tempdir().map_err(ImageHelperError::Run)?;
+    ) -> Result<(Child, DraftDir), ImageHelperError> {
+        // Where its root is mounted, and its report written. If this process is killed, the store's next one removes it.
+        let directory = Store::open(&self.store).and_then(|store| store.scratch());
+        let directory = directory.map_err(|error| ImageHelperError::Run(io::Error::other(error)))?;
         let mut command = Command::new(&self.program);
         command.args(arguments(policy, work).map_err(ImageHelperError::Run)?);
         command.current_dir(directory.path()).env_clear().stdin(input).stdout(out).stderr(Stdio::piped());

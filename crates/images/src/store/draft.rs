@@ -14,7 +14,7 @@ const HELD: &str = "held";
 /// The directory of a draft that becomes a layer or an image.
 const CONTENT: &str = "content";
 
-/// What the names of drafts begin with that hold what is on its way out.
+/// What the names of drafts begin with that become nothing: what is on its way out, or needed for a while.
 const GOING: &str = "going-";
 
 /// Whoever has it makes the layer or image of a digest, alone.
@@ -84,6 +84,15 @@ impl Store {
     pub fn draft(&self) -> Result<DraftDir, StoreError> {
         self.sweep()?;
         self.new_draft(&self.lock()?, "")
+    }
+
+    /// A directory for what a process that works on the store needs meanwhile. No layer stays for it; like a draft it goes
+    /// with the answer, or with the next sweep if this process dies.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn scratch(&self) -> Result<DraftDir, StoreError> {
+        self.grave(&self.lock()?)
     }
 
     /// Removes drafts of makers that died.

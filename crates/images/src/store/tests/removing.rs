@@ -73,8 +73,13 @@ fn layers_stay_for_those_who_make_something() {
     store.prune(true, false, &nobody).unwrap();
     assert!(store.has_layer(&layer).unwrap());
     drop(draft);
+    // For what is only needed meanwhile nothing stays, and it is nobody's draft.
+    let scratch = store.scratch().unwrap();
     store.prune(true, false, &nobody).unwrap();
-    assert!(!store.has_layer(&layer).unwrap());
+    assert!(!store.has_layer(&layer).unwrap() && scratch.path().is_dir());
+    let path = scratch.path().to_owned();
+    drop(scratch);
+    assert!(!path.exists() && entries(&store.directory().join("drafts")) == 0);
 }
 
 #[test]
