@@ -20,7 +20,7 @@ use super::Result;
 /// Where the files come from, and the largest that is taken.
 const SOURCE: &str = "/usr";
 const FILE_MAX: u64 = 4 << 20;
-/// Bytes of a file on average, as far as there are large ones.
+/// Bytes of a file on average: a large one is taken where the others are smaller, and the other way round.
 const MEAN: u64 = 36 << 10;
 /// The tag of every image.
 pub const TAG: &str = "bench";
@@ -62,7 +62,7 @@ impl Files {
     pub fn take(&mut self, bytes: u64) -> Vec<PathBuf> {
         let (mut taken, mut sum) = (Vec::new(), 0);
         for (path, size) in self.left.by_ref() {
-            if size > MEAN && sum > taken.len() as u64 * MEAN {
+            if (size > MEAN) == (sum > taken.len() as u64 * MEAN) && !taken.is_empty() {
                 continue;
             }
             taken.push(path);
@@ -130,7 +130,7 @@ impl Layout {
         Ok((digest, text.len()))
     }
 
-    /// The layout with its one image, and its largest layer.
+    /// The layout with its one image.
     pub fn finish(self, layers: &[Layer]) -> Result<Image> {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -154,9 +154,8 @@ impl Layout {
         manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": TAG });
         let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
         fs::write(self.directory.join("index.json"), serde_json::to_vec(&index)?)?;
-        let largest = layers.iter().max_by_key(|layer| layer.bytes).ok_or("no layer")?;
-        let largest = self.blob(&largest.digest);
-        Ok(Image { directory: self.directory, largest })
+        let layers = layers.iter().map(|layer| self.blob(&layer.digest)).collect();
+        Ok(Image { directory: self.directory, layers })
     }
 }
 
@@ -164,8 +163,8 @@ impl Layout {
 pub struct Image {
     /// Its layout.
     pub directory: PathBuf,
-    /// Its largest layer, a file.
-    pub largest: PathBuf,
+    /// Its layers, packed.
+    pub layers: Vec<PathBuf>,
 }
 
 /// Hashes and counts what goes through.

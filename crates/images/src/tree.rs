@@ -26,8 +26,9 @@ mod problem;
 use apply::{Stop, at};
 pub use problem::{TreeError, TreeProblem};
 
-/// Most bytes of all names together.
-const NAMES_MAX: usize = u32::MAX as usize;
+/// Most bytes of all names together, so that what an archive takes of memory has a bound: some 140 MiB with
+/// [`ENTRIES_MAX`]. Images of a million files have 20 MiB.
+const NAMES_MAX: usize = 64 << 20;
 /// No node, no number.
 const NONE: u32 = u32::MAX;
 
@@ -86,7 +87,11 @@ impl Place {
 pub(crate) enum Shape {
     Directory,
     SymbolicLink,
-    Other,
+    File,
+    CharacterDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
 }
 
 /// See the module. An inode goes by the number of the node that led to it first.
@@ -160,23 +165,30 @@ impl Tree {
         };
         let mut marks = EntryReader::new(again()?);
         self.lists.push(list.try_clone()?);
-        let mut count = 0;
+        let (mut count, mut name_bytes) = (0, 0);
         while let Some((_, entry)) = marks.read()? {
             count += 1;
+            name_bytes += entry.path.rsplit(|byte| *byte == b'/').next().map_or(0, <[u8]>::len);
             if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) && !alone {
                 self.hide(&entry).map_err(|error| at(&entry.path, error))?;
             }
         }
-        // At once: one that grows is there twice for a moment.
-        let (nodes, table) = (&self.nodes, &self.table);
-        let names = &self.names;
-        let more = usize::try_from(ENTRIES_MAX).unwrap_or(usize::MAX).saturating_sub(table.len()).min(count);
-        self.table.reserve(more, |node| hash(&self.hasher, nodes[*node as usize].parent, name(nodes, names, *node)));
+        self.reserve(count, name_bytes);
         let mut entries = EntryReader::new(again()?);
         while let Some((position, entry)) = entries.read()? {
             self.add(layer, position, &entry, alone).map_err(|error| at(&entry.path, error))?;
         }
         Ok(())
+    }
+
+    /// Room for so many more, at once: what grows step by step is there twice for moments, or leaves holes behind.
+    fn reserve(&mut self, count: usize, name_bytes: usize) {
+        let most = usize::try_from(ENTRIES_MAX).unwrap_or(usize::MAX);
+        self.nodes.reserve_exact(count.min(most));
+        self.names.reserve_exact(name_bytes.min(NAMES_MAX - self.names.len()));
+        let (hasher, nodes, names) = (&self.hasher, &self.nodes, &self.names);
+        let more = most.saturating_sub(self.table.len()).min(count);
+        self.table.reserve(more, |node| hash(hasher, nodes[*node as usize].parent, name(nodes, names, *node)));
     }
 
     fn name(&self, node: u32) -> &[u8] {
@@ -284,7 +296,7 @@ impl Tree {
     pub(crate) fn shape(&self, inode: u32) -> Shape {
         match self.nodes[inode as usize].leads {
             Leads::Here(shape) => shape,
-            Leads::There => Shape::Other,
+            Leads::There => Shape::File,
         }
     }
 

@@ -1,7 +1,6 @@
 //! The contents of a directory: in each block records of twelve bytes, then the names, all in the order of the names'
 //! bytes (`struct erofs_dirent`).
 
-use crate::layer::entry::Kind;
 use crate::layer::{BLOCK, BLOCK_LEN};
 use crate::tree::{Shape, Tree};
 
@@ -106,21 +105,12 @@ impl Directory {
                 let inode = tree.inode_of(*node);
                 contents.extend(u64::from(tree.number(inode)).to_le_bytes());
                 contents.extend(u16::try_from(offset).unwrap_or_default().to_le_bytes());
-                contents.extend([kind_of(tree, inode), 0]);
+                contents.extend([file_type(tree.shape(inode)), 0]);
                 offset += text.len();
             }
             contents.extend(names.iter().flat_map(|(text, _)| *text));
             Ok(())
         })?;
         to(&contents)
-    }
-}
-
-/// The type that readers are told without looking at the inode; zero where it is not known.
-fn kind_of(tree: &Tree, inode: u32) -> u8 {
-    match tree.shape(inode) {
-        Shape::Directory => file_type(&Kind::Directory),
-        Shape::SymbolicLink => file_type(&Kind::SymbolicLink(Vec::new())),
-        Shape::Other => tree.entry(inode).ok().flatten().map_or(0, |(entry, _)| file_type(&entry.kind)),
     }
 }

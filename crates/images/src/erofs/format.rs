@@ -3,6 +3,7 @@
 use crate::layer::BLOCK;
 use crate::layer::blob::UNIT;
 use crate::layer::entry::{Kind, Meta};
+use crate::tree::Shape;
 
 /// What inode numbers count (`EROFS_SLOTSIZE`).
 pub(super) const SLOT_BYTES: u64 = 32;
@@ -127,15 +128,15 @@ impl<'a> InodeRecord<'a> {
 }
 
 /// `EROFS_FT_…`: what a directory says of an entry.
-pub(super) fn file_type(kind: &Kind) -> u8 {
-    match kind {
-        Kind::File { .. } | Kind::HardLink(_) | Kind::Whiteout | Kind::Opaque => 1,
-        Kind::Directory => 2,
-        Kind::CharacterDevice(..) => 3,
-        Kind::BlockDevice(..) => 4,
-        Kind::Fifo => 5,
-        Kind::Socket => 6,
-        Kind::SymbolicLink(_) => 7,
+pub(super) fn file_type(shape: Shape) -> u8 {
+    match shape {
+        Shape::File => 1,
+        Shape::Directory => 2,
+        Shape::CharacterDevice => 3,
+        Shape::BlockDevice => 4,
+        Shape::Fifo => 5,
+        Shape::Socket => 6,
+        Shape::SymbolicLink => 7,
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +27,46 @@ pub struct Run {
     pub block: u32,
 }
 
+/// How many bytes are written before the disk is told to begin with them.
+const EARLY: u64 = 32 << 20;
+
+/// Has what is written on the disk while more comes, so that there is little left to wait for at the end.
+#[derive(Debug)]
+struct EarlySync {
+    more: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+    told: u64,
+}
+
+impl EarlySync {
+    fn begin(file: File) -> io::Result<Self> {
+        let (more, written) = sync_channel(1);
+        let sync = move || written.into_iter().try_for_each(|()| file.sync_data());
+        let thread = thread::Builder::new().name("sync".to_owned()).spawn(sync)?;
+        Ok(Self { more, thread, told: 0 })
+    }
+
+    /// So many bytes are written by now.
+    fn written(&mut self, bytes: u64) {
+        if bytes >= self.told + EARLY {
+            self.told = bytes;
+            // It is still at it, or has failed, which the end tells.
+            let _ = self.more.try_send(());
+        }
+    }
+
+    /// What it failed with must be told: whoever syncs the file later does not hear of it again.
+    fn end(self) -> io::Result<()> {
+        drop(self.more);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
 /// Writes a blob.
 #[derive(Debug)]
 pub struct BlobWriter {
     file: File,
+    early: Option<EarlySync>,
     buffer: Vec<u8>,
     /// Bytes that were given to the file.
     written: u64,
@@ -38,7 +76,16 @@ pub struct BlobWriter {
 impl BlobWriter {
     /// A new blob in an empty file.
     pub fn new(file: File) -> Self {
-        Self { file, buffer: Vec::with_capacity(BUFFER), written: 0, unit: Vec::with_capacity(UNIT_LEN) }
+        Self { file, early: None, buffer: Vec::with_capacity(BUFFER), written: 0, unit: Vec::with_capacity(UNIT_LEN) }
+    }
+
+    /// One that is to be safe on the disk soon after its end.
+    ///
+    /// # Errors
+    /// No descriptor, no thread.
+    pub fn synced_early(file: File) -> io::Result<Self> {
+        let early = EarlySync::begin(file.try_clone()?)?;
+        Ok(Self { early: Some(early), ..Self::new(file) })
     }
 
     fn position(&self) -> u64 {
@@ -57,6 +104,9 @@ impl BlobWriter {
         self.file.write_all(&self.buffer)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        if let Some(early) = &mut self.early {
+            early.written(self.written);
+        }
         Ok(())
     }
 
@@ -79,6 +129,9 @@ impl BlobWriter {
     pub fn finish(mut self) -> io::Result<(File, u64)> {
         self.align()?;
         self.flush()?;
+        if let Some(early) = self.early {
+            early.end()?;
+        }
         Ok((self.file, self.written))
     }
 }

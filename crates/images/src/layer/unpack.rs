@@ -84,7 +84,7 @@ fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> 
     let split = SplitWriter::new(create(directory, TAR)?).map_err(cannot_write(TAR))?;
     let mut layer = LayerWriter {
         reader: ArchiveReader::new(stream, split),
-        blob: BlobWriter::new(create(directory, BLOB)?),
+        blob: BlobWriter::synced_early(create(directory, BLOB)?).map_err(cannot_write(BLOB))?,
         entries: EntryWriter::new(create(directory, ENTRIES)?),
         content_bytes: 0,
         directory,

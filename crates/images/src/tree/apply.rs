@@ -57,7 +57,7 @@ impl Tree {
                     }
                     left.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_owned));
                 }
-                Shape::Other => return Err(TreeProblem::BelowFile.into()),
+                _ => return Err(TreeProblem::BelowFile.into()),
             }
         }
         Ok(Way::Root)
@@ -95,7 +95,11 @@ impl Tree {
             Kind::Whiteout | Kind::Opaque => return Ok(()),
             Kind::Directory => Shape::Directory,
             Kind::SymbolicLink(_) => Shape::SymbolicLink,
-            _ => Shape::Other,
+            Kind::File { .. } | Kind::HardLink(_) => Shape::File,
+            Kind::CharacterDevice(..) => Shape::CharacterDevice,
+            Kind::BlockDevice(..) => Shape::BlockDevice,
+            Kind::Fifo => Shape::Fifo,
+            Kind::Socket => Shape::Socket,
         };
         let place = Place::new(position)?;
         let (parent, name) = match self.place(&entry.path, Some(layer))? {
