@@ -2,9 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use erofs_rs::EroFS;
+use erofs_rs::backend::SliceImage;
 
 use crate::directory_disk;
 use crate::erofs::{self, Placement};
@@ -45,6 +48,43 @@ fn has_fsck() -> bool {
     Command::new("fsck.erofs").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
+/// Another implementation reads the disk as the directory is: names, kinds, modes, owners, times, names of a file, targets,
+/// extended attributes and contents, holes included.
+fn is_read_elsewhere(disk: &Path, root: &Path) {
+    let bytes = fs::read(disk).unwrap();
+    let erofs = EroFS::new(SliceImage::new(&bytes)).unwrap();
+    let mut found = 0;
+    for entry in erofs.walk_dir("/").unwrap() {
+        let entry = entry.unwrap();
+        let path = root.join(std::str::from_utf8(entry.dir_entry.path().as_bytes()).unwrap().trim_start_matches('/'));
+        let (meta, inode) = (fs::symlink_metadata(&path).unwrap(), entry.inode);
+        let kind = (inode.is_dir(), inode.is_file(), inode.is_symlink());
+        assert_eq!(kind, (meta.is_dir(), meta.is_file(), meta.is_symlink()), "{path:?}");
+        assert_eq!(
+            (inode.permissions().mode(), inode.uid(), inode.gid()),
+            (meta.mode() & 0o7777, meta.uid(), meta.gid())
+        );
+        assert_eq!(inode.modified_unix(), (meta.mtime(), u32::try_from(meta.mtime_nsec()).unwrap()), "{path:?}");
+        if meta.is_dir() {
+            found += 1;
+            continue;
+        }
+        assert_eq!(u64::from(inode.nlink()), meta.nlink(), "{path:?}");
+        if meta.is_symlink() {
+            let target = erofs.read_link_inode(inode).unwrap();
+            assert_eq!(target.as_bytes(), fs::read_link(&path).unwrap().as_os_str().as_encoded_bytes());
+        } else if meta.is_file() {
+            let mut contents = Vec::new();
+            erofs.open_inode_file(inode).unwrap().read_to_end(&mut contents).unwrap();
+            assert!(contents == fs::read(&path).unwrap(), "{path:?}");
+        }
+        found += 1;
+    }
+    assert!(found > 3000, "{found}");
+    let attributes = erofs.xattrs("/a/hello").unwrap();
+    assert!(format!("{attributes:?}").contains("user.key") || attributes.iter().count() == 1, "{attributes:?}");
+}
+
 #[test]
 fn a_directory_comes_back_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -73,6 +113,9 @@ fn a_directory_comes_back_as_it_was() {
     let scratch = tempfile::tempfile_in(dir).unwrap();
     let root = File::open(dir.join("root")).unwrap();
     directory_disk::write(root, &dir.join("root"), Owners::Same, &direct, scratch).unwrap();
+    for disk in ["disk", "direct"] {
+        is_read_elsewhere(&dir.join(disk), &dir.join("root"));
+    }
     if !has_fsck() {
         sandpen_skip::skip(sandpen_skip::Reason::NoErofsUtils, "fsck.erofs");
         return;
