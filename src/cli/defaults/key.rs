@@ -123,6 +123,9 @@ mod tests {
             "overlay",
             "keep-disk",
             "timings",
+            "entrypoint",
+            "no-healthcheck",
+            "publish-all",
         ];
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
