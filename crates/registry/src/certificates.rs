@@ -23,6 +23,10 @@ const DEFAULT_DIRECTORY: &str = "/etc/containers/certs.d";
 
 /// The directories of one registry, those that are there.
 pub(crate) fn directories_of(all: &[PathBuf], host: &str) -> Vec<PathBuf> {
+    // A host is never a path, but `..` is a host to a URL, and who redirects chooses it.
+    if host.starts_with('.') || host.contains('/') {
+        return Vec::new();
+    }
     let names = if host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
         vec![host.to_owned()]
     } else {

@@ -156,7 +156,7 @@ impl Registry {
                 Err(Missing::Wrong(source)) => return Err(of_manifest(reference, source)),
                 Err(Missing::Document(wanted)) => {
                     let (bytes, _) = self.document(site, reference, &wanted.digest.to_string()).await?;
-                    self.expect(site, reference, wanted.digest, &bytes)?;
+                    expect(site, reference, wanted.digest, &bytes)?;
                     known.insert(wanted.digest, bytes);
                 }
             }
@@ -183,7 +183,7 @@ impl Registry {
             got => got?,
         };
         if let Some(expected) = reference.digest() {
-            self.expect(site, reference, expected, &bytes)?;
+            expect(site, reference, expected, &bytes)?;
         }
         let descriptor = Descriptor {
             media_type,
@@ -220,7 +220,7 @@ impl Registry {
                 let bytes = answer.bytes(DOCUMENT_MAX).await?;
                 let said = answer.header("docker-content-digest").and_then(|digest| digest.parse().ok());
                 if let Some(expected) = said {
-                    self.expect(site, reference, expected, &bytes)?;
+                    expect(site, reference, expected, &bytes)?;
                 }
                 Ok((bytes, media_type))
             })
@@ -242,27 +242,12 @@ impl Registry {
         let ask = Ask::new(Method::GET, url, &what, &scope);
         let bytes = self.transport.again(|| async {
             let bytes = self.transport.send_ok(site, &ask).await?.bytes(DOCUMENT_MAX).await?;
-            self.expect(site, reference, blob.digest, &bytes).map(|()| bytes)
+            expect(site, reference, blob.digest, &bytes).map(|()| bytes)
         });
         let bytes = bytes.await?;
         let parsed = ImageConfig::parse(&bytes);
         let config = parsed.map_err(|source| RegistryError::Config { what: reference.to_string(), source })?;
         Ok((bytes, config))
-    }
-
-    #[allow(clippy::unused_self)] // reads as one of the steps
-    fn expect(
-        &self,
-        site: &Site,
-        reference: &ImageReference,
-        expected: ImageDigest,
-        bytes: &[u8],
-    ) -> Result<(), RegistryError> {
-        let found = digest_of(bytes);
-        if found == expected {
-            return Ok(());
-        }
-        Err(RegistryError::OtherDigest { host: site.name.clone(), what: reference.to_string(), expected, found })
     }
 
     /// Tags that are like the one that is not there. Only if the registry gives them at once.
@@ -284,6 +269,15 @@ impl Registry {
         tags.sort_by(|a, b| strsim::jaro_winkler(wanted, b).total_cmp(&strsim::jaro_winkler(wanted, a)));
         tags.iter().take(TAGS_SHOWN).map(|tag| shown(tag)).collect()
     }
+}
+
+/// Compares a digest with what it should be.
+fn expect(site: &Site, reference: &ImageReference, expected: ImageDigest, bytes: &[u8]) -> Result<(), RegistryError> {
+    let found = digest_of(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(RegistryError::OtherDigest { host: site.name.clone(), what: reference.to_string(), expected, found })
 }
 
 /// Some servers of files have no better word for a manifest than these.

@@ -99,6 +99,14 @@ pub enum RegistryError {
         /// So long.
         after: Duration,
     },
+    /// A document came too slowly.
+    #[error("{host} has not sent all of it in {} s", .after.as_secs_f64())]
+    Slow {
+        /// Host and port.
+        host: String,
+        /// So long.
+        after: Duration,
+    },
     /// An answer ended too early.
     #[error("{host} ended its answer {missing} bytes early")]
     Short {

@@ -151,6 +151,8 @@ impl Registry {
                 let answer = self.transport.send(site, &ask).await?;
                 match answer.status() {
                     StatusCode::NOT_FOUND => Ok(false),
+                    // Links to a storage are often for GET alone; then it is sent once more.
+                    status if !answer.is_from_home() && !status.is_success() => Ok(false),
                     // It has something of that name; whether it is whole, the registry has checked.
                     StatusCode::OK if answer.len().is_none_or(|len| len == blob.size) => Ok(true),
                     StatusCode::OK => Err(RegistryError::OtherSize {

@@ -128,7 +128,7 @@ impl Transport {
         let mut failures = 1;
         loop {
             match what().await {
-                Err(error) if error.is_transient() && !error.is_unreachable() && failures < TRIES => {
+                Err(error) if error.is_transient() && !error.is_unreachable() && failures < tries(&error) => {
                     tracing::debug!(%error, failures, "a registry is asked again");
                     tokio::time::sleep(pause(self.times().backoff, failures, error.retry_after())).await;
                     failures += 1;
@@ -224,6 +224,11 @@ impl Transport {
         clients.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// How often a document is asked for: whoever says nothing is not waited for again and again.
+fn tries(error: &RegistryError) -> u32 {
+    if matches!(error, RegistryError::Silent { .. }) { 2 } else { TRIES }
 }
 
 /// Where a redirect, or the place of an upload, leads to.

@@ -93,7 +93,7 @@ async fn an_index_leads_to_the_platform_and_too_many_lead_nowhere() {
 #[tokio::test]
 async fn what_is_no_manifest_is_refused() {
     type Case = (&'static str, fn(&Request) -> Reply, &'static str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         (
             "a page of the web",
             |_| answer(200, &[("Content-Type", "text/html; charset=utf-8")], "<html>Sign in</html>"),
@@ -124,6 +124,16 @@ async fn what_is_no_manifest_is_refused() {
             "one endless header",
             |_| vec![Step::Write(b"HTTP/1.1 200 X\r\nX: ".to_vec()), Step::Endless(vec![b'y'; 4096])],
             "the connection to 127.0.0.1",
+        ),
+        (
+            "headers by the drop",
+            |_| vec![Step::Write(b"HTTP/1.1 200 X\r\n".to_vec()), Step::Trickle(b"X: y\r\n".to_vec())],
+            "has said nothing for 0.4 s",
+        ),
+        (
+            "a manifest by the drop",
+            |_| [head(200, MANIFEST, 4 << 20), vec![Step::Trickle(b" ".to_vec())]].concat(),
+            "has not sent all of it in 1.6 s",
         ),
         ("nothing at all", |_| vec![Step::Stall], "has said nothing for 0.4 s"),
         ("half of it", |_| [head(200, MANIFEST, 100), vec![Step::Stall]].concat(), "has said nothing for 0.4 s"),

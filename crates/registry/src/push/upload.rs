@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures::stream::StreamExt as _;
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 use sandpen_types::image::ImageReference;
 
@@ -227,5 +227,8 @@ impl Upload<'_> {
 
 /// Where an upload goes on: another path, or another host.
 fn place(answer: &Answer) -> Result<Url, RegistryError> {
+    if answer.header(LOCATION).is_none() {
+        return Err(answer.senseless("it does not say where an upload goes on"));
+    }
     next(answer.url(), answer.headers())
 }

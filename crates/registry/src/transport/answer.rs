@@ -16,7 +16,7 @@ use crate::retry::retry_after;
 /// Most bytes of an error's text.
 const REFUSAL_MAX: u64 = 64 << 10;
 /// A document is read within so many times the time-out of silence.
-const DOCUMENT_PATIENCE: u32 = 10;
+const DOCUMENT_PATIENCE: u32 = 4;
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Answer {
         };
         match tokio::time::timeout(after, reading).await {
             Ok(read) => read.map(|()| bytes),
-            Err(_) => Err(RegistryError::Silent { host: self.host.clone(), after }),
+            Err(_) => Err(RegistryError::Slow { host: self.host.clone(), after }),
         }
     }
 

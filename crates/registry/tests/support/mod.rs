@@ -43,6 +43,8 @@ pub enum Step {
     Reset,
     /// The same, again and again.
     Endless(Vec<u8>),
+    /// The same, a little at a time.
+    Trickle(Vec<u8>),
 }
 
 pub type Reply = Vec<Step>;
@@ -160,6 +162,10 @@ async fn play(stream: &mut dyn Io, reply: Reply) -> std::io::Result<bool> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 return Ok(true);
             }
+            Step::Trickle(bytes) => loop {
+                stream.write_all(&bytes).await?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            },
             Step::Endless(bytes) => loop {
                 stream.write_all(&bytes).await?;
             },
