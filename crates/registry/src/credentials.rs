@@ -134,7 +134,8 @@ impl Places {
     /// The credentials for a reference, if there are any.
     ///
     /// # Errors
-    /// A file or a helper that fails, rather than going on without: a registry would only say that it does not allow it.
+    /// A file or a helper that fails, rather than going on without: a registry would only say that it does not allow
+    /// it.
     pub async fn find(&self, reference: &ImageReference) -> Result<Option<Credentials>, CredentialError> {
         self.find_for(reference.registry(), reference.repository()).await
     }

@@ -152,7 +152,8 @@ pub enum RegistryError {
     },
     /// Something else than what was asked for.
     #[error(
-        "{host} answered with {found} when it was asked for {what}: is it a registry, and does no sign-in page stand before it?"
+        "{host} answered with {found} when it was asked for {what}: is it a registry, and does no sign-in page stand \
+         before it?"
     )]
     NoManifest {
         /// Host and port.

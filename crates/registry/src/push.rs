@@ -67,7 +67,8 @@ pub enum PushEvent {
 
 impl Registry {
     /// Puts an image into a registry under a reference, by tag if it has one; says the manifest's digest. `mount` is
-    /// another repository of the same registry that may have blobs of it. Of an index, what it points at has to be there.
+    /// another repository of the same registry that may have blobs of it. Of an index, what it points at has to be
+    /// there.
     ///
     /// # Errors
     /// [`RegistryError::Source`] where `source` fails; nothing has the reference's name then.

@@ -76,7 +76,8 @@ impl Debians {
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: {at}/storage}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: test, tls: {{certificate: {at}/server.crt, key: {at}/server.key}}}}\n\
+             http: {{addr: '127.0.0.1:{port}', secret: test, \
+             tls: {{certificate: {at}/server.crt, key: {at}/server.key}}}}\n\
              auth: {{htpasswd: {{realm: test, path: {at}/htpasswd}}}}\n"
         );
         fs::write(dir.path().join("config.yml"), config).unwrap();

@@ -159,8 +159,8 @@ async fn from_https_nothing_leads_to_http() {
     assert!(plain.requests().is_empty());
 }
 
-/// A proxy that opens one tunnel after the other to a server, whatever host it is asked for; without a server it answers
-/// as a web server does that is greeted with TLS and speaks none.
+/// A proxy that opens one tunnel after the other to a server, whatever host it is asked for; without a server it
+/// answers as a web server does that is greeted with TLS and speaks none.
 async fn proxy(target: Option<SocketAddr>) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

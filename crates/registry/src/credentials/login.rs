@@ -12,7 +12,8 @@ use super::{CredentialError, registry_of, shown};
 use crate::auth::Credentials;
 
 /// Keeps credentials for a registry or a namespace in it, in a file that its owner alone can read; what else is in the
-/// file stays. Whether they are right is for the caller to try out before ([`Registry::check`](crate::Registry::check)).
+/// file stays. Whether they are right is for the caller to try out before
+/// ([`Registry::check`](crate::Registry::check)).
 ///
 /// # Errors
 /// [`CredentialError::Io`] and [`CredentialError::File`]; the file is unchanged then.
