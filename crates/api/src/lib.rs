@@ -45,7 +45,7 @@ pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use image::{
-    ImageArchive, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest, ImageProgress,
+    ImageArchive, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest, ImageProgress, ImageProxies, ImagePullRequest, RegistryPassword, RegistryToken,
     ImagePruneRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
