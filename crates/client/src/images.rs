@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::Method;
 use sandpen_api::{
-    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest, ImageRemoval, ImageSaveRequest,
-    ImageTagRequest, ImageWork,
+    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest, ImageRemoval,
+    ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use sandpen_types::image::ImageReference;
 use serde::Serialize;

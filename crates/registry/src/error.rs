@@ -76,7 +76,7 @@ pub enum RegistryError {
         problem: CertificateProblem,
     },
     /// It speaks no TLS.
-    #[error("{host} speaks no TLS; if nobody between here and there can read along, allow that with --insecure {host}")]
+    #[error("{host} speaks no TLS; if nobody between here and there can read along, allow that with --insecure")]
     NoTls {
         /// Host and port.
         host: String,

@@ -19,10 +19,7 @@ pub fn request(body: ImagePullRequest) -> Result<PullRequest, Rejection> {
         }
     });
     let ImageProxies { http, https, no_proxy } = proxies.unwrap_or_default();
-    let proxies = Proxies {
-        http: http.map(Secret::new),
-        https: https.map(Secret::new),
-        no_proxy: no_proxy.unwrap_or_default(),
-    };
+    let proxies =
+        Proxies { http: http.map(Secret::new), https: https.map(Secret::new), no_proxy: no_proxy.unwrap_or_default() };
     Ok(PullRequest { reference: name, platform, credentials, insecure, proxies })
 }

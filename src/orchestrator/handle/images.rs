@@ -12,7 +12,9 @@ use sandpen_vmm::blocking::blocking;
 use tokio::sync::mpsc;
 
 use super::super::error::SandpenError;
-use super::super::images::{ArchiveFormat, ImageError, ImageInfo, ImageSource, ImageUsers, Images, LoadOptions, PullRequest, pull, work};
+use super::super::images::{
+    ArchiveFormat, ImageError, ImageInfo, ImageSource, ImageUsers, Images, LoadOptions, PullRequest, pull, work,
+};
 use super::Handle;
 
 /// Pieces of an archive that may wait for their reader, of 64 KiB each.

@@ -232,7 +232,8 @@ async fn fetch<F: FnMut(ImageProgress)>(
         }
         Ok::<_, PullError>(())
     };
-    let added = async { helper.add_layer(stdin.into(), part, heard).await.map_err(|error| work::of_helper(error).into()) };
+    let added =
+        async { helper.add_layer(stdin.into(), part, heard).await.map_err(|error| work::of_helper(error).into()) };
     // A registry that fails ends the process before that can say that there is too little.
     tokio::try_join!(biased; sent, added).map(drop)
 }

@@ -82,11 +82,8 @@ fn what_is_asked_of_images() {
     };
     let password = RegistryPassword { username: "user".into(), password: "hunter2".into() };
     let token = RegistryToken { identity_token: "hunter2".into() };
-    let pulls = [
-        pull.clone(),
-        whole(ImageCredentials::Password(password)),
-        whole(ImageCredentials::IdentityToken(token)),
-    ];
+    let pulls =
+        [pull.clone(), whole(ImageCredentials::Password(password)), whole(ImageCredentials::IdentityToken(token))];
     assert!(!format!("{pulls:?}").contains("hunter2"), "secrets are not shown");
     golden!("image_pull.jsonl", &pulls);
     golden!("image_import.jsonl", &[ImageImportRequest { path, name: name("app:1") }]);
