@@ -12,6 +12,7 @@ mod pull;
 
 use std::io::{self, Seek as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data, Json, Payload, Query};
@@ -37,6 +38,8 @@ use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, Sa
 const SAVED_MAX: usize = 1000;
 /// Lines that may wait for a slow reader; further ones that only say how far it is are left out.
 const LINES: usize = 16;
+/// How long nothing comes until the last line is said again, to see whether anybody is there who reads it.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// `GET /v1/images`.
 pub async fn list(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
@@ -259,6 +262,7 @@ where
         first => first,
     };
     let lines = async_stream::stream! {
+        let mut last = None;
         loop {
             let next = if first.is_some() {
                 first.take()
@@ -270,10 +274,14 @@ where
                         Some(ImageWork::Error(ErrorDetail::message(ErrorCode::ShuttingDown, message)))
                     }
                     line = lines.recv() => line,
+                    () = tokio::time::sleep(AGAIN), if ends_early && last.is_some() => last.take(),
                 }
             };
             let Some(line) = next else { break };
             let is_end = !matches!(line, ImageWork::Progress(_));
+            if ends_early && !is_end {
+                last = Some(line.clone());
+            }
             let mut text = serde_json::to_vec(&line).unwrap_or_default();
             text.push(b'\n');
             yield Ok::<_, io::Error>(Bytes::from(text));

@@ -172,12 +172,12 @@ fn storage_code(fault: Fault) -> ErrorCode {
 fn image_code(error: &ImageError) -> ErrorCode {
     match error {
         ImageError::Store(error) => store_code(error),
-        ImageError::Config { .. } => ErrorCode::InvalidImage,
+        ImageError::Config { .. } | ImageError::Pull(PullError::Layers { .. } | PullError::Text { .. }) => {
+            ErrorCode::InvalidImage
+        }
         ImageError::Resolve(_) => ErrorCode::InvalidSpec,
-        ImageError::Work(error) => work_code(error),
+        ImageError::Work(error) | ImageError::Pull(PullError::Work(error)) => work_code(error),
         ImageError::Pull(PullError::Registry(error)) => registry_code(error),
-        ImageError::Pull(PullError::Work(error)) => work_code(error),
-        ImageError::Pull(PullError::Layers { .. } | PullError::Text { .. }) => ErrorCode::InvalidImage,
         ImageError::Pull(PullError::System(error)) => storage_code(fault_of_io(error)),
         ImageError::Pull(PullError::Ended) => ErrorCode::Internal,
     }
@@ -195,8 +195,9 @@ fn work_code(error: &WorkError) -> ErrorCode {
 
 fn registry_code(error: &RegistryError) -> ErrorCode {
     match error {
-        RegistryError::NotFound { .. } => ErrorCode::ImageNotFound,
-        RegistryError::Manifest { source: ManifestError::NoPlatform { .. }, .. } => ErrorCode::ImageNotFound,
+        RegistryError::NotFound { .. } | RegistryError::Manifest { source: ManifestError::NoPlatform { .. }, .. } => {
+            ErrorCode::ImageNotFound
+        }
         RegistryError::Denied { .. } => ErrorCode::RegistryDenied,
         RegistryError::Name { .. } | RegistryError::Proxy { .. } => ErrorCode::InvalidRequest,
         RegistryError::Manifest { .. } | RegistryError::Config { .. } => ErrorCode::InvalidImage,

@@ -86,17 +86,21 @@ pub struct Progress {
     is_shown: bool,
     is_quiet: bool,
     with_layers: bool,
+    /// What was said last of a layer that is done: a daemon may say it again.
+    done: String,
 }
 
 impl Progress {
     /// Shows nothing.
-    pub fn quiet(self) -> Self {
-        Self { is_quiet: true, ..self }
+    pub fn quiet(mut self) -> Self {
+        self.is_quiet = true;
+        self
     }
 
     /// Leaves a line for each layer that is done, off a terminal too.
-    pub fn with_layers(self) -> Self {
-        Self { with_layers: true, ..self }
+    pub fn with_layers(mut self) -> Self {
+        self.with_layers = true;
+        self
     }
 
     /// In the place of what was shown before.
@@ -108,6 +112,10 @@ impl Progress {
         }
         let total = total_bytes.unwrap_or(0);
         if self.with_layers && *done_bytes == total {
+            if self.done == *what {
+                return;
+            }
+            self.done.clone_from(what);
             let size = if total > 0 { format!(" ({})", amount(total)) } else { String::new() };
             let clear = if self.is_shown { "\r\x1b[K" } else { "" };
             let _ = writeln!(stderr, "{clear}{}{size}", visible(what));

@@ -173,13 +173,13 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     }
     let fetch = |part| fetch(&registry, &request.reference, &helper, part, told);
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
-    let composed = helper.compose(composed(pulled, image, request.name())?, |_| {}).await.map_err(work::of_helper);
+    let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);
     drop(held);
     Ok(composed?)
 }
 
-fn composed(pulled: Pulled, image: String, name: Option<ImageReference>) -> Result<ComposedImage, PullError> {
-    let text = |bytes, what| String::from_utf8(bytes).map_err(|_| PullError::Text { image: image.clone(), what });
+fn composed(pulled: Pulled, image: &str, name: Option<ImageReference>) -> Result<ComposedImage, PullError> {
+    let text = |bytes, what| String::from_utf8(bytes).map_err(|_| PullError::Text { image: image.to_owned(), what });
     let config = text(pulled.config_bytes, "configuration")?;
     let manifest = Some(text(pulled.bytes, "manifest")?);
     Ok(ComposedImage { config, manifest, names: name.into_iter().collect() })

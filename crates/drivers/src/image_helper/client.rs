@@ -146,7 +146,8 @@ impl ImageHelper {
     }
 
     /// Has a layer in the store. `stdin` is read once [`Progress::LayerStarted`] was said, and not at all where the layer
-    /// is there, or somebody else has unpacked it meanwhile. Dropping it ends the process; nothing is left of the layer.
+    /// is there, or somebody else has unpacked it meanwhile. Dropping it ends the process; what that leaves goes with
+    /// the next draft.
     ///
     /// # Errors
     /// [`ImageHelperError`]; also where the stream is something else than `part` says.
