@@ -18,8 +18,8 @@ pub mod paths;
 
 pub use orchestrator::{
     ArchiveFormat, Events, EventsOptions, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
-    OutputOptions, PruneOptions, Sandpen, SandpenBuilder, SandpenError, SavedImages, StartError, StatsOptions,
-    StdinWriter, VmmLog, VmmLogOptions, WorkError,
+    OutputOptions, PruneOptions, PullError, PullRequest, Sandpen, SandpenBuilder, SandpenError, SavedImages,
+    StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions, WorkError,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;
@@ -29,6 +29,7 @@ pub use sandpen_drivers as driver;
 pub use sandpen_drivers::run_helper_if_asked;
 pub use sandpen_images as images;
 pub use sandpen_kernels as kernel;
+pub use sandpen_registry as registry;
 pub use sandpen_types::log_start::LogStart;
 
 /// Waits on this thread for what a [`Handle`] answers, on a small runtime of tokio's: for programs that have none. Inside

@@ -84,6 +84,9 @@ pub enum CliError {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// Who asks a registry.
+    #[error(transparent)]
+    Credentials(#[from] sandpen::registry::credentials::CredentialError),
     /// An archive that is not there.
     #[error("{path:?} cannot be read")]
     Archive {

@@ -1,6 +1,7 @@
 //! `sandpen image`.
 
 mod filter;
+pub mod pull;
 mod save;
 
 use std::ffi::OsString;
@@ -18,13 +19,14 @@ use self::filter::Filter;
 use super::ask::{Asking, is_yes};
 use super::{CliError, FAILED, Global, print, stdin};
 
-/// Load, list, name, save and remove images, which `sandpen run IMAGE` runs
+/// Pull, load, list, name, save and remove images, which `sandpen run IMAGE` runs
 ///
 /// They lie in the data directory, and every daemon of it shares them. An image is named as elsewhere: debian:12,
 /// ghcr.io/owner/app@sha256:…; by its id; or by the first digits of that, at least 4.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  sandpen image pull debian:12
   docker save debian:12 | sandpen image load -
   sandpen image load ./app.tar && sandpen run app:latest
   sandpen image import ./rootfs tools:1
@@ -36,6 +38,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    Pull(pull::Args),
     Load(Load),
     Save(Save),
     Import(Import),
@@ -179,6 +182,7 @@ fn archive(text: &str) -> Result<ImageArchive, String> {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     match &args.action {
+        Action::Pull(args) => pull::execute(global, args).await,
         Action::Load(args) => load(global, args).await,
         Action::Save(Save { images, output, format }) => {
             let to = save::Target::open(output)?;
@@ -228,7 +232,7 @@ async fn load(global: &Global, Load { source, name, platform, json }: &Load) -> 
         let request = ImageLoadRequest { path: real(source)?, name: name.clone(), platform: platform.clone() };
         global.connect().await?.load_images(&request).await?
     };
-    came_in(&follow(reader).await?, *json)
+    came_in(&follow(reader, print::Progress::default()).await?, *json)
 }
 
 async fn import(global: &Global, Import { source, name, json }: &Import) -> Result<u8, CliError> {
@@ -239,7 +243,7 @@ async fn import(global: &Global, Import { source, name, json }: &Import) -> Resu
         let request = ImageImportRequest { path: real(source)?, name: name.clone() };
         global.connect().await?.import_image(&request).await?
     };
-    came_in(&follow(reader).await?, *json)
+    came_in(&follow(reader, print::Progress::default()).await?, *json)
 }
 
 /// A path as the daemon sees it.
@@ -250,8 +254,7 @@ fn real(source: &OsString) -> Result<PathBuf, CliError> {
 }
 
 /// Shows how far it is, until all is there.
-async fn follow(mut reader: ImageWorkReader) -> Result<Vec<ImageEntry>, CliError> {
-    let mut progress = print::Progress::default();
+async fn follow(mut reader: ImageWorkReader, mut progress: print::Progress) -> Result<Vec<ImageEntry>, CliError> {
     loop {
         match reader.next().await? {
             ImageWork::Progress(step) => progress.show(&step),

@@ -79,6 +79,7 @@ const USAGE: u8 = 2;
 Examples:
   sandpen doctor                                  what works on this host, and what to do
   sandpen run ./rootfs -- echo hello              run a command and see its output
+  sandpen run -it --rm debian -- sh               a shell of an image, pulled if it is not here
   docker save app | sandpen image load -          take an image, for `sandpen run app`
   sandpen run -d -n web ./rootfs -- ./server      run it in the background
   sandpen run -it --rm ./rootfs                   a shell on this terminal
@@ -129,6 +130,7 @@ enum Command {
     Disk(disk::Args),
     Volume(volume::Args),
     Image(image::Args),
+    Pull(image::pull::Args),
     Images(image::Ls),
     Stats(stats::Args),
     Df(df::Args),
@@ -259,6 +261,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Rm(args) => rm::execute(global, args).await,
             Command::Disk(args) => disk::execute(global, args).await,
             Command::Volume(args) => volume::execute(global, args).await,
+            Command::Pull(args) => image::pull::execute(global, args).await,
             Command::Image(args) => image::execute(global, args).await,
             Command::Images(args) => image::list(global, args).await,
             Command::Stats(args) => stats::execute(global, args).await,

@@ -5,6 +5,7 @@ mod health;
 mod inside;
 mod log;
 mod net;
+mod pull;
 mod root;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use health::HealthArgs;
 use inside::InsideArgs;
 use log::LogArgs;
 use net::NetArgs;
+use pull::PullPolicy;
 use root::RootArgs;
 use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
@@ -51,6 +53,7 @@ Examples:
   sandpen run ./rootfs -- sh -c 'echo hello; exit 3'
   sandpen run --env-fd 3 ./rootfs -- ./deploy 3< <(pass show deploy)
   sandpen run --rm debian:12 -- cat /etc/os-release
+  sandpen run -it --rm --pull always debian -- sh
   sandpen run -d -P -n web nginx:1.27
   sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
   sandpen run -it --rm ./rootfs -- sh
@@ -135,6 +138,9 @@ pub struct Args {
     rlimit: Vec<Rlimit>,
     #[command(flatten)]
     root: RootArgs,
+    /// When an image is pulled from its registry, as `sandpen pull` does it
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pull: PullPolicy,
     /// Boot this kernel, a bzImage or vmlinux, instead of the driver's; what it lacks as modules of an
     /// installed kernel of its version must be built in
     #[arg(long, value_name = "FILE")]
@@ -233,6 +239,14 @@ impl Args {
     }
 }
 
+impl Args {
+    /// Has the image in the store, if it is one.
+    async fn bring_image(&self, client: &Client, spec: &mut SandboxSpec) -> Result<(), CliError> {
+        // One that is no text was refused before.
+        Box::pin(self.pull.bring(client, self.rootfs.to_str().unwrap_or_default(), spec)).await
+    }
+}
+
 /// The help of `--driver`.
 fn driver_help() -> String {
     format!("What makes the microVM: auto, {}", driver::NAMES.join(", "))
@@ -246,23 +260,25 @@ fn real_kernel(given: &Path) -> Result<PathBuf, CliError> {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let mut timings = print::Timings::begin(args.timings);
-    let request = CreateSandbox::from(args.spec()?);
+    let mut spec = args.spec()?;
     if args.detach {
         let client = global.connect().await?;
         timings.mark("daemon_found");
+        args.bring_image(&client, &mut spec).await?;
+        let request = CreateSandbox::from(spec);
         let sandbox = client.start_sandbox(&request).await?;
         timings.mark("answered");
         let code = print::detached(&sandbox)?;
         timings.show(sandbox.timings.as_ref());
         return Ok(code);
     }
-    foreground(global, args, &request, timings).await
+    foreground(global, args, spec, timings).await
 }
 
 async fn foreground(
     global: &Global,
     args: &Args,
-    request: &CreateSandbox,
+    mut spec: SandboxSpec,
     mut timings: print::Timings,
 ) -> Result<u8, CliError> {
     let wanted = Wanted { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone(), raw: args.raw };
@@ -270,6 +286,8 @@ async fn foreground(
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
     timings.mark("daemon_found");
+    args.bring_image(&client, &mut spec).await?;
+    let request = &CreateSandbox::from(spec);
     match show(&client, &options, &request.key, Beginning::Start(request), wanted).await? {
         Shown::Ended(sandbox) => {
             timings.mark("output_shown");

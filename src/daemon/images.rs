@@ -2,12 +2,17 @@
 //!
 //! ```text
 //!   POST load, import   {"path": …}      ┐                        {"progress": …} a line each
+//!   POST pull           {"name": …}      │
 //!   PUT  load, import   an archive ─ file ┴─▶ a thread that works ─▶ {"images": […]} or {"error": …} at the end
 //! ```
-//! What fails before the first line has a status of its own. Work goes on when its client goes away.
+//! What fails before the first line has a status of its own. Work goes on when its client goes away, but for a pull,
+//! which anybody can begin again: it ends.
+
+mod pull;
 
 use std::io::{self, Seek as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data, Json, Payload, Query};
@@ -25,7 +30,7 @@ use super::shared::Shared;
 use super::view;
 use crate::api::{
     EVENTS_CONTENT_TYPE, ErrorCode, ErrorDetail, ImageArchive, ImageDetail, ImageImportRequest, ImageLoadRequest,
-    ImageProgress, ImagePruneRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
+    ImageProgress, ImagePruneRequest, ImagePullRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, SandpenError};
 
@@ -33,6 +38,8 @@ use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, Sa
 const SAVED_MAX: usize = 1000;
 /// Lines that may wait for a slow reader; further ones that only say how far it is are left out.
 const LINES: usize = 16;
+/// How long nothing comes until the last line is said again, to see whether anybody is there who reads it.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// `GET /v1/images`.
 pub async fn list(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
@@ -92,7 +99,7 @@ pub async fn load(shared: Data<Shared>, body: Json<ImageLoadRequest>) -> Result<
     let ImageLoadRequest { path, name, platform } = body.into_inner();
     let source = source(path)?;
     let options = options(name, platform.as_deref())?;
-    work(shared, |handle, told| async move { handle.load_images(source, options, told).await }).await
+    work(shared, false, |handle, told| async move { handle.load_images(source, options, told).await }).await
 }
 
 #[derive(Deserialize)]
@@ -108,7 +115,7 @@ pub async fn take(shared: Data<Shared>, query: Query<LoadQuery>, body: Payload) 
     let LoadQuery { name, platform } = query.into_inner();
     let options = options(name, platform.as_deref())?;
     let source = received(&shared, body).await?;
-    work(shared, |handle, told| async move { handle.load_images(source, options, told).await }).await
+    work(shared, false, |handle, told| async move { handle.load_images(source, options, told).await }).await
 }
 
 /// `POST /v1/images/import`: a root directory, or a tar of one.
@@ -116,7 +123,7 @@ pub async fn import(shared: Data<Shared>, body: Json<ImageImportRequest>) -> Res
     shared.accepting()?;
     let ImageImportRequest { path, name } = body.into_inner();
     let source = source(path)?;
-    work(shared, |handle, told| async move { handle.import_image(source, name, told).await }).await
+    work(shared, false, |handle, told| async move { handle.import_image(source, name, told).await }).await
 }
 
 #[derive(Deserialize)]
@@ -130,7 +137,14 @@ pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload
     shared.accepting()?;
     let name = query.into_inner().name;
     let source = received(&shared, body).await?;
-    work(shared, |handle, told| async move { handle.import_image(source, name, told).await }).await
+    work(shared, false, |handle, told| async move { handle.import_image(source, name, told).await }).await
+}
+
+/// `POST /v1/images/pull`: an image of a registry. Ends when its client goes away.
+pub async fn pull(shared: Data<Shared>, body: Json<ImagePullRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let request = pull::request(body.into_inner())?;
+    work(shared, true, |handle, told| async move { handle.pull_image(request, told).await }).await
 }
 
 /// `POST /v1/images/save`: the archive. One that is not complete breaks off.
@@ -219,9 +233,10 @@ async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rej
     Ok(ImageSource::File(file))
 }
 
-/// Does the work, and tells how far it is.
+/// Does the work, and tells how far it is. Work that `ends_early` does so when nobody is told any more.
 async fn work<F>(
     shared: Data<Shared>,
+    ends_early: bool,
     begin: impl FnOnce(crate::orchestrator::Handle, Box<dyn FnMut(ImageProgress) + Send>) -> F,
 ) -> Result<HttpResponse, Rejection>
 where
@@ -232,7 +247,11 @@ where
     let told = Box::new(move |progress| drop(told.try_send(ImageWork::Progress(progress))));
     let work = begin(shared.handle.clone(), told);
     actix_web::rt::spawn(async move {
-        let end = match work.await {
+        let done = tokio::select! {
+            done = work => done,
+            () = sender.closed(), if ends_early => return,
+        };
+        let end = match done {
             Ok(images) => ImageWork::Images(images.into_iter().map(view::image).collect()),
             Err(error) => ImageWork::Error(ErrorDetail::new(error.code(), &error)),
         };
@@ -243,6 +262,7 @@ where
         first => first,
     };
     let lines = async_stream::stream! {
+        let mut last = None;
         loop {
             let next = if first.is_some() {
                 first.take()
@@ -254,10 +274,14 @@ where
                         Some(ImageWork::Error(ErrorDetail::message(ErrorCode::ShuttingDown, message)))
                     }
                     line = lines.recv() => line,
+                    () = tokio::time::sleep(AGAIN), if ends_early && last.is_some() => last.take(),
                 }
             };
             let Some(line) = next else { break };
             let is_end = !matches!(line, ImageWork::Progress(_));
+            if ends_early && !is_end {
+                last = Some(line.clone());
+            }
             let mut text = serde_json::to_vec(&line).unwrap_or_default();
             text.push(b'\n');
             yield Ok::<_, io::Error>(Bytes::from(text));

@@ -7,12 +7,14 @@ use sandpen_actors::log_writer::LogError;
 use sandpen_actors::supervisor::SupervisorError;
 use sandpen_api::ErrorCode;
 use sandpen_drivers::image_helper::ImageHelperError;
+use sandpen_images::manifest::ManifestError;
 use sandpen_images::store::StoreError;
+use sandpen_registry::RegistryError;
 use sandpen_types::fault::Fault;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::driver::DriverError;
 
-use super::images::{ImageError, WorkError};
+use super::images::{ImageError, PullError, WorkError};
 use super::lock::LockError;
 
 /// Why an orchestrator did not start; nothing was changed.
@@ -169,14 +171,37 @@ fn storage_code(fault: Fault) -> ErrorCode {
 /// The code of a failure with an image.
 fn image_code(error: &ImageError) -> ErrorCode {
     match error {
-        ImageError::Store(error) | ImageError::Work(WorkError::Store(error)) => store_code(error),
-        ImageError::Config { .. } | ImageError::Work(WorkError::Invalid(_) | WorkError::Read { .. }) => {
+        ImageError::Store(error) => store_code(error),
+        ImageError::Config { .. } | ImageError::Pull(PullError::Layers { .. } | PullError::Text { .. }) => {
             ErrorCode::InvalidImage
         }
         ImageError::Resolve(_) => ErrorCode::InvalidSpec,
-        ImageError::Work(WorkError::Process(ImageHelperError::NoRoom(_))) => ErrorCode::NoRoom,
-        ImageError::Work(WorkError::Process(_)) => ErrorCode::Internal,
-        ImageError::Work(WorkError::Write(error)) => storage_code(fault_of_io(error)),
+        ImageError::Work(error) | ImageError::Pull(PullError::Work(error)) => work_code(error),
+        ImageError::Pull(PullError::Registry(error)) => registry_code(error),
+        ImageError::Pull(PullError::System(error)) => storage_code(fault_of_io(error)),
+        ImageError::Pull(PullError::Ended) => ErrorCode::Internal,
+    }
+}
+
+fn work_code(error: &WorkError) -> ErrorCode {
+    match error {
+        WorkError::Store(error) => store_code(error),
+        WorkError::Invalid(_) | WorkError::Read { .. } => ErrorCode::InvalidImage,
+        WorkError::Process(ImageHelperError::NoRoom(_)) => ErrorCode::NoRoom,
+        WorkError::Process(_) => ErrorCode::Internal,
+        WorkError::Write(error) => storage_code(fault_of_io(error)),
+    }
+}
+
+fn registry_code(error: &RegistryError) -> ErrorCode {
+    match error {
+        RegistryError::NotFound { .. } | RegistryError::Manifest { source: ManifestError::NoPlatform { .. }, .. } => {
+            ErrorCode::ImageNotFound
+        }
+        RegistryError::Denied { .. } => ErrorCode::RegistryDenied,
+        RegistryError::Name { .. } | RegistryError::Proxy { .. } => ErrorCode::InvalidRequest,
+        RegistryError::Manifest { .. } | RegistryError::Config { .. } => ErrorCode::InvalidImage,
+        _ => ErrorCode::RegistryFailed,
     }
 }
 

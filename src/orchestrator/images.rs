@@ -3,6 +3,7 @@
 //! Everything in here blocks; [`Handle`](super::Handle) has it done on threads for that. The heavy work (unpacking,
 //! packing) is behind three functions, [`work`].
 
+pub(super) mod pull;
 mod usage;
 pub(super) mod work;
 
@@ -19,7 +20,11 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 
+pub use pull::{PullError, PullRequest};
 pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};
+
+/// The directory of certificates in the data directory.
+const CERTIFICATES: &str = "certs.d";
 
 /// Why something with an image was not done.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,9 @@ pub enum ImageError {
     /// The image cannot be run as it was asked for.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// Pulling failed.
+    #[error(transparent)]
+    Pull(#[from] PullError),
     /// Loading, importing or saving failed.
     #[error(transparent)]
     Work(#[from] WorkError),
@@ -109,6 +117,12 @@ impl Images {
     /// Those of a data directory, with a budget of bytes.
     pub fn new(data_dir: &Path, budget: Option<u64>) -> Self {
         Self { directory: data_dir.join(Store::DIRECTORY), budget }
+    }
+
+    /// Directories of certificates of registries. The last one is the user's own.
+    pub fn certificates(&self) -> Vec<PathBuf> {
+        let own = self.directory.parent().unwrap_or(&self.directory).join(CERTIFICATES);
+        vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into(), own]
     }
 
     /// The store, made where it is missing.

@@ -152,12 +152,12 @@ fn what_is_not_there_is_said_with_what_is_near() {
     for args in [
         &["image", "inspect", "debain"][..],
         &["image", "rm", "debain"],
-        &["run", "debain"],
+        &["run", "--pull", "never", "debain"],
         &["image", "save", "debain"],
     ] {
         let error = place.fails(args);
-        let wanted = "no image \"debain\" (did you mean debian:12?); see `sandpen image ls`, or make one with `sandpen \
-                      image load FILE`";
+        let wanted = "no image \"debain\" (did you mean debian:12?); see `sandpen image ls`, or get one with `sandpen \
+                      pull NAME` or `sandpen image load FILE`";
         assert!(error.contains(wanted), "{args:?}: {error}");
     }
     let hostile = ["../../etc/passwd", "UPPER", "a\nb", "%2e%2e", "a&force=true", "\u{202e}x", "-", "a@sha256:0"];

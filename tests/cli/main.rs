@@ -45,6 +45,8 @@ mod older_daemon;
 #[cfg(feature = "testing")]
 mod process;
 #[cfg(feature = "testing")]
+mod pull;
+#[cfg(feature = "testing")]
 mod restart;
 #[cfg(feature = "testing")]
 mod resume;

@@ -19,11 +19,13 @@ pub enum ErrorCode {
     EventsAhead,
     /// Another user.
     Forbidden,
+    /// A registry does not allow it.
+    RegistryDenied,
     /// No such path.
     NoSuchRoute,
     /// No such sandbox, disk or volume.
     NotFound,
-    /// No such image.
+    /// No such image, here or in its registry.
     ImageNotFound,
     /// A known path with another method.
     MethodNotAllowed,
@@ -75,16 +77,19 @@ pub enum ErrorCode {
     GuestUnreachable,
     /// Everything else.
     Internal,
+    /// A registry cannot be reached, or answers something that is of no use.
+    RegistryFailed,
 }
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
         Self::EventsAhead,
         Self::Forbidden,
+        Self::RegistryDenied,
         Self::NoSuchRoute,
         Self::NotFound,
         Self::ImageNotFound,
@@ -113,6 +118,7 @@ impl ErrorCode {
         Self::Gone,
         Self::GuestUnreachable,
         Self::Internal,
+        Self::RegistryFailed,
     ];
 
     /// Its word.
@@ -123,6 +129,7 @@ impl ErrorCode {
             Self::InvalidSpec => "invalid_spec",
             Self::EventsAhead => "events_ahead",
             Self::Forbidden => "forbidden",
+            Self::RegistryDenied => "registry_denied",
             Self::NoSuchRoute => "no_such_route",
             Self::NotFound => "not_found",
             Self::ImageNotFound => "image_not_found",
@@ -151,6 +158,7 @@ impl ErrorCode {
             Self::Gone => "gone",
             Self::GuestUnreachable => "guest_unreachable",
             Self::Internal => "internal",
+            Self::RegistryFailed => "registry_failed",
         }
     }
 
@@ -158,7 +166,7 @@ impl ErrorCode {
     pub const fn http_status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead => 400,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::RegistryDenied => 403,
             Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
@@ -176,6 +184,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::InvalidImage | Self::Unsupported => 422,
             Self::GuestUnreachable | Self::Internal => 500,
+            Self::RegistryFailed => 502,
             Self::DriverUnavailable
             | Self::NoRoom
             | Self::ReadOnly

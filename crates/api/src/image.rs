@@ -1,5 +1,6 @@
 //! Images of root file systems, and what is done with them.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -81,6 +82,103 @@ pub struct ImageImportRequest {
     pub path: PathBuf,
     /// The image's name.
     pub name: ImageReference,
+}
+
+/// Body of `POST /v1/images/pull`. Its debug output shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePullRequest {
+    /// Which image.
+    pub name: ImageReference,
+    /// For which platform, as `linux/arm64`; the host's where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Who asks its registry; nobody in particular where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<ImageCredentials>,
+    /// Whether the registry's certificate is not looked at, and plain HTTP is spoken with one that has none.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Ways out of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<ImageProxies>,
+}
+
+impl ImagePullRequest {
+    /// For the host's platform, by nobody in particular.
+    pub fn new(name: ImageReference) -> Self {
+        Self { name, platform: None, credentials: None, insecure: false, proxies: None }
+    }
+}
+
+/// Who asks a registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ImageCredentials {
+    /// By name and password.
+    Password(RegistryPassword),
+    /// By a token that gets others.
+    IdentityToken(RegistryToken),
+}
+
+/// A name and a password for a registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryPassword {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+/// A token that a registry gives others for.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryToken {
+    /// The token.
+    pub identity_token: String,
+}
+
+impl fmt::Debug for ImageCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password(password) => password.fmt(f),
+            Self::IdentityToken(token) => token.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for RegistryPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryPassword").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RegistryToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryToken").finish_non_exhaustive()
+    }
+}
+
+/// Ways out of this network, as the variables of these names say them. Their URLs may have passwords in them.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageProxies {
+    /// For `http://`: a URL, or `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// For `https://`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<String>,
+    /// Hosts that are asked for without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_proxy: Option<String>,
+}
+
+impl fmt::Debug for ImageProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageProxies").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
 }
 
 /// Body of `POST /v1/images/tag`.

@@ -45,8 +45,9 @@ pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use image::{
-    ImageArchive, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest, ImageProgress,
-    ImagePruneRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest, ImageWork,
+    ImageArchive, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest,
+    ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest,
+    ImageWork, RegistryPassword, RegistryToken,
 };
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::Method;
 use sandpen_api::{
-    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImageRemoval, ImageSaveRequest,
-    ImageTagRequest, ImageWork,
+    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest, ImageRemoval,
+    ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use sandpen_types::image::ImageReference;
 use serde::Serialize;
@@ -77,6 +77,17 @@ impl Client {
         let query: Vec<_> = name.into_iter().chain(platform).collect();
         let target = format!("/v1/images/load?{}", query.join("&"));
         Ok(ImageWorkReader::new(self.send(Method::PUT, &target, Body::Stream(input)).await?, self))
+    }
+
+    /// Gets an image from its registry into the daemon's store. Dropping the reader ends that; layers that are whole stay.
+    ///
+    /// # Errors
+    /// Codes [`ImageNotFound`](sandpen_api::ErrorCode::ImageNotFound),
+    /// [`RegistryDenied`](sandpen_api::ErrorCode::RegistryDenied),
+    /// [`RegistryFailed`](sandpen_api::ErrorCode::RegistryFailed),
+    /// [`InvalidImage`](sandpen_api::ErrorCode::InvalidImage).
+    pub async fn pull_image(&self, request: &ImagePullRequest) -> Result<ImageWorkReader, ClientError> {
+        self.work("/v1/images/pull", request).await
     }
 
     /// Makes an image of a root directory of the daemon's host, or of a tar of one.

@@ -3,7 +3,7 @@
 //! no network, and no right of root's.
 //!
 //! ```text
-//!   daemon ─▶ `sandpen __image --policy JSON --work JSON`     stdin: archive    stdout: events, or an archive
+//!   daemon ─▶ `sandpen __image --policy JSON --work JSON`     stdin: archive, layer    stdout: events, or an archive
 //!               limits ─▶ [jail] ─▶ no_new_privs ─▶ capabilities dropped ─▶ Landlock ─▶ seccomp ─▶ work ─▶ exit 0
 //! ```
 //!
@@ -12,13 +12,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use sandpen_images::directory_disk::{self, DirectoryDiskError};
 use sandpen_images::export::{ExportError, Named, export};
-use sandpen_images::import::{ImportError, LoadOptions, LoadSource, Progress, import_directory, import_tar, load};
+use sandpen_images::import::{
+    ImportError, LoadOptions, LoadSource, Progress, add_layer, compose, import_directory, import_tar, load,
+};
+use sandpen_images::layer::Expected;
 use sandpen_images::platform::PlatformError;
 use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{Store, StoreError};
@@ -31,7 +34,7 @@ use super::confine::{self, ConfineError, FIRST_INHERITED, POLICY, Policy, descri
 
 mod client;
 
-pub use client::{ImageHelper, ImageHelperError, ImageSource};
+pub use client::{ComposedImage, ImageHelper, ImageHelperError, ImageSource, LayerPart};
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__image";
@@ -48,12 +51,30 @@ pub(super) enum ImageWork {
     Load { platform: String, name: Option<ImageReference>, directory: bool },
     /// Makes an image of a root directory (this one, for people), or of the tar of one on standard input.
     Import { name: ImageReference, directory: Option<PathBuf> },
+    /// Unpacks a layer, packed or not, from standard input, which has to be what is said here. It is not read where the
+    /// layer is there already, and not before [`Progress::LayerStarted`] was said.
+    Layer { diff_id: ImageDigest, packed: ImageDigest, packed_bytes: u64, number: usize, of: usize },
+    /// Makes an image of layers that are there, and of [`Documents`] on standard input.
+    Compose { names: Vec<ImageReference> },
     /// Writes an archive to standard output.
     Export { images: Vec<Named>, oci: bool },
     /// Makes a disk of the only share, a root directory: into the first file that it gets open, with the second one for
     /// what it has to remember meanwhile.
     DirectoryDisk { shown: PathBuf, owners: Owners },
 }
+
+/// What joins layers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Documents {
+    /// The configuration, as it came.
+    config: String,
+    /// The manifest, as it came.
+    manifest: Option<String>,
+}
+
+/// Most bytes of [`Documents`]: two of them, each byte written as an escape.
+const DOCUMENTS_MAX: u64 = 12 * sandpen_images::json::DOCUMENT_MAX + 1024;
 
 /// What the process says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +118,8 @@ enum ImageWorkError {
         #[source]
         source: io::Error,
     },
+    #[error("reading the documents of the image")]
+    Documents(#[source] io::Error),
     #[error("saying how far it is")]
     Say(#[source] io::Error),
 }
@@ -150,7 +173,7 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
             export(&store(&shares)?, &images, format, io::BufWriter::with_capacity(1 << 18, File::from(out)))?;
             Ok(())
         }
-        ImageWork::Load { .. } | ImageWork::Import { .. } => {
+        ImageWork::Load { .. } | ImageWork::Import { .. } | ImageWork::Layer { .. } | ImageWork::Compose { .. } => {
             let done = bring(&work, &shares);
             let end = match done {
                 Ok(images) => ImageEnd::Done { images },
@@ -204,6 +227,20 @@ fn bring(work: &ImageWork, shares: &[PathBuf]) -> Result<Vec<ImageDigest>, Image
             Ok(vec![import_directory(&store, &root, shown, name, &mut progress)?])
         }
         ImageWork::Import { name, directory: None } => Ok(vec![import_tar(&store, input()?, name, &mut progress)?]),
+        ImageWork::Layer { diff_id, packed, packed_bytes, number, of } => {
+            let expected =
+                Expected { diff_id: Some(*diff_id), packed: Some(*packed), packed_bytes: Some(*packed_bytes) };
+            add_layer(&store, input()?, diff_id, &expected, (*number, *of), &mut progress)?;
+            Ok(Vec::new())
+        }
+        ImageWork::Compose { names } => {
+            let mut text = Vec::new();
+            input()?.take(DOCUMENTS_MAX).read_to_end(&mut text).map_err(ImageWorkError::Documents)?;
+            let read = serde_json::from_slice(&text);
+            let Documents { config, manifest } = read.map_err(|error| ImageWorkError::Documents(error.into()))?;
+            let manifest = manifest.as_deref().map(str::as_bytes);
+            Ok(vec![compose(&store, config.as_bytes(), manifest, names, &mut progress)?])
+        }
         ImageWork::Export { .. } | ImageWork::DirectoryDisk { .. } => Err(ImageWorkError::Usage),
     }
 }

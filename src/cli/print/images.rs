@@ -80,20 +80,55 @@ fn removed(ImageRemoval { untagged, removed, .. }: &ImageRemoval, dry_run: bool)
     untagged.chain(removed.iter().map(|digest| format!("{}: {removed_word}\n", digest.short()))).collect()
 }
 
-/// How far the work is, on one line of a terminal; nothing elsewhere.
+/// How far the work is, on one line of a terminal; nothing elsewhere, unless it is to say each layer that is done.
 #[derive(Debug, Default)]
 pub struct Progress {
     is_shown: bool,
+    is_quiet: bool,
+    with_layers: bool,
+    /// What was said last of a layer that is done: a daemon may say it again.
+    done: String,
 }
 
 impl Progress {
+    /// Shows nothing.
+    pub fn quiet(mut self) -> Self {
+        self.is_quiet = true;
+        self
+    }
+
+    /// Leaves a line for each layer that is done, off a terminal too.
+    pub fn with_layers(mut self) -> Self {
+        self.with_layers = true;
+        self
+    }
+
     /// In the place of what was shown before.
     pub fn show(&mut self, ImageProgress { what, done_bytes, total_bytes }: &ImageProgress) {
         let mut stderr = io::stderr().lock();
-        if !stderr.is_terminal() {
+        let is_terminal = stderr.is_terminal();
+        if self.is_quiet || !(is_terminal || self.with_layers) {
             return;
         }
-        let total = total_bytes.map_or_else(String::new, |total| format!(" of {}", amount(total)));
+        let total = total_bytes.unwrap_or(0);
+        if self.with_layers && *done_bytes == total {
+            if self.done == *what {
+                return;
+            }
+            self.done.clone_from(what);
+            let size = if total > 0 { format!(" ({})", amount(total)) } else { String::new() };
+            let clear = if self.is_shown { "\r\x1b[K" } else { "" };
+            let _ = writeln!(stderr, "{clear}{}{size}", visible(what));
+            self.is_shown = false;
+            return;
+        }
+        if !is_terminal {
+            return;
+        }
+        let total = match total {
+            0 => String::new(),
+            total => format!(" of {} ({}%)", amount(total), u128::from(*done_bytes) * 100 / u128::from(total)),
+        };
         // It must not reach the next line, which nobody would take away.
         let text: String = visible(&format!("{what}: {}{total}", amount(*done_bytes))).chars().take(79).collect();
         let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());

@@ -12,7 +12,9 @@ use sandpen_vmm::blocking::blocking;
 use tokio::sync::mpsc;
 
 use super::super::error::SandpenError;
-use super::super::images::{ArchiveFormat, ImageError, ImageInfo, ImageSource, ImageUsers, Images, LoadOptions, work};
+use super::super::images::{
+    ArchiveFormat, ImageError, ImageInfo, ImageSource, ImageUsers, Images, LoadOptions, PullRequest, pull, work,
+};
 use super::Handle;
 
 /// Pieces of an archive that may wait for their reader, of 64 KiB each.
@@ -105,6 +107,25 @@ impl Handle {
             move || -> Result<_, ImageError> { Ok(work::import(&images.store()?, source, &name, &mut progress)?) };
         let digest = self.on_thread(import).await?;
         self.took_in(vec![digest]).await
+    }
+
+    /// Gets an image from its registry into the store, under the tag of its reference. What of it is there is not fetched
+    /// again. `progress` is called on another thread. What is beyond the store's budget goes afterwards.
+    ///
+    /// Dropping the answer ends it: layers that are whole by then stay, what is left of others goes with the next draft.
+    ///
+    /// # Errors
+    /// The registry's; what is no image; the store's.
+    pub async fn pull_image(
+        &self,
+        request: PullRequest,
+        progress: impl FnMut(ImageProgress) + Send + 'static,
+    ) -> Result<Vec<ImageInfo>, SandpenError> {
+        let images = self.images.clone();
+        let certificates = images.certificates();
+        let store = move || images.store().map_err(work::WorkError::Store);
+        let digests = pull::pull(store, certificates, request, progress).await.map_err(ImageError::from)?;
+        self.took_in(digests).await
     }
 
     /// Writes images as an archive. It is written as it is read.

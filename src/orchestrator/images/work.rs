@@ -125,7 +125,7 @@ pub fn save(
 }
 
 /// The process that does it, confined.
-fn helper(store: &Store) -> Result<ImageHelper, WorkError> {
+pub(super) fn helper(store: &Store) -> Result<ImageHelper, WorkError> {
     ImageHelper::new(store.directory()).map_err(of_helper)
 }
 
@@ -135,7 +135,7 @@ fn run<T>(work: impl Future<Output = Result<T, ImageHelperError>>) -> Result<T, 
     runtime.block_on(work).map_err(of_helper)
 }
 
-fn of_helper(error: ImageHelperError) -> WorkError {
+pub(super) fn of_helper(error: ImageHelperError) -> WorkError {
     match error {
         ImageHelperError::Failed(words) => WorkError::Invalid(words),
         ImageHelperError::Source { path, source } => WorkError::Read { path, source },

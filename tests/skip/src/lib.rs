@@ -88,6 +88,8 @@ reasons! {
     NoSkopeo = "no-skopeo",
     /// umoci is not installed.
     NoUmoci = "no-umoci",
+    /// docker-registry is not installed.
+    NoDockerRegistry = "no-docker-registry",
 }
 
 impl Reason {

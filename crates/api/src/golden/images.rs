@@ -68,6 +68,24 @@ fn what_is_asked_of_images() {
             ImageLoadRequest { path: path.clone(), name: Some(name("app:1")), platform: Some("linux/arm64".into()) },
         ]
     );
+    let pull = ImagePullRequest::new(name("debian"));
+    let whole = |credentials| ImagePullRequest {
+        platform: Some("linux/arm64".into()),
+        credentials: Some(credentials),
+        insecure: true,
+        proxies: Some(ImageProxies {
+            http: Some("p:1".into()),
+            https: Some("http://u:hunter2@p:2".into()),
+            no_proxy: Some("x".into()),
+        }),
+        ..pull.clone()
+    };
+    let password = RegistryPassword { username: "user".into(), password: "hunter2".into() };
+    let token = RegistryToken { identity_token: "hunter2".into() };
+    let pulls =
+        [pull.clone(), whole(ImageCredentials::Password(password)), whole(ImageCredentials::IdentityToken(token))];
+    assert!(!format!("{pulls:?}").contains("hunter2"), "secrets are not shown");
+    golden!("image_pull.jsonl", &pulls);
     golden!("image_import.jsonl", &[ImageImportRequest { path, name: name("app:1") }]);
     golden!("image_tag.jsonl", &[ImageTagRequest { image: "debian".into(), name: name("app:1") }]);
     let save = |format| ImageSaveRequest { images: vec!["debian".into()], format };

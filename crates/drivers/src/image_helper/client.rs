@@ -9,13 +9,14 @@ use sandpen_images::import::Progress;
 use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{DraftDir, Store};
 use sandpen_types::image::{ImageDigest, ImageReference};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use crate::confine::{JailNetwork, JailPlan, Policy, rights};
 use crate::waited;
 
-use super::{ImageEnd, ImageEvent, ImageWork, arguments, is_directory, policy};
+use super::{Documents, ImageEnd, ImageEvent, ImageWork, arguments, is_directory, policy};
 
 /// Most bytes of a line that it says, and of what it says for people.
 const LINE_MAX: u64 = 1 << 20;
@@ -28,6 +29,32 @@ pub enum ImageSource {
     Path(PathBuf),
     /// Whatever comes.
     Stream(Stdio),
+}
+
+/// A layer that comes as a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerPart {
+    /// The digest of what it unpacks to.
+    pub diff_id: ImageDigest,
+    /// That of the stream.
+    pub packed: ImageDigest,
+    /// The stream's bytes.
+    pub packed_bytes: u64,
+    /// Which layer of its image it is, from 1, for people.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+/// What joins layers that are in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComposedImage {
+    /// The configuration, as it came.
+    pub config: String,
+    /// The manifest, as it came, if there is one.
+    pub manifest: Option<String>,
+    /// The names that the image gets.
+    pub names: Vec<ImageReference>,
 }
 
 /// Why it was not done.
@@ -116,6 +143,47 @@ impl ImageHelper {
         let (input, directory) = opened(source)?;
         let work = ImageWork::Import { name: name.clone(), directory: directory.clone() };
         self.bring(&work, input, directory, true, progress).await
+    }
+
+    /// Has a layer in the store. `stdin` is read once [`Progress::LayerStarted`] was said, and not at all where the layer
+    /// is there, or somebody else has unpacked it meanwhile. Dropping it ends the process; what that leaves goes with
+    /// the next draft.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`]; also where the stream is something else than `part` says.
+    pub async fn add_layer(
+        &self,
+        stdin: Stdio,
+        part: LayerPart,
+        progress: impl FnMut(Progress),
+    ) -> Result<(), ImageHelperError> {
+        let LayerPart { diff_id, packed, packed_bytes, number, of } = part;
+        let work = ImageWork::Layer { diff_id, packed, packed_bytes, number, of };
+        self.bring(&work, stdin, None, false, progress).await.map(drop)
+    }
+
+    /// Makes an image of layers that are all in the store.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`].
+    pub async fn compose(
+        &self,
+        image: ComposedImage,
+        progress: impl FnMut(Progress),
+    ) -> Result<Vec<ImageDigest>, ImageHelperError> {
+        let ComposedImage { config, manifest, names } = image;
+        let text = serde_json::to_vec(&Documents { config, manifest });
+        let text = text.map_err(|error| ImageHelperError::Run(error.into()))?;
+        let (stdin, writer) = io::pipe().map_err(ImageHelperError::Run)?;
+        let writer = pipe::Sender::from_owned_fd(writer.into()).map_err(ImageHelperError::Run)?;
+        let written = async move {
+            let mut writer = writer;
+            // Why it is read no further is what the process says itself.
+            let _ = writer.write_all(&text).await;
+        };
+        let work = ImageWork::Compose { names };
+        let (composed, ()) = tokio::join!(self.bring(&work, stdin.into(), None, false, progress), written);
+        composed
     }
 
     /// Writes an archive of images to `out`.

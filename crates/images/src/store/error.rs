@@ -9,7 +9,7 @@ use sandpen_types::image::{ImageDigest, ReferenceError};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No image of this name, digest or beginning of one.
-    #[error("no image {asked:?}{}; see `sandpen image ls`, or make one with `sandpen image load FILE`", did_you_mean(.near))]
+    #[error("no image {asked:?}{}; see `sandpen image ls`, or get one with `sandpen pull NAME` or `sandpen image load FILE`", did_you_mean(.near))]
     NotFound {
         /// What was asked for.
         asked: String,

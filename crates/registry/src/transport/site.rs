@@ -1,0 +1,79 @@
+//! A registry, or a mirror of one, that is asked: where it answers, and as whom.
+
+use reqwest::{Method, Url};
+
+use super::{Ask, Transport};
+use crate::auth::{Credentials, Scope};
+use crate::endpoint::{Endpoint, Trust};
+use crate::error::RegistryError;
+
+/// A registry, or a mirror of one, that is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    /// As people call it.
+    pub name: String,
+    /// Where it answers; ends with a slash.
+    pub base: Url,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+}
+
+impl Site {
+    /// The URL of something in a repository.
+    pub fn url(&self, repository: &str, rest: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}v2/{repository}/{rest}", self.base.path()));
+        url
+    }
+}
+
+impl Transport {
+    /// The endpoints of a registry, its mirrors first.
+    pub fn endpoints(&self, registry: &str) -> Result<Vec<Endpoint>, RegistryError> {
+        let mirrors = self.options.mirrors.get(registry).into_iter().flatten().map(String::as_str);
+        mirrors.chain([registry]).map(|name| Endpoint::new(name, &self.options.insecure)).collect()
+    }
+
+    /// Where an endpoint answers, and who asks there for a repository.
+    pub async fn site(&self, endpoint: &Endpoint, repository: &str) -> Result<Site, RegistryError> {
+        let base = self.base(endpoint).await?;
+        let credentials = self.credentials(endpoint.name(), repository).cloned();
+        Ok(Site { name: endpoint.name().to_owned(), base, credentials })
+    }
+
+    /// The longest that fits counts.
+    fn credentials(&self, name: &str, repository: &str) -> Option<&Credentials> {
+        let full = format!("{name}/{repository}");
+        let keys = std::iter::successors(Some(full.as_str()), |key| key.rsplit_once('/').map(|(above, _)| above));
+        keys.into_iter().find_map(|key| self.options.credentials.get(key))
+    }
+
+    /// Whether an endpoint speaks TLS is tried out once, if it need not.
+    async fn base(&self, endpoint: &Endpoint) -> Result<Url, RegistryError> {
+        let Some(plain) = endpoint.plain() else { return Ok(endpoint.secure().clone()) };
+        let mut bases = self.bases.lock().await;
+        if let Some(base) = bases.get(endpoint.name()) {
+            return Ok(base.clone());
+        }
+        let mut url = endpoint.secure().clone();
+        url.set_path(&format!("{}v2/", url.path()));
+        let scope = Scope::default();
+        let tried = self.send_once(&url, &Ask::new(Method::GET, url.clone(), "its version", &scope), None).await;
+        let base = match tried {
+            Ok(_) => endpoint.secure().clone(),
+            Err(error @ RegistryError::Certificate { .. }) if endpoint.trust() != Trust::Nothing => return Err(error),
+            // Nobody is there: the other scheme would find nobody at the same port.
+            Err(error) if error.is_unreachable() && endpoint.has_port() && is_refused(&error) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, registry = endpoint.name(), "plain HTTP is spoken");
+                plain
+            }
+        };
+        bases.insert(endpoint.name().to_owned(), base.clone());
+        Ok(base)
+    }
+}
+
+fn is_refused(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Connection { reason, .. } if reason.contains("refused"))
+}

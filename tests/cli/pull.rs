@@ -1,0 +1,331 @@
+//! Images out of Debian's docker-registry on loopback, made and pushed by umoci and skopeo, through the built program:
+//! what is fetched, what is said, and what is run.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+use sandpen::images::digest::digest_of;
+use sandpen::images::store::Store;
+use sandpen_skip::{Reason, skip};
+use sandpen_types::image::ImageDigest;
+use serde_json::{Value, json};
+
+use crate::http_api::refused;
+use crate::support::{Home, explain, is_there, output, send, succeeds, until};
+
+/// `user:hunter2`, as htpasswd has it.
+const HTPASSWD: &str = "user:$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
+/// `user:hunter2` and `user:hunter3` in base64, as files of credentials have it.
+const RIGHT: &str = "dXNlcjpodW50ZXIy";
+const WRONG: &str = "dXNlcjpodW50ZXIz";
+
+/// Whether all programs are here; if not the test is skipped.
+fn has_all() -> bool {
+    let programs =
+        [("docker-registry", Reason::NoDockerRegistry), ("skopeo", Reason::NoSkopeo), ("umoci", Reason::NoUmoci)];
+    let missing = programs.iter().find(|(program, _)| Command::new(program).arg("--version").output().is_err());
+    if let Some((program, reason)) = missing {
+        skip(*reason, format_args!("the package {program}"));
+    }
+    missing.is_none()
+}
+
+fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    succeeds(command).stdout
+}
+
+/// A registry and a home with data of its own.
+struct Place {
+    home: Home,
+    port: u16,
+    process: Child,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Place {
+    /// With a password, or for everybody.
+    fn new(has_password: bool) -> Self {
+        let home = Home::with_data();
+        // Nobody takes a port twice in the moments until the registry does.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let at = home.path().display();
+        fs::write(home.path().join("htpasswd"), HTPASSWD).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {at}/htpasswd}}}}\n");
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {at}/storage}}}}\n\
+             http: {{addr: '127.0.0.1:{port}', secret: test}}\n{}",
+            if has_password { &auth } else { "" }
+        );
+        let path = home.path().join("registry.yml");
+        fs::write(&path, config).unwrap();
+        let log = File::create(home.path().join("registry.log")).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(path).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let process = command.spawn().unwrap();
+        until("the registry answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { home, port, process }
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// An image of two layers, the second one with as many bytes that cannot be compressed.
+    fn put(&self, name: &str, len: usize) {
+        let layout = self.home.path().join("layout");
+        let at = layout.to_str().unwrap();
+        let image = format!("{at}:1");
+        tool("umoci", &["init", "--layout", at]);
+        tool("umoci", &["new", "--image", &image]);
+        for (file, bytes) in [("small", vec![b'x'; 3000]), ("large", noise(len))] {
+            let path = self.home.path().join(file);
+            fs::write(&path, bytes).unwrap();
+            tool("umoci", &["insert", "--rootless", "--image", &image, path.to_str().unwrap(), &format!("/{file}")]);
+        }
+        let to = format!("docker://{}", self.reference(name));
+        let copy = ["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", "user:hunter2"];
+        tool("skopeo", &[&copy[..], &[&format!("oci:{image}"), &to]].concat());
+    }
+
+    /// The digest of the manifest, as skopeo sees it.
+    fn digest(&self, name: &str) -> ImageDigest {
+        let of = format!("docker://{}", self.reference(name));
+        digest_of(&tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &of]))
+    }
+
+    /// How often blobs were fetched.
+    fn fetched(&self) -> usize {
+        let log = fs::read_to_string(self.home.path().join("registry.log")).unwrap();
+        log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/")).count()
+    }
+
+    fn credentials(&self, auth: &str) -> PathBuf {
+        let path = self.home.path().join(format!("{auth}.json"));
+        let entries = json!({"auths": {format!("127.0.0.1:{}", self.port): {"auth": auth}}});
+        fs::write(&path, entries.to_string()).unwrap();
+        path
+    }
+
+    fn sandpen(&self, args: &[&str]) -> Command {
+        let mut command = self.home.sandpen(args);
+        let none = self.home.path().join("no-credentials.json");
+        command.env("REGISTRY_AUTH_FILE", none).env("http_proxy", "http://u:hunter4@127.0.0.1:1");
+        command
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        String::from_utf8(succeeds(self.sandpen(args)).stdout).unwrap()
+    }
+
+    fn fails(&self, args: &[&str]) -> String {
+        failed(self.sandpen(args))
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.home.data().join(Store::DIRECTORY)).unwrap()
+    }
+
+    /// Whether anything is in the making, or was left of that.
+    fn has_drafts(&self) -> bool {
+        fs::read_dir(self.home.data().join("images/drafts")).is_ok_and(|mut drafts| drafts.next().is_some())
+    }
+
+    fn images(&self) -> Value {
+        serde_json::from_str(&self.ok(&["images", "--json"])).unwrap()
+    }
+}
+
+fn failed(command: Command) -> String {
+    let output = output(command);
+    assert!(!output.status.success(), "{}", explain(&output));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Bytes that are the same each time and that nothing makes fewer.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len.div_ceil(8)).flat_map(|_| next()).collect()
+}
+
+#[test]
+fn what_is_pulled_is_what_was_pushed_and_is_fetched_once() {
+    if !has_all() {
+        return;
+    }
+    let place = Place::new(false);
+    place.put("first/app:1", 3 << 20);
+    let (name, manifest) = (place.reference("first/app:1"), place.digest("first/app:1"));
+    let pulled = succeeds(place.sandpen(&["pull", &name]));
+    let said = String::from_utf8(pulled.stderr).unwrap();
+    assert!(said.starts_with(&format!("sandpen: pulling {name}\n")), "{said}");
+    assert_eq!(said.matches(": pulled (").count(), 2, "{said}");
+    assert!(String::from_utf8(pulled.stdout).unwrap().ends_with(&format!("  {name}\n")));
+    let images = place.images();
+    assert_eq!((&images[0]["manifest_digest"], &images[0]["names"]), (&json!(manifest), &json!([name])));
+    assert_eq!(place.fetched(), 3, "two layers and a configuration");
+
+    let said = String::from_utf8(succeeds(place.sandpen(&["image", "pull", &name])).stderr).unwrap();
+    assert_eq!(said.matches(": there already").count(), 2, "{said}");
+    assert_eq!(place.fetched(), 4, "the configuration alone");
+    let quiet = succeeds(place.sandpen(&["pull", "-q", &name]));
+    assert_eq!(quiet.stderr, b"");
+    assert_eq!(quiet.stdout, place.ok(&["images", "-q"]).as_bytes());
+    assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
+
+    let error = place.fails(&["pull", &place.reference("first/app:2")]);
+    assert!(error.contains("first/app:2 is not in the registry") && error.contains("there are the tags 1"), "{error}");
+    let body = json!({"name": place.reference("other/app")}).to_string();
+    refused(&place.home, "POST", "/v1/images/pull", &body, 404, "image_not_found");
+    let body = json!({"name": name, "platform": "linux/s390x"}).to_string();
+    refused(&place.home, "POST", "/v1/images/pull", &body, 404, "image_not_found");
+    let body = json!({"name": "127.0.0.1:1/app"}).to_string();
+    refused(&place.home, "POST", "/v1/images/pull", &body, 502, "registry_failed");
+    assert!(place.fails(&["pull", "../x"]).contains("is no name of an image"));
+}
+
+#[test]
+fn run_pulls_what_is_not_there() {
+    if !has_all() {
+        return;
+    }
+    let place = Place::new(false);
+    place.put("app:1", 1000);
+    let name = place.reference("app:1");
+    let run = |pull: &[&str], name: &str| {
+        let args = [&["run", "--rm", "--driver", "process"], pull, &[name, "--", "echo", "hi"]].concat();
+        place.sandpen(&args)
+    };
+    let error = failed(run(&["--pull", "never"], &name));
+    assert!(error.contains("get one with `sandpen pull NAME`"), "{error}");
+    assert_eq!(place.fetched(), 0);
+    let output = succeeds(run(&[], &name));
+    assert_eq!((output.stdout.as_slice(), place.fetched()), (&b"hi\n"[..], 3));
+    let output = succeeds(run(&[], &name));
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice(), place.fetched()), (&b"hi\n"[..], &b""[..], 3));
+    succeeds(run(&["--pull", "never"], &name));
+    assert_eq!(place.fetched(), 3);
+    succeeds(run(&["--pull", "always"], &name));
+    assert_eq!(place.fetched(), 4);
+
+    place.ok(&["image", "rm", &name]);
+    let by_digest = place.reference(&format!("app@{}", place.digest("app:1")));
+    let output = succeeds(run(&[], &by_digest));
+    assert_eq!(output.stdout, b"hi\n");
+    let fetched = place.fetched();
+    assert_eq!(place.images()[0]["names"], json!([]));
+    succeeds(run(&[], &by_digest));
+    assert_eq!(place.fetched(), fetched, "it is known by its manifest");
+    let error = failed(run(&[], &place.reference("app:2")));
+    assert!(error.contains("app:2 is not in the registry"), "{error}");
+}
+
+#[test]
+fn who_asks_is_sent_and_kept_nowhere() {
+    if !has_all() {
+        return;
+    }
+    let place = Place::new(true);
+    place.put("app:1", 1000);
+    let name = place.reference("app:1");
+    let error = place.fails(&["pull", &name]);
+    assert!(error.contains("log in with: sandpen login 127.0.0.1"), "{error}");
+    let with = |auth: &str| {
+        let mut command = place.sandpen(&["pull", &name]);
+        command.env("REGISTRY_AUTH_FILE", place.credentials(auth));
+        command
+    };
+    let error = failed(with(WRONG));
+    assert!(error.contains("log in as somebody else") && !error.contains("hunter"), "{error}");
+    let body = json!({"name": name, "credentials": {"username": "user", "password": "hunter3"}}).to_string();
+    refused(&place.home, "POST", "/v1/images/pull", &body, 403, "registry_denied");
+    let body = json!({"name": name, "credentials": {"password": "hunter3"}}).to_string();
+    refused(&place.home, "POST", "/v1/images/pull", &body, 400, "invalid_request");
+    succeeds(with(RIGHT));
+    place.ok(&["shutdown"]);
+    let mut files = vec![place.home.state(), place.home.data()];
+    let mut looked_at = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() < 1 << 30) {
+            let bytes = fs::read(&path).unwrap();
+            let is_told = |secret: &str| bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(!["hunter", RIGHT, WRONG].into_iter().any(is_told), "{path:?}");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 5, "{looked_at}");
+}
+
+#[test]
+fn other_bytes_than_the_manifest_says_are_not_taken() {
+    if !has_all() {
+        return;
+    }
+    let place = Place::new(false);
+    place.put("app:1", 3 << 20);
+    let blobs = place.home.path().join("storage/docker/registry/v2/blobs/sha256");
+    let directories = fs::read_dir(&blobs).unwrap().flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
+    let paths = directories.map(|entry| entry.unwrap().path().join("data"));
+    let largest = paths.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let whole = fs::read(&largest).unwrap();
+    let mut other = whole.clone();
+    let end = other.len() - 1;
+    other[end] ^= 1;
+    fs::write(&largest, &other).unwrap();
+    let name = place.reference("app:1");
+    let error = place.fails(&["pull", &name]);
+    assert!(error.contains("the layer 2 of 2"), "{error}");
+    fs::write(&largest, &whole[..1 << 20]).unwrap();
+    let error = place.fails(&["pull", &name]);
+    assert!(error.contains("which is to have"), "{error}");
+    assert_eq!(place.images(), json!([]));
+    fs::write(&largest, &whole).unwrap();
+    succeeds(place.sandpen(&["pull", &name]));
+    // What a process left that was killed goes with the next pull.
+    assert!(!place.has_drafts());
+    assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
+}
+
+/// The registry stands still in the middle of a layer; whoever waits for it goes away.
+#[test]
+fn a_pull_ends_with_its_client() {
+    if !has_all() {
+        return;
+    }
+    let place = Place::new(false);
+    place.put("app:1", 64 << 20);
+    let name = place.reference("app:1");
+    let mut client = place.sandpen(&["pull", &name]);
+    client.stderr(Stdio::null()).stdout(Stdio::null());
+    place.ok(&["ps"]);
+    let mut client = client.spawn().unwrap();
+    until("it has begun", || place.has_drafts());
+    send(place.process.id(), Signal::SIGSTOP);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let helpers = || place.home.processes().into_iter().any(|(_, line)| line.contains("__image"));
+    until("nobody waits for the registry", || !helpers());
+    send(place.process.id(), Signal::SIGCONT);
+    assert!(is_there(place.process.id()));
+    succeeds(place.sandpen(&["pull", &name]));
+    assert!(!place.has_drafts());
+    assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
+}
