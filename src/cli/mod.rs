@@ -244,7 +244,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     let result = runtime.block_on(async {
         match &cli.command {
-            Command::Run(args) => run::execute(global, args).await,
+            Command::Run(args) => Box::pin(run::execute(global, args)).await,
             Command::Attach(args) => attach::execute(global, args).await,
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,

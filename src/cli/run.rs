@@ -243,7 +243,7 @@ impl Args {
     /// Has the image in the store, if it is one.
     async fn bring_image(&self, client: &Client, spec: &mut SandboxSpec) -> Result<(), CliError> {
         // One that is no text was refused before.
-        Box::pin(self.pull.bring(client, self.rootfs.to_str().unwrap_or_default(), spec)).await
+        self.pull.bring(client, self.rootfs.to_str().unwrap_or_default(), spec).await
     }
 }
 
