@@ -245,7 +245,7 @@ fn who_asks_is_sent_and_kept_nowhere() {
     place.put("app:1", 1000);
     let name = place.reference("app:1");
     let error = place.fails(&["pull", &name]);
-    assert!(error.contains("log in with: sandpen login 127.0.0.1"), "{error}");
+    assert!(error.contains("log in with: podman login 127.0.0.1"), "{error}");
     let with = |auth: &str| {
         let mut command = place.sandpen(&["pull", &name]);
         command.env("REGISTRY_AUTH_FILE", place.credentials(auth));

@@ -299,10 +299,10 @@ fn near(tags: &[String]) -> String {
 fn denied(what: &str, registry: &str, with_credentials: bool) -> String {
     if with_credentials {
         format!(
-            "does not allow {what} to whoever is logged in here, or has it not; log in as somebody else with: sandpen \
+            "does not allow {what} to whoever is logged in here, or has it not; log in as somebody else with: podman \
              login {registry}"
         )
     } else {
-        format!("does not allow {what} to everybody, or has it not; log in with: sandpen login {registry}")
+        format!("does not allow {what} to everybody, or has it not; log in with: podman login {registry}")
     }
 }

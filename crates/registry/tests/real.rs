@@ -257,7 +257,7 @@ async fn its_errors_say_what_to_do() {
         Registry::new(options).unwrap().manifest(reference, &platform()).await.unwrap_err().to_string()
     };
     let error = ask(debians.options(None), &reference).await;
-    assert!(error.contains(&format!("log in with: sandpen login 127.0.0.1:{}", debians.port)), "{error}");
+    assert!(error.contains(&format!("log in with: podman login 127.0.0.1:{}", debians.port)), "{error}");
     let wrong = Credentials::Password { username: "user".to_owned(), password: Secret::new("hunter3") };
     let error = ask(debians.options(Some(wrong.clone())), &reference).await;
     assert!(error.contains("log in as somebody else") && !error.contains("hunter"), "{error}");
