@@ -126,6 +126,7 @@ mod tests {
             "entrypoint",
             "no-healthcheck",
             "publish-all",
+            "pull",
         ];
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
