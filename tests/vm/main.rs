@@ -4,6 +4,7 @@
 
 mod arranged;
 mod boot;
+#[cfg(feature = "testing")]
 mod busy;
 mod clock;
 mod confine;

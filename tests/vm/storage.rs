@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+#[cfg(feature = "testing")]
 use sandpen::driver::image_helper::HELD_BY_A_TEST;
 use sandpen_skip::{Reason, skip};
 
@@ -330,6 +331,7 @@ fn a_directory_that_became_a_link_is_not_shared_at_a_restart() {
 }
 
 /// A daemon is killed while a process makes an image for it; that goes on, and holds what it writes to.
+#[cfg(feature = "testing")]
 #[test]
 fn a_killed_daemon_leaves_no_half_made_image_and_nobody_who_makes_it() {
     let home = Home::new();
