@@ -14,6 +14,8 @@ use nix::time::{ClockId, clock_gettime};
 const SPAN: Duration = Duration::from_millis(20);
 /// Readings per sample; the least disturbed one counts.
 const READINGS: usize = 16;
+/// Measurements of 20 ms differ by some 1 kHz on an idle host.
+const STEP_KHZ: u32 = 10;
 
 /// The counter's rate in kHz, measured once in a process; takes 20 ms the first time. `None` where
 /// there is no such counter or it cannot be measured: the guest then tries by itself.
@@ -29,10 +31,13 @@ fn measure() -> Option<u32> {
     rate(time_after.checked_sub(time_before)?, ticks_after.checked_sub(ticks_before)?)
 }
 
-/// Ticks in a time, as kHz; `None` where it cannot be a processor's (100 MHz to 100 GHz).
+/// Ticks in a time, as kHz; `None` where it cannot be a processor's (100 MHz to 100 GHz). Rounded to what two measurements
+/// agree about (a few millionths, less than any clock drifts): it is a part of what a saved machine is known by, and the
+/// next daemon has to find that again.
 fn rate(time: Duration, ticks: u64) -> Option<u32> {
-    let khz = u128::from(ticks) * 1_000_000 / time.as_nanos().max(1);
-    u32::try_from(khz).ok().filter(|khz| (100_000..=100_000_000).contains(khz))
+    let step = u128::from(STEP_KHZ);
+    let steps = (u128::from(ticks) * 1_000_000 / time.as_nanos().max(1) + step / 2) / step;
+    u32::try_from(steps * step).ok().filter(|khz| (100_000..=100_000_000).contains(khz))
 }
 
 /// The clock and the counter at about the same moment: of several readings the one that was
@@ -79,6 +84,13 @@ mod tests {
         };
         assert!(first.abs_diff(second) < first / 1000, "{first} and {second} kHz");
         assert_eq!(khz(), khz());
+    }
+
+    #[test]
+    fn measurements_that_differ_by_a_moment_are_the_same_rate() {
+        for nanos in [19_999_970, 19_999_999, 20_000_001, 20_000_030] {
+            assert_eq!(rate(Duration::from_nanos(nanos), 52_000_000), Some(2_600_000), "{nanos}");
+        }
     }
 
     #[test]
