@@ -12,7 +12,7 @@ use sandpen::api::{
     ImageArchive, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImageSaveRequest,
     ImageTagRequest, ImageWork,
 };
-use sandpen::client::ImageWorkReader;
+use sandpen::client::{ClientError, ImageWorkReader};
 use sandpen_types::image::ImageReference;
 
 use self::filter::Filter;
@@ -191,14 +191,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         }
         Action::Import(args) => import(global, args).await,
         Action::Ls(args) => list(global, args).await,
-        Action::Inspect(Inspect { images, .. }) => {
-            let client = global.connect().await?;
-            let found = futures::future::join_all(images.iter().map(|image| client.image(image))).await;
-            let (found, failed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
-            let found: Vec<_> = found.into_iter().filter_map(Result::ok).collect();
-            let code = print::json(&found)?;
-            Ok(failures(failed, global.debug).unwrap_or(code))
-        }
+        Action::Inspect(args) => inspect(global, args).await,
         Action::Tag(Tag { image, name, json }) => {
             let request = ImageTagRequest { image: image.clone(), name: name.clone() };
             let tagged = global.connect().await?.tag_image(&request).await?;
@@ -215,12 +208,28 @@ pub async fn list(global: &Global, Ls { quiet, json, filter }: &Ls) -> Result<u8
     images.retain(|image| filter::lets_through(filter, image));
     match (json, quiet) {
         (true, _) => print::json(&images),
-        (_, true) => {
-            let ids: Vec<_> = images.iter().map(|image| image.digest.short()).collect();
-            print::lines(ids.iter().map(String::as_str))
-        }
+        (_, true) => ids(&images),
         _ => print::images(&images),
     }
+}
+
+/// The id of each on a line.
+fn ids(images: &[ImageEntry]) -> Result<u8, CliError> {
+    let ids: Vec<_> = images.iter().map(|image| image.digest.short()).collect();
+    print::lines(ids.iter().map(String::as_str))
+}
+
+async fn inspect(global: &Global, Inspect { images, .. }: &Inspect) -> Result<u8, CliError> {
+    let client = global.connect().await?;
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    for result in futures::future::join_all(images.iter().map(|image| client.image(image))).await {
+        match result {
+            Ok(image) => found.push(image),
+            Err(error) => failed.push(error),
+        }
+    }
+    let code = print::json(&found)?;
+    Ok(failures(failed, global.debug).unwrap_or(code))
 }
 
 async fn load(global: &Global, Load { source, name, platform, json }: &Load) -> Result<u8, CliError> {
@@ -232,7 +241,7 @@ async fn load(global: &Global, Load { source, name, platform, json }: &Load) -> 
         let request = ImageLoadRequest { path: real(source)?, name: name.clone(), platform: platform.clone() };
         global.connect().await?.load_images(&request).await?
     };
-    came_in(&follow(reader, print::Progress::default()).await?, *json)
+    came_in(&follow(reader, Some(print::Progress::default())).await?, *json)
 }
 
 async fn import(global: &Global, Import { source, name, json }: &Import) -> Result<u8, CliError> {
@@ -243,7 +252,7 @@ async fn import(global: &Global, Import { source, name, json }: &Import) -> Resu
         let request = ImageImportRequest { path: real(source)?, name: name.clone() };
         global.connect().await?.import_image(&request).await?
     };
-    came_in(&follow(reader, print::Progress::default()).await?, *json)
+    came_in(&follow(reader, Some(print::Progress::default())).await?, *json)
 }
 
 /// A path as the daemon sees it.
@@ -253,11 +262,14 @@ fn real(source: &OsString) -> Result<PathBuf, CliError> {
     if real.to_str().is_none() { Err(CliError::ArchiveText(real)) } else { Ok(real) }
 }
 
-/// Shows how far it is, until all is there.
-async fn follow(mut reader: ImageWorkReader, mut progress: print::Progress) -> Result<Vec<ImageEntry>, CliError> {
+/// Shows how far it is, if anybody wants to know, until all is there.
+async fn follow(
+    mut reader: ImageWorkReader,
+    mut progress: Option<print::Progress>,
+) -> Result<Vec<ImageEntry>, CliError> {
     loop {
         match reader.next().await? {
-            ImageWork::Progress(step) => progress.show(&step),
+            ImageWork::Progress(step) => progress.iter_mut().for_each(|progress| progress.show(&step)),
             ImageWork::Images(images) => return Ok(images),
             // The reader makes an error of it.
             ImageWork::Error(_) => {}
@@ -276,10 +288,10 @@ async fn remove(global: &Global, Rm { images, force, json }: &Rm) -> Result<u8, 
     for image in images {
         match client.remove_image(image, *force).await {
             Ok(removal) => removals.push(removal),
-            failure => failed.push(failure),
+            Err(error) => failed.push(error),
         }
     }
-    let code = if *json { print::json(&removals)? } else { print::images_removed(&removals, false)? };
+    let code = if *json { print::json(&removals)? } else { print::images_removed(&removals)? };
     Ok(failures(failed, global.debug).unwrap_or(code))
 }
 
@@ -302,8 +314,7 @@ async fn prune(global: &Global, Prune { all, asking, json }: &Prune) -> Result<u
 }
 
 /// Tells what failed; the exit code if anything did.
-fn failures<T>(failed: Vec<Result<T, sandpen::client::ClientError>>, debug: bool) -> Option<u8> {
-    let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+fn failures(failed: Vec<ClientError>, debug: bool) -> Option<u8> {
     let code = (!failed.is_empty()).then_some(FAILED);
     for error in failed {
         print::error(&error.into(), debug);

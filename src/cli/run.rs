@@ -237,9 +237,7 @@ impl Args {
         sandpen_actors::host::spec_on_host::check(&CheckedSpec::try_from(spec.clone())?)?;
         Ok(spec)
     }
-}
 
-impl Args {
     /// Has the image in the store, if it is one.
     async fn bring_image(&self, client: &Client, spec: &mut SandboxSpec) -> Result<(), CliError> {
         // One that is no text was refused before.

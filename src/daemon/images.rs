@@ -5,8 +5,8 @@
 //!   POST pull           {"name": …}      │
 //!   PUT  load, import   an archive ─ file ┴─▶ a thread that works ─▶ {"images": […]} or {"error": …} at the end
 //! ```
-//! What fails before the first line has a status of its own. Work goes on when its client goes away, but for a pull,
-//! which anybody can begin again: it ends.
+//! What fails before the first line has a status of its own. Work ends with its client: an image is there whole or not
+//! at all, and anybody can ask again.
 
 mod pull;
 
@@ -99,7 +99,7 @@ pub async fn load(shared: Data<Shared>, body: Json<ImageLoadRequest>) -> Result<
     let ImageLoadRequest { path, name, platform } = body.into_inner();
     let source = source(path)?;
     let options = options(name, platform.as_deref())?;
-    work(shared, false, |handle, told| async move { handle.load_images(source, options, told).await }).await
+    work(shared, |handle, told| async move { handle.load_images(source, options, told).await }).await
 }
 
 #[derive(Deserialize)]
@@ -115,7 +115,7 @@ pub async fn take(shared: Data<Shared>, query: Query<LoadQuery>, body: Payload) 
     let LoadQuery { name, platform } = query.into_inner();
     let options = options(name, platform.as_deref())?;
     let source = received(&shared, body).await?;
-    work(shared, false, |handle, told| async move { handle.load_images(source, options, told).await }).await
+    work(shared, |handle, told| async move { handle.load_images(source, options, told).await }).await
 }
 
 /// `POST /v1/images/import`: a root directory, or a tar of one.
@@ -123,7 +123,7 @@ pub async fn import(shared: Data<Shared>, body: Json<ImageImportRequest>) -> Res
     shared.accepting()?;
     let ImageImportRequest { path, name } = body.into_inner();
     let source = source(path)?;
-    work(shared, false, |handle, told| async move { handle.import_image(source, name, told).await }).await
+    work(shared, |handle, told| async move { handle.import_image(source, name, told).await }).await
 }
 
 #[derive(Deserialize)]
@@ -137,14 +137,14 @@ pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload
     shared.accepting()?;
     let name = query.into_inner().name;
     let source = received(&shared, body).await?;
-    work(shared, false, |handle, told| async move { handle.import_image(source, name, told).await }).await
+    work(shared, |handle, told| async move { handle.import_image(source, name, told).await }).await
 }
 
-/// `POST /v1/images/pull`: an image of a registry. Ends when its client goes away.
+/// `POST /v1/images/pull`: an image of a registry.
 pub async fn pull(shared: Data<Shared>, body: Json<ImagePullRequest>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let request = pull::request(body.into_inner())?;
-    work(shared, true, |handle, told| async move { handle.pull_image(request, told).await }).await
+    work(shared, |handle, told| async move { handle.pull_image(request, told).await }).await
 }
 
 /// `POST /v1/images/save`: the archive. One that is not complete breaks off.
@@ -210,7 +210,7 @@ async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rej
     let mut file = tokio::fs::File::from_std(file);
     let failed = |error: io::Error| {
         Rejection::from(SandpenError::from(crate::orchestrator::ImageError::from(
-            crate::orchestrator::WorkError::Write(error),
+            crate::orchestrator::WorkError::System(error),
         )))
     };
     loop {
@@ -233,10 +233,9 @@ async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rej
     Ok(ImageSource::File(file))
 }
 
-/// Does the work, and tells how far it is. Work that `ends_early` does so when nobody is told any more.
+/// Does the work, and tells how far it is. It ends when nobody is told any more.
 async fn work<F>(
     shared: Data<Shared>,
-    ends_early: bool,
     begin: impl FnOnce(crate::orchestrator::Handle, Box<dyn FnMut(ImageProgress) + Send>) -> F,
 ) -> Result<HttpResponse, Rejection>
 where
@@ -249,7 +248,7 @@ where
     actix_web::rt::spawn(async move {
         let done = tokio::select! {
             done = work => done,
-            () = sender.closed(), if ends_early => return,
+            () = sender.closed() => return,
         };
         let end = match done {
             Ok(images) => ImageWork::Images(images.into_iter().map(view::image).collect()),
@@ -274,12 +273,12 @@ where
                         Some(ImageWork::Error(ErrorDetail::message(ErrorCode::ShuttingDown, message)))
                     }
                     line = lines.recv() => line,
-                    () = tokio::time::sleep(AGAIN), if ends_early && last.is_some() => last.take(),
+                    () = tokio::time::sleep(AGAIN), if last.is_some() => last.take(),
                 }
             };
             let Some(line) = next else { break };
             let is_end = !matches!(line, ImageWork::Progress(_));
-            if ends_early && !is_end {
+            if !is_end {
                 last = Some(line.clone());
             }
             let mut text = serde_json::to_vec(&line).unwrap_or_default();

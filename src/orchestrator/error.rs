@@ -178,8 +178,6 @@ fn image_code(error: &ImageError) -> ErrorCode {
         ImageError::Resolve(_) => ErrorCode::InvalidSpec,
         ImageError::Work(error) | ImageError::Pull(PullError::Work(error)) => work_code(error),
         ImageError::Pull(PullError::Registry(error)) => registry_code(error),
-        ImageError::Pull(PullError::System(error)) => storage_code(fault_of_io(error)),
-        ImageError::Pull(PullError::Ended) => ErrorCode::Internal,
     }
 }
 
@@ -188,8 +186,8 @@ fn work_code(error: &WorkError) -> ErrorCode {
         WorkError::Store(error) => store_code(error),
         WorkError::Invalid(_) | WorkError::Read { .. } => ErrorCode::InvalidImage,
         WorkError::Process(ImageHelperError::NoRoom(_)) => ErrorCode::NoRoom,
-        WorkError::Process(_) => ErrorCode::Internal,
-        WorkError::Write(error) => storage_code(fault_of_io(error)),
+        WorkError::Process(_) | WorkError::Ended => ErrorCode::Internal,
+        WorkError::System(error) => storage_code(fault_of_io(error)),
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sandpen::images::digest::digest_of;
+use sandpen::images::layer::{self, LayerInfo};
 use sandpen::images::store::{self, ImageRecord, LayerRecord, Store};
 use sandpen_types::image::ImageDigest;
 use serde_json::{Value, json};
@@ -24,17 +25,13 @@ impl Place {
         Self { home: Home::new() }
     }
 
-    fn data(&self) -> PathBuf {
-        self.home.path().join("data")
-    }
-
     fn store(&self) -> Store {
-        Store::open(&self.data().join("images")).unwrap()
+        Store::open(&self.home.data().join(Store::DIRECTORY)).unwrap()
     }
 
     fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = self.home.sandpen(args);
-        command.env("SANDPEN_DATA_DIR", self.data()).current_dir(self.home.path());
+        command.env("SANDPEN_DATA_DIR", self.home.data()).current_dir(self.home.path());
         command
     }
 
@@ -65,17 +62,11 @@ fn write_json(path: PathBuf, value: &impl serde::Serialize) {
 fn layer(store: &Store, number: u8) -> ImageDigest {
     let diff_id = ImageDigest::new([number; 32]);
     let draft = store.draft().unwrap();
-    fs::write(draft.path().join(store::BLOB), vec![number; 4096]).unwrap();
-    fs::write(draft.path().join(store::ENTRIES), "").unwrap();
-    fs::write(draft.path().join(store::TAR), "").unwrap();
-    let record = LayerRecord {
-        diff_id,
-        blob_bytes: 4096,
-        entries: 0,
-        tar_bytes: 0,
-        content_bytes: 4096,
-        files: BTreeMap::new(),
-    };
+    fs::write(draft.path().join(layer::BLOB), vec![number; 4096]).unwrap();
+    fs::write(draft.path().join(layer::ENTRIES), "").unwrap();
+    fs::write(draft.path().join(layer::TAR), "").unwrap();
+    let info = LayerInfo { diff_id, tar_bytes: 0, blob_bytes: 4096, entries: 0, content_bytes: 4096 };
+    let record = LayerRecord { info, files: BTreeMap::new() };
     write_json(draft.path().join(store::LAYER_RECORD), &record);
     draft.commit_layer(&diff_id).unwrap();
     diff_id
@@ -221,7 +212,7 @@ fn a_sandbox_runs_what_its_image_says() {
     place.ok(&["rm", "a"]);
     place.ok(&["image", "prune", "-f"]);
     assert_eq!(place.ok(&["images", "-q"]), "");
-    assert_eq!(fs::read_dir(place.data().join("images/layers")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(place.home.data().join("images/layers")).unwrap().count(), 0);
 }
 
 #[test]
@@ -320,7 +311,7 @@ fn an_archive_is_not_for_a_terminal() {
     assert!(place.fails(&["image", "load", "./nowhere"]).contains("\"./nowhere\" cannot be read"));
     let (status, _) = request(&place.home, "GET", "/v1/images", "");
     assert_eq!(status, 200);
-    assert!(Path::new(&place.data()).join("images").is_dir());
+    assert!(place.home.data().join("images").is_dir());
 }
 
 /// A root directory becomes an image, the image an archive of either kind, and those the same image again.

@@ -236,7 +236,7 @@ pub struct ImageRemoval {
     pub freed_bytes: u64,
 }
 
-/// A line of what loading and importing answer: how far it is, and at the end the images or why there are none.
+/// A line of what pulling, loading and importing answer: how far it is, and at the end the images or why there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageWork {

@@ -1,6 +1,7 @@
 //! Images of a daemon's store: what is there, what comes in, what goes out and what is removed.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::Method;
@@ -9,7 +10,6 @@ use sandpen_api::{
     ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use sandpen_types::image::ImageReference;
-use serde::Serialize;
 
 use super::connection::{Body, Reply};
 use super::stdin::StdinReceiver;
@@ -45,8 +45,7 @@ impl Client {
     /// [`ImageHasNames`](sandpen_api::ErrorCode::ImageHasNames).
     pub async fn remove_image(&self, name: &str, force: bool) -> Result<ImageRemoval, ClientError> {
         let target = format!("/v1/image?name={}&force={force}", encoded(name));
-        let reply = self.send(Method::DELETE, &target, Body::Empty).await?;
-        self.decode(reply).await
+        self.call::<(), _>(Method::DELETE, &target, None).await
     }
 
     /// Removes images that no sandbox has, or says which would go.
@@ -59,7 +58,7 @@ impl Client {
     /// # Errors
     /// Code [`InvalidImage`](sandpen_api::ErrorCode::InvalidImage).
     pub async fn load_images(&self, request: &ImageLoadRequest) -> Result<ImageWorkReader, ClientError> {
-        self.work("/v1/images/load", request).await
+        self.work(Method::POST, "/v1/images/load", Body::json(request)?).await
     }
 
     /// The same of an archive that comes out of `input`.
@@ -76,7 +75,7 @@ impl Client {
         let platform = platform.map(|platform| format!("platform={}", encoded(platform)));
         let query: Vec<_> = name.into_iter().chain(platform).collect();
         let target = format!("/v1/images/load?{}", query.join("&"));
-        Ok(ImageWorkReader::new(self.send(Method::PUT, &target, Body::Stream(input)).await?, self))
+        self.work(Method::PUT, &target, Body::Stream(input)).await
     }
 
     /// Gets an image from its registry into the daemon's store. Dropping the reader ends that; layers that are whole stay.
@@ -87,7 +86,7 @@ impl Client {
     /// [`RegistryFailed`](sandpen_api::ErrorCode::RegistryFailed),
     /// [`InvalidImage`](sandpen_api::ErrorCode::InvalidImage).
     pub async fn pull_image(&self, request: &ImagePullRequest) -> Result<ImageWorkReader, ClientError> {
-        self.work("/v1/images/pull", request).await
+        self.work(Method::POST, "/v1/images/pull", Body::json(request)?).await
     }
 
     /// Makes an image of a root directory of the daemon's host, or of a tar of one.
@@ -95,7 +94,7 @@ impl Client {
     /// # Errors
     /// Code [`InvalidImage`](sandpen_api::ErrorCode::InvalidImage).
     pub async fn import_image(&self, request: &ImageImportRequest) -> Result<ImageWorkReader, ClientError> {
-        self.work("/v1/images/import", request).await
+        self.work(Method::POST, "/v1/images/import", Body::json(request)?).await
     }
 
     /// The same of a tar that comes out of `input`.
@@ -108,7 +107,7 @@ impl Client {
         name: &ImageReference,
     ) -> Result<ImageWorkReader, ClientError> {
         let target = format!("/v1/images/import?name={}", encoded(&name.to_string()));
-        Ok(ImageWorkReader::new(self.send(Method::PUT, &target, Body::Stream(input)).await?, self))
+        self.work(Method::PUT, &target, Body::Stream(input)).await
     }
 
     /// Writes images as an archive.
@@ -120,23 +119,20 @@ impl Client {
         Ok(ImageArchiveReader { reply })
     }
 
-    async fn work(&self, target: &str, request: &impl Serialize) -> Result<ImageWorkReader, ClientError> {
-        Ok(ImageWorkReader::new(self.send(Method::POST, target, Body::json(request)?).await?, self))
+    async fn work(&self, method: Method, target: &str, body: Body) -> Result<ImageWorkReader, ClientError> {
+        let reply = self.send(method, target, body).await?;
+        Ok(ImageWorkReader { socket: self.dir.socket(), reply, buffer: BytesMut::new() })
     }
 }
 
 /// What comes into the store, line by line.
 pub struct ImageWorkReader {
+    socket: PathBuf,
     reply: Reply,
-    client: Client,
     buffer: BytesMut,
 }
 
 impl ImageWorkReader {
-    fn new(reply: Reply, client: &Client) -> Self {
-        Self { reply, client: client.clone(), buffer: BytesMut::new() }
-    }
-
     /// The next line. The last one is [`ImageWork::Images`].
     ///
     /// # Errors
@@ -147,14 +143,13 @@ impl ImageWorkReader {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(1);
-                let socket = || self.client.dir.socket();
                 return match serde_json::from_slice(&line) {
                     Ok(ImageWork::Error(error)) => {
                         let status = error.code.known().map_or(500, sandpen_api::ErrorCode::http_status);
                         Err(ClientError::Api { status, error })
                     }
                     Ok(work) => Ok(work),
-                    Err(source) => Err(ClientError::Json { socket: socket(), source }),
+                    Err(source) => Err(ClientError::Json { socket: self.socket.clone(), source }),
                 };
             }
             match self.reply.next().await {

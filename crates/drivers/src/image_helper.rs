@@ -14,14 +14,14 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sandpen_images::directory_disk::{self, DirectoryDiskError};
 use sandpen_images::export::{ExportError, Named, export};
 use sandpen_images::import::{
-    ImportError, LoadOptions, LoadSource, Progress, add_layer, compose, import_directory, import_tar, load,
+    ImportError, LoadOptions, LoadSource, NewLayer, Progress, Tell, add_layer, compose, import_directory, import_tar,
+    load,
 };
-use sandpen_images::layer::Expected;
 use sandpen_images::platform::PlatformError;
 use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{Store, StoreError};
@@ -34,7 +34,7 @@ use super::confine::{self, ConfineError, FIRST_INHERITED, POLICY, Policy, descri
 
 mod client;
 
-pub use client::{ComposedImage, ImageHelper, ImageHelperError, ImageSource, LayerPart};
+pub use client::{ComposedImage, ImageHelper, ImageHelperError, ImageSource};
 
 /// The hidden subcommand's name.
 pub const SUBCOMMAND: &str = "__image";
@@ -53,7 +53,7 @@ pub(super) enum ImageWork {
     Import { name: ImageReference, directory: Option<PathBuf> },
     /// Unpacks a layer, packed or not, from standard input, which has to be what is said here. It is not read where the
     /// layer is there already, and not before [`Progress::LayerStarted`] was said.
-    Layer { diff_id: ImageDigest, packed: ImageDigest, packed_bytes: u64, number: usize, of: usize },
+    Layer(NewLayer),
     /// Makes an image of layers that are there, and of [`Documents`] on standard input.
     Compose { names: Vec<ImageReference> },
     /// Writes an archive to standard output.
@@ -169,11 +169,12 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
         }
         ImageWork::Export { images, oci } => {
             let format = if oci { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
-            let out = descriptor(io::stdout().as_fd())?;
+            let out = io::stdout().as_fd().try_clone_to_owned();
+            let out = out.map_err(|source| ImageWorkError::Open { what: "the archive", source })?;
             export(&store(&shares)?, &images, format, io::BufWriter::with_capacity(1 << 18, File::from(out)))?;
             Ok(())
         }
-        ImageWork::Load { .. } | ImageWork::Import { .. } | ImageWork::Layer { .. } | ImageWork::Compose { .. } => {
+        ImageWork::Load { .. } | ImageWork::Import { .. } | ImageWork::Layer(_) | ImageWork::Compose { .. } => {
             let done = bring(&work, &shares);
             let end = match done {
                 Ok(images) => ImageEnd::Done { images },
@@ -190,7 +191,7 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
 pub const HELD_BY_A_TEST: &str = ".held-by-a-test";
 
 #[cfg(feature = "testing")]
-fn wait_for_a_test(root: &Path) {
+fn wait_for_a_test(root: &std::path::Path) {
     while root.join(HELD_BY_A_TEST).exists() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
@@ -206,40 +207,39 @@ fn is_for_want_of_room(error: &ImageWorkError) -> bool {
 /// Puts images into the store.
 fn bring(work: &ImageWork, shares: &[PathBuf]) -> Result<Vec<ImageDigest>, ImageWorkError> {
     let store = store(shares)?;
-    let mut progress = |progress| {
+    let progress: Tell<'_> = &|progress| {
         if say(&ImageEvent::Progress(progress)).is_err() {
             // Nobody wants it any more. What is whole by now stays, and the next process removes the rest.
             std::process::exit(1);
         }
     };
-    let input = || descriptor(io::stdin().as_fd()).map(File::from);
+    let input = || io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let opened = || input().map_err(|source| ImageWorkError::Open { what: "the archive", source });
     match work {
         ImageWork::Load { platform, name, directory } => {
             let source = match directory {
                 true => LoadSource::Directory(open_directory(shares.get(1))?),
-                false => LoadSource::File(input()?),
+                false => LoadSource::File(opened()?),
             };
             let options = LoadOptions { platform: platform.parse()?, name: name.clone() };
-            Ok(load(&store, source, &options, &mut progress)?)
+            Ok(load(&store, source, &options, progress)?)
         }
         ImageWork::Import { name, directory: Some(shown) } => {
             let root = open_directory(shares.get(1))?;
-            Ok(vec![import_directory(&store, &root, shown, name, &mut progress)?])
+            Ok(vec![import_directory(&store, &root, shown, name, progress)?])
         }
-        ImageWork::Import { name, directory: None } => Ok(vec![import_tar(&store, input()?, name, &mut progress)?]),
-        ImageWork::Layer { diff_id, packed, packed_bytes, number, of } => {
-            let expected =
-                Expected { diff_id: Some(*diff_id), packed: Some(*packed), packed_bytes: Some(*packed_bytes) };
-            add_layer(&store, input()?, diff_id, &expected, (*number, *of), &mut progress)?;
+        ImageWork::Import { name, directory: None } => Ok(vec![import_tar(&store, opened()?, name, progress)?]),
+        ImageWork::Layer(layer) => {
+            add_layer(&store, layer, || input().map_err(ImportError::Read), progress)?;
             Ok(Vec::new())
         }
         ImageWork::Compose { names } => {
             let mut text = Vec::new();
-            input()?.take(DOCUMENTS_MAX).read_to_end(&mut text).map_err(ImageWorkError::Documents)?;
+            opened()?.take(DOCUMENTS_MAX).read_to_end(&mut text).map_err(ImageWorkError::Documents)?;
             let read = serde_json::from_slice(&text);
             let Documents { config, manifest } = read.map_err(|error| ImageWorkError::Documents(error.into()))?;
             let manifest = manifest.as_deref().map(str::as_bytes);
-            Ok(vec![compose(&store, config.as_bytes(), manifest, names, &mut progress)?])
+            Ok(vec![compose(&store, config.as_bytes(), manifest, names, progress)?])
         }
         ImageWork::Export { .. } | ImageWork::DirectoryDisk { .. } => Err(ImageWorkError::Usage),
     }
@@ -263,11 +263,7 @@ fn open_directory(path: Option<&PathBuf>) -> Result<OwnedFd, ImageWorkError> {
     opened.map(OwnedFd::from)
 }
 
-fn descriptor(of: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, ImageWorkError> {
-    of.try_clone_to_owned().map_err(|source| ImageWorkError::Open { what: "the archive", source })
-}
-
-/// What the process may do, without its jail: `write` is the store's directory, or nothing where it has an open file.
+/// What the process may do, without its jail: the directories that it has, and whether each is only read.
 pub(super) fn policy(trees: impl IntoIterator<Item = (PathBuf, bool)>) -> Policy {
     let mut policy = Policy::new(ROLE);
     policy.system_calls = confine::SystemCalls::FileWriter;
@@ -281,13 +277,13 @@ pub(super) fn policy(trees: impl IntoIterator<Item = (PathBuf, bool)>) -> Policy
 
 /// What the process may do that makes a disk of this root directory, for tests.
 #[cfg(feature = "testing")]
-pub fn policy_of_root(root: &Path) -> Policy {
+pub fn policy_of_root(root: &std::path::Path) -> Policy {
     policy([(root.to_owned(), true)])
 }
 
 /// What the process may do with this store, for tests.
 #[cfg(feature = "testing")]
-pub fn policy_of_store(store: &Path) -> Policy {
+pub fn policy_of_store(store: &std::path::Path) -> Policy {
     policy([(store.to_owned(), false)])
 }
 
@@ -295,9 +291,4 @@ pub fn policy_of_store(store: &Path) -> Policy {
 pub(super) fn arguments(policy: &Policy, work: &ImageWork) -> io::Result<Vec<OsString>> {
     let (policy, work) = (serde_json::to_string(policy)?, serde_json::to_string(work)?);
     Ok([SUBCOMMAND, POLICY, &policy, WORK, &work].map(OsString::from).into())
-}
-
-/// Whether a path leads to a directory.
-pub(super) fn is_directory(path: &Path) -> io::Result<bool> {
-    Ok(fs::metadata(path)?.is_dir())
 }

@@ -160,7 +160,7 @@ mod tests {
         assert!(error.contains("no image") && error.contains(&ImageDigest::new([7; 32]).to_string()), "{error}");
 
         let store = Store::open(&data.join("images")).unwrap();
-        let digest = import_tar(&store, &[][..], &image.reference, &mut |_| {}).unwrap();
+        let digest = import_tar(&store, &[][..], &image.reference, &|_| {}).unwrap();
         image.digest = Some(digest);
         let (disk, lease) = find(&data, &image).unwrap();
         assert_eq!(RootDisk::Joined(disk).bytes().unwrap(), DISK_STEP);

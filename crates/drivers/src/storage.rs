@@ -22,8 +22,8 @@ pub(super) struct Storage {
 }
 
 /// Makes the disk, if there is to be one, and root disks of these directories, one after the other; or finds the image's.
-/// `data_dir` is where those are. Ends soon after the launch is cancelled. Then the launch has said all that it uses of the cache, and what earlier ones
-/// used is of no interest any more.
+/// `data_dir` is where those are. Ends soon after the launch is cancelled. Then the launch has said all that it uses of the
+/// cache, and what earlier ones used is of no interest any more.
 pub(super) async fn storage(
     launch: &Launch,
     (state_dir, data_dir): (&StateDir, &Path),

@@ -291,7 +291,7 @@ impl Stop {
             self.check()?;
             let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
             let (out, err) = (child.stdout.take(), child.stderr.take());
-            let ended = async { tokio::try_join!(child.wait(), kept(out), kept(err)) };
+            let ended = async { tokio::try_join!(child.wait(), kept(out, SAID_MAX), kept(err, SAID_MAX)) };
             let ended = tokio::select! {
                 ended = ended => Some(ended?),
                 () = self.token.cancelled() => None,
@@ -305,10 +305,11 @@ impl Stop {
     }
 }
 
-async fn kept(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+/// What comes through a pipe, to its end, and of that the first bytes.
+pub(super) async fn kept(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> io::Result<Vec<u8>> {
     let mut said = Vec::new();
     if let Some(mut pipe) = pipe {
-        (&mut pipe).take(SAID_MAX).read_to_end(&mut said).await?;
+        (&mut pipe).take(most).read_to_end(&mut said).await?;
         tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
     }
     Ok(said)

@@ -38,6 +38,7 @@ pub use error::ArchiveError;
 
 use crate::config::ImageConfig;
 use crate::json::DOCUMENT_MAX;
+use crate::layer::Compression;
 use crate::platform::Platform;
 use directory::LayoutDirectory;
 use tar_index::TarIndex;
@@ -75,12 +76,11 @@ pub const SNIFFED: usize = 512;
 
 /// What a file is, by its first [`SNIFFED`] bytes, or by all of a shorter one.
 pub fn sniff(first: &[u8]) -> Outer {
-    match first {
-        [0x1f, 0x8b, ..] => Outer::Gzip,
-        // A frame, or one to be skipped before it.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Outer::Zstd,
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Outer::Xz,
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Outer::Bzip2,
+    match (Compression::of(first), first) {
+        (Compression::Gzip, _) => Outer::Gzip,
+        (Compression::Zstd, _) => Outer::Zstd,
+        (_, [0xfd, b'7', b'z', b'X', b'Z', 0, ..]) => Outer::Xz,
+        (_, [b'B', b'Z', b'h', b'1'..=b'9', ..]) => Outer::Bzip2,
         _ if tar_index::is_header(first) => Outer::Tar,
         _ => Outer::Unknown,
     }

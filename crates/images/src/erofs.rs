@@ -65,7 +65,7 @@ pub fn write(tree: &mut Tree, blobs: &[u32], placement: Placement, file: &File) 
         Placement::Before => 1,
         Placement::Behind(blocks) => blocks.checked_add(1).ok_or(ErofsError::TooLarge("blocks"))?,
     };
-    let mut plan = Plan::new(tree)?;
+    let plan = Plan::new(tree)?;
     let inode_blocks = plan.inode_bytes.div_ceil(BLOCK);
     let too_many = |_| ErofsError::TooLarge("metadata");
     let large_begin = u32::try_from(u64::from(begin) + inode_blocks).map_err(too_many)?;
@@ -82,7 +82,7 @@ pub fn write(tree: &mut Tree, blobs: &[u32], placement: Placement, file: &File) 
     let mut inodes = BufWriter::with_capacity(1 << 18, file);
     inodes.seek(SeekFrom::Start(u64::from(begin) * BLOCK)).map_err(ErofsError::Write)?;
     let mut writer = Writer { inodes, at: 0, file, large: large_begin, starts, ordinal: 0 };
-    writer.all(tree, &mut plan)?;
+    writer.all(tree, &plan)?;
     writer.fill_to(inode_blocks * BLOCK)?;
     writer.inodes.flush().map_err(ErofsError::Write)?;
     let superblock = Superblock { root: FIRST_SLOT, inodes: plan.inodes, blocks: next.max(end), metadata_block: begin };
@@ -111,7 +111,8 @@ struct Needs {
     tail_bytes: u64,
     /// Bytes of a chunk map.
     map_bytes: u64,
-    large_blocks: u64,
+    /// Whether what would be behind it has blocks of its own.
+    is_large: bool,
 }
 
 /// The bytes that may follow an inode in its block.
@@ -150,12 +151,16 @@ impl Plan {
         if tree.number(inode) != u32::MAX {
             return Ok(());
         }
-        let needs = needs(tree, node)?;
+        let entry = tree.entry(inode).map_err(ErofsError::Read)?.map(|(entry, _)| entry);
+        let needs = needs(tree, node, entry.as_ref())?;
         let at = position(self.inode_bytes, &needs);
         let number = u32::try_from(at / SLOT_BYTES).ok().filter(|number| *number != u32::MAX);
         tree.set_number(inode, number.ok_or(ErofsError::TooLarge("inodes"))?);
         self.inode_bytes = end_of(at, &needs);
-        self.large_blocks += needs.large_blocks;
+        if needs.is_large {
+            let is_directory = tree.shape(inode) == Shape::Directory;
+            self.large_blocks += if is_directory { Directory::of(tree, node).size(tree).0 } else { 1 };
+        }
         self.inodes += 1;
         Ok(())
     }
@@ -180,26 +185,22 @@ fn end_of(at: u64, needs: &Needs) -> u64 {
     at + INODE_BYTES + needs.xattr_bytes + needs.tail_bytes + needs.map_bytes
 }
 
-fn needs(tree: &Tree, node: u32) -> Result<Needs, ErofsError> {
-    let inode = tree.inode_of(node);
-    let entry = tree.entry(inode).map_err(ErofsError::Read)?.map(|(entry, _)| entry);
-    let mut needs = Needs { xattr_bytes: 0, tail_bytes: 0, map_bytes: 0, large_blocks: 0 };
-    if let Some(entry) = &entry {
+/// What the inode of a name needs, with what a layer says of it.
+fn needs(tree: &Tree, node: u32, entry: Option<&Entry>) -> Result<Needs, ErofsError> {
+    let mut needs = Needs { xattr_bytes: 0, tail_bytes: 0, map_bytes: 0, is_large: false };
+    if let Some(entry) = entry {
         needs.xattr_bytes = xattrs::bytes(&entry.meta.xattrs).ok_or_else(|| too_many_xattrs(entry))?;
     }
     let in_block = |bytes: u64| bytes <= tail_max(needs.xattr_bytes);
-    if tree.shape(inode) == Shape::Directory {
-        match Directory::bytes_in_one_block(tree, node).filter(|bytes| in_block(*bytes)) {
+    match entry.map_or(&Kind::Directory, |entry| &entry.kind) {
+        Kind::Directory => match Directory::bytes_in_one_block(tree, node).filter(|bytes| in_block(*bytes)) {
             Some(bytes) => needs.tail_bytes = bytes,
-            None => needs.large_blocks = Directory::of(tree, node).size(tree).0,
-        }
-    } else if let Some(entry) = &entry {
-        match &entry.kind {
-            Kind::SymbolicLink(target) if in_block(target.len() as u64) => needs.tail_bytes = target.len() as u64,
-            Kind::SymbolicLink(_) => needs.large_blocks = 1,
-            Kind::File { bytes, runs } if has_hole(*bytes, runs) => needs.map_bytes = bytes.div_ceil(UNIT) * 4,
-            _ => {}
-        }
+            None => needs.is_large = true,
+        },
+        Kind::SymbolicLink(target) if in_block(target.len() as u64) => needs.tail_bytes = target.len() as u64,
+        Kind::SymbolicLink(_) => needs.is_large = true,
+        Kind::File { bytes, runs } if has_hole(*bytes, runs) => needs.map_bytes = bytes.div_ceil(UNIT) * 4,
+        _ => {}
     }
     Ok(needs)
 }
@@ -245,7 +246,7 @@ impl Writer<'_> {
     }
 
     /// Every inode, in the order of the plan.
-    fn all(&mut self, tree: &Tree, plan: &mut Plan) -> Result<(), ErofsError> {
+    fn all(&mut self, tree: &Tree, plan: &Plan) -> Result<(), ErofsError> {
         self.one(tree, ROOT)?;
         let mut sorted = Vec::new();
         for directory in &plan.directories {
@@ -265,16 +266,12 @@ impl Writer<'_> {
             return Ok(());
         }
         self.fill_to(position)?;
-        let found = tree.entry(inode).map_err(ErofsError::Read)?;
-        let (entry, layer) = match found {
-            Some((entry, layer)) => (Some(entry), layer),
-            None => (None, 0),
-        };
+        let (entry, layer) = tree.entry(inode).map_err(ErofsError::Read)?.unzip();
         // What no layer says of a directory.
         let implicit = Meta { mode: 0o755, ..Meta::default() };
         let meta = entry.as_ref().map_or(&implicit, |entry| &entry.meta);
         let kind = entry.as_ref().map_or(&Kind::Directory, |entry| &entry.kind);
-        let needs = needs(tree, node)?;
+        let needs = needs(tree, node, entry.as_ref())?;
         self.ordinal += 1;
         let mut record = InodeRecord::new(meta, kind, self.ordinal, needs.xattr_bytes);
         record.links = tree.links(inode);
@@ -284,29 +281,30 @@ impl Writer<'_> {
                 let directory = Directory::of(tree, node);
                 record.links = 2 + directory.subdirectories(tree);
                 record.bytes = directory.size(tree).1;
-                if needs.large_blocks == 0 {
+                if needs.is_large {
+                    record.start = self.large;
+                    directory.contents(tree, |block| self.put_large(block).map(drop))?;
+                } else {
                     record.layout = DataLayout::Inline;
                     directory.contents(tree, |block| {
                         tail.extend_from_slice(block);
                         Ok::<_, ErofsError>(())
                     })?;
-                } else {
-                    record.start = self.large;
-                    directory.contents(tree, |block| self.put_large(block).map(drop))?;
                 }
             }
             Kind::SymbolicLink(target) => {
                 record.bytes = target.len() as u64;
-                if needs.large_blocks == 0 {
+                if needs.is_large {
+                    record.start = self.put_large(target)?;
+                } else {
                     record.layout = DataLayout::Inline;
                     tail.clone_from(target);
-                } else {
-                    record.start = self.put_large(target)?;
                 }
             }
             Kind::File { bytes, runs } => {
                 record.bytes = *bytes;
-                let start = self.starts.get(layer).copied().ok_or(ErofsError::TooLarge("layers"))?;
+                let start =
+                    layer.and_then(|layer| self.starts.get(layer)).copied().ok_or(ErofsError::TooLarge("layers"))?;
                 if needs.map_bytes > 0 {
                     record.layout = DataLayout::Chunks;
                     record.start = CHUNK_FORMAT;

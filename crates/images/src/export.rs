@@ -38,7 +38,7 @@ pub fn export(store: &Store, images: &[Named], format: ArchiveFormat, out: impl 
                 path: store.layer_path(&diff_id),
                 reason: "it is missing".to_owned(),
             })?;
-            layers.push(SavedLayer { diff_id, size: record.tar_bytes });
+            layers.push(SavedLayer { diff_id, size: record.info.tar_bytes });
         }
         contents.push((store.config(digest)?, layers));
     }

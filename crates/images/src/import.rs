@@ -25,13 +25,14 @@ use crate::tree::TreeError;
 use crate::walk::WalkError;
 
 mod image;
+mod layer;
 mod load;
-mod parts;
 mod root;
 mod spool;
 
+pub use image::compose;
+pub use layer::{NewLayer, add_layer};
 pub use load::{LoadOptions, LoadSource, load};
-pub use parts::{add_layer, compose};
 pub use root::{import_directory, import_tar};
 
 /// How far an import is.
@@ -67,6 +68,9 @@ pub enum Progress {
         names: Vec<ImageReference>,
     },
 }
+
+/// Who is told how far it is, by several threads.
+pub type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// Why nothing, or not all, was imported.
 #[derive(Debug, thiserror::Error)]

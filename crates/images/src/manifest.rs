@@ -21,6 +21,7 @@ use sandpen_types::image::ImageDigest;
 
 use crate::digest::digest_of;
 use crate::json::{self, DOCUMENT_MAX, JsonError};
+pub use crate::layer::Compression;
 use crate::platform::Platform;
 
 /// Media types that are written as well as read.
@@ -101,17 +102,6 @@ pub struct LayerDescriptor {
     pub size: u64,
     /// How its media type says they are compressed.
     pub hint: Compression,
-}
-
-/// How a layer is said to be compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// By gzip.
-    Gzip,
-    /// By Zstandard.
-    Zstd,
 }
 
 /// Either.

@@ -32,9 +32,10 @@ use crate::manifest::{CONTAINERD_NAME, REF_NAME, media};
 const BLOCK: usize = 512;
 
 /// What kind of archive to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ArchiveFormat {
     /// Docker's.
+    #[default]
     Docker,
     /// That of the Open Container Initiative.
     Oci,

@@ -10,7 +10,6 @@
 //! follow no redirect of it to another host.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +25,7 @@ use crate::challenge::{Challenge, challenges};
 use crate::endpoint::authority;
 use crate::error::{RegistryError, shown};
 use crate::secret::Secret;
-use crate::transport::{Ask, Site, Transport};
+use crate::transport::{Answer, Ask, Site, Transport};
 
 /// Most bytes of a token's answer.
 const ANSWER_MAX: u64 = 256 << 10;
@@ -90,12 +89,6 @@ struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
-}
-
-impl fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tokens")
-    }
 }
 
 impl Tokens {
@@ -183,7 +176,6 @@ impl Transport {
             ask.scope.0.clone()
         };
         let what = format!("a token for {}", ask.what);
-        let none = Scope::default();
         let answer = match &site.credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let mut form = vec![
@@ -193,39 +185,38 @@ impl Transport {
                     ("refresh_token", token.expose().to_owned()),
                 ];
                 form.extend(service.map(|service| ("service", service.to_owned())));
-                let form = Bytes::from(form_encoded(&form));
-                let len = u64::try_from(form.len()).unwrap_or(u64::MAX);
-                let body = move || futures::stream::iter([Ok(form.clone())]).boxed();
-                let mut request = Ask::new(Method::POST, realm.clone(), &what, &none)
-                    .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-                request.body = Some((len, &body));
-                self.send_form(&realm, &request).await?
+                self.send_form(realm, &form, &what).await?
             }
-            with => {
-                {
-                    let mut query = realm.query_pairs_mut();
-                    query.extend_pairs(service.map(|service| ("service", service)));
-                    query.extend_pairs(scopes.iter().map(|scope| ("scope", scope.as_str())));
-                    if let Some(Credentials::Password { username, .. }) = with {
-                        query.append_pair("account", username);
+            name_or_nobody => {
+                let (account, told) = match name_or_nobody {
+                    Some(Credentials::Password { username, password }) => {
+                        (Some(("account", username.as_str())), Some(basic(username, password)))
                     }
-                }
-                let told = match with {
-                    Some(Credentials::Password { username, password }) => Some(basic(username, password)),
-                    _ => None,
+                    _ => (None, None),
                 };
+                let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+                let query = service.map(|service| ("service", service)).into_iter().chain(scopes).chain(account);
+                realm.query_pairs_mut().extend_pairs(query);
+                let none = Scope::default();
                 self.follow(&realm, &Ask::new(Method::GET, realm.clone(), &what, &none), told.as_ref()).await?
             }
         };
         self.read_token(site, ask, answer, now).await
     }
 
-    /// A body with a token in it follows no redirect.
-    async fn send_form(&self, realm: &Url, request: &Ask<'_>) -> Result<crate::transport::Answer, RegistryError> {
-        let answer = self.send_without_redirect(request).await?;
+    /// A form with a token in it follows no redirect.
+    async fn send_form(&self, realm: Url, form: &[(&str, String)], what: &str) -> Result<Answer, RegistryError> {
+        let form = Bytes::from(form_encoded(form));
+        let len = u64::try_from(form.len()).unwrap_or(u64::MAX);
+        let body = move || futures::stream::iter([Ok(form.clone())]).boxed();
+        let none = Scope::default();
+        let mut request = Ask::new(Method::POST, realm, what, &none)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        request.body = Some((len, &body));
+        let answer = self.send_without_redirect(&request).await?;
         if answer.status().is_redirection() {
             let reason = "who gave it a token that must not be passed on".to_owned();
-            return Err(RegistryError::Redirect { host: authority(realm), reason });
+            return Err(RegistryError::Redirect { host: answer.host().to_owned(), reason });
         }
         Ok(answer)
     }
@@ -234,14 +225,14 @@ impl Transport {
         &self,
         site: &Site,
         ask: &Ask<'_>,
-        mut answer: crate::transport::Answer,
+        mut answer: Answer,
         now: SystemTime,
     ) -> Result<Told, RegistryError> {
         match answer.status().as_u16() {
             200 => {}
             // OAuth2 says of a token that does not count that the request is bad.
             400 | 401 | 403 => return Err(denied(site, ask.what, answer.said().await)),
-            _ => return Err(answer.refusal(site, &format!("a token for {}", ask.what), now).await),
+            _ => return Err(answer.refusal(site, &format!("a token for {}", ask.what)).await),
         }
         let bytes = answer.bytes(ANSWER_MAX).await?;
         let read: Option<TokenAnswer> = serde_json::from_slice(&bytes).ok();

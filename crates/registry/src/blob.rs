@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _, try_unfold};
@@ -47,6 +46,20 @@ impl From<&Descriptor> for Blob {
 impl From<&LayerDescriptor> for Blob {
     fn from(of: &LayerDescriptor) -> Self {
         Self { digest: of.digest, size: of.size }
+    }
+}
+
+impl Blob {
+    /// An error where an answer says that it has another number of bytes than these of it.
+    pub(crate) fn expect_len(&self, answer: &Answer, expected: u64) -> Result<(), RegistryError> {
+        match answer.len() {
+            Some(len) if len != expected => Err(self.other_size(answer.host(), format!("{len} bytes"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn other_size(&self, host: &str, found: String) -> RegistryError {
+        RegistryError::OtherSize { host: host.to_owned(), digest: self.digest, size: self.size, found }
     }
 }
 
@@ -107,26 +120,21 @@ struct Reader {
 impl Reader {
     fn new(transport: Arc<Transport>, reference: ImageReference, blob: Blob, from: u64) -> Result<Self, RegistryError> {
         if from > blob.size {
-            let (host, found) = (reference.registry().to_owned(), format!("no byte {from}"));
-            return Err(RegistryError::OtherSize { host, digest: blob.digest, size: blob.size, found });
+            return Err(blob.other_size(reference.registry(), format!("no byte {from}")));
         }
         let endpoints = transport.endpoints(reference.registry())?.into();
-        let scope = Scope::pull(reference.repository());
-        let what = format!("blob {} of {reference}", blob.digest.short());
-        let (position, passed_over, failures, progress) = (from, 0, 0, 0);
-        let answer = None;
         Ok(Self {
+            what: format!("blob {} of {reference}", blob.digest.short()),
+            scope: Scope::pull(reference.repository()),
             transport,
             reference,
             blob,
-            what,
-            scope,
             endpoints,
-            answer,
-            position,
-            passed_over,
-            failures,
-            progress,
+            answer: None,
+            position: from,
+            passed_over: 0,
+            failures: 0,
+            progress: 0,
         })
     }
 
@@ -163,21 +171,21 @@ impl Reader {
         let answer = self.transport.send(&site, &ask).await?;
         self.passed_over = match answer.status() {
             StatusCode::OK => {
-                self.expect_len(&answer, self.blob.size)?;
+                self.blob.expect_len(&answer, self.blob.size)?;
                 self.position
             }
             StatusCode::PARTIAL_CONTENT if self.position > 0 => {
                 let end = self.range_end(&answer)?;
-                self.expect_len(&answer, end + 1 - self.position)?;
+                self.blob.expect_len(&answer, end + 1 - self.position)?;
                 0
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {
-                return Err(self.other_size(answer.host(), format!("no byte {}", self.position)));
+                return Err(self.blob.other_size(answer.host(), format!("no byte {}", self.position)));
             }
             status if status.is_success() => {
                 return Err(answer.senseless(format!("status {} for {}", status.as_u16(), self.what)));
             }
-            _ => return Err(answer.refusal(&site, &self.what, SystemTime::now()).await),
+            _ => return Err(answer.refusal(&site, &self.what).await),
         };
         self.answer = Some(answer);
         Ok(())
@@ -208,17 +216,6 @@ impl Reader {
         }
     }
 
-    fn expect_len(&self, answer: &Answer, expected: u64) -> Result<(), RegistryError> {
-        match answer.len() {
-            Some(len) if len != expected => Err(self.other_size(answer.host(), format!("{len} bytes"))),
-            _ => Ok(()),
-        }
-    }
-
-    fn other_size(&self, host: &str, found: String) -> RegistryError {
-        RegistryError::OtherSize { host: host.to_owned(), digest: self.blob.digest, size: self.blob.size, found }
-    }
-
     /// Some more bytes; `None` where they were passed on before.
     async fn read(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let Some(answer) = &mut self.answer else { return Ok(None) };
@@ -236,8 +233,7 @@ impl Reader {
             return Ok(None);
         }
         if len(&chunk) > self.blob.size - self.position {
-            let host = answer.host().to_owned();
-            return Err(self.other_size(&host, "more".to_owned()));
+            return Err(self.blob.other_size(answer.host(), "more".to_owned()));
         }
         self.position += len(&chunk);
         self.progress += len(&chunk);
@@ -251,7 +247,7 @@ impl Reader {
     async fn end(&mut self) -> Result<(), RegistryError> {
         let Some(mut answer) = self.answer.take() else { return Ok(()) };
         if answer.len().is_none() && matches!(answer.chunk().await, Ok(Some(more)) if !more.is_empty()) {
-            return Err(self.other_size(answer.host(), "more".to_owned()));
+            return Err(self.blob.other_size(answer.host(), "more".to_owned()));
         }
         Ok(())
     }

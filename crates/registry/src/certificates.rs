@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::endpoint::has_port;
 use crate::error::{CertificateProblem, RegistryError, shown};
 
 /// Most bytes of a file of certificates.
@@ -27,11 +28,7 @@ pub(crate) fn directories_of(all: &[PathBuf], host: &str) -> Vec<PathBuf> {
     if host.starts_with('.') || host.contains('/') {
         return Vec::new();
     }
-    let names = if host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
-        vec![host.to_owned()]
-    } else {
-        vec![host.to_owned(), format!("{host}:443")]
-    };
+    let names = if has_port(host) { vec![host.to_owned()] } else { vec![host.to_owned(), format!("{host}:443")] };
     let every = all.iter().flat_map(|directory| names.iter().map(move |name| directory.join(name)));
     every.filter(|directory| directory.is_dir()).collect()
 }
@@ -56,10 +53,7 @@ pub(crate) fn tls(
     let mut roots = roots.clone();
     let mut client = None;
     for directory in directories {
-        let refused = |error: io::Error| RegistryError::CertificateFile {
-            directory: shown(&directory.to_string_lossy()),
-            reason: shown(&error.to_string()),
-        };
+        let refused = |error: io::Error| of_file(directory, &error);
         for path in files(directory, "crt").map_err(refused)? {
             for certificate in certificates(&path).map_err(refused)? {
                 roots.add(certificate).map_err(|error| refused(bad(&path, error)))?;
@@ -82,10 +76,15 @@ pub(crate) fn tls(
     };
     match client {
         None => Ok(builder.with_no_client_auth()),
-        Some((chain, key, directory)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            RegistryError::CertificateFile { directory: shown(&directory.to_string_lossy()), reason: error.to_string() }
-        }),
+        Some((chain, key, directory)) => {
+            builder.with_client_auth_cert(chain, key).map_err(|error| of_file(directory, &error))
+        }
     }
+}
+
+fn of_file(directory: &Path, error: &dyn std::fmt::Display) -> RegistryError {
+    let (directory, reason) = (shown(&directory.to_string_lossy()), shown(&error.to_string()));
+    RegistryError::CertificateFile { directory, reason }
 }
 
 fn own_fault(error: &rustls::Error) -> RegistryError {
@@ -108,7 +107,12 @@ fn files(directory: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes)).map_err(|error| bad(path, error))?;
+    let read = File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| bad(path, error))?;
+    // A part of it would be other certificates than those that somebody put there.
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_MAX {
+        return Err(bad(path, format!("it has more than {FILE_MAX} bytes")));
+    }
     Ok(bytes)
 }
 

@@ -15,7 +15,7 @@ use sandpen_types::image::{ImageDigest, ImageReference};
 
 use crate::auth::Scope;
 use crate::blob::Blob;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, version_url};
 use crate::error::{RegistryError, shown};
 use crate::options::Options;
 use crate::transport::{Ask, Site, Transport};
@@ -110,10 +110,8 @@ impl Registry {
     pub async fn check(&self, registry: &str) -> Result<(), RegistryError> {
         let transport = &self.transport;
         let site = transport.site(&Endpoint::new(registry, &transport.options.insecure)?, "").await?;
-        let mut url = site.base.clone();
-        url.set_path(&format!("{}v2/", url.path()));
         let scope = Scope::default();
-        let ask = Ask::new(Method::GET, url, "its version", &scope);
+        let ask = Ask::new(Method::GET, version_url(&site.base), "its version", &scope);
         transport.again(|| transport.send_ok(&site, &ask)).await.map(drop)
     }
 
@@ -144,9 +142,8 @@ impl Registry {
         reference: &ImageReference,
         platform: &Platform,
     ) -> Result<Pulled, RegistryError> {
-        let named = self.named(site, reference).await?;
-        let first = named.descriptor.clone();
-        let mut known = HashMap::from([(first.digest, named.bytes)]);
+        let Named { descriptor: first, bytes } = self.named(site, reference).await?;
+        let mut known = HashMap::from([(first.digest, bytes)]);
         let Resolved { digest, bytes, manifest } = loop {
             let resolved = first.resolve(platform, |wanted| {
                 known.get(&wanted.digest).cloned().ok_or_else(|| Missing::Document(Box::new(wanted.clone())))

@@ -84,10 +84,28 @@ impl Endpoint {
     }
 
     /// Whether its name says which port it is at.
-    pub(crate) fn has_port(&self) -> bool {
-        let host = self.name.split('/').next().unwrap_or_default();
-        host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
+    pub fn has_port(&self) -> bool {
+        has_port(self.name.split('/').next().unwrap_or_default())
     }
+}
+
+/// Whether a host is one with a port; an address of IPv6 has colons as well, in brackets.
+pub(crate) fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
+}
+
+/// The URL at which a registry says which version of the protocol it speaks; `base` ends with a slash.
+pub(crate) fn version_url(base: &Url) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}v2/", base.path()));
+    url
+}
+
+/// Whether the certificate of a host, as [`authority`] has it, is not looked at: it is where one of these registries
+/// answers.
+pub(crate) fn is_insecure(insecure: &BTreeSet<String>, host: &str) -> bool {
+    let answers = |name: &String| Endpoint::new(name, insecure).is_ok_and(|of| authority(of.secure()) == host);
+    insecure.iter().any(answers)
 }
 
 /// Host and port as directories of certificates are called, and messages have them: the port only if it is not that of
@@ -129,6 +147,17 @@ mod tests {
         }
         for name in ["", "/x", "a b", "user@host", "host/../x", "host?x", "a.example:port", "file:///etc"] {
             assert!(Endpoint::new(name, &insecure).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_insecure_registry_is_so_where_it_answers() {
+        let insecure = ["docker.io", "A.example:443", "b.example:5000", "mirror.example/hub"].map(str::to_owned).into();
+        for host in ["registry-1.docker.io", "a.example", "b.example:5000", "mirror.example"] {
+            assert!(is_insecure(&insecure, host), "{host}");
+        }
+        for host in ["auth.docker.io", "b.example", "a.example:5000", "hub"] {
+            assert!(!is_insecure(&insecure, host), "{host}");
         }
     }
 

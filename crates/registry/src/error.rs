@@ -90,6 +90,8 @@ pub enum RegistryError {
         reason: String,
         /// Whether nothing was sent yet.
         connecting: bool,
+        /// Whether nobody listens there.
+        is_refused: bool,
     },
     /// Nothing came for too long.
     #[error("{host} has said nothing for {} s", .after.as_secs_f64())]

@@ -15,11 +15,11 @@
 
 pub mod auth;
 pub mod blob;
-pub mod certificates;
+mod certificates;
 mod challenge;
 pub mod client;
 pub mod credentials;
-pub mod endpoint;
+mod endpoint;
 pub mod error;
 pub mod options;
 pub mod proxies;
@@ -31,7 +31,7 @@ mod transport;
 pub use auth::Credentials;
 pub use blob::{Blob, BlobStream, checked};
 pub use client::{Pulled, Registry};
-pub use error::RegistryError;
+pub use error::{CertificateProblem, RegistryError};
 pub use options::{Options, Times};
 pub use proxies::Proxies;
 pub use push::{BlobSource, ByteStream, PushEvent};

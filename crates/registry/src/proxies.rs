@@ -51,8 +51,8 @@ impl Proxies {
 
     fn is_excepted(&self, host: &str, port: Option<u16>) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches([']', '.']).to_ascii_lowercase();
-        let entries = self.no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
-        entries.into_iter().any(|entry| fits(&entry.to_ascii_lowercase(), &host, port))
+        let mut entries = self.no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
+        entries.any(|entry| fits(&entry.to_ascii_lowercase(), &host, port))
     }
 }
 

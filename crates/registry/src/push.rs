@@ -155,14 +155,8 @@ impl Registry {
                     // Links to a storage are often for GET alone; then it is sent once more.
                     status if !answer.is_from_home() && !status.is_success() => Ok(false),
                     // It has something of that name; whether it is whole, the registry has checked.
-                    StatusCode::OK if answer.len().is_none_or(|len| len == blob.size) => Ok(true),
-                    StatusCode::OK => Err(RegistryError::OtherSize {
-                        host: answer.host().to_owned(),
-                        digest: blob.digest,
-                        size: blob.size,
-                        found: answer.len().map_or_else(String::new, |len| format!("{len} bytes")),
-                    }),
-                    _ => Err(answer.refusal(site, what, std::time::SystemTime::now()).await),
+                    StatusCode::OK => blob.expect_len(&answer, blob.size).map(|()| true),
+                    _ => Err(answer.refusal(site, what).await),
                 }
             })
             .await

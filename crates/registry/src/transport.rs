@@ -23,7 +23,7 @@ pub(crate) use site::Site;
 
 use crate::auth::{Scope, Tokens};
 use crate::certificates;
-use crate::endpoint::{authority, is_same_origin};
+use crate::endpoint::{authority, is_insecure, is_same_origin};
 use crate::error::{RegistryError, shown};
 use crate::options::{Options, Times};
 use crate::retry::{TRIES, pause};
@@ -105,7 +105,7 @@ impl Transport {
         let answer = self.follow(&site.base, ask, Some(&told)).await?;
         if answer.status() == StatusCode::UNAUTHORIZED && answer.is_from_home() {
             self.tokens.forget(site, ask.scope);
-            return Err(answer.refusal(site, ask.what, SystemTime::now()).await);
+            return Err(answer.refusal(site, ask.what).await);
         }
         Ok(answer)
     }
@@ -116,7 +116,7 @@ impl Transport {
         if answer.status().is_success() {
             return Ok(answer);
         }
-        Err(answer.refusal(site, ask.what, SystemTime::now()).await)
+        Err(answer.refusal(site, ask.what).await)
     }
 
     /// Does something again while what goes wrong may go by itself. A registry that cannot be reached at all is no such
@@ -144,7 +144,7 @@ impl Transport {
         for _ in 0..=REDIRECTS_MAX {
             let is_home = is_same_origin(home, &url);
             let answer = self.send_once(&url, ask, told.filter(|_| is_home)).await?;
-            let answer = Answer::new(answer, authority(&url), url.clone(), is_home, self.times().idle);
+            let answer = Answer::new(answer, url.clone(), is_home, self.times().idle);
             let (status, is_safe) = (answer.status(), matches!(ask.method, Method::GET | Method::HEAD));
             let is_followed = match status.as_u16() {
                 307 | 308 => true,
@@ -162,7 +162,7 @@ impl Transport {
     /// Sends a request, whatever the answer.
     pub async fn send_without_redirect(&self, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
         let answer = self.send_once(&ask.url, ask, None).await?;
-        Ok(Answer::new(answer, authority(&ask.url), ask.url.clone(), true, self.times().idle))
+        Ok(Answer::new(answer, ask.url.clone(), true, self.times().idle))
     }
 
     async fn send_once(
@@ -198,7 +198,7 @@ impl Transport {
     fn client(&self, url: &Url) -> Result<Client, RegistryError> {
         let host = authority(url);
         let directories = certificates::directories_of(&self.options.certificates, &host);
-        let is_insecure = self.options.insecure.iter().any(|name| name.strip_suffix(":443").unwrap_or(name) == host);
+        let is_insecure = is_insecure(&self.options.insecure, &host);
         let key = if directories.is_empty() { format!("/{is_insecure}") } else { host.clone() };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {

@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sandpen_images::digest::digest_of;
 use sandpen_registry::{
     Blob, BlobSource, ByteStream, Credentials, Options, PushEvent, Registry, RegistryError, Secret, Times, checked,
 };
 use sandpen_skip::{Reason, skip};
 use sandpen_types::image::{ImageDigest, ImageReference};
-use support::{collect, password, platform};
+use support::{Memory, authority, collect, password, platform, signed};
 use tempfile::TempDir;
 
 /// Whether all programs are here; if not the test is skipped.
@@ -60,17 +59,13 @@ impl Debians {
         let dir = TempDir::new().unwrap();
         // Nobody takes a port twice in the moments until the registry does.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+        let authority = authority();
+        let (certificate, key) = signed(&authority, &["127.0.0.1", "localhost"], |_| {});
         let certificates = dir.path().join("certs.d").join(format!("127.0.0.1:{port}"));
         fs::create_dir_all(&certificates).unwrap();
         fs::write(certificates.join("ca.crt"), authority.pem()).unwrap();
-        fs::write(dir.path().join("server.crt"), certificate.pem()).unwrap();
-        fs::write(dir.path().join("server.key"), key.serialize_pem()).unwrap();
+        fs::write(dir.path().join("server.crt"), certificate).unwrap();
+        fs::write(dir.path().join("server.key"), key).unwrap();
         fs::write(dir.path().join("htpasswd"), format!("user:{}\n", bcrypt::hash("hunter2", 4).unwrap())).unwrap();
         let at = dir.path().display();
         let config = format!(
@@ -177,18 +172,6 @@ fn noise(len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
-}
-
-/// Blobs in memory.
-struct Memory(BTreeMap<ImageDigest, Bytes>);
-
-impl BlobSource for Memory {
-    fn open(&self, blob: &Blob, from: u64) -> ByteStream {
-        let bytes = self.0[&blob.digest].slice(usize::try_from(from).unwrap()..);
-        let pieces: Vec<_> = (0..bytes.len()).step_by(1 << 16).collect();
-        let piece = move |at: usize| Ok(bytes.slice(at..bytes.len().min(at + (1 << 16))));
-        futures::stream::iter(pieces).map(piece).boxed()
-    }
 }
 
 /// All of an image.

@@ -8,34 +8,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, date_time_ymd};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sandpen_registry::{Options, Registry, RegistryError, Secret};
-use support::{Image, Server, options, platform};
+use support::{Authority, Image, Server, authority, options, platform, signed};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 type Change = fn(&mut CertificateParams);
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate and its key, PEM.
-fn signed(by: &Authority, names: &[&str], change: impl Fn(&mut CertificateParams)) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
-    change(&mut params);
-    (params.signed_by(&key, by).unwrap().pem(), key.serialize_pem())
-}
 
 fn acceptor((certificate, key): &(String, String), clients: Option<&Authority>) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -137,6 +122,11 @@ async fn a_certificate_of_the_client() {
     let options = with_files(dir.path(), &server, &[("client.key", "hunter2"), ("ca.crt", "hunter2")]);
     let error = pull(options, &server).await.unwrap_err().to_string();
     assert!(error.contains("ca.crt: there is no certificate in it") && !error.contains("hunter2"), "{error}");
+    // Of one that is too large no part is taken for all of it.
+    let large = authority.pem() + &"\n".repeat(1 << 20);
+    let options = with_files(dir.path(), &server, &[("ca.crt", &large)]);
+    let error = pull(options, &server).await.unwrap_err().to_string();
+    assert!(error.contains("cannot be taken: ca.crt: it has more than 1048576 bytes"), "{error}");
 }
 
 #[tokio::test]
@@ -209,7 +199,6 @@ async fn without_tls_only_where_it_is_allowed() {
     options.proxies.https = Some(Secret::new(format!("http://me:hunter2@{proxy}")));
     let reference = "far.example:5000/app:1".parse().unwrap();
     let error = Registry::new(options).unwrap().manifest(&reference, &platform()).await.unwrap_err().to_string();
-    assert!(error.contains("far.example:5000 speaks no TLS"), "{error}");
     assert!(error.contains("far.example:5000 speaks no TLS") && error.contains("with --insecure"), "{error}");
     tunnels.abort();
 }

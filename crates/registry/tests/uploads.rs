@@ -4,35 +4,17 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use futures::StreamExt as _;
 use sandpen_images::digest::digest_of;
-use sandpen_registry::{Blob, BlobSource, ByteStream, PushEvent, RegistryError};
+use sandpen_registry::{Blob, PushEvent, RegistryError};
 use sandpen_types::image::ImageDigest;
-use support::{Image, Request, Server, Step, answer, registry};
+use support::{Image, Memory, Request, Server, Step, answer, registry};
 
-/// Blobs in memory, in pieces.
-pub struct Memory(HashMap<ImageDigest, Vec<u8>>);
-
-impl Memory {
-    fn of(image: &Image) -> Self {
-        Self([&image.config, &image.layer].into_iter().map(|bytes| (digest_of(bytes), bytes.clone())).collect())
-    }
-}
-
-impl BlobSource for Memory {
-    fn open(&self, blob: &Blob, from: u64) -> ByteStream {
-        let Some(bytes) = self.0.get(&blob.digest) else {
-            return futures::stream::iter([Err(io::Error::other("it is gone"))]).boxed();
-        };
-        let from = usize::try_from(from).unwrap();
-        let pieces: Vec<_> = bytes[from..].chunks(64 << 10).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        futures::stream::iter(pieces).boxed()
-    }
+/// Its blobs.
+fn memory(image: &Image) -> Memory {
+    Memory([&image.config, &image.layer].into_iter().map(|bytes| (digest_of(bytes), bytes.clone().into())).collect())
 }
 
 /// What a registry got.
@@ -113,7 +95,7 @@ async fn push(
         _ => take(&kept, request, broken, knows),
     })
     .await;
-    let (events, source) = (Mutex::new(Vec::new()), Memory::of(image));
+    let (events, source) = (Mutex::new(Vec::new()), memory(image));
     let on = |event| events.lock().unwrap().push(event);
     let pushed = registry().push(&server.reference(), &image.manifest, None, &source, &on).await;
     (pushed, state, events.into_inner().unwrap())
@@ -124,7 +106,7 @@ async fn push(
 async fn futures_are_sent_between_threads() {
     fn is_send<T: Send>(_: &T) {}
     let (registry, image) = (registry(), Image::new(1));
-    let (reference, source) = ("a.example/x".parse().unwrap(), Memory::of(&image));
+    let (reference, source) = ("a.example/x".parse().unwrap(), memory(&image));
     is_send(&registry.manifest(&reference, &support::platform()));
     is_send(&registry.platforms(&reference));
     is_send(&registry.check("a.example"));
@@ -171,7 +153,7 @@ async fn bytes_that_cannot_be_read_are_no_fault_of_the_registry() {
         _ => take(&state, request, &[], true),
     })
     .await;
-    let source = Memory(HashMap::new());
+    let source = Memory(BTreeMap::new());
     let error = registry().push(&server.reference(), &image.manifest, None, &source, &|_| {}).await.unwrap_err();
     assert!(matches!(error, RegistryError::Source { .. }) && error.to_string().ends_with("it is gone"), "{error}");
     assert!(kept.lock().unwrap().manifests.is_empty());
@@ -198,9 +180,8 @@ async fn a_place_elsewhere_gets_no_credentials() {
         }
     })
     .await;
-    let pushed = support::logged_in(&server)
-        .push(&server.reference(), &image.manifest, None, &Memory::of(&image), &|_| {})
-        .await;
+    let pushed =
+        support::logged_in(&server).push(&server.reference(), &image.manifest, None, &memory(&image), &|_| {}).await;
     assert_eq!(pushed.unwrap(), image.digest());
     let asked = elsewhere.requests();
     assert!(asked.len() == 6 && asked.iter().all(|request| request.header("authorization").is_none()), "{asked:?}");
@@ -224,7 +205,7 @@ async fn what_is_in_another_repository_is_mounted() {
         assert!(matches!(event, PushEvent::Mounted(_)));
         *mounted.lock().unwrap() += 1;
     };
-    let source = Memory(HashMap::new());
+    let source = Memory(BTreeMap::new());
     let pushed = registry().push(&server.reference(), &image.manifest, Some("other/one"), &source, &on).await;
     assert_eq!(pushed.unwrap(), image.digest());
     assert_eq!(*mounted.lock().unwrap(), 2);

@@ -13,6 +13,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sha256;
+
 /// What a reference without a registry is of.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 /// Where the default registry keeps what has no owner.
@@ -49,11 +51,9 @@ impl ImageDigest {
 
     /// The 64 digits, fit for a file's name.
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // a String takes everything
-            text
-        })
+        let mut hex = String::with_capacity(64);
+        let _ = sha256::write(&self.0, &mut hex); // a String takes everything
+        hex
     }
 
     /// Its first 12 digits, as people are shown it.
@@ -63,16 +63,7 @@ impl ImageDigest {
 
     /// From 64 digits.
     pub fn from_hex(hex: &str) -> Result<Self, DigestError> {
-        let refused = || DigestError(hex.chars().take(80).collect());
-        if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(refused());
-        }
-        let mut hash = [0; 32];
-        for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| refused())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| refused())?;
-        }
-        Ok(Self(hash))
+        sha256::read(hex).map(Self).ok_or_else(|| DigestError(hex.chars().take(80).collect()))
     }
 }
 

@@ -36,6 +36,7 @@ pub mod moment;
 pub mod output_stream;
 pub mod reconcile;
 pub mod row;
+mod sha256;
 pub mod signal;
 pub mod spec;
 pub mod start_step;

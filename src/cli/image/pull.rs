@@ -7,7 +7,7 @@ use sandpen::registry::Credentials;
 use sandpen::registry::credentials::Places;
 use sandpen_types::image::ImageReference;
 
-use super::{came_in, follow};
+use super::{came_in, follow, ids};
 use crate::cli::{CliError, Global, print};
 
 /// Get an image from its registry
@@ -46,11 +46,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let asked = asked(reference).await?;
     let request = ImagePullRequest { platform: platform.clone(), insecure: *insecure, ..asked };
     let images = bring(&global.connect().await?, &request, *quiet).await?;
-    if !quiet {
-        return came_in(&images, *json);
-    }
-    let ids: Vec<_> = images.iter().map(|image| image.digest.short()).collect();
-    print::lines(ids.iter().map(String::as_str))
+    if *quiet { ids(&images) } else { came_in(&images, *json) }
 }
 
 /// Pulls an image for this host.
@@ -59,13 +55,10 @@ pub async fn pull(client: &Client, reference: &ImageReference) -> Result<Vec<Ima
 }
 
 async fn bring(client: &Client, request: &ImagePullRequest, quiet: bool) -> Result<Vec<ImageEntry>, CliError> {
-    let mut progress = print::Progress::default();
-    if quiet {
-        progress = progress.quiet();
-    } else {
+    let progress = (!quiet).then(|| {
         print::note(&format!("pulling {}", request.name));
-        progress = progress.with_layers();
-    }
+        print::Progress::with_layers()
+    });
     follow(client.pull_image(request).await?, progress).await
 }
 

@@ -57,20 +57,24 @@ pub fn images_loaded(images: &[ImageEntry]) -> Result<u8, CliError> {
     bytes(images.iter().map(line).collect::<String>().as_bytes())
 }
 
-/// What was removed, or would be: a line each.
-pub fn images_removed(removals: &[ImageRemoval], dry_run: bool) -> Result<u8, CliError> {
-    bytes(removals.iter().map(|removal| removed(removal, dry_run)).collect::<String>().as_bytes())
+/// What was removed: a line each.
+pub fn images_removed(removals: &[ImageRemoval]) -> Result<u8, CliError> {
+    bytes(removals.iter().map(|removal| removed(removal, false)).collect::<String>().as_bytes())
 }
 
-/// The same of a pruning, with what it freed.
+/// What a pruning removed, or would remove, and what that frees.
 pub fn images_pruned(removal: &ImageRemoval, dry_run: bool) -> Result<u8, CliError> {
-    let freed = if dry_run { "would be freed" } else { "freed" };
-    bytes(format!("{}{} {freed}\n", removed(removal, dry_run), amount(removal.freed_bytes)).as_bytes())
+    bytes(pruned(removal, dry_run).as_bytes())
 }
 
 /// What would be removed, on standard error, before a question.
 pub fn asked_images(removal: &ImageRemoval) {
-    to_stderr(&format!("{}{} would be freed\n", removed(removal, true), amount(removal.freed_bytes)));
+    to_stderr(&pruned(removal, true));
+}
+
+fn pruned(removal: &ImageRemoval, dry_run: bool) -> String {
+    let freed = if dry_run { "would be freed" } else { "freed" };
+    format!("{}{} {freed}\n", removed(removal, dry_run), amount(removal.freed_bytes))
 }
 
 fn removed(ImageRemoval { untagged, removed, .. }: &ImageRemoval, dry_run: bool) -> String {
@@ -84,32 +88,20 @@ fn removed(ImageRemoval { untagged, removed, .. }: &ImageRemoval, dry_run: bool)
 #[derive(Debug, Default)]
 pub struct Progress {
     is_shown: bool,
-    is_quiet: bool,
     with_layers: bool,
     /// What was said last of a layer that is done: a daemon may say it again.
     done: String,
 }
 
 impl Progress {
-    /// Shows nothing.
-    pub fn quiet(mut self) -> Self {
-        self.is_quiet = true;
-        self
-    }
-
     /// Leaves a line for each layer that is done, off a terminal too.
-    pub fn with_layers(mut self) -> Self {
-        self.with_layers = true;
-        self
+    pub fn with_layers() -> Self {
+        Self { is_shown: false, with_layers: true, done: String::new() }
     }
 
     /// In the place of what was shown before.
     pub fn show(&mut self, ImageProgress { what, done_bytes, total_bytes }: &ImageProgress) {
         let mut stderr = io::stderr().lock();
-        let is_terminal = stderr.is_terminal();
-        if self.is_quiet || !(is_terminal || self.with_layers) {
-            return;
-        }
         let total = total_bytes.unwrap_or(0);
         if self.with_layers && *done_bytes == total {
             if self.done == *what {
@@ -122,7 +114,7 @@ impl Progress {
             self.is_shown = false;
             return;
         }
-        if !is_terminal {
+        if !stderr.is_terminal() {
             return;
         }
         let total = match total {
@@ -130,7 +122,11 @@ impl Progress {
             total => format!(" of {} ({}%)", amount(total), u128::from(*done_bytes) * 100 / u128::from(total)),
         };
         // It must not reach the next line, which nobody would take away.
-        let text: String = visible(&format!("{what}: {}{total}", amount(*done_bytes))).chars().take(79).collect();
+        let width = match terminal::size_of(&stderr) {
+            Some((_, columns @ 1..80)) => columns - 1,
+            _ => 79,
+        };
+        let text: String = visible(&format!("{what}: {}{total}", amount(*done_bytes))).chars().take(width).collect();
         let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
         self.is_shown = true;
     }

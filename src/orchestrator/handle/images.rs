@@ -1,7 +1,5 @@
 //! The images that sandboxes run from.
 
-use std::io::{self, Write};
-
 use sandpen_actors::database::{ImageRow, ReplaceImages};
 use sandpen_api::ImageProgress;
 use sandpen_images::store::{Removed, StoreError};
@@ -19,8 +17,6 @@ use super::Handle;
 
 /// Pieces of an archive that may wait for their reader, of 64 KiB each.
 const PIECES: usize = 8;
-/// Bytes of a piece.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// An archive while it is written: its bytes come out here.
 #[derive(Debug)]
@@ -77,18 +73,17 @@ impl Handle {
     /// Takes the images of an archive into the store. `progress` is called on another thread. What is beyond the store's
     /// budget goes afterwards.
     ///
+    /// Dropping the answer ends it: what is whole by then stays.
+    ///
     /// # Errors
     /// What is no image; the store's.
     pub async fn load_images(
         &self,
         source: ImageSource,
         options: LoadOptions,
-        mut progress: impl FnMut(ImageProgress) + Send + 'static,
+        progress: impl FnMut(ImageProgress) + Send + 'static,
     ) -> Result<Vec<ImageInfo>, SandpenError> {
-        let images = self.images.clone();
-        let load =
-            move || -> Result<_, ImageError> { Ok(work::load(&images.store()?, source, &options, &mut progress)?) };
-        let digests = self.on_thread(load).await?;
+        let digests = work::load((*self.images).clone(), source, options, progress).await.map_err(ImageError::from)?;
         self.took_in(digests).await
     }
 
@@ -100,13 +95,10 @@ impl Handle {
         &self,
         source: ImageSource,
         name: ImageReference,
-        mut progress: impl FnMut(ImageProgress) + Send + 'static,
+        progress: impl FnMut(ImageProgress) + Send + 'static,
     ) -> Result<Vec<ImageInfo>, SandpenError> {
-        let images = self.images.clone();
-        let import =
-            move || -> Result<_, ImageError> { Ok(work::import(&images.store()?, source, &name, &mut progress)?) };
-        let digest = self.on_thread(import).await?;
-        self.took_in(vec![digest]).await
+        let digests = work::import((*self.images).clone(), source, name, progress).await.map_err(ImageError::from)?;
+        self.took_in(digests).await
     }
 
     /// Gets an image from its registry into the store, under the tag of its reference. What of it is there is not fetched
@@ -121,10 +113,7 @@ impl Handle {
         request: PullRequest,
         progress: impl FnMut(ImageProgress) + Send + 'static,
     ) -> Result<Vec<ImageInfo>, SandpenError> {
-        let images = self.images.clone();
-        let certificates = images.certificates();
-        let store = move || images.store().map_err(work::WorkError::Store);
-        let digests = pull::pull(store, certificates, request, progress).await.map_err(ImageError::from)?;
+        let digests = pull::pull((*self.images).clone(), request, progress).await.map_err(ImageError::from)?;
         self.took_in(digests).await
     }
 
@@ -154,20 +143,19 @@ impl Handle {
         };
         let (store, found, leases) = self.on_thread(find).await?;
         let (sender, pieces) = mpsc::channel(PIECES);
-        let save = move || {
-            let mut writer = io::BufWriter::with_capacity(PIECE_BYTES, Pieces(&sender));
-            let saved = work::save(&store, &found, format, &mut writer);
-            let saved = saved.and_then(|()| writer.flush().map_err(work::WorkError::Write));
-            drop(writer);
+        let save = async move || {
+            let saved = tokio::select! {
+                saved = work::save(&store, found, format, &sender) => saved,
+                () = sender.closed() => return Ok(()),
+            };
             if let Err(error) = saved {
-                let _ = sender.blocking_send(Err(ImageError::from(error).into())); // nobody reads on
+                let _ = sender.send(Err(ImageError::from(error).into())).await; // nobody reads on
             }
             drop(leases);
+            Ok::<_, work::WorkError>(())
         };
-        std::thread::Builder::new()
-            .name("image-save".to_owned())
-            .spawn(save)
-            .map_err(|error| ImageError::from(work::WorkError::Write(error)))?;
+        // Its reader hears of everything; it ends when that one has gone.
+        drop(tokio::spawn(work::on_own_thread("image-save", save)));
         Ok(SavedImages { pieces })
     }
 
@@ -223,15 +211,19 @@ impl Handle {
 
     /// What follows when images came in: what is too much goes, and all are on record.
     async fn took_in(&self, digests: Vec<ImageDigest>) -> Result<Vec<ImageInfo>, SandpenError> {
-        let infos = self.with_images(move |images, users| images.of(&digests, users)).await?;
-        match self.with_images(Images::keep_within_budget).await {
-            Ok(removed) if removed != Removed::default() => {
-                let Removed { names, images, bytes } = removed;
-                tracing::info!(?names, images = images.len(), bytes, "removed images beyond the budget");
+        let work = move |images: &Images, users: &ImageUsers| {
+            let infos = images.of(&digests, users)?;
+            match images.keep_within_budget(users) {
+                Ok(removed) if removed != Removed::default() => {
+                    let Removed { names, images, bytes } = removed;
+                    tracing::info!(?names, images = images.len(), bytes, "removed images beyond the budget");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = error_chain(&error), "images beyond the budget stay"),
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(error = error_chain(&error), "images beyond the budget stay"),
-        }
+            Ok(infos)
+        };
+        let infos = self.with_images(work).await?;
         self.note_images().await;
         Ok(infos)
     }
@@ -276,21 +268,6 @@ impl Handle {
         work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
     ) -> Result<T, SandpenError> {
         Ok(blocking(work).await.map_err(|_| SandpenError::Gone)??)
-    }
-}
-
-/// A writer whose bytes somebody waits for elsewhere.
-struct Pieces<'a>(&'a mpsc::Sender<Result<Vec<u8>, SandpenError>>);
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(bytes.to_vec()));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads the archive any more"))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use sandpen_api::ImageProgress;
-use sandpen_drivers::image_helper::{ComposedImage, ImageHelper, LayerPart};
-use sandpen_images::import::Progress;
+use sandpen_drivers::image_helper::{ComposedImage, ImageHelper};
+use sandpen_images::import::{NewLayer, Progress};
 use sandpen_images::platform::Platform;
 use sandpen_images::store::Store;
 use sandpen_registry::{Blob, Credentials, Options, Proxies, Pulled, Registry, RegistryError};
@@ -27,6 +27,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
+use super::Images;
 use super::work::{self, WorkError};
 
 /// Most layers that are fetched side by side.
@@ -102,40 +103,20 @@ pub enum PullError {
     /// The store, or the process that unpacks.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// A thread, a pipe or the like.
-    #[error("what a pull needs cannot be made")]
-    System(#[from] io::Error),
-    /// The thread that pulls has ended; its panic message is on standard error.
-    #[error("the thread that pulls the image ended too early")]
-    Ended,
 }
 
 /// Pulls on a thread of its own: looking at the store blocks. Ends when the answer is dropped; layers that are whole by
 /// then stay.
 pub async fn pull(
-    store: impl FnOnce() -> Result<Store, WorkError> + Send + 'static,
-    certificates: Vec<PathBuf>,
+    images: Images,
     request: PullRequest,
     progress: impl FnMut(ImageProgress) + Send + 'static,
 ) -> Result<Vec<ImageDigest>, PullError> {
-    let (answer, pulled) = oneshot::channel();
-    let work = move || {
-        let mut answer = answer;
-        let pulled = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PullError::System);
-        let pulled = pulled.and_then(|runtime| {
-            let told = RefCell::new(progress);
-            runtime.block_on(async {
-                let work = async { pull_here(&store()?, certificates, &request, &told).await };
-                tokio::select! {
-                    pulled = work => pulled,
-                    () = answer.closed() => Err(PullError::Ended),
-                }
-            })
-        });
-        let _ = answer.send(pulled); // nobody waits for it
+    let work = async move || {
+        let told = RefCell::new(progress);
+        pull_here(&images.store().map_err(WorkError::Store)?, images.certificates(), &request, &told).await
     };
-    std::thread::Builder::new().name("image-pull".to_owned()).spawn(work)?;
-    pulled.await.map_err(|_| PullError::Ended)?
+    work::on_own_thread("image-pull", work).await
 }
 
 /// Who is told how far it is, by several layers in turn.
@@ -168,10 +149,13 @@ async fn pull_here<F: FnMut(ImageProgress)>(
         if store.has_layer(diff_id).map_err(WorkError::Store)? {
             tell(told, "there already", diff_id, 0, 0);
         } else {
-            missing.push(LayerPart { diff_id: *diff_id, packed: layer.digest, packed_bytes: layer.size, number, of });
+            missing.push((Blob::from(layer), *diff_id, number));
         }
     }
-    let fetch = |part| fetch(&registry, &request.reference, &helper, part, told);
+    let fetch = |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
+        let layer = NewLayer { diff_id, packed: Some(blob.digest), packed_bytes: blob.size, number, of };
+        fetch(&registry, &request.reference, &helper, blob, layer, told)
+    };
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
     let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);
     drop(held);
@@ -190,12 +174,13 @@ async fn fetch<F: FnMut(ImageProgress)>(
     registry: &Registry,
     reference: &ImageReference,
     helper: &ImageHelper,
-    part: LayerPart,
+    blob: Blob,
+    layer: NewLayer,
     told: &Told<F>,
 ) -> Result<(), PullError> {
-    let LayerPart { diff_id, packed, packed_bytes, .. } = part;
-    let (stdin, writer) = io::pipe()?;
-    let mut writer = pipe::Sender::from_owned_fd(writer.into())?;
+    let NewLayer { diff_id, packed_bytes, .. } = layer;
+    let (stdin, writer) = io::pipe().map_err(WorkError::System)?;
+    let mut writer = pipe::Sender::from_owned_fd(writer.into()).map_err(WorkError::System)?;
     let (begin, begun) = oneshot::channel();
     let mut begin = Some(begin);
     let heard = |progress| match progress {
@@ -217,7 +202,7 @@ async fn fetch<F: FnMut(ImageProgress)>(
         if begun.await.is_err() {
             return Ok(());
         }
-        let mut blob = registry.blob(reference, Blob { digest: packed, size: packed_bytes }, 0);
+        let mut blob = registry.blob(reference, blob, 0);
         let (mut done, mut said) = (0_u64, 0_u64);
         while let Some(chunk) = blob.try_next().await? {
             if writer.write_all(&chunk).await.is_err() {
@@ -233,7 +218,7 @@ async fn fetch<F: FnMut(ImageProgress)>(
         Ok::<_, PullError>(())
     };
     let added =
-        async { helper.add_layer(stdin.into(), part, heard).await.map_err(|error| work::of_helper(error).into()) };
+        async { helper.add_layer(stdin.into(), layer, heard).await.map_err(|error| work::of_helper(error).into()) };
     // A registry that fails ends the process before that can say that there is too little.
     tokio::try_join!(biased; sent, added).map(drop)
 }

@@ -27,8 +27,8 @@ impl Images {
         let planned = self.usage(users).into_iter().filter(|item| item.reclaim == Reclaim::Always);
         let planned: Vec<_> = planned.collect();
         let error = store.prune(false, false, &|digest| users.keep(digest)).err().map(|error| error_chain(&error));
-        // What somebody has taken into use or named meanwhile is still there.
-        let is_told = |item: &UsageItem| error.is_some() || !store.directory().join(&item.what).exists();
+        // What somebody has taken into use or named meanwhile is still there, by its path: it had no names.
+        let is_told = |item: &UsageItem| error.is_some() || !Path::new(&item.what).exists();
         let told = planned.into_iter().filter(|item| is_told(item));
         told.map(|item| PrunedItem { item, error: error.clone() }).collect()
     }

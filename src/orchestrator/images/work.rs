@@ -1,29 +1,28 @@
-//! The heavy work with images, behind three functions: unpacking archives, packing directories, writing archives.
-//!
-//! Whoever calls them is on a thread of its own for it. What a function is given of a client is a path or an open file,
-//! what it answers is in the store by then.
+//! The heavy work with images: unpacking archives, packing directories, writing archives. A confined process does it; what
+//! is here waits for that, on a thread of its own ([`on_own_thread`]).
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use sandpen_api::ImageProgress;
-use sandpen_drivers::image_helper::{self as helper, ImageHelper, ImageHelperError};
+pub use sandpen_drivers::image_helper::ImageSource;
+use sandpen_drivers::image_helper::{ImageHelper, ImageHelperError};
+use sandpen_images::export::Named;
 use sandpen_images::import::Progress;
 use sandpen_images::platform::Platform;
-use sandpen_images::save;
+pub use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{Store, StoreError};
 use sandpen_types::image::{ImageDigest, ImageReference};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
 
-/// Where an image comes from.
-#[derive(Debug)]
-pub enum ImageSource {
-    /// A file or directory of the host, absolute.
-    Path(PathBuf),
-    /// What somebody sent, whole, at its beginning.
-    File(File),
-}
+use super::Images;
+use crate::orchestrator::error::SandpenError;
+
+/// Bytes of a piece of an archive, as a pipe has them.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What is wanted of an archive.
 #[derive(Debug, Clone, Default)]
@@ -32,16 +31,6 @@ pub struct LoadOptions {
     pub name: Option<ImageReference>,
     /// Which of several; the host's where nothing is said.
     pub platform: Option<Platform>,
-}
-
-/// Of which kind an archive is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ArchiveFormat {
-    /// As `docker save` makes them.
-    #[default]
-    Docker,
-    /// An OCI layout.
-    Oci,
 }
 
 /// Why the work was not done.
@@ -59,9 +48,12 @@ pub enum WorkError {
         #[source]
         source: io::Error,
     },
-    /// It cannot be written.
-    #[error("the archive cannot be written")]
-    Write(#[source] io::Error),
+    /// A file, a pipe, a thread.
+    #[error("what the work needs cannot be had")]
+    System(#[source] io::Error),
+    /// The thread that does it has ended; its panic message is on standard error.
+    #[error("the thread that does it ended too early")]
+    Ended,
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -70,58 +62,84 @@ pub enum WorkError {
     Process(ImageHelperError),
 }
 
-/// Told how far the work is.
-pub type OnProgress<'a> = &'a mut dyn FnMut(ImageProgress);
-
 /// Takes every image of an archive, or the ones of a platform, into the store.
-pub fn load(
-    store: &Store,
+pub async fn load(
+    images: Images,
     source: ImageSource,
-    options: &LoadOptions,
-    progress: OnProgress<'_>,
+    options: LoadOptions,
+    progress: impl FnMut(ImageProgress) + Send + 'static,
 ) -> Result<Vec<ImageDigest>, WorkError> {
-    let source = given(source)?;
-    let platform = options.platform.clone().unwrap_or_else(Platform::host).to_string();
-    let helper = helper(store)?;
-    run(helper.load(source, &platform, options.name.as_ref(), told(progress)))
+    let LoadOptions { name, platform } = options;
+    let platform = platform.unwrap_or_else(Platform::host).to_string();
+    let work = async move || {
+        let helper = helper(&images.store()?)?;
+        helper.load(source, &platform, name.as_ref(), told(progress)).await.map_err(of_helper)
+    };
+    on_own_thread("image-load", work).await
 }
 
 /// Makes an image of a root directory, or of a tar of one.
-pub fn import(
-    store: &Store,
+pub async fn import(
+    images: Images,
     source: ImageSource,
-    name: &ImageReference,
-    progress: OnProgress<'_>,
-) -> Result<ImageDigest, WorkError> {
-    let source = given(source)?;
-    let helper = helper(store)?;
-    let images = run(helper.import(source, name, told(progress)))?;
-    images.first().copied().ok_or_else(|| WorkError::Invalid("no image came of it".to_owned()))
+    name: ImageReference,
+    progress: impl FnMut(ImageProgress) + Send + 'static,
+) -> Result<Vec<ImageDigest>, WorkError> {
+    let work = async move || {
+        let helper = helper(&images.store()?)?;
+        helper.import(source, &name, told(progress)).await.map_err(of_helper)
+    };
+    on_own_thread("image-import", work).await
 }
 
-/// Writes images, each with the names by which it was asked for, as one archive.
-pub fn save(
+/// Gives the pieces of an archive of images, each with the names by which it was asked for, to whoever reads them.
+pub async fn save(
     store: &Store,
-    images: &[(ImageDigest, Vec<ImageReference>)],
+    images: Vec<Named>,
     format: ArchiveFormat,
-    to: &mut dyn Write,
+    to: &mpsc::Sender<Result<Vec<u8>, SandpenError>>,
 ) -> Result<(), WorkError> {
     let helper = helper(store)?;
-    let (mut archive, out) = io::pipe().map_err(WorkError::Write)?;
-    let format = match format {
-        ArchiveFormat::Docker => save::ArchiveFormat::Docker,
-        ArchiveFormat::Oci => save::ArchiveFormat::Oci,
+    let (archive, out) = io::pipe().map_err(WorkError::System)?;
+    let archive = pipe::Receiver::from_owned_fd(archive.into()).map_err(WorkError::System)?;
+    let copied = async move {
+        let mut archive = archive;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            let length = archive.read_buf(&mut piece).await.map_err(WorkError::System)?;
+            // A writer whose reader has gone ends.
+            if length == 0 || to.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
+        }
     };
-    let images = images.to_vec();
-    let writing = std::thread::Builder::new().name("image-export".to_owned());
-    let writing = writing.spawn(move || run(helper.export(images, format, out.into())));
-    let writing = writing.map_err(WorkError::Write)?;
-    let copied = io::copy(&mut archive, to);
-    // A writer whose reader has gone ends.
-    drop(archive);
-    let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    copied.map_err(WorkError::Write)?;
-    written
+    let written = async { helper.export(images, format, out.into()).await.map_err(of_helper) };
+    tokio::try_join!(written, copied).map(drop)
+}
+
+/// Runs work that takes as long as it takes, and looks at the disk in between, on a thread of its own with a runtime of its
+/// own: so no amount of it keeps what is short waiting. Dropping the answer ends it.
+pub async fn on_own_thread<T, E>(name: &str, work: impl AsyncFnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<WorkError> + Send + 'static,
+{
+    let (mut answer, done) = oneshot::channel();
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ended = match runtime {
+            Ok(runtime) => runtime.block_on(async {
+                tokio::select! {
+                    ended = work() => ended,
+                    () = answer.closed() => Err(WorkError::Ended.into()),
+                }
+            }),
+            Err(error) => Err(WorkError::System(error).into()),
+        };
+        let _ = answer.send(ended); // nobody waits for it
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(WorkError::System)?;
+    done.await.map_err(|_| WorkError::Ended)?
 }
 
 /// The process that does it, confined.
@@ -129,12 +147,7 @@ pub(super) fn helper(store: &Store) -> Result<ImageHelper, WorkError> {
     ImageHelper::new(store.directory()).map_err(of_helper)
 }
 
-/// Waits for the process, on this thread, which has nothing else to do.
-fn run<T>(work: impl Future<Output = Result<T, ImageHelperError>>) -> Result<T, WorkError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkError::Write)?;
-    runtime.block_on(work).map_err(of_helper)
-}
-
+/// Its error, as one of the work.
 pub(super) fn of_helper(error: ImageHelperError) -> WorkError {
     match error {
         ImageHelperError::Failed(words) => WorkError::Invalid(words),
@@ -143,19 +156,8 @@ pub(super) fn of_helper(error: ImageHelperError) -> WorkError {
     }
 }
 
-/// A path that is not there is the first thing that is said.
-fn given(source: ImageSource) -> Result<helper::ImageSource, WorkError> {
-    match source {
-        ImageSource::Path(path) => match std::fs::metadata(&path) {
-            Ok(_) => Ok(helper::ImageSource::Path(path)),
-            Err(source) => Err(WorkError::Read { path, source }),
-        },
-        ImageSource::File(file) => Ok(helper::ImageSource::Stream(file.into())),
-    }
-}
-
 /// What the process says, as clients are told it.
-fn told(progress: OnProgress<'_>) -> impl FnMut(Progress) + '_ {
+fn told(mut progress: impl FnMut(ImageProgress)) -> impl FnMut(Progress) {
     let mut sizes = BTreeMap::new();
     move |event| {
         let layer = |diff_id: &ImageDigest, what: &str| format!("{what} layer {}", diff_id.short());

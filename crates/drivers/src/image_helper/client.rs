@@ -1,22 +1,24 @@
 //! Starts the process that reads and writes archives, and hears what it says.
 
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use sandpen_images::export::Named;
-use sandpen_images::import::Progress;
+use sandpen_images::import::{NewLayer, Progress};
 use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{DraftDir, Store};
 use sandpen_types::image::{ImageDigest, ImageReference};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use crate::confine::{JailNetwork, JailPlan, Policy, rights};
 use crate::waited;
+use crate::work::kept;
 
-use super::{Documents, ImageEnd, ImageEvent, ImageWork, arguments, is_directory, policy};
+use super::{Documents, ImageEnd, ImageEvent, ImageWork, arguments, policy};
 
 /// Most bytes of a line that it says, and of what it says for people.
 const LINE_MAX: u64 = 1 << 20;
@@ -27,23 +29,8 @@ const SAID_MAX: u64 = 4 << 10;
 pub enum ImageSource {
     /// A file or a directory of this host, absolute.
     Path(PathBuf),
-    /// Whatever comes.
-    Stream(Stdio),
-}
-
-/// A layer that comes as a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerPart {
-    /// The digest of what it unpacks to.
-    pub diff_id: ImageDigest,
-    /// That of the stream.
-    pub packed: ImageDigest,
-    /// The stream's bytes.
-    pub packed_bytes: u64,
-    /// Which layer of its image it is, from 1, for people.
-    pub number: usize,
-    /// Of how many.
-    pub of: usize,
+    /// What somebody sent, whole, at its beginning.
+    File(File),
 }
 
 /// What joins layers that are in the store.
@@ -150,16 +137,14 @@ impl ImageHelper {
     /// the next draft.
     ///
     /// # Errors
-    /// [`ImageHelperError`]; also where the stream is something else than `part` says.
+    /// [`ImageHelperError`]; also where the stream is something else than `layer` says.
     pub async fn add_layer(
         &self,
         stdin: Stdio,
-        part: LayerPart,
+        layer: NewLayer,
         progress: impl FnMut(Progress),
     ) -> Result<(), ImageHelperError> {
-        let LayerPart { diff_id, packed, packed_bytes, number, of } = part;
-        let work = ImageWork::Layer { diff_id, packed, packed_bytes, number, of };
-        self.bring(&work, stdin, None, false, progress).await.map(drop)
+        self.bring(&ImageWork::Layer(layer), stdin, None, false, progress).await.map(drop)
     }
 
     /// Makes an image of layers that are all in the store.
@@ -217,7 +202,7 @@ impl ImageHelper {
         let mut end = None;
         let mut out = BufReader::new(out);
         let mut line = Vec::new();
-        let said = said_of(child.stderr.take());
+        let said = kept(child.stderr.take(), SAID_MAX);
         let heard = async {
             while (&mut out).take(LINE_MAX).read_until(b'\n', &mut line).await? > 0 {
                 match serde_json::from_slice(&line) {
@@ -267,28 +252,19 @@ fn jail(program: &Path) -> Result<JailPlan, String> {
 /// Standard input, and a directory.
 fn opened(source: ImageSource) -> Result<(Stdio, Option<PathBuf>), ImageHelperError> {
     let path = match source {
-        ImageSource::Stream(stream) => return Ok((stream, None)),
+        ImageSource::File(file) => return Ok((file.into(), None)),
         ImageSource::Path(path) => path,
     };
     let failed = |source| ImageHelperError::Source { path: path.clone(), source };
-    if is_directory(&path).map_err(failed)? {
+    if fs::metadata(&path).map_err(failed)?.is_dir() {
         let real = path.canonicalize().map_err(failed)?;
         return Ok((Stdio::null(), Some(real)));
     }
-    Ok((std::fs::File::open(&path).map_err(failed)?.into(), None))
-}
-
-async fn said_of(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut said = Vec::new();
-    if let Some(mut pipe) = pipe {
-        (&mut pipe).take(SAID_MAX).read_to_end(&mut said).await?;
-        tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
-    }
-    Ok(said)
+    Ok((File::open(&path).map_err(failed)?.into(), None))
 }
 
 async fn ended(child: &mut Child) -> Result<(std::process::ExitStatus, Vec<u8>), ImageHelperError> {
-    let said = said_of(child.stderr.take());
+    let said = kept(child.stderr.take(), SAID_MAX);
     let (said, status) = tokio::try_join!(said, child.wait()).map_err(ImageHelperError::Run)?;
     Ok((status, said))
 }

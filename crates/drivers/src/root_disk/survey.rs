@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
+pub(super) use sandpen_images::walk::DEPTH_MAX;
 use sha2::{Digest as _, Sha256};
 
 use super::RootDiskError;
@@ -22,8 +23,6 @@ use crate::work::Stop;
 
 /// Goes into the fingerprint: raise it when the layout of the disk changes, or what is hashed here.
 const LAYOUT: &[u8] = b"sandpen root disk 3";
-/// Each level of the tree takes an open file while it is walked.
-pub(super) const DEPTH_MAX: usize = 256;
 const BLOCK: u64 = 4096;
 
 /// What is in a directory.

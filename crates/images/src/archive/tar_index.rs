@@ -16,9 +16,8 @@ use tar::Header;
 
 use super::{ArchiveError, BlobReader};
 use crate::json::shown;
+use crate::tar_record::{BLOCK, BLOCK_LEN, decimal, first_record, has_checksum};
 
-/// Bytes of a header, of which everything is a multiple.
-const BLOCK: u64 = 512;
 /// Most headers.
 const HEADERS_MAX: u64 = 100_000;
 /// Longest name, as Linux has it.
@@ -47,13 +46,7 @@ enum Entry {
 
 /// Whether these bytes begin with a tar's header.
 pub(super) fn is_header(bytes: &[u8]) -> bool {
-    bytes.first_chunk::<512>().is_some_and(|block| block[0] != 0 && has_sum(block))
-}
-
-fn has_sum(block: &[u8; 512]) -> bool {
-    let sum = |of: &[u8]| of.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let found = sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..]);
-    Header::from_byte_slice(block).cksum().is_ok_and(|stated| stated == found)
+    bytes.first_chunk::<BLOCK_LEN>().is_some_and(|block| block[0] != 0 && has_checksum(block))
 }
 
 impl TarIndex {
@@ -151,12 +144,12 @@ impl Scan<'_> {
         if self.len.saturating_sub(self.at) < BLOCK {
             return Err(self.refused("it ends within a header, so a part of it is missing"));
         }
-        let mut block = [0; 512];
+        let mut block = [0; BLOCK_LEN];
         self.read(self.at, &mut block)?;
-        if block == [0; 512] {
+        if block == [0; BLOCK_LEN] {
             return if is_whole { Ok(false) } else { Err(self.refused("it ends before an entry that was begun")) };
         }
-        if !has_sum(&block) {
+        if !has_checksum(&block) {
             return Err(self.refused("its header has a wrong checksum"));
         }
         let header = Header::from_byte_slice(&block);
@@ -194,11 +187,11 @@ impl Scan<'_> {
             _ => {
                 let mut rest = bytes.as_slice();
                 while !rest.is_empty() {
-                    let Some((key, value, after)) = record(rest) else {
+                    let Ok(record) = first_record(rest) else {
                         return Err(self.refused("its records have no form"));
                     };
-                    rest = after;
-                    self.record(kind == b'g', key, value)?;
+                    rest = record.rest;
+                    self.record(kind == b'g', record.key, record.value)?;
                 }
             }
         }
@@ -216,10 +209,7 @@ impl Scan<'_> {
             b"path" => &mut self.next.path,
             b"linkpath" => &mut self.next.link,
             b"size" => {
-                let size =
-                    std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-                let size =
-                    size.and_then(|text| text.parse().ok()).ok_or_else(|| self.refused("its size is no number"))?;
+                let size = decimal(value).ok_or_else(|| self.refused("its size is no number"))?;
                 self.next.size = Some(size);
                 return Ok(());
             }
@@ -281,14 +271,4 @@ impl Scan<'_> {
         }
         Ok(())
     }
-}
-
-/// The first record, `LENGTH KEY=VALUE\n` with the length of all of it, and what follows.
-fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let digits = bytes.iter().take(8).position(|byte| *byte == b' ')?;
-    let len: usize = std::str::from_utf8(&bytes[..digits]).ok()?.parse().ok()?;
-    let (whole, after) = bytes.split_at_checked(len)?;
-    let text = whole.get(digits + 1..)?.strip_suffix(b"\n")?;
-    let equals = text.iter().position(|byte| *byte == b'=')?;
-    Some((&text[..equals], &text[equals + 1..], after))
 }

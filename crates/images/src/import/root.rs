@@ -9,15 +9,12 @@ use rustix::fd::OwnedFd;
 use sandpen_types::image::{ImageDigest, ImageReference};
 use serde_json::json;
 
-use super::image::{self, NewImage};
-use super::load::new_layer;
-use super::{ImportError, Progress};
-use crate::config::ImageConfig;
-use crate::digest::digest_of;
-use crate::layer::LayerInfo;
+use super::image::compose;
+use super::layer::add_root;
+use super::{ImportError, Tell};
 use crate::layer::tar_writer::TarWriter;
 use crate::platform::Platform;
-use crate::store::{DraftDir, Store};
+use crate::store::Store;
 use crate::walk::{self, Owners, WalkError};
 
 /// Makes an image of a root directory; what is mounted in it is left out, and sockets are, which no archive has. `shown` is
@@ -30,14 +27,15 @@ pub fn import_directory(
     root: &OwnedFd,
     shown: &Path,
     name: &ImageReference,
-    progress: &mut dyn FnMut(Progress),
+    tell: Tell<'_>,
 ) -> Result<ImageDigest, ImportError> {
+    // Until the end, so that the layer does not go before its image is there.
     let held = store.draft()?;
     let (reader, writer) = io::pipe().map_err(ImportError::Read)?;
-    let info = thread::scope(|scope| {
+    let diff_id = thread::scope(|scope| {
         let walked = thread::Builder::new().name("walk".to_owned());
         let walked = walked.spawn_scoped(scope, move || write_tar(root, shown, writer)).map_err(ImportError::Thread)?;
-        let unpacked = new_layer(store, reader, progress);
+        let unpacked = add_root(store, reader, tell);
         match (walked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), unpacked) {
             // The walk that could not hand on what it found: the other side has the reason.
             (Err(WalkError::Take { .. }), Err(error)) => Err(error),
@@ -45,7 +43,9 @@ pub fn import_directory(
             (Ok(()), unpacked) => unpacked,
         }
     })?;
-    finish(store, held, &info, name, progress)
+    let digest = compose_root(store, diff_id, name, tell);
+    drop(held);
+    digest
 }
 
 fn write_tar(root: &OwnedFd, shown: &Path, out: PipeWriter) -> Result<(), WalkError> {
@@ -63,33 +63,29 @@ pub fn import_tar(
     store: &Store,
     tar: impl Read + Send,
     name: &ImageReference,
-    progress: &mut dyn FnMut(Progress),
+    tell: Tell<'_>,
 ) -> Result<ImageDigest, ImportError> {
+    // Until the end, so that the layer does not go before its image is there.
     let held = store.draft()?;
-    let info = new_layer(store, tar, progress)?;
-    finish(store, held, &info, name, progress)
+    let diff_id = add_root(store, tar, tell)?;
+    let digest = compose_root(store, diff_id, name, tell);
+    drop(held);
+    digest
 }
 
-fn finish(
+/// The image of one layer.
+fn compose_root(
     store: &Store,
-    draft: DraftDir,
-    info: &LayerInfo,
+    diff_id: ImageDigest,
     name: &ImageReference,
-    progress: &mut dyn FnMut(Progress),
+    tell: Tell<'_>,
 ) -> Result<ImageDigest, ImportError> {
     let platform = Platform::host();
     let config = json!({
         "architecture": platform.architecture(),
         "config": {},
         "os": platform.os(),
-        "rootfs": { "type": "layers", "diff_ids": [info.diff_id] },
+        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
     });
-    let config = config.to_string().into_bytes();
-    ImageConfig::parse(&config)?;
-    let digest = digest_of(&config);
-    let _guard = store.lock_digest(&digest)?;
-    let names = std::slice::from_ref(name);
-    let new = NewImage { digest, config: &config, manifest: None, layers: &[info.diff_id], names };
-    image::make(store, draft, &new, progress)?;
-    Ok(digest)
+    compose(store, config.to_string().as_bytes(), None, std::slice::from_ref(name), tell)
 }

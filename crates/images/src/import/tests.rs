@@ -10,7 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::digest::digest_of;
 use crate::layer::tar_writer::TarWriter;
-use crate::layer::{self, Expected, LayerInfo};
+use crate::layer::{self, LayerInfo};
 use crate::platform::Platform;
 use crate::save::{ArchiveFormat, SavedImage, SavedLayer, save};
 use crate::store::Store;
@@ -73,7 +73,7 @@ fn file(bytes: &[u8]) -> LoadSource {
 }
 
 fn loaded(store: &Store, bytes: &[u8]) -> Result<Vec<ImageDigest>, ImportError> {
-    load(store, file(bytes), &options(), &mut |_| {})
+    load(store, file(bytes), &options(), &|_| {})
 }
 
 fn two_layers() -> Vec<Vec<u8>> {
@@ -85,8 +85,9 @@ fn an_archive_goes_in_once_and_its_layers_come_out_as_they_were() {
     let (_dir, store) = store();
     let layers = two_layers();
     let bytes = archive(&layers, &["app:1"], ArchiveFormat::Docker);
-    let mut events = Vec::new();
-    let digests = load(&store, file(&bytes), &options(), &mut |event| events.push(event)).unwrap();
+    let events = std::sync::Mutex::new(Vec::new());
+    let digests = load(&store, file(&bytes), &options(), &|event| events.lock().unwrap().push(event)).unwrap();
+    let events = events.into_inner().unwrap();
     let ready = |was_there| move |event: &&Progress| matches!(event, Progress::LayerReady { was_there: is, .. } if *is == was_there);
     assert_eq!((digests.len(), events.iter().filter(ready(false)).count()), (1, 2));
     assert_eq!(events.last(), Some(&Progress::ImageReady { digest: digests[0], names: vec![name("app:1")] }));
@@ -105,8 +106,9 @@ fn an_archive_goes_in_once_and_its_layers_come_out_as_they_were() {
         encoder.finish().unwrap()
     };
     for bytes in [oci, gzip] {
-        let mut events = Vec::new();
-        let again = load(&store, file(&bytes), &options(), &mut |event| events.push(event)).unwrap();
+        let events = std::sync::Mutex::new(Vec::new());
+        let again = load(&store, file(&bytes), &options(), &|event| events.lock().unwrap().push(event)).unwrap();
+        let events = events.into_inner().unwrap();
         assert_eq!((again, events.iter().filter(ready(true)).count(), events.len()), (digests.clone(), 2, 3));
     }
     assert_eq!(store.image(&digests[0]).unwrap().names, [name("app:1"), name("other")]);
@@ -121,7 +123,7 @@ fn a_stream_is_an_archive_too_and_a_name_is_given() {
     let written = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes));
     let source = LoadSource::File(OwnedFd::from(reader).into());
     let named = LoadOptions { name: Some(name("given")), ..options() };
-    let digests = load(&store, source, &named, &mut |_| {}).unwrap();
+    let digests = load(&store, source, &named, &|_| {}).unwrap();
     written.join().unwrap().unwrap();
     assert_eq!(store.find("given").unwrap(), digests[0]);
 }
@@ -155,7 +157,7 @@ fn a_layer_that_is_refused_is_named_and_leaves_nothing() {
     assert!(told.contains("the layer 2 of 2") && told.contains("the entry hard: it links to nothing"), "{told}");
     assert!(store.images().unwrap().is_empty());
     let two = LoadOptions { name: Some(name("x")), ..options() };
-    assert!(load(&store, file(b"<html>"), &two, &mut |_| {}).is_err());
+    assert!(load(&store, file(b"<html>"), &two, &|_| {}).is_err());
 }
 
 #[test]
@@ -167,7 +169,7 @@ fn two_at_once_do_the_work_once() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                load(&store, file(&bytes), &options(), &mut |event| {
+                load(&store, file(&bytes), &options(), &|event| {
                     if matches!(event, Progress::LayerReady { was_there: false, .. }) {
                         unpacked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     }
@@ -187,17 +189,17 @@ fn a_root_directory_and_its_tar_are_images() {
     fs::create_dir_all(root.join("etc")).unwrap();
     fs::write(root.join("etc/hostname"), "box\n").unwrap();
     let open = || OwnedFd::from(fs::File::open(&root).unwrap());
-    let import = |as_name: &str| import_directory(&store, &open(), Path::new("/shown"), &name(as_name), &mut |_| {});
+    let import = |as_name: &str| import_directory(&store, &open(), Path::new("/shown"), &name(as_name), &|_| {});
     let first = import("one").unwrap();
     assert_eq!(import("two").unwrap(), first, "the same files are the same image");
     let mut writer = TarWriter::new(Vec::new());
     walk(open(), &root, Owners::of_this_user(), true, &mut writer).unwrap();
     let tar = writer.finish().unwrap();
-    assert_eq!(import_tar(&store, &tar[..], &name("three"), &mut |_| {}).unwrap(), first);
+    assert_eq!(import_tar(&store, &tar[..], &name("three"), &|_| {}).unwrap(), first);
     let packed = zstd::encode_all(&tar[..], 1).unwrap();
-    assert_eq!(import_tar(&store, &packed[..], &name("four"), &mut |_| {}).unwrap(), first);
+    assert_eq!(import_tar(&store, &packed[..], &name("four"), &|_| {}).unwrap(), first);
     assert_eq!(store.image(&first).unwrap().names.len(), 4);
-    let error = import_tar(&store, &b"no tar at all"[..], &name("five"), &mut |_| {}).unwrap_err();
+    let error = import_tar(&store, &b"no tar at all"[..], &name("five"), &|_| {}).unwrap_err();
     assert!(matches!(error, ImportError::Root(_)), "{error:?}");
     let mut config = Vec::new();
     fs::File::open(store.image_path(&first).join("config.json")).unwrap().read_to_end(&mut config).unwrap();
@@ -215,21 +217,27 @@ fn an_image_comes_in_parts() {
         "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = config.to_string().into_bytes();
-    let compose = || compose(&store, &config, Some(b"{}"), &[name("parts")], &mut |_| {});
+    let compose = || compose(&store, &config, Some(b"{}"), &[name("parts")], &|_| {});
     let error = compose().unwrap_err().to_string();
     assert!(error.contains(&diff_ids[0].to_string()), "{error}");
     // Held as whoever brings the parts does it, so that no layer goes meanwhile.
     let held = store.draft().unwrap();
     for (number, (layer, diff_id)) in (1..).zip(layers.iter().zip(&diff_ids)) {
         let packed = zstd::encode_all(&layer[..], 1).unwrap();
-        let told =
-            Expected { packed: Some(digest_of(&packed)), packed_bytes: Some(packed.len() as u64), diff_id: None };
-        let lie = Expected { packed: Some(digest_of(b"other")), ..told };
-        let add = |expected: &Expected| add_layer(&store, &packed[..], diff_id, expected, (number, 2), &mut |_| {});
+        let told = NewLayer {
+            diff_id: *diff_id,
+            packed: Some(digest_of(&packed)),
+            packed_bytes: packed.len() as u64,
+            number,
+            of: 2,
+        };
+        let lie = NewLayer { packed: Some(digest_of(b"other")), ..told };
+        let add = |layer: &NewLayer| add_layer(&store, layer, || Ok(&packed[..]), &|_| {});
         assert!(matches!(add(&lie), Err(ImportError::Layer { number: failed, of: 2, .. }) if failed == number));
         add(&told).unwrap();
-        // Nothing of the stream is read once it is there.
-        add_layer(&store, std::io::empty(), diff_id, &told, (number, 2), &mut |_| {}).unwrap();
+        // Nothing is opened once it is there.
+        let open = || -> Result<std::io::Empty, ImportError> { panic!("it is there") };
+        add_layer(&store, &told, open, &|_| {}).unwrap();
     }
     let digest = compose().unwrap();
     drop(held);

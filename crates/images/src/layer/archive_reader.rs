@@ -17,6 +17,7 @@ use ::tar::Header;
 use super::path;
 use super::split::SplitWriter;
 use super::{ENTRIES_MAX, FILE_MAX, PATH_MAX};
+use crate::tar_record::{BLOCK, BLOCK_LEN, has_checksum};
 
 mod meta;
 mod pax;
@@ -29,9 +30,6 @@ pub use pax::PaxProblem;
 pub use problem::{Contents, TarEntry, TarError, TarKind, TarProblem};
 pub use sparse::{Segment, SparseProblem};
 
-/// Bytes of a header, and what contents are padded to.
-const RECORD: u64 = RECORD_LEN as u64;
-const RECORD_LEN: usize = 512;
 /// Most bytes of the text of a pax header: extended attributes are the largest part of it.
 const PAX_MAX: u64 = 1 << 20;
 
@@ -214,19 +212,19 @@ impl<R: BufRead> ArchiveReader<R> {
         let wrong = |what: SparseProblem| problem(name, TarProblem::Sparse(what));
         let (mut map, mut read) = (sparse::MapReader::default(), 0);
         while !map.is_complete() {
-            if read + RECORD > stored {
+            if read + BLOCK > stored {
                 return Err(wrong(SparseProblem::Map));
             }
             let block = self.block(name)?;
-            read += RECORD;
+            read += BLOCK;
             map.push(&block).map_err(wrong)?;
         }
         Ok((map.into_segments(), read))
     }
 
     /// One record of 512 bytes that must be there.
-    fn block(&mut self, name: &[u8]) -> Result<[u8; RECORD_LEN], TarError> {
-        let mut block = [0; RECORD_LEN];
+    fn block(&mut self, name: &[u8]) -> Result<[u8; BLOCK_LEN], TarError> {
+        let mut block = [0; BLOCK_LEN];
         self.fill(&mut block, name)?;
         self.split.raw(&block)?;
         Ok(block)
@@ -260,10 +258,7 @@ impl<R: BufRead> ArchiveReader<R> {
             }
         }
         let header = Header::from_byte_slice(&block).clone();
-        let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-        // As if the checksum itself (bytes 148 to 155) were spaces.
-        let expected = sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..]);
-        if header.cksum().ok() != Some(expected) {
+        if !has_checksum(&block) {
             return Err(problem(&[], TarProblem::Checksum));
         }
         Ok(Some(header))
@@ -326,8 +321,8 @@ impl<R: BufRead> ArchiveReader<R> {
     /// # Errors
     /// [`TarError`].
     pub fn padding(&mut self, bytes: u64) -> Result<(), TarError> {
-        let over = bytes % RECORD;
-        let mut left = usize::try_from(if over == 0 { 0 } else { RECORD - over }).unwrap_or_default();
+        let over = bytes % BLOCK;
+        let mut left = usize::try_from(if over == 0 { 0 } else { BLOCK - over }).unwrap_or_default();
         while left > 0 {
             let buffer = self.input.fill_buf()?;
             if buffer.is_empty() {

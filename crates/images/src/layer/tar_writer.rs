@@ -8,12 +8,11 @@ use std::io::{self, Read as _, Write};
 use ::tar::{EntryType, Header};
 
 use super::entry::Meta;
+use crate::tar_record::{BLOCK, BLOCK_LEN, push_record};
 use crate::walk::{Found, Sink};
 
-/// What a header's name field holds, and what is padded to.
+/// What a header's name field holds.
 const NAME_FIELD: usize = 100;
-const RECORD: u64 = RECORD_LEN as u64;
-const RECORD_LEN: usize = 512;
 /// Largest numbers of octal fields: eight and twelve bytes with an end.
 const ID_MAX: u32 = 0o7_777_777;
 const SIZE_MAX: u64 = 0o77_777_777_777;
@@ -36,14 +35,14 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     /// Whoever takes it.
     pub fn finish(mut self) -> io::Result<W> {
-        self.out.write_all(&[0; 2 * RECORD_LEN])?;
+        self.out.write_all(&[0; 2 * BLOCK_LEN])?;
         self.out.flush()?;
         Ok(self.out)
     }
 
     fn pad(&mut self, bytes: u64) -> io::Result<()> {
-        let over = usize::try_from(bytes % RECORD).unwrap_or_default();
-        if over == 0 { Ok(()) } else { self.out.write_all(&[0; RECORD_LEN][over..]) }
+        let over = usize::try_from(bytes % BLOCK).unwrap_or_default();
+        if over == 0 { Ok(()) } else { self.out.write_all(&[0; BLOCK_LEN][over..]) }
     }
 
     fn file(&mut self, mut file: &File, mut bytes: u64) -> io::Result<()> {
@@ -56,20 +55,6 @@ impl<W: Write> TarWriter<W> {
         }
         Ok(())
     }
-}
-
-/// A record of a pax header.
-fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length.to_string().len() + rest != length {
-        length += 1;
-    }
-    to.extend_from_slice(format!("{length} ").as_bytes());
-    to.extend_from_slice(key);
-    to.push(b'=');
-    to.extend_from_slice(value);
-    to.push(b'\n');
 }
 
 /// A name that fits into its field, whole or cut where a pax header has it.
@@ -103,7 +88,7 @@ impl<W: Write> Sink for TarWriter<W> {
         let mut pax = Vec::new();
         let mut small = |key: &str, value: u64, most: u64| {
             if value > most {
-                record(&mut pax, key.as_bytes(), value.to_string().as_bytes());
+                push_record(&mut pax, key.as_bytes(), value.to_string().as_bytes());
                 0
             } else {
                 value
@@ -115,16 +100,16 @@ impl<W: Write> Sink for TarWriter<W> {
         let whole = u64::try_from(meta.mtime).ok().filter(|seconds| *seconds <= SIZE_MAX && meta.mtime_nanos == 0);
         header.set_mtime(whole.unwrap_or(0));
         if whole.is_none() {
-            record(&mut pax, b"mtime", moment(meta.mtime, meta.mtime_nanos).as_bytes());
+            push_record(&mut pax, b"mtime", moment(meta.mtime, meta.mtime_nanos).as_bytes());
         }
         if name.len() > NAME_FIELD {
-            record(&mut pax, b"path", &name);
+            push_record(&mut pax, b"path", &name);
         }
         if let Some(target) = target.filter(|target| target.len() > NAME_FIELD) {
-            record(&mut pax, b"linkpath", target);
+            push_record(&mut pax, b"linkpath", target);
         }
         for (name, value) in &meta.xattrs {
-            record(&mut pax, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+            push_record(&mut pax, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
         }
         if !pax.is_empty() {
             let mut extended = Header::new_ustar();

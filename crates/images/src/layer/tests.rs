@@ -11,6 +11,7 @@ use super::blob::{Piece, pieces};
 use super::entry::{Entry, EntryReader, Kind};
 use super::path::PathProblem;
 use super::*;
+use crate::tar_record::push_record;
 use crate::tree::TreeProblem;
 
 mod merged;
@@ -58,14 +59,7 @@ impl Archive {
     fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut text = Vec::new();
         for (key, value) in records {
-            let rest = key.len() + value.len() + 3;
-            let mut length = rest + 1;
-            while length.to_string().len() + rest != length {
-                length += 1;
-            }
-            text.extend_from_slice(format!("{length} {key}=").as_bytes());
-            text.extend_from_slice(value);
-            text.push(b'\n');
+            push_record(&mut text, key.as_bytes(), value);
         }
         self.header(b'x', b"pax", text.len() as u64, |_| {}).data(&text)
     }

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use sandpen_types::image::ImageDigest;
 
-use super::{BLOB, METADATA, Store, StoreError, files};
+use super::{METADATA, Store, StoreError, files};
 use crate::disk::{DISK_STEP, Extent, ImageDisk};
+use crate::layer::BLOB;
 
 impl Store {
     /// Takes an image into use until the answer, and every copy of its descriptor, is closed: it is not removed before.
@@ -67,8 +68,8 @@ impl Store {
             let path = self.layer_path(diff_id);
             let missing = || StoreError::Damaged { path: path.clone(), reason: "it is missing".to_owned() };
             let record = self.layer(diff_id)?.ok_or_else(missing)?;
-            if record.blob_bytes > 0 {
-                blobs.push(Extent { path: path.join(BLOB), bytes: record.blob_bytes });
+            if record.info.blob_bytes > 0 {
+                blobs.push(Extent { path: path.join(BLOB), bytes: record.info.blob_bytes });
             }
         }
         Ok(blobs)

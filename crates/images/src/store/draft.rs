@@ -102,7 +102,7 @@ impl Store {
     pub fn sweep(&self) -> Result<(), StoreError> {
         let locked = self.lock()?;
         let drafts = self.drafts(&locked)?;
-        files::remove_unwritten(&self.directory);
+        sandpen_cache::sweep(&self.directory);
         self.remove_old_leases(&locked)?;
         drop(locked);
         for (draft, holder) in drafts {
@@ -196,7 +196,7 @@ impl DraftDir {
     }
 
     /// Makes it the layer of this digest, on the disk when this answers; one that is there already stays, and this one
-    /// goes. Needs [`super::BLOB`], [`super::ENTRIES`], [`super::TAR`], and a [`LayerRecord`] in
+    /// goes. Needs [`BLOB`](crate::layer::BLOB), [`ENTRIES`](crate::layer::ENTRIES), [`TAR`](crate::layer::TAR), and a [`LayerRecord`] in
     /// [`super::LAYER_RECORD`]; that the content has the digest is the maker's word.
     ///
     /// # Errors

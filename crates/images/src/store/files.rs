@@ -1,7 +1,7 @@
 //! Files and directories, synced to the disk.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -34,28 +34,9 @@ pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))
 }
 
-/// What the names of files begin with that are being written.
-const UNWRITTEN: &str = ".new-";
-
-/// Removes files whose writers died. To be called where nobody else writes.
-pub(super) fn remove_unwritten(directory: &Path) {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(UNWRITTEN.as_bytes())) {
-        let _ = fs::remove_file(entry.path()); // the next one finds it
-    }
-}
-
-/// Writes a file anew, whole or not at all.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let write = || -> io::Result<()> {
-        let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut draft = tempfile::Builder::new().prefix(UNWRITTEN).tempfile_in(directory)?;
-        draft.write_all(bytes)?;
-        draft.as_file().sync_all()?;
-        draft.persist(path).map_err(|error| error.error)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(StoreError::io("write", path))
+/// Writes a file anew, whole or not at all, for our user alone.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    sandpen_cache::write(path, 0o600, bytes).map_err(StoreError::io("write", path))
 }
 
 /// A file's content; `None` where it is missing.

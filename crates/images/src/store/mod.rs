@@ -41,9 +41,7 @@ use sandpen_types::image::ImageDigest;
 
 pub use draft::{DigestGuard, DraftDir};
 pub use error::StoreError;
-pub use record::{
-    BLOB, CONFIG, ENTRIES, IMAGE_RECORD, ImageRecord, LAYER_RECORD, LayerRecord, MANIFEST, METADATA, TAR,
-};
+pub use record::{CONFIG, IMAGE_RECORD, ImageRecord, LAYER_RECORD, LayerRecord, MANIFEST, METADATA};
 pub use remove::Removed;
 pub use stored::{StoredImage, StoredLayer};
 

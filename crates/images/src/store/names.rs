@@ -137,7 +137,7 @@ impl Store {
     fn write_names(&self, _: &Locked, names: &Names) -> Result<(), StoreError> {
         let path = self.directory.join("names.json");
         let json = serde_json::to_vec_pretty(names).map_err(|error| StoreError::io("write", &path)(error.into()))?;
-        files::write_whole(&path, &json)
+        files::write(&path, &json)
     }
 
     /// By name alone. A name with a digest is one of an image whose manifest, or configuration, has it, and which has a

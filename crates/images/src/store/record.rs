@@ -10,13 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, files};
+use crate::layer::{BLOB, BLOCK, ENTRIES, LayerInfo, TAR};
 
-/// A layer's contents of files.
-pub const BLOB: &str = "blob";
-/// A layer's list of entries.
-pub const ENTRIES: &str = "entries";
-/// What of a layer's tar is needed to make it again.
-pub const TAR: &str = "tar";
 /// A layer's [`LayerRecord`].
 pub const LAYER_RECORD: &str = "layer.json";
 /// An image's configuration, as it came.
@@ -31,16 +26,9 @@ pub const IMAGE_RECORD: &str = "image.json";
 /// A layer, as its maker writes it to [`LAYER_RECORD`] of the draft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// The digest of its tar, uncompressed.
-    pub diff_id: ImageDigest,
-    /// Bytes of the blob, a multiple of 4096; may be 0.
-    pub blob_bytes: u64,
-    /// How many entries it has.
-    pub entries: u64,
-    /// Bytes of its tar, uncompressed.
-    pub tar_bytes: u64,
-    /// Bytes of its files' contents, holes counted.
-    pub content_bytes: u64,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub info: LayerInfo,
     /// Bytes of each file beside this one: filled in when it is committed.
     #[serde(default)]
     pub files: BTreeMap<String, u64>,
@@ -86,11 +74,11 @@ impl Record for LayerRecord {
     const FILES: (&'static [&'static str], &'static [&'static str]) = (&[BLOB, ENTRIES, TAR], &[]);
 
     fn digest(&self) -> ImageDigest {
-        self.diff_id
+        self.info.diff_id
     }
 
     fn said(&self) -> (&'static str, u64) {
-        (BLOB, self.blob_bytes)
+        (BLOB, self.info.blob_bytes)
     }
 
     fn files(&self) -> &BTreeMap<String, u64> {
@@ -149,7 +137,7 @@ pub(super) fn seal<R: Record>(directory: &Path, digest: &ImageDigest) -> Result<
     if found.get(name) != Some(&said) || said % BLOCK != 0 {
         let is = found.get(name).copied().unwrap_or_default();
         return Err(refused(format!(
-            "{name} has {is} bytes, {said} are recorded, and it has to be whole blocks of 4096"
+            "{name} has {is} bytes, {said} are recorded, and it has to be whole blocks of {BLOCK}"
         )));
     }
     for name in found.keys() {
@@ -157,12 +145,9 @@ pub(super) fn seal<R: Record>(directory: &Path, digest: &ImageDigest) -> Result<
     }
     *record.files_mut() = found;
     let json = serde_json::to_vec(&record).map_err(|error| StoreError::io("write", directory)(error.into()))?;
-    files::write_whole(&directory.join(R::NAME), &json)?;
+    files::write(&directory.join(R::NAME), &json)?;
     Ok(record)
 }
-
-/// Bytes of a block of a disk's file system.
-const BLOCK: u64 = 4096;
 
 /// What is wrong with the files of a record; `None` if nothing is.
 pub(super) fn fault<R: Record>(directory: &Path, record: &R) -> Result<Option<String>, StoreError> {

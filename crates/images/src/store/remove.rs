@@ -94,12 +94,13 @@ impl Store {
         let mut removed = Removed::default();
         let mut drafts = Vec::new();
         let locked = self.lock()?;
+        let bytes = self.bytes()?;
         drafts.extend(self.take_orphans(&locked, &mut removed)?);
         let mut images = self.images()?;
         images.sort_by_key(StoredImage::touched);
         images.pop();
         for image in images {
-            if self.bytes()? <= budget {
+            if bytes.saturating_sub(removed.bytes) <= budget {
                 break;
             }
             if self.user(&image.digest, keep)?.is_none() {

@@ -16,7 +16,7 @@ impl Store {
     pub fn verify(&self) -> Result<Vec<String>, StoreError> {
         let mut wrong = Vec::new();
         let layers: BTreeSet<_> =
-            self.verify_kind::<LayerRecord>("layers", &mut wrong)?.into_iter().map(|(_, l)| l.diff_id).collect();
+            self.verify_kind::<LayerRecord>("layers", &mut wrong)?.into_iter().map(|(_, l)| l.info.diff_id).collect();
         let images = self.verify_kind::<ImageRecord>("images", &mut wrong)?;
         for (path, image) in &images {
             let missing = image.layers.iter().filter(|diff_id| !layers.contains(diff_id));

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use futures::stream::StreamExt as _;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
@@ -188,14 +188,7 @@ impl Upload<'_> {
             let range = HeaderValue::from_str(&format!("{from}-{}", self.blob.size - 1)).ok();
             ask.headers.extend(range.map(|range| (CONTENT_RANGE, range)));
         }
-        let sending = async {
-            let answer = self.registry.transport.send(self.site, &ask).await?;
-            if answer.status().is_success() {
-                return Ok(answer);
-            }
-            Err(answer.refusal(self.site, &self.what, SystemTime::now()).await)
-        };
-        let answer = self.telling(sending, &sent, from).await;
+        let answer = self.telling(self.registry.transport.send_ok(self.site, &ask), &sent, from).await;
         match (answer, failed.lock().unwrap_or_else(PoisonError::into_inner).take()) {
             (Err(_), Some(source)) => Err(RegistryError::Source { digest: self.blob.digest, source }),
             (answer, _) => answer,
@@ -206,7 +199,7 @@ impl Upload<'_> {
     async fn telling<T>(&self, sending: impl Future<Output = T>, sent: &AtomicU64, from: u64) -> T {
         let mut sending = std::pin::pin!(sending);
         let mut told = from;
-        let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tokio::select! {
                 done = &mut sending => {

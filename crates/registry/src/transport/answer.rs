@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
@@ -43,8 +43,8 @@ struct Refusal {
 }
 
 impl Answer {
-    pub fn new(response: reqwest::Response, host: String, url: Url, is_from_home: bool, idle: Duration) -> Self {
-        Self { response, host, url, is_from_home, idle }
+    pub fn new(response: reqwest::Response, url: Url, is_from_home: bool, idle: Duration) -> Self {
+        Self { response, host: authority(&url), url, is_from_home, idle }
     }
 
     pub fn status(&self) -> StatusCode {
@@ -98,9 +98,8 @@ impl Answer {
 
     /// The whole body.
     pub async fn bytes(&mut self, max: u64) -> Result<Vec<u8>, RegistryError> {
-        let too_large = || RegistryError::TooLarge { host: self.host.clone(), max };
         if self.len().is_some_and(|len| len > max) {
-            return Err(too_large());
+            return Err(RegistryError::TooLarge { host: self.host.clone(), max });
         }
         let after = self.idle.saturating_mul(DOCUMENT_PATIENCE);
         let mut bytes = Vec::new();
@@ -120,8 +119,9 @@ impl Answer {
     }
 
     /// The error that an answer without success is.
-    pub async fn refusal(mut self, site: &Site, what: &str, now: SystemTime) -> RegistryError {
+    pub async fn refusal(mut self, site: &Site, what: &str) -> RegistryError {
         let status = self.status().as_u16();
+        let now = SystemTime::now();
         let after = retry_after(self.headers(), now);
         let (host, what) = (self.host.clone(), what.to_owned());
         // What somebody else answers whom the registry redirected to is nobody's to read.
@@ -134,7 +134,7 @@ impl Answer {
             404 => RegistryError::NotFound { what, registry, tags: Vec::new() },
             429 => {
                 let until = after.and_then(|after| chrono::Duration::from_std(after).ok());
-                let until = until.and_then(|after| Utc::now().checked_add_signed(after));
+                let until = until.and_then(|after| DateTime::<Utc>::from(now).checked_add_signed(after));
                 RegistryError::RateLimited { host, until, after }
             }
             _ => RegistryError::Status { host, what, status, said, after },
@@ -152,6 +152,6 @@ impl Answer {
 
     /// An answer that makes no sense.
     pub fn senseless(&self, reason: impl Into<String>) -> RegistryError {
-        RegistryError::Protocol { host: authority(&self.url), reason: reason.into() }
+        RegistryError::Protocol { host: self.host.clone(), reason: reason.into() }
     }
 }

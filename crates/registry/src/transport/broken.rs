@@ -21,11 +21,12 @@ pub(super) fn explain(error: &reqwest::Error, url: &Url, directories: &[PathBuf]
             rustls::Error::InvalidMessage(_) => RegistryError::NoTls { host },
             other => {
                 let reason = format!("could be made with TLS: {}", shown(&other.to_string()));
-                RegistryError::Connection { host, reason, connecting: true }
+                RegistryError::Connection { host, reason, connecting: true, is_refused: false }
             }
         };
     }
     let connecting = error.is_connect();
+    let mut is_refused = false;
     let reason = if error.is_timeout() {
         if connecting { "could be made in time".to_owned() } else { "took too long".to_owned() }
     } else {
@@ -34,10 +35,12 @@ pub(super) fn explain(error: &reqwest::Error, url: &Url, directories: &[PathBuf]
         while let Some(below) = below(innermost) {
             innermost = below;
         }
+        let of_system = innermost.downcast_ref::<io::Error>();
+        is_refused = connecting && of_system.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
         let words = shown(&innermost.to_string());
         if connecting { format!("could be made: {words}") } else { format!("broke: {words}") }
     };
-    RegistryError::Connection { host, reason, connecting }
+    RegistryError::Connection { host, reason, connecting, is_refused }
 }
 
 /// The cause of an error. What an I/O error wraps is not its source, but what is below that.

@@ -4,7 +4,7 @@ use reqwest::{Method, Url};
 
 use super::{Ask, Transport};
 use crate::auth::{Credentials, Scope};
-use crate::endpoint::{Endpoint, Trust};
+use crate::endpoint::{Endpoint, Trust, version_url};
 use crate::error::RegistryError;
 
 /// A registry, or a mirror of one, that is asked.
@@ -44,8 +44,8 @@ impl Transport {
     /// The longest that fits counts.
     fn credentials(&self, name: &str, repository: &str) -> Option<&Credentials> {
         let full = format!("{name}/{repository}");
-        let keys = std::iter::successors(Some(full.as_str()), |key| key.rsplit_once('/').map(|(above, _)| above));
-        keys.into_iter().find_map(|key| self.options.credentials.get(key))
+        let mut keys = std::iter::successors(Some(full.as_str()), |key| key.rsplit_once('/').map(|(above, _)| above));
+        keys.find_map(|key| self.options.credentials.get(key))
     }
 
     /// Whether an endpoint speaks TLS is tried out once, if it need not.
@@ -55,15 +55,16 @@ impl Transport {
         if let Some(base) = bases.get(endpoint.name()) {
             return Ok(base.clone());
         }
-        let mut url = endpoint.secure().clone();
-        url.set_path(&format!("{}v2/", url.path()));
+        let url = version_url(endpoint.secure());
         let scope = Scope::default();
         let tried = self.send_once(&url, &Ask::new(Method::GET, url.clone(), "its version", &scope), None).await;
         let base = match tried {
             Ok(_) => endpoint.secure().clone(),
             Err(error @ RegistryError::Certificate { .. }) if endpoint.trust() != Trust::Nothing => return Err(error),
             // Nobody is there: the other scheme would find nobody at the same port.
-            Err(error) if error.is_unreachable() && endpoint.has_port() && is_refused(&error) => return Err(error),
+            Err(error @ RegistryError::Connection { is_refused: true, .. }) if endpoint.has_port() => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::debug!(%error, registry = endpoint.name(), "plain HTTP is spoken");
                 plain
@@ -72,8 +73,4 @@ impl Transport {
         bases.insert(endpoint.name().to_owned(), base.clone());
         Ok(base)
     }
-}
-
-fn is_refused(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Connection { reason, .. } if reason.contains("refused"))
 }

@@ -2,15 +2,21 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sandpen_images::digest::digest_of;
 use sandpen_images::manifest::media;
 use sandpen_images::platform::Platform;
-use sandpen_registry::{Blob, BlobStream, Credentials, Options, Registry, RegistryError, Secret, Times};
+use sandpen_registry::{
+    Blob, BlobSource, BlobStream, ByteStream, Credentials, Options, Registry, RegistryError, Secret, Times,
+};
 use sandpen_types::image::{ImageDigest, ImageReference};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -125,7 +131,7 @@ async fn serve(
     tls: Option<TlsAcceptor>,
     handle: &(dyn Fn(&Request) -> Reply + Send + Sync),
     seen: &Mutex<Vec<Request>>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     if let Some(tls) = tls {
         let mut stream = tls.accept(stream).await?;
         if let Some(request) = read(&mut stream).await? {
@@ -151,7 +157,7 @@ async fn serve(
 }
 
 /// Whether it ends with a reset.
-async fn play(stream: &mut dyn Io, reply: Reply) -> std::io::Result<bool> {
+async fn play(stream: &mut dyn Io, reply: Reply) -> io::Result<bool> {
     for step in reply {
         match step {
             Step::Write(bytes) => stream.write_all(&bytes).await?,
@@ -175,7 +181,7 @@ async fn play(stream: &mut dyn Io, reply: Reply) -> std::io::Result<bool> {
     Ok(false)
 }
 
-async fn read(stream: &mut dyn Io) -> std::io::Result<Option<Request>> {
+async fn read(stream: &mut dyn Io) -> io::Result<Option<Request>> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -278,6 +284,37 @@ pub fn start_of_range(request: &Request) -> Option<usize> {
 
 pub fn descriptor(media_type: &str, bytes: &[u8]) -> serde_json::Value {
     json!({ "mediaType": media_type, "digest": digest_of(bytes).to_string(), "size": bytes.len() })
+}
+
+/// Blobs in memory, in pieces.
+pub struct Memory(pub BTreeMap<ImageDigest, Bytes>);
+
+impl BlobSource for Memory {
+    fn open(&self, blob: &Blob, from: u64) -> ByteStream {
+        const PIECE: usize = 64 << 10;
+        let Some(bytes) = self.0.get(&blob.digest) else {
+            return futures::stream::iter([Err(io::Error::other("it is gone"))]).boxed();
+        };
+        let bytes = bytes.slice(usize::try_from(from).unwrap()..);
+        let pieces: Vec<_> = (0..bytes.len()).step_by(PIECE).collect();
+        futures::stream::iter(pieces).map(move |at| Ok(bytes.slice(at..bytes.len().min(at + PIECE)))).boxed()
+    }
+}
+
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
+
+pub fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate and its key, PEM.
+pub fn signed(by: &Authority, names: &[&str], change: impl Fn(&mut CertificateParams)) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    change(&mut params);
+    (params.signed_by(&key, by).unwrap().pem(), key.serialize_pem())
 }
 
 /// Times for tests.

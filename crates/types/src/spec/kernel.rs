@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::SpecError;
+use crate::sha256;
 
 /// Largest kernel that is accepted, in bytes (1 GiB): a `vmlinux` with all its debug information has less.
 pub const KERNEL_MAX_BYTES: u64 = 1 << 30;
@@ -32,7 +33,7 @@ impl From<[u8; 32]> for KernelDigest {
 
 impl fmt::Display for KernelDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        sha256::write(&self.0, f)
     }
 }
 
@@ -46,21 +47,7 @@ impl FromStr for KernelDigest {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
-        let refused = || SpecError::KernelDigest(text.to_owned());
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Ok(byte - b'0'),
-            b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(refused()),
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let mut bytes = [0; 32];
-        if pairs.len() != bytes.len() || !rest.is_empty() {
-            return Err(refused());
-        }
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(Self(bytes))
+        sha256::read(text).map(Self).ok_or_else(|| SpecError::KernelDigest(text.to_owned()))
     }
 }
 

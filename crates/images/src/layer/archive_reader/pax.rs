@@ -2,6 +2,7 @@
 //! tar's sparse files and star's extended attributes.
 
 use super::sparse::PaxSparse;
+use crate::tar_record::{Record, RecordProblem, decimal, first_record};
 
 /// What is wrong with the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,20 +45,18 @@ impl Pax {
             if text.iter().all(|byte| *byte == 0) {
                 break;
             }
-            let space = text.iter().take(20).position(|byte| *byte == b' ').ok_or(PaxProblem::Length)?;
-            let length = number(&text[..space]).and_then(|length| usize::try_from(length).ok());
-            let length = length.filter(|length| *length > space + 1 && *length <= text.len());
-            let (record, rest) = text.split_at(length.ok_or(PaxProblem::Length)?);
-            let record = record[space + 1..].strip_suffix(b"\n").ok_or(PaxProblem::Length)?;
-            let equals = record.iter().position(|byte| *byte == b'=').ok_or(PaxProblem::Key)?;
-            pax.record(&record[..equals], &record[equals + 1..])?;
+            let Record { key, value, rest } = first_record(text).map_err(|problem| match problem {
+                RecordProblem::Length => PaxProblem::Length,
+                RecordProblem::Key => PaxProblem::Key,
+            })?;
+            pax.record(key, value)?;
             text = rest;
         }
         Ok(pax)
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), PaxProblem> {
-        let count = || number(value).ok_or(PaxProblem::Number);
+        let count = || decimal(value).ok_or(PaxProblem::Number);
         let path = || if value.contains(&0) { Err(PaxProblem::Nul) } else { Ok(value.to_owned()) };
         match key {
             b"" => return Err(PaxProblem::Key),
@@ -74,7 +73,7 @@ impl Pax {
             b"GNU.sparse.numblocks" => self.sparse.count = Some(count()?),
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.numbers.push(count()?),
             b"GNU.sparse.map" => {
-                let numbers = value.split(|byte| *byte == b',').filter(|part| !part.is_empty()).map(number);
+                let numbers = value.split(|byte| *byte == b',').filter(|part| !part.is_empty()).map(decimal);
                 self.sparse.numbers = numbers.collect::<Option<_>>().ok_or(PaxProblem::Number)?;
                 self.sparse.has_map = true;
             }
@@ -92,14 +91,6 @@ impl Pax {
     }
 }
 
-/// A decimal number.
-pub(super) fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
 /// Seconds with a fraction; before 1970 with a sign.
 fn moment(text: &[u8]) -> Option<(i64, u32)> {
     let (is_negative, text) = text.strip_prefix(b"-").map_or((false, text), |text| (true, text));
@@ -107,7 +98,7 @@ fn moment(text: &[u8]) -> Option<(i64, u32)> {
         Some(point) => (&text[..point], &text[point + 1..]),
         None => (text, &[][..]),
     };
-    let seconds = i64::try_from(number(seconds)?).ok()?;
+    let seconds = i64::try_from(decimal(seconds)?).ok()?;
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -124,14 +115,12 @@ fn moment(text: &[u8]) -> Option<(i64, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tar_record::push_record;
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
-        let rest = key.len() + value.len() + 3;
-        let mut length = rest + 1;
-        while length.to_string().len() + rest != length {
-            length += 1;
-        }
-        [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+        let mut text = Vec::new();
+        push_record(&mut text, key.as_bytes(), value);
+        text
     }
 
     #[test]

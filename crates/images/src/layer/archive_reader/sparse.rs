@@ -3,9 +3,9 @@
 
 use ::tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use super::pax::number;
 use crate::layer::FILE_MAX;
 use crate::layer::blob::UNIT;
+use crate::tar_record::decimal;
 
 /// Most parts of a file: as many as there are units in the largest one.
 const SEGMENTS_MAX: usize = (FILE_MAX / UNIT) as usize;
@@ -134,7 +134,7 @@ impl MapReader {
                 }
                 continue;
             }
-            self.numbers.push(number(&self.line).ok_or(SparseProblem::Number)?);
+            self.numbers.push(decimal(&self.line).ok_or(SparseProblem::Number)?);
             self.line.clear();
             let count = usize::try_from(self.numbers[0]).ok().filter(|count| *count <= SEGMENTS_MAX);
             if self.numbers.len() == 1 + 2 * count.ok_or(SparseProblem::TooMany)? {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::*;
 use crate::digest::digest_of;
+use crate::layer::{BLOB, ENTRIES, LayerInfo, TAR};
 use chrono::{TimeZone as _, Utc};
 use sandpen_types::image::ImageReference;
 
@@ -31,8 +32,10 @@ fn write_layer(draft: &Path, diff_id: &ImageDigest, blocks: usize) {
     fs::write(draft.join(TAR), "tar").unwrap();
     let blob_bytes = blocks as u64 * 4096;
     let files = std::collections::BTreeMap::new();
-    let record =
-        LayerRecord { diff_id: *diff_id, blob_bytes, entries: 1, tar_bytes: 10, content_bytes: blob_bytes, files };
+    let record = LayerRecord {
+        info: LayerInfo { diff_id: *diff_id, blob_bytes, entries: 1, tar_bytes: 10, content_bytes: blob_bytes },
+        files,
+    };
     fs::write(draft.join(LAYER_RECORD), serde_json::to_vec(&record).unwrap()).unwrap();
 }
 
