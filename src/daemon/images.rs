@@ -3,12 +3,13 @@
 //! ```text
 //!   POST load, import   {"path": …}      ┐                        {"progress": …} a line each
 //!   POST pull           {"name": …}      │
+//!   POST push           {"image": …}     │                        {"pushed": …} at the end
 //!   PUT  load, import   an archive ─ file ┴─▶ a thread that works ─▶ {"images": […]} or {"error": …} at the end
 //! ```
 //! What fails before the first line has a status of its own. Work ends with its client: an image is there whole or not
 //! at all, and anybody can ask again.
 
-mod pull;
+mod registry;
 
 use std::io::{self, Seek as _};
 use std::path::PathBuf;
@@ -30,9 +31,9 @@ use super::shared::Shared;
 use super::view;
 use crate::api::{
     EVENTS_CONTENT_TYPE, ErrorCode, ErrorDetail, ImageArchive, ImageDetail, ImageImportRequest, ImageLoadRequest,
-    ImageProgress, ImagePruneRequest, ImagePullRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
+    ImageProgress, ImagePruneRequest, ImagePullRequest, ImagePushRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
-use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, SandpenError};
+use crate::orchestrator::{ArchiveFormat, Handle, ImageInfo, ImageSource, LoadOptions, SandpenError};
 
 /// Most images that are saved together.
 const SAVED_MAX: usize = 1000;
@@ -143,8 +144,19 @@ pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload
 /// `POST /v1/images/pull`: an image of a registry.
 pub async fn pull(shared: Data<Shared>, body: Json<ImagePullRequest>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
-    let request = pull::request(body.into_inner())?;
+    let request = registry::pull(body.into_inner())?;
     work(shared, |handle, told| async move { handle.pull_image(request, told).await }).await
+}
+
+/// `POST /v1/images/push`: an image of the store, to a registry.
+pub async fn push(shared: Data<Shared>, body: Json<ImagePushRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let request = registry::push(body.into_inner());
+    let push = |handle: Handle, told: Told| async move {
+        let pushed = handle.push_image(request, told).await?;
+        Ok(ImageWork::Pushed(view::pushed(pushed)))
+    };
+    tell(shared, push).await
 }
 
 /// `POST /v1/images/save`: the archive. One that is not complete breaks off.
@@ -233,13 +245,25 @@ async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rej
     Ok(ImageSource::File(file))
 }
 
-/// Does the work, and tells how far it is. It ends when nobody is told any more.
-async fn work<F>(
-    shared: Data<Shared>,
-    begin: impl FnOnce(crate::orchestrator::Handle, Box<dyn FnMut(ImageProgress) + Send>) -> F,
-) -> Result<HttpResponse, Rejection>
+/// Who is told how far it is.
+type Told = Box<dyn FnMut(ImageProgress) + Send>;
+
+/// Has images come into the store, and tells how far it is.
+async fn work<F>(shared: Data<Shared>, begin: impl FnOnce(Handle, Told) -> F) -> Result<HttpResponse, Rejection>
 where
     F: Future<Output = Result<Vec<ImageInfo>, SandpenError>> + 'static,
+{
+    let begin = |handle, told| {
+        let work = begin(handle, told);
+        async move { Ok(ImageWork::Images(work.await?.into_iter().map(view::image).collect())) }
+    };
+    tell(shared, begin).await
+}
+
+/// Does the work, and tells how far it is. It ends when nobody is told any more.
+async fn tell<F>(shared: Data<Shared>, begin: impl FnOnce(Handle, Told) -> F) -> Result<HttpResponse, Rejection>
+where
+    F: Future<Output = Result<ImageWork, SandpenError>> + 'static,
 {
     let (sender, mut lines) = mpsc::channel::<ImageWork>(LINES);
     let told = sender.clone();
@@ -250,10 +274,7 @@ where
             done = work => done,
             () = sender.closed() => return,
         };
-        let end = match done {
-            Ok(images) => ImageWork::Images(images.into_iter().map(view::image).collect()),
-            Err(error) => ImageWork::Error(ErrorDetail::new(error.code(), &error)),
-        };
+        let end = done.unwrap_or_else(|error| ImageWork::Error(ErrorDetail::new(error.code(), &error)));
         let _ = sender.send(end).await; // nobody reads on
     });
     let mut first = match lines.recv().await {
