@@ -47,7 +47,7 @@ pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use image::{
     ImageArchive, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest,
     ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImagePushRequest, ImagePushed, ImageRemoval,
-    ImageSaveRequest, ImageTagRequest, ImageWork, RegistryPassword, RegistryToken,
+    ImageSaveRequest, ImageStep, ImageTagRequest, ImageWork, RegistryPassword, RegistryToken,
 };
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};

@@ -2,10 +2,9 @@
 //! none.
 
 use sandpen::api::{ImagePushRequest, ImagePushed, ImageWork};
-use sandpen::client::ImageWorkReader;
 use sandpen_types::image::ImageReference;
 
-use super::pull;
+use super::{Told, end, pull};
 use crate::cli::{CliError, Global, print};
 
 /// Put an image into a registry
@@ -33,7 +32,7 @@ pub struct Args {
     /// Do not look at the registry's certificate, and speak plain HTTP with one that has no TLS
     #[arg(long)]
     insecure: bool,
-    /// Print JSON
+    /// Print JSON: how far it is, an object a line, and at the end where the image is
     #[arg(long)]
     json: bool,
 }
@@ -47,11 +46,6 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         Some(to) => pull::access(to).await?,
         None => (None, None),
     };
-    let client = global.connect().await?;
-    let progress = to.filter(|_| !quiet).map(|to| {
-        print::note(&format!("pushing {image} to {to}"));
-        print::Progress::with_layers()
-    });
     let request = ImagePushRequest {
         image: image.clone(),
         destination: destination.clone(),
@@ -59,18 +53,21 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         insecure: *insecure,
         proxies,
     };
-    let pushed = follow(client.push_image(&request).await?, progress).await?;
-    if *json { print::json(&pushed) } else { print::lines(std::iter::once(pushed.reference.to_string().as_str())) }
-}
-
-/// Shows how far it is, if anybody wants to know, until all is there.
-async fn follow(mut reader: ImageWorkReader, mut progress: Option<print::Progress>) -> Result<ImagePushed, CliError> {
-    loop {
-        match reader.next().await? {
-            ImageWork::Progress(step) => progress.iter_mut().for_each(|progress| progress.show(&step)),
-            ImageWork::Pushed(pushed) => return Ok(pushed),
-            // The reader makes an error of the one; the other is of what comes in.
-            ImageWork::Error(_) | ImageWork::Images(_) => {}
+    let client = global.connect().await?;
+    let told = match (json, quiet) {
+        (true, _) => Told::Json,
+        (_, true) => Told::Nobody,
+        _ => {
+            if let Some(to) = to {
+                print::note(&format!("pushing {image} to {to}"));
+            }
+            Told::Bars(print::ImageBars::new())
         }
+    };
+    match end(client.push_image(&request).await?, told).await? {
+        ImageWork::Pushed(ImagePushed { reference, .. }) if !json => {
+            print::lines([reference.to_string().as_str()].into_iter())
+        }
+        _ => Ok(0),
     }
 }

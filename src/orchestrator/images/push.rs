@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use sandpen_api::ImageProgress;
+use sandpen_api::{ImageProgress, ImageStep};
 use sandpen_drivers::image_helper::ImageHelper;
 use sandpen_images::manifest::{Document, ImageManifest, ManifestError, Packed, of_packed, with_packed};
 use sandpen_images::store::{Packing, Store, StoreError};
@@ -133,9 +133,12 @@ async fn push_here<F: FnMut(ImageProgress) + Send>(
         push.send(config, &Config(image.config.clone()), &|_| {}).await?;
     }
     let sender = Sender { store, helper: &helper, push: &push, told: Mutex::new(progress) };
-    let of_all = image.distinct().into_iter().map(|layer| sender.place(layer));
+    let distinct = image.distinct();
+    distinct.iter().for_each(|layer| sender.tell(ImageStep::LayerWaiting, &layer.diff_id, 0, None));
+    let of_all = distinct.into_iter().map(|layer| sender.place(layer));
     let placed: Vec<_> = stream::iter(of_all).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
     let manifest = push.manifest(&image.manifest_of(&placed)?).await?;
+    sender.tell(ImageStep::ImageDone, &image.digest, 0, None);
     let Image { digest, destination, .. } = image;
     Ok(PushedImage { image: digest, reference: destination.with_digest(manifest), manifest })
 }
@@ -264,25 +267,25 @@ impl<F: FnMut(ImageProgress) + Send> Sender<'_, F> {
         let Packed { digest, size } = packed;
         let sent = |bytes: u64| {
             if bytes < size {
-                self.tell("pushing", diff_id, bytes, Some(size));
+                self.tell(ImageStep::LayerPushing, diff_id, bytes, Some(size));
             }
         };
         self.push.send(Blob { digest, size }, &PackedFile(Arc::new(file)), &sent).await?;
-        self.tell("pushed", diff_id, size, Some(size));
+        self.tell(ImageStep::LayerDone, diff_id, size, Some(size));
         Ok((layer, packed))
     }
 
     /// Whether the registry has a blob, or has it now out of another repository.
     async fn has(&self, diff_id: &ImageDigest, packed: Packed, may_mount: bool) -> Result<bool, PushError> {
         let blob = Blob { digest: packed.digest, size: packed.size };
-        let state = if self.push.has(blob).await? {
-            "there already"
+        let step = if self.push.has(blob).await? {
+            ImageStep::LayerPresent
         } else if may_mount && self.push.mount(blob).await {
-            "mounted"
+            ImageStep::LayerMounted
         } else {
             return Ok(false);
         };
-        self.tell(state, diff_id, 0, None);
+        self.tell(step, diff_id, 0, None);
         Ok(true)
     }
 
@@ -294,7 +297,7 @@ impl<F: FnMut(ImageProgress) + Send> Sender<'_, F> {
         let kept = async {
             let (mut hasher, mut piece) = (Sha256::new(), vec![0; PIECE]);
             let (mut size, mut said) = (0_u64, 0_u64);
-            self.tell("packing", diff_id, 0, Some(tar_bytes));
+            self.tell(ImageStep::LayerPacking, diff_id, 0, None);
             loop {
                 let length = packed.read(&mut piece).await.map_err(WorkError::System)?;
                 if length == 0 {
@@ -305,7 +308,7 @@ impl<F: FnMut(ImageProgress) + Send> Sender<'_, F> {
                 size += u64::try_from(length).unwrap_or(u64::MAX);
                 if size >= said + PROGRESS_STEP {
                     said = size;
-                    self.tell("packing", diff_id, size, None);
+                    self.tell(ImageStep::LayerPacking, diff_id, size, None);
                 }
             }
             Ok(Packed { digest: ImageDigest::new(hasher.finalize().into()), size })
@@ -318,10 +321,9 @@ impl<F: FnMut(ImageProgress) + Send> Sender<'_, F> {
         Ok((packed, file))
     }
 
-    fn tell(&self, state: &str, diff_id: &ImageDigest, done_bytes: u64, total_bytes: Option<u64>) {
-        let what = format!("layer {}: {state}", diff_id.short());
+    fn tell(&self, step: ImageStep, digest: &ImageDigest, done_bytes: u64, total_bytes: Option<u64>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told(ImageProgress { what, done_bytes, total_bytes });
+        told(ImageProgress { step, digest: *digest, done_bytes, total_bytes });
     }
 }
 

@@ -51,13 +51,15 @@ fn images() {
     };
     golden!("images.jsonl", &[entry.clone(), bare.clone()]);
     golden!("image_detail.jsonl", &[ImageDetail { entry, config: serde_json::json!({"os": "linux"}) }]);
-    let progress = |total_bytes| {
-        ImageWork::Progress(ImageProgress { what: "unpacking layer 030303030303".into(), done_bytes: 1, total_bytes })
+    let progress = |step, total_bytes| {
+        ImageWork::Progress(ImageProgress { step, digest: ImageDigest::new([3; 32]), done_bytes: 1, total_bytes })
     };
     let failed = ImageWork::Error(ErrorDetail::message(ErrorCode::InvalidImage, "m"));
     let reference = name("ghcr.io/owner/app:1").with_digest(digest(2));
     let pushed = ImageWork::Pushed(ImagePushed { image: digest(1), reference, manifest_digest: digest(2) });
-    golden!("image_work.jsonl", &[progress(Some(2)), progress(None), ImageWork::Images(vec![bare]), failed, pushed]);
+    let mut work: Vec<_> = ImageStep::ALL.into_iter().map(|step| progress(step, Some(2))).collect();
+    work.extend([progress(ImageStep::ImageDone, None), ImageWork::Images(vec![bare]), failed, pushed]);
+    golden!("image_work.jsonl", &work);
 }
 
 #[test]
