@@ -101,6 +101,12 @@ async fn push_it(
     (pushed, state, events.into_inner().unwrap())
 }
 
+/// That a blob of it is there.
+fn there(image: &Image, request: &Request) -> support::Reply {
+    let is_layer = request.path.ends_with(&image.blob().digest.to_string());
+    support::head(200, &[], if is_layer { image.layer.len() } else { image.config.len() })
+}
+
 /// Whoever pulls and pushes may do it on any thread.
 #[tokio::test]
 async fn futures_are_sent_between_threads() {
@@ -190,8 +196,9 @@ async fn a_place_elsewhere_gets_no_credentials() {
 #[tokio::test]
 async fn what_is_in_another_repository_is_mounted() {
     let image = Image::new(1000);
+    let blobs = image.clone();
     let server = Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
-        ("HEAD", path) if path.starts_with("/v2/other/one/") => support::head(200, &[], 0),
+        ("HEAD", path) if path.starts_with("/v2/other/one/") => there(&blobs, request),
         ("HEAD", path) if path.starts_with("/v2/secret/") => support::head(403, &[], 0),
         ("HEAD", _) => support::head(404, &[], 0),
         ("POST", path) => {
@@ -221,9 +228,9 @@ async fn what_is_in_another_repository_is_mounted() {
 async fn what_is_not_mounted_is_sent() {
     let image = Image::new(1000);
     let state = Arc::new(Mutex::new(State::default()));
-    let kept = Arc::clone(&state);
+    let (kept, blobs) = (Arc::clone(&state), image.clone());
     let server = Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
-        ("HEAD", path) if path.starts_with("/v2/other/") => support::head(200, &[], 0),
+        ("HEAD", path) if path.starts_with("/v2/other/") => there(&blobs, request),
         (_, "/v2/") => answer(200, &[], ""),
         _ => take(&kept, request, &[], true),
     })
@@ -231,6 +238,7 @@ async fn what_is_not_mounted_is_sent() {
     let (registry, source) = (registry(), memory(&image));
     let pushed = push(&registry, &server.reference(), &image.manifest, &["other"], &source, &|_| {}).await;
     assert_eq!(pushed.unwrap(), image.digest());
+    assert_eq!(server.requests().iter().filter(|request| request.path.contains("from=other")).count(), 2);
     assert_eq!(state.lock().unwrap().blobs[&image.blob().digest.to_string()], image.layer);
 }
 
@@ -239,8 +247,9 @@ async fn put(
     reply: impl Fn() -> support::Reply + Send + Sync + 'static,
 ) -> (Server, Result<ImageDigest, RegistryError>) {
     let image = Image::new(1000);
+    let blobs = image.clone();
     let server = Server::start(move |request| match request.method.as_str() {
-        "HEAD" => support::head(200, &[], 0),
+        "HEAD" => there(&blobs, request),
         "PUT" => reply(),
         _ => answer(200, &[], ""),
     })

@@ -278,7 +278,12 @@ impl<F: FnMut(ImageProgress) + Send> Sender<'_, F> {
     /// Whether the registry has a blob, or has it now out of another repository.
     async fn has(&self, diff_id: &ImageDigest, packed: Packed, may_mount: bool) -> Result<bool, PushError> {
         let blob = Blob { digest: packed.digest, size: packed.size };
-        let step = if self.push.has(blob).await? {
+        let is_there = match self.push.has(blob).await {
+            // Nobody has looked at the size that a manifest gives a layer which was there already.
+            Err(RegistryError::OtherSize { .. }) => false,
+            answer => answer?,
+        };
+        let step = if is_there {
             ImageStep::LayerPresent
         } else if may_mount && self.push.mount(blob).await {
             ImageStep::LayerMounted
