@@ -19,11 +19,11 @@ use crate::support::{Home, explain, is_there, output, send, succeeds, until};
 /// `user:hunter2`, as htpasswd has it.
 const HTPASSWD: &str = "user:$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
 /// `user:hunter2` and `user:hunter3` in base64, as files of credentials have it.
-const RIGHT: &str = "dXNlcjpodW50ZXIy";
-const WRONG: &str = "dXNlcjpodW50ZXIz";
+pub(crate) const RIGHT: &str = "dXNlcjpodW50ZXIy";
+pub(crate) const WRONG: &str = "dXNlcjpodW50ZXIz";
 
 /// Whether all programs are here; if not the test is skipped.
-fn has_all() -> bool {
+pub(crate) fn has_all() -> bool {
     let programs =
         [("docker-registry", Reason::NoDockerRegistry), ("skopeo", Reason::NoSkopeo), ("umoci", Reason::NoUmoci)];
     let missing = programs.iter().find(|(program, _)| Command::new(program).arg("--version").output().is_err());
@@ -33,17 +33,17 @@ fn has_all() -> bool {
     missing.is_none()
 }
 
-fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
     let mut command = Command::new(program);
     command.args(arguments);
     succeeds(command).stdout
 }
 
 /// A registry and a home with data of its own.
-struct Place {
-    home: Home,
-    port: u16,
-    process: Child,
+pub(crate) struct Place {
+    pub(crate) home: Home,
+    pub(crate) port: u16,
+    pub(crate) process: Child,
 }
 
 impl Drop for Place {
@@ -55,7 +55,7 @@ impl Drop for Place {
 
 impl Place {
     /// With a password, or for everybody.
-    fn new(has_password: bool) -> Self {
+    pub(crate) fn new(has_password: bool) -> Self {
         let home = Home::with_data();
         // Nobody takes a port twice in the moments until the registry does.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -77,12 +77,12 @@ impl Place {
         Self { home, port, process }
     }
 
-    fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 
     /// An image of two layers, the second one with as many bytes that cannot be compressed.
-    fn put(&self, name: &str, len: usize) {
+    pub(crate) fn put(&self, name: &str, len: usize) {
         let layout = self.home.path().join("layout");
         let at = layout.to_str().unwrap();
         let image = format!("{at}:1");
@@ -98,10 +98,16 @@ impl Place {
         tool("skopeo", &[&copy[..], &[&format!("oci:{image}"), &to]].concat());
     }
 
-    /// The digest of the manifest, as skopeo sees it.
-    fn digest(&self, name: &str) -> ImageDigest {
+    /// What skopeo says of something in it.
+    pub(crate) fn skopeo(&self, name: &str, arguments: &[&str]) -> Vec<u8> {
         let of = format!("docker://{}", self.reference(name));
-        digest_of(&tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &of]))
+        let inspect = ["inspect", "--tls-verify=false", "--creds", "user:hunter2"];
+        tool("skopeo", &[&inspect[..], arguments, &[&of]].concat())
+    }
+
+    /// The digest of the manifest, as skopeo sees it.
+    pub(crate) fn digest(&self, name: &str) -> ImageDigest {
+        digest_of(&self.skopeo(name, &["--raw"]))
     }
 
     /// How often blobs were fetched.
@@ -110,50 +116,50 @@ impl Place {
         log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/")).count()
     }
 
-    fn credentials(&self, auth: &str) -> PathBuf {
+    pub(crate) fn credentials(&self, auth: &str) -> PathBuf {
         let path = self.home.path().join(format!("{auth}.json"));
         let entries = json!({"auths": {format!("127.0.0.1:{}", self.port): {"auth": auth}}});
         fs::write(&path, entries.to_string()).unwrap();
         path
     }
 
-    fn sandpen(&self, args: &[&str]) -> Command {
+    pub(crate) fn sandpen(&self, args: &[&str]) -> Command {
         let mut command = self.home.sandpen(args);
         let none = self.home.path().join("no-credentials.json");
         command.env("REGISTRY_AUTH_FILE", none).env("http_proxy", "http://u:hunter4@127.0.0.1:1");
         command
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         String::from_utf8(succeeds(self.sandpen(args)).stdout).unwrap()
     }
 
-    fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         failed(self.sandpen(args))
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&self.home.data().join(Store::DIRECTORY)).unwrap()
     }
 
     /// Whether anything is in the making, or was left of that.
-    fn has_drafts(&self) -> bool {
+    pub(crate) fn has_drafts(&self) -> bool {
         fs::read_dir(self.home.data().join("images/drafts")).is_ok_and(|mut drafts| drafts.next().is_some())
     }
 
-    fn images(&self) -> Value {
+    pub(crate) fn images(&self) -> Value {
         serde_json::from_str(&self.ok(&["images", "--json"])).unwrap()
     }
 }
 
-fn failed(command: Command) -> String {
+pub(crate) fn failed(command: Command) -> String {
     let output = output(command);
     assert!(!output.status.success(), "{}", explain(&output));
     String::from_utf8(output.stderr).unwrap()
 }
 
 /// Bytes that are the same each time and that nothing makes fewer.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut next = || {
         state ^= state << 13;
