@@ -11,6 +11,7 @@ mod event;
 mod history;
 mod images;
 mod log;
+mod login;
 mod sandboxes;
 mod stats;
 mod stream;
@@ -39,13 +40,14 @@ pub use each::{each, each_started};
 
 use super::CliError;
 use super::args::short_name;
-use super::defaults::{Effective, Origin};
+use super::defaults::{Effective, Given, Origin};
 use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
 pub use history::{inspected, transition};
 pub use images::{Progress, asked_images, images, images_loaded, images_pruned, images_removed};
 pub use log::LogPrinter;
+pub use login::{logged_in, logged_out, question};
 pub use sandboxes::{formatted, names, table};
 pub use stats::StatsPrinter;
 pub use stream::{Controls, Foreground, Output};
@@ -162,7 +164,11 @@ pub fn defaults(effective: &[Effective]) -> Result<u8, CliError> {
             _ if one.origin == Origin::Flag => "flag".to_owned(),
             _ => "built in".to_owned(),
         };
-        let value = one.value.as_deref().map_or_else(|| "-".to_owned(), |value| format!("{value:?}"));
+        let value = match &one.value {
+            None => "-".to_owned(),
+            Some(Given::One(value)) => format!("{value:?}"),
+            Some(Given::Several(values)) => format!("{values:?}"),
+        };
         [one.key.to_owned(), visible(&value), visible(&from)]
     });
     let headings = ["KEY", "VALUE", "FROM"].map(str::to_owned);

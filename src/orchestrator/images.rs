@@ -20,11 +20,10 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 
-pub use pull::{PullError, PullRequest};
-pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};
+use crate::paths;
 
-/// The directory of certificates in the data directory.
-const CERTIFICATES: &str = "certs.d";
+pub use pull::{PullError, PullMirror, PullRequest};
+pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};
 
 /// Why something with an image was not done.
 #[derive(Debug, thiserror::Error)]
@@ -119,10 +118,9 @@ impl Images {
         Self { directory: data_dir.join(Store::DIRECTORY), budget }
     }
 
-    /// Directories of certificates of registries. The last one is the user's own.
+    /// Directories of certificates of registries.
     pub fn certificates(&self) -> Vec<PathBuf> {
-        let own = self.directory.parent().unwrap_or(&self.directory).join(CERTIFICATES);
-        vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into(), own]
+        paths::certificates(self.directory.parent().unwrap_or(&self.directory))
     }
 
     /// The store, made where it is missing.

@@ -250,7 +250,7 @@ fn a_name_is_an_image_and_a_path_a_directory() {
     ] {
         assert!(place.fails(&run(options, "app", &[])).contains(wanted));
     }
-    for options in [&["--entrypoint", "x"][..], &["--no-healthcheck"], &["-P"]] {
+    for options in [&["--entrypoint", "x"][..], &["--no-healthcheck"], &["-P"], &["--pull", "always"]] {
         assert!(place.fails(&run(options, "./debian", &[])).contains("is for an image"));
     }
 }

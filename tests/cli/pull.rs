@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use sandpen::images::digest::digest_of;
 use sandpen::images::store::Store;
-use sandpen_skip::{Reason, skip};
+use sandpen_skip::{Reason, has_programs};
 use sandpen_types::image::ImageDigest;
 use serde_json::{Value, json};
 
@@ -24,13 +24,11 @@ const WRONG: &str = "dXNlcjpodW50ZXIz";
 
 /// Whether all programs are here; if not the test is skipped.
 fn has_all() -> bool {
-    let programs =
-        [("docker-registry", Reason::NoDockerRegistry), ("skopeo", Reason::NoSkopeo), ("umoci", Reason::NoUmoci)];
-    let missing = programs.iter().find(|(program, _)| Command::new(program).arg("--version").output().is_err());
-    if let Some((program, reason)) = missing {
-        skip(*reason, format_args!("the package {program}"));
-    }
-    missing.is_none()
+    has_programs(&[
+        ("docker-registry", Reason::NoDockerRegistry),
+        ("skopeo", Reason::NoSkopeo),
+        ("umoci", Reason::NoUmoci),
+    ])
 }
 
 fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
@@ -245,7 +243,7 @@ fn who_asks_is_sent_and_kept_nowhere() {
     place.put("app:1", 1000);
     let name = place.reference("app:1");
     let error = place.fails(&["pull", &name]);
-    assert!(error.contains("log in with: podman login 127.0.0.1"), "{error}");
+    assert!(error.contains("log in with: sandpen login 127.0.0.1"), "{error}");
     let with = |auth: &str| {
         let mut command = place.sandpen(&["pull", &name]);
         command.env("REGISTRY_AUTH_FILE", place.credentials(auth));

@@ -234,11 +234,11 @@ async fn who_is_not_let_in_is_told_how_to_log_in() {
     let said = r#"{"errors": [{"code": "UNAUTHORIZED", "message": "go\u001b[2J away"}]}"#;
     let server = Server::start(move |_| answer(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], said)).await;
     let error = registry().manifest(&server.reference(), &platform()).await.unwrap_err().to_string();
-    assert!(error.contains(&format!("log in with: podman login {}", server.name())), "{error}");
+    assert!(error.contains(&format!("log in with: sandpen login {}", server.name())), "{error}");
     let error = logged_in(&server).manifest(&server.reference(), &platform()).await.unwrap_err();
     let words = format!("{error} {error:?}");
     assert!(
-        words.contains("log in as somebody else with: podman login") && words.contains("go\\u{1b}[2J away"),
+        words.contains("log in as somebody else with: sandpen login") && words.contains("go\\u{1b}[2J away"),
         "{words}"
     );
     assert!(!words.contains("hunter2") && !words.contains("dXNlcjpodW50ZXIy"), "{words}");

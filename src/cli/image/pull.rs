@@ -1,30 +1,31 @@
 //! `sandpen pull`, and what `run` pulls. Credentials and proxies are those of whoever calls: the daemon gets them with
 //! the request, and keeps none.
 
-use sandpen::api::{ImageCredentials, ImageEntry, ImageProxies, ImagePullRequest, RegistryPassword, RegistryToken};
+use sandpen::api::{ImageEntry, ImagePullRequest};
 use sandpen::client::Client;
-use sandpen::registry::Credentials;
-use sandpen::registry::credentials::Places;
 use sandpen_types::image::ImageReference;
 
 use super::{came_in, follow, ids};
+use crate::cli::args::ImageNameArg;
+use crate::cli::registry::{InsecureArgs, MirrorArgs, proxies, who_asks};
 use crate::cli::{CliError, Global, print};
 
 /// Get an image from its registry
 ///
-/// A name without a registry is one of docker.io, and one without a tag has the tag latest. What of the image is here is
-/// not fetched again. Who asks is looked up where Podman and Docker keep it ($REGISTRY_AUTH_FILE,
+/// A name without a registry is one of the default registry, and one without a tag has the tag latest. What of the image is
+/// here is not fetched again. Who asks is looked up where `sandpen login`, Podman and Docker keep it ($REGISTRY_AUTH_FILE,
 /// containers/auth.json, .docker/config.json and the programs that these name); proxies are those of $http_proxy,
 /// $https_proxy and $no_proxy.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sandpen pull debian:12
+  sandpen pull --mirror docker.io=mirror.example/hub debian:12
   sandpen pull --platform linux/arm64 ghcr.io/owner/app@sha256:…")]
 pub struct Args {
     /// The image
     #[arg(value_name = "REFERENCE")]
-    reference: ImageReference,
+    reference: ImageNameArg,
     /// The platform, for example linux/arm64; an image for another one than this host's does not run here [default: this
     /// host's]
     #[arg(long, value_name = "PLATFORM")]
@@ -35,23 +36,49 @@ pub struct Args {
     /// Do not look at the registry's certificate, and speak plain HTTP with one that has no TLS
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    ways: Ways,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Which ways lead to an image.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Ways {
+    #[command(flatten)]
+    insecure: InsecureArgs,
+    #[command(flatten)]
+    mirrors: MirrorArgs,
+}
+
+impl Ways {
+    /// What is asked for, by whom and which way.
+    async fn request(&self, reference: &ImageReference) -> Result<ImagePullRequest, CliError> {
+        let registry = reference.registry();
+        Ok(ImagePullRequest {
+            credentials: who_asks(reference).await?,
+            proxies: proxies(),
+            mirrors: self.mirrors.of(registry, &self.insecure).await?,
+            insecure: self.insecure.has(registry),
+            ..ImagePullRequest::new(reference.clone())
+        })
+    }
+}
+
 /// `sandpen pull` and `sandpen image pull`.
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    let Args { reference, platform, quiet, insecure, json } = args;
-    let asked = asked(reference).await?;
-    let request = ImagePullRequest { platform: platform.clone(), insecure: *insecure, ..asked };
+    let Args { reference, platform, quiet, insecure, ways, json } = args;
+    let mut request = ways.request(&reference.name(global)?).await?;
+    request.platform.clone_from(platform);
+    request.insecure |= *insecure;
     let images = bring(&global.connect().await?, &request, *quiet).await?;
-    if *quiet { ids(&images) } else { came_in(&images, *json) }
+    if *quiet { ids(&images) } else { came_in(global, &images, *json) }
 }
 
 /// Pulls an image for this host.
-pub async fn pull(client: &Client, reference: &ImageReference) -> Result<Vec<ImageEntry>, CliError> {
-    bring(client, &asked(reference).await?, false).await
+pub async fn pull(client: &Client, reference: &ImageReference, ways: &Ways) -> Result<Vec<ImageEntry>, CliError> {
+    bring(client, &ways.request(reference).await?, false).await
 }
 
 async fn bring(client: &Client, request: &ImagePullRequest, quiet: bool) -> Result<Vec<ImageEntry>, CliError> {
@@ -60,43 +87,4 @@ async fn bring(client: &Client, request: &ImagePullRequest, quiet: bool) -> Resu
         print::Progress::with_layers()
     });
     follow(client.pull_image(request).await?, progress).await
-}
-
-/// What is asked for, by whom and which way, as the environment says.
-async fn asked(reference: &ImageReference) -> Result<ImagePullRequest, CliError> {
-    let found = Places::new(|name| std::env::var_os(name)).find(reference).await?;
-    let credentials = found.map(|found| match found {
-        Credentials::Password { username, password } => {
-            ImageCredentials::Password(RegistryPassword { username, password: password.expose().to_owned() })
-        }
-        Credentials::IdentityToken(token) => {
-            ImageCredentials::IdentityToken(RegistryToken { identity_token: token.expose().to_owned() })
-        }
-    });
-    let proxies = proxies(|name| std::env::var(name).ok());
-    Ok(ImagePullRequest { credentials, proxies, ..ImagePullRequest::new(reference.clone()) })
-}
-
-/// The small names come first, as most programs have it.
-fn proxies(variable: impl Fn(&str) -> Option<String>) -> Option<ImageProxies> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let either = |name: &str| set(name).or_else(|| set(&name.to_uppercase()));
-    let (http, https, no_proxy) = (either("http_proxy"), either("https_proxy"), either("no_proxy"));
-    (http.is_some() || https.is_some()).then_some(ImageProxies { http, https, no_proxy })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proxies_are_those_of_the_environment() {
-        let of = |set: &[(&str, &str)]| {
-            proxies(|name| set.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned()))
-        };
-        assert_eq!(of(&[("no_proxy", "x"), ("http_proxy", "")]), None);
-        let found = of(&[("HTTP_PROXY", "a"), ("http_proxy", "b"), ("HTTPS_PROXY", "c"), ("NO_PROXY", "d")]).unwrap();
-        let wanted = (Some("b".to_owned()), Some("c".to_owned()), Some("d".to_owned()));
-        assert_eq!((found.http, found.https, found.no_proxy), wanted);
-    }
 }
