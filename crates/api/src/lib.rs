@@ -47,7 +47,7 @@ pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use image::{
     ImageArchive, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest,
     ImageMirror, ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImageRemoval, ImageSaveRequest,
-    ImageTagRequest, ImageWork, MIRRORS_MAX, RegistryPassword, RegistryToken,
+    ImageStep, ImageTagRequest, ImageWork, MIRRORS_MAX, RegistryPassword, RegistryToken,
 };
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};

@@ -5,7 +5,7 @@ use sandpen::api::{ImageEntry, ImagePullRequest};
 use sandpen::client::Client;
 use sandpen_types::image::ImageReference;
 
-use super::{came_in, follow, ids};
+use super::{Told, came_in, follow, ids};
 use crate::cli::args::ImageNameArg;
 use crate::cli::registry::{InsecureArgs, MirrorArgs, proxies, who_asks};
 use crate::cli::{CliError, Global, print};
@@ -38,7 +38,7 @@ pub struct Args {
     insecure: bool,
     #[command(flatten)]
     ways: Ways,
-    /// Print JSON
+    /// Print JSON, a line each: what happens to each layer, and at the end the image
     #[arg(long)]
     json: bool,
 }
@@ -72,19 +72,23 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let mut request = ways.request(&reference.name(global)?).await?;
     request.platform.clone_from(platform);
     request.insecure |= *insecure;
-    let images = bring(&global.connect().await?, &request, *quiet).await?;
-    if *quiet { ids(&images) } else { came_in(global, &images, *json) }
+    let client = global.connect().await?;
+    if *json {
+        return follow(client.pull_image(&request).await?, Told::Json).await.map(|_| 0);
+    }
+    if *quiet {
+        return ids(&follow(client.pull_image(&request).await?, Told::Nobody).await?);
+    }
+    came_in(global, &bring(&client, &request).await?, false)
 }
 
 /// Pulls an image for this host.
 pub async fn pull(client: &Client, reference: &ImageReference, ways: &Ways) -> Result<Vec<ImageEntry>, CliError> {
-    bring(client, &ways.request(reference).await?, false).await
+    bring(client, &ways.request(reference).await?).await
 }
 
-async fn bring(client: &Client, request: &ImagePullRequest, quiet: bool) -> Result<Vec<ImageEntry>, CliError> {
-    let progress = (!quiet).then(|| {
-        print::note(&format!("pulling {}", request.name));
-        print::Progress::with_layers()
-    });
-    follow(client.pull_image(request).await?, progress).await
+/// Shows people what it does.
+async fn bring(client: &Client, request: &ImagePullRequest) -> Result<Vec<ImageEntry>, CliError> {
+    print::note(&format!("pulling {}", request.name));
+    follow(client.pull_image(request).await?, Told::Bars(print::ImageBars::new())).await
 }

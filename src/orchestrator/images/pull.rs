@@ -16,7 +16,7 @@ use std::io;
 use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use sandpen_api::ImageProgress;
+use sandpen_api::{ImageProgress, ImageStep};
 use sandpen_drivers::image_helper::{ComposedImage, ImageHelper};
 use sandpen_images::import::{NewLayer, Progress};
 use sandpen_images::platform::Platform;
@@ -173,9 +173,11 @@ async fn pull_here<F: FnMut(ImageProgress)>(
             continue;
         }
         if store.has_layer(diff_id).map_err(WorkError::Store)? {
-            tell(told, "there already", diff_id, 0, 0);
+            tell(told, ImageStep::LayerPresent, *diff_id, 0, 0);
         } else {
-            missing.push((Blob::from(layer), *diff_id, number));
+            let blob = Blob::from(layer);
+            tell(told, ImageStep::LayerWaiting, *diff_id, 0, blob.size);
+            missing.push((blob, *diff_id, number));
         }
     }
     let fetch = async |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
@@ -193,7 +195,11 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
     let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);
     drop(held);
-    Ok(composed?)
+    let composed = composed?;
+    for image in &composed {
+        tell(told, ImageStep::ImageDone, *image, 0, 0);
+    }
+    Ok(composed)
 }
 
 fn composed(pulled: Pulled, image: &str, name: Option<ImageReference>) -> Result<ComposedImage, PullError> {
@@ -219,7 +225,7 @@ async fn fetch<F: FnMut(ImageProgress)>(
     let mut begin = Some(begin);
     let heard = |progress| match progress {
         Progress::LayerStarted { .. } => {
-            tell(told, "pulling", &diff_id, 0, packed_bytes);
+            tell(told, ImageStep::LayerPulling, diff_id, 0, packed_bytes);
             if let Some(begin) = begin.take() {
                 let _ = begin.send(()); // what fetches has failed
             }
@@ -227,9 +233,11 @@ async fn fetch<F: FnMut(ImageProgress)>(
         Progress::LayerReady { was_there: true, .. } => {
             // Nothing is fetched.
             begin = None;
-            tell(told, "there already", &diff_id, 0, 0);
+            tell(told, ImageStep::LayerPresent, diff_id, 0, 0);
         }
-        Progress::LayerReady { was_there: false, .. } => tell(told, "pulled", &diff_id, packed_bytes, packed_bytes),
+        Progress::LayerReady { was_there: false, .. } => {
+            tell(told, ImageStep::LayerDone, diff_id, packed_bytes, packed_bytes);
+        }
         Progress::LayerRead { .. } | Progress::ImageReady { .. } => {}
     };
     let sent = async move {
@@ -246,7 +254,7 @@ async fn fetch<F: FnMut(ImageProgress)>(
             done += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             if done >= said + PROGRESS_STEP {
                 said = done;
-                tell(told, "pulling", &diff_id, done, packed_bytes);
+                tell(told, ImageStep::LayerPulling, diff_id, done, packed_bytes);
             }
         }
         Ok::<_, PullError>(())
@@ -257,7 +265,6 @@ async fn fetch<F: FnMut(ImageProgress)>(
     tokio::try_join!(biased; sent, added).map(drop)
 }
 
-fn tell<F: FnMut(ImageProgress)>(told: &Told<F>, state: &str, diff_id: &ImageDigest, done_bytes: u64, total: u64) {
-    let what = format!("layer {}: {state}", diff_id.short());
-    (*told.borrow_mut())(ImageProgress { what, done_bytes, total_bytes: Some(total).filter(|total| *total > 0) });
+fn tell<F: FnMut(ImageProgress)>(told: &Told<F>, step: ImageStep, digest: ImageDigest, done_bytes: u64, total: u64) {
+    (*told.borrow_mut())(ImageProgress { step, digest, done_bytes, total_bytes: work::known(total) });
 }
