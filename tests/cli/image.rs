@@ -147,7 +147,7 @@ fn what_is_not_there_is_said_with_what_is_near() {
         &["image", "save", "debain"],
     ] {
         let error = place.fails(args);
-        let wanted = "no image \"debain\" (did you mean debian:12?); see `sandpen image ls`, or get one with `sandpen \
+        let wanted = "no image \"debain\" (did you mean docker.io/library/debian:12?); see `sandpen image ls`, or get one with `sandpen \
                       pull NAME` or `sandpen image load FILE`";
         assert!(error.contains(wanted), "{args:?}: {error}");
     }

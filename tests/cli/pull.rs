@@ -19,11 +19,11 @@ use crate::support::{Home, explain, is_there, output, send, succeeds, until};
 /// `user:hunter2`, as htpasswd has it.
 const HTPASSWD: &str = "user:$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
 /// `user:hunter2` and `user:hunter3` in base64, as files of credentials have it.
-const RIGHT: &str = "dXNlcjpodW50ZXIy";
-const WRONG: &str = "dXNlcjpodW50ZXIz";
+pub(crate) const RIGHT: &str = "dXNlcjpodW50ZXIy";
+pub(crate) const WRONG: &str = "dXNlcjpodW50ZXIz";
 
 /// Whether all programs are here; if not the test is skipped.
-fn has_all() -> bool {
+pub(crate) fn has_all() -> bool {
     has_programs(&[
         ("docker-registry", Reason::NoDockerRegistry),
         ("skopeo", Reason::NoSkopeo),
@@ -31,17 +31,17 @@ fn has_all() -> bool {
     ])
 }
 
-fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
     let mut command = Command::new(program);
     command.args(arguments);
     succeeds(command).stdout
 }
 
 /// A registry and a home with data of its own.
-struct Place {
-    home: Home,
-    port: u16,
-    process: Child,
+pub(crate) struct Place {
+    pub(crate) home: Home,
+    pub(crate) port: u16,
+    pub(crate) process: Child,
 }
 
 impl Drop for Place {
@@ -53,16 +53,26 @@ impl Drop for Place {
 
 impl Place {
     /// With a password, or for everybody.
-    fn new(has_password: bool) -> Self {
+    pub(crate) fn new(has_password: bool) -> Self {
+        Self::with_tls(has_password, None)
+    }
+
+    /// The same with a certificate and its key.
+    pub(crate) fn with_tls(has_password: bool, tls: Option<(String, String)>) -> Self {
         let home = Home::with_data();
         // Nobody takes a port twice in the moments until the registry does.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = home.path().display();
         fs::write(home.path().join("htpasswd"), HTPASSWD).unwrap();
         let auth = format!("auth: {{htpasswd: {{realm: test, path: {at}/htpasswd}}}}\n");
+        let tls = tls.map_or_else(String::new, |(certificate, key)| {
+            fs::write(home.path().join("server.crt"), certificate).unwrap();
+            fs::write(home.path().join("server.key"), key).unwrap();
+            format!(", tls: {{certificate: {at}/server.crt, key: {at}/server.key}}")
+        });
         let config = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {at}/storage}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: test}}\n{}",
+             http: {{addr: '127.0.0.1:{port}', secret: test{tls}}}\n{}",
             if has_password { &auth } else { "" }
         );
         let path = home.path().join("registry.yml");
@@ -75,14 +85,15 @@ impl Place {
         Self { home, port, process }
     }
 
-    fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 
     /// An image of two layers, the second one with as many bytes that cannot be compressed.
-    fn put(&self, name: &str, len: usize) {
+    pub(crate) fn put(&self, name: &str, len: usize) {
         let layout = self.home.path().join("layout");
         let at = layout.to_str().unwrap();
+        let _ = fs::remove_dir_all(&layout); // of an earlier one
         let image = format!("{at}:1");
         tool("umoci", &["init", "--layout", at]);
         tool("umoci", &["new", "--image", &image]);
@@ -97,54 +108,54 @@ impl Place {
     }
 
     /// The digest of the manifest, as skopeo sees it.
-    fn digest(&self, name: &str) -> ImageDigest {
+    pub(crate) fn digest(&self, name: &str) -> ImageDigest {
         let of = format!("docker://{}", self.reference(name));
         digest_of(&tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &of]))
     }
 
     /// How often blobs were fetched.
-    fn fetched(&self) -> usize {
+    pub(crate) fn fetched(&self) -> usize {
         let log = fs::read_to_string(self.home.path().join("registry.log")).unwrap();
         log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/")).count()
     }
 
-    fn credentials(&self, auth: &str) -> PathBuf {
+    pub(crate) fn credentials(&self, auth: &str) -> PathBuf {
         let path = self.home.path().join(format!("{auth}.json"));
         let entries = json!({"auths": {format!("127.0.0.1:{}", self.port): {"auth": auth}}});
         fs::write(&path, entries.to_string()).unwrap();
         path
     }
 
-    fn sandpen(&self, args: &[&str]) -> Command {
+    pub(crate) fn sandpen(&self, args: &[&str]) -> Command {
         let mut command = self.home.sandpen(args);
         let none = self.home.path().join("no-credentials.json");
         command.env("REGISTRY_AUTH_FILE", none).env("http_proxy", "http://u:hunter4@127.0.0.1:1");
         command
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         String::from_utf8(succeeds(self.sandpen(args)).stdout).unwrap()
     }
 
-    fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         failed(self.sandpen(args))
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&self.home.data().join(Store::DIRECTORY)).unwrap()
     }
 
     /// Whether anything is in the making, or was left of that.
-    fn has_drafts(&self) -> bool {
+    pub(crate) fn has_drafts(&self) -> bool {
         fs::read_dir(self.home.data().join("images/drafts")).is_ok_and(|mut drafts| drafts.next().is_some())
     }
 
-    fn images(&self) -> Value {
+    pub(crate) fn images(&self) -> Value {
         serde_json::from_str(&self.ok(&["images", "--json"])).unwrap()
     }
 }
 
-fn failed(command: Command) -> String {
+pub(crate) fn failed(command: Command) -> String {
     let output = output(command);
     assert!(!output.status.success(), "{}", explain(&output));
     String::from_utf8(output.stderr).unwrap()

@@ -308,6 +308,26 @@ async fn mirrors_come_first_and_the_registry_last() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_sends_something_else_is_passed_over() {
+    let (image, other) = (Image::new(1000), Image::new(999));
+    let served = image.clone();
+    let server = Server::start(move |request| served.serve(request)).await;
+    let wrong = Server::start(move |request| {
+        let is_manifest = request.path.contains("/manifests/");
+        let bytes = if is_manifest { &other.manifest } else { &other.config };
+        answer(200, &[("Content-Type", media::MANIFEST)], bytes)
+    })
+    .await;
+    let mut options = options();
+    options.mirrors.insert(server.name(), vec![wrong.name()]);
+    let registry = sandpen_registry::Registry::new(options).unwrap();
+    let by_digest = format!("{}/app@{}", server.name(), image.digest()).parse().unwrap();
+    let pulled = registry.manifest(&by_digest, &platform()).await.unwrap();
+    assert_eq!(pulled.bytes, image.manifest);
+    assert!(!wrong.requests().is_empty());
+}
+
+#[tokio::test]
 async fn nobody_at_the_other_end_is_said_at_once() {
     let reference = "127.0.0.1:1/app".parse().unwrap();
     let before = std::time::Instant::now();
