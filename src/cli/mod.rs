@@ -110,11 +110,11 @@ struct Global {
     /// Where guest kernels and images lie [default: $XDG_DATA_HOME/sandpen, else ~/.local/share/sandpen]
     #[arg(long, global = true, value_name = "DIR", env = "SANDPEN_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
-    /// The registry of names that say none; none for no such one: each has to name its own
+    /// The registry, HOST[:PORT], of names of images that say none; none refuses such names
     #[arg(
         long,
         global = true,
-        value_name = "HOST[:PORT]|none",
+        value_name = "HOST",
         default_value_t,
         env = "SANDPEN_DEFAULT_REGISTRY",
         hide_env_values = true

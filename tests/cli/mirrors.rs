@@ -10,12 +10,19 @@ use std::sync::mpsc;
 use serde_json::json;
 
 use crate::http_api::refused;
-use crate::pull::{Place, RIGHT, failed, has_all};
+use crate::pull::{Place, RIGHT, failed, has_all, tool};
 use crate::support::{explain, output, succeeds};
 
 /// `REGISTRY=MIRROR`.
 fn of(registry: &Place, mirror: &Place) -> String {
     format!("127.0.0.1:{}=127.0.0.1:{}", registry.port, mirror.port)
+}
+
+/// Has a mirror have the same as its registry.
+fn copy(registry: &Place, mirror: &Place, name: &str) {
+    let [from, to] = [registry, mirror].map(|place| format!("docker://{}", place.reference(name)));
+    let copy = ["--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    tool("skopeo", &[&copy[..], &[&from, &to]].concat());
 }
 
 /// The largest blob, which is a layer.
@@ -33,7 +40,7 @@ fn a_mirror_is_asked_first_and_the_registry_for_what_it_lacks() {
     }
     let (place, mirror) = (Place::new(false), Place::new(false));
     place.put("app:1", 3 << 20);
-    mirror.put("app:1", 3 << 20);
+    copy(&place, &mirror, "app:1");
     place.put("app:2", 1000);
     let (name, mirrored) = (place.reference("app:1"), of(&place, &mirror));
     let pull = |mirror: &str, name: &str| succeeds(place.sandpen(&["pull", "--mirror", mirror, name]));
