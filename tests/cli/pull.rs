@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use sandpen::images::digest::digest_of;
 use sandpen::images::store::Store;
-use sandpen_skip::{Reason, skip};
+use sandpen_skip::{Reason, has_programs};
 use sandpen_types::image::ImageDigest;
 use serde_json::{Value, json};
 
@@ -24,13 +24,11 @@ pub(crate) const WRONG: &str = "dXNlcjpodW50ZXIz";
 
 /// Whether all programs are here; if not the test is skipped.
 pub(crate) fn has_all() -> bool {
-    let programs =
-        [("docker-registry", Reason::NoDockerRegistry), ("skopeo", Reason::NoSkopeo), ("umoci", Reason::NoUmoci)];
-    let missing = programs.iter().find(|(program, _)| Command::new(program).arg("--version").output().is_err());
-    if let Some((program, reason)) = missing {
-        skip(*reason, format_args!("the package {program}"));
-    }
-    missing.is_none()
+    has_programs(&[
+        ("docker-registry", Reason::NoDockerRegistry),
+        ("skopeo", Reason::NoSkopeo),
+        ("umoci", Reason::NoUmoci),
+    ])
 }
 
 pub(crate) fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
@@ -56,15 +54,25 @@ impl Drop for Place {
 impl Place {
     /// With a password, or for everybody.
     pub(crate) fn new(has_password: bool) -> Self {
+        Self::with_tls(has_password, None)
+    }
+
+    /// The same with a certificate and its key.
+    pub(crate) fn with_tls(has_password: bool, tls: Option<(String, String)>) -> Self {
         let home = Home::with_data();
         // Nobody takes a port twice in the moments until the registry does.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = home.path().display();
         fs::write(home.path().join("htpasswd"), HTPASSWD).unwrap();
         let auth = format!("auth: {{htpasswd: {{realm: test, path: {at}/htpasswd}}}}\n");
+        let tls = tls.map_or_else(String::new, |(certificate, key)| {
+            fs::write(home.path().join("server.crt"), certificate).unwrap();
+            fs::write(home.path().join("server.key"), key).unwrap();
+            format!(", tls: {{certificate: {at}/server.crt, key: {at}/server.key}}")
+        });
         let config = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {at}/storage}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: test}}\n{}",
+             http: {{addr: '127.0.0.1:{port}', secret: test{tls}}}\n{}",
             if has_password { &auth } else { "" }
         );
         let path = home.path().join("registry.yml");
@@ -85,6 +93,7 @@ impl Place {
     pub(crate) fn put(&self, name: &str, len: usize) {
         let layout = self.home.path().join("layout");
         let at = layout.to_str().unwrap();
+        let _ = fs::remove_dir_all(&layout); // of an earlier one
         let image = format!("{at}:1");
         tool("umoci", &["init", "--layout", at]);
         tool("umoci", &["new", "--image", &image]);
@@ -111,7 +120,7 @@ impl Place {
     }
 
     /// How often blobs were fetched.
-    fn fetched(&self) -> usize {
+    pub(crate) fn fetched(&self) -> usize {
         let log = fs::read_to_string(self.home.path().join("registry.log")).unwrap();
         log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/")).count()
     }
@@ -256,7 +265,7 @@ fn who_asks_is_sent_and_kept_nowhere() {
     place.put("app:1", 1000);
     let name = place.reference("app:1");
     let error = place.fails(&["pull", &name]);
-    assert!(error.contains("log in with: podman login 127.0.0.1"), "{error}");
+    assert!(error.contains("log in with: sandpen login 127.0.0.1"), "{error}");
     let with = |auth: &str| {
         let mut command = place.sandpen(&["pull", &name]);
         command.env("REGISTRY_AUTH_FILE", place.credentials(auth));
