@@ -84,6 +84,7 @@ impl Place {
     /// An image of two layers, the second one with as many bytes that cannot be compressed.
     pub(crate) fn put(&self, name: &str, len: usize) {
         let layout = self.home.path().join("layout");
+        let _ = fs::remove_dir_all(&layout); // of the image before
         let at = layout.to_str().unwrap();
         let image = format!("{at}:1");
         tool("umoci", &["init", "--layout", at]);
