@@ -92,6 +92,7 @@ impl Place {
     /// An image of two layers, the second one with as many bytes that cannot be compressed.
     pub(crate) fn put(&self, name: &str, len: usize) {
         let layout = self.home.path().join("layout");
+        let _ = fs::remove_dir_all(&layout); // of the image before
         let at = layout.to_str().unwrap();
         let _ = fs::remove_dir_all(&layout); // of an earlier one
         let image = format!("{at}:1");
