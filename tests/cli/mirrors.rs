@@ -44,11 +44,12 @@ fn a_mirror_is_asked_first_and_the_registry_for_what_it_lacks() {
     place.put("app:2", 1000);
     let (name, mirrored) = (place.reference("app:1"), of(&place, &mirror));
     let pull = |mirror: &str, name: &str| succeeds(place.sandpen(&["pull", "--mirror", mirror, name]));
+    let before = place.fetched(); // for the copy
     pull(&mirrored, &name);
-    assert_eq!((place.fetched(), mirror.fetched()), (0, 3), "two layers and a configuration");
+    assert_eq!((place.fetched(), mirror.fetched()), (before, 3), "two layers and a configuration");
     assert_eq!(place.images()[0]["names"], json!([name]), "it is the registry's image");
     pull(&mirrored, &place.reference("app:2"));
-    assert!(place.fetched() > 0);
+    assert!(place.fetched() > before);
 
     let fetched = place.fetched();
     place.ok(&["image", "rm", &name]);
