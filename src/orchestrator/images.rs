@@ -3,6 +3,7 @@
 //! Everything in here blocks; [`Handle`](super::Handle) has it done on threads for that. The heavy work (unpacking,
 //! packing) is behind three functions, [`work`].
 
+mod fetch;
 pub(super) mod pull;
 mod usage;
 pub(super) mod work;

@@ -7,33 +7,28 @@
 //!
 //! The registry is asked here; what it sends is read by [the confined process](sandpen_drivers::image_helper), which
 //! checks it against the digests of manifest and configuration. Of a layer that another one has brought meanwhile, also
-//! of another daemon's, nothing is fetched. A layer that broke off is fetched from its beginning the next time; within
-//! one pull a connection that breaks goes on where it was.
+//! of another daemon's, nothing is fetched. A connection that breaks goes on where it was, and so does a layer that broke
+//! off when it is asked for the next time, whoever asked for it before ([`fetch`](super::fetch)).
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io;
 use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use sandpen_api::ImageProgress;
-use sandpen_drivers::image_helper::{ComposedImage, ImageHelper};
-use sandpen_images::import::{NewLayer, Progress};
+use sandpen_drivers::image_helper::ComposedImage;
+use sandpen_images::import::NewLayer;
 use sandpen_images::platform::Platform;
 use sandpen_images::store::Store;
 use sandpen_registry::{Blob, Credentials, Options, Proxies, Pulled, Registry, RegistryError};
 use sandpen_types::image::{ImageDigest, ImageReference};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
 
 use super::Images;
+use super::fetch::{Fetcher, Told};
 use super::work::{self, WorkError};
 
 /// Most layers that are fetched side by side.
 const SIDE_BY_SIDE: usize = 4;
-/// How many bytes of a layer come between two words about it.
-const PROGRESS_STEP: u64 = 256 << 10;
 
 /// What is wanted of a registry. Its debug output shows no secret.
 #[derive(Debug, Clone)]
@@ -119,9 +114,6 @@ pub async fn pull(
     work::on_own_thread("image-pull", work).await
 }
 
-/// Who is told how far it is, by several layers in turn.
-type Told<F> = RefCell<F>;
-
 async fn pull_here<F: FnMut(ImageProgress)>(
     store: &Store,
     certificates: Vec<PathBuf>,
@@ -139,6 +131,7 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     }
     // Held until the end, so that no layer goes which is found to be there.
     let held = store.draft().map_err(WorkError::Store)?;
+    let fetcher = Fetcher { store, registry: &registry, reference: &request.reference, helper: &helper, told };
     let of = layers.len();
     let mut seen = BTreeSet::new();
     let mut missing = Vec::new();
@@ -147,14 +140,15 @@ async fn pull_here<F: FnMut(ImageProgress)>(
             continue;
         }
         if store.has_layer(diff_id).map_err(WorkError::Store)? {
-            tell(told, "there already", diff_id, 0, 0);
+            fetcher.tell("there already", diff_id, 0, 0);
+            fetcher.forget(Blob::from(layer));
         } else {
             missing.push((Blob::from(layer), *diff_id, number));
         }
     }
     let fetch = |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
         let layer = NewLayer { diff_id, packed: Some(blob.digest), packed_bytes: blob.size, number, of };
-        fetch(&registry, &request.reference, &helper, blob, layer, told)
+        fetcher.fetch(blob, layer)
     };
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
     let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);
@@ -167,63 +161,4 @@ fn composed(pulled: Pulled, image: &str, name: Option<ImageReference>) -> Result
     let config = text(pulled.config_bytes, "configuration")?;
     let manifest = Some(text(pulled.bytes, "manifest")?);
     Ok(ComposedImage { config, manifest, names: name.into_iter().collect() })
-}
-
-/// Has a layer in the store.
-async fn fetch<F: FnMut(ImageProgress)>(
-    registry: &Registry,
-    reference: &ImageReference,
-    helper: &ImageHelper,
-    blob: Blob,
-    layer: NewLayer,
-    told: &Told<F>,
-) -> Result<(), PullError> {
-    let NewLayer { diff_id, packed_bytes, .. } = layer;
-    let (stdin, writer) = io::pipe().map_err(WorkError::System)?;
-    let mut writer = pipe::Sender::from_owned_fd(writer.into()).map_err(WorkError::System)?;
-    let (begin, begun) = oneshot::channel();
-    let mut begin = Some(begin);
-    let heard = |progress| match progress {
-        Progress::LayerStarted { .. } => {
-            tell(told, "pulling", &diff_id, 0, packed_bytes);
-            if let Some(begin) = begin.take() {
-                let _ = begin.send(()); // what fetches has failed
-            }
-        }
-        Progress::LayerReady { was_there: true, .. } => {
-            // Nothing is fetched.
-            begin = None;
-            tell(told, "there already", &diff_id, 0, 0);
-        }
-        Progress::LayerReady { was_there: false, .. } => tell(told, "pulled", &diff_id, packed_bytes, packed_bytes),
-        Progress::LayerRead { .. } | Progress::ImageReady { .. } => {}
-    };
-    let sent = async move {
-        if begun.await.is_err() {
-            return Ok(());
-        }
-        let mut blob = registry.blob(reference, blob, 0);
-        let (mut done, mut said) = (0_u64, 0_u64);
-        while let Some(chunk) = blob.try_next().await? {
-            if writer.write_all(&chunk).await.is_err() {
-                // The process has found that it is of no use, and says so.
-                break;
-            }
-            done += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            if done >= said + PROGRESS_STEP {
-                said = done;
-                tell(told, "pulling", &diff_id, done, packed_bytes);
-            }
-        }
-        Ok::<_, PullError>(())
-    };
-    let added =
-        async { helper.add_layer(stdin.into(), layer, heard).await.map_err(|error| work::of_helper(error).into()) };
-    // A registry that fails ends the process before that can say that there is too little.
-    tokio::try_join!(biased; sent, added).map(drop)
-}
-
-fn tell<F: FnMut(ImageProgress)>(told: &Told<F>, state: &str, diff_id: &ImageDigest, done_bytes: u64, total: u64) {
-    let what = format!("layer {}: {state}", diff_id.short());
-    (*told.borrow_mut())(ImageProgress { what, done_bytes, total_bytes: Some(total).filter(|total| *total > 0) });
 }

@@ -8,6 +8,7 @@
 //!     leases/<digest>       locked, shared, by each who uses the image; its time is that of the last use
 //!     padding               a hole, what a disk ends with
 //!     drafts/<any>/         what is in the making or on its way out: held (locked by its maker) · content/
+//!     partial/<digest>      the packed bytes of a layer that came in part, locked by whoever reads or writes them
 //!     locks/<digest>        locked by whoever makes a layer or image of this digest: the second one waits, and finds it
 //!     lock                  held for short changes: of names, of what is there. Never while something is unpacked
 //! ```
@@ -26,6 +27,7 @@ mod draft;
 mod error;
 mod files;
 mod names;
+mod partial;
 mod record;
 mod remove;
 mod stored;
@@ -41,6 +43,7 @@ use sandpen_types::image::ImageDigest;
 
 pub use draft::{DigestGuard, DraftDir};
 pub use error::StoreError;
+pub use partial::{PartialLayer, StoredPartial};
 pub use record::{CONFIG, IMAGE_RECORD, ImageRecord, LAYER_RECORD, LayerRecord, MANIFEST, METADATA};
 pub use remove::Removed;
 pub use stored::{StoredImage, StoredLayer};
@@ -48,7 +51,7 @@ pub use stored::{StoredImage, StoredLayer};
 use crate::disk::DISK_STEP;
 
 /// The directories below the store's own.
-const DIRECTORIES: [&str; 5] = ["layers", "images", "leases", "drafts", "locks"];
+const DIRECTORIES: [&str; 6] = ["layers", "images", "leases", "drafts", "locks", partial::DIRECTORY];
 
 /// A store of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
