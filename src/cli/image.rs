@@ -241,7 +241,7 @@ async fn load(global: &Global, Load { source, name, platform, json }: &Load) -> 
         let request = ImageLoadRequest { path: real(source)?, name: name.clone(), platform: platform.clone() };
         global.connect().await?.load_images(&request).await?
     };
-    came_in(&follow(reader, Some(print::Progress::default())).await?, *json)
+    came_in(&follow(reader, Told::Bars(print::ImageBars::new())).await?, *json)
 }
 
 async fn import(global: &Global, Import { source, name, json }: &Import) -> Result<u8, CliError> {
@@ -252,7 +252,7 @@ async fn import(global: &Global, Import { source, name, json }: &Import) -> Resu
         let request = ImageImportRequest { path: real(source)?, name: name.clone() };
         global.connect().await?.import_image(&request).await?
     };
-    came_in(&follow(reader, Some(print::Progress::default())).await?, *json)
+    came_in(&follow(reader, Told::Bars(print::ImageBars::new())).await?, *json)
 }
 
 /// A path as the daemon sees it.
@@ -262,17 +262,27 @@ fn real(source: &OsString) -> Result<PathBuf, CliError> {
     if real.to_str().is_none() { Err(CliError::ArchiveText(real)) } else { Ok(real) }
 }
 
-/// Shows how far it is, if anybody wants to know, until all is there.
-async fn follow(
-    mut reader: ImageWorkReader,
-    mut progress: Option<print::Progress>,
-) -> Result<Vec<ImageEntry>, CliError> {
+/// Who is told how far it is.
+enum Told {
+    /// People.
+    Bars(print::ImageBars),
+    /// Programs: all of it, the end too.
+    Json,
+    Nobody,
+}
+
+/// Waits until all is there.
+async fn follow(mut reader: ImageWorkReader, mut told: Told) -> Result<Vec<ImageEntry>, CliError> {
     loop {
-        match reader.next().await? {
-            ImageWork::Progress(step) => progress.iter_mut().for_each(|progress| progress.show(&step)),
-            ImageWork::Images(images) => return Ok(images),
-            // The reader makes an error of it.
-            ImageWork::Error(_) => {}
+        let word = reader.next().await?;
+        if matches!(told, Told::Json) && !print::json_line(&word)? {
+            told = Told::Nobody; // who reads no more wants the image all the same
+        }
+        match (word, &mut told) {
+            (ImageWork::Progress(step), Told::Bars(bars)) => bars.show(&step),
+            (ImageWork::Images(images), _) => return Ok(images),
+            // The reader makes an error of one.
+            (ImageWork::Progress(_) | ImageWork::Error(_), _) => {}
         }
     }
 }

@@ -9,6 +9,7 @@ mod each;
 mod end;
 mod event;
 mod history;
+mod image_progress;
 mod images;
 mod log;
 mod sandboxes;
@@ -44,7 +45,8 @@ use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
 pub use history::{inspected, transition};
-pub use images::{Progress, asked_images, images, images_loaded, images_pruned, images_removed};
+pub use image_progress::ImageBars;
+pub use images::{asked_images, images, images_loaded, images_pruned, images_removed};
 pub use log::LogPrinter;
 pub use sandboxes::{formatted, names, table};
 pub use stats::StatsPrinter;
@@ -183,6 +185,11 @@ pub fn krunfw(path: &Path) -> Result<u8, CliError> {
 pub fn json(value: &impl Serialize) -> Result<u8, CliError> {
     let text = serde_json::to_string_pretty(value).map_err(|e| CliError::Output(e.into()))?;
     bytes(format!("{}\n", json_text(text)).as_bytes())
+}
+
+/// One thing of several as JSON in one line; false when nobody reads any more.
+pub fn json_line(value: &impl Serialize) -> Result<bool, CliError> {
+    line(value, true, |_| String::new())
 }
 
 /// One thing of several in one line, as JSON or as text; false when nobody reads any more.

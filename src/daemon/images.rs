@@ -8,11 +8,11 @@
 //! What fails before the first line has a status of its own. Work ends with its client: an image is there whole or not
 //! at all, and anybody can ask again.
 
+mod progress;
 mod pull;
 
 use std::io::{self, Seek as _};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data, Json, Payload, Query};
@@ -21,25 +21,21 @@ use sandpen_types::error_chain::error_chain;
 use sandpen_types::image::ImageReference;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
 
+use self::progress::work;
 use super::extract::flag;
 use super::reject::Rejection;
 use super::routes::finish;
 use super::shared::Shared;
 use super::view;
 use crate::api::{
-    EVENTS_CONTENT_TYPE, ErrorCode, ErrorDetail, ImageArchive, ImageDetail, ImageImportRequest, ImageLoadRequest,
-    ImageProgress, ImagePruneRequest, ImagePullRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
+    ErrorCode, ImageArchive, ImageDetail, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest,
+    ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, SandpenError};
 
 /// Most images that are saved together.
 const SAVED_MAX: usize = 1000;
-/// Lines that may wait for a slow reader; further ones that only say how far it is are left out.
-const LINES: usize = 16;
-/// How long nothing comes until the last line is said again, to see whether anybody is there who reads it.
-const AGAIN: Duration = Duration::from_secs(2);
 
 /// `GET /v1/images`.
 pub async fn list(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
@@ -99,7 +95,7 @@ pub async fn load(shared: Data<Shared>, body: Json<ImageLoadRequest>) -> Result<
     let ImageLoadRequest { path, name, platform } = body.into_inner();
     let source = source(path)?;
     let options = options(name, platform.as_deref())?;
-    work(shared, |handle, told| async move { handle.load_images(source, options, told).await }).await
+    work(shared, |handle, told| async move { handle.load_images(source, options, told).await.map(came_in) }).await
 }
 
 #[derive(Deserialize)]
@@ -115,7 +111,7 @@ pub async fn take(shared: Data<Shared>, query: Query<LoadQuery>, body: Payload) 
     let LoadQuery { name, platform } = query.into_inner();
     let options = options(name, platform.as_deref())?;
     let source = received(&shared, body).await?;
-    work(shared, |handle, told| async move { handle.load_images(source, options, told).await }).await
+    work(shared, |handle, told| async move { handle.load_images(source, options, told).await.map(came_in) }).await
 }
 
 /// `POST /v1/images/import`: a root directory, or a tar of one.
@@ -123,7 +119,7 @@ pub async fn import(shared: Data<Shared>, body: Json<ImageImportRequest>) -> Res
     shared.accepting()?;
     let ImageImportRequest { path, name } = body.into_inner();
     let source = source(path)?;
-    work(shared, |handle, told| async move { handle.import_image(source, name, told).await }).await
+    work(shared, |handle, told| async move { handle.import_image(source, name, told).await.map(came_in) }).await
 }
 
 #[derive(Deserialize)]
@@ -137,14 +133,14 @@ pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload
     shared.accepting()?;
     let name = query.into_inner().name;
     let source = received(&shared, body).await?;
-    work(shared, |handle, told| async move { handle.import_image(source, name, told).await }).await
+    work(shared, |handle, told| async move { handle.import_image(source, name, told).await.map(came_in) }).await
 }
 
 /// `POST /v1/images/pull`: an image of a registry.
 pub async fn pull(shared: Data<Shared>, body: Json<ImagePullRequest>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let request = pull::request(body.into_inner())?;
-    work(shared, |handle, told| async move { handle.pull_image(request, told).await }).await
+    work(shared, |handle, told| async move { handle.pull_image(request, told).await.map(came_in) }).await
 }
 
 /// `POST /v1/images/save`: the archive. One that is not complete breaks off.
@@ -233,61 +229,7 @@ async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rej
     Ok(ImageSource::File(file))
 }
 
-/// Does the work, and tells how far it is. It ends when nobody is told any more.
-async fn work<F>(
-    shared: Data<Shared>,
-    begin: impl FnOnce(crate::orchestrator::Handle, Box<dyn FnMut(ImageProgress) + Send>) -> F,
-) -> Result<HttpResponse, Rejection>
-where
-    F: Future<Output = Result<Vec<ImageInfo>, SandpenError>> + 'static,
-{
-    let (sender, mut lines) = mpsc::channel::<ImageWork>(LINES);
-    let told = sender.clone();
-    let told = Box::new(move |progress| drop(told.try_send(ImageWork::Progress(progress))));
-    let work = begin(shared.handle.clone(), told);
-    actix_web::rt::spawn(async move {
-        let done = tokio::select! {
-            done = work => done,
-            () = sender.closed() => return,
-        };
-        let end = match done {
-            Ok(images) => ImageWork::Images(images.into_iter().map(view::image).collect()),
-            Err(error) => ImageWork::Error(ErrorDetail::new(error.code(), &error)),
-        };
-        let _ = sender.send(end).await; // nobody reads on
-    });
-    let mut first = match lines.recv().await {
-        Some(ImageWork::Error(detail)) => return Err(Rejection::from_detail(detail)),
-        first => first,
-    };
-    let lines = async_stream::stream! {
-        let mut last = None;
-        loop {
-            let next = if first.is_some() {
-                first.take()
-            } else {
-                tokio::select! {
-                    biased;
-                    () = shared.ending.cancelled() => {
-                        let message = "the daemon is shutting down; ask again";
-                        Some(ImageWork::Error(ErrorDetail::message(ErrorCode::ShuttingDown, message)))
-                    }
-                    line = lines.recv() => line,
-                    () = tokio::time::sleep(AGAIN), if last.is_some() => last.take(),
-                }
-            };
-            let Some(line) = next else { break };
-            let is_end = !matches!(line, ImageWork::Progress(_));
-            if !is_end {
-                last = Some(line.clone());
-            }
-            let mut text = serde_json::to_vec(&line).unwrap_or_default();
-            text.push(b'\n');
-            yield Ok::<_, io::Error>(Bytes::from(text));
-            if is_end {
-                break;
-            }
-        }
-    };
-    Ok(HttpResponse::Ok().content_type(EVENTS_CONTENT_TYPE).streaming(lines))
+/// The end of work that brought images.
+fn came_in(images: Vec<ImageInfo>) -> ImageWork {
+    ImageWork::Images(images.into_iter().map(view::image).collect())
 }

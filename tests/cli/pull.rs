@@ -109,18 +109,23 @@ fn what_is_pulled_is_what_was_pushed_and_is_fetched_once() {
     let pulled = succeeds(place.sandpen(&["pull", &name]));
     let said = String::from_utf8(pulled.stderr).unwrap();
     assert!(said.starts_with(&format!("sandpen: pulling {name}\n")), "{said}");
-    assert_eq!(said.matches(": pulled (").count(), 2, "{said}");
+    assert_eq!(said.matches("  done  ").count(), 2, "{said}");
     assert!(String::from_utf8(pulled.stdout).unwrap().ends_with(&format!("  {name}\n")));
     let images = place.images();
     assert_eq!((&images[0]["manifest_digest"], &images[0]["names"]), (&json!(manifest), &json!([name])));
     assert_eq!(place.fetched(), 3, "two layers and a configuration");
 
     let said = String::from_utf8(succeeds(place.sandpen(&["image", "pull", &name])).stderr).unwrap();
-    assert_eq!(said.matches(": there already").count(), 2, "{said}");
+    assert_eq!(said.matches("  there already").count(), 2, "{said}");
     assert_eq!(place.fetched(), 4, "the configuration alone");
     let quiet = succeeds(place.sandpen(&["pull", "-q", &name]));
     assert_eq!(quiet.stderr, b"");
     assert_eq!(quiet.stdout, place.ok(&["images", "-q"]).as_bytes());
+    let told = place.ok(&["pull", "--json", &name]);
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<_> = told.iter().filter_map(|word| word["progress"]["step"].as_str()).collect();
+    assert_eq!(steps, ["layer_present", "layer_present", "image_done"]);
+    assert_eq!(told.last().unwrap()["images"], json!(images));
     assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
 
     let error = place.fails(&["pull", &place.reference("first/app:2")]);

@@ -248,14 +248,61 @@ pub enum ImageWork {
     Error(ErrorDetail),
 }
 
-/// How far one part of the work is.
+/// How far a layer is, or an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageProgress {
-    /// What is being done, in words: `unpacking layer 0a1b2c3d4e5f`.
-    pub what: String,
-    /// Bytes that are done.
+    /// What is being done, or was.
+    pub step: ImageStep,
+    /// Of which layer, by the digest of its content; of which image, by that of its configuration.
+    pub digest: ImageDigest,
+    /// Bytes that are done, as they come or go; fewer than before where something is done again.
     pub done_bytes: u64,
     /// Of how many, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
+}
+
+/// What happens to a layer or an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageStep {
+    /// A layer will come, or go.
+    LayerWaiting,
+    /// A layer comes from a registry, and is unpacked while it comes.
+    LayerPulling,
+    /// A layer of an archive or a directory comes into the store.
+    LayerUnpacking,
+    /// A layer is packed for a registry.
+    LayerPacking,
+    /// A layer goes to a registry.
+    LayerPushing,
+    /// A layer is where it should be.
+    LayerDone,
+    /// A layer was there already.
+    LayerPresent,
+    /// A layer was in another repository of the registry, and is in this one now.
+    LayerMounted,
+    /// An image is where it should be.
+    ImageDone,
+    /// A layer that broke off comes from a registry from where it was: so much of it was kept.
+    LayerResuming,
+    /// What a daemon that is newer than this knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ImageStep {
+    /// All that a daemon says.
+    pub const ALL: [Self; 10] = [
+        Self::LayerWaiting,
+        Self::LayerPulling,
+        Self::LayerUnpacking,
+        Self::LayerPacking,
+        Self::LayerPushing,
+        Self::LayerDone,
+        Self::LayerPresent,
+        Self::LayerMounted,
+        Self::ImageDone,
+        Self::LayerResuming,
+    ];
 }

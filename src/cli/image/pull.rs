@@ -7,7 +7,7 @@ use sandpen::registry::Credentials;
 use sandpen::registry::credentials::Places;
 use sandpen_types::image::ImageReference;
 
-use super::{came_in, follow, ids};
+use super::{Told, came_in, follow, ids};
 use crate::cli::{CliError, Global, print};
 
 /// Get an image from its registry
@@ -35,7 +35,7 @@ pub struct Args {
     /// Do not look at the registry's certificate, and speak plain HTTP with one that has no TLS
     #[arg(long)]
     insecure: bool,
-    /// Print JSON
+    /// Print JSON, a line each: what happens to each layer, and at the end the image
     #[arg(long)]
     json: bool,
 }
@@ -45,21 +45,25 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let Args { reference, platform, quiet, insecure, json } = args;
     let asked = asked(reference).await?;
     let request = ImagePullRequest { platform: platform.clone(), insecure: *insecure, ..asked };
-    let images = bring(&global.connect().await?, &request, *quiet).await?;
-    if *quiet { ids(&images) } else { came_in(&images, *json) }
+    let client = global.connect().await?;
+    if *json {
+        return follow(client.pull_image(&request).await?, Told::Json).await.map(|_| 0);
+    }
+    if *quiet {
+        return ids(&follow(client.pull_image(&request).await?, Told::Nobody).await?);
+    }
+    came_in(&bring(&client, &request).await?, false)
 }
 
 /// Pulls an image for this host.
 pub async fn pull(client: &Client, reference: &ImageReference) -> Result<Vec<ImageEntry>, CliError> {
-    bring(client, &asked(reference).await?, false).await
+    bring(client, &asked(reference).await?).await
 }
 
-async fn bring(client: &Client, request: &ImagePullRequest, quiet: bool) -> Result<Vec<ImageEntry>, CliError> {
-    let progress = (!quiet).then(|| {
-        print::note(&format!("pulling {}", request.name));
-        print::Progress::with_layers()
-    });
-    follow(client.pull_image(request).await?, progress).await
+/// Shows people what it does.
+async fn bring(client: &Client, request: &ImagePullRequest) -> Result<Vec<ImageEntry>, CliError> {
+    print::note(&format!("pulling {}", request.name));
+    follow(client.pull_image(request).await?, Told::Bars(print::ImageBars::new())).await
 }
 
 /// What is asked for, by whom and which way, as the environment says.

@@ -1,9 +1,9 @@
 //! Images: as a table, while they come in, and when they are gone.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use chrono::Utc;
-use sandpen::api::{ImageEntry, ImageProgress, ImageRemoval};
+use sandpen::api::{ImageEntry, ImageRemoval};
 use sandpen_types::image::ImageReference;
 use sandpen_types::visible::visible;
 
@@ -82,60 +82,4 @@ fn removed(ImageRemoval { untagged, removed, .. }: &ImageRemoval, dry_run: bool)
         if dry_run { ("would lose its image", "would be removed") } else { ("untagged", "removed") };
     let untagged = untagged.iter().map(|name| format!("{}: {untagged_word}\n", name.familiar()));
     untagged.chain(removed.iter().map(|digest| format!("{}: {removed_word}\n", digest.short()))).collect()
-}
-
-/// How far the work is, on one line of a terminal; nothing elsewhere, unless it is to say each layer that is done.
-#[derive(Debug, Default)]
-pub struct Progress {
-    is_shown: bool,
-    with_layers: bool,
-    /// What was said last of a layer that is done: a daemon may say it again.
-    done: String,
-}
-
-impl Progress {
-    /// Leaves a line for each layer that is done, off a terminal too.
-    pub fn with_layers() -> Self {
-        Self { is_shown: false, with_layers: true, done: String::new() }
-    }
-
-    /// In the place of what was shown before.
-    pub fn show(&mut self, ImageProgress { what, done_bytes, total_bytes }: &ImageProgress) {
-        let mut stderr = io::stderr().lock();
-        let total = total_bytes.unwrap_or(0);
-        if self.with_layers && *done_bytes == total {
-            if self.done == *what {
-                return;
-            }
-            self.done.clone_from(what);
-            let size = if total > 0 { format!(" ({})", amount(total)) } else { String::new() };
-            let clear = if self.is_shown { "\r\x1b[K" } else { "" };
-            let _ = writeln!(stderr, "{clear}{}{size}", visible(what));
-            self.is_shown = false;
-            return;
-        }
-        if !stderr.is_terminal() {
-            return;
-        }
-        let total = match total {
-            0 => String::new(),
-            total => format!(" of {} ({}%)", amount(total), u128::from(*done_bytes) * 100 / u128::from(total)),
-        };
-        // It must not reach the next line, which nobody would take away.
-        let width = match terminal::size_of(&stderr) {
-            Some((_, columns @ 1..80)) => columns - 1,
-            _ => 79,
-        };
-        let text: String = visible(&format!("{what}: {}{total}", amount(*done_bytes))).chars().take(width).collect();
-        let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
-        self.is_shown = true;
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.is_shown {
-            let _ = io::stderr().lock().write_all(b"\r\x1b[K");
-        }
-    }
 }

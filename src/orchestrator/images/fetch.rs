@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::io::{self, Read as _, Write as _};
 
 use futures::stream::TryStreamExt as _;
-use sandpen_api::ImageProgress;
+use sandpen_api::{ImageProgress, ImageStep};
 use sandpen_drivers::image_helper::{ImageHelper, ImageHelperError};
 use sandpen_images::import::{NewLayer, Progress};
 use sandpen_images::store::{PartialLayer, Store};
@@ -107,7 +107,7 @@ impl<F: FnMut(ImageProgress)> Fetcher<'_, F> {
         let mut begin = Some(begin);
         let heard = |progress| match progress {
             Progress::LayerStarted { .. } => {
-                self.tell("pulling", &diff_id, 0, packed_bytes);
+                self.tell(ImageStep::LayerPulling, diff_id, 0, packed_bytes);
                 if let Some(begin) = begin.take() {
                     let _ = begin.send(()); // what fetches has failed
                 }
@@ -115,9 +115,11 @@ impl<F: FnMut(ImageProgress)> Fetcher<'_, F> {
             Progress::LayerReady { was_there: true, .. } => {
                 // Nothing is fetched.
                 begin = None;
-                self.tell("there already", &diff_id, 0, 0);
+                self.tell(ImageStep::LayerPresent, diff_id, 0, 0);
             }
-            Progress::LayerReady { was_there: false, .. } => self.tell("pulled", &diff_id, packed_bytes, packed_bytes),
+            Progress::LayerReady { was_there: false, .. } => {
+                self.tell(ImageStep::LayerDone, diff_id, packed_bytes, packed_bytes)
+            }
             Progress::LayerRead { .. } | Progress::ImageReady { .. } => {}
         };
         let sent = async move {
@@ -128,7 +130,7 @@ impl<F: FnMut(ImageProgress)> Fetcher<'_, F> {
             if let Some(partial) = kept
                 && partial.size() > 0
             {
-                self.tell("going on", &diff_id, partial.size(), packed_bytes);
+                self.tell(ImageStep::LayerResuming, diff_id, partial.size(), packed_bytes);
                 match feed(partial, blob, &mut writer, used).await {
                     Fed::All => {}
                     Fed::Refused => return Ok(()),
@@ -146,7 +148,7 @@ impl<F: FnMut(ImageProgress)> Fetcher<'_, F> {
                 done += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
                 if done >= said + PROGRESS_STEP {
                     said = done;
-                    self.tell("pulling", &diff_id, done, packed_bytes);
+                    self.tell(ImageStep::LayerPulling, diff_id, done, packed_bytes);
                 }
             }
             Ok::<_, PullError>(())
@@ -176,10 +178,8 @@ impl<F: FnMut(ImageProgress)> Fetcher<'_, F> {
         })
     }
 
-    pub fn tell(&self, state: &str, diff_id: &ImageDigest, done_bytes: u64, total: u64) {
-        let what = format!("layer {}: {state}", diff_id.short());
-        let total_bytes = Some(total).filter(|total| *total > 0);
-        (*self.told.borrow_mut())(ImageProgress { what, done_bytes, total_bytes });
+    pub fn tell(&self, step: ImageStep, digest: ImageDigest, done_bytes: u64, total: u64) {
+        (*self.told.borrow_mut())(ImageProgress { step, digest, done_bytes, total_bytes: work::known(total) });
     }
 }
 

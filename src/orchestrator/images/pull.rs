@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use sandpen_api::ImageProgress;
+use sandpen_api::{ImageProgress, ImageStep};
 use sandpen_drivers::image_helper::ComposedImage;
 use sandpen_images::import::NewLayer;
 use sandpen_images::platform::Platform;
@@ -139,11 +139,13 @@ async fn pull_here<F: FnMut(ImageProgress)>(
         if !seen.insert(*diff_id) {
             continue;
         }
+        let blob = Blob::from(layer);
         if store.has_layer(diff_id).map_err(WorkError::Store)? {
-            fetcher.tell("there already", diff_id, 0, 0);
-            fetcher.forget(Blob::from(layer));
+            fetcher.tell(ImageStep::LayerPresent, *diff_id, 0, 0);
+            fetcher.forget(blob);
         } else {
-            missing.push((Blob::from(layer), *diff_id, number));
+            fetcher.tell(ImageStep::LayerWaiting, *diff_id, 0, blob.size);
+            missing.push((blob, *diff_id, number));
         }
     }
     let fetch = |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
@@ -153,7 +155,11 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
     let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);
     drop(held);
-    Ok(composed?)
+    let composed = composed?;
+    for image in &composed {
+        fetcher.tell(ImageStep::ImageDone, *image, 0, 0);
+    }
+    Ok(composed)
 }
 
 fn composed(pulled: Pulled, image: &str, name: Option<ImageReference>) -> Result<ComposedImage, PullError> {

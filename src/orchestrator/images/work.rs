@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use sandpen_api::ImageProgress;
+use sandpen_api::{ImageProgress, ImageStep};
 pub use sandpen_drivers::image_helper::ImageSource;
 use sandpen_drivers::image_helper::{ImageHelper, ImageHelperError};
 use sandpen_images::export::Named;
@@ -160,22 +160,26 @@ pub(super) fn of_helper(error: ImageHelperError) -> WorkError {
 fn told(mut progress: impl FnMut(ImageProgress)) -> impl FnMut(Progress) {
     let mut sizes = BTreeMap::new();
     move |event| {
-        let layer = |diff_id: &ImageDigest, what: &str| format!("{what} layer {}", diff_id.short());
-        let (what, done_bytes, total) = match event {
+        let (step, digest, done_bytes, total) = match event {
             Progress::LayerStarted { diff_id, bytes } => {
                 sizes.insert(diff_id, bytes);
-                (layer(&diff_id, "unpacking"), 0, bytes)
+                (ImageStep::LayerUnpacking, diff_id, 0, bytes)
             }
             Progress::LayerRead { diff_id, bytes } => {
-                (layer(&diff_id, "unpacking"), bytes, sizes.get(&diff_id).copied().unwrap_or(0))
+                (ImageStep::LayerUnpacking, diff_id, bytes, sizes.get(&diff_id).copied().unwrap_or(0))
             }
-            Progress::LayerReady { diff_id, was_there: true } => (layer(&diff_id, "there already:"), 0, 0),
+            Progress::LayerReady { diff_id, was_there: true } => (ImageStep::LayerPresent, diff_id, 0, 0),
             Progress::LayerReady { diff_id, was_there: false } => {
                 let bytes = sizes.remove(&diff_id).unwrap_or(0);
-                (layer(&diff_id, "unpacked"), bytes, bytes)
+                (ImageStep::LayerDone, diff_id, bytes, bytes)
             }
-            Progress::ImageReady { digest, .. } => (format!("image {}", digest.short()), 0, 0),
+            Progress::ImageReady { digest, .. } => (ImageStep::ImageDone, digest, 0, 0),
         };
-        progress(ImageProgress { what, done_bytes, total_bytes: Some(total).filter(|total| *total > 0) });
+        progress(ImageProgress { step, digest, done_bytes, total_bytes: known(total) });
     }
+}
+
+/// Zero bytes are none that anybody knows of.
+pub(super) fn known(bytes: u64) -> Option<u64> {
+    Some(bytes).filter(|bytes| *bytes > 0)
 }

@@ -51,11 +51,16 @@ fn images() {
     };
     golden!("images.jsonl", &[entry.clone(), bare.clone()]);
     golden!("image_detail.jsonl", &[ImageDetail { entry, config: serde_json::json!({"os": "linux"}) }]);
-    let progress = |total_bytes| {
-        ImageWork::Progress(ImageProgress { what: "unpacking layer 030303030303".into(), done_bytes: 1, total_bytes })
+    let progress = |step, total_bytes| {
+        ImageWork::Progress(ImageProgress { step, digest: ImageDigest::new([3; 32]), done_bytes: 1, total_bytes })
     };
     let failed = ImageWork::Error(ErrorDetail::message(ErrorCode::InvalidImage, "m"));
-    golden!("image_work.jsonl", &[progress(Some(2)), progress(None), ImageWork::Images(vec![bare]), failed]);
+    let (of_before, later) = ImageStep::ALL.split_at(9);
+    let all = |steps: &[ImageStep]| steps.iter().map(|step| progress(*step, Some(2))).collect::<Vec<_>>();
+    let mut work = all(of_before);
+    work.extend([progress(ImageStep::ImageDone, None), ImageWork::Images(vec![bare]), failed]);
+    work.extend(all(later));
+    golden!("image_work.jsonl", &work);
 }
 
 #[test]
