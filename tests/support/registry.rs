@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use sandpen_skip::{Reason, skip};
+use sandpen_types::image::ImageDigest;
 
 use super::{succeeds, until};
 
@@ -82,11 +84,20 @@ impl Registry {
         for (file, bytes) in files {
             let path = self.directory.join(file);
             fs::write(&path, bytes).unwrap();
+            // The same file is the same layer in each image.
+            File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
             tool("umoci", &["insert", "--rootless", "--image", &image, path.to_str().unwrap(), &format!("/{file}")]);
         }
         let to = format!("docker://{}", self.reference(name));
         let copy = ["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", "user:hunter2"];
         tool("skopeo", &[&copy[..], &[&format!("oci:{image}"), &to]].concat());
+    }
+
+    /// The bytes of a blob that it has.
+    pub fn blob(&self, digest: &ImageDigest) -> Vec<u8> {
+        let hex = digest.hex();
+        let blobs = self.directory.join("storage/docker/registry/v2/blobs/sha256");
+        fs::read(blobs.join(&hex[..2]).join(hex).join("data")).unwrap()
     }
 
     /// The lines of its log about blobs that were asked for.
