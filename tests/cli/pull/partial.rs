@@ -62,11 +62,11 @@ impl Far {
         self.place.store().partials().unwrap()
     }
 
-    /// How many bytes are kept.
+    /// How many bytes are kept. Nothing is locked for it: whoever begins must find it free.
     fn kept(&self) -> u64 {
-        let store = self.place.store();
-        let paths = self.partials().into_iter().map(|partial| store.partial_path(&partial.packed));
-        paths.map(|path| path.metadata().map_or(0, |meta| meta.len())).sum()
+        let directory = self.place.store().directory().join("partial");
+        let entries = fs::read_dir(directory).unwrap().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
     }
 
     /// Pulls until the client is killed in the middle; how many bytes are kept then.

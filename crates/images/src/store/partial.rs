@@ -85,19 +85,29 @@ impl Store {
         self.directory.join(DIRECTORY).join(packed.hex())
     }
 
-    /// All of them, the oldest first.
+    /// All of them, the oldest first, and whether somebody has each.
     ///
     /// # Errors
     /// What the system said.
     pub fn partials(&self) -> Result<Vec<StoredPartial>, StoreError> {
+        let mut partials = self.listed_partials()?;
+        for partial in &mut partials {
+            partial.is_held = matches!(self.take_partial(&partial.packed, OFlags::empty()), Ok(None));
+        }
+        Ok(partials)
+    }
+
+    /// All of them, the oldest first, as if nobody had any: whoever looks takes one for a moment, and who asks for it in
+    /// that moment does not get it.
+    pub(super) fn listed_partials(&self) -> Result<Vec<StoredPartial>, StoreError> {
         let mut partials = Vec::new();
         for packed in files::digests(&self.directory.join(DIRECTORY))? {
             let path = self.partial_path(&packed);
-            // One that goes meanwhile is none, and a link is not looked at.
+            // One that goes meanwhile is none.
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            let is_held = meta.is_file() && matches!(self.take_partial(&packed, OFlags::empty()), Ok(None));
             let modified = meta.modified().map_err(StoreError::io("look at", &path))?;
-            partials.push(StoredPartial { packed, bytes: sandpen_cache::allocated_by(&meta), modified, is_held });
+            let bytes = sandpen_cache::allocated_by(&meta);
+            partials.push(StoredPartial { packed, bytes, modified, is_held: false });
         }
         partials.sort_by_key(|partial| (partial.modified, partial.packed));
         Ok(partials)
@@ -105,8 +115,8 @@ impl Store {
 
     /// Removes what nobody holds and nobody has asked for in a week.
     pub(super) fn sweep_partials(&self) -> Result<(), StoreError> {
-        let is_old = |partial: &StoredPartial| partial.modified.elapsed().is_ok_and(|age| age > KEPT_FOR);
-        for partial in self.partials()?.iter().filter(|partial| is_old(partial)) {
+        let is_old = |partial: &&StoredPartial| partial.modified.elapsed().is_ok_and(|age| age > KEPT_FOR);
+        for partial in self.listed_partials()?.iter().filter(is_old) {
             self.discard(partial);
         }
         Ok(())

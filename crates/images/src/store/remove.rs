@@ -99,8 +99,7 @@ impl Store {
         let mut removed = Removed::default();
         let mut drafts = Vec::new();
         let locked = self.lock()?;
-        let mut partials = self.partials()?;
-        partials.retain(|partial| !partial.is_held);
+        let partials = self.listed_partials()?;
         let bytes = self.bytes()? + partials.iter().map(|partial| partial.bytes).sum::<u64>();
         drafts.extend(self.take_orphans(&locked, &mut removed)?);
         for partial in &partials {

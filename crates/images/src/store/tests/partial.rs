@@ -58,7 +58,6 @@ fn names_of_other_things_are_not_followed() {
     fs::write(&other, "other").unwrap();
     let path = store.partial_path(&diff_id(1));
     symlink(&other, &path).unwrap();
-    assert_eq!(store.partials().unwrap().len(), 1);
     assert_eq!(read(&store, 1, 100), b"");
     fs::remove_file(&path).unwrap();
     fs::hard_link(&other, &path).unwrap();
