@@ -2,6 +2,7 @@
 
 mod filter;
 pub mod pull;
+pub mod push;
 mod save;
 
 use std::ffi::OsString;
@@ -19,7 +20,7 @@ use self::filter::Filter;
 use super::ask::{Asking, is_yes};
 use super::{CliError, FAILED, Global, print, stdin};
 
-/// Pull, load, list, name, save and remove images, which `sandpen run IMAGE` runs
+/// Pull, push, load, list, name, save and remove images, which `sandpen run IMAGE` runs
 ///
 /// They lie in the data directory, and every daemon of it shares them. An image is named as elsewhere: debian:12,
 /// ghcr.io/owner/app@sha256:…; by its id; or by the first digits of that, at least 4.
@@ -39,6 +40,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     Pull(pull::Args),
+    Push(push::Args),
     Load(Load),
     Save(Save),
     Import(Import),
@@ -183,6 +185,7 @@ fn archive(text: &str) -> Result<ImageArchive, String> {
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     match &args.action {
         Action::Pull(args) => pull::execute(global, args).await,
+        Action::Push(args) => push::execute(global, args).await,
         Action::Load(args) => load(global, args).await,
         Action::Save(Save { images, output, format }) => {
             let to = save::Target::open(output)?;
@@ -272,17 +275,25 @@ enum Told {
 }
 
 /// Waits until all is there.
-async fn follow(mut reader: ImageWorkReader, mut told: Told) -> Result<Vec<ImageEntry>, CliError> {
+async fn follow(reader: ImageWorkReader, told: Told) -> Result<Vec<ImageEntry>, CliError> {
+    match end(reader, told).await? {
+        ImageWork::Images(images) => Ok(images),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The last word.
+async fn end(mut reader: ImageWorkReader, mut told: Told) -> Result<ImageWork, CliError> {
     loop {
         let word = reader.next().await?;
         if matches!(told, Told::Json) && !print::json_line(&word)? {
-            told = Told::Nobody; // who reads no more wants the image all the same
+            told = Told::Nobody; // who reads no more wants the work all the same
         }
         match (word, &mut told) {
             (ImageWork::Progress(step), Told::Bars(bars)) => bars.show(&step),
-            (ImageWork::Images(images), _) => return Ok(images),
             // The reader makes an error of one.
             (ImageWork::Progress(_) | ImageWork::Error(_), _) => {}
+            (end, _) => return Ok(end),
         }
     }
 }

@@ -3,13 +3,14 @@
 //! ```text
 //!   POST load, import   {"path": …}      ┐                        {"progress": …} a line each
 //!   POST pull           {"name": …}      │
+//!   POST push           {"image": …}     │                        {"pushed": …} at the end
 //!   PUT  load, import   an archive ─ file ┴─▶ a thread that works ─▶ {"images": […]} or {"error": …} at the end
 //! ```
 //! What fails before the first line has a status of its own. Work ends with its client: an image is there whole or not
 //! at all, and anybody can ask again.
 
 mod progress;
-mod pull;
+mod registry;
 
 use std::io::{self, Seek as _};
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use super::shared::Shared;
 use super::view;
 use crate::api::{
     ErrorCode, ImageArchive, ImageDetail, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest,
-    ImageSaveRequest, ImageTagRequest, ImageWork,
+    ImagePushRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, SandpenError};
 
@@ -139,8 +140,16 @@ pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload
 /// `POST /v1/images/pull`: an image of a registry.
 pub async fn pull(shared: Data<Shared>, body: Json<ImagePullRequest>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
-    let request = pull::request(body.into_inner())?;
+    let request = registry::pull(body.into_inner())?;
     work(shared, |handle, told| async move { handle.pull_image(request, told).await.map(came_in) }).await
+}
+
+/// `POST /v1/images/push`: an image of the store, to a registry.
+pub async fn push(shared: Data<Shared>, body: Json<ImagePushRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let request = registry::push(body.into_inner());
+    let pushed = |pushed| ImageWork::Pushed(view::pushed(pushed));
+    work(shared, |handle, told| async move { handle.push_image(request, told).await.map(pushed) }).await
 }
 
 /// `POST /v1/images/save`: the archive. One that is not complete breaks off.

@@ -70,6 +70,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/images/load").route(web::post().to(images::load)).route(web::put().to(images::take)))
         .service(resource("/v1/images/import").route(web::post().to(images::import)).route(web::put().to(images::pack)))
         .service(resource("/v1/images/pull").route(web::post().to(images::pull)))
+        .service(resource("/v1/images/push").route(web::post().to(images::push)))
         .service(resource("/v1/images/save").route(web::post().to(images::save)))
         .service(resource("/v1/images/tag").route(web::post().to(images::tag)))
         .service(resource("/v1/images/prune").route(web::post().to(images::prune)))

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use sandpen_actors::log_writer::LogChunk;
 use sandpen_api::frame::Frame;
-use sandpen_api::{ImageEntry, ImageLayer, ImageRemoval, StepTime, Timings};
+use sandpen_api::{ImageEntry, ImageLayer, ImagePushed, ImageRemoval, StepTime, Timings};
 use sandpen_images::store::Removed;
 use sandpen_vmm::start_timings::{StartTimings, TimedStep};
 
-use crate::orchestrator::ImageInfo;
+use crate::orchestrator::{ImageInfo, PushedImage};
 
 /// Where the time of a start went.
 pub fn timings(timings: &StartTimings) -> Timings {
@@ -52,6 +52,11 @@ pub fn image(ImageInfo { image, used_by }: ImageInfo) -> ImageEntry {
         unique_bytes: image.unique_bytes,
         used_by: used_by.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// An image that is in a registry now.
+pub fn pushed(PushedImage { image, reference, manifest }: PushedImage) -> ImagePushed {
+    ImagePushed { image, reference, manifest_digest: manifest }
 }
 
 /// What was removed of images.

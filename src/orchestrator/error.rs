@@ -14,7 +14,7 @@ use sandpen_types::fault::Fault;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::driver::DriverError;
 
-use super::images::{ImageError, PullError, WorkError};
+use super::images::{ImageError, PullError, PushError, WorkError};
 use super::lock::LockError;
 
 /// Why an orchestrator did not start; nothing was changed.
@@ -176,8 +176,14 @@ fn image_code(error: &ImageError) -> ErrorCode {
             ErrorCode::InvalidImage
         }
         ImageError::Resolve(_) => ErrorCode::InvalidSpec,
-        ImageError::Work(error) | ImageError::Pull(PullError::Work(error)) => work_code(error),
-        ImageError::Pull(PullError::Registry(error)) => registry_code(error),
+        ImageError::Push(PushError::Nowhere { .. } | PushError::Digest { .. }) => ErrorCode::InvalidRequest,
+        ImageError::Push(PushError::Manifest(_)) => ErrorCode::InvalidImage,
+        ImageError::Work(error)
+        | ImageError::Pull(PullError::Work(error))
+        | ImageError::Push(PushError::Work(error)) => work_code(error),
+        ImageError::Pull(PullError::Registry(error)) | ImageError::Push(PushError::Registry(error)) => {
+            registry_code(error)
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 //! Everything in here blocks; [`Handle`](super::Handle) has it done on threads for that. The heavy work (unpacking,
 //! packing) is behind three functions, [`work`].
 
+mod access;
 mod fetch;
 pub(super) mod pull;
+pub(super) mod push;
 mod usage;
 pub(super) mod work;
 
@@ -21,7 +23,9 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 
+pub use access::RegistryAccess;
 pub use pull::{PullError, PullRequest};
+pub use push::{PushError, PushRequest, PushedImage};
 pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};
 
 /// The directory of certificates in the data directory.
@@ -48,6 +52,9 @@ pub enum ImageError {
     /// Pulling failed.
     #[error(transparent)]
     Pull(#[from] PullError),
+    /// Pushing failed.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// Loading, importing or saving failed.
     #[error(transparent)]
     Work(#[from] WorkError),

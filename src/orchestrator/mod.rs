@@ -29,7 +29,10 @@ pub use disk_usage::PruneOptions;
 pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
 pub use handle::{Handle, SavedImages, StatsOptions, StdinWriter};
-pub use images::{ArchiveFormat, ImageError, ImageInfo, ImageSource, LoadOptions, PullError, PullRequest, WorkError};
+pub use images::{
+    ArchiveFormat, ImageError, ImageInfo, ImageSource, LoadOptions, PullError, PullRequest, PushError, PushRequest,
+    PushedImage, RegistryAccess, WorkError,
+};
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};
 pub use vmm_log::{VmmLog, VmmLogOptions};

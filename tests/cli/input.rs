@@ -261,7 +261,7 @@ fn help_texts() {
         insta::assert_snapshot!(format!("help_{name}"), home.ok(&args));
     }
     insta::assert_snapshot!("help_image", home.ok(&["image", "--help"]));
-    for command in ["pull", "load", "save", "import", "ls", "inspect", "tag", "rm", "prune"] {
+    for command in ["pull", "push", "load", "save", "import", "ls", "inspect", "tag", "rm", "prune"] {
         insta::assert_snapshot!(format!("help_image_{command}"), home.ok(&["image", command, "--help"]));
     }
     insta::assert_snapshot!("help_volume_prune", home.ok(&["volume", "prune", "--help"]));

@@ -47,6 +47,8 @@ mod process;
 #[cfg(feature = "testing")]
 mod pull;
 #[cfg(feature = "testing")]
+mod push;
+#[cfg(feature = "testing")]
 mod restart;
 #[cfg(feature = "testing")]
 mod resume;

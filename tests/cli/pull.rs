@@ -18,37 +18,43 @@ use crate::support::registry::{Registry, has_all, noise, tool};
 use crate::support::{Home, explain, is_there, output, send, succeeds, until};
 
 /// `user:hunter2` and `user:hunter3` in base64, as files of credentials have it.
-const RIGHT: &str = "dXNlcjpodW50ZXIy";
-const WRONG: &str = "dXNlcjpodW50ZXIz";
+pub(crate) const RIGHT: &str = "dXNlcjpodW50ZXIy";
+pub(crate) const WRONG: &str = "dXNlcjpodW50ZXIz";
 
 /// A registry and a home with data of its own.
-struct Place {
+pub(crate) struct Place {
     // It goes first: nothing is left of the home then.
-    registry: Registry,
-    home: Home,
+    pub(crate) registry: Registry,
+    pub(crate) home: Home,
 }
 
 impl Place {
     /// With a password, or for everybody.
-    fn new(has_password: bool) -> Self {
+    pub(crate) fn new(has_password: bool) -> Self {
         let home = Home::with_data();
         let registry = Registry::start(home.path(), has_password);
         Self { registry, home }
     }
 
-    fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         self.registry.reference(name)
     }
 
     /// An image of two layers, the second one with as many bytes that cannot be compressed.
-    fn put(&self, name: &str, len: usize) {
+    pub(crate) fn put(&self, name: &str, len: usize) {
         self.registry.put(name, &[("small", vec![b'x'; 3000]), ("large", noise(len))]);
     }
 
-    /// The digest of the manifest, as skopeo sees it.
-    fn digest(&self, name: &str) -> ImageDigest {
+    /// What skopeo says of something in it.
+    pub(crate) fn skopeo(&self, name: &str, arguments: &[&str]) -> Vec<u8> {
         let of = format!("docker://{}", self.reference(name));
-        digest_of(&tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &of]))
+        let inspect = ["inspect", "--tls-verify=false", "--creds", "user:hunter2"];
+        tool("skopeo", &[&inspect[..], arguments, &[&of]].concat())
+    }
+
+    /// The digest of the manifest, as skopeo sees it.
+    pub(crate) fn digest(&self, name: &str) -> ImageDigest {
+        digest_of(&self.skopeo(name, &["--raw"]))
     }
 
     /// How often blobs were fetched.
@@ -56,43 +62,43 @@ impl Place {
         self.registry.fetched().len()
     }
 
-    fn credentials(&self, auth: &str) -> PathBuf {
+    pub(crate) fn credentials(&self, auth: &str) -> PathBuf {
         let path = self.home.path().join(format!("{auth}.json"));
         let entries = json!({"auths": {format!("127.0.0.1:{}", self.registry.port): {"auth": auth}}});
         fs::write(&path, entries.to_string()).unwrap();
         path
     }
 
-    fn sandpen(&self, args: &[&str]) -> Command {
+    pub(crate) fn sandpen(&self, args: &[&str]) -> Command {
         let mut command = self.home.sandpen(args);
         let none = self.home.path().join("no-credentials.json");
         command.env("REGISTRY_AUTH_FILE", none).env("http_proxy", "http://u:hunter4@127.0.0.1:1");
         command
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         String::from_utf8(succeeds(self.sandpen(args)).stdout).unwrap()
     }
 
-    fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         failed(self.sandpen(args))
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&self.home.data().join(Store::DIRECTORY)).unwrap()
     }
 
     /// Whether anything is in the making, or was left of that.
-    fn has_drafts(&self) -> bool {
+    pub(crate) fn has_drafts(&self) -> bool {
         fs::read_dir(self.home.data().join("images/drafts")).is_ok_and(|mut drafts| drafts.next().is_some())
     }
 
-    fn images(&self) -> Value {
+    pub(crate) fn images(&self) -> Value {
         serde_json::from_str(&self.ok(&["images", "--json"])).unwrap()
     }
 }
 
-fn failed(command: Command) -> String {
+pub(crate) fn failed(command: Command) -> String {
     let output = output(command);
     assert!(!output.status.success(), "{}", explain(&output));
     String::from_utf8(output.stderr).unwrap()

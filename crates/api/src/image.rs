@@ -111,6 +111,44 @@ impl ImagePullRequest {
     }
 }
 
+/// Body of `POST /v1/images/push`. Its debug output shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePushRequest {
+    /// The image, by a name, its digest or the beginning of that.
+    pub image: String,
+    /// Where it goes, with a tag and without a digest; under the image's name where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<ImageReference>,
+    /// Who asks the registry; nobody in particular where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<ImageCredentials>,
+    /// Whether the registry's certificate is not looked at, and plain HTTP is spoken with one that has none.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Ways out of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<ImageProxies>,
+}
+
+impl ImagePushRequest {
+    /// Under its name, by nobody in particular.
+    pub fn new(image: impl Into<String>) -> Self {
+        Self { image: image.into(), destination: None, credentials: None, insecure: false, proxies: None }
+    }
+}
+
+/// An image that is in a registry now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePushed {
+    /// The image: the digest of its configuration.
+    pub image: ImageDigest,
+    /// Where it is, complete, with its tag and the digest of its manifest.
+    pub reference: ImageReference,
+    /// The digest of its manifest there.
+    pub manifest_digest: ImageDigest,
+}
+
 /// Who asks a registry.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -236,7 +274,8 @@ pub struct ImageRemoval {
     pub freed_bytes: u64,
 }
 
-/// A line of what pulling, loading and importing answer: how far it is, and at the end the images or why there are none.
+/// A line of what pulling, loading, importing and pushing answer: how far it is, and at the end what came of it or why
+/// nothing did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageWork {
@@ -244,6 +283,8 @@ pub enum ImageWork {
     Progress(ImageProgress),
     /// The end: what came into the store, or was there.
     Images(Vec<ImageEntry>),
+    /// The end of a push: where the image is now.
+    Pushed(ImagePushed),
     /// The end: it failed.
     Error(ErrorDetail),
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::Method;
 use sandpen_api::{
-    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest, ImageRemoval,
-    ImageSaveRequest, ImageTagRequest, ImageWork,
+    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest,
+    ImagePushRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use sandpen_types::image::ImageReference;
 
@@ -89,6 +89,17 @@ impl Client {
         self.work(Method::POST, "/v1/images/pull", Body::json(request)?).await
     }
 
+    /// Puts an image of the daemon's store into a registry. Dropping the reader ends that: nothing has the image's name
+    /// there then, or what had it before.
+    ///
+    /// # Errors
+    /// Those of [`Client::image`]; codes [`InvalidRequest`](sandpen_api::ErrorCode::InvalidRequest) where nothing says
+    /// where it goes, [`RegistryDenied`](sandpen_api::ErrorCode::RegistryDenied) and
+    /// [`RegistryFailed`](sandpen_api::ErrorCode::RegistryFailed).
+    pub async fn push_image(&self, request: &ImagePushRequest) -> Result<ImageWorkReader, ClientError> {
+        self.work(Method::POST, "/v1/images/push", Body::json(request)?).await
+    }
+
     /// Makes an image of a root directory of the daemon's host, or of a tar of one.
     ///
     /// # Errors
@@ -125,7 +136,7 @@ impl Client {
     }
 }
 
-/// What comes into the store, line by line.
+/// What comes into the store, or goes to a registry, line by line.
 pub struct ImageWorkReader {
     socket: PathBuf,
     reply: Reply,
@@ -133,7 +144,7 @@ pub struct ImageWorkReader {
 }
 
 impl ImageWorkReader {
-    /// The next line. The last one is [`ImageWork::Images`].
+    /// The next line. The last one is [`ImageWork::Images`], or [`ImageWork::Pushed`] of a push.
     ///
     /// # Errors
     /// What failed, with its code; [`ClientError::ImagesCut`] where the daemon broke off: what was done until then is in

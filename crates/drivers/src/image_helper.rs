@@ -3,7 +3,7 @@
 //! no network, and no right of root's.
 //!
 //! ```text
-//!   daemon ─▶ `sandpen __image --policy JSON --work JSON`     stdin: archive, layer    stdout: events, or an archive
+//!   daemon ─▶ `sandpen __image --policy JSON --work JSON`     stdin: archive, layer    stdout: events, or bytes
 //!               limits ─▶ [jail] ─▶ no_new_privs ─▶ capabilities dropped ─▶ Landlock ─▶ seccomp ─▶ work ─▶ exit 0
 //! ```
 //!
@@ -22,6 +22,7 @@ use sandpen_images::import::{
     ImportError, LoadOptions, LoadSource, NewLayer, Progress, Tell, add_layer, compose, import_directory, import_tar,
     load,
 };
+use sandpen_images::pack::{PackError, pack};
 use sandpen_images::platform::PlatformError;
 use sandpen_images::save::ArchiveFormat;
 use sandpen_images::store::{Store, StoreError};
@@ -58,6 +59,8 @@ pub(super) enum ImageWork {
     Compose { names: Vec<ImageReference> },
     /// Writes an archive to standard output.
     Export { images: Vec<Named>, oci: bool },
+    /// Packs the layer that is the only share, whose tar has so many bytes, to standard output.
+    Pack { diff_id: ImageDigest, tar_bytes: u64 },
     /// Makes a disk of the only share, a root directory: into the first file that it gets open, with the second one for
     /// what it has to remember meanwhile.
     DirectoryDisk { shown: PathBuf, owners: Owners },
@@ -110,6 +113,8 @@ enum ImageWorkError {
     Import(#[from] ImportError),
     #[error(transparent)]
     Export(#[from] ExportError),
+    #[error(transparent)]
+    Pack(#[from] PackError),
     #[error(transparent)]
     Disk(#[from] DirectoryDiskError),
     #[error("opening {what}")]
@@ -169,10 +174,10 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
         }
         ImageWork::Export { images, oci } => {
             let format = if oci { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
-            let out = io::stdout().as_fd().try_clone_to_owned();
-            let out = out.map_err(|source| ImageWorkError::Open { what: "the archive", source })?;
-            export(&store(&shares)?, &images, format, io::BufWriter::with_capacity(1 << 18, File::from(out)))?;
-            Ok(())
+            Ok(export(&store(&shares)?, &images, format, output()?)?)
+        }
+        ImageWork::Pack { diff_id, tar_bytes } => {
+            Ok(pack(shares.first().ok_or(ImageWorkError::Usage)?, diff_id, tar_bytes, output()?)?)
         }
         ImageWork::Load { .. } | ImageWork::Import { .. } | ImageWork::Layer(_) | ImageWork::Compose { .. } => {
             let done = bring(&work, &shares);
@@ -184,6 +189,13 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
             say(&ImageEvent::End(end)).map_err(ImageWorkError::Say)
         }
     }
+}
+
+/// Standard output, for bytes.
+fn output() -> Result<io::BufWriter<File>, ImageWorkError> {
+    let out = io::stdout().as_fd().try_clone_to_owned();
+    let out = out.map_err(|source| ImageWorkError::Open { what: "standard output", source })?;
+    Ok(io::BufWriter::with_capacity(1 << 18, File::from(out)))
 }
 
 /// What holds up whoever makes a disk of a root directory, for as long as it is in there: a test wants to see it at work.
@@ -241,7 +253,9 @@ fn bring(work: &ImageWork, shares: &[PathBuf]) -> Result<Vec<ImageDigest>, Image
             let manifest = manifest.as_deref().map(str::as_bytes);
             Ok(vec![compose(&store, config.as_bytes(), manifest, names, progress)?])
         }
-        ImageWork::Export { .. } | ImageWork::DirectoryDisk { .. } => Err(ImageWorkError::Usage),
+        ImageWork::Export { .. } | ImageWork::Pack { .. } | ImageWork::DirectoryDisk { .. } => {
+            Err(ImageWorkError::Usage)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod import;
 pub mod json;
 pub mod layer;
 pub mod manifest;
+pub mod pack;
 pub mod platform;
 pub mod resolve;
 pub mod save;

@@ -16,6 +16,7 @@ pub(crate) mod platforms;
 mod raw;
 #[cfg(test)]
 mod tests;
+pub(crate) mod written;
 
 use sandpen_types::image::ImageDigest;
 
@@ -23,6 +24,7 @@ use crate::digest::digest_of;
 use crate::json::{self, DOCUMENT_MAX, JsonError};
 pub use crate::layer::Compression;
 use crate::platform::Platform;
+pub use written::{Packed, of_packed, with_packed};
 
 /// Media types that are written as well as read.
 pub mod media {
@@ -34,12 +36,16 @@ pub mod media {
     pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// A layer that is not compressed.
     pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// One that is packed with gzip.
+    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
     /// Docker's index.
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     /// Docker's manifest.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// Docker's configuration.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker's name for a layer that is packed with gzip.
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     /// What to ask a registry for.
     pub const ACCEPTED: [&str; 4] = [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
     /// Schema 1, and how it is called when it is signed.

@@ -26,6 +26,7 @@ use tar::{EntryType, Header};
 
 use crate::config::{ConfigError, ImageConfig};
 use crate::digest::{CheckedReader, DigestMismatch, digest_of};
+use crate::manifest::written::{Descriptor, Index, Manifest};
 use crate::manifest::{CONTAINERD_NAME, REF_NAME, media};
 
 /// Bytes that everything in a tar is a multiple of.
@@ -230,12 +231,9 @@ impl<'a> Contents<'a> {
         let (mut manifests, mut entries) = (Vec::new(), Vec::new());
         for image in &self.images {
             let layers = image.layers.iter();
-            let manifest = Manifest {
-                schema_version: 2,
-                media_type: media::MANIFEST,
-                config: Descriptor::new(media::CONFIG, image.config_digest, len(image.config)),
-                layers: layers.map(|layer| Descriptor::new(media::LAYER, layer.diff_id, layer.size)).collect(),
-            };
+            let config = Descriptor::new(media::CONFIG, image.config_digest, len(image.config));
+            let layers = layers.map(|layer| Descriptor::new(media::LAYER, layer.diff_id, layer.size));
+            let manifest = Manifest::new(config, layers.collect());
             let manifest = serde_json::to_vec(&manifest).map_err(io::Error::from)?;
             let entry = Descriptor::new(media::MANIFEST, digest_of(&manifest), len(&manifest));
             let named = |name: &ImageReference| {
@@ -268,39 +266,6 @@ fn tagged(name: &ImageReference) -> Option<ImageReference> {
 
 fn len(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u8,
-    media_type: &'static str,
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    schema_version: u8,
-    media_type: &'static str,
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    media_type: &'static str,
-    digest: ImageDigest,
-    size: u64,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<&'static str, String>,
-}
-
-impl Descriptor {
-    fn new(media_type: &'static str, digest: ImageDigest, size: u64) -> Self {
-        Self { media_type, digest, size, annotations: BTreeMap::new() }
-    }
 }
 
 /// The tar that is written. After an error it has no end, so that nobody takes it for a whole one; the crate's builder

@@ -47,6 +47,16 @@ pub enum RegistryError {
         /// Tags that are there, the nearest ones first.
         tags: Vec<String>,
     },
+    /// Nothing of that name can be put there: mostly a repository that has to be made first.
+    #[error("the registry {registry} has no place for {what}{}; does its repository have to be made first?", also(.said))]
+    NoPlace {
+        /// The reference, or the blob.
+        what: String,
+        /// The registry.
+        registry: String,
+        /// What the registry says.
+        said: String,
+    },
     /// It is not allowed. Many registries say the same of what is not there.
     #[error("the registry {registry} {}{}", denied(what, registry, *.with_credentials), also(.said))]
     Denied {

@@ -34,5 +34,5 @@ pub use client::{Pulled, Registry};
 pub use error::{CertificateProblem, RegistryError};
 pub use options::{Options, Times};
 pub use proxies::Proxies;
-pub use push::{BlobSource, ByteStream, PushEvent};
+pub use push::{BlobSource, ByteStream, Push};
 pub use secret::Secret;

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use sandpen_images::digest::digest_of;
 use sandpen_registry::{
-    Blob, BlobSource, ByteStream, Credentials, Options, PushEvent, Registry, RegistryError, Secret, Times, checked,
+    Blob, BlobSource, ByteStream, Credentials, Options, Registry, RegistryError, Secret, Times, checked,
 };
 use sandpen_skip::{Reason, skip};
 use sandpen_types::image::{ImageDigest, ImageReference};
-use support::{Memory, authority, collect, password, platform, signed};
+use support::{Memory, PushEvent, authority, collect, password, platform, push, signed};
 use tempfile::TempDir;
 
 /// Whether all programs are here; if not the test is skipped.
@@ -204,7 +204,7 @@ async fn what_is_pulled_is_pushed_and_pulled_again_the_same() {
         assert_eq!(String::from_utf8(manifest.clone()).unwrap(), debians.inspect(&format!("first/app:{tag}")));
         let events = Mutex::new(Vec::new());
         let on = |event| events.lock().unwrap().push(event);
-        let digest = registry.push(&to, &manifest, None, &blobs, &on).await.unwrap();
+        let digest = push(&registry, &to, &manifest, &[], &blobs, &on).await.unwrap();
         assert_eq!(digest, digest_of(&manifest));
         let done = events.lock().unwrap().iter().filter(|event| matches!(event, PushEvent::Done(_))).count();
         // The two differ in the manifest alone.
@@ -222,7 +222,7 @@ async fn what_is_pulled_is_pushed_and_pulled_again_the_same() {
     let events = Mutex::new(Vec::new());
     let on = |event| events.lock().unwrap().push(event);
     let nothing = Memory(BTreeMap::new());
-    registry.push(&to, &manifest, Some("first/app"), &nothing, &on).await.unwrap();
+    push(&registry, &to, &manifest, &["not/there", "first/app"], &nothing, &on).await.unwrap();
     let events = events.into_inner().unwrap();
     assert!(events.len() == 3 && events.iter().all(|event| matches!(event, PushEvent::Mounted(_))), "{events:?}");
     pull(&registry, &to).await;
@@ -288,7 +288,7 @@ async fn a_registry_that_is_killed_in_between_costs_nothing() {
     let to = debians.lock().unwrap().reference("second/app:1");
     let kills = Arc::new(Mutex::new(Vec::new()));
     let source = Killing { blobs, large: blob.digest, debians, kills };
-    let digest = registry.push(&to, &manifest, None, &source, &|_| {}).await.unwrap();
+    let digest = push(&registry, &to, &manifest, &[], &source, &|_| {}).await.unwrap();
     assert_eq!(digest, digest_of(&manifest));
     // This registry forgets an upload whose last piece broke off.
     assert_eq!(*source.kills.lock().unwrap(), [0, 0, 0]);

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use sandpen_images::digest::digest_of;
-use sandpen_registry::{Blob, PushEvent, RegistryError};
+use sandpen_registry::{Blob, RegistryError};
 use sandpen_types::image::ImageDigest;
-use support::{Image, Memory, Request, Server, Step, answer, registry};
+use support::{Image, Memory, PushEvent, Request, Server, Step, answer, push, registry};
 
 /// Its blobs.
 fn memory(image: &Image) -> Memory {
@@ -82,7 +82,7 @@ fn take(state: &Mutex<State>, request: &Request, broken: &[usize], knows: bool) 
     }
 }
 
-async fn push(
+async fn push_it(
     image: &Image,
     broken: &'static [usize],
     knows: bool,
@@ -97,8 +97,14 @@ async fn push(
     .await;
     let (events, source) = (Mutex::new(Vec::new()), memory(image));
     let on = |event| events.lock().unwrap().push(event);
-    let pushed = registry().push(&server.reference(), &image.manifest, None, &source, &on).await;
+    let pushed = push(&registry(), &server.reference(), &image.manifest, &[], &source, &on).await;
     (pushed, state, events.into_inner().unwrap())
+}
+
+/// That a blob of it is there.
+fn there(image: &Image, request: &Request) -> support::Reply {
+    let is_layer = request.path.ends_with(&image.blob().digest.to_string());
+    support::head(200, &[], if is_layer { image.layer.len() } else { image.config.len() })
 }
 
 /// Whoever pulls and pushes may do it on any thread.
@@ -111,20 +117,20 @@ async fn futures_are_sent_between_threads() {
     is_send(&registry.platforms(&reference));
     is_send(&registry.check("a.example"));
     is_send(&registry.blob(&reference, image.blob(), 0));
-    is_send(&registry.push(&reference, &image.manifest, None, &source, &|_| {}));
+    is_send(&push(&registry, &reference, &image.manifest, &[], &source, &|_| {}));
 }
 
 #[tokio::test]
 async fn what_is_there_is_not_sent() {
     let image = Image::new(300_000);
-    let (pushed, state, events) = push(&image, &[], true).await;
+    let (pushed, state, events) = push_it(&image, &[], true).await;
     assert_eq!(pushed.unwrap(), image.digest());
     let state = state.lock().unwrap();
     assert_eq!(state.blobs[&image.blob().digest.to_string()], image.layer);
     assert_eq!(state.manifests["1"], image.manifest);
     let config = Blob { digest: digest_of(&image.config), size: image.config.len() as u64 };
-    assert!(events.contains(&PushEvent::Exists(config)));
-    assert!(events.contains(&PushEvent::Sent { blob: image.blob(), bytes: 300_000 }));
+    assert!(events.contains(&PushEvent::There(config)));
+    assert!(events.contains(&PushEvent::Sent(image.blob(), 300_000)));
     assert_eq!(events.last(), Some(&PushEvent::Done(image.blob())));
 }
 
@@ -132,12 +138,12 @@ async fn what_is_there_is_not_sent() {
 async fn an_upload_goes_on_where_it_stopped_or_begins_anew() {
     let image = Image::new(300_000);
     for (knows, uploads) in [(true, 0), (false, 2)] {
-        let (pushed, state, _) = push(&image, &[100_000, 50_000], knows).await;
+        let (pushed, state, _) = push_it(&image, &[100_000, 50_000], knows).await;
         assert_eq!(pushed.unwrap(), image.digest(), "{knows}");
         let state = state.lock().unwrap();
         assert_eq!((state.patches, state.uploads.len()), (3, uploads));
     }
-    let (pushed, state, _) = push(&image, &[0; 8], true).await;
+    let (pushed, state, _) = push_it(&image, &[0; 8], true).await;
     assert!(matches!(pushed, Err(RegistryError::Connection { .. })), "{pushed:?}");
     assert_eq!(state.lock().unwrap().patches, 5);
     assert!(state.lock().unwrap().manifests.is_empty());
@@ -154,7 +160,7 @@ async fn bytes_that_cannot_be_read_are_no_fault_of_the_registry() {
     })
     .await;
     let source = Memory(BTreeMap::new());
-    let error = registry().push(&server.reference(), &image.manifest, None, &source, &|_| {}).await.unwrap_err();
+    let error = push(&registry(), &server.reference(), &image.manifest, &[], &source, &|_| {}).await.unwrap_err();
     assert!(matches!(error, RegistryError::Source { .. }) && error.to_string().ends_with("it is gone"), "{error}");
     assert!(kept.lock().unwrap().manifests.is_empty());
 }
@@ -180,8 +186,8 @@ async fn a_place_elsewhere_gets_no_credentials() {
         }
     })
     .await;
-    let pushed =
-        support::logged_in(&server).push(&server.reference(), &image.manifest, None, &memory(&image), &|_| {}).await;
+    let (registry, source) = (support::logged_in(&server), memory(&image));
+    let pushed = push(&registry, &server.reference(), &image.manifest, &[], &source, &|_| {}).await;
     assert_eq!(pushed.unwrap(), image.digest());
     let asked = elsewhere.requests();
     assert!(asked.len() == 6 && asked.iter().all(|request| request.header("authorization").is_none()), "{asked:?}");
@@ -190,13 +196,16 @@ async fn a_place_elsewhere_gets_no_credentials() {
 #[tokio::test]
 async fn what_is_in_another_repository_is_mounted() {
     let image = Image::new(1000);
-    let server = Server::start(move |request| match request.method.as_str() {
-        "HEAD" => support::head(404, &[], 0),
-        "POST" => {
-            assert!(request.path.contains("?mount=sha256%3A") && request.path.ends_with("&from=other%2Fone"));
+    let blobs = image.clone();
+    let server = Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+        ("HEAD", path) if path.starts_with("/v2/other/one/") => there(&blobs, request),
+        ("HEAD", path) if path.starts_with("/v2/secret/") => support::head(403, &[], 0),
+        ("HEAD", _) => support::head(404, &[], 0),
+        ("POST", path) => {
+            assert!(path.contains("?mount=sha256%3A") && path.ends_with("&from=other%2Fone"), "{path}");
             answer(201, &[("Location", "/x")], "")
         }
-        "PUT" if request.path.contains("/manifests/") => answer(201, &[], ""),
+        ("PUT", path) if path.contains("/manifests/") => answer(201, &[], ""),
         _ => answer(200, &[], ""),
     })
     .await;
@@ -205,8 +214,137 @@ async fn what_is_in_another_repository_is_mounted() {
         assert!(matches!(event, PushEvent::Mounted(_)));
         *mounted.lock().unwrap() += 1;
     };
-    let source = Memory(BTreeMap::new());
-    let pushed = registry().push(&server.reference(), &image.manifest, Some("other/one"), &source, &on).await;
+    let (registry, source) = (registry(), Memory(BTreeMap::new()));
+    let mounts = ["app", "nothing", "secret/one", "other/one"];
+    let pushed = push(&registry, &server.reference(), &image.manifest, &mounts, &source, &on).await;
     assert_eq!(pushed.unwrap(), image.digest());
     assert_eq!(*mounted.lock().unwrap(), 2);
+    // In vain nobody begins an upload.
+    assert_eq!(server.requests().iter().filter(|request| request.method == "POST").count(), 2);
+}
+
+/// A registry that mounts nothing begins an upload instead.
+#[tokio::test]
+async fn what_is_not_mounted_is_sent() {
+    let image = Image::new(1000);
+    let state = Arc::new(Mutex::new(State::default()));
+    let (kept, blobs) = (Arc::clone(&state), image.clone());
+    let server = Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+        ("HEAD", path) if path.starts_with("/v2/other/") => there(&blobs, request),
+        (_, "/v2/") => answer(200, &[], ""),
+        _ => take(&kept, request, &[], true),
+    })
+    .await;
+    let (registry, source) = (registry(), memory(&image));
+    let pushed = push(&registry, &server.reference(), &image.manifest, &["other"], &source, &|_| {}).await;
+    assert_eq!(pushed.unwrap(), image.digest());
+    assert_eq!(server.requests().iter().filter(|request| request.path.contains("from=other")).count(), 2);
+    assert_eq!(state.lock().unwrap().blobs[&image.blob().digest.to_string()], image.layer);
+}
+
+/// A registry that has all blobs, and answers to the manifest in its own way.
+async fn put(
+    reply: impl Fn() -> support::Reply + Send + Sync + 'static,
+) -> (Server, Result<ImageDigest, RegistryError>) {
+    let image = Image::new(1000);
+    let blobs = image.clone();
+    let server = Server::start(move |request| match request.method.as_str() {
+        "HEAD" => there(&blobs, request),
+        "PUT" => reply(),
+        _ => answer(200, &[], ""),
+    })
+    .await;
+    let (registry, source) = (registry(), memory(&image));
+    let pushed = push(&registry, &server.reference(), &image.manifest, &[], &source, &|_| {}).await;
+    (server, pushed)
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_taken_for_another_is_not_pushed() {
+    let other = digest_of(b"other").to_string();
+    let (_, pushed) = put(move || answer(201, &[("Docker-Content-Digest", &other)], "")).await;
+    assert!(matches!(pushed, Err(RegistryError::OtherDigest { .. })), "{pushed:?}");
+    // One that is told nothing about has it.
+    let (_, pushed) = put(|| answer(201, &[("Docker-Content-Digest", "md5:x")], "")).await;
+    assert_eq!(pushed.unwrap(), Image::new(1000).digest());
+}
+
+#[tokio::test]
+async fn what_a_registry_says_is_told() {
+    let refused = |status, code: &'static str| {
+        put(move || answer(status, &[], format!(r#"{{"errors": [{{"code": "X", "message": "{code}"}}]}}"#)))
+    };
+    for status in [400, 409, 412, 413, 415, 422] {
+        let (server, pushed) = refused(status, "the tag 1 is immutable\\u001b[2J").await;
+        let error = pushed.unwrap_err().to_string();
+        assert!(error.contains(&format!("status {status}")) && error.contains("the tag 1 is immutable"), "{error}");
+        assert!(!error.contains('\u{1b}'), "{error:?}");
+        assert_eq!(server.requests().iter().filter(|request| request.method == "PUT").count(), 1, "once is enough");
+    }
+    let (_, pushed) = refused(404, "the repository app does not exist").await;
+    let error = pushed.unwrap_err().to_string();
+    assert!(error.contains("has no place for") && error.contains("the repository app does not exist"), "{error}");
+    let (_, pushed) = refused(403, "quota").await;
+    let error = pushed.unwrap_err();
+    assert!(matches!(error, RegistryError::Denied { .. }) && error.to_string().contains("quota"), "{error}");
+    // It is tried again what may go by itself.
+    let (server, pushed) = refused(503, "busy").await;
+    assert!(matches!(pushed, Err(RegistryError::Status { status: 503, .. })), "{pushed:?}");
+    assert!(server.requests().iter().filter(|request| request.method == "PUT").count() > 1);
+}
+
+/// A registry that has forgotten an upload is sent it again.
+#[tokio::test]
+async fn an_upload_that_is_forgotten_begins_anew() {
+    let image = Image::new(300_000);
+    let state = Arc::new(Mutex::new(State::default()));
+    let (kept, forgotten) = (Arc::clone(&state), Mutex::new(false));
+    let server = Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+        (_, "/v2/") => answer(200, &[], ""),
+        ("PATCH", _) if !std::mem::replace(&mut *forgotten.lock().unwrap(), true) => answer(404, &[], ""),
+        _ => take(&kept, request, &[], false),
+    })
+    .await;
+    let (registry, source) = (registry(), memory(&image));
+    let pushed = push(&registry, &server.reference(), &image.manifest, &[], &source, &|_| {}).await;
+    assert_eq!(pushed.unwrap(), image.digest());
+    assert_eq!(state.lock().unwrap().blobs.len(), 2);
+}
+
+/// Answers to uploads that lead nowhere.
+#[tokio::test]
+async fn a_registry_that_does_not_take_a_blob_is_given_up() {
+    let image = Image::new(300_000);
+    let of = async |post: fn() -> support::Reply, patch: fn() -> support::Reply| {
+        let server = Server::start(move |request| match request.method.as_str() {
+            "HEAD" => support::head(404, &[], 0),
+            "POST" => post(),
+            "PATCH" => patch(),
+            "PUT" => answer(201, &[], ""),
+            _ => answer(404, &[], ""),
+        })
+        .await;
+        let (registry, source) = (registry(), memory(&image));
+        let pushed = push(&registry, &server.reference(), &image.manifest, &[], &source, &|_| {}).await;
+        assert!(server.requests().iter().all(|request| !request.path.contains("/manifests/")));
+        pushed.unwrap_err()
+    };
+    let begins = || answer(202, &[("Location", "/upload")], "");
+    let error = of(begins, || vec![Step::Stall]).await;
+    assert!(matches!(error, RegistryError::Silent { .. }), "{error}");
+    let error = of(begins, || vec![Step::Reset]).await;
+    assert!(matches!(error, RegistryError::Connection { .. }), "{error}");
+    let error = of(begins, || answer(202, &[], "")).await;
+    assert!(error.to_string().contains("does not say where an upload goes on"), "{error}");
+    let error = of(|| answer(202, &[], ""), || answer(202, &[], "")).await;
+    assert!(error.to_string().contains("does not say where an upload goes on"), "{error}");
+    let error = of(|| answer(404, &[], ""), || answer(202, &[], "")).await;
+    assert!(matches!(error, RegistryError::NoPlace { .. }), "{error}");
+    let error = of(|| answer(202, &[("Location", "file:///etc/passwd")], ""), || answer(202, &[], "")).await;
+    assert!(matches!(error, RegistryError::Redirect { .. }), "{error}");
+    let error = of(begins, || answer(307, &[("Location", "/upload")], "")).await;
+    assert!(matches!(error, RegistryError::Redirect { .. }), "{error}");
+    let error =
+        of(begins, || answer(413, &[], r#"{"errors": [{"code": "SIZE_INVALID", "message": "too large"}]}"#)).await;
+    assert!(error.to_string().contains("too large"), "{error}");
 }

@@ -138,6 +138,12 @@ impl ImageReference {
         self.digest
     }
 
+    /// The same with the digest of its manifest.
+    #[must_use]
+    pub fn with_digest(self, digest: ImageDigest) -> Self {
+        Self { digest: Some(digest), ..self }
+    }
+
     /// As people write it: without what is the default.
     pub fn familiar(&self) -> String {
         let full = self.to_string();

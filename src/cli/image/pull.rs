@@ -66,8 +66,16 @@ async fn bring(client: &Client, request: &ImagePullRequest) -> Result<Vec<ImageE
     follow(client.pull_image(request).await?, Told::Bars(print::ImageBars::new())).await
 }
 
-/// What is asked for, by whom and which way, as the environment says.
+/// What is asked for, by whom and which way.
 async fn asked(reference: &ImageReference) -> Result<ImagePullRequest, CliError> {
+    let (credentials, proxies) = access(reference).await?;
+    Ok(ImagePullRequest { credentials, proxies, ..ImagePullRequest::new(reference.clone()) })
+}
+
+/// Who asks the registry of a reference, and which way, as the environment says.
+pub(super) async fn access(
+    reference: &ImageReference,
+) -> Result<(Option<ImageCredentials>, Option<ImageProxies>), CliError> {
     let found = Places::new(|name| std::env::var_os(name)).find(reference).await?;
     let credentials = found.map(|found| match found {
         Credentials::Password { username, password } => {
@@ -77,8 +85,7 @@ async fn asked(reference: &ImageReference) -> Result<ImagePullRequest, CliError>
             ImageCredentials::IdentityToken(RegistryToken { identity_token: token.expose().to_owned() })
         }
     });
-    let proxies = proxies(|name| std::env::var(name).ok());
-    Ok(ImagePullRequest { credentials, proxies, ..ImagePullRequest::new(reference.clone()) })
+    Ok((credentials, proxies(|name| std::env::var(name).ok())))
 }
 
 /// The small names come first, as most programs have it.

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::super::error::SandpenError;
 use super::super::images::{
-    ArchiveFormat, ImageError, ImageInfo, ImageSource, ImageUsers, Images, LoadOptions, PullRequest, pull, work,
+    ArchiveFormat, ImageError, ImageInfo, ImageSource, ImageUsers, Images, LoadOptions, PullRequest, PushRequest,
+    PushedImage, pull, push, work,
 };
 use super::Handle;
 
@@ -116,6 +117,23 @@ impl Handle {
     ) -> Result<Vec<ImageInfo>, SandpenError> {
         let digests = pull::pull((*self.images).clone(), request, progress).await.map_err(ImageError::from)?;
         self.took_in(digests).await
+    }
+
+    /// Puts an image of the store into a registry. What the registry has is not sent; what it has not is packed anew, and
+    /// the image's manifest there is the one that it came with if that makes the same. `progress` is called on another
+    /// thread.
+    ///
+    /// Dropping the answer ends it: nothing has the image's name there then, or what had it before.
+    ///
+    /// # Errors
+    /// Those of [`Handle::image`]; the registry's; [`PushError::Nowhere`](crate::PushError::Nowhere) where nothing says
+    /// where it goes.
+    pub async fn push_image(
+        &self,
+        request: PushRequest,
+        progress: impl FnMut(ImageProgress) + Send + 'static,
+    ) -> Result<PushedImage, SandpenError> {
+        Ok(push::push((*self.images).clone(), request, progress).await.map_err(ImageError::from)?)
     }
 
     /// Writes images as an archive. It is written as it is read.

@@ -20,10 +20,11 @@ use sandpen_drivers::image_helper::ComposedImage;
 use sandpen_images::import::NewLayer;
 use sandpen_images::platform::Platform;
 use sandpen_images::store::Store;
-use sandpen_registry::{Blob, Credentials, Options, Proxies, Pulled, Registry, RegistryError};
+use sandpen_registry::{Blob, Pulled, RegistryError};
 use sandpen_types::image::{ImageDigest, ImageReference};
 
 use super::Images;
+use super::access::RegistryAccess;
 use super::fetch::{Fetcher, Told};
 use super::work::{self, WorkError};
 
@@ -37,18 +38,14 @@ pub struct PullRequest {
     pub reference: ImageReference,
     /// For which platform; the host's where nothing is said.
     pub platform: Option<Platform>,
-    /// Who asks.
-    pub credentials: Option<Credentials>,
-    /// Whether the registry's certificate is not looked at, and plain HTTP is spoken with one that has none.
-    pub insecure: bool,
-    /// Ways out of this network.
-    pub proxies: Proxies,
+    /// Who asks, and which way.
+    pub access: RegistryAccess,
 }
 
 impl PullRequest {
     /// For the host's platform, by nobody in particular, without a proxy.
     pub fn new(reference: ImageReference) -> Self {
-        Self { reference, platform: None, credentials: None, insecure: false, proxies: Proxies::default() }
+        Self { reference, platform: None, access: RegistryAccess::default() }
     }
 
     /// The name that the image gets.
@@ -56,18 +53,6 @@ impl PullRequest {
         let reference = &self.reference;
         let name = format!("{}/{}:{}", reference.registry(), reference.repository(), reference.tag()?);
         name.parse().ok()
-    }
-
-    fn registry(&self, certificates: Vec<PathBuf>) -> Result<Registry, RegistryError> {
-        let name = self.reference.registry().to_owned();
-        let credentials = self.credentials.clone().map(|credentials| (name.clone(), credentials));
-        Registry::new(Options {
-            credentials: credentials.into_iter().collect(),
-            insecure: self.insecure.then_some(name).into_iter().collect(),
-            proxies: self.proxies.clone(),
-            certificates,
-            ..Options::default()
-        })
     }
 }
 
@@ -121,7 +106,7 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     told: &Told<F>,
 ) -> Result<Vec<ImageDigest>, PullError> {
     let helper = work::helper(store)?;
-    let registry = request.registry(certificates)?;
+    let registry = request.access.registry(request.reference.registry(), certificates)?;
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let pulled = registry.manifest(&request.reference, &platform).await?;
     let image = request.reference.familiar();

@@ -55,10 +55,12 @@ fn images() {
         ImageWork::Progress(ImageProgress { step, digest: ImageDigest::new([3; 32]), done_bytes: 1, total_bytes })
     };
     let failed = ImageWork::Error(ErrorDetail::message(ErrorCode::InvalidImage, "m"));
+    let reference = name("ghcr.io/owner/app:1").with_digest(digest(2));
+    let pushed = ImageWork::Pushed(ImagePushed { image: digest(1), reference, manifest_digest: digest(2) });
     let (of_before, later) = ImageStep::ALL.split_at(9);
     let all = |steps: &[ImageStep]| steps.iter().map(|step| progress(*step, Some(2))).collect::<Vec<_>>();
     let mut work = all(of_before);
-    work.extend([progress(ImageStep::ImageDone, None), ImageWork::Images(vec![bare]), failed]);
+    work.extend([progress(ImageStep::ImageDone, None), ImageWork::Images(vec![bare]), failed, pushed]);
     work.extend(all(later));
     golden!("image_work.jsonl", &work);
 }
@@ -91,6 +93,17 @@ fn what_is_asked_of_images() {
         [pull.clone(), whole(ImageCredentials::Password(password)), whole(ImageCredentials::IdentityToken(token))];
     assert!(!format!("{pulls:?}").contains("hunter2"), "secrets are not shown");
     golden!("image_pull.jsonl", &pulls);
+    let bare = ImagePushRequest::new("debian");
+    let [_, whole, _] = &pulls;
+    let push = ImagePushRequest {
+        destination: Some(name("ghcr.io/owner/app:1")),
+        credentials: whole.credentials.clone(),
+        insecure: true,
+        proxies: whole.proxies.clone(),
+        ..bare.clone()
+    };
+    assert!(!format!("{push:?}").contains("hunter2"), "secrets are not shown");
+    golden!("image_push.jsonl", &[bare, push]);
     golden!("image_import.jsonl", &[ImageImportRequest { path, name: name("app:1") }]);
     golden!("image_tag.jsonl", &[ImageTagRequest { image: "debian".into(), name: name("app:1") }]);
     let save = |format| ImageSaveRequest { images: vec!["debian".into()], format };

@@ -177,8 +177,22 @@ impl ImageHelper {
     /// [`ImageHelperError`]; what was written is no whole archive then.
     pub async fn export(&self, images: Vec<Named>, format: ArchiveFormat, out: Stdio) -> Result<(), ImageHelperError> {
         let work = ImageWork::Export { images, oci: format == ArchiveFormat::Oci };
-        let policy = Policy { jail: self.jail.clone(), ..policy([(self.store.clone(), false)]) };
-        let (mut child, _directory) = self.start(&policy, &work, Stdio::null(), out)?;
+        self.write(&work, (self.store.clone(), false), out).await
+    }
+
+    /// Packs a layer of the store, whose tar has so many bytes, with gzip to `out`. Dropping it ends the process.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`]; what was written is not all of it then.
+    pub async fn pack(&self, diff_id: ImageDigest, tar_bytes: u64, out: Stdio) -> Result<(), ImageHelperError> {
+        let store = Store::open(&self.store).map_err(|error| ImageHelperError::Run(io::Error::other(error)))?;
+        self.write(&ImageWork::Pack { diff_id, tar_bytes }, (store.layer_path(&diff_id), true), out).await
+    }
+
+    /// Has bytes written to `out` out of a directory, which may be one that is only read.
+    async fn write(&self, work: &ImageWork, tree: (PathBuf, bool), out: Stdio) -> Result<(), ImageHelperError> {
+        let policy = Policy { jail: self.jail.clone(), ..policy([tree]) };
+        let (mut child, _directory) = self.start(&policy, work, Stdio::null(), out)?;
         let (status, said) = ended(&mut child).await?;
         if status.success() { Ok(()) } else { Err(failed(status, &said)) }
     }

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sandpen_types::image::ImageDigest;
 use serde::{Deserialize, Serialize};
 
 use super::{ImportError, Progress, Tell};
-use crate::layer::{self, Expected, LayerInfo};
-use crate::store::{DraftDir, LAYER_RECORD, LayerRecord, Store};
+use crate::layer::{self, Compression, Expected, LayerInfo};
+use crate::manifest::Packed;
+use crate::store::{DraftDir, LAYER_RECORD, LayerRecord, Packing, Store};
 
 /// How many bytes of a layer are read between two words about it.
 const PROGRESS_STEP: u64 = 1 << 20;
+/// Bytes that show how a layer is packed.
+const FIRST: usize = 512;
 
 /// What is known of a layer before it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,9 @@ pub fn add_layer<R: Read + Send>(
     }
     let stream = open()?;
     tell(Progress::LayerStarted { diff_id, bytes: packed_bytes });
+    // Whoever reads on reads more at once, past the buffer. An error is theirs.
+    let mut stream = BufReader::with_capacity(FIRST, stream);
+    let is_gzip = stream.fill_buf().is_ok_and(|first| Compression::of(first) == Compression::Gzip);
     let expected = Expected { diff_id: Some(diff_id), packed, packed_bytes: Some(packed_bytes) };
     let read = AtomicU64::new(0);
     let count = |bytes: u64| {
@@ -62,6 +68,12 @@ pub fn add_layer<R: Read + Send>(
     let unpacked = layer::unpack(stream, &expected, draft.path(), &count);
     let info = unpacked.map_err(|source| ImportError::Layer { number, of, diff_id, source: Box::new(source) })?;
     commit(draft, info)?;
+    if let Some(digest) = packed {
+        let packing = Packing { packed: Packed { digest, size: packed_bytes }, is_gzip };
+        if let Err(error) = store.note_packing(&diff_id, packing) {
+            tracing::debug!(%error, "it is not known later what the layer was packed to");
+        }
+    }
     tell(Progress::LayerReady { diff_id, was_there: false });
     Ok(())
 }

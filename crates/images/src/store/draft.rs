@@ -103,6 +103,7 @@ impl Store {
         let locked = self.lock()?;
         let drafts = self.drafts(&locked)?;
         sandpen_cache::sweep(&self.directory);
+        sandpen_cache::sweep(&self.directory.join(super::packed::DIRECTORY));
         self.remove_old_leases(&locked)?;
         drop(locked);
         self.sweep_partials()?;

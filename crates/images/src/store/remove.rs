@@ -132,7 +132,9 @@ impl Store {
         if let Some(by) = keep(digest) {
             return Ok(Some(by));
         }
-        Ok(self.is_leased(digest)?.then(|| "a microVM that runs, or an archive that is being written".to_owned()))
+        Ok(self
+            .is_leased(digest)?
+            .then(|| "a microVM that runs, or an archive or a registry that it is on its way to".to_owned()))
     }
 
     /// Takes an image and its names away; its files go with the draft.
@@ -163,6 +165,7 @@ impl Store {
             let path = self.layer_path(&diff_id);
             removed.bytes += files::allocated(&path);
             draft.take(&path)?;
+            self.forget_packings(&diff_id);
         }
         files::sync(&self.directory.join("layers"))?;
         Ok(Some(draft))

@@ -8,9 +8,8 @@ use std::time::Duration;
 use futures::stream::StreamExt as _;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
-use sandpen_types::image::ImageReference;
 
-use super::{BlobSource, CHECKING, PushEvent};
+use super::{BlobSource, CHECKING, Push};
 use crate::auth::Scope;
 use crate::blob::Blob;
 use crate::client::Registry;
@@ -20,98 +19,87 @@ use crate::transport::{Answer, Ask, Site, next};
 
 /// Between two words about how much was sent.
 const EVENT_EVERY: u64 = 256 << 10;
+/// Where uploads begin.
+const UPLOADS: &str = "blobs/uploads/";
 
 /// What is known of an upload.
 struct Upload<'a> {
+    push: &'a Push<'a>,
     registry: &'a Registry,
     site: &'a Site,
     scope: Scope,
     what: String,
     blob: Blob,
     source: &'a dyn BlobSource,
-    on: &'a (dyn Fn(PushEvent) + Sync),
+    on: &'a (dyn Fn(u64) + Sync),
 }
 
-/// How a registry answers to the wish for an upload.
-enum Begun {
-    Mounted,
-    /// Where to send it.
-    At(Url),
-}
-
-impl Registry {
-    pub(super) async fn push_blob(
+impl Push<'_> {
+    /// Sends a blob that the repository has not. `on` hears how many bytes of it were sent; fewer than before where
+    /// something has to be sent again.
+    ///
+    /// # Errors
+    /// [`RegistryError::Source`] where `source` fails.
+    pub async fn send(
         &self,
-        site: &Site,
-        reference: &ImageReference,
         blob: Blob,
-        mount: Option<&str>,
         source: &dyn BlobSource,
-        on: &(dyn Fn(PushEvent) + Sync),
+        on: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
-        let (repository, what) = (reference.repository(), format!("blob {} of {reference}", blob.digest.short()));
-        if self.has_blob(site, repository, &blob, &what).await? {
-            on(PushEvent::Exists(blob));
-            return Ok(());
-        }
-        let upload = Upload { registry: self, site, scope: Scope::push(repository), what, blob, source, on };
-        let begun = match mount {
-            None => None,
-            // Where the other repository is not ours to read, the bytes are sent.
-            Some(from) => upload.begin(repository, Some(from)).await.ok(),
-        };
-        let place = match begun {
-            Some(Begun::Mounted) => {
-                on(PushEvent::Mounted(blob));
-                return Ok(());
+        let (scope, what) = (Scope::push(self.reference.repository()), self.what(&blob));
+        let upload = Upload { push: self, registry: self.registry, site: &self.site, scope, what, blob, source, on };
+        upload.run().await
+    }
+
+    /// Has a blob of another repository in this one; whether the registry did it. One that does not begins an upload, which
+    /// it forgets after a while.
+    pub(super) async fn mount_from(&self, blob: Blob, from: &str) -> bool {
+        let scope = Scope::push(self.reference.repository()).and_pull(from);
+        let mut url = self.site.url(self.reference.repository(), UPLOADS);
+        url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
+        match self.post(url, &scope, &self.what(&blob)).await {
+            Ok(answer) => answer.status() == StatusCode::CREATED,
+            Err(error) => {
+                tracing::debug!(%error, from, "a blob is not mounted");
+                false
             }
-            Some(Begun::At(place)) => Some(place),
-            None => None,
-        };
-        upload.run(repository, place).await?;
-        on(PushEvent::Done(blob));
-        Ok(())
+        }
+    }
+
+    async fn post(&self, url: Url, scope: &Scope, what: &str) -> Result<Answer, RegistryError> {
+        let nothing = || futures::stream::empty().boxed();
+        let mut ask = Ask::new(Method::POST, url, what, scope);
+        ask.body = Some((0, &nothing));
+        self.registry.transport.again(|| self.put(&ask)).await
     }
 }
 
 impl Upload<'_> {
     /// Asks for a place to send the blob to.
-    async fn begin(&self, repository: &str, mount: Option<&str>) -> Result<Begun, RegistryError> {
-        let mut url = self.site.url(repository, "blobs/uploads/");
-        let mut scope = self.scope.clone();
-        if let Some(from) = mount {
-            url.query_pairs_mut().append_pair("mount", &self.blob.digest.to_string()).append_pair("from", from);
-            scope = scope.and_pull(from);
-        }
-        let nothing = || futures::stream::empty().boxed();
-        let mut ask = Ask::new(Method::POST, url, &self.what, &scope);
-        ask.body = Some((0, &nothing));
-        let transport = &self.registry.transport;
-        let answer = transport.again(|| transport.send_ok(self.site, &ask)).await?;
-        if mount.is_some() && answer.status() == StatusCode::CREATED {
-            return Ok(Begun::Mounted);
-        }
-        place(&answer).map(Begun::At)
+    async fn begin(&self) -> Result<Url, RegistryError> {
+        let url = self.site.url(self.push.reference.repository(), UPLOADS);
+        place(&self.push.post(url, &self.scope, &self.what).await?)
     }
 
     /// Sends all bytes, however often it takes.
-    async fn run(&self, repository: &str, begun: Option<Url>) -> Result<(), RegistryError> {
-        let (mut failures, mut at, mut from) = (0, begun, 0);
+    async fn run(&self) -> Result<(), RegistryError> {
+        let (mut failures, mut at, mut from) = (0, None, 0);
         loop {
             let begun = if let Some(place) = at.take() {
-                Ok(Begun::At(place))
+                Ok(place)
             } else {
                 from = 0;
-                self.begin(repository, None).await
+                self.begin().await
             };
             let tried = match begun {
-                Ok(Begun::At(place)) => self.send(&place, from).await.map_err(|error| (Some(place), error)),
-                Ok(Begun::Mounted) => return Ok(()),
+                Ok(place) => self.send(&place, from).await.map_err(|error| (Some(place), error)),
                 Err(error) => Err((None, error)),
             };
             let Err((place, error)) = tried else { return Ok(()) };
             failures += 1;
-            if !error.is_transient() || failures >= TRIES {
+            // One that the registry has forgotten begins anew.
+            let may_go = error.is_transient() || (place.is_some() && matches!(error, RegistryError::NotFound { .. }));
+            if !may_go || failures >= TRIES {
                 return Err(error);
             }
             tracing::debug!(%error, failures, "an upload goes on");
@@ -203,14 +191,14 @@ impl Upload<'_> {
         loop {
             tokio::select! {
                 done = &mut sending => {
-                    (self.on)(PushEvent::Sent { blob: self.blob, bytes: sent.load(Ordering::Relaxed) });
+                    (self.on)(sent.load(Ordering::Relaxed));
                     return done;
                 }
                 _ = tick.tick() => {
                     let bytes = sent.load(Ordering::Relaxed);
                     if bytes.abs_diff(told) >= EVENT_EVERY {
                         told = bytes;
-                        (self.on)(PushEvent::Sent { blob: self.blob, bytes });
+                        (self.on)(bytes);
                     }
                 }
             }

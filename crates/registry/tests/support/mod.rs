@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sandpen_images::digest::digest_of;
-use sandpen_images::manifest::media;
+use sandpen_images::manifest::{Document, media};
 use sandpen_images::platform::Platform;
 use sandpen_registry::{
     Blob, BlobSource, BlobStream, ByteStream, Credentials, Options, Registry, RegistryError, Secret, Times,
@@ -299,6 +299,48 @@ impl BlobSource for Memory {
         let pieces: Vec<_> = (0..bytes.len()).step_by(PIECE).collect();
         futures::stream::iter(pieces).map(move |at| Ok(bytes.slice(at..bytes.len().min(at + PIECE)))).boxed()
     }
+}
+
+/// What happens to a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushEvent {
+    /// It was there.
+    There(Blob),
+    /// It was in another repository.
+    Mounted(Blob),
+    /// So many bytes were.
+    Sent(Blob, u64),
+    /// It is there now.
+    Done(Blob),
+}
+
+/// Puts an image whose manifest is complete into a registry, its blobs side by side.
+pub async fn push(
+    registry: &Registry,
+    reference: &ImageReference,
+    manifest: &[u8],
+    mounts: &[&str],
+    source: &dyn BlobSource,
+    on: &(dyn Fn(PushEvent) + Sync),
+) -> Result<ImageDigest, RegistryError> {
+    let mounts: Vec<_> = mounts.iter().map(|of| (*of).to_owned()).collect();
+    let push = &registry.push(reference, &mounts).await?;
+    let Document::Manifest(parsed) = Document::parse(manifest, None).unwrap() else { panic!("an index") };
+    let blobs = parsed.layers.iter().map(Blob::from).chain([Blob::from(&parsed.config)]);
+    let put = |blob: Blob| async move {
+        if push.has(blob).await? {
+            on(PushEvent::There(blob));
+        } else if push.mount(blob).await {
+            on(PushEvent::Mounted(blob));
+        } else {
+            push.send(blob, source, &|bytes| on(PushEvent::Sent(blob, bytes))).await?;
+            on(PushEvent::Done(blob));
+        }
+        Ok(())
+    };
+    let puts: Vec<_> = blobs.map(put).collect();
+    futures::future::try_join_all(puts).await.map(drop)?;
+    push.manifest(manifest).await
 }
 
 pub type Authority = CertifiedIssuer<'static, KeyPair>;

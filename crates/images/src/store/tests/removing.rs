@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::manifest::Packed;
 
 #[test]
 fn a_name_of_several_is_taken_away_and_the_last_one_takes_the_image() {
@@ -57,6 +58,26 @@ fn a_prune_takes_what_has_no_name_and_layers_that_nobody_has() {
     assert!(!store.has_layer(&diff_id(3)).unwrap() && store.has_layer(&diff_id(1)).unwrap());
     assert_eq!(store.prune(true, false, &nobody).unwrap().images, [b]);
     assert_eq!(store.bytes().unwrap(), 0);
+}
+
+#[test]
+fn what_a_layer_was_packed_to_is_known_until_it_goes() {
+    let (_dir, store) = store();
+    make_image(&store, "a", &[1], &["a"]);
+    let packing = |byte| Packing { packed: Packed { digest: diff_id(byte), size: 6 }, is_gzip: true };
+    assert_eq!(store.packings(&diff_id(1)), []);
+    for byte in [2, 3, 2] {
+        store.note_packing(&diff_id(1), packing(byte)).unwrap();
+    }
+    assert_eq!(store.packings(&diff_id(1)), [packing(2), packing(3)], "the last one first");
+    (4..20).for_each(|byte| store.note_packing(&diff_id(1), packing(byte)).unwrap());
+    assert_eq!(store.packings(&diff_id(1)).len(), 8);
+    assert_eq!(store.verify().unwrap(), Vec::<String>::new());
+    let path = store.directory().join("packed").join(diff_id(1).hex());
+    std::fs::write(&path, b"{").unwrap();
+    assert_eq!(store.packings(&diff_id(1)), []);
+    store.remove("a", false, &nobody).unwrap();
+    assert!(!path.exists());
 }
 
 /// Whoever has asked for a layer while he makes something finds it when he is done.
