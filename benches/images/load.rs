@@ -81,7 +81,7 @@ pub fn mib(bytes: u64) -> f64 {
 }
 
 /// Seconds. Nothing of it is synced.
-fn umoci(layout: &Path, bundle: &Path) -> Result<f64> {
+pub fn umoci(layout: &Path, bundle: &Path) -> Result<f64> {
     let begun = Instant::now();
     let mut command = Command::new("umoci");
     command.args(["unpack", "--image"]).arg(format!("{}:{TAG}", layout.display()));

@@ -5,20 +5,25 @@
 //! `make bench-images`, or `cargo bench --bench images`. Environment: `SANDPEN` (the binary to measure), `ROOTFS` (a small
 //! root directory with a shell), `RUNS` (rounds; 3 by default), `PAIRS` (starts; 20 by default), `FLEET` (sandboxes at
 //! once; 100 by default), `PARTS` (of `load,crowd,start,fleet,guest`; all by default), `OUT` (a directory for JSON and
-//! SVG), `TMPDIR` (on a disk, with 15 GB free).
+//! SVG), `TMPDIR` (on a disk, with 15 GB free). `PARTS=pull`, which is `make bench-pull`, gets the same images from a
+//! registry (`RUNS` rounds, 5 by default, and `LINE_RUNS` over a slow line, 3 by default).
 //!
 //! ```text
 //!   files of /usr ─┬─▶ one layer ──┐             ┌─▶ load   umoci, zcat, the same decompressor alone
-//!                  └─▶ 20 layers ──┼─ OCI layout ┼─▶ crowd  time and memory alone
+//!                  └─▶ 20 layers ──┼─ OCI layout ┼─▶ pull   skopeo and umoci, a slow line
+//!                                  │             ├─▶ crowd  time and memory alone
 //!   empty files ──────▶ one layer ─┘             └─▶ start, fleet, guest   the same tree as a directory
 //! ```
 
 mod fleet;
 mod guest;
 mod inputs;
+mod link;
 mod load;
 #[path = "../support/pss.rs"]
 mod pss;
+mod pull;
+mod registry;
 #[path = "../support/report.rs"]
 mod report;
 mod setup;
@@ -49,6 +54,11 @@ fn main() -> Result<()> {
     let one = one_layer(&setup, &mut files, &tree)?;
     if wanted("load") {
         load::measure(&setup, &one, &twenty_layers(&setup, &mut files)?)?;
+    }
+    if wanted("pull") {
+        let twenty = twenty_layers(&setup, &mut files)?;
+        let more = pull::on_top(&setup, &mut files, &tree)?;
+        pull::measure(&setup, &one, &twenty, &more)?;
     }
     if wanted("crowd") {
         load::measure_crowds(&setup)?;

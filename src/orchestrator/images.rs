@@ -4,6 +4,7 @@
 //! packing) is behind three functions, [`work`].
 
 mod access;
+mod fetch;
 pub(super) mod pull;
 pub(super) mod push;
 mod usage;

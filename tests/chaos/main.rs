@@ -9,7 +9,7 @@
 //!                          world: what must be ─▶ settle, checks ─▶ report
 //! ```
 //!
-//! Beside it, the store of images (see `images`).
+//! Beside it, the store of images (see `images`), and pulling them over a bad line (see `pulls`).
 //!
 //! `CHAOS_ROUNDS` and `CHAOS_SEED` say how long and which; `make chaos` passes them. What a seed repeats
 //! are the steps and their pauses; how far the system is at each of them depends on the machine.
@@ -21,7 +21,9 @@ mod control;
 mod daemon;
 mod images;
 mod lines;
+mod pair;
 mod plan;
+mod pulls;
 mod report;
 mod service;
 mod settle;
@@ -77,6 +79,20 @@ fn images_are_whole_or_not_there_whoever_dies() {
     for (what, count) in &images.counts {
         println!("  {count:>6} {what}");
     }
+}
+
+#[test]
+fn pulls_go_on_whoever_dies() {
+    if !support::registry::has_all() {
+        return;
+    }
+    let (rounds, seed) = (number("CHAOS_ROUNDS", ROUNDS), number("CHAOS_SEED", SEED));
+    println!("make chaos ROUNDS={rounds} SEED={seed}, pulls");
+    let started = Instant::now();
+    let mut pulls = pulls::Pulls::new(seed);
+    (1..=rounds).for_each(|round| pulls.round(round));
+    let report = pulls.end();
+    println!("pulls, seed {seed}: {rounds} rounds in {:.0} s; {report}", started.elapsed().as_secs_f64());
 }
 
 #[test]

@@ -8,14 +8,15 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::pull::{Place, RIGHT, failed, has_all};
+use crate::pull::{Place, RIGHT, failed};
 use crate::support::authority::{authority, signed};
 use crate::support::pty::OnTerminal;
+use crate::support::registry::has_all;
 use crate::support::{Home, explain, feed, finish, output, succeeds};
 
 impl Place {
     fn registry(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.registry.port)
     }
 
     fn auth_file(&self) -> PathBuf {

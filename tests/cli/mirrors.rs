@@ -10,12 +10,13 @@ use std::sync::mpsc;
 use serde_json::json;
 
 use crate::http_api::refused;
-use crate::pull::{Place, RIGHT, failed, has_all, tool};
+use crate::pull::{Place, RIGHT, failed};
+use crate::support::registry::{has_all, tool};
 use crate::support::{explain, output, succeeds};
 
 /// `REGISTRY=MIRROR`.
 fn of(registry: &Place, mirror: &Place) -> String {
-    format!("127.0.0.1:{}=127.0.0.1:{}", registry.port, mirror.port)
+    format!("127.0.0.1:{}=127.0.0.1:{}", registry.registry.port, mirror.registry.port)
 }
 
 /// Has a mirror have the same as its registry.
@@ -60,7 +61,7 @@ fn a_mirror_is_asked_first_and_the_registry_for_what_it_lacks() {
     place.ok(&["image", "prune", "--all", "-f"]);
 
     // One that is down, and one whose layer is another one.
-    pull(&format!("127.0.0.1:{}=127.0.0.1:1", place.port), &name);
+    pull(&format!("127.0.0.1:{}=127.0.0.1:1", place.registry.port), &name);
     assert!(place.fetched() > fetched);
     place.ok(&["image", "prune", "--all", "-f"]);
     let layer = largest_blob(&mirror);
@@ -75,7 +76,7 @@ fn a_mirror_is_asked_first_and_the_registry_for_what_it_lacks() {
     // That of another registry is none of this one's.
     place.ok(&["image", "prune", "--all", "-f"]);
     let asked = mirror.fetched();
-    pull(&format!("ghcr.io=127.0.0.1:{}", mirror.port), &name);
+    pull(&format!("ghcr.io=127.0.0.1:{}", mirror.registry.port), &name);
     assert_eq!(mirror.fetched(), asked);
 }
 
@@ -120,7 +121,7 @@ fn a_mirror_gets_nothing_that_is_the_registrys() {
             sender.send(asked).unwrap();
         }
     });
-    let mirror = format!("127.0.0.1:{}=127.0.0.1:{port}", place.port);
+    let mirror = format!("127.0.0.1:{}=127.0.0.1:{port}", place.registry.port);
     let mut command = place.sandpen(&["pull", "--mirror", &mirror, &place.reference("app:1")]);
     command.env("REGISTRY_AUTH_FILE", place.credentials(RIGHT));
     succeeds(command);
@@ -141,7 +142,7 @@ fn a_config_file_says_which_ways_lead_to_images() {
     let config = place.home.path().join("config.toml");
     let text = format!(
         "default-registry = '127.0.0.1:{}'\nmirror = ['ghcr.io=a.example', '{}']\ninsecure-registry = 'a.example'\n",
-        place.port,
+        place.registry.port,
         of(&place, &mirror)
     );
     fs::write(&config, text).unwrap();
@@ -178,7 +179,7 @@ fn names_without_a_registry_are_of_the_default_one() {
         command.env("SANDPEN_DEFAULT_REGISTRY", default);
         command
     };
-    let registry = format!("127.0.0.1:{}", place.port);
+    let registry = format!("127.0.0.1:{}", place.registry.port);
     let own = |args: &[&str]| String::from_utf8(succeeds(sandpen(&registry, args)).stdout).unwrap();
     own(&["run", "--rm", "--driver", "process", "app:1", "--", "true"]);
     assert_eq!(place.images()[0]["names"], json!([name]));

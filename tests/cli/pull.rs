@@ -1,54 +1,31 @@
 //! Images out of Debian's docker-registry on loopback, made and pushed by umoci and skopeo, through the built program:
 //! what is fetched, what is said, and what is run.
 
-use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+mod partial;
+
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use sandpen::images::digest::digest_of;
 use sandpen::images::store::Store;
-use sandpen_skip::{Reason, has_programs};
 use sandpen_types::image::ImageDigest;
 use serde_json::{Value, json};
 
 use crate::http_api::refused;
+use crate::support::registry::{Registry, has_all, noise, tool};
 use crate::support::{Home, explain, is_there, output, send, succeeds, until};
 
-/// `user:hunter2`, as htpasswd has it.
-const HTPASSWD: &str = "user:$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n";
 /// `user:hunter2` and `user:hunter3` in base64, as files of credentials have it.
 pub(crate) const RIGHT: &str = "dXNlcjpodW50ZXIy";
 pub(crate) const WRONG: &str = "dXNlcjpodW50ZXIz";
 
-/// Whether all programs are here; if not the test is skipped.
-pub(crate) fn has_all() -> bool {
-    has_programs(&[
-        ("docker-registry", Reason::NoDockerRegistry),
-        ("skopeo", Reason::NoSkopeo),
-        ("umoci", Reason::NoUmoci),
-    ])
-}
-
-pub(crate) fn tool(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    succeeds(command).stdout
-}
-
 /// A registry and a home with data of its own.
 pub(crate) struct Place {
+    // It goes first: nothing is left of the home then.
+    pub(crate) registry: Registry,
     pub(crate) home: Home,
-    pub(crate) port: u16,
-    pub(crate) process: Child,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl Place {
@@ -60,52 +37,17 @@ impl Place {
     /// The same with a certificate and its key.
     pub(crate) fn with_tls(has_password: bool, tls: Option<(String, String)>) -> Self {
         let home = Home::with_data();
-        // Nobody takes a port twice in the moments until the registry does.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let at = home.path().display();
-        fs::write(home.path().join("htpasswd"), HTPASSWD).unwrap();
-        let auth = format!("auth: {{htpasswd: {{realm: test, path: {at}/htpasswd}}}}\n");
-        let tls = tls.map_or_else(String::new, |(certificate, key)| {
-            fs::write(home.path().join("server.crt"), certificate).unwrap();
-            fs::write(home.path().join("server.key"), key).unwrap();
-            format!(", tls: {{certificate: {at}/server.crt, key: {at}/server.key}}")
-        });
-        let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {at}/storage}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: test{tls}}}\n{}",
-            if has_password { &auth } else { "" }
-        );
-        let path = home.path().join("registry.yml");
-        fs::write(&path, config).unwrap();
-        let log = File::create(home.path().join("registry.log")).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(path).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let process = command.spawn().unwrap();
-        until("the registry answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { home, port, process }
+        let registry = Registry::with_tls(home.path(), has_password, tls);
+        Self { registry, home }
     }
 
     pub(crate) fn reference(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
+        self.registry.reference(name)
     }
 
     /// An image of two layers, the second one with as many bytes that cannot be compressed.
     pub(crate) fn put(&self, name: &str, len: usize) {
-        let layout = self.home.path().join("layout");
-        let _ = fs::remove_dir_all(&layout); // of the image before
-        let at = layout.to_str().unwrap();
-        let _ = fs::remove_dir_all(&layout); // of an earlier one
-        let image = format!("{at}:1");
-        tool("umoci", &["init", "--layout", at]);
-        tool("umoci", &["new", "--image", &image]);
-        for (file, bytes) in [("small", vec![b'x'; 3000]), ("large", noise(len))] {
-            let path = self.home.path().join(file);
-            fs::write(&path, bytes).unwrap();
-            tool("umoci", &["insert", "--rootless", "--image", &image, path.to_str().unwrap(), &format!("/{file}")]);
-        }
-        let to = format!("docker://{}", self.reference(name));
-        let copy = ["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", "user:hunter2"];
-        tool("skopeo", &[&copy[..], &[&format!("oci:{image}"), &to]].concat());
+        self.registry.put(name, &[("small", vec![b'x'; 3000]), ("large", noise(len))]);
     }
 
     /// What skopeo says of something in it.
@@ -122,13 +64,12 @@ impl Place {
 
     /// How often blobs were fetched.
     pub(crate) fn fetched(&self) -> usize {
-        let log = fs::read_to_string(self.home.path().join("registry.log")).unwrap();
-        log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/")).count()
+        self.registry.fetched().len()
     }
 
     pub(crate) fn credentials(&self, auth: &str) -> PathBuf {
         let path = self.home.path().join(format!("{auth}.json"));
-        let entries = json!({"auths": {format!("127.0.0.1:{}", self.port): {"auth": auth}}});
+        let entries = json!({"auths": {format!("127.0.0.1:{}", self.registry.port): {"auth": auth}}});
         fs::write(&path, entries.to_string()).unwrap();
         path
     }
@@ -166,18 +107,6 @@ pub(crate) fn failed(command: Command) -> String {
     let output = output(command);
     assert!(!output.status.success(), "{}", explain(&output));
     String::from_utf8(output.stderr).unwrap()
-}
-
-/// Bytes that are the same each time and that nothing makes fewer.
-pub(crate) fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).collect()
 }
 
 #[test]
@@ -339,13 +268,13 @@ fn a_pull_ends_with_its_client() {
     place.ok(&["ps"]);
     let mut client = client.spawn().unwrap();
     until("it has begun", || place.has_drafts());
-    send(place.process.id(), Signal::SIGSTOP);
+    send(place.registry.process.id(), Signal::SIGSTOP);
     client.kill().unwrap();
     client.wait().unwrap();
     let helpers = || place.home.processes().into_iter().any(|(_, line)| line.contains("__image"));
     until("nobody waits for the registry", || !helpers());
-    send(place.process.id(), Signal::SIGCONT);
-    assert!(is_there(place.process.id()));
+    send(place.registry.process.id(), Signal::SIGCONT);
+    assert!(is_there(place.registry.process.id()));
     succeeds(place.sandpen(&["pull", &name]));
     assert!(!place.has_drafts());
     assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());

@@ -15,7 +15,9 @@ pub mod images;
 pub mod kernels;
 pub mod loop_disk;
 pub mod nested;
+pub mod proxy;
 pub mod pty;
+pub mod registry;
 pub mod shared;
 pub mod signals;
 

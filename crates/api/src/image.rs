@@ -346,6 +346,8 @@ pub enum ImageStep {
     LayerMounted,
     /// An image is where it should be.
     ImageDone,
+    /// A layer that broke off comes from a registry from where it was: so much of it was kept.
+    LayerResuming,
     /// What a daemon that is newer than this knows.
     #[serde(other)]
     Unknown,
@@ -353,7 +355,7 @@ pub enum ImageStep {
 
 impl ImageStep {
     /// All that a daemon says.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LayerWaiting,
         Self::LayerPulling,
         Self::LayerUnpacking,
@@ -363,5 +365,6 @@ impl ImageStep {
         Self::LayerPresent,
         Self::LayerMounted,
         Self::ImageDone,
+        Self::LayerResuming,
     ];
 }

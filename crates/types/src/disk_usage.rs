@@ -26,7 +26,7 @@ pub enum UsageKind {
     RootImages,
     /// Images that were loaded or imported; those with names are kept until `image rm` or `image prune`.
     Images,
-    /// Their layers.
+    /// Their layers, also those that came in part.
     ImageLayers,
     /// Copies of kernels that sandboxes were started with.
     KernelCopies,

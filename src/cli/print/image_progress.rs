@@ -43,6 +43,8 @@ struct Layer {
     step: ImageStep,
     done_bytes: u64,
     total_bytes: u64,
+    /// Whether it was said that it goes on where it broke off.
+    is_resumed: bool,
     /// While something happens to it.
     bar: Option<ProgressBar>,
 }
@@ -69,6 +71,7 @@ impl ImageBars {
             step: ImageStep::LayerWaiting,
             done_bytes: 0,
             total_bytes: 0,
+            is_resumed: false,
             bar: None,
         });
         // The last word is said again from time to time.
@@ -86,12 +89,16 @@ impl ImageBars {
             layer.done_bytes = layer.total_bytes;
             self.show_all(); // what is said next draws it
             let line = format!("{}  {}", digest.short(), ended(*step, *done_bytes));
-            if self.screen.is_hidden() {
-                to_stderr(&format!("{line}\n"));
-            } else {
-                let _ = self.screen.println(line); // standard error is gone
-            }
+            say(&self.screen, line);
             return;
+        }
+        if *step == ImageStep::LayerResuming && !std::mem::replace(&mut layer.is_resumed, true) {
+            let size = match layer.total_bytes {
+                0 => String::new(),
+                total => format!(" of {}", amount(total)),
+            };
+            let line = format!("{}  goes on at {}{size}", digest.short(), amount(*done_bytes));
+            say(&self.screen, line);
         }
         if *step != ImageStep::LayerWaiting {
             let (screen, above) = (&self.screen, usize::from(self.all.is_some()));
@@ -105,6 +112,10 @@ impl ImageBars {
             }
             bar.set_message(doing(*step));
             bar.set_position(*done_bytes);
+            if *step == ImageStep::LayerResuming {
+                // It did not come now.
+                bar.reset_eta();
+            }
         }
         self.show_all();
     }
@@ -130,6 +141,15 @@ impl Drop for ImageBars {
     }
 }
 
+/// A line that stays.
+fn say(screen: &MultiProgress, line: String) {
+    if screen.is_hidden() {
+        to_stderr(&format!("{line}\n"));
+    } else {
+        let _ = screen.println(line); // standard error is gone
+    }
+}
+
 fn is_end(step: ImageStep) -> bool {
     matches!(step, ImageStep::LayerDone | ImageStep::LayerPresent | ImageStep::LayerMounted)
 }
@@ -140,6 +160,7 @@ fn doing(step: ImageStep) -> &'static str {
         ImageStep::LayerUnpacking => "unpacking",
         ImageStep::LayerPacking => "packing",
         ImageStep::LayerPushing => "pushing",
+        ImageStep::LayerResuming => "resuming",
         _ => "",
     }
 }
@@ -227,6 +248,16 @@ mod tests {
         assert!(lines.iter().all(|line| line.len() < 80), "{shown}");
         drop(bars);
         assert_eq!(screen.contents(), lines[..2].join("\n"));
+    }
+
+    #[test]
+    fn where_a_layer_goes_on_is_said_once() {
+        let (screen, mut bars) = on(80);
+        bars.show(&step(1, ImageStep::LayerResuming, 500 << 10, 1000 << 10));
+        bars.show(&step(1, ImageStep::LayerResuming, 500 << 10, 1000 << 10));
+        let shown = screen.contents();
+        assert!(shown.starts_with("010101010101  goes on at 500K of 1.0M\n010101010101  [====="), "{shown}");
+        assert_eq!(shown.lines().count(), 2, "{shown}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   work ─ how far each layer is ─▶ what waits: one of each layer ─▶ {"progress": …} lines ─▶ {"images": …} or {"error": …}
 //! ```
-//! A reader that is slow misses how far a layer was in between, and no layer's end.
+//! A reader that is slow misses how far a layer was in between, and neither a layer's end nor where one goes on.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data};
 use tokio::sync::{Notify, oneshot};
 
-use crate::api::{EVENTS_CONTENT_TYPE, ErrorCode, ErrorDetail, ImageProgress, ImageWork};
+use crate::api::{EVENTS_CONTENT_TYPE, ErrorCode, ErrorDetail, ImageProgress, ImageStep, ImageWork};
 use crate::daemon::reject::Rejection;
 use crate::daemon::shared::Shared;
 use crate::orchestrator::{Handle, SandpenError};
@@ -36,7 +36,10 @@ impl Waiting {
     /// In the place of what waits of the same layer.
     fn add(&self, step: ImageProgress) {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        match steps.iter_mut().find(|waiting| waiting.digest == step.digest) {
+        // Where it goes on is said once.
+        let is_passed =
+            |waiting: &&mut ImageProgress| waiting.digest == step.digest && waiting.step != ImageStep::LayerResuming;
+        match steps.iter_mut().find(is_passed) {
             Some(waiting) => *waiting = step,
             None => steps.push(step),
         }
@@ -118,7 +121,6 @@ mod tests {
     use sandpen_types::image::ImageDigest;
 
     use super::*;
-    use crate::api::ImageStep;
 
     fn step(of: u8, step: ImageStep, done_bytes: u64) -> ImageProgress {
         ImageProgress { step, digest: ImageDigest::new([of; 32]), done_bytes, total_bytes: None }
@@ -134,6 +136,11 @@ mod tests {
         waiting.add(step(1, ImageStep::LayerDone, 1000));
         let told = waiting.take().await;
         assert_eq!(told, [step(1, ImageStep::LayerDone, 1000), step(2, ImageStep::LayerPulling, 999)]);
+        waiting.add(step(4, ImageStep::LayerResuming, 7));
+        waiting.add(step(4, ImageStep::LayerPulling, 8));
+        waiting.add(step(4, ImageStep::LayerPulling, 9));
+        let resumed = waiting.take().await;
+        assert_eq!(resumed, [step(4, ImageStep::LayerResuming, 7), step(4, ImageStep::LayerPulling, 9)]);
         let (next, ()) = tokio::join!(waiting.take(), async { waiting.add(step(3, ImageStep::LayerPulling, 0)) });
         assert_eq!(next, [step(3, ImageStep::LayerPulling, 0)]);
     }

@@ -105,7 +105,8 @@ impl Handle {
     /// Gets an image from its registry into the store, under the tag of its reference. What of it is there is not fetched
     /// again. `progress` is called on another thread. What is beyond the store's budget goes afterwards.
     ///
-    /// Dropping the answer ends it: layers that are whole by then stay, what is left of others goes with the next draft.
+    /// Dropping the answer ends it: layers that are whole by then stay, and those that came in part are gone on with by the
+    /// next one.
     ///
     /// # Errors
     /// The registry's; what is no image; the store's.

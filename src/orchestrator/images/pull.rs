@@ -7,36 +7,31 @@
 //!
 //! The registry is asked here; what it sends is read by [the confined process](sandpen_drivers::image_helper), which
 //! checks it against the digests of manifest and configuration. Of a layer that another one has brought meanwhile, also
-//! of another daemon's, nothing is fetched. A layer that broke off is fetched from its beginning the next time; within
-//! one pull a connection that breaks goes on where it was.
+//! of another daemon's, nothing is fetched. A connection that breaks goes on where it was, and so does a layer that broke
+//! off when it is asked for the next time, whoever asked for it before ([`fetch`](super::fetch)).
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io;
 use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use sandpen_api::{ImageProgress, ImageStep};
-use sandpen_drivers::image_helper::{ComposedImage, ImageHelper};
-use sandpen_images::import::{NewLayer, Progress};
+use sandpen_drivers::image_helper::ComposedImage;
+use sandpen_images::import::NewLayer;
 use sandpen_images::platform::Platform;
 use sandpen_images::store::Store;
 use sandpen_registry::{Blob, Credentials, Pulled, Registry, RegistryError};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::image::{ImageDigest, ImageReference};
 use sandpen_types::registry::MirrorPlace;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
 
 use super::Images;
 use super::access::RegistryAccess;
+use super::fetch::{Fetcher, Told};
 use super::work::{self, WorkError};
 
 /// Most layers that are fetched side by side.
 const SIDE_BY_SIDE: usize = 4;
-/// How many bytes of a layer come between two words about it.
-const PROGRESS_STEP: u64 = 256 << 10;
 
 /// What is wanted of a registry. Its debug output shows no secret.
 #[derive(Debug, Clone)]
@@ -140,9 +135,6 @@ pub async fn pull(
     work::on_own_thread("image-pull", work).await
 }
 
-/// Who is told how far it is, by several layers in turn.
-type Told<F> = RefCell<F>;
-
 async fn pull_here<F: FnMut(ImageProgress)>(
     store: &Store,
     certificates: Vec<PathBuf>,
@@ -160,6 +152,7 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     }
     // Held until the end, so that no layer goes which is found to be there.
     let held = store.draft().map_err(WorkError::Store)?;
+    let fetcher = Fetcher { store, registry: &registry, reference: &request.reference, helper: &helper, told };
     let of = layers.len();
     let mut seen = BTreeSet::new();
     let mut missing = Vec::new();
@@ -167,22 +160,23 @@ async fn pull_here<F: FnMut(ImageProgress)>(
         if !seen.insert(*diff_id) {
             continue;
         }
+        let blob = Blob::from(layer);
         if store.has_layer(diff_id).map_err(WorkError::Store)? {
-            tell(told, ImageStep::LayerPresent, *diff_id, 0, 0);
+            fetcher.tell(ImageStep::LayerPresent, *diff_id, 0, 0);
+            fetcher.forget(blob);
         } else {
-            let blob = Blob::from(layer);
-            tell(told, ImageStep::LayerWaiting, *diff_id, 0, blob.size);
+            fetcher.tell(ImageStep::LayerWaiting, *diff_id, 0, blob.size);
             missing.push((blob, *diff_id, number));
         }
     }
+    let direct = direct.as_ref().map(|registry| Fetcher { registry, ..fetcher });
     let fetch = async |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
         let layer = || NewLayer { diff_id, packed: Some(blob.digest), packed_bytes: blob.size, number, of };
-        let fetched = fetch(&registry, &request.reference, &helper, blob, layer(), told).await;
-        match (fetched, &direct) {
+        match (fetcher.fetch(blob, layer()).await, &direct) {
             // All came, and what it unpacks to is not what it should be. A mirror may have sent something else.
             (Err(PullError::Work(error)), Some(direct)) => {
                 tracing::info!(error = error_chain(&error), layer = %diff_id, "a layer is asked for without mirrors");
-                fetch(direct, &request.reference, &helper, blob, layer(), told).await
+                direct.fetch(blob, layer()).await
             }
             (fetched, _) => fetched,
         }
@@ -192,7 +186,7 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     drop(held);
     let composed = composed?;
     for image in &composed {
-        tell(told, ImageStep::ImageDone, *image, 0, 0);
+        fetcher.tell(ImageStep::ImageDone, *image, 0, 0);
     }
     Ok(composed)
 }
@@ -202,64 +196,4 @@ fn composed(pulled: Pulled, image: &str, name: Option<ImageReference>) -> Result
     let config = text(pulled.config_bytes, "configuration")?;
     let manifest = Some(text(pulled.bytes, "manifest")?);
     Ok(ComposedImage { config, manifest, names: name.into_iter().collect() })
-}
-
-/// Has a layer in the store.
-async fn fetch<F: FnMut(ImageProgress)>(
-    registry: &Registry,
-    reference: &ImageReference,
-    helper: &ImageHelper,
-    blob: Blob,
-    layer: NewLayer,
-    told: &Told<F>,
-) -> Result<(), PullError> {
-    let NewLayer { diff_id, packed_bytes, .. } = layer;
-    let (stdin, writer) = io::pipe().map_err(WorkError::System)?;
-    let mut writer = pipe::Sender::from_owned_fd(writer.into()).map_err(WorkError::System)?;
-    let (begin, begun) = oneshot::channel();
-    let mut begin = Some(begin);
-    let heard = |progress| match progress {
-        Progress::LayerStarted { .. } => {
-            tell(told, ImageStep::LayerPulling, diff_id, 0, packed_bytes);
-            if let Some(begin) = begin.take() {
-                let _ = begin.send(()); // what fetches has failed
-            }
-        }
-        Progress::LayerReady { was_there: true, .. } => {
-            // Nothing is fetched.
-            begin = None;
-            tell(told, ImageStep::LayerPresent, diff_id, 0, 0);
-        }
-        Progress::LayerReady { was_there: false, .. } => {
-            tell(told, ImageStep::LayerDone, diff_id, packed_bytes, packed_bytes);
-        }
-        Progress::LayerRead { .. } | Progress::ImageReady { .. } => {}
-    };
-    let sent = async move {
-        if begun.await.is_err() {
-            return Ok(());
-        }
-        let mut blob = registry.blob(reference, blob, 0);
-        let (mut done, mut said) = (0_u64, 0_u64);
-        while let Some(chunk) = blob.try_next().await? {
-            if writer.write_all(&chunk).await.is_err() {
-                // The process has found that it is of no use, and says so.
-                break;
-            }
-            done += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            if done >= said + PROGRESS_STEP {
-                said = done;
-                tell(told, ImageStep::LayerPulling, diff_id, done, packed_bytes);
-            }
-        }
-        Ok::<_, PullError>(())
-    };
-    let added =
-        async { helper.add_layer(stdin.into(), layer, heard).await.map_err(|error| work::of_helper(error).into()) };
-    // A registry that fails ends the process before that can say that there is too little.
-    tokio::try_join!(biased; sent, added).map(drop)
-}
-
-fn tell<F: FnMut(ImageProgress)>(told: &Told<F>, step: ImageStep, digest: ImageDigest, done_bytes: u64, total: u64) {
-    (*told.borrow_mut())(ImageProgress { step, digest, done_bytes, total_bytes: work::known(total) });
 }

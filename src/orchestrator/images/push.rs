@@ -134,7 +134,9 @@ async fn push_here<F: FnMut(ImageProgress) + Send>(
     }
     let sender = Sender { store, helper: &helper, push: &push, told: Mutex::new(progress) };
     let distinct = image.distinct();
-    distinct.iter().for_each(|layer| sender.tell(ImageStep::LayerWaiting, &layer.diff_id, 0, None));
+    for layer in &distinct {
+        sender.tell(ImageStep::LayerWaiting, &layer.diff_id, 0, None);
+    }
     let of_all = distinct.into_iter().map(|layer| sender.place(layer));
     let placed: Vec<_> = stream::iter(of_all).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
     let manifest = push.manifest(&image.manifest_of(&placed)?).await?;

@@ -1,5 +1,5 @@
 //! What images take of the disk, and what of that a pruning of everything takes: images without a name that nobody
-//! uses, and layers that no image has then. Images with names are kept on purpose.
+//! uses, layers that no image has then, and those that came in part. Images with names are kept on purpose.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use sandpen_types::image::ImageReference;
 use super::{ImageUsers, Images};
 
 impl Images {
-    /// Each image and each layer.
+    /// Each image and each layer, whole or in part.
     pub fn usage(&self, users: &ImageUsers) -> Vec<UsageItem> {
         let Some(store) = self.existing() else { return Vec::new() };
         look(&store, users).unwrap_or_else(|error| {
@@ -64,6 +64,10 @@ fn look(store: &Store, users: &ImageUsers) -> Result<Vec<UsageItem>, StoreError>
     for (diff_id, bytes) in store.layers()? {
         let stays = is_made || needed.contains(&diff_id);
         items.push(item(UsageKind::ImageLayers, &store.layer_path(&diff_id), &[], bytes, stays));
+    }
+    for partial in store.partials()? {
+        let path = store.partial_path(&partial.packed);
+        items.push(item(UsageKind::ImageLayers, &path, &[], partial.bytes, partial.is_held));
     }
     Ok(items)
 }

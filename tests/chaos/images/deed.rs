@@ -1,4 +1,4 @@
-//! What clients do with images, and who is killed meanwhile.
+//! What clients do with images.
 
 use std::fs::File;
 use std::path::Path;
@@ -30,28 +30,6 @@ pub enum Deed {
     RemoveImported,
     Prune,
     PruneAll,
-}
-
-/// What may be killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Victim {
-    Daemon,
-    Reader,
-    Both,
-    Client,
-    Nobody,
-}
-
-impl Victim {
-    pub fn any(dice: &mut Dice) -> Self {
-        match dice.below(9) {
-            0..=2 => Self::Daemon,
-            3..=4 => Self::Reader,
-            5..=6 => Self::Both,
-            7 => Self::Client,
-            _ => Self::Nobody,
-        }
-    }
 }
 
 impl Deed {

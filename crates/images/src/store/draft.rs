@@ -95,7 +95,7 @@ impl Store {
         self.grave(&self.lock()?)
     }
 
-    /// Removes drafts of makers that died.
+    /// Removes drafts of makers that died, and what came of layers that nobody has asked for in a week.
     ///
     /// # Errors
     /// What the system said.
@@ -106,6 +106,7 @@ impl Store {
         sandpen_cache::sweep(&self.directory.join(super::packed::DIRECTORY));
         self.remove_old_leases(&locked)?;
         drop(locked);
+        self.sweep_partials()?;
         for (draft, holder) in drafts {
             match holder {
                 Holder::Somebody => {}

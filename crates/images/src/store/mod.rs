@@ -9,6 +9,7 @@
 //!     packed/<diff_id>      what the layer was packed to, as far as somebody has seen it
 //!     padding               a hole, what a disk ends with
 //!     drafts/<any>/         what is in the making or on its way out: held (locked by its maker) · content/
+//!     partial/<digest>      the packed bytes of a layer that came in part, locked by whoever reads or writes them
 //!     locks/<digest>        locked by whoever makes a layer or image of this digest: the second one waits, and finds it
 //!     lock                  held for short changes: of names, of what is there. Never while something is unpacked
 //! ```
@@ -28,6 +29,7 @@ mod error;
 mod files;
 mod names;
 mod packed;
+mod partial;
 mod record;
 mod remove;
 mod stored;
@@ -44,6 +46,7 @@ use sandpen_types::image::ImageDigest;
 pub use draft::{DigestGuard, DraftDir};
 pub use error::StoreError;
 pub use packed::Packing;
+pub use partial::{PartialLayer, StoredPartial};
 pub use record::{CONFIG, IMAGE_RECORD, ImageRecord, LAYER_RECORD, LayerRecord, MANIFEST, METADATA};
 pub use remove::Removed;
 pub use stored::{StoredImage, StoredLayer};
@@ -51,7 +54,7 @@ pub use stored::{StoredImage, StoredLayer};
 use crate::disk::DISK_STEP;
 
 /// The directories below the store's own.
-const DIRECTORIES: [&str; 6] = ["layers", "images", "leases", "drafts", "locks", packed::DIRECTORY];
+const DIRECTORIES: [&str; 7] = ["layers", "images", "leases", "drafts", "locks", packed::DIRECTORY, partial::DIRECTORY];
 
 /// A store of images.
 #[derive(Debug, Clone, PartialEq, Eq)]

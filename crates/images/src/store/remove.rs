@@ -14,7 +14,7 @@ pub struct Removed {
     pub names: Vec<ImageReference>,
     /// Images that are gone.
     pub images: Vec<ImageDigest>,
-    /// What they and layers that nobody needed took of the disk, in bytes.
+    /// What they, layers that nobody needed, and layers that came in part took of the disk, in bytes.
     pub bytes: u64,
 }
 
@@ -50,8 +50,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes images without a name (with `all`: every one) that nobody uses and `keep` does not want, and layers that
-    /// no image has. With `dry_run` it only says what would go.
+    /// Removes images without a name (with `all`: every one) that nobody uses and `keep` does not want, layers that no
+    /// image has, and what came of layers and nobody holds. With `dry_run` it only says what would go.
     ///
     /// # Errors
     /// What the system said.
@@ -81,11 +81,16 @@ impl Store {
         }
         drop(locked);
         drop(drafts);
+        for partial in self.partials()?.iter().filter(|partial| !partial.is_held) {
+            if dry_run || self.discard(partial) {
+                removed.bytes += partial.bytes;
+            }
+        }
         Ok(removed)
     }
 
-    /// Removes layers that no image has, and then images that were not used for longest, until the rest takes at most so
-    /// many bytes. What somebody uses, what `keep` wants, and the image that was used or loaded last stay.
+    /// Removes layers that no image has, and then, until the rest takes at most so many bytes, what came of layers and
+    /// nobody holds, and images that were not used for longest. What somebody uses, what `keep` wants, and the image that was used or loaded last stay.
     ///
     /// # Errors
     /// What the system said.
@@ -94,8 +99,17 @@ impl Store {
         let mut removed = Removed::default();
         let mut drafts = Vec::new();
         let locked = self.lock()?;
-        let bytes = self.bytes()?;
+        let partials = self.listed_partials()?;
+        let bytes = self.bytes()? + partials.iter().map(|partial| partial.bytes).sum::<u64>();
         drafts.extend(self.take_orphans(&locked, &mut removed)?);
+        for partial in &partials {
+            if bytes.saturating_sub(removed.bytes) <= budget {
+                break;
+            }
+            if self.discard(partial) {
+                removed.bytes += partial.bytes;
+            }
+        }
         let mut images = self.images()?;
         images.sort_by_key(StoredImage::touched);
         images.pop();
