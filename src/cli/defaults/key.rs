@@ -54,7 +54,7 @@ pub const KEYS: &[Key] = &[
     key("log-backlog", &["run"]),
     key("detach-keys", &["run", "attach"]),
     list("mirror", &["run", "pull", "image pull"]),
-    list("insecure-registry", &["run", "pull", "image pull", "login"]),
+    list("insecure-registry", &["run", "pull", "image pull", "push", "image push", "login"]),
     key("reserve", &["daemon"]),
     key("cache", &["daemon"]),
     key("image-budget", &["daemon"]),
