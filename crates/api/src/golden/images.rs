@@ -106,7 +106,7 @@ fn what_is_asked_of_images() {
     assert!(!format!("{pulls:?}").contains("hunter2"), "secrets are not shown");
     golden!("image_pull.jsonl", &pulls);
     let bare = ImagePushRequest::new("debian");
-    let [_, whole, _] = &pulls;
+    let [_, whole, ..] = &pulls;
     let push = ImagePushRequest {
         destination: Some(name("ghcr.io/owner/app:1")),
         credentials: whole.credentials.clone(),
