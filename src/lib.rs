@@ -18,8 +18,9 @@ pub mod paths;
 
 pub use orchestrator::{
     ArchiveFormat, Events, EventsOptions, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
-    OutputOptions, PruneOptions, PullError, PullRequest, PushError, PushRequest, PushedImage, RegistryAccess, Sandpen,
-    SandpenBuilder, SandpenError, SavedImages, StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions, WorkError,
+    OutputOptions, PruneOptions, PullError, PullMirror, PullRequest, PushError, PushRequest, PushedImage,
+    RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, StartError, StatsOptions, StdinWriter, VmmLog,
+    VmmLogOptions, WorkError,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;

@@ -16,6 +16,11 @@ pub fn default_state_dir() -> PathBuf {
     base.join("sandpen")
 }
 
+/// Directories of certificates of registries, `HOST[:PORT]/*.crt`. The last one is the user's own.
+pub fn certificates(data_dir: &Path) -> Vec<PathBuf> {
+    vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into(), data_dir.join("certs.d")]
+}
+
 /// A short tag of a state directory for the argv of its processes: who looks at the process list
 /// sees which belong together, and not where the directory is.
 pub fn state_id(state_dir: &StateDir) -> String {

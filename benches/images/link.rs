@@ -138,7 +138,8 @@ impl Wire {
             *busy_until = (*busy_until).max(Instant::now()) + takes;
             *busy_until
         };
-        sleep((sent - QUEUE).saturating_duration_since(Instant::now()));
+        let due = sent.checked_sub(QUEUE).unwrap_or(sent);
+        sleep(due.saturating_duration_since(Instant::now()));
         sent
     }
 }

@@ -1,14 +1,16 @@
 //! Arguments that several subcommands share. What a value can be, its type in `sandpen-types` says. Pure.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use sandpen::kernel::krunfw;
+use sandpen_types::image::{ImageReference, ReferenceError};
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 
-use super::CliError;
+use super::{CliError, Global};
 
 /// The config of the sandboxes that are named.
 #[derive(Debug, Args)]
@@ -29,6 +31,25 @@ impl ConfigArg {
             }
         };
         Ok(SandboxKey { config, name: SandboxName::new(name)? })
+    }
+}
+
+/// The name of an image as it was typed. What it is without a registry is known when all of the command line is.
+#[derive(Debug, Clone)]
+pub struct ImageNameArg(String);
+
+impl FromStr for ImageNameArg {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        text.parse::<ImageReference>().map(|_| Self(text.to_owned()))
+    }
+}
+
+impl ImageNameArg {
+    /// The whole name.
+    pub fn name(&self, global: &Global) -> Result<ImageReference, CliError> {
+        Ok(global.default_registry.name(&self.0)?)
     }
 }
 

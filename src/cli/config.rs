@@ -13,7 +13,7 @@ use super::{Cli, CliError, print};
 /// place of both, or none where it is empty. A default gives way where a flag that is given contradicts it: net = "none" to
 /// -p, restart = "always" to --rm.
 ///
-/// The JSON of --json is a list, each with `key`, `value` (null where there is none), `origin` (flag, environment,
+/// The JSON of --json is a list, each with `key`, `value` (null where there is none, a list of those that may be given several times), `origin` (flag, environment,
 /// named-file, user-file, system-file or built-in), and `file` with `line`, or `variable`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

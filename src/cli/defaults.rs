@@ -169,7 +169,7 @@ pub struct Effective {
     /// The flag, without its dashes.
     pub key: &'static str,
     /// As it would stand behind it; `None` where it would not be given.
-    pub value: Option<String>,
+    pub value: Option<Given>,
     /// From where.
     pub origin: Origin,
     /// The file.
@@ -181,6 +181,16 @@ pub struct Effective {
     /// The environment variable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variable: Option<String>,
+}
+
+/// What stands behind a flag.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Given {
+    /// Given once.
+    One(String),
+    /// Each time that it is given.
+    Several(Vec<String>),
 }
 
 /// What the config files say, the most important one first.
@@ -219,7 +229,7 @@ impl Defaults {
 
     /// The keys whose defaults contradict what was given on a command line that they were applied to.
     pub fn yielding(&self, matches: &ArgMatches) -> Vec<&'static str> {
-        let of_files = |name: &str| Some(self.find(Key::find(name)?)?.1.value.as_str());
+        let of_files = |name: &str| Some(self.find(Key::find(name)?)?.1.values.first()?.as_str());
         matches.subcommand_matches("run").map_or_else(Vec::new, |run| yielding::yielding(run, of_files))
     }
 
@@ -228,12 +238,12 @@ impl Defaults {
         for key in KEYS.iter().filter(|key| !yielding.contains(&key.name)) {
             let Some((_, entry)) = self.find(key) else { continue };
             // Once for the program's life, in which clap keeps it.
-            let value: &'static str = entry.value.clone().leak();
+            let values: Vec<&'static str> = entry.values.iter().map(|value| &*value.clone().leak()).collect();
             if key.commands.is_empty() {
-                command = set_default(command, key, value);
+                command = set_default(command, key, &values);
             }
-            for name in key.commands {
-                command = command.mut_subcommand(name, |command| set_default(command, key, value));
+            for words in key.commands {
+                command = below(command, &words.split(' ').collect::<Vec<_>>(), &|of| set_default(of, key, &values));
             }
         }
         command
@@ -251,20 +261,24 @@ impl Defaults {
         let id = flag.get_id().as_str();
         if key.commands.is_empty() && matches.value_source(id) == Some(ValueSource::CommandLine) {
             let value = matches.get_raw(id).and_then(|mut values| values.next());
-            return Effective { value: value.map(shown), origin: Origin::Flag, ..nothing };
+            return Effective { value: value.map(one), origin: Origin::Flag, ..nothing };
         }
         if let Some(variable) = flag.get_env()
             && let Some(value) = std::env::var_os(variable)
         {
             let variable = Some(shown(variable));
-            return Effective { value: Some(shown(&value)), origin: Origin::Environment, variable, ..nothing };
+            return Effective { value: Some(one(&value)), origin: Origin::Environment, variable, ..nothing };
         }
         if let Some((source, entry)) = self.find(key) {
             let (file, line) = (Some(source.path.clone()), Some(entry.line));
-            return Effective { value: Some(entry.value.clone()), origin: source.kind, file, line, ..nothing };
+            let value = match entry.values.as_slice() {
+                [value] if !key.is_list => Given::One(value.clone()),
+                values => Given::Several(values.to_vec()),
+            };
+            return Effective { value: Some(value), origin: source.kind, file, line, ..nothing };
         }
-        let built_in = flag.get_default_values().first().map(|value| shown(value));
-        Effective { value: built_in.or_else(|| found_out(key)), ..nothing }
+        let built_in = flag.get_default_values().first().map(|value| shown(value)).or_else(|| found_out(key));
+        Effective { value: built_in.map(Given::One), ..nothing }
     }
 }
 
@@ -275,6 +289,10 @@ fn found_out(key: &Key) -> Option<String> {
         "data-dir" => Some(shown(sandpen::paths::default_data_dir().as_os_str())),
         _ => None,
     }
+}
+
+fn one(text: &OsStr) -> Given {
+    Given::One(shown(text))
 }
 
 fn shown(text: &OsStr) -> String {
@@ -293,20 +311,32 @@ fn places(named: Option<OsString>) -> Vec<(Origin, PathBuf)> {
     }
 }
 
-fn set_default(command: Command, key: &Key, value: &'static str) -> Command {
+/// Changes a command below another one, by its words.
+fn below(command: Command, words: &[&str], change: &dyn Fn(Command) -> Command) -> Command {
+    match words {
+        [] => change(command),
+        [word, rest @ ..] => command.mut_subcommand(word, |command| below(command, rest, change)),
+    }
+}
+
+fn set_default(command: Command, key: &Key, values: &[&'static str]) -> Command {
     let flag = command.get_arguments().find(|flag| flag.get_long() == Some(key.name));
     match flag.map(|flag| flag.get_id().clone()) {
-        Some(id) => command.mut_arg(id, |flag| flag.default_value(value)),
+        Some(id) => command.mut_arg(id, |flag| flag.default_values(values.to_vec())),
         None => command,
     }
 }
 
-/// Has the flag's parser look at a value.
+/// Has the flag's parser look at the values.
 fn check(command: &Command, path: &Path, entry: &Entry) -> Result<(), ConfigError> {
     let Some(flag) = entry.key.flag(command) else { return Ok(()) };
+    entry.values.iter().try_for_each(|value| check_value(flag, path, entry, value))
+}
+
+fn check_value(flag: &Arg, path: &Path, entry: &Entry, value: &str) -> Result<(), ConfigError> {
     let alone = Arg::new("value").long(entry.key.name).value_parser(flag.get_value_parser().clone());
     let alone = Command::new("config").no_binary_name(true).arg(alone);
-    let Err(error) = alone.try_get_matches_from([format!("--{}={}", entry.key.name, entry.value)]) else {
+    let Err(error) = alone.try_get_matches_from([format!("--{}={}", entry.key.name, value)]) else {
         return Ok(());
     };
     let message = match std::error::Error::source(&error) {
@@ -321,7 +351,7 @@ fn check(command: &Command, path: &Path, entry: &Entry) -> Result<(), ConfigErro
             .unwrap_or_default()
             .to_owned(),
     };
-    let (path, key, value) = (path.to_owned(), entry.key.name, entry.value.clone());
+    let (path, key, value) = (path.to_owned(), entry.key.name, value.to_owned());
     Err(ConfigError::Value { path, line: entry.line, key, value, message })
 }
 

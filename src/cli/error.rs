@@ -84,9 +84,59 @@ pub enum CliError {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// No name of an image.
+    #[error(transparent)]
+    Reference(#[from] sandpen_types::image::ReferenceError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] sandpen::registry::RegistryError),
     /// Who asks a registry.
     #[error(transparent)]
     Credentials(#[from] sandpen::registry::credentials::CredentialError),
+    /// A name and a password that a registry does not take.
+    #[error(
+        "{registry} does not let {username} in with this password{}; nothing was kept",
+        if .said.is_empty() { String::new() } else { format!(" (it says: {said})") }
+    )]
+    LoginDenied {
+        /// Which registry.
+        registry: String,
+        /// Who.
+        username: String,
+        /// What the registry says, harmless.
+        said: String,
+    },
+    /// A login that is not ours to forget.
+    #[error(
+        "{path:?} still knows {registry}; it is another tool's: use `docker logout {registry}` or `podman logout {registry}`"
+    )]
+    StillLoggedIn {
+        /// Which registry.
+        registry: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// No registry, and no default one.
+    #[error("name the registry; there is no default one")]
+    WhichRegistry,
+    /// A password that nobody is there to type.
+    #[error(
+        "there is no terminal to ask for name and password on; give the name with -u, and send the password to standard \
+         input with --password-stdin"
+    )]
+    NobodyToAsk,
+    /// A password that would be seen.
+    #[error("standard input is a terminal; leave out --password-stdin to be asked for the password without showing it")]
+    PasswordTyped,
+    /// The question was not answered.
+    #[error("nothing was typed, and nothing is kept")]
+    NothingTyped,
+    /// Standard input fails.
+    #[error("the password cannot be read from standard input")]
+    PasswordRead(#[source] io::Error),
+    /// No password.
+    #[error("what came from standard input is no password: it {0}")]
+    Password(&'static str),
     /// An archive that is not there.
     #[error("{path:?} cannot be read")]
     Archive {

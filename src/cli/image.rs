@@ -14,9 +14,9 @@ use sandpen::api::{
     ImageTagRequest, ImageWork,
 };
 use sandpen::client::{ClientError, ImageWorkReader};
-use sandpen_types::image::ImageReference;
 
 use self::filter::Filter;
+use super::args::ImageNameArg;
 use super::ask::{Asking, is_yes};
 use super::{CliError, FAILED, Global, print, stdin};
 
@@ -60,7 +60,7 @@ struct Load {
     source: OsString,
     /// Give the image this name besides those that the archive says
     #[arg(long, value_name = "REFERENCE")]
-    name: Option<ImageReference>,
+    name: Option<ImageNameArg>,
     /// Take the image for this platform of an archive with several, for example linux/arm64 [default: this host's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -94,7 +94,7 @@ struct Import {
     source: OsString,
     /// The image's name
     #[arg(value_name = "REFERENCE")]
-    name: ImageReference,
+    name: ImageNameArg,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -136,7 +136,7 @@ struct Tag {
     image: String,
     /// The name
     #[arg(value_name = "NEW")]
-    name: ImageReference,
+    name: ImageNameArg,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -188,17 +188,19 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         Action::Push(args) => push::execute(global, args).await,
         Action::Load(args) => load(global, args).await,
         Action::Save(Save { images, output, format }) => {
+            let request = ImageSaveRequest { images: spelled_out(global, images)?, format: *format };
             let to = save::Target::open(output)?;
-            let request = ImageSaveRequest { images: images.clone(), format: *format };
             to.write(global.connect().await?.save_images(&request).await?).await
         }
         Action::Import(args) => import(global, args).await,
         Action::Ls(args) => list(global, args).await,
         Action::Inspect(args) => inspect(global, args).await,
         Action::Tag(Tag { image, name, json }) => {
-            let request = ImageTagRequest { image: image.clone(), name: name.clone() };
+            let names = &global.default_registry;
+            let request = ImageTagRequest { image: names.spelled_out(image)?, name: name.name(global)? };
             let tagged = global.connect().await?.tag_image(&request).await?;
-            if *json { print::json(&tagged) } else { print::lines(std::iter::once(name.familiar().as_str())) }
+            let familiar = names.familiar(&request.name);
+            if *json { print::json(&tagged) } else { print::lines(std::iter::once(familiar.as_str())) }
         }
         Action::Rm(args) => remove(global, args).await,
         Action::Prune(args) => prune(global, args).await,
@@ -208,11 +210,11 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
 /// `sandpen image ls` and `sandpen images`.
 pub async fn list(global: &Global, Ls { quiet, json, filter }: &Ls) -> Result<u8, CliError> {
     let mut images = global.connect().await?.images().await?;
-    images.retain(|image| filter::lets_through(filter, image));
+    images.retain(|image| filter::lets_through(filter, image, &global.default_registry));
     match (json, quiet) {
         (true, _) => print::json(&images),
         (_, true) => ids(&images),
-        _ => print::images(&images),
+        _ => print::images(&images, &global.default_registry),
     }
 }
 
@@ -223,6 +225,7 @@ fn ids(images: &[ImageEntry]) -> Result<u8, CliError> {
 }
 
 async fn inspect(global: &Global, Inspect { images, .. }: &Inspect) -> Result<u8, CliError> {
+    let images = spelled_out(global, images)?;
     let client = global.connect().await?;
     let (mut found, mut failed) = (Vec::new(), Vec::new());
     for result in futures::future::join_all(images.iter().map(|image| client.image(image))).await {
@@ -235,27 +238,35 @@ async fn inspect(global: &Global, Inspect { images, .. }: &Inspect) -> Result<u8
     Ok(failures(failed, global.debug).unwrap_or(code))
 }
 
+/// Names and ids as the daemon is told them.
+fn spelled_out(global: &Global, images: &[String]) -> Result<Vec<String>, CliError> {
+    let all = images.iter().map(|image| global.default_registry.spelled_out(image));
+    Ok(all.collect::<Result<_, _>>()?)
+}
+
 async fn load(global: &Global, Load { source, name, platform, json }: &Load) -> Result<u8, CliError> {
+    let name = name.as_ref().map(|name| name.name(global)).transpose()?;
     let reader = if source == "-" {
         let input = stdin::open_archive()?;
         let client = global.connect().await?;
         client.load_images_from(input, name.as_ref(), platform.as_deref()).await?
     } else {
-        let request = ImageLoadRequest { path: real(source)?, name: name.clone(), platform: platform.clone() };
+        let request = ImageLoadRequest { path: real(source)?, name, platform: platform.clone() };
         global.connect().await?.load_images(&request).await?
     };
-    came_in(&follow(reader, Told::Bars(print::ImageBars::new())).await?, *json)
+    came_in(global, &follow(reader, Told::Bars(print::ImageBars::new())).await?, *json)
 }
 
 async fn import(global: &Global, Import { source, name, json }: &Import) -> Result<u8, CliError> {
+    let name = name.name(global)?;
     let reader = if source == "-" {
         let input = stdin::open_archive()?;
-        global.connect().await?.import_image_from(input, name).await?
+        global.connect().await?.import_image_from(input, &name).await?
     } else {
-        let request = ImageImportRequest { path: real(source)?, name: name.clone() };
+        let request = ImageImportRequest { path: real(source)?, name };
         global.connect().await?.import_image(&request).await?
     };
-    came_in(&follow(reader, Told::Bars(print::ImageBars::new())).await?, *json)
+    came_in(global, &follow(reader, Told::Bars(print::ImageBars::new())).await?, *json)
 }
 
 /// A path as the daemon sees it.
@@ -298,21 +309,22 @@ async fn end(mut reader: ImageWorkReader, mut told: Told) -> Result<ImageWork, C
     }
 }
 
-fn came_in(images: &[ImageEntry], json: bool) -> Result<u8, CliError> {
-    if json { print::json(&images) } else { print::images_loaded(images) }
+fn came_in(global: &Global, images: &[ImageEntry], json: bool) -> Result<u8, CliError> {
+    if json { print::json(&images) } else { print::images_loaded(images, &global.default_registry) }
 }
 
 async fn remove(global: &Global, Rm { images, force, json }: &Rm) -> Result<u8, CliError> {
+    let (images, names) = (spelled_out(global, images)?, &global.default_registry);
     let client = global.connect().await?;
     let (mut removals, mut failed) = (Vec::new(), Vec::new());
     // One after the other: two names of an image are the same image's.
-    for image in images {
+    for image in &images {
         match client.remove_image(image, *force).await {
             Ok(removal) => removals.push(removal),
             Err(error) => failed.push(error),
         }
     }
-    let code = if *json { print::json(&removals)? } else { print::images_removed(&removals)? };
+    let code = if *json { print::json(&removals)? } else { print::images_removed(&removals, names)? };
     Ok(failures(failed, global.debug).unwrap_or(code))
 }
 
@@ -325,13 +337,13 @@ async fn prune(global: &Global, Prune { all, asking, json }: &Prune) -> Result<u
         if planned.freed_bytes == 0 && planned.removed.is_empty() {
             return Ok(print::note("there is nothing to remove"));
         }
-        print::asked_images(&planned);
+        print::asked_images(&planned, &global.default_registry);
         if !is_yes("Remove all of this?") {
             return Ok(print::note("nothing was removed"));
         }
     }
     let removal = client.prune_images(request).await?;
-    if *json { print::json(&removal) } else { print::images_pruned(&removal, asking.dry_run) }
+    if *json { print::json(&removal) } else { print::images_pruned(&removal, asking.dry_run, &global.default_registry) }
 }
 
 /// Tells what failed; the exit code if anything did.

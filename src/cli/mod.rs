@@ -21,6 +21,8 @@ mod image;
 mod inspect;
 mod kernel;
 mod kill;
+mod login;
+mod logout;
 mod logs;
 mod man;
 mod metrics;
@@ -29,10 +31,12 @@ mod print;
 mod prune;
 mod ps;
 mod reconcile;
+mod registry;
 mod rename;
 mod restart;
 mod rm;
 mod run;
+mod secret;
 mod shutdown;
 mod signals;
 mod start;
@@ -53,6 +57,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::paths;
 use sandpen_types::error_chain::error_chain;
+use sandpen_types::registry::DefaultRegistry;
 
 use args::KrunfwArg;
 use core_dumps::CoreDumpError;
@@ -105,6 +110,16 @@ struct Global {
     /// Where guest kernels and images lie [default: $XDG_DATA_HOME/sandpen, else ~/.local/share/sandpen]
     #[arg(long, global = true, value_name = "DIR", env = "SANDPEN_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
+    /// The registry, HOST[:PORT], of names of images that say none; none refuses such names
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST",
+        default_value_t,
+        env = "SANDPEN_DEFAULT_REGISTRY",
+        hide_env_values = true
+    )]
+    default_registry: DefaultRegistry,
     /// Show all causes of an error
     #[arg(long, global = true)]
     debug: bool,
@@ -132,6 +147,8 @@ enum Command {
     Image(image::Args),
     Pull(image::pull::Args),
     Push(image::push::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Images(image::Ls),
     Stats(stats::Args),
     Df(df::Args),
@@ -264,6 +281,8 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Volume(args) => volume::execute(global, args).await,
             Command::Pull(args) => image::pull::execute(global, args).await,
             Command::Push(args) => image::push::execute(global, args).await,
+            Command::Login(args) => login::execute(global, args).await,
+            Command::Logout(args) => logout::execute(global, args).await,
             Command::Image(args) => image::execute(global, args).await,
             Command::Images(args) => image::list(global, args).await,
             Command::Stats(args) => stats::execute(global, args).await,

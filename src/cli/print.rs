@@ -12,6 +12,7 @@ mod history;
 mod image_progress;
 mod images;
 mod log;
+mod login;
 mod sandboxes;
 mod stats;
 mod stream;
@@ -40,7 +41,7 @@ pub use each::{each, each_started};
 
 use super::CliError;
 use super::args::short_name;
-use super::defaults::{Effective, Origin};
+use super::defaults::{Effective, Given, Origin};
 use super::terminal;
 pub use end::{ended, exit_code};
 pub use event::event;
@@ -48,6 +49,7 @@ pub use history::{inspected, transition};
 pub use image_progress::ImageBars;
 pub use images::{asked_images, images, images_loaded, images_pruned, images_removed};
 pub use log::LogPrinter;
+pub use login::{logged_in, logged_out, question};
 pub use sandboxes::{formatted, names, table};
 pub use stats::StatsPrinter;
 pub use stream::{Controls, Foreground, Output};
@@ -164,7 +166,11 @@ pub fn defaults(effective: &[Effective]) -> Result<u8, CliError> {
             _ if one.origin == Origin::Flag => "flag".to_owned(),
             _ => "built in".to_owned(),
         };
-        let value = one.value.as_deref().map_or_else(|| "-".to_owned(), |value| format!("{value:?}"));
+        let value = match &one.value {
+            None => "-".to_owned(),
+            Some(Given::One(value)) => format!("{value:?}"),
+            Some(Given::Several(values)) => format!("{values:?}"),
+        };
         [one.key.to_owned(), visible(&value), visible(&from)]
     });
     let headings = ["KEY", "VALUE", "FROM"].map(str::to_owned);

@@ -19,11 +19,12 @@ use health::HealthArgs;
 use inside::InsideArgs;
 use log::LogArgs;
 use net::NetArgs;
-use pull::PullPolicy;
+use pull::{Bringing, PullPolicy};
 use root::RootArgs;
 use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
+use sandpen_types::registry::DefaultRegistry;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
     ByteString, CheckedSpec, DriverChoice, Label, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,
@@ -34,6 +35,7 @@ use sandpen_types::units::{MemorySize, TimeSpan};
 use super::args::ConfigArg;
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{GRACE, Shown, UNREAD, Wanted, show};
+use super::image::pull::Ways;
 use super::{CliError, Global, names, print, terminal};
 
 /// Run a command in a new sandbox
@@ -138,9 +140,11 @@ pub struct Args {
     rlimit: Vec<Rlimit>,
     #[command(flatten)]
     root: RootArgs,
-    /// When an image is pulled from its registry, as `sandpen pull` does it
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
-    pull: PullPolicy,
+    /// When an image is pulled from its registry, as `sandpen pull` does it [default: missing]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pull: Option<PullPolicy>,
+    #[command(flatten)]
+    ways: Ways,
     /// Boot this kernel, a bzImage or vmlinux, instead of the driver's; what it lacks as modules of an
     /// installed kernel of its version must be built in
     #[arg(long, value_name = "FILE")]
@@ -198,7 +202,7 @@ impl Args {
         }
     }
 
-    fn spec(&self) -> Result<SandboxSpec, CliError> {
+    fn spec(&self, names_of: &DefaultRegistry) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
             [] if root::is_path(&self.rootfs) => vec![ByteString::from("/bin/sh")],
             command => command.iter().map(ByteString::from).collect(),
@@ -226,7 +230,7 @@ impl Args {
             stop_signal: self.stop_signal,
             labels: self.label.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
             kernel: self.kernel.as_deref().map(real_kernel).transpose()?,
-            ..SandboxSpec::new(self.key()?, self.root.rootfs(&self.rootfs)?, command)
+            ..SandboxSpec::new(self.key()?, self.root.rootfs(&self.rootfs, self.pull.is_some(), names_of)?, command)
         };
         self.inside.apply(&mut spec)?;
         if self.tty {
@@ -239,9 +243,11 @@ impl Args {
     }
 
     /// Has the image in the store, if it is one.
-    async fn bring_image(&self, client: &Client, spec: &mut SandboxSpec) -> Result<(), CliError> {
+    async fn bring_image(&self, global: &Global, client: &Client, spec: &mut SandboxSpec) -> Result<(), CliError> {
         // One that is no text was refused before.
-        self.pull.bring(client, self.rootfs.to_str().unwrap_or_default(), spec).await
+        let given = self.rootfs.to_str().unwrap_or_default();
+        let bringing = Bringing { client, names_of: &global.default_registry, ways: &self.ways };
+        bringing.bring(self.pull.unwrap_or_default(), given, spec).await
     }
 }
 
@@ -258,11 +264,11 @@ fn real_kernel(given: &Path) -> Result<PathBuf, CliError> {
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let mut timings = print::Timings::begin(args.timings);
-    let mut spec = args.spec()?;
+    let mut spec = args.spec(&global.default_registry)?;
     if args.detach {
         let client = global.connect().await?;
         timings.mark("daemon_found");
-        args.bring_image(&client, &mut spec).await?;
+        args.bring_image(global, &client, &mut spec).await?;
         let request = CreateSandbox::from(spec);
         let sandbox = client.start_sandbox(&request).await?;
         timings.mark("answered");
@@ -284,7 +290,7 @@ async fn foreground(
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
     timings.mark("daemon_found");
-    args.bring_image(&client, &mut spec).await?;
+    args.bring_image(global, &client, &mut spec).await?;
     let request = &CreateSandbox::from(spec);
     match show(&client, &options, &request.key, Beginning::Start(request), wanted).await? {
         Shown::Ended(sandbox) => {

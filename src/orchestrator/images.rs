@@ -23,13 +23,12 @@ use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 
+use crate::paths;
+
 pub use access::RegistryAccess;
-pub use pull::{PullError, PullRequest};
+pub use pull::{PullError, PullMirror, PullRequest};
 pub use push::{PushError, PushRequest, PushedImage};
 pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};
-
-/// The directory of certificates in the data directory.
-const CERTIFICATES: &str = "certs.d";
 
 /// Why something with an image was not done.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +126,9 @@ impl Images {
         Self { directory: data_dir.join(Store::DIRECTORY), budget }
     }
 
-    /// Directories of certificates of registries. The last one is the user's own.
+    /// Directories of certificates of registries.
     pub fn certificates(&self) -> Vec<PathBuf> {
-        let own = self.directory.parent().unwrap_or(&self.directory).join(CERTIFICATES);
-        vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into(), own]
+        paths::certificates(self.directory.parent().unwrap_or(&self.directory))
     }
 
     /// The store, made where it is missing.

@@ -147,8 +147,8 @@ fn what_is_not_there_is_said_with_what_is_near() {
         &["image", "save", "debain"],
     ] {
         let error = place.fails(args);
-        let wanted = "no image \"debain\" (did you mean debian:12?); see `sandpen image ls`, or get one with `sandpen \
-                      pull NAME` or `sandpen image load FILE`";
+        let wanted = "no image \"debain\" (did you mean docker.io/library/debian:12?); see `sandpen image ls`, or get one \
+                      with `sandpen pull NAME` or `sandpen image load FILE`";
         assert!(error.contains(wanted), "{args:?}: {error}");
     }
     let hostile = ["../../etc/passwd", "UPPER", "a\nb", "%2e%2e", "a&force=true", "\u{202e}x", "-", "a@sha256:0"];
@@ -250,7 +250,7 @@ fn a_name_is_an_image_and_a_path_a_directory() {
     ] {
         assert!(place.fails(&run(options, "app", &[])).contains(wanted));
     }
-    for options in [&["--entrypoint", "x"][..], &["--no-healthcheck"], &["-P"]] {
+    for options in [&["--entrypoint", "x"][..], &["--no-healthcheck"], &["-P"], &["--pull", "always"]] {
         assert!(place.fails(&run(options, "./debian", &[])).contains("is for an image"));
     }
 }

@@ -253,6 +253,8 @@ fn help_texts() {
         "shutdown",
         "completion",
         "config",
+        "login",
+        "logout",
         "man",
     ];
     for command in commands {

@@ -38,9 +38,13 @@ mod krunfw;
 #[cfg(feature = "testing")]
 mod log_times;
 #[cfg(feature = "testing")]
+mod login;
+#[cfg(feature = "testing")]
 mod logs;
 #[cfg(feature = "testing")]
 mod manage;
+#[cfg(feature = "testing")]
+mod mirrors;
 mod older_daemon;
 #[cfg(feature = "testing")]
 mod process;

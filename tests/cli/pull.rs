@@ -31,8 +31,13 @@ pub(crate) struct Place {
 impl Place {
     /// With a password, or for everybody.
     pub(crate) fn new(has_password: bool) -> Self {
+        Self::with_tls(has_password, None)
+    }
+
+    /// The same with a certificate and its key.
+    pub(crate) fn with_tls(has_password: bool, tls: Option<(String, String)>) -> Self {
         let home = Home::with_data();
-        let registry = Registry::start(home.path(), has_password);
+        let registry = Registry::with_tls(home.path(), has_password, tls);
         Self { registry, home }
     }
 
@@ -58,7 +63,7 @@ impl Place {
     }
 
     /// How often blobs were fetched.
-    fn fetched(&self) -> usize {
+    pub(crate) fn fetched(&self) -> usize {
         self.registry.fetched().len()
     }
 
@@ -190,7 +195,7 @@ fn who_asks_is_sent_and_kept_nowhere() {
     place.put("app:1", 1000);
     let name = place.reference("app:1");
     let error = place.fails(&["pull", &name]);
-    assert!(error.contains("log in with: podman login 127.0.0.1"), "{error}");
+    assert!(error.contains("log in with: sandpen login 127.0.0.1"), "{error}");
     let with = |auth: &str| {
         let mut command = place.sandpen(&["pull", &name]);
         command.env("REGISTRY_AUTH_FILE", place.credentials(auth));

@@ -40,14 +40,14 @@ impl Place {
     }
 
     /// The program, as somebody who may do everything.
-    fn user(&self, args: &[&str]) -> Command {
+    fn entitled(&self, args: &[&str]) -> Command {
         let mut command = self.sandpen(args);
         command.env("REGISTRY_AUTH_FILE", self.credentials(RIGHT));
         command
     }
 
     fn does(&self, args: &[&str]) -> (String, String) {
-        let output = succeeds(self.user(args));
+        let output = succeeds(self.entitled(args));
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
@@ -59,7 +59,7 @@ impl Place {
     fn elsewhere<'a>(&'a self, home: &Home) -> impl Fn(&[&str]) -> Command + use<'a> {
         let (state, data) = (home.state(), home.data());
         move |args| {
-            let mut command = self.user(args);
+            let mut command = self.entitled(args);
             command.env("SANDPEN_STATE_DIR", &state).env("SANDPEN_DATA_DIR", &data);
             command
         }
@@ -127,7 +127,7 @@ fn what_the_registry_has_is_not_sent_and_the_manifest_stays() {
     // By its id, with nothing but the reference; and as JSON.
     let id = place.ok(&["images", "-q"]).trim().to_owned();
     let third = place.reference("other/team/app:latest");
-    let output = succeeds(place.user(&["push", "-q", &id, third.strip_suffix(":latest").unwrap()]));
+    let output = succeeds(place.entitled(&["push", "-q", &id, third.strip_suffix(":latest").unwrap()]));
     assert_eq!((output.stdout, output.stderr), (format!("{third}@{digest}\n").into_bytes(), Vec::new()));
     let (out, _) = place.does(&["push", "--json", &id, &third]);
     let words: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -159,7 +159,7 @@ fn what_the_registry_has_not_is_packed_and_is_the_same_image() {
         let here = from.reference(name);
         let there = to.reference(name);
         from.does(&["pull", &here]);
-        let mut push = from.user(&["push", &here, &there]);
+        let mut push = from.entitled(&["push", &here, &there]);
         push.env("REGISTRY_AUTH_FILE", to.credentials(RIGHT));
         let pushed = succeeds(push);
         let (before, after) = (from.manifest(name), to.manifest(name));
@@ -199,7 +199,7 @@ fn what_was_imported_or_loaded_is_pushed_once_and_is_the_same_elsewhere() {
     let archive = place.home.path().join("tools.tar");
     place.ok(&["image", "save", "-o", archive.to_str().unwrap(), "tools:1"]);
     let there = place.reference("tools:1");
-    let error = failed(place.user(&["push", "tools:2", &there]));
+    let error = failed(place.entitled(&["push", "tools:2", &there]));
     assert!(error.contains("tools:2"), "{error}");
     let (out, said) = place.does(&["push", "tools:1", &there]);
     let digest = place.digest("tools:1");
@@ -282,12 +282,12 @@ fn who_may_not_is_told_before_anything_is_packed() {
     refused(json!({"image": there, "destination": by_digest}), 400, "invalid_request");
     let id = place.ok(&["images", "-q"]).trim().to_owned();
     refused(json!({"image": id}), 400, "invalid_request");
-    let error = failed(place.user(&["push", &id]));
+    let error = failed(place.entitled(&["push", &id]));
     assert!(
         error.contains("nothing says where the image goes") && error.contains("sandpen push IMAGE DEST"),
         "{error}"
     );
-    let error = failed(place.user(&["push", "nothing:1"]));
+    let error = failed(place.entitled(&["push", "nothing:1"]));
     assert!(error.contains("nothing:1"), "{error}");
     assert!(place.fails(&["push", &there, "../x"]).contains("is no name of an image"));
     assert_eq!(place.home.data().join("images/packed").read_dir().unwrap().count(), 0, "nothing was packed");
@@ -343,7 +343,7 @@ fn a_push_ends_with_its_client() {
     place.ok(&["image", "import", root.to_str().unwrap(), &there]);
     let helpers = || place.home.processes().into_iter().any(|(_, line)| line.contains("__image"));
     until("the importer has gone", || !helpers());
-    let mut client = place.user(&["push", &there]);
+    let mut client = place.entitled(&["push", &there]);
     client.stderr(Stdio::null()).stdout(Stdio::null());
     let mut client = client.spawn().unwrap();
     until("it packs", helpers);
@@ -359,7 +359,7 @@ fn a_push_ends_with_its_client() {
     assert!(!output(inspect).status.success(), "nothing has the name");
 
     // Once more, with a client that is killed while bytes are sent.
-    let mut client = place.user(&["push", &there]);
+    let mut client = place.entitled(&["push", &there]);
     client.stderr(Stdio::null()).stdout(Stdio::null());
     let mut client = client.spawn().unwrap();
     let daemon = place.home.daemon_pid();

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each program of tests uses its share")]
 
+pub mod authority;
 pub mod commands;
 pub mod confinement;
 pub mod daemon;

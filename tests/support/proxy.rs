@@ -72,7 +72,9 @@ impl Proxy {
                 threads.push(std::thread::spawn(move || drop(of_up.ask(up.0, up.1))));
                 threads.push(std::thread::spawn(move || drop(of_down.answer(down.0, down.1))));
             }
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
         Self { port, shared, accepts: Some(accepts) }
     }
@@ -169,7 +171,7 @@ impl Shared {
                     }
                     Fate::Breaks => {
                         self.state().broken += 1;
-                        return break_off(client, &server);
+                        return break_off(&client, &server);
                     }
                 }
             }
@@ -204,9 +206,9 @@ impl Shared {
 }
 
 /// With a reset: nobody takes it for the end.
-fn break_off(client: TcpStream, server: &TcpStream) -> io::Result<()> {
+fn break_off(client: &TcpStream, server: &TcpStream) -> io::Result<()> {
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(&client, sockopt::Linger, &at_once)?;
+    setsockopt(client, sockopt::Linger, &at_once)?;
     server.shutdown(Shutdown::Both)?;
     client.shutdown(Shutdown::Both)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
-use sandpen_skip::{Reason, skip};
+use sandpen_skip::{Reason, has_programs};
 use sandpen_types::image::ImageDigest;
 
 use super::{succeeds, until};
@@ -16,13 +16,11 @@ const HTPASSWD: &str = "user:$2y$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuO
 
 /// Whether all programs are here; if not the test is skipped.
 pub fn has_all() -> bool {
-    let programs =
-        [("docker-registry", Reason::NoDockerRegistry), ("skopeo", Reason::NoSkopeo), ("umoci", Reason::NoUmoci)];
-    let missing = programs.iter().find(|(program, _)| Command::new(program).arg("--version").output().is_err());
-    if let Some((program, reason)) = missing {
-        skip(*reason, format_args!("the package {program}"));
-    }
-    missing.is_none()
+    has_programs(&[
+        ("docker-registry", Reason::NoDockerRegistry),
+        ("skopeo", Reason::NoSkopeo),
+        ("umoci", Reason::NoUmoci),
+    ])
 }
 
 /// Runs a program, which must succeed; its output.
@@ -49,14 +47,24 @@ impl Drop for Registry {
 impl Registry {
     /// With a password, or for everybody.
     pub fn start(directory: &Path, has_password: bool) -> Self {
+        Self::with_tls(directory, has_password, None)
+    }
+
+    /// The same with a certificate and its key.
+    pub fn with_tls(directory: &Path, has_password: bool, tls: Option<(String, String)>) -> Self {
         // Nobody takes a port twice in the moments until the registry does.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = directory.display();
         fs::write(directory.join("htpasswd"), HTPASSWD).unwrap();
         let auth = format!("auth: {{htpasswd: {{realm: test, path: {at}/htpasswd}}}}\n");
+        let tls = tls.map_or_else(String::new, |(certificate, key)| {
+            fs::write(directory.join("server.crt"), certificate).unwrap();
+            fs::write(directory.join("server.key"), key).unwrap();
+            format!(", tls: {{certificate: {at}/server.crt, key: {at}/server.key}}")
+        });
         let config = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {at}/storage}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: test}}\n{}",
+             http: {{addr: '127.0.0.1:{port}', secret: test{tls}}}\n{}",
             if has_password { &auth } else { "" }
         );
         let path = directory.join("registry.yml");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::registry::MirrorPlace;
 use serde::{Deserialize, Serialize};
 
 use crate::ErrorDetail;
@@ -102,12 +103,32 @@ pub struct ImagePullRequest {
     /// Ways out of this network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxies: Option<ImageProxies>,
+    /// Where to look first, in order; at most [`MIRRORS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<ImageMirror>,
+}
+
+/// Most mirrors of a request: each that does not answer is waited for.
+pub const MIRRORS_MAX: usize = 8;
+
+/// A mirror of the registry that a request is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageMirror {
+    /// Where it is: `HOST[:PORT][/PREFIX]`.
+    pub place: MirrorPlace,
+    /// Who asks it; nobody in particular where nothing is said. The registry's own credentials never go there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<ImageCredentials>,
+    /// Whether its certificate is not looked at, and plain HTTP is spoken if it has none.
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 impl ImagePullRequest {
     /// For the host's platform, by nobody in particular.
     pub fn new(name: ImageReference) -> Self {
-        Self { name, platform: None, credentials: None, insecure: false, proxies: None }
+        Self { name, platform: None, credentials: None, insecure: false, proxies: None, mirrors: Vec::new() }
     }
 }
 

@@ -46,8 +46,9 @@ pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use image::{
     ImageArchive, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest,
-    ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImagePushRequest, ImagePushed, ImageRemoval,
-    ImageSaveRequest, ImageStep, ImageTagRequest, ImageWork, RegistryPassword, RegistryToken,
+    ImageMirror, ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImagePushRequest, ImagePushed,
+    ImageRemoval, ImageSaveRequest, ImageStep, ImageTagRequest, ImageWork, MIRRORS_MAX, RegistryPassword,
+    RegistryToken,
 };
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};
 pub use metrics::{Metric, MetricKind, PROMETHEUS_CONTENT_TYPE, prometheus};

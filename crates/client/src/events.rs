@@ -1,18 +1,13 @@
 //! Reads what happened, line by line, whatever becomes of the daemon.
 
-use std::path::PathBuf;
-
-use bytes::{Buf, BytesMut};
 use hyper::Method;
 use sandpen_api::{EventEntry, EventLine};
 use sandpen_types::spec::SandboxKey;
 
-use super::connection::{Body, Reply};
+use super::connection::Body;
+use super::lines::LineReader;
 use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions};
-
-/// Longest line that is read: an event has a few hundred bytes, a reason some more.
-const LINE_MAX_BYTES: usize = 1 << 20;
 
 /// Which events are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +25,7 @@ pub struct EventReader {
     client: Client,
     request: EventsRequest,
     /// `None` between two daemons.
-    lines: Option<LineReader>,
+    lines: Option<LineReader<EventLine>>,
     resume: Resume,
 }
 
@@ -77,47 +72,19 @@ impl EventReader {
         }
     }
 
-    async fn lines(&mut self) -> Result<&mut LineReader, ClientError> {
+    async fn lines(&mut self) -> Result<&mut LineReader<EventLine>, ClientError> {
         let lines = match self.lines.take() {
             Some(lines) => lines,
-            None => LineReader::open(&self.client, &self.request).await?,
+            None => open(&self.client, &self.request).await?,
         };
         Ok(self.lines.insert(lines))
     }
 }
 
-/// What one daemon tells of the events.
-struct LineReader {
-    socket: PathBuf,
-    reply: Reply,
-    buffer: BytesMut,
-}
-
-impl LineReader {
-    async fn open(client: &Client, request: &EventsRequest) -> Result<Self, ClientError> {
-        let from = request.from.map_or_else(String::new, |from| format!("&from={from}"));
-        let sandbox = request.sandbox.as_ref().map_or_else(String::new, |key| format!("&sandbox={key}"));
-        let target = format!("/v1/events?follow={}{from}{sandbox}", request.follow);
-        let reply = client.send(Method::GET, &target, Body::Empty).await?;
-        Ok(Self { socket: client.state_dir().socket(), reply, buffer: BytesMut::new() })
-    }
-
-    async fn next(&mut self) -> Result<Option<EventLine>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|source| ClientError::Json { socket: self.socket.clone(), source });
-            }
-            if self.buffer.len() > LINE_MAX_BYTES {
-                return Err(ClientError::TooLarge { socket: self.socket.clone(), limit: LINE_MAX_BYTES });
-            }
-            match self.reply.next().await? {
-                Some(bytes) => self.buffer.extend_from_slice(&bytes),
-                None => return Ok(None),
-            }
-        }
-    }
+async fn open(client: &Client, request: &EventsRequest) -> Result<LineReader<EventLine>, ClientError> {
+    let from = request.from.map_or_else(String::new, |from| format!("&from={from}"));
+    let sandbox = request.sandbox.as_ref().map_or_else(String::new, |key| format!("&sandbox={key}"));
+    let target = format!("/v1/events?follow={}{from}{sandbox}", request.follow);
+    let reply = client.send(Method::GET, &target, Body::Empty).await?;
+    Ok(LineReader::new(client.state_dir().socket(), reply))
 }

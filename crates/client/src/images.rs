@@ -1,9 +1,8 @@
 //! Images of a daemon's store: what is there, what comes in, what goes out and what is removed.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::Method;
 use sandpen_api::{
     ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest,
@@ -12,6 +11,7 @@ use sandpen_api::{
 use sandpen_types::image::ImageReference;
 
 use super::connection::{Body, Reply};
+use super::lines::LineReader;
 use super::stdin::StdinReceiver;
 use super::{Client, ClientError};
 
@@ -132,15 +132,13 @@ impl Client {
 
     async fn work(&self, method: Method, target: &str, body: Body) -> Result<ImageWorkReader, ClientError> {
         let reply = self.send(method, target, body).await?;
-        Ok(ImageWorkReader { socket: self.dir.socket(), reply, buffer: BytesMut::new() })
+        Ok(ImageWorkReader { lines: LineReader::new(self.dir.socket(), reply) })
     }
 }
 
 /// What comes into the store, or goes to a registry, line by line.
 pub struct ImageWorkReader {
-    socket: PathBuf,
-    reply: Reply,
-    buffer: BytesMut,
+    lines: LineReader<ImageWork>,
 }
 
 impl ImageWorkReader {
@@ -150,24 +148,16 @@ impl ImageWorkReader {
     /// What failed, with its code; [`ClientError::ImagesCut`] where the daemon broke off: what was done until then is in
     /// the store, or nothing is left of it.
     pub async fn next(&mut self) -> Result<ImageWork, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                return match serde_json::from_slice(&line) {
-                    Ok(ImageWork::Error(error)) => {
-                        let status = error.code.known().map_or(500, sandpen_api::ErrorCode::http_status);
-                        Err(ClientError::Api { status, error })
-                    }
-                    Ok(work) => Ok(work),
-                    Err(source) => Err(ClientError::Json { socket: self.socket.clone(), source }),
-                };
+        match self.lines.next().await {
+            Ok(Some(ImageWork::Error(error))) => {
+                let status = error.code.known().map_or(500, sandpen_api::ErrorCode::http_status);
+                Err(ClientError::Api { status, error })
             }
-            match self.reply.next().await {
-                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
-                Ok(None) => return Err(ClientError::ImagesCut(None)),
-                Err(error) => return Err(ClientError::ImagesCut(Some(Box::new(error)))),
-            }
+            Ok(Some(work)) => Ok(work),
+            Ok(None) => Err(ClientError::ImagesCut(None)),
+            // What it says makes no sense, whoever asks again.
+            Err(error @ (ClientError::Json { .. } | ClientError::TooLarge { .. })) => Err(error),
+            Err(error) => Err(ClientError::ImagesCut(Some(Box::new(error)))),
         }
     }
 }

@@ -23,6 +23,7 @@ mod foreground;
 mod host;
 mod images;
 mod lifecycle;
+mod lines;
 mod output;
 pub mod private_dir;
 mod resume;

@@ -66,7 +66,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
 }
 
 /// Somebody else's text within a line of ours: harmless on a terminal, and not all of it where it is long.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut begins: String = text.chars().take(SHOWN_MAX).collect();
     if begins.len() < text.len() {
         begins.push('…');

@@ -13,18 +13,9 @@ use sandpen_images::config::ImageConfig;
 use sandpen_images::digest::digest_of;
 use sandpen_images::platform::Platform;
 use sandpen_images::save::{ArchiveFormat, SavedImage, SavedLayer, save};
-use sandpen_skip::{Reason, skip};
+use sandpen_skip::{Reason, has_programs};
 use sandpen_types::image::ImageDigest;
 use serde_json::json;
-
-/// Whether a program is here; if not the test is skipped.
-fn has(program: &str, reason: Reason) -> bool {
-    let is_here = Command::new(program).arg("--version").output().is_ok();
-    if !is_here {
-        skip(reason, format_args!("the package {program}"));
-    }
-    is_here
-}
 
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
@@ -113,7 +104,7 @@ fn layout(path: &Path) -> ImageArchive {
 
 #[test]
 fn skopeo_reads_what_is_written_and_what_it_writes_is_read() {
-    if !has("skopeo", Reason::NoSkopeo) {
+    if !has_programs(&[("skopeo", Reason::NoSkopeo)]) {
         return;
     }
     let (directory, sample) = (tempfile::tempdir().unwrap(), sample());
@@ -148,7 +139,7 @@ fn skopeo_reads_what_is_written_and_what_it_writes_is_read() {
 
 #[test]
 fn umoci_unpacks_what_is_written_and_what_it_writes_is_read() {
-    if !has("umoci", Reason::NoUmoci) {
+    if !has_programs(&[("umoci", Reason::NoUmoci)]) {
         return;
     }
     let (directory, sample) = (tempfile::tempdir().unwrap(), sample());

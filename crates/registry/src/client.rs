@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderValue};
@@ -106,13 +107,15 @@ impl Registry {
         .await
     }
 
-    /// Whether a registry lets us in: with the credentials that there are, or without any.
-    pub async fn check(&self, registry: &str) -> Result<(), RegistryError> {
+    /// Whether a registry lets us in: with the credentials that there are, or without any. It answers whether it asked who
+    /// we are: one that does not says nothing about credentials.
+    pub async fn check(&self, registry: &str) -> Result<bool, RegistryError> {
         let transport = &self.transport;
         let site = transport.site(&Endpoint::new(registry, &transport.options.insecure)?, "").await?;
         let scope = Scope::default();
         let ask = Ask::new(Method::GET, version_url(&site.base), "its version", &scope);
-        transport.again(|| transport.send_ok(&site, &ask)).await.map(drop)
+        transport.again(|| transport.send_ok(&site, &ask)).await?;
+        Ok(transport.tokens.known(&site, &scope, SystemTime::now()).is_some())
     }
 
     /// Asks mirrors, one after the other, and then the registry, whose error counts.

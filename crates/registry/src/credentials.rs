@@ -22,7 +22,7 @@ use sandpen_types::image::{DEFAULT_REGISTRY, ImageReference};
 
 use crate::auth::Credentials;
 use file::CredentialFile;
-pub use login::{login, logout};
+pub use login::{Kept, check_username, login, logout};
 
 /// How long a helper may take.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ pub enum CredentialError {
     #[error("there is no place to keep credentials: neither REGISTRY_AUTH_FILE nor a home directory is set")]
     NoPlace,
     /// Something that could not be kept.
-    #[error("a name has no colon and no line feed in it")]
+    #[error("the name of who logs in is not empty, and has no colon and no control character in it")]
     Username,
 }
 
@@ -140,9 +140,17 @@ impl Places {
         self.find_for(reference.registry(), reference.repository()).await
     }
 
-    /// The same for a registry alone, or a mirror.
+    /// The same for a registry alone.
     pub async fn find_for_registry(&self, registry: &str) -> Result<Option<Credentials>, CredentialError> {
         self.find_for(registry, "").await
+    }
+
+    /// The same for a mirror with what stands before its names.
+    ///
+    /// # Errors
+    /// As [`Places::find`].
+    pub async fn find_at(&self, host: &str, prefix: &str) -> Result<Option<Credentials>, CredentialError> {
+        self.find_for(host, prefix).await
     }
 
     async fn find_for(&self, registry: &str, repository: &str) -> Result<Option<Credentials>, CredentialError> {

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sandpen_images::config::ConfigError;
+pub(crate) use sandpen_images::json::shown;
 use sandpen_images::manifest::ManifestError;
 use sandpen_types::image::ImageDigest;
-use sandpen_types::visible::visible;
 
 use crate::retry::PAUSE_MAX;
-
-/// Most characters of somebody else's text in a message.
-const SHOWN_MAX: usize = 200;
 
 /// What went wrong with a registry.
 #[derive(Debug, thiserror::Error)]
@@ -291,15 +288,6 @@ impl RegistryError {
     }
 }
 
-/// Somebody else's text within a line of ours.
-pub(crate) fn shown(text: &str) -> String {
-    let mut begins: String = text.chars().take(SHOWN_MAX).collect();
-    if begins.len() < text.len() {
-        begins.push('…');
-    }
-    visible(&begins).replace('\n', "\\n")
-}
-
 fn also(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(" (it says: {said})") }
 }
@@ -311,10 +299,10 @@ fn near(tags: &[String]) -> String {
 fn denied(what: &str, registry: &str, with_credentials: bool) -> String {
     if with_credentials {
         format!(
-            "does not allow {what} to whoever is logged in here, or has it not; log in as somebody else with: podman \
+            "does not allow {what} to whoever is logged in here, or has it not; log in as somebody else with: sandpen \
              login {registry}"
         )
     } else {
-        format!("does not allow {what} to everybody, or has it not; log in with: podman login {registry}")
+        format!("does not allow {what} to everybody, or has it not; log in with: sandpen login {registry}")
     }
 }

@@ -234,11 +234,11 @@ async fn who_is_not_let_in_is_told_how_to_log_in() {
     let said = r#"{"errors": [{"code": "UNAUTHORIZED", "message": "go\u001b[2J away"}]}"#;
     let server = Server::start(move |_| answer(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], said)).await;
     let error = registry().manifest(&server.reference(), &platform()).await.unwrap_err().to_string();
-    assert!(error.contains(&format!("log in with: podman login {}", server.name())), "{error}");
+    assert!(error.contains(&format!("log in with: sandpen login {}", server.name())), "{error}");
     let error = logged_in(&server).manifest(&server.reference(), &platform()).await.unwrap_err();
     let words = format!("{error} {error:?}");
     assert!(
-        words.contains("log in as somebody else with: podman login") && words.contains("go\\u{1b}[2J away"),
+        words.contains("log in as somebody else with: sandpen login") && words.contains("go\\u{1b}[2J away"),
         "{words}"
     );
     assert!(!words.contains("hunter2") && !words.contains("dXNlcjpodW50ZXIy"), "{words}");
@@ -305,6 +305,26 @@ async fn mirrors_come_first_and_the_registry_last() {
     let registry = sandpen_registry::Registry::new(options).unwrap();
     registry.manifest(&server.reference(), &platform()).await.unwrap();
     assert!(!server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_mirror_that_sends_something_else_is_passed_over() {
+    let (image, other) = (Image::new(1000), Image::new(999));
+    let served = image.clone();
+    let server = Server::start(move |request| served.serve(request)).await;
+    let wrong = Server::start(move |request| {
+        let is_manifest = request.path.contains("/manifests/");
+        let bytes = if is_manifest { &other.manifest } else { &other.config };
+        answer(200, &[("Content-Type", media::MANIFEST)], bytes)
+    })
+    .await;
+    let mut options = options();
+    options.mirrors.insert(server.name(), vec![wrong.name()]);
+    let registry = sandpen_registry::Registry::new(options).unwrap();
+    let by_digest = format!("{}/app@{}", server.name(), image.digest()).parse().unwrap();
+    let pulled = registry.manifest(&by_digest, &platform()).await.unwrap();
+    assert_eq!(pulled.bytes, image.manifest);
+    assert!(!wrong.requests().is_empty());
 }
 
 #[tokio::test]

@@ -18,20 +18,18 @@ use sandpen_images::digest::digest_of;
 use sandpen_registry::{
     Blob, BlobSource, ByteStream, Credentials, Options, Registry, RegistryError, Secret, Times, checked,
 };
-use sandpen_skip::{Reason, skip};
+use sandpen_skip::{Reason, has_programs};
 use sandpen_types::image::{ImageDigest, ImageReference};
 use support::{Memory, PushEvent, authority, collect, password, platform, push, signed};
 use tempfile::TempDir;
 
 /// Whether all programs are here; if not the test is skipped.
 fn has_all() -> bool {
-    let programs =
-        [("docker-registry", Reason::NoDockerRegistry), ("skopeo", Reason::NoSkopeo), ("umoci", Reason::NoUmoci)];
-    let missing = programs.iter().find(|(program, _)| Command::new(program).arg("--version").output().is_err());
-    if let Some((program, reason)) = missing {
-        skip(*reason, format_args!("the package {program}"));
-    }
-    missing.is_none()
+    has_programs(&[
+        ("docker-registry", Reason::NoDockerRegistry),
+        ("skopeo", Reason::NoSkopeo),
+        ("umoci", Reason::NoUmoci),
+    ])
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -240,7 +238,7 @@ async fn its_errors_say_what_to_do() {
         Registry::new(options).unwrap().manifest(reference, &platform()).await.unwrap_err().to_string()
     };
     let error = ask(debians.options(None), &reference).await;
-    assert!(error.contains(&format!("log in with: podman login 127.0.0.1:{}", debians.port)), "{error}");
+    assert!(error.contains(&format!("log in with: sandpen login 127.0.0.1:{}", debians.port)), "{error}");
     let wrong = Credentials::Password { username: "user".to_owned(), password: Secret::new("hunter3") };
     let error = ask(debians.options(Some(wrong.clone())), &reference).await;
     assert!(error.contains("log in as somebody else") && !error.contains("hunter"), "{error}");

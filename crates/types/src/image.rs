@@ -111,10 +111,29 @@ pub struct ImageReference {
 
 /// No such name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no name of an image: {reason}; one is [REGISTRY/]NAME[:TAG][@sha256:DIGEST]")]
-pub struct ReferenceError {
-    text: String,
-    reason: &'static str,
+pub enum ReferenceError {
+    /// Against the grammar.
+    #[error("{text:?} is no name of an image: {reason}; one is [REGISTRY/]NAME[:TAG][@sha256:DIGEST]")]
+    Form {
+        /// As it was given, cut where it is long.
+        text: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Without a registry, where there is no default one.
+    #[error("{text:?} does not name its registry, and no default one is set; that of Docker Hub is {instead}")]
+    NoRegistry {
+        /// As it was given.
+        text: String,
+        /// With the registry that most people mean.
+        instead: String,
+    },
+    /// What an id may be, where a name has to be.
+    #[error("{text:?} would be an id of an image, and a name is wanted; give it a tag ({text}:latest) or its registry")]
+    Id {
+        /// As it was given.
+        text: String,
+    },
 }
 
 impl ImageReference {
@@ -142,6 +161,19 @@ impl ImageReference {
     #[must_use]
     pub fn with_digest(self, digest: ImageDigest) -> Self {
         Self { digest: Some(digest), ..self }
+    }
+
+    /// The name of a text in which the registry may be left out; [`FromStr`] has [`DEFAULT_REGISTRY`] for it.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Form`].
+    pub fn with_default(text: &str, default: &str) -> Result<Self, ReferenceError> {
+        parse(text, default)
+    }
+
+    /// Whether a text of this form names its registry.
+    pub fn names_registry(text: &str) -> bool {
+        text.split_once('/').is_some_and(|(first, _)| is_registry(first))
     }
 
     /// As people write it: without what is the default.
@@ -174,49 +206,52 @@ impl FromStr for ImageReference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let refused = |reason| ReferenceError { text: text.chars().take(NAME_MAX).collect(), reason };
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest.parse().map_err(|_| refused("its digest is none"))?)),
-            None => (text, None),
-        };
-        // A colon behind the last slash begins a tag; one before it a port.
-        let name_start = rest.rfind('/').map_or(0, |slash| slash + 1);
-        let (name, tag) = match rest[name_start..].split_once(':') {
-            Some((last, tag)) => (&rest[..name_start + last.len()], Some(tag)),
-            None => (rest, None),
-        };
-        if let Some(tag) = tag
-            && !is_tag(tag)
-        {
-            return Err(refused("a tag has letters, digits and . _ -, at most 128, and begins with no . or -"));
-        }
-        let (registry, repository) = match name.split_once('/') {
-            Some((first, rest)) if is_registry(first) => (first.to_owned(), rest.to_owned()),
-            Some(_) => (DEFAULT_REGISTRY.to_owned(), name.to_owned()),
-            None => (DEFAULT_REGISTRY.to_owned(), format!("{DEFAULT_OWNER}{name}")),
-        };
-        if name.len() == 64 && ImageDigest::from_hex(name).is_ok() {
-            return Err(refused("it is a digest without sha256:"));
-        }
-        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry };
-        let repository = match repository.as_str() {
-            alone if registry == DEFAULT_REGISTRY && !alone.contains('/') => format!("{DEFAULT_OWNER}{alone}"),
-            _ => repository,
-        };
-        if !has_registry_form(&registry) {
-            return Err(refused("its registry is no host"));
-        }
-        if name.is_empty() || !repository.split('/').all(is_component) {
-            let reason = "a name has lower-case letters, digits and separators . _ __ - between them, in parts \
-                          between slashes";
-            return Err(refused(reason));
-        }
-        if registry.len() + 1 + repository.len() > NAME_MAX {
-            return Err(refused("a name has at most 255 characters"));
-        }
-        let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
-        Ok(Self { registry, repository, tag, digest })
+        parse(text, DEFAULT_REGISTRY)
     }
+}
+
+fn parse(text: &str, default: &str) -> Result<ImageReference, ReferenceError> {
+    let refused = |reason| ReferenceError::Form { text: text.chars().take(NAME_MAX).collect(), reason };
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|_| refused("its digest is none"))?)),
+        None => (text, None),
+    };
+    // A colon behind the last slash begins a tag; one before it a port.
+    let name_start = rest.rfind('/').map_or(0, |slash| slash + 1);
+    let (name, tag) = match rest[name_start..].split_once(':') {
+        Some((last, tag)) => (&rest[..name_start + last.len()], Some(tag)),
+        None => (rest, None),
+    };
+    if let Some(tag) = tag
+        && !is_tag(tag)
+    {
+        return Err(refused("a tag has letters, digits and . _ -, at most 128, and begins with no . or -"));
+    }
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if is_registry(first) => (first.to_owned(), rest.to_owned()),
+        _ => (default.to_owned(), name.to_owned()),
+    };
+    if name.len() == 64 && ImageDigest::from_hex(name).is_ok() {
+        return Err(refused("it is a digest without sha256:"));
+    }
+    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry };
+    let repository = match repository.as_str() {
+        alone if registry == DEFAULT_REGISTRY && !alone.contains('/') => format!("{DEFAULT_OWNER}{alone}"),
+        _ => repository,
+    };
+    if !has_registry_form(&registry) {
+        return Err(refused("its registry is no host"));
+    }
+    if name.is_empty() || !repository.split('/').all(is_component) {
+        let reason = "a name has lower-case letters, digits and separators . _ __ - between them, in parts \
+                          between slashes";
+        return Err(refused(reason));
+    }
+    if registry.len() + 1 + repository.len() > NAME_MAX {
+        return Err(refused("a name has at most 255 characters"));
+    }
+    let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
+    Ok(ImageReference { registry, repository, tag, digest })
 }
 
 impl Serialize for ImageReference {
@@ -236,7 +271,7 @@ fn is_registry(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-fn has_registry_form(registry: &str) -> bool {
+pub(crate) fn has_registry_form(registry: &str) -> bool {
     let (host, port) = match registry.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (registry, None),

@@ -35,6 +35,7 @@ pub mod log_start;
 pub mod moment;
 pub mod output_stream;
 pub mod reconcile;
+pub mod registry;
 pub mod row;
 mod sha256;
 pub mod signal;

@@ -18,8 +18,8 @@ const SIZE_MAX: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub key: &'static Key,
-    /// As it would stand behind the flag.
-    pub value: String,
+    /// As they would stand behind the flag: one, but for a list.
+    pub values: Vec<String>,
     /// Which line, from 1 on.
     pub line: usize,
 }
@@ -95,22 +95,30 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
         let Some(key) = Key::find(name) else {
             return Err(ConfigError::UnknownKey { path, line, key: name.to_owned(), nearest: Key::nearest(name) });
         };
-        let value = match value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Boolean(value) => value.to_string(),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Float(number) => number.to_string(),
-            other => {
-                let found = other.type_str();
-                return Err(ConfigError::Type { path, line, key: key.name, found });
-            }
+        let values = match value.get_ref() {
+            DeValue::Array(list) if key.is_list => list.iter().map(|value| text_of(value.get_ref())).collect(),
+            value => text_of(value).map(|value| vec![value]),
         };
-        if key.is_path && !Path::new(&value).is_absolute() {
-            return Err(ConfigError::Relative { path, line, key: key.name, value });
+        let values = values.map_err(|found| ConfigError::Type { path: path.clone(), line, key: key.name, found })?;
+        if key.is_path
+            && let Some(value) = values.iter().find(|value| !Path::new(value).is_absolute())
+        {
+            return Err(ConfigError::Relative { path, line, key: key.name, value: value.clone() });
         }
-        Ok(Entry { key, value, line })
+        Ok(Entry { key, values, line })
     };
     items.into_iter().map(entry).collect()
+}
+
+/// A value as it would stand behind a flag; if it is none, what it is instead.
+fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Boolean(value) => Ok(value.to_string()),
+        DeValue::Integer(number) => Ok(number.to_string()),
+        DeValue::Float(number) => Ok(number.to_string()),
+        other => Err(other.type_str()),
+    }
 }
 
 #[cfg(test)]
@@ -119,19 +127,21 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Vec<(&'static str, String, usize)>, String> {
         let entries = parse(Path::new("/c"), text).map_err(|error| error.to_string())?;
-        Ok(entries.into_iter().map(|entry| (entry.key.name, entry.value, entry.line)).collect())
+        Ok(entries.into_iter().map(|entry| (entry.key.name, entry.values.join("|"), entry.line)).collect())
     }
 
     #[test]
     fn values_are_what_would_stand_behind_the_flag() {
-        let text =
-            "# ours\nmemory = \"1G\"\ncpus = 2\n\nrequire-confinement = true\ndetach-keys = ''\n\"disk\" = '''1G'''\n";
+        let text = "# ours\nmemory = \"1G\"\ncpus = 2\n\nrequire-confinement = true\ndetach-keys = ''\n\"disk\" = '''1G'''\n\
+             mirror = ['a', 'b']\ninsecure-registry = 'c'\n";
         let expected = [
             ("memory", "1G", 2),
             ("cpus", "2", 3),
             ("require-confinement", "true", 5),
             ("detach-keys", "", 6),
             ("disk", "1G", 7),
+            ("mirror", "a|b", 8),
+            ("insecure-registry", "c", 9),
         ];
         let expected = expected.map(|(key, value, line)| (key, value.to_owned(), line));
         assert_eq!(parsed(text).unwrap(), expected);
@@ -146,6 +156,8 @@ mod tests {
             ("env = ['A=B']", "line 1: there is no key \"env\""),
             ("cpus = 1\ncpus = 2", "line 2: "),
             ("cpus = [1]", "line 1: cpus is an array"),
+            ("mirror = [['a']]", "line 1: mirror is an array"),
+            ("mirror = [{a = 1}]", "line 1: mirror is a table"),
             ("cpus = {a = 1}", "line 1: cpus is a table"),
             ("cpus.a = 1", "line 1: cpus is a table"),
             ("[run]\ncpus = 1", "line 1: there is no key \"run\""),

@@ -1,31 +1,38 @@
 //! What a config file may say: the long names of flags that make sense as a default.
 //!
 //! Left out is what names one sandbox (`name`, `publish`, `volume`, `keep-disk`), what may be secret (`env`), switches,
-//! which no flag could take back, and what may be given several times.
+//! which no flag could take back, and what may be given several times, but for what says how registries are asked.
 
 /// A key, which is the long name of a flag.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
     /// The name.
     pub name: &'static str,
-    /// The commands that have the flag; none for a global one.
+    /// The commands that have the flag, each with its words; none for a global one.
     pub commands: &'static [&'static str],
     /// Whether it is a path of this host. In a file that has to be an absolute one: commands are given anywhere.
     pub is_path: bool,
+    /// Whether the flag may be given several times: a file may have a list of values.
+    pub is_list: bool,
 }
 
 const fn key(name: &'static str, commands: &'static [&'static str]) -> Key {
-    Key { name, commands, is_path: false }
+    Key { name, commands, is_path: false, is_list: false }
 }
 
 const fn path(name: &'static str, commands: &'static [&'static str]) -> Key {
-    Key { name, commands, is_path: true }
+    Key { name, commands, is_path: true, is_list: false }
+}
+
+const fn list(name: &'static str, commands: &'static [&'static str]) -> Key {
+    Key { name, commands, is_path: false, is_list: true }
 }
 
 /// All of them, as `sandpen config` lists them.
 pub const KEYS: &[Key] = &[
     path("state-dir", &[]),
     path("data-dir", &[]),
+    key("default-registry", &[]),
     key("driver", &["run"]),
     key("cpus", &["run"]),
     key("memory", &["run"]),
@@ -46,6 +53,8 @@ pub const KEYS: &[Key] = &[
     key("log-keep", &["run"]),
     key("log-backlog", &["run"]),
     key("detach-keys", &["run", "attach"]),
+    list("mirror", &["run", "pull", "image pull"]),
+    list("insecure-registry", &["run", "pull", "image pull", "push", "image push", "login"]),
     key("reserve", &["daemon"]),
     key("cache", &["daemon"]),
     key("image-budget", &["daemon"]),
@@ -70,7 +79,7 @@ impl Key {
     pub fn flag<'a>(&self, command: &'a clap::Command) -> Option<&'a clap::Arg> {
         let command = match self.commands.first() {
             None => command,
-            Some(name) => command.find_subcommand(name)?,
+            Some(words) => words.split(' ').try_fold(command, |command, word| command.find_subcommand(word))?,
         };
         command.get_arguments().find(|flag| flag.get_long() == Some(self.name))
     }
@@ -84,13 +93,17 @@ mod tests {
     use crate::cli::Cli;
 
     #[test]
-    fn every_key_is_a_flag_of_its_commands_that_takes_one_value() {
+    fn every_key_is_a_flag_of_its_commands_that_takes_a_value() {
         let command = Cli::command();
         for key in KEYS {
             for commands in if key.commands.is_empty() { vec![&[][..]] } else { key.commands.chunks(1).collect() } {
-                let here = Key { name: key.name, commands, is_path: key.is_path };
+                let here = Key { commands, ..*key };
                 let flag = here.flag(&command).unwrap_or_else(|| panic!("--{} of {commands:?}", key.name));
-                assert!(matches!(flag.get_action(), clap::ArgAction::Set), "{}", key.name);
+                match flag.get_action() {
+                    clap::ArgAction::Set => assert!(!key.is_list, "{}", key.name),
+                    clap::ArgAction::Append => assert!(key.is_list, "{}", key.name),
+                    other => panic!("{}: {other:?}", key.name),
+                }
             }
         }
     }

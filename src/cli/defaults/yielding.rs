@@ -59,7 +59,7 @@ mod tests {
     fn yielding(file: &str, flags: &str) -> Vec<&'static str> {
         let entries = file.split_whitespace().map(|entry| {
             let (key, value) = entry.split_once('=').unwrap();
-            Entry { key: KEYS.iter().find(|known| known.name == key).unwrap(), value: value.to_owned(), line: 1 }
+            Entry { key: KEYS.iter().find(|known| known.name == key).unwrap(), values: vec![value.to_owned()], line: 1 }
         });
         let source = Source { kind: Origin::UserFile, path: "/c".into(), entries: entries.collect() };
         let defaults = Defaults(vec![source]);

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use sandpen::api::ImageEntry;
+use sandpen_types::registry::DefaultRegistry;
 
 use super::super::ps::is_like;
 
@@ -40,10 +41,10 @@ impl FromStr for Filter {
 }
 
 impl Filter {
-    fn matches(&self, image: &ImageEntry) -> bool {
+    fn matches(&self, image: &ImageEntry, names_of: &DefaultRegistry) -> bool {
         match self {
             Self::Name(pattern) => image.names.iter().any(|name| {
-                let (familiar, whole) = (name.familiar(), name.to_string());
+                let (familiar, whole) = (names_of.familiar(name), name.to_string());
                 let bare =
                     name.tag().and_then(|tag| familiar.strip_suffix(tag)).and_then(|bare| bare.strip_suffix(':'));
                 [Some(familiar.as_str()), Some(whole.as_str()), bare]
@@ -58,10 +59,10 @@ impl Filter {
 }
 
 /// Whether all kinds of filters let it through; one of several of a kind is enough.
-pub fn lets_through(filters: &[Filter], image: &ImageEntry) -> bool {
+pub fn lets_through(filters: &[Filter], image: &ImageEntry, names_of: &DefaultRegistry) -> bool {
     filters.iter().all(|filter| {
         let same_kind = |other: &&Filter| std::mem::discriminant(*other) == std::mem::discriminant(filter);
-        filters.iter().filter(same_kind).any(|other| other.matches(image))
+        filters.iter().filter(same_kind).any(|other| other.matches(image, names_of))
     })
 }
 
@@ -89,7 +90,7 @@ mod tests {
         };
         let passes = |texts: &[&str]| {
             let filters: Vec<Filter> = texts.iter().map(|text| text.parse().unwrap()).collect();
-            lets_through(&filters, &image)
+            lets_through(&filters, &image, &DefaultRegistry::default())
         };
         for texts in [
             &["name=debian"][..],

@@ -4,7 +4,9 @@
 use sandpen::api::{ImagePushRequest, ImagePushed, ImageWork};
 use sandpen_types::image::ImageReference;
 
-use super::{Told, end, pull};
+use super::{Told, end};
+use crate::cli::args::ImageNameArg;
+use crate::cli::registry::{InsecureArgs, proxies, who_asks};
 use crate::cli::{CliError, Global, print};
 
 /// Put an image into a registry
@@ -25,13 +27,15 @@ pub struct Args {
     image: String,
     /// Where it goes; one without a tag has the tag latest [default: the name that IMAGE is]
     #[arg(value_name = "DESTINATION")]
-    destination: Option<ImageReference>,
+    destination: Option<ImageNameArg>,
     /// Print the reference with the digest only
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
     /// Do not look at the registry's certificate, and speak plain HTTP with one that has no TLS
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    insecure_registries: InsecureArgs,
     /// Print JSON: how far it is, an object a line, and at the end where the image is
     #[arg(long)]
     json: bool,
@@ -39,19 +43,21 @@ pub struct Args {
 
 /// `sandpen push` and `sandpen image push`.
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
-    let Args { image, destination, quiet, insecure, json } = args;
+    let Args { image, destination, quiet, insecure, insecure_registries, json } = args;
+    let image = global.default_registry.spelled_out(image)?;
+    let destination = destination.as_ref().map(|name| name.name(global)).transpose()?;
     // Whatever else it is, the daemon says what is missing.
-    let to = destination.clone().or_else(|| image.parse().ok());
-    let (credentials, proxies) = match &to {
-        Some(to) => pull::access(to).await?,
-        None => (None, None),
+    let to: Option<ImageReference> = destination.clone().or_else(|| image.parse().ok());
+    let (credentials, is_insecure) = match &to {
+        Some(to) => (who_asks(to).await?, insecure_registries.has(to.registry())),
+        None => (None, false),
     };
     let request = ImagePushRequest {
         image: image.clone(),
-        destination: destination.clone(),
+        destination,
         credentials,
-        insecure: *insecure,
-        proxies,
+        insecure: *insecure || is_insecure,
+        proxies: proxies(),
     };
     let client = global.connect().await?;
     let told = match (json, quiet) {

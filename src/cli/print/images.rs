@@ -4,14 +4,14 @@ use std::io::{self, IsTerminal as _};
 
 use chrono::Utc;
 use sandpen::api::{ImageEntry, ImageRemoval};
-use sandpen_types::image::ImageReference;
+use sandpen_types::registry::DefaultRegistry;
 use sandpen_types::visible::visible;
 
 use super::sandboxes::{age, fit_last};
 use super::{CliError, aligned, amount, bytes, terminal, to_stderr};
 
 /// Images as a table, a line for each name.
-pub fn images(images: &[ImageEntry]) -> Result<u8, CliError> {
+pub fn images(images: &[ImageEntry], names_of: &DefaultRegistry) -> Result<u8, CliError> {
     let heading = ["NAME", "ID", "CREATED", "SIZE", "LAYERS", "USED BY"].map(str::to_owned);
     let now = Utc::now();
     let mut rows = vec![heading];
@@ -28,7 +28,7 @@ pub fn images(images: &[ImageEntry]) -> Result<u8, CliError> {
         };
         match image.names.as_slice() {
             [] => rows.push(row("-".to_owned())),
-            names => rows.extend(names.iter().map(|name| row(name.familiar()))),
+            names => rows.extend(names.iter().map(|name| row(names_of.familiar(name)))),
         }
     }
     if let Some(size) = terminal::size().filter(|_| io::stdout().is_terminal()) {
@@ -48,9 +48,9 @@ fn users(used_by: &[String]) -> String {
 }
 
 /// What came in: a name of each, or its id.
-pub fn images_loaded(images: &[ImageEntry]) -> Result<u8, CliError> {
+pub fn images_loaded(images: &[ImageEntry], names_of: &DefaultRegistry) -> Result<u8, CliError> {
     let line = |image: &ImageEntry| {
-        let names = image.names.iter().map(ImageReference::familiar).collect::<Vec<_>>().join(", ");
+        let names = image.names.iter().map(|name| names_of.familiar(name)).collect::<Vec<_>>().join(", ");
         let name = if names.is_empty() { "without a name".to_owned() } else { names };
         format!("{}  {}\n", image.digest.short(), visible(&name))
     };
@@ -58,28 +58,29 @@ pub fn images_loaded(images: &[ImageEntry]) -> Result<u8, CliError> {
 }
 
 /// What was removed: a line each.
-pub fn images_removed(removals: &[ImageRemoval]) -> Result<u8, CliError> {
-    bytes(removals.iter().map(|removal| removed(removal, false)).collect::<String>().as_bytes())
+pub fn images_removed(removals: &[ImageRemoval], names_of: &DefaultRegistry) -> Result<u8, CliError> {
+    bytes(removals.iter().map(|removal| removed(removal, false, names_of)).collect::<String>().as_bytes())
 }
 
 /// What a pruning removed, or would remove, and what that frees.
-pub fn images_pruned(removal: &ImageRemoval, dry_run: bool) -> Result<u8, CliError> {
-    bytes(pruned(removal, dry_run).as_bytes())
+pub fn images_pruned(removal: &ImageRemoval, dry_run: bool, names_of: &DefaultRegistry) -> Result<u8, CliError> {
+    bytes(pruned(removal, dry_run, names_of).as_bytes())
 }
 
 /// What would be removed, on standard error, before a question.
-pub fn asked_images(removal: &ImageRemoval) {
-    to_stderr(&pruned(removal, true));
+pub fn asked_images(removal: &ImageRemoval, names_of: &DefaultRegistry) {
+    to_stderr(&pruned(removal, true, names_of));
 }
 
-fn pruned(removal: &ImageRemoval, dry_run: bool) -> String {
+fn pruned(removal: &ImageRemoval, dry_run: bool, names_of: &DefaultRegistry) -> String {
     let freed = if dry_run { "would be freed" } else { "freed" };
-    format!("{}{} {freed}\n", removed(removal, dry_run), amount(removal.freed_bytes))
+    format!("{}{} {freed}\n", removed(removal, dry_run, names_of), amount(removal.freed_bytes))
 }
 
-fn removed(ImageRemoval { untagged, removed, .. }: &ImageRemoval, dry_run: bool) -> String {
+fn removed(removal: &ImageRemoval, dry_run: bool, names_of: &DefaultRegistry) -> String {
+    let ImageRemoval { untagged, removed, .. } = removal;
     let (untagged_word, removed_word) =
         if dry_run { ("would lose its image", "would be removed") } else { ("untagged", "removed") };
-    let untagged = untagged.iter().map(|name| format!("{}: {untagged_word}\n", name.familiar()));
+    let untagged = untagged.iter().map(|name| format!("{}: {untagged_word}\n", names_of.familiar(name)));
     untagged.chain(removed.iter().map(|digest| format!("{}: {removed_word}\n", digest.short()))).collect()
 }

@@ -3,10 +3,12 @@
 use sandpen::api::ErrorCode;
 use sandpen::client::Client;
 use sandpen_types::image::ImageReference;
+use sandpen_types::registry::{DefaultRegistry, ImageCalled};
 use sandpen_types::spec::{Rootfs, SandboxSpec};
 
+use super::root::name_of_id;
 use crate::cli::CliError;
-use crate::cli::image::pull::pull;
+use crate::cli::image::pull::{Ways, pull};
 
 /// When it is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -20,32 +22,43 @@ pub enum PullPolicy {
     Never,
 }
 
-impl PullPolicy {
+/// Has images in the store.
+pub struct Bringing<'a> {
+    pub client: &'a Client,
+    /// What names without a registry are of.
+    pub names_of: &'a DefaultRegistry,
+    pub ways: &'a Ways,
+}
+
+impl Bringing<'_> {
     /// Has the image of a specification in the store, as `given` names it.
-    pub async fn bring(self, client: &Client, given: &str, spec: &mut SandboxSpec) -> Result<(), CliError> {
+    pub async fn bring(&self, when: PullPolicy, given: &str, spec: &mut SandboxSpec) -> Result<(), CliError> {
         let Rootfs::Image(root) = &mut spec.rootfs else { return Ok(()) };
-        let found = match self {
-            Self::Never => return Ok(()),
-            Self::Always => None,
-            Self::Missing => find(client, given, &root.reference).await?,
+        let (client, asked) = (self.client, self.names_of.spelled_out(given)?);
+        if matches!(self.names_of.called(given), Ok(ImageCalled::Id(_))) {
+            // No registry has it by that.
+            root.reference = name_of_id(&client.image(&asked).await?.entry.digest.hex())?;
+            return Ok(());
+        }
+        let found = match when {
+            PullPolicy::Never => return Ok(()),
+            PullPolicy::Always => None,
+            PullPolicy::Missing => find(client, &asked, &root.reference).await?,
         };
         let digest = match found {
             Some(Found::Named) => return Ok(()),
             Some(Found::Unnamed(id)) => Some(id),
-            None => pull(client, &root.reference).await?.first().map(|image| image.digest.hex()),
+            None => pull(client, &root.reference, self.ways).await?.first().map(|image| image.digest.hex()),
         };
         // One that was asked for by a digest alone has no name, and by that of an index nobody here knows it.
         if root.reference.digest().is_some()
-            && let Some(id) = digest.and_then(|hex| hex.get(..ID_LEN)?.parse().ok())
+            && let Some(id) = digest.and_then(|hex| name_of_id(&hex).ok())
         {
             root.reference = id;
         }
         Ok(())
     }
 }
-
-/// So much of an image's id stands for it: all of it would be no name.
-const ID_LEN: usize = 40;
 
 /// In the store.
 enum Found {

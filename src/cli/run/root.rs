@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use sandpen_types::image::ImageReference;
+use sandpen_types::image::{ImageReference, ReferenceError};
+use sandpen_types::registry::{DefaultRegistry, ImageCalled};
 use sandpen_types::spec::{ByteString, Disk, DiskName, ImageRoot, RootDevice, Rootfs};
 use sandpen_types::units::ByteSize;
 
@@ -38,12 +39,12 @@ pub struct RootArgs {
 }
 
 impl RootArgs {
-    /// The root directory, or the layers if it is not written in place.
-    pub fn rootfs(&self, base: &OsString) -> Result<Rootfs, CliError> {
+    /// The root directory, or the layers if it is not written in place. Of an image it was said when it `is_pulled`.
+    pub fn rootfs(&self, base: &OsString, is_pulled: bool, names_of: &DefaultRegistry) -> Result<Rootfs, CliError> {
         if !is_path(base) {
-            return self.image(base).map(Rootfs::Image);
+            return self.image(base, names_of).map(Rootfs::Image);
         }
-        self.check_path()?;
+        self.check_path(is_pulled)?;
         let base = real_directory(base)?;
         let is_disk = self.root.is_some_and(RootDevice::is_disk);
         if self.overlay.is_empty() && self.disk.is_none() && self.keep_disk.is_none() && !is_disk {
@@ -55,12 +56,15 @@ impl RootArgs {
     }
 
     /// The image of this name.
-    fn image(&self, given: &OsString) -> Result<ImageRoot, CliError> {
+    fn image(&self, given: &OsString, names_of: &DefaultRegistry) -> Result<ImageRoot, CliError> {
         let refused = |source| CliError::RootfsForm { text: given.into(), source };
         let name = given.to_str().ok_or_else(|| refused(None))?;
-        let reference: ImageReference = name.parse().map_err(|error| refused(Some(error)))?;
+        let reference = match names_of.called(name).map_err(|error| refused(Some(error)))? {
+            ImageCalled::Name(name) => name,
+            ImageCalled::Id(id) => name_of_id(&id).map_err(|error| refused(Some(error)))?,
+        };
         if std::path::Path::new(name).is_dir() {
-            return Err(CliError::RootfsOrImage { name: name.to_owned(), image: reference.familiar() });
+            return Err(CliError::RootfsOrImage { name: name.to_owned(), image: names_of.familiar(&reference) });
         }
         let refused = |flag, reason| Err(CliError::RootFlag { flag, reason });
         if !self.overlay.is_empty() {
@@ -80,11 +84,12 @@ impl RootArgs {
     }
 
     /// A directory has nothing of what an image says.
-    fn check_path(&self) -> Result<(), CliError> {
+    fn check_path(&self, is_pulled: bool) -> Result<(), CliError> {
         let given = [
             ("--entrypoint", self.entrypoint.is_some()),
             ("--no-healthcheck", self.no_healthcheck),
             ("--publish-all", self.publish_all),
+            ("--pull", is_pulled),
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
             Some((flag, _)) => {
@@ -103,6 +108,14 @@ impl RootArgs {
     pub fn device(&self) -> RootDevice {
         self.root.unwrap_or_default()
     }
+}
+
+/// So many digits of an image's id stand for it: all of them would be no name.
+const ID_LEN: usize = 40;
+
+/// A name that is understood as an id.
+pub fn name_of_id(id: &str) -> Result<ImageReference, ReferenceError> {
+    id.get(..ID_LEN).unwrap_or(id).parse()
 }
 
 /// Whether it is a directory's path rather than an image's name.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sandpen_registry::{Credentials, Options, Proxies, Registry, RegistryError};
+use sandpen_registry::{Credentials, Options, Proxies};
 
 /// Who asks a registry, and which way: nobody in particular, and straight. Its debug output shows no secret.
 #[derive(Debug, Clone, Default)]
@@ -16,15 +16,15 @@ pub struct RegistryAccess {
 }
 
 impl RegistryAccess {
-    /// A client of the registry of this name, with directories of certificates.
-    pub(super) fn registry(&self, name: &str, certificates: Vec<PathBuf>) -> Result<Registry, RegistryError> {
+    /// What a client of the registry of this name is told, with directories of certificates.
+    pub(super) fn options(&self, name: &str, certificates: Vec<PathBuf>) -> Options {
         let credentials = self.credentials.clone().map(|credentials| (name.to_owned(), credentials));
-        Registry::new(Options {
+        Options {
             credentials: credentials.into_iter().collect(),
             insecure: self.insecure.then(|| name.to_owned()).into_iter().collect(),
             proxies: self.proxies.clone(),
             certificates,
             ..Options::default()
-        })
+        }
     }
 }

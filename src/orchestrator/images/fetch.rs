@@ -118,7 +118,7 @@ impl<F: FnMut(ImageProgress)> Fetcher<'_, F> {
                 self.tell(ImageStep::LayerPresent, diff_id, 0, 0);
             }
             Progress::LayerReady { was_there: false, .. } => {
-                self.tell(ImageStep::LayerDone, diff_id, packed_bytes, packed_bytes)
+                self.tell(ImageStep::LayerDone, diff_id, packed_bytes, packed_bytes);
             }
             Progress::LayerRead { .. } | Progress::ImageReady { .. } => {}
         };

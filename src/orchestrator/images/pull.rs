@@ -20,8 +20,10 @@ use sandpen_drivers::image_helper::ComposedImage;
 use sandpen_images::import::NewLayer;
 use sandpen_images::platform::Platform;
 use sandpen_images::store::Store;
-use sandpen_registry::{Blob, Pulled, RegistryError};
+use sandpen_registry::{Blob, Credentials, Pulled, Registry, RegistryError};
+use sandpen_types::error_chain::error_chain;
 use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::registry::MirrorPlace;
 
 use super::Images;
 use super::access::RegistryAccess;
@@ -40,12 +42,25 @@ pub struct PullRequest {
     pub platform: Option<Platform>,
     /// Who asks, and which way.
     pub access: RegistryAccess,
+    /// Where to look first, in order.
+    pub mirrors: Vec<PullMirror>,
+}
+
+/// A mirror of the registry.
+#[derive(Debug, Clone)]
+pub struct PullMirror {
+    /// Where it is.
+    pub place: MirrorPlace,
+    /// Who asks it: the registry's own credentials are not for it.
+    pub credentials: Option<Credentials>,
+    /// Whether its certificate is not looked at, and plain HTTP is spoken if it has none.
+    pub insecure: bool,
 }
 
 impl PullRequest {
     /// For the host's platform, by nobody in particular, without a proxy.
     pub fn new(reference: ImageReference) -> Self {
-        Self { reference, platform: None, access: RegistryAccess::default() }
+        Self { reference, platform: None, access: RegistryAccess::default(), mirrors: Vec::new() }
     }
 
     /// The name that the image gets.
@@ -53,6 +68,27 @@ impl PullRequest {
         let reference = &self.reference;
         let name = format!("{}/{}:{}", reference.registry(), reference.repository(), reference.tag()?);
         name.parse().ok()
+    }
+
+    /// The client of the registry and its mirrors.
+    fn registry(&self, certificates: Vec<PathBuf>) -> Result<Registry, RegistryError> {
+        let name = self.reference.registry();
+        let mut options = self.access.options(name, certificates);
+        for PullMirror { place, credentials, insecure } in &self.mirrors {
+            options.credentials.extend(credentials.clone().map(|credentials| (place.to_string(), credentials)));
+            options.insecure.extend(insecure.then(|| place.to_string()));
+        }
+        let places = self.mirrors.iter().map(|mirror| mirror.place.to_string());
+        options.mirrors.insert(name.to_owned(), places.collect());
+        Registry::new(options)
+    }
+
+    /// The same without the mirrors, if there are any.
+    fn without_mirrors(&self, certificates: Vec<PathBuf>) -> Result<Option<Registry>, RegistryError> {
+        if self.mirrors.is_empty() {
+            return Ok(None);
+        }
+        Self { mirrors: Vec::new(), ..self.clone() }.registry(certificates).map(Some)
     }
 }
 
@@ -106,10 +142,10 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     told: &Told<F>,
 ) -> Result<Vec<ImageDigest>, PullError> {
     let helper = work::helper(store)?;
-    let registry = request.access.registry(request.reference.registry(), certificates)?;
+    let (registry, direct) = (request.registry(certificates.clone())?, request.without_mirrors(certificates)?);
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let pulled = registry.manifest(&request.reference, &platform).await?;
-    let image = request.reference.familiar();
+    let image = request.reference.to_string();
     let (layers, diff_ids) = (&pulled.manifest.layers, &pulled.config.diff_ids);
     if layers.len() != diff_ids.len() {
         return Err(PullError::Layers { image, layers: layers.len(), diff_ids: diff_ids.len() });
@@ -133,9 +169,17 @@ async fn pull_here<F: FnMut(ImageProgress)>(
             missing.push((blob, *diff_id, number));
         }
     }
-    let fetch = |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
-        let layer = NewLayer { diff_id, packed: Some(blob.digest), packed_bytes: blob.size, number, of };
-        fetcher.fetch(blob, layer)
+    let direct = direct.as_ref().map(|registry| Fetcher { registry, ..fetcher });
+    let fetch = async |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
+        let layer = || NewLayer { diff_id, packed: Some(blob.digest), packed_bytes: blob.size, number, of };
+        match (fetcher.fetch(blob, layer()).await, &direct) {
+            // All came, and what it unpacks to is not what it should be. A mirror may have sent something else.
+            (Err(PullError::Work(error)), Some(direct)) => {
+                tracing::info!(error = error_chain(&error), layer = %diff_id, "a layer is asked for without mirrors");
+                direct.fetch(blob, layer()).await
+            }
+            (fetched, _) => fetched,
+        }
     };
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
     let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);

@@ -26,7 +26,7 @@ use sandpen_api::{ImageProgress, ImageStep};
 use sandpen_drivers::image_helper::ImageHelper;
 use sandpen_images::manifest::{Document, ImageManifest, ManifestError, Packed, of_packed, with_packed};
 use sandpen_images::store::{Packing, Store, StoreError};
-use sandpen_registry::{Blob, BlobSource, ByteStream, Push, RegistryError};
+use sandpen_registry::{Blob, BlobSource, ByteStream, Push, Registry, RegistryError};
 use sandpen_types::image::{ImageDigest, ImageReference};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
@@ -126,7 +126,7 @@ async fn push_here<F: FnMut(ImageProgress) + Send>(
 ) -> Result<PushedImage, PushError> {
     let image = Image::find(store, request)?;
     let helper = work::helper(store)?;
-    let registry = request.access.registry(image.destination.registry(), certificates)?;
+    let registry = Registry::new(request.access.options(image.destination.registry(), certificates))?;
     let push = registry.push(&image.destination, &image.others).await?;
     let config = Blob { digest: image.digest, size: u64::try_from(image.config.len()).unwrap_or(u64::MAX) };
     if !push.has(config).await? && !push.mount(config).await {
@@ -134,7 +134,9 @@ async fn push_here<F: FnMut(ImageProgress) + Send>(
     }
     let sender = Sender { store, helper: &helper, push: &push, told: Mutex::new(progress) };
     let distinct = image.distinct();
-    distinct.iter().for_each(|layer| sender.tell(ImageStep::LayerWaiting, &layer.diff_id, 0, None));
+    for layer in &distinct {
+        sender.tell(ImageStep::LayerWaiting, &layer.diff_id, 0, None);
+    }
     let of_all = distinct.into_iter().map(|layer| sender.place(layer));
     let placed: Vec<_> = stream::iter(of_all).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
     let manifest = push.manifest(&image.manifest_of(&placed)?).await?;

@@ -16,6 +16,7 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The variable that names what may be skipped.
 pub const ALLOWED: &str = "SANDPEN_ALLOW_SKIPS";
@@ -211,6 +212,24 @@ pub fn skip(reason: Reason, detail: impl Display) {
     let allowed = skips.note(&this_test(), reason, &detail);
     let allowed = allowed.unwrap_or_else(|error| panic!("noting a skip in {}: {error}", skips.list.display()));
     assert!(allowed, "not run for {}: {detail}; {ALLOWED} does not allow that", reason.name());
+}
+
+/// Whether the running test has these programs; if not it ends here, or leaves a part out, for the reason of the first
+/// one that is missing.
+///
+/// # Panics
+/// As [`skip`].
+pub fn has_programs(programs: &[(&str, Reason)]) -> bool {
+    let is_missing = |program: &str| {
+        let mut command = Command::new(program);
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_err()
+    };
+    let missing = programs.iter().find(|(program, _)| is_missing(program));
+    if let Some((program, reason)) = missing {
+        skip(*reason, format_args!("the package {program}"));
+    }
+    missing.is_none()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandpen_skip::{Reason, skip};
+use sandpen_skip::{Reason, has_programs};
 
 use crate::support::{self, Home, succeeds};
 
@@ -25,13 +25,7 @@ const TWINS: [(&str, &str); 1] = [("sparse", "sparse_twin")];
 
 /// Whether the other tools are here.
 pub fn has_tools() -> bool {
-    [("umoci", Reason::NoUmoci), ("skopeo", Reason::NoSkopeo)].into_iter().all(|(program, reason)| {
-        let is_here = Command::new(program).arg("--version").output().is_ok();
-        if !is_here {
-            skip(reason, format_args!("the package {program}"));
-        }
-        is_here
-    })
+    has_programs(&[("umoci", Reason::NoUmoci), ("skopeo", Reason::NoSkopeo)])
 }
 
 fn run(program: &str, arguments: &[&str]) {

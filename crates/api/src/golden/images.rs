@@ -89,12 +89,24 @@ fn what_is_asked_of_images() {
     };
     let password = RegistryPassword { username: "user".into(), password: "hunter2".into() };
     let token = RegistryToken { identity_token: "hunter2".into() };
-    let pulls =
-        [pull.clone(), whole(ImageCredentials::Password(password)), whole(ImageCredentials::IdentityToken(token))];
+    let mirror = |place: &str, credentials| ImageMirror { place: place.parse().unwrap(), credentials, insecure: false };
+    let mirrored = ImagePullRequest {
+        mirrors: vec![
+            mirror("mirror.example:5000/hub", Some(ImageCredentials::Password(password.clone()))),
+            ImageMirror { insecure: true, ..mirror("localhost:5000", None) },
+        ],
+        ..pull.clone()
+    };
+    let pulls = [
+        pull.clone(),
+        whole(ImageCredentials::Password(password)),
+        whole(ImageCredentials::IdentityToken(token)),
+        mirrored,
+    ];
     assert!(!format!("{pulls:?}").contains("hunter2"), "secrets are not shown");
     golden!("image_pull.jsonl", &pulls);
     let bare = ImagePushRequest::new("debian");
-    let [_, whole, _] = &pulls;
+    let [_, whole, ..] = &pulls;
     let push = ImagePushRequest {
         destination: Some(name("ghcr.io/owner/app:1")),
         credentials: whole.credentials.clone(),

@@ -163,7 +163,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Names that look like this one.
+    /// Names that look like this one: whole ones, for what a short one means is not the same to everybody.
     fn near(&self, asked: &str) -> Result<Vec<String>, StoreError> {
         let all = self.names()?;
         let alike = |name: &ImageReference| {
@@ -172,7 +172,7 @@ impl Store {
             let last = bare.rsplit('/').next().unwrap_or(bare);
             [familiar.as_str(), bare, last].iter().map(|name| strsim::jaro_winkler(name, asked)).fold(0.0, f64::max)
         };
-        let mut near: Vec<_> = all.iter().map(|(name, _)| (alike(name), name.familiar())).collect();
+        let mut near: Vec<_> = all.iter().map(|(name, _)| (alike(name), name.to_string())).collect();
         near.retain(|(alike, _)| *alike >= NEAR);
         near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         Ok(near.into_iter().take(NEAR_MAX).map(|(_, name)| name).collect())

@@ -12,7 +12,8 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sandpen_types::image::DEFAULT_REGISTRY;
 use serde::Deserialize;
 
-use super::{CredentialError, helper, registry_of, shown};
+use super::helper::{self, Helper};
+use super::{CredentialError, registry_of, shown};
 use crate::auth::Credentials;
 use crate::secret::Secret;
 
@@ -21,7 +22,7 @@ const FILE_MAX: u64 = 1 << 20;
 /// How Docker calls the default registry.
 const DOCKER_KEY: &str = "https://index.docker.io/v1/";
 /// The name that says that the password is an identity token (docker-credential-helpers).
-const TOKEN_USERNAME: &str = "<token>";
+pub(super) const TOKEN_USERNAME: &str = "<token>";
 /// Some tools write no padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -70,25 +71,44 @@ impl CredentialFile {
         let full = if repository.is_empty() { registry.to_owned() } else { format!("{registry}/{repository}") };
         let wanted = std::iter::successors(Some(full.as_str()), |key| key.rsplit_once('/').map(|(above, _)| above));
         for wanted in wanted {
-            let named = self.content.cred_helpers.iter().find(|(key, _)| registry_of(key) == wanted);
-            if let Some((key, name)) = named
-                && let Some(found) = helper::get(name, key, &self.path, timeout).await?
+            if let Some((helper, key)) = self.named_helper(wanted, timeout)
+                && let Some(found) = helper::get(&helper, key).await?
             {
                 return Ok(Some(credentials(found)));
             }
-            if let Some(name) =
-                self.content.creds_store.as_deref().filter(|name| wanted == registry && !name.is_empty())
+            if let Some((helper, key)) = self.helper_for_all(wanted, timeout).filter(|_| wanted == registry)
+                && let Some(found) = helper::get(&helper, key).await?
             {
-                let key = if wanted == DEFAULT_REGISTRY { DOCKER_KEY } else { wanted };
-                if let Some(found) = helper::get(name, key, &self.path, timeout).await? {
-                    return Ok(Some(credentials(found)));
-                }
+                return Ok(Some(credentials(found)));
             }
             if let Some(found) = self.entry(wanted)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// The helper that is named for a registry, and as what it knows that.
+    fn named_helper(&self, wanted: &str, timeout: Duration) -> Option<(Helper<'_>, &str)> {
+        let (key, name) = self.content.cred_helpers.iter().find(|(key, _)| registry_of(key) == wanted)?;
+        Some((Helper { name, directory: None, path: &self.path, timeout }, key))
+    }
+
+    /// The helper for all registries, and as what it knows one.
+    fn helper_for_all<'a>(&'a self, wanted: &'a str, timeout: Duration) -> Option<(Helper<'a>, &'a str)> {
+        let name = self.content.creds_store.as_deref().filter(|name| !name.is_empty())?;
+        let key = if wanted == DEFAULT_REGISTRY { DOCKER_KEY } else { wanted };
+        Some((Helper { name, directory: None, path: &self.path, timeout }, key))
+    }
+
+    /// The helper that keeps the credentials for a registry, if it is not the file.
+    pub fn keeper<'a>(&'a self, wanted: &'a str, timeout: Duration) -> Option<(Helper<'a>, &'a str)> {
+        self.named_helper(wanted, timeout).or_else(|| self.helper_for_all(wanted, timeout))
+    }
+
+    /// The registries, and namespaces, that it has entries or helpers for.
+    pub fn known(&self) -> impl Iterator<Item = &str> {
+        self.content.auths.keys().chain(self.content.cred_helpers.keys()).map(|key| registry_of(key))
     }
 
     fn entry(&self, wanted: &str) -> Result<Option<Credentials>, CredentialError> {

@@ -1,5 +1,5 @@
 //! Programs that keep credentials: `docker-credential-NAME get` reads a registry from its standard input and writes
-//! `{"ServerURL", "Username", "Secret"}`.
+//! `{"ServerURL", "Username", "Secret"}`, `store` reads that, and `erase` reads a registry.
 //!
 //! One may hang, on a locked keychain say, write without an end, or have secrets in its errors: it has a time limit,
 //! and a bound on what it writes; its process group is killed with it, and what it writes is shown to nobody.
@@ -46,56 +46,100 @@ impl Drop for Group {
     }
 }
 
-/// Asks a helper; `None` where it does not know the registry. `path` is the file that names it.
-pub(super) async fn get(
-    name: &str,
-    registry: &str,
-    path: &Path,
-    timeout: Duration,
-) -> Result<Option<(String, Secret)>, CredentialError> {
-    get_in(None, name, registry, path, timeout).await
+/// A helper that a file names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Helper<'a> {
+    /// Without `docker-credential-`.
+    pub name: &'a str,
+    /// Where it is, in the place of the directories of `PATH`.
+    pub directory: Option<&'a Path>,
+    /// The file that names it.
+    pub path: &'a Path,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
-/// The same of a helper in a directory, instead of those of `PATH`.
-pub(super) async fn get_in(
-    directory: Option<&Path>,
-    name: &str,
-    registry: &str,
-    path: &Path,
-    timeout: Duration,
-) -> Result<Option<(String, Secret)>, CredentialError> {
-    let program = format!("docker-credential-{name}");
-    let failed = |problem| CredentialError::Helper {
-        program: crate::error::shown(&program),
-        registry: crate::error::shown(registry),
-        path: shown(path),
-        problem,
-    };
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(is_fit) {
-        return Err(failed(HelperProblem::Name));
-    }
-    let found = directory.map_or_else(|| PathBuf::from(&program), |directory| directory.join(&program));
-    let asked = tokio::time::timeout(timeout, ask(&found, registry)).await;
-    let (status, bytes) = asked.map_err(|_| failed(HelperProblem::Silent(timeout)))?.map_err(failed)?;
-    if status.success() {
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| failed(HelperProblem::Answer))?;
-        // Some answer with nothing instead of an error.
-        let is_there = !answer.secret.is_empty();
-        return Ok(is_there.then(|| (answer.username, Secret::new(answer.secret))));
-    }
-    if bytes.trim_ascii().starts_with(NOT_FOUND) {
-        return Ok(None);
-    }
-    Err(failed(match (status.code(), status.signal()) {
-        (Some(code), _) => HelperProblem::Exit(code),
-        (None, signal) => HelperProblem::Signal(signal.unwrap_or_default()),
-    }))
+/// What a helper says.
+enum Said {
+    /// It did it, and wrote this.
+    Done(Vec<u8>),
+    /// It does not know the registry.
+    NotFound,
 }
 
-async fn ask(program: &Path, registry: &str) -> Result<(ExitStatus, Vec<u8>), HelperProblem> {
+impl Helper<'_> {
+    /// What it is called.
+    pub fn program(&self) -> String {
+        format!("docker-credential-{}", self.name)
+    }
+
+    fn failed(&self, registry: &str, problem: HelperProblem) -> CredentialError {
+        CredentialError::Helper {
+            program: crate::error::shown(&self.program()),
+            registry: crate::error::shown(registry),
+            path: shown(self.path),
+            problem,
+        }
+    }
+
+    async fn ask(&self, verb: &str, registry: &str, input: &str) -> Result<Said, CredentialError> {
+        let failed = |problem| self.failed(registry, problem);
+        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if self.name.is_empty() || self.name.len() > NAME_MAX || !self.name.bytes().all(is_fit) {
+            return Err(failed(HelperProblem::Name));
+        }
+        let program = self.program();
+        let found = self.directory.map_or_else(|| PathBuf::from(&program), |directory| directory.join(&program));
+        let asked = tokio::time::timeout(self.timeout, run(&found, verb, input)).await;
+        let (status, bytes) = asked.map_err(|_| failed(HelperProblem::Silent(self.timeout)))?.map_err(failed)?;
+        if status.success() {
+            return Ok(Said::Done(bytes));
+        }
+        if bytes.trim_ascii().starts_with(NOT_FOUND) {
+            return Ok(Said::NotFound);
+        }
+        Err(failed(match (status.code(), status.signal()) {
+            (Some(code), _) => HelperProblem::Exit(code),
+            (None, signal) => HelperProblem::Signal(signal.unwrap_or_default()),
+        }))
+    }
+}
+
+/// Asks a helper; `None` where it does not know the registry.
+pub(super) async fn get(helper: &Helper<'_>, registry: &str) -> Result<Option<(String, Secret)>, CredentialError> {
+    let Said::Done(bytes) = helper.ask("get", registry, registry).await? else { return Ok(None) };
+    let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| helper.failed(registry, HelperProblem::Answer))?;
+    // Some answer with nothing instead of an error.
+    let is_there = !answer.secret.is_empty();
+    Ok(is_there.then(|| (answer.username, Secret::new(answer.secret))))
+}
+
+/// Has a helper keep credentials.
+pub(super) async fn store(
+    helper: &Helper<'_>,
+    registry: &str,
+    username: &str,
+    secret: &Secret,
+) -> Result<(), CredentialError> {
+    let text = serde_json::json!({ "ServerURL": registry, "Username": username, "Secret": secret.expose() });
+    match helper.ask("store", registry, &text.to_string()).await? {
+        Said::Done(_) => Ok(()),
+        Said::NotFound => Err(helper.failed(registry, HelperProblem::Answer)),
+    }
+}
+
+/// Has a helper forget credentials; whether it had any.
+pub(super) async fn erase(helper: &Helper<'_>, registry: &str) -> Result<bool, CredentialError> {
+    // Some say nothing of what they had not.
+    if get(helper, registry).await?.is_none() {
+        return Ok(false);
+    }
+    Ok(matches!(helper.ask("erase", registry, registry).await?, Said::Done(_)))
+}
+
+async fn run(program: &Path, verb: &str, input: &str) -> Result<(ExitStatus, Vec<u8>), HelperProblem> {
     let started = Command::new(program)
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -105,17 +149,17 @@ async fn ask(program: &Path, registry: &str) -> Result<(ExitStatus, Vec<u8>), He
     let mut child = started.map_err(|error| HelperProblem::Start(of_start(&error)))?;
     // Behind `child`, so that it is dropped first.
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
-    let bytes = talk(&mut child, registry).await?;
+    let bytes = talk(&mut child, input).await?;
     let status = child.wait().await.map_err(|error| HelperProblem::Start(of_start(&error)))?;
     // What it left behind, the agent of a keychain say, is none of ours.
     group.0 = None;
     Ok((status, bytes))
 }
 
-async fn talk(child: &mut Child, registry: &str) -> Result<Vec<u8>, HelperProblem> {
+async fn talk(child: &mut Child, text: &str) -> Result<Vec<u8>, HelperProblem> {
     if let Some(mut input) = child.stdin.take() {
         // One that does not listen may know the answer all the same.
-        let _ = input.write_all(registry.as_bytes()).await;
+        let _ = input.write_all(text.as_bytes()).await;
     }
     let mut bytes = Vec::new();
     if let Some(output) = child.stdout.take() {

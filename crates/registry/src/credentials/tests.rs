@@ -136,12 +136,12 @@ fn two_who_log_in_at_once_are_both_kept() {
 }
 
 /// A helper in a directory of its own.
-struct Helper {
+struct Program {
     dir: TempDir,
     name: String,
 }
 
-impl Helper {
+impl Program {
     fn new(script: &str) -> Self {
         let name = "sandpen-test".to_owned();
         let dir = TempDir::new().unwrap();
@@ -151,8 +151,12 @@ impl Helper {
         Self { dir, name }
     }
 
+    fn helper(&self, timeout: Duration) -> helper::Helper<'_> {
+        helper::Helper { name: &self.name, directory: Some(self.dir.path()), path: Path::new("/c.json"), timeout }
+    }
+
     async fn get(&self, registry: &str, timeout: Duration) -> Result<Option<(String, Secret)>, CredentialError> {
-        helper::get_in(Some(self.dir.path()), &self.name, registry, Path::new("/c.json"), timeout).await
+        helper::get(&self.helper(timeout), registry).await
     }
 }
 
@@ -160,7 +164,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn helpers_are_asked() {
-    let helper = Helper::new(
+    let helper = Program::new(
         r#"read -r server; [ "$1" = get ] || exit 9
         case $server in
             known.example) echo "{\"ServerURL\": \"$server\", \"Username\": \"u\", \"Secret\": \"p\"}" ;;
@@ -173,8 +177,29 @@ async fn helpers_are_asked() {
 }
 
 #[tokio::test]
+async fn helpers_keep_and_forget() {
+    let program = Program::new(
+        r#"at=$(dirname "$0")/kept
+        case $1 in
+            store) cat > "$at" ;;
+            get) [ -e "$at" ] && cat "$at" || { echo "credentials not found in native keychain"; exit 1; } ;;
+            erase) rm "$at" ;;
+        esac"#,
+    );
+    let helper = program.helper(SOON);
+    assert!(!helper::erase(&helper, "a.example").await.unwrap());
+    helper::store(&helper, "a.example", "u", &Secret::new("p\"w")).await.unwrap();
+    assert_eq!(program.get("a.example", SOON).await.unwrap(), Some(("u".to_owned(), Secret::new("p\"w"))));
+    assert!(helper::erase(&helper, "a.example").await.unwrap());
+    assert!(!helper::erase(&helper, "a.example").await.unwrap());
+    let error = helper::store(&Program::new("exit 2").helper(SOON), "a.example", "u", &Secret::new("hunter2")).await;
+    let words = format!("{0} {0:?}", error.unwrap_err());
+    assert!(words.contains("ended with exit code 2") && !words.contains("hunter2"), "{words}");
+}
+
+#[tokio::test]
 async fn a_helper_that_does_not_listen_is_no_problem() {
-    let helper = Helper::new(r#"exec 0<&-; echo '{"Username": "u", "Secret": "p"}'"#);
+    let helper = Program::new(r#"exec 0<&-; echo '{"Username": "u", "Secret": "p"}'"#);
     assert!(helper.get("known.example", SOON).await.unwrap().is_some());
 }
 
@@ -182,7 +207,7 @@ async fn a_helper_that_does_not_listen_is_no_problem() {
 async fn a_helper_that_hangs_is_killed_with_what_it_started() {
     let dir = TempDir::new().unwrap();
     let pids = dir.path().join("pids");
-    let helper = Helper::new(&format!("sleep 600 & echo $! $$ > {}; sleep 600", pids.display()));
+    let helper = Program::new(&format!("sleep 600 & echo $! $$ > {}; sleep 600", pids.display()));
     let before = Instant::now();
     let error = helper.get("a.example", Duration::from_secs(1)).await.unwrap_err().to_string();
     assert!(error.contains("has not answered for 1 s and was killed"), "{error}");
@@ -210,7 +235,7 @@ async fn what_helpers_write_is_bounded_and_not_shown() {
         ("echo hunter2", "answered with something other than credentials"),
         (r#"echo '{"Username": "hunter2", "Secret": 2}'"#, "answered with something other than credentials"),
     ] {
-        let error = Helper::new(script).get("a.example", SOON).await.unwrap_err();
+        let error = Program::new(script).get("a.example", SOON).await.unwrap_err();
         let words = format!("{error} {error:?}");
         assert!(words.contains(expected) && !words.contains("hunter2"), "{words}");
         assert!(words.contains("docker-credential-sandpen-test") && words.contains("/c.json"), "{words}");

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sandpen_images::digest::digest_of;
 use sandpen_images::manifest::{Document, media};
 use sandpen_images::platform::Platform;
@@ -22,6 +21,12 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+
+#[path = "../../../../tests/support/authority.rs"]
+mod authority;
+
+#[allow(unused_imports, reason = "each test program uses a part")]
+pub use authority::{Authority, authority, signed};
 
 /// A request, as it came.
 #[derive(Debug, Clone)]
@@ -341,22 +346,6 @@ pub async fn push(
     let puts: Vec<_> = blobs.map(put).collect();
     futures::future::try_join_all(puts).await.map(drop)?;
     push.manifest(manifest).await
-}
-
-pub type Authority = CertifiedIssuer<'static, KeyPair>;
-
-pub fn authority() -> Authority {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate and its key, PEM.
-pub fn signed(by: &Authority, names: &[&str], change: impl Fn(&mut CertificateParams)) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
-    change(&mut params);
-    (params.signed_by(&key, by).unwrap().pem(), key.serialize_pem())
 }
 
 /// Times for tests.

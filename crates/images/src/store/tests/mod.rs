@@ -120,7 +120,7 @@ fn an_image_is_found_by_what_people_write() {
     let error = store.find("debain").unwrap_err().to_string();
     assert_eq!(
         error,
-        "no image \"debain\" (did you mean debian:12?); see `sandpen image ls`, or get one with `sandpen pull NAME` or `sandpen image load FILE`"
+        "no image \"debain\" (did you mean docker.io/library/debian:12?); see `sandpen image ls`, or get one with `sandpen pull NAME` or `sandpen image load FILE`"
     );
     for hostile in ["../../etc", "/", "", "a\0b", "UPPER", "..", &format!("{}/x", &hex)] {
         assert!(store.find(hostile).is_err(), "{hostile:?}");
