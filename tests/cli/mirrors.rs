@@ -198,12 +198,7 @@ fn names_without_a_registry_are_of_the_default_one() {
     assert_eq!(own(&["image", "rm", "team/other"]), "team/other:latest: untagged\n");
     let loaded = own(&["image", "load", "--name", "again", archive.to_str().unwrap()]);
     assert!(loaded.contains("again:latest") && !loaded.contains(&registry), "{loaded}");
-    own(&[
-        "image",
-        "import",
-        place.home.path().join("htpasswd").parent().unwrap().join("layout").to_str().unwrap(),
-        "made",
-    ]);
+    own(&["image", "import", place.home.path().join("layout-app-1").to_str().unwrap(), "made"]);
     assert!(place.ok(&["images"]).contains(&place.reference("made:latest")));
 
     // What may be an id is one: no registry is asked for it.
