@@ -285,6 +285,20 @@ enum Told {
     Nobody,
 }
 
+impl Told {
+    /// As the flags say; people are told what begins.
+    fn new(json: bool, quiet: bool, what: &str) -> Self {
+        match (json, quiet) {
+            (true, _) => Self::Json,
+            (_, true) => Self::Nobody,
+            _ => {
+                print::note(what);
+                Self::Bars(print::ImageBars::new())
+            }
+        }
+    }
+}
+
 /// Waits until all is there.
 async fn follow(reader: ImageWorkReader, told: Told) -> Result<Vec<ImageEntry>, CliError> {
     match end(reader, told).await? {

@@ -56,8 +56,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use sandpen::client::{Client, ClientOptions, DaemonCommand};
 use sandpen::paths;
+use sandpen_types::default_registry::DefaultRegistry;
 use sandpen_types::error_chain::error_chain;
-use sandpen_types::registry::DefaultRegistry;
 
 use args::KrunfwArg;
 use core_dumps::CoreDumpError;

@@ -5,6 +5,7 @@
 //! characters escaped, and so is whatever else a terminal gets here. A sandbox's own output goes byte for byte
 //! to whatever is no terminal, and to one where it was asked for.
 
+mod defaults;
 mod each;
 mod end;
 mod event;
@@ -41,8 +42,8 @@ pub use each::{each, each_started};
 
 use super::CliError;
 use super::args::short_name;
-use super::defaults::{Effective, Given, Origin};
 use super::terminal;
+pub use defaults::defaults;
 pub use end::{ended, exit_code};
 pub use event::event;
 pub use history::{inspected, transition};
@@ -155,26 +156,6 @@ pub fn report(report: &Report) -> Result<u8, CliError> {
     });
     let driver = report.auto.as_deref().unwrap_or("none");
     bytes(format!("{}\ndriver: {driver}; {}\n", aligned(rows), visible(&report.reason)).as_bytes())
-}
-
-/// The defaults of flags.
-pub fn defaults(effective: &[Effective]) -> Result<u8, CliError> {
-    let rows = effective.iter().map(|one| {
-        let from = match (&one.file, one.line, &one.variable) {
-            (Some(file), Some(line), _) => format!("{}, line {line}", file.display()),
-            (_, _, Some(variable)) => format!("environment variable {variable}"),
-            _ if one.origin == Origin::Flag => "flag".to_owned(),
-            _ => "built in".to_owned(),
-        };
-        let value = match &one.value {
-            None => "-".to_owned(),
-            Some(Given::One(value)) => format!("{value:?}"),
-            Some(Given::Several(values)) => format!("{values:?}"),
-        };
-        [one.key.to_owned(), visible(&value), visible(&from)]
-    });
-    let headings = ["KEY", "VALUE", "FROM"].map(str::to_owned);
-    bytes(aligned([headings].into_iter().chain(rows)).as_bytes())
 }
 
 /// An installed guest kernel.

@@ -24,7 +24,7 @@ use root::RootArgs;
 use sandpen::api::{CreateSandbox, ErrorCode, Timings};
 use sandpen::client::{Beginning, Client};
 use sandpen::driver;
-use sandpen_types::registry::DefaultRegistry;
+use sandpen_types::default_registry::DefaultRegistry;
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{
     ByteString, CheckedSpec, DriverChoice, Label, Resources, RestartPolicy, Rlimit, SandboxKey, SandboxSpec, Volume,

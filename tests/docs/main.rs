@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod crates;
+mod images;
 mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};

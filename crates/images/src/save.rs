@@ -193,7 +193,7 @@ impl<'a> Contents<'a> {
                 contents.images.push(Content { names, config: image.config, config_digest, layers: &image.layers });
                 contents.images.len() - 1
             });
-            for name in image.names.iter().filter_map(tagged) {
+            for name in image.names.iter().filter_map(ImageReference::tagged) {
                 match contents.images.iter().position(|content| content.names.contains(&name)) {
                     None => contents.images[place].names.push(name),
                     Some(other) if other == place => {}
@@ -257,11 +257,6 @@ impl<'a> Contents<'a> {
         }
         Ok(())
     }
-}
-
-/// A name by its tag alone.
-fn tagged(name: &ImageReference) -> Option<ImageReference> {
-    format!("{}/{}:{}", name.registry(), name.repository(), name.tag()?).parse().ok()
 }
 
 fn len(bytes: &[u8]) -> u64 {

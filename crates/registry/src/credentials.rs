@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sandpen_types::image::{DEFAULT_REGISTRY, ImageReference};
+use sandpen_types::image::{ImageReference, registry_at};
 
 use crate::auth::Credentials;
 use file::CredentialFile;
@@ -173,11 +173,7 @@ fn registry_of(key: &str) -> &str {
     };
     let bare = bare.trim_end_matches('/');
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let of = if has_scheme || matches!(path, "v1" | "v2") { host } else { bare };
-    match of {
-        "index.docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY,
-        other => other,
-    }
+    registry_at(if has_scheme || matches!(path, "v1" | "v2") { host } else { bare })
 }
 
 /// As a message has a path.

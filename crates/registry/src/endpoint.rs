@@ -7,13 +7,10 @@
 use std::collections::BTreeSet;
 
 use reqwest::Url;
-use sandpen_types::image::DEFAULT_REGISTRY;
+use sandpen_types::image::{DEFAULT_REGISTRY, HUB_HOST};
 
 use crate::error::{RegistryError, shown};
 use crate::proxies::is_loopback;
-
-/// The host of the default registry.
-const DEFAULT_HOST: &str = "registry-1.docker.io";
 
 /// What is asked of a registry's TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +42,7 @@ impl Endpoint {
         if host.is_empty() || name.contains(['@', '?', '#', '\\']) || name.contains("..") || name.contains("//") {
             return Err(refused());
         }
-        let host = if host == DEFAULT_REGISTRY { DEFAULT_HOST } else { host };
+        let host = if host == DEFAULT_REGISTRY { HUB_HOST } else { host };
         let slash = if prefix.is_empty() || prefix.ends_with('/') { "" } else { "/" };
         let url = Url::parse(&format!("https://{host}/{prefix}{slash}")).map_err(|_| refused())?;
         let trust = match url.host_str() {

@@ -13,10 +13,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sha256;
+mod digest;
+
+pub use digest::{DigestError, ImageDigest, id_digits};
 
 /// What a reference without a registry is of.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
+/// Another name of the default registry in references.
+const HUB_INDEX: &str = "index.docker.io";
+/// Where the default registry answers, which tools write for it as well.
+pub const HUB_HOST: &str = "registry-1.docker.io";
 /// Where the default registry keeps what has no owner.
 const DEFAULT_OWNER: &str = "library/";
 /// The tag of a reference without one.
@@ -26,78 +32,9 @@ const NAME_MAX: usize = 255;
 /// Most bytes of a tag.
 const TAG_MAX: usize = 128;
 
-/// What a digest's text begins with.
-const ALGORITHM: &str = "sha256:";
-
-/// The SHA-256 of something's bytes; in text `sha256:` and 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ImageDigest([u8; 32]);
-
-/// No such text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no digest; one is sha256: and 64 hexadecimal digits")]
-pub struct DigestError(String);
-
-impl ImageDigest {
-    /// Of a hash.
-    pub const fn new(hash: [u8; 32]) -> Self {
-        Self(hash)
-    }
-
-    /// The hash.
-    pub const fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The 64 digits, fit for a file's name.
-    pub fn hex(&self) -> String {
-        let mut hex = String::with_capacity(64);
-        let _ = sha256::write(&self.0, &mut hex); // a String takes everything
-        hex
-    }
-
-    /// Its first 12 digits, as people are shown it.
-    pub fn short(&self) -> String {
-        self.hex()[..12].to_owned()
-    }
-
-    /// From 64 digits.
-    pub fn from_hex(hex: &str) -> Result<Self, DigestError> {
-        sha256::read(hex).map(Self).ok_or_else(|| DigestError(hex.chars().take(80).collect()))
-    }
-}
-
-impl fmt::Display for ImageDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ALGORITHM}{}", self.hex())
-    }
-}
-
-impl fmt::Debug for ImageDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for ImageDigest {
-    type Err = DigestError;
-
-    fn from_str(text: &str) -> Result<Self, DigestError> {
-        let hex = text.strip_prefix(ALGORITHM).ok_or_else(|| DigestError(text.chars().take(80).collect()))?;
-        Self::from_hex(hex)
-    }
-}
-
-impl Serialize for ImageDigest {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ImageDigest {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
+/// What references call a registry that somebody names by a host of its own.
+pub fn registry_at(host: &str) -> &str {
+    if matches!(host, HUB_INDEX | HUB_HOST) { DEFAULT_REGISTRY } else { host }
 }
 
 /// The name of an image, complete: registry, repository, and a tag or a digest or both.
@@ -161,6 +98,12 @@ impl ImageReference {
     #[must_use]
     pub fn with_digest(self, digest: ImageDigest) -> Self {
         Self { digest: Some(digest), ..self }
+    }
+
+    /// The name by its tag alone; `None` where it has none.
+    #[must_use]
+    pub fn tagged(&self) -> Option<Self> {
+        self.tag.is_some().then(|| Self { digest: None, ..self.clone() })
     }
 
     /// The name of a text in which the registry may be left out; [`FromStr`] has [`DEFAULT_REGISTRY`] for it.
@@ -234,7 +177,7 @@ fn parse(text: &str, default: &str) -> Result<ImageReference, ReferenceError> {
     if name.len() == 64 && ImageDigest::from_hex(name).is_ok() {
         return Err(refused("it is a digest without sha256:"));
     }
-    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY.to_owned() } else { registry };
+    let registry = if registry == HUB_INDEX { DEFAULT_REGISTRY.to_owned() } else { registry };
     let repository = match repository.as_str() {
         alone if registry == DEFAULT_REGISTRY && !alone.contains('/') => format!("{DEFAULT_OWNER}{alone}"),
         _ => repository,

@@ -11,7 +11,7 @@
 //! | [`stats`] | what a sandbox takes of its host at one moment |
 //! | [`confinement`] | what a process that serves a microVM has given up |
 //! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
-//! | [`image`] | names and digests of images |
+//! | [`image`], [`registry`], [`default_registry`] | names and digests of images; registries and mirrors; what a name without one is of |
 //! | [`state_dir`] | where everything of one state directory lies |
 //! | [`backoff`], [`error_chain`] | when to try again; errors in one line |
 //! | [`visible`] | text of somebody else, made harmless for a terminal |
@@ -23,6 +23,7 @@
 
 pub mod backoff;
 pub mod confinement;
+pub mod default_registry;
 pub mod disk;
 pub mod disk_usage;
 pub mod error_chain;

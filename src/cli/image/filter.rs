@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use sandpen::api::ImageEntry;
-use sandpen_types::registry::DefaultRegistry;
+use sandpen_types::default_registry::DefaultRegistry;
 
 use super::super::ps::is_like;
 

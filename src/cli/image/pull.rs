@@ -8,7 +8,7 @@ use sandpen_types::image::ImageReference;
 use super::{Told, came_in, follow, ids};
 use crate::cli::args::ImageNameArg;
 use crate::cli::registry::{InsecureArgs, MirrorArgs, proxies, who_asks};
-use crate::cli::{CliError, Global, print};
+use crate::cli::{CliError, Global};
 
 /// Get an image from its registry
 ///
@@ -72,23 +72,25 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let mut request = ways.request(&reference.name(global)?).await?;
     request.platform.clone_from(platform);
     request.insecure |= *insecure;
-    let client = global.connect().await?;
-    if *json {
-        return follow(client.pull_image(&request).await?, Told::Json).await.map(|_| 0);
+    let images = bring(&global.connect().await?, &request, *json, *quiet).await?;
+    match (json, quiet) {
+        (true, _) => Ok(0),
+        (_, true) => ids(&images),
+        _ => came_in(global, &images, false),
     }
-    if *quiet {
-        return ids(&follow(client.pull_image(&request).await?, Told::Nobody).await?);
-    }
-    came_in(global, &bring(&client, &request).await?, false)
 }
 
 /// Pulls an image for this host.
 pub async fn pull(client: &Client, reference: &ImageReference, ways: &Ways) -> Result<Vec<ImageEntry>, CliError> {
-    bring(client, &ways.request(reference).await?).await
+    bring(client, &ways.request(reference).await?, false, false).await
 }
 
-/// Shows people what it does.
-async fn bring(client: &Client, request: &ImagePullRequest) -> Result<Vec<ImageEntry>, CliError> {
-    print::note(&format!("pulling {}", request.name));
-    follow(client.pull_image(request).await?, Told::Bars(print::ImageBars::new())).await
+async fn bring(
+    client: &Client,
+    request: &ImagePullRequest,
+    json: bool,
+    quiet: bool,
+) -> Result<Vec<ImageEntry>, CliError> {
+    let told = Told::new(json, quiet, &format!("pulling {}", request.name));
+    follow(client.pull_image(request).await?, told).await
 }

@@ -60,16 +60,11 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         proxies: proxies(),
     };
     let client = global.connect().await?;
-    let told = match (json, quiet) {
-        (true, _) => Told::Json,
-        (_, true) => Told::Nobody,
-        _ => {
-            if let Some(to) = to {
-                print::note(&format!("pushing {image} to {to}"));
-            }
-            Told::Bars(print::ImageBars::new())
-        }
-    };
+    let told = Told::new(
+        *json,
+        *quiet,
+        &to.map_or_else(|| format!("pushing {image}"), |to| format!("pushing {image} to {to}")),
+    );
     match end(client.push_image(&request).await?, told).await? {
         ImageWork::Pushed(ImagePushed { reference, .. }) if !json => {
             print::lines([reference.to_string().as_str()].into_iter())

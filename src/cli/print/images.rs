@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use chrono::Utc;
 use sandpen::api::{ImageEntry, ImageRemoval};
-use sandpen_types::registry::DefaultRegistry;
+use sandpen_types::default_registry::DefaultRegistry;
 use sandpen_types::visible::visible;
 
 use super::sandboxes::{age, fit_last};

@@ -2,8 +2,8 @@
 
 use sandpen::api::ErrorCode;
 use sandpen::client::Client;
+use sandpen_types::default_registry::{DefaultRegistry, ImageCalled};
 use sandpen_types::image::ImageReference;
-use sandpen_types::registry::{DefaultRegistry, ImageCalled};
 use sandpen_types::spec::{Rootfs, SandboxSpec};
 
 use super::root::name_of_id;

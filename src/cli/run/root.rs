@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use sandpen_types::default_registry::{DefaultRegistry, ImageCalled};
 use sandpen_types::image::{ImageReference, ReferenceError};
-use sandpen_types::registry::{DefaultRegistry, ImageCalled};
 use sandpen_types::spec::{ByteString, Disk, DiskName, ImageRoot, RootDevice, Rootfs};
 use sandpen_types::units::ByteSize;
 

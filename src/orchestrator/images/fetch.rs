@@ -236,7 +236,7 @@ fn remove(kept: Option<PartialLayer>) {
 }
 
 /// Whether bytes were not what they should be, or a registry has no such part of them.
-fn is_of_bytes(error: &PullError) -> bool {
+pub(super) fn is_of_bytes(error: &PullError) -> bool {
     matches!(
         error,
         PullError::Work(WorkError::Invalid(_))

@@ -27,7 +27,7 @@ use sandpen_types::registry::MirrorPlace;
 
 use super::Images;
 use super::access::RegistryAccess;
-use super::fetch::{Fetcher, Told};
+use super::fetch::{Fetcher, Told, is_of_bytes};
 use super::work::{self, WorkError};
 
 /// Most layers that are fetched side by side.
@@ -63,13 +63,6 @@ impl PullRequest {
         Self { reference, platform: None, access: RegistryAccess::default(), mirrors: Vec::new() }
     }
 
-    /// The name that the image gets.
-    fn name(&self) -> Option<ImageReference> {
-        let reference = &self.reference;
-        let name = format!("{}/{}:{}", reference.registry(), reference.repository(), reference.tag()?);
-        name.parse().ok()
-    }
-
     /// The client of the registry and its mirrors.
     fn registry(&self, certificates: Vec<PathBuf>) -> Result<Registry, RegistryError> {
         let name = self.reference.registry();
@@ -83,12 +76,9 @@ impl PullRequest {
         Registry::new(options)
     }
 
-    /// The same without the mirrors, if there are any.
-    fn without_mirrors(&self, certificates: Vec<PathBuf>) -> Result<Option<Registry>, RegistryError> {
-        if self.mirrors.is_empty() {
-            return Ok(None);
-        }
-        Self { mirrors: Vec::new(), ..self.clone() }.registry(certificates).map(Some)
+    /// The same of the registry alone.
+    fn without_mirrors(&self) -> Self {
+        Self { mirrors: Vec::new(), ..self.clone() }
     }
 }
 
@@ -142,7 +132,7 @@ async fn pull_here<F: FnMut(ImageProgress)>(
     told: &Told<F>,
 ) -> Result<Vec<ImageDigest>, PullError> {
     let helper = work::helper(store)?;
-    let (registry, direct) = (request.registry(certificates.clone())?, request.without_mirrors(certificates)?);
+    let registry = request.registry(certificates.clone())?;
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let pulled = registry.manifest(&request.reference, &platform).await?;
     let image = request.reference.to_string();
@@ -169,20 +159,21 @@ async fn pull_here<F: FnMut(ImageProgress)>(
             missing.push((blob, *diff_id, number));
         }
     }
-    let direct = direct.as_ref().map(|registry| Fetcher { registry, ..fetcher });
     let fetch = async |(blob, diff_id, number): (Blob, ImageDigest, usize)| {
         let layer = || NewLayer { diff_id, packed: Some(blob.digest), packed_bytes: blob.size, number, of };
-        match (fetcher.fetch(blob, layer()).await, &direct) {
-            // All came, and what it unpacks to is not what it should be. A mirror may have sent something else.
-            (Err(PullError::Work(error)), Some(direct)) => {
+        match fetcher.fetch(blob, layer()).await {
+            // It came from a mirror, perhaps, which keeps something else under its name.
+            Err(error) if is_of_bytes(&error) && !request.mirrors.is_empty() => {
                 tracing::info!(error = error_chain(&error), layer = %diff_id, "a layer is asked for without mirrors");
-                direct.fetch(blob, layer()).await
+                let direct = request.without_mirrors().registry(certificates.clone())?;
+                Fetcher { registry: &direct, ..fetcher }.fetch(blob, layer()).await
             }
-            (fetched, _) => fetched,
+            fetched => fetched,
         }
     };
     stream::iter(missing.into_iter().map(fetch)).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
-    let composed = helper.compose(composed(pulled, &image, request.name())?, |_| {}).await.map_err(work::of_helper);
+    let composed =
+        helper.compose(composed(pulled, &image, request.reference.tagged())?, |_| {}).await.map_err(work::of_helper);
     drop(held);
     let composed = composed?;
     for image in &composed {

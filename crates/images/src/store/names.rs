@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sandpen_types::image::{DEFAULT_REGISTRY, DEFAULT_TAG, ImageDigest, ImageReference};
+use sandpen_types::image::{DEFAULT_REGISTRY, DEFAULT_TAG, ImageDigest, ImageReference, id_digits};
 use serde::{Deserialize, Serialize};
 
 use super::{Locked, Store, StoreError, files};
 
-/// Fewest digits that tell an image.
-const ID_MIN: usize = 4;
 /// How alike a name has to be for somebody to have meant it.
 const NEAR: f64 = 0.8;
 /// Most names that are said to be near.
@@ -56,8 +54,7 @@ impl Store {
 
     /// The image, and the name by which it was found if it was one.
     pub(super) fn look_up(&self, asked: &str) -> Result<(ImageDigest, Option<ImageReference>), StoreError> {
-        let id = asked.strip_prefix("sha256:").unwrap_or(asked);
-        let is_digest = asked.len() > id.len() && id.len() == 64;
+        let is_digest = asked.parse::<ImageDigest>().is_ok();
         let reference = asked.parse::<ImageReference>();
         if !is_digest
             && let Ok(reference) = &reference
@@ -65,8 +62,7 @@ impl Store {
         {
             return Ok((digest, Some(reference.clone())));
         }
-        let is_id = (ID_MIN..=64).contains(&id.len()) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if is_id {
+        if let Some(id) = id_digits(asked) {
             let mut found = files::digests(&self.directory.join("images"))?;
             found.retain(|digest| digest.hex().starts_with(id));
             match found.as_slice() {

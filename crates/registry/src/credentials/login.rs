@@ -19,11 +19,9 @@ use crate::auth::Credentials;
 /// # Errors
 /// [`CredentialError::Io`] and [`CredentialError::File`]; the file is unchanged then.
 pub fn login(path: &Path, registry: &str, credentials: &Credentials) -> Result<(), CredentialError> {
-    if let Credentials::Password { username, .. } = credentials {
-        check_username(username)?;
-    }
     let entry = match credentials {
         Credentials::Password { username, password } => {
+            check_username(username)?;
             json!({ "auth": STANDARD.encode(format!("{username}:{}", password.expose())) })
         }
         Credentials::IdentityToken(token) => json!({ "auth": "", "identitytoken": token.expose() }),
@@ -97,9 +95,6 @@ impl Places {
     /// Those of [`login`], and [`CredentialError::Helper`].
     pub async fn log_in(&self, registry: &str, credentials: &Credentials) -> Result<Kept, CredentialError> {
         let own = self.own()?;
-        if let Credentials::Password { username, .. } = credentials {
-            check_username(username)?;
-        }
         if let Some(file) = CredentialFile::read(own)?
             && let Some((helper, key)) = file.keeper(registry, self.helper_timeout)
         {
@@ -107,6 +102,7 @@ impl Places {
                 Credentials::Password { username, password } => (username.as_str(), password),
                 Credentials::IdentityToken(token) => (TOKEN_USERNAME, token),
             };
+            check_username(username)?;
             helper::store(&helper, key, username, secret).await?;
             return Ok(Kept::Helper { program: helper.program(), path: own.to_owned() });
         }
