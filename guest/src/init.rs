@@ -142,7 +142,7 @@ impl Init {
         match message {
             HostMessage::Start(start) if self.awaits_start() => self.begin(Box::new((*start).into()))?,
             HostMessage::Begin(begin) if self.awaits_start() => self.begin(begin)?,
-            HostMessage::Start(_) | HostMessage::Begin(_) => log!("a second start is ignored"),
+            HostMessage::Start(_) | HostMessage::Begin(_) | HostMessage::Idle(_) => log!("a second start is ignored"),
             HostMessage::Query { nonce } => {
                 let state = self.status();
                 self.control.send_all(&[UNDERSTANDS, GuestMessage::Status { nonce, state }])?;

@@ -21,6 +21,7 @@ use sandpen_types::stats::GuestUsage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::sessions::{GuestSessions, SessionError};
 use crate::start_timings::StartTimings;
 
 /// A failure of a driver, in its own words; `source()` holds the cause.
@@ -256,6 +257,14 @@ pub trait GuestSession: Send + Sync {
     /// by nothing: see [`GuestUsage::bounded`]. By default that it does not tell.
     fn usage(&self) -> BoxFuture<'static, Result<GuestUsage, DriverError>> {
         Box::pin(async { Err(DriverError::Unreachable("it does not tell how it is".to_owned())) })
+    }
+
+    /// Its sessions. By default that its guests have none.
+    ///
+    /// # Errors
+    /// [`SessionError::Older`], [`SessionError::Unsupported`], or that it is gone.
+    fn sessions(&self) -> Result<Arc<dyn GuestSessions>, SessionError> {
+        Err(SessionError::Unsupported)
     }
 }
 

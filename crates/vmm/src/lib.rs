@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`driver`] | the traits: who makes microVMs, acts on their processes, speaks with their guests |
+//! | [`sessions`] | the same for commands beside the workload |
 //! | [`waiter`] | the handle of the process between an orchestrator and a VMM, which outlives us |
 //! | [`pidfd`], [`spare_descriptors`] | processes without races, descriptors kept for bad times |
 //! | [`uid_block`] | uids of the host that are a sandbox's alone |
@@ -22,6 +23,7 @@ pub mod host_clock;
 pub mod pidfd;
 pub mod process_owner;
 pub mod process_usage;
+pub mod sessions;
 pub mod spare_descriptors;
 pub mod start_timings;
 pub mod tree;

@@ -47,11 +47,14 @@ pub enum HostMessage {
         /// Tells this answer from others.
         nonce: u64,
     },
+    /// [`HostMessage::Begin`] without a workload: its command is not looked at, and PID 1's own process stands for it, which
+    /// does nothing until a signal ends it.
+    Idle(Box<Begin>),
 }
 
 impl HostMessage {
     /// How many variants there are: what a guest of this program says in [`GuestMessage::Understands`].
-    pub const VARIANTS: u32 = 9;
+    pub const VARIANTS: u32 = 10;
     /// How many of them each guest knows, also one that says nothing of it.
     pub const UNDERSTOOD_BY_ALL: u32 = 6;
 
@@ -67,6 +70,7 @@ impl HostMessage {
             Self::Begin(_) => 6,
             Self::SetClock { .. } => 7,
             Self::GetUsage { .. } => 8,
+            Self::Idle(_) => 9,
         }
     }
 }

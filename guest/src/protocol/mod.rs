@@ -1,7 +1,7 @@
 //! The control protocol between a host and the PID 1 of its guest.
 //!
-//! Two virtio ports carry frames (see [`frame`]); two more carry the workload's bare output, and one single bytes
-//! of the process that shares the host's files:
+//! Two virtio ports carry frames (see [`frame`]); two more carry the workload's bare output, one single bytes of the
+//! process that shares the host's files, and one all that runs beside the workload:
 //!
 //! | port | host → guest | guest → host |
 //! | --- | --- | --- |
@@ -9,6 +9,7 @@
 //! | [`STDIN_PORT`] | [`StdinMessage`] | |
 //! | [`STDOUT_PORT`], [`STDERR_PORT`] | | the workload's bytes |
 //! | [`FILES_PORT`] | [`DROP_CACHES`], [`FILES_LIMIT_MET`] | |
+//! | [`session::SESSIONS_PORT`] | commands beside the workload, see [`session`] | their streams |
 //!
 //! ```text
 //!   guest                               host
@@ -30,6 +31,7 @@
 
 pub mod frame;
 mod messages;
+pub mod session;
 mod settings;
 mod start;
 #[cfg(test)]

@@ -94,6 +94,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         (any::<u64>(), 0..1_000_000_000_u32)
             .prop_map(|(seconds, nanos)| HostMessage::SetClock { wall_clock: Duration::new(seconds, nanos) }),
         any::<u64>().prop_map(|nonce| HostMessage::GetUsage { nonce }),
+        start().prop_map(|start| HostMessage::Idle(Box::new(start.into()))),
     ]
 }
 
