@@ -111,7 +111,7 @@ fn what_the_registry_has_is_not_sent_and_the_manifest_stays() {
     // Under its own name: nothing but the manifest, which is the same.
     let (out, said) = place.does(&["push", &name]);
     assert_eq!(out, format!("{name}@{digest}\n"));
-    assert!(said.starts_with(&format!("sandpen: pushing {name} to {name}\n")), "{said}");
+    assert!(said.starts_with(&format!("sandpen: pushing {name}\n")), "{said}");
     assert_eq!(said.matches("  there already").count(), 2, "{said}");
     assert_eq!(place.sent(), Sent { manifests: before.manifests + 1, ..before });
 

@@ -8,14 +8,18 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use self::verifier::{Anybody, Believed, is_own_authority};
 use crate::endpoint::has_port;
 use crate::error::{CertificateProblem, RegistryError, shown};
+
+mod verifier;
 
 /// Most bytes of a file of certificates.
 const FILE_MAX: u64 = 1 << 20;
@@ -52,11 +56,13 @@ pub(crate) fn tls(
 ) -> Result<ClientConfig, RegistryError> {
     let mut roots = roots.clone();
     let mut client = None;
+    let mut own = Vec::new();
     for directory in directories {
         let refused = |error: io::Error| of_file(directory, &error);
         for path in files(directory, "crt").map_err(refused)? {
             for certificate in certificates(&path).map_err(refused)? {
-                roots.add(certificate).map_err(|error| refused(bad(&path, error)))?;
+                roots.add(certificate.clone()).map_err(|error| refused(bad(&path, error)))?;
+                own.push(certificate);
             }
         }
         if let Some(path) = files(directory, "cert").map_err(refused)?.into_iter().next() {
@@ -69,11 +75,15 @@ pub(crate) fn tls(
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| own_fault(&error))?;
-    let builder = if verified {
-        builder.with_root_certificates(roots)
+    let verifier: Arc<dyn ServerCertVerifier> = if verified {
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let roots =
+            roots.map_err(|error| RegistryError::Protocol { host: "TLS".to_owned(), reason: error.to_string() })?;
+        Arc::new(Believed::new(roots, own))
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::of(&provider)))
+        Arc::new(Anybody::of(&provider))
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     match client {
         None => Ok(builder.with_no_client_auth()),
         Some((chain, key, directory)) => {
@@ -132,6 +142,7 @@ pub(crate) fn problem(error: &rustls::Error, host: &str, directories: &[PathBuf]
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 CertificateProblem::UnknownIssuer(file("ca.crt"))
             }
+            error if is_own_authority(error) => CertificateProblem::UnknownIssuer(file("ca.crt")),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateProblem::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => CertificateProblem::NotYet,
             CertificateError::NotValidForName => CertificateProblem::OtherName(String::new()),
@@ -152,50 +163,5 @@ pub(crate) fn problem(error: &rustls::Error, host: &str, directories: &[PathBuf]
             wants.then(|| CertificateProblem::ClientWanted(file("client.cert")))
         }
         _ => None,
-    }
-}
-
-/// Takes every certificate: of registries that were called insecure.
-#[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
-
-impl Anybody {
-    fn of(provider: &CryptoProvider) -> Self {
-        Self(provider.signature_verification_algorithms)
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
     }
 }

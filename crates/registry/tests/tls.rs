@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -82,6 +82,41 @@ async fn a_registrys_own_authority() {
     let (bytes, end) = support::collect(registry.blob(&server.reference(), image.blob(), 0)).await;
     end.unwrap();
     assert_eq!(bytes, image.layer);
+}
+
+#[tokio::test]
+async fn a_certificate_that_signs_itself() {
+    // As `openssl req -x509` makes it: an authority's, and the server's as well.
+    let change: Change = |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = |names: &[&str], change: Change| {
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let dir = TempDir::new().unwrap();
+    let pair = own(&["127.0.0.1"], change);
+    let (_, first) = server(acceptor(&pair, None)).await;
+    let error = pull(options(), &first).await.unwrap_err().to_string();
+    assert!(error.contains("is signed by nobody whom this machine believes"), "{error}");
+    pull(with_files(dir.path(), &first, &[("ca.crt", &pair.0)]), &first).await.unwrap();
+    // Another one of the same names is another one; and names and times count.
+    let (_, second) = server(acceptor(&own(&["127.0.0.1"], change), None)).await;
+    let error = pull(with_files(dir.path(), &second, &[("ca.crt", &pair.0)]), &second).await.unwrap_err().to_string();
+    assert!(error.contains("is signed by nobody whom this machine believes"), "{error}");
+    let expired: Change = |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(2001, 1, 1);
+    };
+    for (names, change, expected) in
+        [(["other.example"], change, "is for other names"), (["127.0.0.1"], expired, "has expired")]
+    {
+        let pair = own(&names, change);
+        let (_, server) = server(acceptor(&pair, None)).await;
+        let error = pull(with_files(dir.path(), &server, &[("ca.crt", &pair.0)]), &server).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -60,11 +60,11 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         proxies: proxies(),
     };
     let client = global.connect().await?;
-    let told = Told::new(
-        *json,
-        *quiet,
-        &to.map_or_else(|| format!("pushing {image}"), |to| format!("pushing {image} to {to}")),
-    );
+    let what = match to.map(|to| to.to_string()).filter(|to| *to != *image) {
+        Some(to) => format!("pushing {image} to {to}"),
+        None => format!("pushing {image}"),
+    };
+    let told = Told::new(*json, *quiet, &what);
     match end(client.push_image(&request).await?, told).await? {
         ImageWork::Pushed(ImagePushed { reference, .. }) if !json => {
             print::lines([reference.to_string().as_str()].into_iter())
