@@ -9,7 +9,8 @@
 //!                          world: what must be ─▶ settle, checks ─▶ report
 //! ```
 //!
-//! Beside it, the store of images (see `images`), and pulling them over a bad line (see `pulls`).
+//! Beside it, the store of images (see `images`), pulling them over a bad line (see `pulls`), and commands beside the
+//! workload (see `sessions`).
 //!
 //! `CHAOS_ROUNDS` and `CHAOS_SEED` say how long and which; `make chaos` passes them. What a seed repeats
 //! are the steps and their pauses; how far the system is at each of them depends on the machine.
@@ -26,6 +27,7 @@ mod plan;
 mod pulls;
 mod report;
 mod service;
+mod sessions;
 mod settle;
 #[path = "../support/mod.rs"]
 mod support;
@@ -93,6 +95,17 @@ fn pulls_go_on_whoever_dies() {
     (1..=rounds).for_each(|round| pulls.round(round));
     let report = pulls.end();
     println!("pulls, seed {seed}: {rounds} rounds in {:.0} s; {report}", started.elapsed().as_secs_f64());
+}
+
+#[test]
+fn sessions_lose_nothing_whoever_dies() {
+    let (rounds, seed) = (number("CHAOS_ROUNDS", ROUNDS), number("CHAOS_SEED", SEED));
+    println!("make chaos ROUNDS={rounds} SEED={seed}, sessions");
+    let started = Instant::now();
+    let mut sessions = sessions::Sessions::new(seed);
+    (1..=rounds).for_each(|round| sessions.round(round));
+    let report = sessions.end();
+    println!("sessions, seed {seed}: {rounds} rounds in {:.0} s; {report}", started.elapsed().as_secs_f64());
 }
 
 #[test]
