@@ -300,8 +300,8 @@ impl Sessions {
                 return Ok(());
             };
             self.moved();
-            if let Some((id, session)) = self.obey(frame) {
-                self.begin(id, session, around, null);
+            if let Some(whole) = self.obey(frame) {
+                self.begin(whole, around, null);
                 return Ok(());
             }
         }

@@ -2,14 +2,12 @@
 //! console: the host is believed, but one that is wrong must not harm a workload.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use sandpen_guest::protocol::session::{
-    Content, RunSession, SESSIONS_MAX, SessionCommand, SessionFrame, SessionRefusal, SessionReport, SessionStart,
-    SessionStream,
+    Content, SESSIONS_MAX, SessionCommand, SessionFrame, SessionRefusal, SessionReport, SessionStart, SessionStream,
 };
 
-use super::opening::{Fed, Opening};
+use super::opening::{Fed, Opening, Whole};
 use super::session::Session;
 use super::{Sessions, Stage, start};
 use crate::log::log;
@@ -20,7 +18,7 @@ const LABEL_MAX: usize = 256;
 
 impl Sessions {
     /// Gives a session that is to begin.
-    pub(super) fn obey(&mut self, frame: SessionFrame<SessionCommand>) -> Option<(u64, RunSession)> {
+    pub(super) fn obey(&mut self, frame: SessionFrame<SessionCommand>) -> Option<Whole> {
         let SessionFrame { epoch, session: id, content } = frame;
         if content == Content::Message(SessionCommand::Resume) {
             self.resume(epoch);
@@ -29,53 +27,33 @@ impl Sessions {
         if self.epoch != Some(epoch) {
             return None;
         }
-        let command = match content {
+        let is_right = match content {
+            Content::Bytes { stream: SessionStream::Spec, offset, bytes } => return self.describe(id, offset, &bytes),
+            Content::Bytes { offset, bytes, .. } => self.find(id)?.input.push(offset, &bytes),
             Content::Message(SessionCommand::Open { len }) => {
                 self.open_session(id, len);
-                return None;
+                true
             }
-            Content::Bytes { stream: SessionStream::Spec, offset, bytes } => return self.describe(id, offset, &bytes),
-            content => content,
-        };
-        if matches!(command, Content::Message(SessionCommand::Forget)) {
-            self.forget(id);
-            return None;
-        }
-        // One that was forgotten hears nothing.
-        let session = self.list.iter_mut().find(|session| session.id == id)?;
-        let is_right = match command {
-            Content::Bytes { offset, bytes, .. } => session.input.push(offset, &bytes),
-            Content::Message(command) => match command {
-                SessionCommand::Taken { stream, taken, limit } => {
-                    session.output(stream).is_some_and(|output| output.take(taken, limit))
+            Content::Message(SessionCommand::Forget) => {
+                self.forget(id);
+                true
+            }
+            Content::Message(command) => match (command, self.opening.as_mut().filter(|opening| opening.id == id)) {
+                (SessionCommand::Taken { stream, taken, limit }, Some(opening)) => {
+                    opening.make_room(stream, taken, limit)
                 }
-                SessionCommand::EndInput { total } => session.input.end(total),
-                SessionCommand::Resize(size) => {
-                    session.resize(size);
-                    true
-                }
-                SessionCommand::Signal(signal) => {
-                    let is_signal = (1..=64).contains(&signal);
-                    if is_signal {
-                        session.signal(signal);
-                    }
-                    is_signal
-                }
-                SessionCommand::HangUp => {
-                    session.hang_up(Instant::now());
-                    true
-                }
-                SessionCommand::Detach => {
-                    session.detach();
-                    true
-                }
-                SessionCommand::Resume | SessionCommand::Open { .. } | SessionCommand::Forget => true,
+                (command, _) => self.find(id)?.obey(&command),
             },
         };
         if !is_right {
             log!("the host's message of session {id:016x} does not fit it and is ignored");
         }
         None
+    }
+
+    /// One that was forgotten hears nothing.
+    fn find(&mut self, id: u64) -> Option<&mut Session> {
+        self.list.iter_mut().find(|session| session.id == id)
     }
 
     /// Another host, which knows nothing.
@@ -126,38 +104,39 @@ impl Sessions {
         self.queue.push_back((id, SessionReport::Refused(refusal)));
     }
 
-    fn describe(&mut self, id: u64, offset: u64, bytes: &[u8]) -> Option<(u64, RunSession)> {
+    fn describe(&mut self, id: u64, offset: u64, bytes: &[u8]) -> Option<Whole> {
         // Of another one: it was refused, or is there already.
         let opening = self.opening.as_mut().filter(|opening| opening.id == id)?;
-        match opening.feed(offset, bytes) {
+        let refusal = match opening.feed(offset, bytes) {
             Fed::More => return None,
             Fed::Gap => {
                 log!("the host's description of session {id:016x} has a gap, and what is behind it is ignored");
                 return None;
             }
-            Fed::Whole(SessionStart::Run(session)) if session.notes.label.len() <= LABEL_MAX => {
-                self.opening = None;
-                match self.refusal() {
-                    None => return Some((id, session)),
-                    Some(refusal) => self.refuse(id, refusal),
-                }
-            }
-            Fed::Whole(_) | Fed::Malformed => {
-                self.opening = None;
-                self.refuse(id, SessionRefusal::Malformed);
-            }
-        }
+            Fed::Whole(SessionStart::Run(session)) if session.notes.label.len() <= LABEL_MAX => match self.refusal() {
+                None => return Some(self.opening.take()?.whole(session)),
+                Some(refusal) => refusal,
+            },
+            Fed::Whole(_) | Fed::Malformed => SessionRefusal::Malformed,
+        };
+        self.opening = None;
+        self.refuse(id, refusal);
         None
     }
 
     /// Runs a session; its program is executed, or was not, when this is back.
-    pub(super) fn begin(&mut self, id: u64, session: RunSession, around: Option<&Surroundings>, null: &OwnedFd) {
+    pub(super) fn begin(&mut self, whole: Whole, around: Option<&Surroundings>, null: &OwnedFd) {
+        let Whole { id, session, rooms } = whole;
         let Some(around) = around else { return self.refuse(id, SessionRefusal::NotRunning) };
         let (notes, limit, has_terminal) = (session.notes.clone(), session.limit, session.terminal.is_some());
-        self.list.push(match start::start(around, session, null) {
+        let mut session = match start::start(around, session, null) {
             Ok(launched) => Session::new(id, notes, launched, limit),
             Err(failure) => Session::failed(id, notes, has_terminal, failure),
-        });
+        };
+        for (stream, limit) in rooms {
+            let _ = session.output(stream).is_some_and(|output| output.take(0, limit));
+        }
+        self.list.push(session);
     }
 
     fn forget(&mut self, id: u64) {
@@ -169,6 +148,5 @@ impl Sessions {
         if place < self.turn {
             self.turn -= 1;
         }
-        self.end_grace(Instant::now());
     }
 }

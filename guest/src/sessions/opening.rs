@@ -5,7 +5,7 @@
 //!              └── another Open, Resume, Forget: forgotten
 //! ```
 
-use sandpen_guest::protocol::session::{SPEC_MAX, SessionStart};
+use sandpen_guest::protocol::session::{RunSession, SPEC_MAX, SessionStart, SessionStream};
 
 /// As much of the description as has come; at most [`SPEC_MAX`] bytes.
 #[derive(Debug)]
@@ -13,6 +13,17 @@ pub struct Opening {
     pub id: u64,
     len: usize,
     bytes: Vec<u8>,
+    /// How much room the host has for its outputs already.
+    rooms: Vec<(SessionStream, u64)>,
+}
+
+/// A session that is to begin.
+#[derive(Debug)]
+pub struct Whole {
+    pub id: u64,
+    pub session: RunSession,
+    /// How much room the host has for its outputs.
+    pub rooms: Vec<(SessionStream, u64)>,
 }
 
 /// What bytes of a description do.
@@ -32,7 +43,19 @@ impl Opening {
     /// A description of so many bytes; `None` where it is none.
     pub fn new(id: u64, len: u32) -> Option<Self> {
         let len = usize::try_from(len).ok().filter(|len| (1..=SPEC_MAX).contains(len))?;
-        (id != 0).then(|| Self { id, len, bytes: Vec::new() })
+        (id != 0).then(|| Self { id, len, bytes: Vec::new(), rooms: Vec::new() })
+    }
+
+    /// The host has room for an output; says whether that can be.
+    pub fn make_room(&mut self, stream: SessionStream, taken: u64, limit: u64) -> bool {
+        self.rooms.retain(|(of, _)| *of != stream);
+        self.rooms.push((stream, limit));
+        taken == 0 && matches!(stream, SessionStream::Stdout | SessionStream::Stderr)
+    }
+
+    /// With what the description says.
+    pub fn whole(self, session: RunSession) -> Whole {
+        Whole { id: self.id, session, rooms: self.rooms }
     }
 
     /// Takes what was not there yet.
@@ -60,7 +83,7 @@ impl Opening {
 mod tests {
     use std::time::Duration;
 
-    use sandpen_guest::protocol::session::{RunSession, SessionNotes, SessionProgram};
+    use sandpen_guest::protocol::session::{SessionNotes, SessionProgram};
 
     use super::*;
 

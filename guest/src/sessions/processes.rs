@@ -29,11 +29,10 @@ pub fn list() -> u8 {
 fn try_list() -> io::Result<()> {
     let machine = Machine::look();
     let own = std::process::id();
-    let mut pids: Vec<u32> =
-        fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    pids.sort_unstable();
+    // In the order of their numbers.
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut text = String::new();
-    for pid in pids.into_iter().filter(|pid| *pid != own) {
+    for pid in pids.filter(|pid| *pid != own) {
         // One that has ended meanwhile is none.
         if let Some(line) = machine.line(pid) {
             text.push_str(&line);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::unistd::Pid;
 use sandpen_guest::protocol::session::{
-    OutputState, SessionEnd, SessionNotes, SessionReport, SessionState, SessionStream,
+    OutputState, SessionCommand, SessionEnd, SessionNotes, SessionReport, SessionState, SessionStream,
 };
 use sandpen_guest::protocol::{StartFailure, TerminalSize, WorkloadEnd};
 
@@ -84,7 +84,8 @@ impl Session {
     pub fn failed(id: u64, notes: SessionNotes, has_terminal: bool, failure: StartFailure) -> Self {
         let mut session = Self::bare(id, notes, has_terminal, None, None);
         session.end = Some(SessionEnd::NotStarted(failure));
-        session.told.started = true;
+        // One that was never executed has no streams to speak of.
+        session.told = Told { started: true, stdout_ended: true, stderr_ended: true, end: false };
         session
     }
 
@@ -148,11 +149,6 @@ impl Session {
         self.stderr.resume();
     }
 
-    /// It runs on without a client from now on.
-    pub fn detach(&mut self) {
-        self.notes.detached = true;
-    }
-
     /// The output of this name, if it is one.
     pub fn output(&mut self, stream: SessionStream) -> Option<&mut Output> {
         match stream {
@@ -162,8 +158,26 @@ impl Session {
         }
     }
 
+    /// Does what the host says of it; says whether that fits it.
+    pub fn obey(&mut self, command: &SessionCommand) -> bool {
+        match *command {
+            SessionCommand::Taken { stream, taken, limit } => {
+                return self.output(stream).is_some_and(|output| output.take(taken, limit));
+            }
+            SessionCommand::EndInput { total } => return self.input.end(total),
+            SessionCommand::Resize(size) => self.resize(size),
+            SessionCommand::Signal(signal) if (1..=64).contains(&signal) => self.signal(signal),
+            SessionCommand::Signal(_) => return false,
+            SessionCommand::HangUp => self.hang_up(Instant::now()),
+            SessionCommand::Detach => self.notes.detached = true,
+            // What others do about it.
+            SessionCommand::Resume | SessionCommand::Open { .. } | SessionCommand::Forget => {}
+        }
+        true
+    }
+
     /// The size of its terminal, while it has one.
-    pub fn resize(&self, size: TerminalSize) {
+    fn resize(&self, size: TerminalSize) {
         if let Some(terminal) = &self.terminal
             && let Err(error) = terminal.resize(size)
         {
@@ -172,7 +186,7 @@ impl Session {
     }
 
     /// A signal for its process group, while its main process is there.
-    pub fn signal(&self, signal: i32) {
+    fn signal(&self, signal: i32) {
         if let Some(leader) = self.process
             && let Err(error) = process::signal_group(leader, signal)
         {

@@ -81,11 +81,17 @@ fn bare(start: &Start) -> Start {
 
 /// Both environments; of several of one name the last one.
 fn merged(workload: &[(Bytes, Bytes)], session: Vec<(Bytes, Bytes)>) -> Vec<(Bytes, Bytes)> {
-    let mut env: Vec<_> = workload.iter().cloned().chain(session).enumerate().collect();
-    env.sort_unstable_by(|(a_place, (a, _)), (b_place, (b, _))| a.cmp(b).then(b_place.cmp(a_place)));
-    env.dedup_by(|(_, (later, _)), (_, (kept, _))| later == kept);
-    env.sort_unstable_by_key(|(place, _)| *place);
-    env.into_iter().map(|(_, variable)| variable).collect()
+    let mut env: Vec<_> = workload.iter().cloned().chain(session).collect();
+    // There may be some hundred thousand of them.
+    let mut places: Vec<_> = (0..env.len()).collect();
+    places.sort_unstable_by(|a, b| env[*a].0.cmp(&env[*b].0).then(a.cmp(b)));
+    let mut is_last = vec![true; env.len()];
+    for pair in places.windows(2) {
+        is_last[pair[0]] = env[pair[0]].0 != env[pair[1]].0;
+    }
+    let mut is_last = is_last.into_iter();
+    env.retain(|_| is_last.next().unwrap_or(true));
+    env
 }
 
 /// A login shell.

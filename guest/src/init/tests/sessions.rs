@@ -206,13 +206,22 @@ impl Link {
             }
             Content::Message(report) => {
                 let seen = self.seen.get_mut(&id).expect("a report of a session that there is");
+                // Hosts are strict: a report that says nothing new is one too many.
+                assert!(seen.end.is_none() || matches!(report, SessionReport::State(_)), "{report:?} after the end");
                 match report {
-                    SessionReport::Started => seen.started = true,
+                    SessionReport::Started => {
+                        assert!(!seen.started, "once");
+                        seen.started = true;
+                    }
                     SessionReport::InputWindow { received, limit } => {
+                        assert!(seen.started && !seen.input_closed);
                         assert!(received <= limit && seen.window.is_none_or(|old| old.0 <= received && old.1 <= limit));
                         seen.window = Some((received, limit));
                     }
-                    SessionReport::InputClosed => seen.input_closed = true,
+                    SessionReport::InputClosed => {
+                        assert!(!seen.input_closed, "once");
+                        seen.input_closed = true;
+                    }
                     SessionReport::StreamEnded { stream, total } => {
                         let stream = match stream {
                             SessionStream::Stdout => &mut seen.stdout,
@@ -221,7 +230,18 @@ impl Link {
                         assert_eq!(stream.total.replace(total), None, "once");
                     }
                     SessionReport::Ended(end) => {
-                        assert!(seen.stdout.total.is_some() && seen.stderr.total.is_some(), "after both streams' ends");
+                        let streams = [&mut seen.stdout, &mut seen.stderr];
+                        match end {
+                            SessionEnd::NotStarted(_) => {
+                                assert!(!seen.started);
+                                for stream in streams {
+                                    assert_eq!(stream.total.replace(0), None, "it has no streams");
+                                }
+                            }
+                            _ => {
+                                assert!(streams.iter().all(|stream| stream.total.is_some()), "after both streams' ends");
+                            }
+                        }
                         assert_eq!(seen.end.replace(end), None, "once");
                     }
                     SessionReport::State(state) => seen.state = Some(state),

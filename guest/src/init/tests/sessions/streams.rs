@@ -18,6 +18,19 @@ fn both_streams_come_byte_for_byte() {
 }
 
 #[test]
+fn room_may_be_made_before_the_description_is_whole() {
+    let host = Host::with_workload();
+    let mut link = host.link(1);
+    let spec = postcard::to_stdvec(&SessionStart::Run(script("echo said; exit 1"))).unwrap();
+    link.tell(1, SessionCommand::Open { len: u32::try_from(spec.len()).unwrap() });
+    link.seen.insert(1, Seen::default());
+    link.take(1);
+    link.bytes(1, SessionStream::Spec, 0, &spec);
+    assert_eq!(link.end(1), (code(1), b"said\n".to_vec(), vec![]));
+    host.done();
+}
+
+#[test]
 fn input_arrives_whole_and_ends() {
     let host = Host::with_workload();
     let mut link = host.link(1);
