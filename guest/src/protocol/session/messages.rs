@@ -44,6 +44,8 @@ pub enum SessionCommand {
     HangUp,
     /// The host has all there is of a session that has ended, or wants nothing of it. One that still runs is killed.
     Forget,
+    /// It runs on without a client from now on: [`SessionNotes::detached`] is true.
+    Detach,
 }
 
 /// What a session runs. Encoded it may be long: see [`SessionCommand::Open`].

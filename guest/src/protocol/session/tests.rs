@@ -46,6 +46,7 @@ fn messages_are_encoded_as_they_were() {
         (SessionCommand::Signal(15), vec![5, 30]),
         (SessionCommand::HangUp, vec![6]),
         (SessionCommand::Forget, vec![7]),
+        (SessionCommand::Detach, vec![8]),
     ];
     for (command, bytes) in commands {
         let frame = encode_message::<HostFrame>(0, 0, &command).unwrap();
