@@ -21,9 +21,12 @@ use sandpen_vmm::driver::{
 use sandpen_vmm::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
+use sandpen_vmm::sessions::{GuestSessions, SessionError};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};
+
+use super::fake_sessions::FakeSessions;
 
 /// The driver's name.
 pub const NAME: &str = "process";
@@ -105,13 +108,16 @@ fn hand_over(waited: WaitedVmm, runtime_dir: &Path, stdin: bool) -> Result<Vmm, 
         waited: waited.clone(),
         acknowledged: acknowledged.clone(),
         stdin: Arc::new(Mutex::new(stdin)),
+        sessions: FakeSessions::default(),
     };
+    let sessions = process.sessions.clone();
     let (sender, events) = mpsc::channel(4);
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
     drop(tokio::task::spawn_local(async move {
         let tell = async {
             let _ = sender.send(VmmEvent::WorkloadStarted).await;
             let exit = waited.ended().await.status;
+            sessions.close();
             // A command that cannot be executed ends with `env`'s 126 or 127, which are the shells'.
             let event = VmmEvent::WorkloadExited { exit, stdout_bytes: None, stderr_bytes: None };
             let _ = sender.send(event).await;
@@ -202,6 +208,8 @@ struct ProcessHandle {
     waited: WaitedVmm,
     acknowledged: Arc<Notify>,
     stdin: Arc<Mutex<Option<Sender>>>,
+    /// They live and end with this very orchestrator.
+    sessions: FakeSessions,
 }
 
 impl VmmProcess for ProcessHandle {
@@ -262,5 +270,9 @@ impl GuestSession for ProcessHandle {
         limit: Duration,
     ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
         run_probe(command, limit).boxed()
+    }
+
+    fn sessions(&self) -> Result<Arc<dyn GuestSessions>, SessionError> {
+        Ok(Arc::new(self.sessions.clone()))
     }
 }
