@@ -12,9 +12,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use env::EnvError;
+pub use env::{EnvArgs, EnvError};
 
-use env::EnvArgs;
 use health::HealthArgs;
 use inside::InsideArgs;
 use log::LogArgs;

@@ -355,6 +355,8 @@ impl FakeSessions {
             changes.borrow_and_update();
             let next = if is_told_all { None } else { told.next(&session, client) };
             tokio::select! {
+                // What was asked for before its client went is done.
+                biased;
                 request = requests.recv() => {
                     let Some(request) = request else { break };
                     // Not to be told: it was not sent yet.

@@ -60,7 +60,10 @@ pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
-pub use session::{SessionBytes, SessionClient, SessionStep, random_session_id};
+pub use session::{
+    OnSessionSignal, SessionBytes, SessionClient, SessionForeground, SessionForegroundEnd, SessionNotice, SessionStep,
+    random_session_id,
+};
 pub use start::DaemonCommand;
 pub use stats::StatsReader;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};

@@ -7,6 +7,8 @@
 //!   ended: told once all output was ──▶ that told, and forgotten
 //! ```
 
+mod foreground;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
@@ -34,6 +36,8 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use super::connection::{Body, Connection};
 use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions, path};
+
+pub use foreground::{OnSessionSignal, SessionForeground, SessionForegroundEnd, SessionNotice};
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
@@ -78,7 +82,7 @@ impl Client {
         let (id, mut client, mut resume) = (random_session_id(), self.clone(), Resume::new(options, Some(key)));
         loop {
             match client.open_session(key, id, spec.clone()).await {
-                Ok(info) => return Ok(SessionClient::new(client, options, key, &info, true)),
+                Ok(info) => return Ok(SessionClient::new(client, options, key, info, true)),
                 Err(error) => client = resume.after(error).await?,
             }
         }
@@ -97,7 +101,7 @@ impl Client {
         let (mut client, mut resume) = (self.clone(), Resume::new(options, Some(key)));
         loop {
             match client.session(key, id).await {
-                Ok(info) => return Ok(SessionClient::new(client, options, key, &info, false)),
+                Ok(info) => return Ok(SessionClient::new(client, options, key, info, false)),
                 Err(error) => client = resume.after(error).await?,
             }
         }
@@ -212,8 +216,7 @@ impl SessionBytes {
 pub struct SessionClient {
     client: Client,
     key: SandboxKey,
-    id: SessionId,
-    is_terminal: bool,
+    info: SessionInfo,
     resume: Resume,
     /// `None` between two daemons.
     socket: Option<Socket>,
@@ -303,7 +306,7 @@ fn text(wish: &SessionWish) -> Message {
 }
 
 impl SessionClient {
-    fn new(client: Client, options: &ClientOptions, key: &SandboxKey, info: &SessionInfo, is_new: bool) -> Self {
+    fn new(client: Client, options: &ClientOptions, key: &SandboxKey, info: SessionInfo, is_new: bool) -> Self {
         let hold = Hold {
             taken: is_new.then(SessionOffsets::default),
             input: SessionInput::new(info.stdin),
@@ -313,8 +316,7 @@ impl SessionClient {
         Self {
             client,
             key: key.clone(),
-            id: info.id,
-            is_terminal: info.terminal,
+            info,
             resume,
             socket: None,
             is_flushed: true,
@@ -327,12 +329,12 @@ impl SessionClient {
 
     /// Which session this is.
     pub fn id(&self) -> SessionId {
-        self.id
+        self.info.id
     }
 
-    /// Whether it has a terminal.
-    pub fn is_terminal(&self) -> bool {
-        self.is_terminal
+    /// How it was when it was begun or asked for.
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
     }
 
     /// Writes to its standard input as much as it has room for; how many bytes. Where nobody reads it any more, all, for
@@ -353,7 +355,9 @@ impl SessionClient {
 
     /// All output before these offsets is where it belongs: the session keeps it for nobody any more.
     pub fn taken(&mut self, taken: SessionOffsets) {
-        self.hold.taken = Some(taken);
+        let before = self.hold.taken.unwrap_or_default();
+        let (stdout, stderr) = (taken.stdout.max(before.stdout), taken.stderr.max(before.stderr));
+        self.hold.taken = Some(SessionOffsets { stdout, stderr });
     }
 
     /// Tells its terminal a size; the latest one also to a daemon that comes after this one.
@@ -371,6 +375,21 @@ impl SessionClient {
     /// Hangs it up: SIGHUP, and SIGKILL where it does not end of that soon.
     pub fn hang_up(&mut self) {
         self.hold.wishes.push_back(SessionWish::HangUp {});
+    }
+
+    /// Hangs it up without a wait for its end, of which nobody wants to hear.
+    ///
+    /// # Errors
+    /// As [`SessionClient::next`].
+    pub async fn hang_up_now(&mut self) -> Result<(), ClientError> {
+        loop {
+            let error = match self.client.hang_up_session(&self.key, self.info.id).await {
+                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => return Ok(()),
+                Err(error) => error,
+                Ok(()) => return Ok(()),
+            };
+            self.client = self.resume.after(error).await?;
+        }
     }
 
     /// The next step; after the last one none comes. Where the daemon dies or is replaced, the next one is found, or
@@ -412,7 +431,7 @@ impl SessionClient {
 
     async fn attach(&mut self) -> Result<(), ClientError> {
         if self.socket.is_none() {
-            self.socket = Some(self.client.attach(&self.key, self.id, self.hold.taken).await?);
+            self.socket = Some(self.client.attach(&self.key, self.info.id, self.hold.taken).await?);
             self.is_flushed = true;
         }
         Ok(())
@@ -485,7 +504,7 @@ impl SessionClient {
                 self.steps.push_back(SessionStep::Ended(end));
             }
             SessionNews::Replaced {} => {
-                let message = format!("another client has session {} now", self.id);
+                let message = format!("another client has session {} now", self.info.id);
                 return Err(refused(ErrorCode::SessionReplaced.into(), message));
             }
             SessionNews::Error { code, message } => return Err(refused(code, message)),

@@ -127,7 +127,7 @@ async fn hear(messages: MessageStream, requests: mpsc::Sender<SessionRequest>, m
                 Err(Closed) => return End::Left,
             },
             Ok(AggregatedMessage::Pong(_)) => continue,
-            Ok(AggregatedMessage::Close(_)) => return End::Left,
+            Ok(AggregatedMessage::Close(_)) => break,
             Err(ProtocolError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => return End::Left,
             Err(error) => Err(error.to_string()),
         };
@@ -139,9 +139,11 @@ async fn hear(messages: MessageStream, requests: mpsc::Sender<SessionRequest>, m
         // Who takes none any more may have events to tell, which the other side does.
         let _ = requests.send(request).await;
         if is_last {
-            return End::Left;
+            break;
         }
     }
+    // What the client wanted is not lost with its hold: all of it was taken when there is room for as much again.
+    let _ = requests.reserve_many(requests.max_capacity()).await;
     End::Left
 }
 
