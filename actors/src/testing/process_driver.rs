@@ -66,7 +66,9 @@ fn waiter_spec(launch: &Launch) -> WaiterSpec {
     // The waiter's working directory is the runtime directory; `env -C` is the way to another one.
     let directory = spec.workdir.as_ref().map_or(root, |dir| PathBuf::from(dir.as_os_str()));
     let mut args = vec!["-C".into(), directory.into_os_string()];
-    args.extend(spec.command.iter().map(|part| part.as_os_str().to_owned()));
+    let idle: [ByteString; 2] = ["sleep".into(), "infinity".into()];
+    let command = if spec.idle { &idle[..] } else { &spec.command };
+    args.extend(command.iter().map(|part| part.as_os_str().to_owned()));
     let mut env = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
     env.extend(spec.env.iter().map(|(name, value)| (name.as_os_str().to_owned(), value.as_os_str().to_owned())));
     let stdin = if spec.stdin { StdioSpec::Fifo(STDIN.into()) } else { StdioSpec::Null };
