@@ -19,7 +19,7 @@ pub mod paths;
 pub use orchestrator::{
     ArchiveFormat, Events, EventsOptions, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
     OutputOptions, PruneOptions, PullError, PullMirror, PullRequest, PushError, PushRequest, PushedImage,
-    RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, StartError, StatsOptions, StdinWriter, VmmLog,
+    RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, Session, SessionOutput, SessionStdin, StartError, StatsOptions, StdinWriter, VmmLog,
     VmmLogOptions, WorkError,
 };
 pub use sandpen_actors as actors;
@@ -32,6 +32,7 @@ pub use sandpen_images as images;
 pub use sandpen_kernels as kernel;
 pub use sandpen_registry as registry;
 pub use sandpen_types::log_start::LogStart;
+pub use sandpen_types::{process_entry, session};
 
 /// Waits on this thread for what a [`Handle`] answers, on a small runtime of tokio's: for programs that have none. Inside
 /// of one, await it; blocking there would hold up others.

@@ -5,7 +5,7 @@
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
-//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox RenameSandbox ListDisks RemoveDisk ListVolumes RemoveVolume WaitSandbox AwaitRestart HoldRemoval OpenLog OpenGuest SubscribeStateChanges Reconcile Shutdown` | |
+//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox RenameSandbox ListDisks RemoveDisk ListVolumes RemoveVolume WaitSandbox AwaitRestart HoldRemoval OpenLog OpenGuest OpenSession AttachSession SubscribeStateChanges Reconcile Shutdown` | |
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetGuest AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
 //! | [`database::Database`] | `BeginStart RecordTransition GetOutOfMemory GetSandbox ListSandboxes ListEverySandbox CountSandboxes ListLiveKeys ListTransitions RemoveSandbox PlanRename RenameSandbox ForgetRename ListUnfinishedRenames RecordEvent RecordHealth ReplaceImages ListImages ListEvents WatchEvents Flush CloseDatabase` | |

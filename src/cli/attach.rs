@@ -1,10 +1,12 @@
 //! `sandpen attach`.
 
 use sandpen::client::{Beginning, Client};
+use sandpen_types::session::SessionId;
 
 use super::args::NameArg;
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, UNREAD, Wanted, show};
+use super::session::{self, check_input};
 use super::{CliError, Global, print};
 
 /// Bring a running sandbox to the foreground
@@ -16,12 +18,16 @@ use super::{CliError, Global, print};
 ///
 /// Signals, and Ctrl-C where the sandbox has no terminal, leave the sandbox and do not end it. The end
 /// of standard input does not end the sandbox's.
+///
+/// With --session the same for a session of the sandbox: `sandpen sessions` lists them. All of its output comes that nobody
+/// has seen yet, and whoever has it in the foreground leaves it. It is left to run in the background.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sandpen run -dit -n box ./rootfs -- sh     start a shell in the background
   sandpen attach box                         use it; ctrl-p ctrl-q leaves it
-  sandpen attach --no-stdin box              only watch")]
+  sandpen attach --no-stdin box              only watch
+  sandpen attach --session $(sandpen exec -d box -- ./job) box")]
 pub struct Args {
     /// Keys that leave the sandbox; '' for none
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
@@ -32,6 +38,9 @@ pub struct Args {
     /// Pass control characters on to this terminal even if the sandbox has none of its own
     #[arg(long)]
     raw: bool,
+    /// A session of the sandbox in the place of its own command
+    #[arg(long, value_name = "SESSION")]
+    session: Option<SessionId>,
     #[command(flatten)]
     name: NameArg,
 }
@@ -40,6 +49,13 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
+    if let Some(id) = args.session {
+        let session = client.attach_session(&options, &key, id).await?;
+        check_input(!args.no_stdin, session.info().terminal)?;
+        let (name, keys) = (args.name.text().to_owned(), args.detach_keys.clone());
+        let wanted = session::Wanted { name, input: !args.no_stdin, is_begun: false, keys, raw: args.raw };
+        return session::show(session, wanted).await;
+    }
     let sandbox = client.inspect(&key).await?;
     if !sandbox.is_active() {
         return Err(CliError::NotRunning(args.name.text().to_owned()));

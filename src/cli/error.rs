@@ -8,6 +8,7 @@ use sandpen::client::ClientError;
 use sandpen::daemon::{DaemonError, ReplaceError};
 use sandpen::kernel::KernelError;
 use sandpen_types::moment::MomentError;
+use sandpen_types::session::{SessionEnd, SessionId};
 use sandpen_types::spec::SpecError;
 
 use super::defaults::ConfigError;
@@ -234,10 +235,50 @@ pub enum CliError {
     OwnProgram(#[source] io::Error),
     /// Input for a terminal that does not come from one.
     #[error(
-        "standard input is not a terminal, which a sandbox with a terminal needs; with run leave out -t, or -i where \
-         output is enough; with attach give --no-stdin"
+        "standard input is not a terminal, which a sandbox or a session with a terminal needs; with run and exec leave out -t, \
+         or -i where output is enough; with attach give --no-stdin"
     )]
     NoTerminal,
+    /// A session that cannot be.
+    #[error(transparent)]
+    Session(#[from] sandpen_types::session::SessionSpecError),
+    /// A session that a user does not want to wait for.
+    #[error(
+        "session {id} of sandbox {name} has not ended yet; see `sandpen sessions {name}`, and have it back with `sandpen \
+         attach --session {id} {name}`"
+    )]
+    SessionGivenUp {
+        /// Which.
+        id: SessionId,
+        /// Of which sandbox.
+        name: String,
+    },
+    /// The session goes on without us.
+    #[error(
+        "session {id} of sandbox {name} is out of sight and may go on for a while; `sandpen attach --session {id} {name}` has \
+         it back"
+    )]
+    SessionOutOfSight {
+        /// Which.
+        id: SessionId,
+        /// Of which sandbox.
+        name: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// A list of processes that cannot be read.
+    #[error("what the sandbox says of its processes cannot be read")]
+    Processes(#[source] serde_json::Error),
+    /// A list of processes that is not whole.
+    #[error("the sandbox did not tell its processes: {0}")]
+    ProcessesEnd(SessionEnd),
+    /// A list of processes without end.
+    #[error("the sandbox tells more than {most} bytes of its processes, which no list of them has")]
+    ProcessesLong {
+        /// The limit.
+        most: usize,
+    },
     /// A question that nobody is there to answer.
     #[error(
         "without a terminal to ask on, prune removes nothing; give -f to remove, or --dry-run to see what that would be"

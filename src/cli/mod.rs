@@ -15,6 +15,7 @@ mod disk;
 mod doctor;
 mod error;
 mod events;
+mod exec;
 mod foreground;
 mod history;
 mod image;
@@ -37,6 +38,9 @@ mod restart;
 mod rm;
 mod run;
 mod secret;
+mod session;
+mod sessions;
+mod shell;
 mod shutdown;
 mod signals;
 mod start;
@@ -45,6 +49,7 @@ mod stdin;
 mod stop;
 mod template;
 mod terminal;
+mod top;
 mod typing;
 mod volume;
 mod wait;
@@ -64,7 +69,7 @@ use core_dumps::CoreDumpError;
 use defaults::{ConfigError, Defaults};
 use error::CliError;
 
-/// Exit code for failures of `run` and `attach` themselves, apart from the workload's.
+/// Exit code for failures of `run`, `exec`, `shell` and `attach` themselves, apart from the workload's or session's.
 const RUN_FAILED: u8 = 125;
 /// Exit code for other failures.
 const FAILED: u8 = 1;
@@ -89,6 +94,8 @@ Examples:
   sandpen run -d -n web ./rootfs -- ./server      run it in the background
   sandpen run -it --rm ./rootfs                   a shell on this terminal
   sandpen logs -f web                             follow its output
+  sandpen exec web -- ps                          run another command in it
+  sandpen shell web                               a shell in it, on this terminal
   sandpen stop web && sandpen start web           end it, and start it again as it was
   sandpen stop web && sandpen rm web              end it and remove it"
 )]
@@ -128,9 +135,13 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::Args>),
+    Exec(exec::Args),
+    Shell(shell::Args),
     Attach(attach::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
+    Top(top::Args),
+    Sessions(sessions::Args),
     Logs(logs::Args),
     History(history::Args),
     Events(events::Args),
@@ -206,7 +217,9 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let failed = if matches!(cli.command, Command::Run(_) | Command::Attach(_)) { RUN_FAILED } else { FAILED };
+    let is_run =
+        matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Attach(_));
+    let failed = if is_run { RUN_FAILED } else { FAILED };
     match dispatch(&cli, dumps, Config { defaults, broken, matches }) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -263,9 +276,13 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
     let result = runtime.block_on(async {
         match &cli.command {
             Command::Run(args) => Box::pin(run::execute(global, args)).await,
-            Command::Attach(args) => attach::execute(global, args).await,
+            Command::Exec(args) => Box::pin(exec::execute(global, args)).await,
+            Command::Shell(args) => Box::pin(shell::execute(global, args)).await,
+            Command::Attach(args) => Box::pin(attach::execute(global, args)).await,
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
+            Command::Top(args) => top::execute(global, args).await,
+            Command::Sessions(args) => sessions::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
             Command::History(args) => history::execute(global, args).await,
             Command::Events(args) => events::execute(global, args).await,
@@ -315,8 +332,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    // The exit codes of `run` and `attach` are the workload's, so their own refusals need one apart.
+    // The exit codes of these are the workload's or session's, so their own refusals need one apart.
     let seen = Cli::command().ignore_errors(true).try_get_matches();
-    let is_run = seen.is_ok_and(|seen| matches!(seen.subcommand_name(), Some("run" | "attach")));
+    let is_run = seen.is_ok_and(|seen| matches!(seen.subcommand_name(), Some("run" | "exec" | "shell" | "attach")));
     ExitCode::from(if is_run { RUN_FAILED } else { USAGE })
 }

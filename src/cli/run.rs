@@ -12,9 +12,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use env::EnvError;
+pub use env::{EnvArgs, EnvError};
 
-use env::EnvArgs;
 use health::HealthArgs;
 use inside::InsideArgs;
 use log::LogArgs;
@@ -57,6 +56,7 @@ Examples:
   sandpen run --rm debian:12 -- cat /etc/os-release
   sandpen run -it --rm --pull always debian -- sh
   sandpen run -d -P -n web nginx:1.27
+  sandpen run -d --idle -n box debian:12 && sandpen exec box -- cat /etc/os-release
   sandpen run -d -n web -e PORT=8080 --memory 512M ./rootfs -- /srv/web
   sandpen run -it --rm ./rootfs -- sh
   echo data | sandpen run -i --rm ./rootfs -- wc -c
@@ -81,6 +81,9 @@ pub struct Args {
     /// Run in the background and print the name
     #[arg(short, long)]
     detach: bool,
+    /// Run nothing: the sandbox waits for `sandpen exec` and `sandpen shell`, until it is stopped
+    #[arg(long, conflicts_with_all = ["interactive", "tty", "entrypoint", "command"])]
+    idle: bool,
     /// Remove the sandbox and its log when it has ended
     #[arg(long)]
     rm: bool,
@@ -204,7 +207,7 @@ impl Args {
 
     fn spec(&self, names_of: &DefaultRegistry) -> Result<SandboxSpec, CliError> {
         let command = match self.command.as_slice() {
-            [] if root::is_path(&self.rootfs) => vec![ByteString::from("/bin/sh")],
+            [] if root::is_path(&self.rootfs) && !self.idle => vec![ByteString::from("/bin/sh")],
             command => command.iter().map(ByteString::from).collect(),
         };
         let mut spec = SandboxSpec {
@@ -213,6 +216,7 @@ impl Args {
             env: self.env.variables(self.interactive)?,
             workdir: self.workdir.as_ref().map(ByteString::from),
             stdin: self.interactive,
+            idle: self.idle,
             timeout: self.timeout.map(TimeSpan::duration),
             restart: self.restart,
             health: self.health.check(),

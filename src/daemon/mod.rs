@@ -20,6 +20,7 @@ mod reject;
 mod replace;
 mod routes;
 mod server;
+mod sessions;
 mod shared;
 mod socket;
 mod stats;

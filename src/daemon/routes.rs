@@ -22,6 +22,7 @@ use super::events;
 use super::extract::{KeyPath, flag, key};
 use super::images;
 use super::reject::{self, Rejection};
+use super::sessions;
 use super::shared::Shared;
 use super::stats;
 use super::stream;
@@ -58,6 +59,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/restart").route(web::post().to(restart)))
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
+        .service(sandbox("/sessions").route(web::get().to(sessions::list)).route(web::post().to(sessions::open)))
+        .service(sandbox("/sessions/{id}").route(web::get().to(sessions::get)).route(web::delete().to(sessions::hang_up)))
+        .service(sandbox("/sessions/{id}/signal").route(web::post().to(sessions::signal)))
+        .service(sandbox("/sessions/{id}/resize").route(web::post().to(sessions::resize)))
+        .service(sandbox("/sessions/{id}/attach").route(web::get().to(sessions::attach)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
         .service(resource("/v1/metrics").route(web::get().to(metrics)))
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))

@@ -11,8 +11,10 @@ use sandpen_images::manifest::ManifestError;
 use sandpen_images::store::StoreError;
 use sandpen_registry::RegistryError;
 use sandpen_types::fault::Fault;
+use sandpen_types::session::SessionId;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::driver::DriverError;
+use sandpen_vmm::sessions::SessionError;
 
 use super::images::{ImageError, PullError, PushError, WorkError};
 use super::lock::LockError;
@@ -79,6 +81,12 @@ pub enum SandpenError {
     /// Something with an image.
     #[error(transparent)]
     Image(Box<ImageError>),
+    /// Something about a session.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Another client has the session now.
+    #[error("another client has session {0} now")]
+    SessionReplaced(SessionId),
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
@@ -141,6 +149,7 @@ impl SandpenError {
                 | SupervisorError::Disk { .. }
                 | SupervisorError::VolumeUsersUnknown { .. }
                 | SupervisorError::Volume { .. } => ErrorCode::Internal,
+                SupervisorError::Session(error) => session_code(error),
                 SupervisorError::Gone => ErrorCode::Gone,
             },
             Self::NoStdin(_) => ErrorCode::NoStdin,
@@ -153,8 +162,25 @@ impl SandpenError {
             Self::Log(_) | Self::VmmLog(_) => ErrorCode::Internal,
             Self::Image(error) => image_code(error),
             Self::Unrecorded { .. } => ErrorCode::Unrecorded,
+            Self::Session(error) => session_code(error),
+            Self::SessionReplaced(_) => ErrorCode::SessionReplaced,
             Self::Gone => ErrorCode::Gone,
         }
+    }
+}
+
+/// The code of what is wrong with a session.
+pub fn session_code(error: &SessionError) -> ErrorCode {
+    match error {
+        SessionError::Spec(_) => ErrorCode::InvalidSpec,
+        SessionError::NotFound(_) => ErrorCode::SessionNotFound,
+        SessionError::TooMany { .. } => ErrorCode::TooManySessions,
+        SessionError::NotRunning => ErrorCode::NotLive,
+        SessionError::Older => ErrorCode::GuestTooOld,
+        SessionError::Unsupported => ErrorCode::Unsupported,
+        SessionError::NotKept { .. } => ErrorCode::SessionNotKept,
+        SessionError::Ahead { .. } => ErrorCode::InvalidRequest,
+        SessionError::Unreachable(_) => ErrorCode::GuestUnreachable,
     }
 }
 
@@ -235,6 +261,8 @@ mod tests {
     use sandpen_actors::host::places::{Nested, Places};
     use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
+    use sandpen_types::output_stream::OutputStream;
+    use sandpen_types::session::SessionSpecError;
     use sandpen_types::spec::{DiskName, Rootfs, SandboxName, SandboxSpec, SpecError};
 
     use super::*;
@@ -294,6 +322,7 @@ mod tests {
             (SupervisorError::DiskInUse { name: disk, user: key() }, ErrorCode::DiskInUse),
             (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, ErrorCode::Internal),
             (SupervisorError::Disk { action: "x", source: full_disk() }, ErrorCode::Internal),
+            (SessionError::NotRunning.into(), ErrorCode::NotLive),
             (SupervisorError::Gone, ErrorCode::Gone),
         ]
     }
@@ -302,6 +331,7 @@ mod tests {
     #[test]
     fn each_failure_has_its_code() {
         let key = SandboxKey::new(SandboxName::new("a").unwrap());
+        let (id, stream) = (SessionId::new(7).unwrap(), OutputStream::Stdout);
         let others = [
             (SandpenError::NoStdin(key.clone()), ErrorCode::NoStdin),
             (SandpenError::NoTerminal(key.clone()), ErrorCode::NoTerminal),
@@ -313,6 +343,15 @@ mod tests {
             (LogError::NotRegular("/x".into()).into(), ErrorCode::Internal),
             (SandpenError::VmmLog(full_disk()), ErrorCode::Internal),
             (SandpenError::Unrecorded { sandboxes: vec![key] }, ErrorCode::Unrecorded),
+            (SessionError::from(SessionSpecError::NoCommand).into(), ErrorCode::InvalidSpec),
+            (SessionError::NotFound(id).into(), ErrorCode::SessionNotFound),
+            (SessionError::TooMany { max: 256 }.into(), ErrorCode::TooManySessions),
+            (SessionError::Older.into(), ErrorCode::GuestTooOld),
+            (SessionError::Unsupported.into(), ErrorCode::Unsupported),
+            (SessionError::NotKept { stream, asked: 1, kept: 2 }.into(), ErrorCode::SessionNotKept),
+            (SessionError::Ahead { stream: "stdin", asked: 2, there: 1 }.into(), ErrorCode::InvalidRequest),
+            (SessionError::Unreachable("x".into()).into(), ErrorCode::GuestUnreachable),
+            (SandpenError::SessionReplaced(id), ErrorCode::SessionReplaced),
             (MailboxError::Closed.into(), ErrorCode::Gone),
         ];
         let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));

@@ -2,6 +2,7 @@
 
 mod disk;
 mod images;
+mod sessions;
 mod starts;
 mod stats;
 

@@ -20,6 +20,7 @@ mod images;
 mod lock;
 mod output;
 mod runtime;
+mod session;
 mod thread;
 mod vmm_log;
 mod window;
@@ -35,4 +36,6 @@ pub use images::{
 };
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};
+pub use session::{Session, SessionOutput, SessionStdin};
+pub(crate) use error::session_code;
 pub use vmm_log::{VmmLog, VmmLogOptions};

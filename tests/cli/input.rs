@@ -230,9 +230,13 @@ fn help_texts() {
     let commands = [
         "",
         "run",
+        "exec",
+        "shell",
         "attach",
         "ps",
         "inspect",
+        "top",
+        "sessions",
         "history",
         "logs",
         "events",

@@ -23,6 +23,8 @@ mod env;
 #[cfg(feature = "testing")]
 mod events;
 #[cfg(feature = "testing")]
+mod exec;
+#[cfg(feature = "testing")]
 mod health;
 #[cfg(feature = "testing")]
 mod history;
@@ -58,6 +60,8 @@ mod restart;
 mod resume;
 #[cfg(feature = "testing")]
 mod rm;
+#[cfg(feature = "testing")]
+mod sessions_http;
 #[cfg(feature = "testing")]
 mod start;
 mod state_dir;

@@ -2,6 +2,7 @@
 //! two at a time, because each keeps a core busy under emulation. Linux under libkrun is in `tests/nested`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod agent;
 mod arranged;
 mod boot;
 #[cfg(feature = "testing")]
@@ -9,6 +10,7 @@ mod busy;
 mod clock;
 mod confine;
 mod embed;
+mod exec;
 mod features;
 mod files;
 mod forged;

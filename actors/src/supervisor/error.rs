@@ -2,6 +2,7 @@
 
 use sandpen_types::spec::{DiskName, SandboxKey, SpecError, VolumeName};
 use sandpen_vmm::driver::DriverError;
+use sandpen_vmm::sessions::SessionError;
 
 use crate::database::DatabaseError;
 use crate::host::places::Nested;
@@ -201,6 +202,9 @@ pub enum SupervisorError {
         /// Which.
         key: SandboxKey,
     },
+    /// Something about one of its sessions.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// An actor that the request needs is gone.
     #[error("an internal part has ended; look into the daemon's log")]
     Gone,

@@ -8,10 +8,12 @@ use actix::{Addr, Message, Recipient};
 use sandpen_types::disk::NamedDisk;
 use sandpen_types::reconcile::ReconcileReport;
 use sandpen_types::row::{SandboxId, SandboxRow};
+use sandpen_types::session::{SessionId, SessionInfo, SessionOffsets, SessionSpec};
 use sandpen_types::signal::Signal;
 use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, VolumeName};
 use sandpen_types::volume::NamedVolume;
 use sandpen_vmm::driver::GuestSession;
+use sandpen_vmm::sessions::Attachment;
 
 use super::{RemovalHold, SupervisorError};
 use crate::log_writer::LogWriter;
@@ -145,6 +147,32 @@ pub struct OpenLog {
 pub struct OpenGuest {
     /// Which.
     pub key: SandboxKey,
+}
+
+/// Begins a session in a live sandbox: a command beside its workload. Resolves when its program runs or could not be
+/// executed; what is there of that id already is answered as it is, so that it may be sent again. Between two monitors
+/// the second one is waited for.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<SessionInfo, SupervisorError>")]
+pub struct OpenSession {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// What the session is called, at random.
+    pub id: SessionId,
+    /// What it runs.
+    pub spec: SessionSpec,
+}
+
+/// Becomes the client of a session of a live sandbox. An attachment does not outlive the sandbox's monitor: ask again then.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Attachment, SupervisorError>")]
+pub struct AttachSession {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// Which.
+    pub id: SessionId,
+    /// What the client has of its output; `None`: all that is kept is wanted.
+    pub from: Option<SessionOffsets>,
 }
 
 /// Resolves to the number of a start of a sandbox that is later than `after`, once there is one, by the

@@ -1,7 +1,7 @@
 //! The data paths of a live sandbox: to its log and to its guest, past the supervisor and the monitor.
 //!
 //! ```text
-//!   OpenLog, OpenGuest ─┬ hosted ──────────────────────────▶ its log writer, its guest
+//!   OpenLog, OpenGuest ─┬ hosted ──────────────────────────▶ its log writer, its guest ─▶ OpenSession, AttachSession
 //!                       ├ log writer or monitor just lost ─▶ asked again once there is another one, or the end
 //!                       └ not live ────────────────────────▶ none: its log is on file
 //! ```
@@ -9,12 +9,14 @@
 use std::sync::Arc;
 
 use actix::{Addr, Handler};
+use sandpen_types::session::SessionInfo;
 use sandpen_vmm::driver::GuestSession;
+use sandpen_vmm::sessions::Attachment;
 
 use super::actor::Supervisor;
 use super::admits::{Request, When};
 use super::phase::Phase;
-use super::{OpenGuest, OpenLog, SupervisorError};
+use super::{AttachSession, OpenGuest, OpenLog, OpenSession, SupervisorError};
 use crate::log_writer::LogWriter;
 use crate::monitor::GetGuest;
 use crate::runtime::long_answer::LongAnswer;
@@ -67,5 +69,23 @@ impl Handler<OpenGuest> for Supervisor {
             let _ = next.await;
             supervisor.send(OpenGuest { key }).await?
         })
+    }
+}
+
+impl Handler<OpenSession> for Supervisor {
+    type Result = LongAnswer<Result<SessionInfo, SupervisorError>>;
+
+    fn handle(&mut self, OpenSession { key, id, spec }: OpenSession, ctx: &mut Self::Context) -> Self::Result {
+        let guest = self.itself(ctx).send(OpenGuest { key });
+        LongAnswer::of(async move { Ok(guest.await??.sessions()?.open(id, spec).await?) })
+    }
+}
+
+impl Handler<AttachSession> for Supervisor {
+    type Result = LongAnswer<Result<Attachment, SupervisorError>>;
+
+    fn handle(&mut self, AttachSession { key, id, from }: AttachSession, ctx: &mut Self::Context) -> Self::Result {
+        let guest = self.itself(ctx).send(OpenGuest { key });
+        LongAnswer::of(async move { Ok(guest.await??.sessions()?.attach(id, from).await?) })
     }
 }

@@ -22,7 +22,10 @@ use sandpen_vmm::driver::{
     Capabilities, Driver, DriverError, GuestSession, Launch, OPEN_FILES_OF_GUEST, ProbeOutcome, Vmm, VmmEvent,
     VmmProcess,
 };
+use sandpen_vmm::sessions::{GuestSessions, SessionError};
 use tokio::sync::{Notify, mpsc};
+
+use super::fake_sessions::FakeSessions;
 
 /// What the monitor asked of a microVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +67,7 @@ struct Shared {
     probe_outcomes: tokio::sync::Mutex<mpsc::UnboundedReceiver<ProbeOutcome>>,
     pid: u32,
     holds_releases: Arc<AtomicBool>,
+    sessions: FakeSessions,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -197,6 +201,7 @@ impl FakeDriver {
             probe_outcomes: tokio::sync::Mutex::new(answers),
             pid,
             holds_releases: self.holds_releases.clone(),
+            sessions: FakeSessions::default(),
         });
         let vmm = shared.hand_over()?;
         living.insert(launch.runtime_dir.clone(), shared.clone());
@@ -347,5 +352,9 @@ impl GuestSession for FakeProcess {
             shared.probe_outcomes.lock().await.recv().await.ok_or(DriverError::Gone)
         }
         .boxed()
+    }
+
+    fn sessions(&self) -> Result<Arc<dyn GuestSessions>, SessionError> {
+        Ok(Arc::new(self.0.sessions.clone()))
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_driver;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake_sessions;
 #[cfg(feature = "testing")]
 pub mod panic;
 #[cfg(feature = "testing")]

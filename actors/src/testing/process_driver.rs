@@ -21,9 +21,12 @@ use sandpen_vmm::driver::{
 use sandpen_vmm::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
+use sandpen_vmm::sessions::{GuestSessions, SessionError};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};
+
+use super::fake_sessions::FakeSessions;
 
 /// The driver's name.
 pub const NAME: &str = "process";
@@ -63,7 +66,9 @@ fn waiter_spec(launch: &Launch) -> WaiterSpec {
     // The waiter's working directory is the runtime directory; `env -C` is the way to another one.
     let directory = spec.workdir.as_ref().map_or(root, |dir| PathBuf::from(dir.as_os_str()));
     let mut args = vec!["-C".into(), directory.into_os_string()];
-    args.extend(spec.command.iter().map(|part| part.as_os_str().to_owned()));
+    let idle: [ByteString; 2] = ["sleep".into(), "infinity".into()];
+    let command = if spec.idle { &idle[..] } else { &spec.command };
+    args.extend(command.iter().map(|part| part.as_os_str().to_owned()));
     let mut env = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
     env.extend(spec.env.iter().map(|(name, value)| (name.as_os_str().to_owned(), value.as_os_str().to_owned())));
     let stdin = if spec.stdin { StdioSpec::Fifo(STDIN.into()) } else { StdioSpec::Null };
@@ -105,13 +110,16 @@ fn hand_over(waited: WaitedVmm, runtime_dir: &Path, stdin: bool) -> Result<Vmm, 
         waited: waited.clone(),
         acknowledged: acknowledged.clone(),
         stdin: Arc::new(Mutex::new(stdin)),
+        sessions: FakeSessions::default(),
     };
+    let sessions = process.sessions.clone();
     let (sender, events) = mpsc::channel(4);
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
     drop(tokio::task::spawn_local(async move {
         let tell = async {
             let _ = sender.send(VmmEvent::WorkloadStarted).await;
             let exit = waited.ended().await.status;
+            sessions.close();
             // A command that cannot be executed ends with `env`'s 126 or 127, which are the shells'.
             let event = VmmEvent::WorkloadExited { exit, stdout_bytes: None, stderr_bytes: None };
             let _ = sender.send(event).await;
@@ -202,6 +210,8 @@ struct ProcessHandle {
     waited: WaitedVmm,
     acknowledged: Arc<Notify>,
     stdin: Arc<Mutex<Option<Sender>>>,
+    /// They live and end with this very orchestrator.
+    sessions: FakeSessions,
 }
 
 impl VmmProcess for ProcessHandle {
@@ -262,5 +272,9 @@ impl GuestSession for ProcessHandle {
         limit: Duration,
     ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
         run_probe(command, limit).boxed()
+    }
+
+    fn sessions(&self) -> Result<Arc<dyn GuestSessions>, SessionError> {
+        Ok(Arc::new(self.sessions.clone()))
     }
 }

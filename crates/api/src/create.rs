@@ -113,6 +113,9 @@ pub struct CreateSandbox {
     /// What users say of it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Whether it runs nothing by itself and waits for sessions; `command` is empty then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
 }
 
 impl CreateSandbox {
@@ -188,4 +191,5 @@ same_fields! {
     extra_hosts,
     sysctls,
     labels,
+    idle,
 }

@@ -27,6 +27,8 @@ pub enum ErrorCode {
     NotFound,
     /// No such image, here or in its registry.
     ImageNotFound,
+    /// No such session, or its end was taken.
+    SessionNotFound,
     /// A known path with another method.
     MethodNotAllowed,
     /// It runs already.
@@ -49,10 +51,18 @@ pub enum ErrorCode {
     NoStdin,
     /// It was started without a terminal.
     NoTerminal,
+    /// As many sessions as a sandbox can have.
+    TooManySessions,
+    /// Another client has the session now.
+    SessionReplaced,
+    /// Its guest knows no sessions: an earlier version started it.
+    GuestTooOld,
     /// Another daemon has the state directory: what a daemon that is started says instead of serving.
     AlreadyRunning,
     /// An event that is no longer kept.
     EventsGone,
+    /// Output of a session that an earlier client has taken.
+    SessionNotKept,
     /// A body above [`BODY_MAX_BYTES`](crate::BODY_MAX_BYTES).
     TooLarge,
     /// An archive, a directory or a configuration that is no image, or cannot be one here.
@@ -83,7 +93,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 40] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
@@ -93,6 +103,7 @@ impl ErrorCode {
         Self::NoSuchRoute,
         Self::NotFound,
         Self::ImageNotFound,
+        Self::SessionNotFound,
         Self::MethodNotAllowed,
         Self::AlreadyLive,
         Self::DiskInUse,
@@ -104,8 +115,12 @@ impl ErrorCode {
         Self::GivenUp,
         Self::NoStdin,
         Self::NoTerminal,
+        Self::TooManySessions,
+        Self::SessionReplaced,
+        Self::GuestTooOld,
         Self::AlreadyRunning,
         Self::EventsGone,
+        Self::SessionNotKept,
         Self::TooLarge,
         Self::InvalidImage,
         Self::Unsupported,
@@ -133,6 +148,7 @@ impl ErrorCode {
             Self::NoSuchRoute => "no_such_route",
             Self::NotFound => "not_found",
             Self::ImageNotFound => "image_not_found",
+            Self::SessionNotFound => "session_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyLive => "already_live",
             Self::DiskInUse => "disk_in_use",
@@ -144,8 +160,12 @@ impl ErrorCode {
             Self::GivenUp => "given_up",
             Self::NoStdin => "no_stdin",
             Self::NoTerminal => "no_terminal",
+            Self::TooManySessions => "too_many_sessions",
+            Self::SessionReplaced => "session_replaced",
+            Self::GuestTooOld => "guest_too_old",
             Self::AlreadyRunning => "already_running",
             Self::EventsGone => "events_gone",
+            Self::SessionNotKept => "session_not_kept",
             Self::TooLarge => "too_large",
             Self::InvalidImage => "invalid_image",
             Self::Unsupported => "unsupported",
@@ -167,7 +187,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead => 400,
             Self::Forbidden | Self::RegistryDenied => 403,
-            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound => 404,
+            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse
@@ -179,8 +199,11 @@ impl ErrorCode {
             | Self::GivenUp
             | Self::NoStdin
             | Self::NoTerminal
+            | Self::TooManySessions
+            | Self::SessionReplaced
+            | Self::GuestTooOld
             | Self::AlreadyRunning => 409,
-            Self::EventsGone => 410,
+            Self::EventsGone | Self::SessionNotKept => 410,
             Self::TooLarge => 413,
             Self::InvalidImage | Self::Unsupported => 422,
             Self::GuestUnreachable | Self::Internal => 500,

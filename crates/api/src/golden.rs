@@ -33,6 +33,7 @@ use super::*;
 use values::*;
 
 mod images;
+mod sessions;
 mod values;
 
 /// Asserts that the values are written as the lines of the file, and that each line is read as its value.

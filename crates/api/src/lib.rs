@@ -7,6 +7,7 @@
 //! | [`Sandbox`], [`Transition`], [`EventLine`], [`Metric`] … | what is answered |
 //! | [`ErrorCode`], [`ErrorDetail`] | what failed, as a word with its HTTP status, and in words |
 //! | [`Word`] | a word that may be of a later version |
+//! | [`session`] | how commands beside the workload are asked for, and what goes through their WebSocket |
 //! | [`frame`], [`LogRecords`] | the binary frames of a sandbox's output, and lines as JSON made of them |
 //! | [`Readiness`] | what a daemon in the background tells its parent |
 //!
@@ -31,6 +32,7 @@ mod readiness;
 mod reconcile;
 mod requests;
 mod sandbox;
+pub mod session;
 mod stats;
 mod timings;
 mod transition;

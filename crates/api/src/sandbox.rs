@@ -142,6 +142,9 @@ pub struct Sandbox {
     /// What users say of it.
     #[serde(default)]
     pub labels: Labels,
+    /// Whether it runs nothing by itself and waits for sessions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
 }
 
 impl Sandbox {
@@ -208,6 +211,7 @@ impl Sandbox {
             extra_hosts: spec.extra_hosts.clone(),
             sysctls: spec.sysctls.clone(),
             labels: spec.labels.clone(),
+            idle: spec.idle,
         }
     }
 

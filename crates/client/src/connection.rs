@@ -9,12 +9,16 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
 use tokio::net::UnixStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ClientError;
@@ -74,7 +78,7 @@ impl Connection {
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|source| ClientError::Http { socket, source })?;
         let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "the connection to the daemon broke");
             }
         });
@@ -99,6 +103,27 @@ impl Connection {
             Ok(response) => Ok(Reply { response, dir: self.dir, _driver: self.driver }),
             Err(source) => Err(ClientError::Http { socket: self.dir.socket(), source }),
         }
+    }
+}
+
+impl Connection {
+    /// Makes a WebSocket of it; an answer with another status is answered as it is.
+    pub(super) async fn upgrade(mut self, target: &str) -> Result<Result<Upgraded, Reply>, ClientError> {
+        let request = Request::get(target)
+            .header(HOST, "sandpen")
+            .header(CONNECTION, HeaderValue::from_static("Upgrade"))
+            .header(UPGRADE, HeaderValue::from_static("websocket"))
+            .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .header(SEC_WEBSOCKET_KEY, generate_key())
+            .body(Empty::new().map_err(never).boxed_unsync())
+            .map_err(ClientError::Malformed)?;
+        let failed = |source| ClientError::Http { socket: self.dir.socket(), source };
+        let response = self.sender.send_request(request).await.map_err(failed)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Err(Reply { response, dir: self.dir, _driver: self.driver }));
+        }
+        // Whoever accepts is the daemon, whose answer to GET /v1/version was looked at: its hash of the key says nothing more.
+        hyper::upgrade::on(response).await.map(Ok).map_err(failed)
     }
 }
 

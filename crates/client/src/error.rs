@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sandpen_api::{API_VERSION, ErrorCode, ErrorDetail, Version};
 use sandpen_types::spec::SandboxKey;
+use tokio_tungstenite::tungstenite;
 
 use super::resume::PATIENCE;
 use crate::private_dir::PrivateDirError;
@@ -126,6 +127,18 @@ pub enum ClientError {
     /// The output stream was cut.
     #[error("the output stream was cut by the daemon's end")]
     OutputCut,
+    /// The connection to a session was cut.
+    #[error("the connection to the session was cut by the daemon's end")]
+    SessionCut {
+        /// The daemon says that it ends.
+        ends: bool,
+        /// What was found broken.
+        #[source]
+        source: Option<Box<tungstenite::Error>>,
+    },
+    /// The daemon sends of a session what cannot be.
+    #[error("what the daemon says of the session cannot be: {0}")]
+    SessionBroken(String),
     /// The VMM log was cut: it has no positions from which another daemon could go on.
     #[error(
         "the VMM log is not complete: the daemon ended or could not read it; it has no positions to go on from, so ask for it again"
@@ -175,7 +188,7 @@ impl ClientError {
     /// Whether the daemon went away: it died, or it says that it ends, or it is not there (yet). Another one
     /// can be asked the same.
     pub fn is_away(&self) -> bool {
-        matches!(self, Self::Http { .. } | Self::OutputCut | Self::NotRunning { .. })
+        matches!(self, Self::Http { .. } | Self::OutputCut | Self::SessionCut { .. } | Self::NotRunning { .. })
             || matches!(self.code(), Some(ErrorCode::ShuttingDown | ErrorCode::Gone))
     }
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Client`] | finds or starts a daemon; one method for each thing that can be asked |
 //! | [`OutputReader`], [`EventReader`], [`StatsReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
+//! | [`SessionClient`] | a command beside a sandbox's workload, with its streams; goes on with the next daemon likewise |
 //! | [`Foreground`] | a sandbox with its output, input and signals, as `run` and `attach` have it |
 //! | [`daemon_log`] | the file that a daemon in the background writes its messages to |
 //! | [`private_dir`] | whether a state directory is safe to use, which the daemon asks as well |
@@ -27,6 +28,7 @@ mod lines;
 mod output;
 pub mod private_dir;
 mod resume;
+mod session;
 mod start;
 mod stats;
 mod stdin;
@@ -58,6 +60,10 @@ pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
+pub use session::{
+    OnSessionSignal, SessionBytes, SessionClient, SessionForeground, SessionForegroundEnd, SessionNotice, SessionStep,
+    random_session_id,
+};
 pub use start::DaemonCommand;
 pub use stats::StatsReader;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
@@ -311,29 +317,39 @@ impl Client {
     }
 
     async fn send(&self, method: Method, target: &str, body: Body) -> Result<Reply, ClientError> {
-        if self.version.api != API_VERSION {
-            return Err(ClientError::OtherVersion { version: Box::new((*self.version).clone()) });
-        }
+        self.check_version()?;
         self.send_unchecked(method, target, body).await
+    }
+
+    fn check_version(&self) -> Result<(), ClientError> {
+        match self.version.api {
+            API_VERSION => Ok(()),
+            _ => Err(ClientError::OtherVersion { version: Box::new((*self.version).clone()) }),
+        }
     }
 
     /// Sends a request and turns an answer of 400 and above into an error.
     async fn send_unchecked(&self, method: Method, target: &str, body: Body) -> Result<Reply, ClientError> {
         let reply = Connection::open(&self.dir).await?.send(method, target, body).await?;
-        if reply.status().is_success() {
-            return Ok(reply);
-        }
-        let (status, body) = reply.collect().await?;
+        if reply.status().is_success() { Ok(reply) } else { Err(self.refusal(reply).await) }
+    }
+
+    /// What an answer of 400 and above says.
+    async fn refusal(&self, reply: Reply) -> ClientError {
+        let (status, body) = match reply.collect().await {
+            Ok(answer) => answer,
+            Err(error) => return error,
+        };
         match serde_json::from_slice(&body) {
             // This program asks for nothing that a daemon of its own version does not know.
             Ok(ErrorBody { error })
                 if matches!(error.code.known(), Some(ErrorCode::NoSuchRoute | ErrorCode::MethodNotAllowed))
                     || is_unknown_wish(&error) =>
             {
-                Err(ClientError::Unknown { version: Box::new((*self.version).clone()) })
+                ClientError::Unknown { version: Box::new((*self.version).clone()) }
             }
-            Ok(ErrorBody { error }) => Err(ClientError::Api { status: status.as_u16(), error }),
-            Err(source) => Err(ClientError::Json { socket: self.dir.socket(), source }),
+            Ok(ErrorBody { error }) => ClientError::Api { status: status.as_u16(), error },
+            Err(source) => ClientError::Json { socket: self.dir.socket(), source },
         }
     }
 }

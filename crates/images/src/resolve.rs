@@ -2,7 +2,7 @@
 //!
 //! | configuration | specification | the request's own |
 //! | --- | --- | --- |
-//! | `Entrypoint`, `Cmd` | the command, one behind the other | a command stands for `Cmd`; an entrypoint for `Entrypoint`, and `Cmd` goes |
+//! | `Entrypoint`, `Cmd` | the command, one behind the other | a command stands for `Cmd`; an entrypoint for `Entrypoint`, and `Cmd` goes; an idle sandbox has neither |
 //! | `Env` | environment | wins by name |
 //! | `WorkingDir`, `User`, `StopSignal` | the same | wins |
 //! | `Labels` | labels, as far as they can be some | win |
@@ -98,7 +98,9 @@ pub fn resolve(
     if host.fit(platform).is_none() {
         return Err(ResolveError::Platform { image: of.image, found: platform.to_string(), host: host.to_string() });
     }
-    spec.command = of.command(&root, std::mem::take(&mut spec.command), container)?;
+    if !spec.idle {
+        spec.command = of.command(&root, std::mem::take(&mut spec.command), container)?;
+    }
     let own = std::mem::take(&mut spec.env);
     let image_env = container.env.iter().map(|(name, value)| (ByteString::from(name), ByteString::from(value)));
     spec.env = image_env.filter(|(name, _)| own.iter().all(|(other, _)| other != name)).collect();

@@ -104,7 +104,7 @@ pub struct SandboxSpec {
     #[serde(default)]
     pub resources: Resources,
     /// Program and arguments; looked up in the guest's `PATH` when the program has no slash. With an image that was not
-    /// looked at yet the arguments of its entrypoint, if it has one; empty for its own.
+    /// looked at yet the arguments of its entrypoint, if it has one; empty for its own. Empty for an idle sandbox.
     pub command: Vec<ByteString>,
     /// Environment of the workload. Values may be secrets: never in argv, logs or errors.
     #[serde(default)]
@@ -191,6 +191,10 @@ pub struct SandboxSpec {
     /// What users say of it, at most [`LABELS_MAX`].
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Whether it runs nothing by itself and waits for [sessions](crate::session). It has no standard input and no terminal
+    /// then; a signal that would end a program ends it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
     /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
     /// out anew; `None` before that, and in rows of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,6 +253,7 @@ impl SandboxSpec {
             extra_hosts: Vec::new(),
             sysctls: Vec::new(),
             labels: Labels::new(),
+            idle: false,
             kernel_sha256: None,
         }
     }
@@ -270,8 +275,9 @@ impl SandboxSpec {
             return Err(SpecError::Memory { mib: memory_mib, min: MEMORY_MIN_MIB, max: MEMORY_MAX_MIB });
         }
         log::check(self.log)?;
+        self.check_idle()?;
         // That of an image is known when the image was looked at.
-        let is_known = !self.rootfs.is_unresolved();
+        let is_known = !self.rootfs.is_unresolved() && !self.idle;
         if self.command.first().map_or(is_known, |program| program.as_bytes().is_empty()) {
             return Err(SpecError::NoCommand);
         }
@@ -318,6 +324,21 @@ impl SandboxSpec {
         root_device::check(&self.rootfs, self.root_device)?;
         labels::check(&self.labels)?;
         self.kernel.as_deref().map_or(Ok(()), kernel::check)
+    }
+
+    /// One that runs nothing asks for nothing of that.
+    fn check_idle(&self) -> Result<(), SpecError> {
+        let has_entrypoint = matches!(&self.rootfs, Rootfs::Image(image) if image.entrypoint.is_some());
+        let asked = [
+            (!self.command.is_empty(), "command"),
+            (has_entrypoint, "entrypoint"),
+            (self.stdin, "standard input"),
+            (self.terminal.is_some(), "terminal"),
+        ];
+        match asked.into_iter().find(|(is_asked, _)| self.idle && *is_asked) {
+            Some((_, what)) => Err(SpecError::Idle { what }),
+            None => Ok(()),
+        }
     }
 
     /// What the guest arranges inside.

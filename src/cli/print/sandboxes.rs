@@ -53,7 +53,7 @@ pub fn table(sandboxes: &[Sandbox]) -> Result<u8, CliError> {
             or_dash(sandbox.microvm_pid.map(|pid| pid.to_string())),
             sandbox.restarts.to_string(),
             age(now, sandbox.created_at),
-            command(&sandbox.command, most),
+            if sandbox.idle { "(idle)".to_owned() } else { command(&sandbox.command, most) },
         ]
     });
     let mut rows: Vec<_> = std::iter::once(heading).chain(rows).collect();

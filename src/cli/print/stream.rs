@@ -143,6 +143,11 @@ impl Output {
         is_wanted(self.write(frame))
     }
 
+    /// Writes bytes of a session.
+    pub(super) fn piece(&mut self, stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
+        self.of(stream, |stream, to| stream.write(to, None, bytes))
+    }
+
     /// Writes bytes that are no workload's, as a VMM log's, to stdout; false when nobody reads any more.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
         is_wanted(self.streams[0].write(&mut io::stdout().lock(), None, bytes))

@@ -67,6 +67,7 @@ pub(super) fn full() -> SandboxSpec {
         extra_hosts: vec!["db:10.0.0.7".parse().unwrap(), "db:::1".parse().unwrap()],
         sysctls: vec!["net.core.somaxconn=4096".parse().unwrap()],
         labels: Labels::from([("team".parse().unwrap(), "a b".to_owned())]),
+        idle: false,
         kernel_sha256: Some([7; 32].into()),
     }
 }

@@ -54,6 +54,12 @@ pub enum SpecError {
     /// Nothing to execute.
     #[error("the command is empty")]
     NoCommand,
+    /// An idle sandbox that is to run something.
+    #[error("an idle sandbox runs nothing by itself and has no {what}; leave one of the two out")]
+    Idle {
+        /// What it would have.
+        what: &'static str,
+    },
     /// A NUL byte in an argument, a value or a path.
     #[error("{what} holds a NUL byte, which no program can receive")]
     Nul {

@@ -51,6 +51,16 @@ fn every_limit_has_its_refusal() {
     assert!(matches!(refused(&|s| s.resources.memory_mib = 16), SpecError::Memory { mib: 16, .. }));
     assert!(matches!(refused(&|s| s.resources.cpus = 0), SpecError::Cpus(0)));
     assert!(matches!(refused(&|s| s.command.clear()), SpecError::NoCommand));
+    let idle = SandboxSpec { idle: true, command: vec![], ..base.clone() };
+    assert_eq!(idle.check_values(), Ok(()));
+    let odd = [
+        SandboxSpec { command: base.command.clone(), ..idle.clone() },
+        SandboxSpec { stdin: true, ..idle.clone() },
+        SandboxSpec { terminal: Some(TerminalSize::default()), ..idle.clone() },
+    ];
+    for odd in odd {
+        assert!(matches!(odd.check_values(), Err(SpecError::Idle { .. })), "{odd:?}");
+    }
     // That of an image is known when it was looked at.
     let image = |digest| Rootfs::Image(ImageRoot { digest, ..ImageRoot::new("debian".parse().unwrap()) });
     let mut unresolved = SandboxSpec { rootfs: image(None), command: vec![], ..spec() };

@@ -1,0 +1,637 @@
+//! A session of a sandbox, whatever becomes of the daemon: its output, each byte once, and its input.
+//!
+//! ```text
+//!   attached ──▶ output ──▶ given out ──▶ written out by whoever has it, and told: taken
+//!      ↻ the daemon goes away: attached at the next one, from what was taken; what was given out is passed over, and
+//!        input that the session has not got is sent again
+//!   ended: told once all output was ──▶ that told, and forgotten
+//! ```
+
+mod foreground;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use futures::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use hyper::Method;
+use hyper_util::rt::TokioIo;
+use sandpen_api::session::{
+    NEWS_MAX_BYTES, OpenSession, PIECE_HEADER_BYTES, PIECE_MAX_BYTES, SessionNews, SessionPiece, SessionSignal,
+    SessionStream, SessionWish,
+};
+use sandpen_api::{ErrorCode, ErrorDetail, Word};
+use sandpen_types::output_stream::OutputStream;
+use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionSpec};
+use sandpen_types::session_input::{InputPiece, SessionInput};
+use sandpen_types::spec::{SandboxKey, TerminalSize};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+
+use super::connection::{Body, Connection};
+use super::resume::Resume;
+use super::{Client, ClientError, ClientOptions, path};
+
+pub use foreground::{OnSessionSignal, SessionForeground, SessionForegroundEnd, SessionNotice};
+
+type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// A number for a new session, from the system's random bytes.
+pub fn random_session_id() -> SessionId {
+    loop {
+        // The standard library seeds its hash keys from them.
+        if let Some(id) = SessionId::new(RandomState::new().hash_one(std::process::id())) {
+            return id;
+        }
+    }
+}
+
+impl Client {
+    /// Begins a session; answers when its program runs or could not be executed. Asked again with the same number,
+    /// nothing runs twice, and it answers how the session is.
+    ///
+    /// # Errors
+    /// Codes [`InvalidSpec`](ErrorCode::InvalidSpec), [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive),
+    /// [`TooManySessions`](ErrorCode::TooManySessions), [`GuestTooOld`](ErrorCode::GuestTooOld),
+    /// [`Unsupported`](ErrorCode::Unsupported) and [`GuestUnreachable`](ErrorCode::GuestUnreachable).
+    pub async fn open_session(
+        &self,
+        key: &SandboxKey,
+        id: SessionId,
+        spec: SessionSpec,
+    ) -> Result<SessionInfo, ClientError> {
+        self.call(Method::POST, &path(key, "/sessions"), Some(&OpenSession::new(id, spec))).await
+    }
+
+    /// Runs a command beside the workload of a live sandbox. `options` find the next daemon if this one dies or is
+    /// replaced; the command runs once even so.
+    ///
+    /// # Errors
+    /// As [`Client::open_session`]; [`ClientError::NoSuccessor`] where no daemon goes on.
+    pub async fn exec(
+        &self,
+        options: &ClientOptions,
+        key: &SandboxKey,
+        spec: SessionSpec,
+    ) -> Result<SessionClient, ClientError> {
+        let (id, mut client, mut resume) = (random_session_id(), self.clone(), Resume::new(options, Some(key)));
+        loop {
+            match client.open_session(key, id, spec.clone()).await {
+                Ok(info) => return Ok(SessionClient::new(client, options, key, info, true)),
+                Err(error) => client = resume.after(error).await?,
+            }
+        }
+    }
+
+    /// Becomes the client of a session, in the place of one that it may have: all of its output comes that is kept.
+    ///
+    /// # Errors
+    /// As [`Client::session`]; [`ClientError::NoSuccessor`] where no daemon goes on.
+    pub async fn attach_session(
+        &self,
+        options: &ClientOptions,
+        key: &SandboxKey,
+        id: SessionId,
+    ) -> Result<SessionClient, ClientError> {
+        let (mut client, mut resume) = (self.clone(), Resume::new(options, Some(key)));
+        loop {
+            match client.session(key, id).await {
+                Ok(info) => return Ok(SessionClient::new(client, options, key, info, false)),
+                Err(error) => client = resume.after(error).await?,
+            }
+        }
+    }
+
+    /// The sessions of a live sandbox, oldest first.
+    ///
+    /// # Errors
+    /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive), [`GuestTooOld`](ErrorCode::GuestTooOld)
+    /// and [`GuestUnreachable`](ErrorCode::GuestUnreachable).
+    pub async fn sessions(&self, key: &SandboxKey) -> Result<Vec<SessionInfo>, ClientError> {
+        self.get(&path(key, "/sessions")).await
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// As [`Client::sessions`], and [`SessionNotFound`](ErrorCode::SessionNotFound).
+    pub async fn session(&self, key: &SandboxKey, id: SessionId) -> Result<SessionInfo, ClientError> {
+        self.get(&path(key, &format!("/sessions/{id}"))).await
+    }
+
+    /// Sends a signal, 1 to 64, to a session's process group.
+    ///
+    /// # Errors
+    /// As [`Client::session`].
+    pub async fn signal_session(&self, key: &SandboxKey, id: SessionId, signal: i32) -> Result<(), ClientError> {
+        let body = Body::json(&SessionSignal { signal })?;
+        let reply = self.send(Method::POST, &path(key, &format!("/sessions/{id}/signal")), body).await?;
+        reply.collect().await.map(drop)
+    }
+
+    /// Tells a session's terminal a size.
+    ///
+    /// # Errors
+    /// As [`Client::session`].
+    pub async fn resize_session(
+        &self,
+        key: &SandboxKey,
+        id: SessionId,
+        size: TerminalSize,
+    ) -> Result<(), ClientError> {
+        let reply = self.send(Method::POST, &path(key, &format!("/sessions/{id}/resize")), Body::json(&size)?).await?;
+        reply.collect().await.map(drop)
+    }
+
+    /// Hangs a session up: SIGHUP, and SIGKILL where it does not end of that soon.
+    ///
+    /// # Errors
+    /// As [`Client::session`].
+    pub async fn hang_up_session(&self, key: &SandboxKey, id: SessionId) -> Result<(), ClientError> {
+        let reply = self.send(Method::DELETE, &path(key, &format!("/sessions/{id}")), Body::Empty).await?;
+        reply.collect().await.map(drop)
+    }
+
+    async fn attach(
+        &self,
+        key: &SandboxKey,
+        id: SessionId,
+        from: Option<SessionOffsets>,
+    ) -> Result<Socket, ClientError> {
+        let query = from.map_or_else(String::new, |SessionOffsets { stdout, stderr }| {
+            format!("?stdout={stdout}&stderr={stderr}")
+        });
+        self.check_version()?;
+        let target = path(key, &format!("/sessions/{id}/attach{query}"));
+        let upgraded = match Connection::open(&self.dir).await?.upgrade(&target).await? {
+            Ok(upgraded) => upgraded,
+            Err(reply) => return Err(self.refusal(reply).await),
+        };
+        let most = NEWS_MAX_BYTES.max(PIECE_HEADER_BYTES + PIECE_MAX_BYTES);
+        let config = WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most));
+        Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await)
+    }
+}
+
+/// What comes of a session, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionStep {
+    /// Bytes that it wrote.
+    Output(SessionBytes),
+    /// There is room for input, or nobody reads it any more.
+    Input,
+    /// The daemon ends and leaves the session running; another one is waited for.
+    DaemonEnds,
+    /// The daemon went away and another one goes on.
+    Reconnected,
+    /// Its end, after all of its output. The last step.
+    Ended(SessionEnd),
+}
+
+/// Bytes that a session wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionBytes {
+    /// Where; of a terminal everything is standard output.
+    pub stream: OutputStream,
+    /// The offset of the first one in its stream.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl SessionBytes {
+    /// Moves what is had of a session behind these.
+    pub fn pass(&self, had: &mut SessionOffsets) {
+        *of(had, self.stream) = self.offset.saturating_add(self.bytes.len() as u64);
+    }
+}
+
+/// A client's hold of a session. What is asked of it is passed on while [`SessionClient::next`] is waited for. When it is
+/// dropped without [`SessionClient::detach`], the session is hung up after a while, unless it is a detached one.
+pub struct SessionClient {
+    client: Client,
+    key: SandboxKey,
+    info: SessionInfo,
+    resume: Resume,
+    /// `None` between two daemons.
+    socket: Option<Socket>,
+    is_flushed: bool,
+    /// Another daemon goes on, or is about to.
+    has_moved: bool,
+    steps: VecDeque<SessionStep>,
+    is_over: bool,
+    hold: Hold,
+}
+
+/// All that has to outlive a connection.
+#[derive(Default)]
+struct Hold {
+    /// What was attached from first; `None` before the session has said what is kept.
+    taken: Option<SessionOffsets>,
+    told: SessionOffsets,
+    /// Behind all that was given out.
+    given: SessionOffsets,
+    input: SessionInput,
+    /// Not yet sent.
+    wishes: VecDeque<SessionWish>,
+    size: Option<TerminalSize>,
+}
+
+fn of(offsets: &mut SessionOffsets, stream: OutputStream) -> &mut u64 {
+    match stream {
+        OutputStream::Stdout => &mut offsets.stdout,
+        OutputStream::Stderr => &mut offsets.stderr,
+    }
+}
+
+impl Hold {
+    /// A socket is there, and this is how the session is.
+    fn attached(&mut self, info: &SessionInfo) {
+        let taken = *self.taken.get_or_insert(info.kept_from);
+        self.told = taken;
+        self.given.stdout = self.given.stdout.max(taken.stdout);
+        self.given.stderr = self.given.stderr.max(taken.stderr);
+        self.input.attached(info.stdin);
+        // The one before may have been lost on its way.
+        self.wishes.retain(|wish| !matches!(wish, SessionWish::Resize(_)));
+        self.wishes.extend(self.size.map(SessionWish::Resize));
+    }
+
+    fn has_message(&self) -> bool {
+        !self.wishes.is_empty() || self.taken.is_some_and(|taken| taken != self.told) || !self.input.is_sent()
+    }
+
+    /// The next message to the session.
+    fn next_message(&mut self) -> Option<Message> {
+        if let Some(wish) = self.wishes.pop_front() {
+            return Some(text(&wish));
+        }
+        if let Some(taken) = self.taken.filter(|taken| *taken != self.told) {
+            self.told = taken;
+            return Some(text(&SessionWish::Taken { stdout: taken.stdout, stderr: taken.stderr }));
+        }
+        match self.input.next(PIECE_MAX_BYTES)? {
+            InputPiece::Bytes { offset, bytes } => {
+                SessionPiece::encode(SessionStream::Stdin, offset, &bytes).next().map(Message::Binary)
+            }
+            InputPiece::End { total } => Some(text(&SessionWish::EndInput { total })),
+        }
+    }
+
+    /// What of a piece was not given out before; a gap is none of ours.
+    fn give(&mut self, piece: SessionPiece) -> Result<Option<SessionBytes>, String> {
+        let SessionPiece { stream: SessionStream::Output(stream), offset, mut bytes } = piece else {
+            return Err("it sends input".to_owned());
+        };
+        let given = of(&mut self.given, stream);
+        if offset > *given {
+            return Err(format!("byte {given} of {stream} is missing: {offset} comes next"));
+        }
+        let known = usize::try_from(*given - offset).unwrap_or(usize::MAX).min(bytes.len());
+        bytes.advance(known);
+        let offset = *given;
+        *given += bytes.len() as u64;
+        Ok((!bytes.is_empty()).then_some(SessionBytes { stream, offset, bytes }))
+    }
+}
+
+fn text(wish: &SessionWish) -> Message {
+    // Structs of numbers always serialise.
+    Message::text(serde_json::to_string(wish).unwrap_or_default())
+}
+
+impl SessionClient {
+    fn new(client: Client, options: &ClientOptions, key: &SandboxKey, info: SessionInfo, is_new: bool) -> Self {
+        let hold = Hold {
+            taken: is_new.then(SessionOffsets::default),
+            input: SessionInput::new(info.stdin),
+            ..Hold::default()
+        };
+        let resume = Resume::new(options, Some(key));
+        Self {
+            client,
+            key: key.clone(),
+            info,
+            resume,
+            socket: None,
+            is_flushed: true,
+            has_moved: false,
+            steps: VecDeque::new(),
+            is_over: false,
+            hold,
+        }
+    }
+
+    /// Which session this is.
+    pub fn id(&self) -> SessionId {
+        self.info.id
+    }
+
+    /// How it was when it was begun or asked for.
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// Writes to its standard input as much as it has room for; how many bytes. Where nobody reads it any more, all, for
+    /// nothing.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        self.hold.input.push(bytes)
+    }
+
+    /// Ends its standard input.
+    pub fn end_input(&mut self) {
+        self.hold.input.end();
+    }
+
+    /// Whether nobody reads its standard input any more.
+    pub fn is_input_closed(&self) -> bool {
+        self.hold.input.is_closed()
+    }
+
+    /// All output before these offsets is where it belongs: the session keeps it for nobody any more.
+    pub fn taken(&mut self, taken: SessionOffsets) {
+        let before = self.hold.taken.unwrap_or_default();
+        let (stdout, stderr) = (taken.stdout.max(before.stdout), taken.stderr.max(before.stderr));
+        self.hold.taken = Some(SessionOffsets { stdout, stderr });
+    }
+
+    /// Tells its terminal a size; the latest one also to a daemon that comes after this one.
+    pub fn resize(&mut self, size: TerminalSize) {
+        self.hold.size = Some(size);
+        self.hold.wishes.retain(|wish| !matches!(wish, SessionWish::Resize(_)));
+        self.hold.wishes.push_back(SessionWish::Resize(size));
+    }
+
+    /// Sends a signal, 1 to 64, to its process group.
+    pub fn signal(&mut self, signal: i32) {
+        self.hold.wishes.push_back(SessionWish::Signal(SessionSignal { signal }));
+    }
+
+    /// Hangs it up: SIGHUP, and SIGKILL where it does not end of that soon.
+    pub fn hang_up(&mut self) {
+        self.hold.wishes.push_back(SessionWish::HangUp {});
+    }
+
+    /// Hangs it up without a wait for its end, of which nobody wants to hear.
+    ///
+    /// # Errors
+    /// As [`SessionClient::next`].
+    pub async fn hang_up_now(&mut self) -> Result<(), ClientError> {
+        loop {
+            let error = match self.client.hang_up_session(&self.key, self.info.id).await {
+                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => return Ok(()),
+                Err(error) => error,
+                Ok(()) => return Ok(()),
+            };
+            self.client = self.resume.after(error).await?;
+        }
+    }
+
+    /// The next step; after the last one none comes. Where the daemon dies or is replaced, the next one is found, or
+    /// started, and goes on. Safe to cancel.
+    ///
+    /// # Errors
+    /// Codes [`SessionReplaced`](ErrorCode::SessionReplaced), [`SessionNotFound`](ErrorCode::SessionNotFound),
+    /// [`SessionNotKept`](ErrorCode::SessionNotKept), and [`NotLive`](ErrorCode::NotLive) where the sandbox has ended
+    /// without a daemon that saw how; [`ClientError::NoSuccessor`].
+    pub async fn next(&mut self) -> Result<SessionStep, ClientError> {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                return Ok(step);
+            }
+            if self.is_over {
+                return std::future::pending().await;
+            }
+            let Err(error) = self.move_on().await else { continue };
+            self.socket = None;
+            if matches!(error, ClientError::SessionCut { ends: true, .. }) && !std::mem::replace(&mut self.has_moved, true) {
+                self.steps.push_back(SessionStep::DaemonEnds);
+                // Looked for when that was told.
+                continue;
+            }
+            self.has_moved = true;
+            self.client = self.resume.after(error).await?;
+        }
+    }
+
+    /// Sends what there is to send, until a message came.
+    async fn move_on(&mut self) -> Result<(), ClientError> {
+        self.attach().await?;
+        match poll_fn(|context| self.poll_message(context)).await {
+            Some(Ok(message)) => self.hear(message),
+            Some(Err(source)) => Err(cut(source)),
+            None => Err(ClientError::SessionCut { ends: false, source: None }),
+        }
+    }
+
+    async fn attach(&mut self) -> Result<(), ClientError> {
+        if self.socket.is_none() {
+            self.socket = Some(self.client.attach(&self.key, self.info.id, self.hold.taken).await?);
+            self.is_flushed = true;
+        }
+        Ok(())
+    }
+
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, tungstenite::Error>>> {
+        let Some(mut socket) = self.socket.as_mut().map(Pin::new) else { return Poll::Ready(None) };
+        // What is waited for as a writer wakes this up as well.
+        while self.hold.has_message() {
+            match socket.as_mut().poll_ready(context) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Ok(())) => {}
+            }
+            let Some(message) = self.hold.next_message() else { break };
+            self.is_flushed = false;
+            if let Err(error) = socket.as_mut().start_send(message) {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        if !self.is_flushed {
+            match socket.as_mut().poll_flush(context) {
+                Poll::Pending => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Ok(())) => self.is_flushed = true,
+            }
+        }
+        socket.poll_next(context)
+    }
+
+    fn hear(&mut self, message: Message) -> Result<(), ClientError> {
+        match message {
+            Message::Binary(bytes) => {
+                let piece = SessionPiece::decode(bytes).map_err(|error| ClientError::SessionBroken(error.to_string()))?;
+                if let Some(bytes) = self.hold.give(piece).map_err(ClientError::SessionBroken)? {
+                    self.resume.progressed();
+                    self.steps.push_back(SessionStep::Output(bytes));
+                }
+                Ok(())
+            }
+            Message::Text(text) => self.hear_news(&text),
+            Message::Close(reason) => {
+                let ends = reason.is_some_and(|reason| reason.code == CloseCode::Restart);
+                Err(ClientError::SessionCut { ends, source: None })
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+        }
+    }
+
+    fn hear_news(&mut self, text: &Utf8Bytes) -> Result<(), ClientError> {
+        let news = serde_json::from_str(text).map_err(|error| ClientError::SessionBroken(error.to_string()))?;
+        match news {
+            SessionNews::Info(info) => {
+                self.hold.attached(&info);
+                if std::mem::take(&mut self.has_moved) {
+                    self.steps.push_back(SessionStep::Reconnected);
+                }
+            }
+            SessionNews::InputWindow { received, limit } => {
+                self.hold.input.window(received, limit);
+                self.steps.push_back(SessionStep::Input);
+            }
+            SessionNews::InputClosed {} => {
+                self.hold.input.close();
+                self.steps.push_back(SessionStep::Input);
+            }
+            SessionNews::Ended { end } => {
+                self.resume.progressed();
+                self.is_over = true;
+                self.steps.push_back(SessionStep::Ended(end));
+            }
+            SessionNews::Replaced {} => {
+                let message = format!("another client has session {} now", self.info.id);
+                return Err(refused(ErrorCode::SessionReplaced.into(), message));
+            }
+            SessionNews::Error { code, message } => return Err(refused(code, message)),
+        }
+        Ok(())
+    }
+
+    /// Leaves it on purpose: it runs on without a client. What it wrote and was not told as taken is kept for the next one.
+    ///
+    /// # Errors
+    /// As [`SessionClient::next`].
+    pub async fn detach(&mut self) -> Result<(), ClientError> {
+        self.leave(SessionWish::Detach {}).await
+    }
+
+    /// Says that its end, and all before it, is where it belongs: the session is forgotten.
+    ///
+    /// # Errors
+    /// As [`SessionClient::next`].
+    pub async fn forget(&mut self) -> Result<(), ClientError> {
+        match self.leave(SessionWish::TakenEnd {}).await {
+            // By the daemon before, which could not answer; or its guest is gone, and all sessions with it.
+            Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => Ok(()),
+            left => left,
+        }
+    }
+
+    async fn leave(&mut self, wish: SessionWish) -> Result<(), ClientError> {
+        self.is_over = true;
+        loop {
+            let Err(error) = self.say_last(wish).await else { return Ok(()) };
+            self.socket = None;
+            self.client = self.resume.after(error).await?;
+        }
+    }
+
+    async fn say_last(&mut self, wish: SessionWish) -> Result<(), ClientError> {
+        self.attach().await?;
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        while let Some(message) = self.hold.next_message() {
+            socket.feed(message).await.map_err(cut)?;
+        }
+        socket.send(text(&wish)).await.map_err(cut)?;
+        socket.close(None).await.map_err(cut)?;
+        // Its answer comes when all before was passed on.
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(Some(reason)))) if reason.code == CloseCode::Restart || reason.code == CloseCode::Again => {
+                    return Err(ClientError::SessionCut { ends: true, source: None });
+                }
+                Some(Ok(Message::Close(_))) => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(source)) => return Err(cut(source)),
+                None => return Err(ClientError::SessionCut { ends: false, source: None }),
+            }
+        }
+    }
+}
+
+fn cut(source: tungstenite::Error) -> ClientError {
+    ClientError::SessionCut { ends: false, source: Some(Box::new(source)) }
+}
+
+fn refused(code: Word<ErrorCode>, message: String) -> ClientError {
+    let status = code.known().map_or(500, ErrorCode::http_status);
+    ClientError::Api { status, error: ErrorDetail { code, message, chain: Vec::new() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use sandpen_types::session::SessionProgram;
+
+    use super::*;
+
+    fn info(stdout: u64) -> SessionInfo {
+        let spec = SessionSpec::new(SessionProgram::Shell);
+        SessionInfo {
+            id: random_session_id(),
+            label: spec.label(),
+            asked_at: chrono::DateTime::UNIX_EPOCH,
+            terminal: false,
+            detached: false,
+            attached: true,
+            stdin: 0,
+            kept_from: SessionOffsets { stdout, stderr: 0 },
+            end: None,
+        }
+    }
+
+    fn piece(offset: u64, bytes: &'static [u8]) -> SessionPiece {
+        let stream = SessionStream::Output(OutputStream::Stdout);
+        SessionPiece { stream, offset, bytes: Bytes::from_static(bytes) }
+    }
+
+    #[test]
+    fn what_comes_again_is_passed_over() {
+        let mut hold = Hold::default();
+        hold.attached(&info(5));
+        let first = hold.give(piece(5, b"abc")).unwrap().unwrap();
+        assert_eq!((first.offset, &first.bytes[..]), (5, &b"abc"[..]));
+        let mut had = SessionOffsets::default();
+        first.pass(&mut had);
+        assert_eq!(had, SessionOffsets { stdout: 8, stderr: 0 });
+        hold.taken = Some(SessionOffsets { stdout: 6, stderr: 0 });
+        assert!(hold.has_message() && hold.next_message().is_some() && hold.next_message().is_none());
+        hold.attached(&info(6));
+        assert!(!hold.has_message(), "the session knows what was taken");
+        assert_eq!(hold.give(piece(6, b"bc")).unwrap(), None);
+        assert_eq!(&hold.give(piece(7, b"cd")).unwrap().unwrap().bytes[..], b"d");
+        assert!(hold.give(piece(10, b"x")).is_err(), "a gap");
+        let input = SessionPiece { stream: SessionStream::Stdin, ..piece(9, b"x") };
+        assert!(hold.give(input).is_err());
+    }
+
+    #[test]
+    fn the_latest_size_is_told_to_every_daemon() {
+        let mut hold = Hold::default();
+        hold.size = TerminalSize::new(24, 80);
+        hold.wishes.extend([SessionWish::Resize(TerminalSize::new(1, 1).unwrap()), SessionWish::HangUp {}]);
+        hold.attached(&info(0));
+        let size = SessionWish::Resize(TerminalSize::new(24, 80).unwrap());
+        assert_eq!(hold.wishes, [SessionWish::HangUp {}, size]);
+    }
+
+    #[test]
+    fn numbers_differ() {
+        let all: std::collections::BTreeSet<_> = (0..100).map(|_| random_session_id()).collect();
+        assert_eq!(all.len(), 100);
+    }
+}

@@ -1,0 +1,156 @@
+//! The routes of sessions: commands beside the workload of a live sandbox. What goes through their sockets is in `relay`.
+
+mod relay;
+
+use actix_web::web::{Data, Json, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use chrono::Utc;
+use sandpen_types::session::{SessionId, SessionOffsets, SessionSpec};
+use sandpen_types::signal::Signal;
+use sandpen_types::spec::{SandboxKey, TerminalSize};
+use serde::Deserialize;
+
+use super::extract::{KeyPath, key};
+use super::reject::Rejection;
+use super::routes::finish;
+use super::shared::Shared;
+use super::strict::Strict;
+use crate::api::ErrorCode;
+use crate::api::session::{OpenSession, SessionSignal};
+
+/// Three path segments, percent-decoded.
+type SessionPath = Path<(String, String, String)>;
+
+/// The sandbox and the session that a path names.
+fn names(path: SessionPath) -> Result<(SandboxKey, SessionId), Rejection> {
+    let (config, name, id) = path.into_inner();
+    let id = id.parse().map_err(|error| Rejection::from_error(ErrorCode::InvalidName, &error))?;
+    Ok((key(Path::from((config, name)))?, id))
+}
+
+/// `POST …/sessions`.
+pub async fn open(
+    shared: Data<Shared>,
+    path: KeyPath,
+    body: Json<Strict<OpenSession>>,
+) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let Strict(request) = body.into_inner();
+    let (key, handle, now) = (key(path)?, shared.handle.clone(), Utc::now());
+    let (id, spec): (SessionId, SessionSpec) = request.into();
+    let info = finish(async move { handle.open_session(&key, id, spec).await }).await?;
+    // One that was there already was asked for before.
+    Ok(if info.asked_at < now { HttpResponse::Ok().json(info) } else { HttpResponse::Created().json(info) })
+}
+
+/// `GET …/sessions`.
+pub async fn list(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
+    Ok(HttpResponse::Ok().json(shared.handle.sessions(&key(path)?).await?))
+}
+
+/// `GET …/sessions/{id}`.
+pub async fn get(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
+    let (key, id) = names(path)?;
+    Ok(HttpResponse::Ok().json(shared.handle.session(&key, id).await?))
+}
+
+/// Refuses what is no signal.
+fn checked(signal: i32) -> Result<i32, Rejection> {
+    match Signal::new(signal) {
+        Ok(_) => Ok(signal),
+        Err(_) => {
+            let message = format!("signal {signal} does not exist; use 1 to {}", Signal::MAX);
+            Err(Rejection::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+/// `POST …/sessions/{id}/signal`.
+pub async fn signal(
+    shared: Data<Shared>,
+    path: SessionPath,
+    body: Json<SessionSignal>,
+) -> Result<HttpResponse, Rejection> {
+    let ((key, id), signal, handle) = (names(path)?, checked(body.signal)?, shared.handle.clone());
+    finish(async move { handle.signal_session(&key, id, signal).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// `POST …/sessions/{id}/resize`.
+pub async fn resize(
+    shared: Data<Shared>,
+    path: SessionPath,
+    size: Json<TerminalSize>,
+) -> Result<HttpResponse, Rejection> {
+    let ((key, id), size, handle) = (names(path)?, size.into_inner(), shared.handle.clone());
+    finish(async move { handle.resize_session(&key, id, size).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// `DELETE …/sessions/{id}`.
+pub async fn hang_up(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
+    let ((key, id), handle) = (names(path)?, shared.handle.clone());
+    finish(async move { handle.hang_up_session(&key, id).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Query of `GET …/sessions/{id}/attach`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachKeys {
+    stdout: Option<u64>,
+    stderr: Option<u64>,
+}
+
+impl AttachKeys {
+    /// What the client has.
+    fn from(&self) -> Result<Option<SessionOffsets>, Rejection> {
+        match (self.stdout, self.stderr) {
+            (Some(stdout), Some(stderr)) => Ok(Some(SessionOffsets { stdout, stderr })),
+            (None, None) => Ok(None),
+            _ => {
+                let message = "give the offsets of both streams, or of none";
+                Err(Rejection::new(ErrorCode::InvalidRequest, message))
+            }
+        }
+    }
+}
+
+/// `GET …/sessions/{id}/attach`, a WebSocket.
+pub async fn attach(
+    shared: Data<Shared>,
+    path: SessionPath,
+    query: Query<AttachKeys>,
+    request: HttpRequest,
+    body: Payload,
+) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let ((key, id), from) = (names(path)?, query.from()?);
+    // Before another client is replaced for nothing.
+    let (response, socket, messages) = actix_ws::handle(&request, body).map_err(|error| {
+        let message = format!("this path takes the handshake of a WebSocket: {error}");
+        Rejection::new(ErrorCode::InvalidRequest, message)
+    })?;
+    let attachment = shared.handle.attachment(&key, id, from).await?;
+    let relay = relay::run(shared, attachment, socket, messages);
+    // The client observes it: the socket ends with it, however it ends, and the client asks again or is gone.
+    drop(actix_web::rt::spawn(relay));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_come_in_pairs() {
+        let of = |text: &str| Query::<AttachKeys>::from_query(text).ok().map(|query| query.from());
+        assert!(matches!(of(""), Some(Ok(None))));
+        let both = SessionOffsets { stdout: 1, stderr: u64::MAX };
+        assert!(matches!(of("stdout=1&stderr=18446744073709551615"), Some(Ok(Some(from))) if from == both));
+        assert!(matches!(of("stdout=1"), Some(Err(_))) && matches!(of("stderr=1"), Some(Err(_))));
+        for odd in ["stdout=", "stdout=-1&stderr=1", "stdout=1&stderr=18446744073709551616", "stdin=1", "stdout=1&stdout=1"] {
+            assert!(of(odd).is_none(), "{odd}");
+        }
+    }
+}

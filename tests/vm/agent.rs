@@ -1,0 +1,79 @@
+//! The example `agent`: an actix application that keeps one microVM and runs commands in it, through its death and its end.
+
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{self, Home, send};
+
+struct Agent {
+    child: Child,
+    address: String,
+}
+
+impl Agent {
+    fn start(home: &Home) -> Self {
+        let binary = Path::new(env!("CARGO_BIN_EXE_sandpen")).with_file_name("examples").join("agent");
+        let mut command = Command::new(binary);
+        command.arg(home.rootfs()).arg(home.state()).arg("0").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the example is built with the tests");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").expect("its address").to_owned();
+        Self { child, address }
+    }
+
+    /// Asks for a command; what comes of it, behind the head.
+    fn begin(&self, script: &str) -> Lines<BufReader<TcpStream>> {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        write!(stream, "POST /exec HTTP/1.0\r\nContent-Length: {}\r\n\r\n{script}", script.len()).unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let head = lines.next().unwrap().unwrap();
+        assert!(head.contains(" 200 "), "{head}");
+        while !lines.next().unwrap().unwrap().is_empty() {}
+        lines
+    }
+
+    fn exec(&self, script: &str) -> Vec<String> {
+        self.begin(script).map(Result::unwrap).collect()
+    }
+
+    fn sessions(&self) -> serde_json::Value {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        write!(stream, "GET /sessions HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+}
+
+#[test]
+fn commands_run_side_by_side_in_a_microvm_that_outlives_its_service() {
+    let home = Home::new();
+    let mut agent = Agent::start(&home);
+    let boot = agent.exec("cat /proc/sys/kernel/random/boot_id; echo kept >/tmp/notes");
+    assert_eq!(boot[1], "exit code 0", "{boot:?}");
+    // Each needs the other one.
+    let meet = |mine: &str, other: &str| {
+        format!("touch /tmp/{mine}; until [ -e /tmp/{other} ]; do :; done; echo {mine}; exit 3")
+    };
+    let (one, two) = (agent.begin(&meet("one", "two")), agent.begin(&meet("two", "one")));
+    assert_eq!(one.map(Result::unwrap).collect::<Vec<_>>(), ["one", "exit code 3"]);
+    assert_eq!(two.map(Result::unwrap).collect::<Vec<_>>(), ["two", "exit code 3"]);
+    // It is streamed; and what runs when the service is killed is there for the next one.
+    let mut cut = agent.begin("echo begun; exec sleep 1000");
+    assert_eq!(cut.next().unwrap().unwrap(), "begun");
+    agent.child.kill().unwrap();
+    agent.child.wait().unwrap();
+    let mut agent = Agent::start(&home);
+    assert_eq!(agent.sessions().as_array().unwrap().iter().filter(|session| session["end"].is_null()).count(), 1);
+    assert_eq!(agent.exec("cat /proc/sys/kernel/random/boot_id /tmp/notes"), [boot[0].as_str(), "kept", "exit code 0"]);
+    send(agent.child.id(), Signal::SIGTERM);
+    assert!(agent.child.wait().unwrap().success());
+    support::until("nothing runs", || home.processes().is_empty());
+}
