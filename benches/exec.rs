@@ -157,8 +157,7 @@ fn throughput(setup: &Setup) -> Result<()> {
         for (who, arguments) in &cases {
             std::thread::sleep(Duration::from_secs(1));
             let (begun, before) = (Instant::now(), busy()?);
-            let status =
-                setup.command(arguments).stdin(File::open(&input)?).stdout(File::create(&output)?).status()?;
+            let status = setup.command(arguments).stdin(File::open(&input)?).stdout(File::create(&output)?).status()?;
             let (time, cpu) = (begun.elapsed().as_secs_f64(), busy()? - before);
             if !status.success() || std::fs::metadata(&output)?.len() != (mib << 20) as u64 {
                 return Err(format!("{who}: {status}, and not all bytes came back").into());

@@ -149,7 +149,9 @@ mod tests {
         let both = SessionOffsets { stdout: 1, stderr: u64::MAX };
         assert!(matches!(of("stdout=1&stderr=18446744073709551615"), Some(Ok(Some(from))) if from == both));
         assert!(matches!(of("stdout=1"), Some(Err(_))) && matches!(of("stderr=1"), Some(Err(_))));
-        for odd in ["stdout=", "stdout=-1&stderr=1", "stdout=1&stderr=18446744073709551616", "stdin=1", "stdout=1&stdout=1"] {
+        for odd in
+            ["stdout=", "stdout=-1&stderr=1", "stdout=1&stderr=18446744073709551616", "stdin=1", "stdout=1&stdout=1"]
+        {
             assert!(of(odd).is_none(), "{odd}");
         }
     }

@@ -92,7 +92,7 @@ impl Sessions {
     }
 
     fn disturb(&mut self, clients: &mut [Client]) {
-        let waiter = |home: &Home| home.waiter(NAME).is_some_and(|pid| send_if_there(pid, Signal::SIGKILL));
+        let waiter = |home: &Home| home.waiter(NAME).inspect(|pid| send_if_there(*pid, Signal::SIGKILL)).is_some();
         match self.dice.below(10) {
             0..=2 => {
                 if let Some(outage) = daemon::kill_daemon(&self.homes[0]) {
@@ -120,7 +120,11 @@ impl Sessions {
             _ => {
                 let is_killed = waiter(&self.homes[0]);
                 if let Some(outage) = daemon::kill_daemon(&self.homes[0]) {
-                    self.count(if is_killed { "times the daemon and the waiter were killed" } else { "daemons killed" });
+                    self.count(if is_killed {
+                        "times the daemon and the waiter were killed"
+                    } else {
+                        "daemons killed"
+                    });
                     outage.time();
                 }
             }

@@ -109,12 +109,7 @@ impl Handle {
         self.tell_session(key, id, SessionRequest::HangUp).await
     }
 
-    async fn tell_session(
-        &self,
-        key: &SandboxKey,
-        id: SessionId,
-        request: SessionRequest,
-    ) -> Result<(), SandpenError> {
+    async fn tell_session(&self, key: &SandboxKey, id: SessionId, request: SessionRequest) -> Result<(), SandpenError> {
         Ok(self.guest_sessions(key).await?.tell(id, request).await?)
     }
 

@@ -150,9 +150,5 @@ async fn told(attachment: &mut Attachment) -> SessionEvent {
 }
 
 fn stdout(offset: u64, text: &'static str) -> SessionEvent {
-    SessionEvent::Output {
-        stream: sandpen_types::output_stream::OutputStream::Stdout,
-        offset,
-        bytes: text.into(),
-    }
+    SessionEvent::Output { stream: sandpen_types::output_stream::OutputStream::Stdout, offset, bytes: text.into() }
 }

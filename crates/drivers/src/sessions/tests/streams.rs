@@ -30,10 +30,7 @@ fn echo(guest: &mut Guest) {
             Content::Message(SessionCommand::EndInput { total }) => {
                 assert_eq!(total, received);
                 guest.say(session, &SessionReport::InputClosed);
-                guest.say(
-                    session,
-                    &SessionReport::StreamEnded { stream: SessionStream::Stdout, total: received },
-                );
+                guest.say(session, &SessionReport::StreamEnded { stream: SessionStream::Stdout, total: received });
                 guest.say(session, &SessionReport::StreamEnded { stream: SessionStream::Stderr, total: 0 });
                 guest.say(session, &SessionReport::Ended(CODE_0));
             }
