@@ -136,7 +136,7 @@ pub enum SessionReport {
         /// Its bytes from the begin.
         total: u64,
     },
-    /// Its end. Both of its streams have ended before; they are still sent.
+    /// Its end. Both of its streams have ended before, and are still sent; one that was not executed has none.
     Ended(SessionEnd),
     /// The workload has ended and the machine will: no session begins any more, and all are hung up.
     Closing,
