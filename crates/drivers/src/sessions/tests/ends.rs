@@ -203,3 +203,36 @@ fn is_full(pipe: &File) -> bool {
     let mut wanted = [nix::poll::PollFd::new(pipe.as_fd(), nix::poll::PollFlags::POLLOUT)];
     matches!(nix::poll::poll(&mut wanted, nix::poll::PollTimeout::ZERO), Ok(0))
 }
+
+/// Whoever has the end says so and goes at once.
+#[tokio::test]
+async fn the_last_request_of_a_client_that_goes_counts() {
+    let dir = runtime_dir();
+    let guest = guest(dir.path(), |guest| {
+        guest.resume();
+        for _ in 0..20 {
+            let session = guest.begin();
+            guest.end(session, 0);
+            assert_eq!(guest.next(), (session, Content::Message(SessionCommand::Forget)));
+        }
+    });
+    let link = SessionLink::new(dir.path().to_owned());
+    for number in 1..=20 {
+        within(link.open(id(number), spec())).await.unwrap();
+        let mut client = within(link.attach(id(number), None)).await.unwrap();
+        while event(&mut client).await != EXITED {}
+        within(client.requests.send(SessionRequest::TakenEnd)).await.unwrap();
+        if number % 2 == 0 {
+            // The requests go before the events.
+            drop(client.requests);
+        } else {
+            drop(client);
+        }
+        let deadline = Instant::now() + LIMIT;
+        while !within(link.list()).await.unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "its end was taken");
+            tokio::task::yield_now().await;
+        }
+    }
+    within(guest).await.unwrap();
+}
