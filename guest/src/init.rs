@@ -8,7 +8,8 @@
 //! ```
 //!
 //! When the workload's main process ends, every other process is killed, as in a container; what
-//! they wrote before is still read to the end of the pipes, so nothing that was written is lost.
+//! they wrote before is still read to the end of the pipes, so nothing that was written is lost. Where there are
+//! [sessions](crate::sessions), those are hung up first, and the end is told once the host has what is theirs.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,7 +18,9 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::sysinfo::sysinfo;
 use nix::unistd::Pid;
+use sandpen_guest::protocol::session::Budget;
 use sandpen_guest::protocol::{
     self, Begin, Bytes, ExitReport, GuestMessage, GuestState, HostMessage, PROTOCOL_VERSION, PowerOff, ProbeEnd,
     RootfsSource, StartFailure, StartFailureCode, TerminalSize, WorkloadEnd, cut_message,
@@ -32,6 +35,7 @@ use crate::pid1::{PrepareError, error_chain};
 use crate::ports::Ports;
 use crate::probe::{Probe, Surroundings};
 use crate::relay::Relay;
+use crate::sessions::Sessions;
 use crate::stdin::StdinFeed;
 use crate::terminal::Terminal;
 use crate::usage::UsageReader;
@@ -85,8 +89,10 @@ pub struct Init {
     quiet_until: Option<Instant>,
     /// What the workload was started with, while it runs.
     surroundings: Option<Surroundings>,
-    /// The command beside it.
+    /// The host's own command beside it.
     probe: Option<Probe>,
+    /// The commands of others beside it.
+    sessions: Sessions,
     /// A port without a host says so at once whenever it is polled: none is before this.
     hostless_until: Option<Instant>,
 }
@@ -108,6 +114,7 @@ impl Init {
             memory,
             usage: UsageReader::open(),
             clock: Clock::default(),
+            sessions: Sessions::new(ports.sessions, Budget::of_memory(sysinfo().map_or(0, |info| info.ram_total()))),
             children: SignalFd::with_flags(&mask, flags).map_err(failed("making a signalfd"))?,
             null: workload::open_null().map_err(failed("opening /dev/null"))?,
             prepare,
@@ -140,8 +147,9 @@ impl Init {
     /// Says whether it was the last message.
     fn handle(&mut self, message: HostMessage) -> Result<bool, InitError> {
         match message {
-            HostMessage::Start(start) if self.awaits_start() => self.begin(Box::new((*start).into()))?,
-            HostMessage::Begin(begin) if self.awaits_start() => self.begin(begin)?,
+            HostMessage::Start(start) if self.awaits_start() => self.begin(Box::new((*start).into()), false)?,
+            HostMessage::Begin(begin) if self.awaits_start() => self.begin(begin, false)?,
+            HostMessage::Idle(begin) if self.awaits_start() => self.begin(begin, true)?,
             HostMessage::Start(_) | HostMessage::Begin(_) | HostMessage::Idle(_) => log!("a second start is ignored"),
             HostMessage::Query { nonce } => {
                 let state = self.status();
@@ -227,7 +235,8 @@ impl Init {
         }
     }
 
-    fn begin(&mut self, mut begin: Box<Begin>) -> Result<(), InitError> {
+    /// `is_idle`: there is no workload, but what stands for it.
+    fn begin(&mut self, mut begin: Box<Begin>, is_idle: bool) -> Result<(), InitError> {
         let start = &mut begin.start;
         self.power_off = start.power_off;
         start.terminal = start.terminal.map(|size| self.early_size.unwrap_or(size));
@@ -244,10 +253,15 @@ impl Init {
         if let Some(signal) = deadly {
             return self.fail(ended_early(signal));
         }
-        let (workload, user) = match workload::user(&begin.settings)
-            .and_then(|user| Ok((workload::start(&begin.start, user.clone(), &self.null)?, user)))
-        {
-            Ok(workload) => workload,
+        let launched = workload::user(&begin.settings).and_then(|user| {
+            let launched = match is_idle {
+                true => workload::idle(&begin.start, user.as_ref(), &self.null),
+                false => workload::start(&begin.start, user.clone(), &self.null),
+            };
+            Ok((launched?, user))
+        });
+        let (workload, user) = match launched {
+            Ok(launched) => launched,
             Err(failure) => return self.fail(failure),
         };
         self.stdout.attach(workload.stdout);
@@ -263,16 +277,18 @@ impl Init {
         begin.start.entropy = Default::default();
         self.surroundings = Some(Surroundings { start: begin.start, user });
         self.state = State::Running { pid: workload.pid, end: None };
+        self.sessions.open();
         Ok(self.control.send(&GuestMessage::Started)?)
     }
 
     fn fail(&mut self, failure: StartFailure) -> Result<(), InitError> {
         log!("the workload was not started: {}", failure.message);
         self.state = State::NotStarted(failure.clone());
+        self.sessions.close(Instant::now());
         Ok(self.control.send(&GuestMessage::NotStarted(failure))?)
     }
 
-    /// Reports the end once all output is in the ports.
+    /// Reports the end once all output is in the ports, and sessions are over.
     fn report_end(&mut self) -> Result<(), InitError> {
         let State::Running { end: Some(end), .. } = self.state else { return Ok(()) };
         if self.quiet_until.is_some_and(|until| Instant::now() >= until) {
@@ -283,7 +299,7 @@ impl Init {
                 }
             }
         }
-        if !self.stdout.is_done() || !self.stderr.is_done() {
+        if !self.stdout.is_done() || !self.stderr.is_done() || !self.sessions.are_done() {
             return Ok(());
         }
         self.tell_out_of_memory()?;
@@ -310,17 +326,18 @@ impl Init {
         while let Some((child, how)) = process::reap() {
             let ended = self.probe.as_mut().and_then(|probe| probe.ended(child, how));
             self.end_probe(ended)?;
+            self.sessions.reaped(child, how);
             if let State::Running { pid, end } = &mut self.state
                 && child == *pid
             {
                 *end = Some(how);
-                self.quiet_until = Some(Instant::now() + DRAIN_QUIET);
             }
         }
-        if let State::Running { pid, end: Some(_) } = self.state {
+        if matches!(self.state, State::Running { end: Some(_), .. }) {
             self.probe = None;
             self.surroundings = None;
-            process::kill_all(pid);
+            self.sessions.close(Instant::now());
+            self.kill_others();
             // What the others wrote there is still read; nobody is left to read what is typed.
             if self.terminal.take().is_some()
                 && let Some(feed) = &mut self.stdin
@@ -329,6 +346,16 @@ impl Init {
             }
         }
         Ok(())
+    }
+
+    /// After the main process's end: kills all others, unless a session has some time left to end.
+    fn kill_others(&mut self) {
+        if let State::Running { pid, end: Some(_) } = self.state
+            && self.sessions.may_be_killed()
+        {
+            process::kill_all(pid);
+            self.quiet_until = self.quiet_until.or_else(|| Some(Instant::now() + DRAIN_QUIET));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use sandpen_guest::protocol::session::SESSIONS_PORT;
 use sandpen_guest::protocol::{CONTROL_PORT, FILES_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
 
 /// Where the kernel lists its ports.
@@ -32,6 +33,8 @@ pub struct Ports {
     pub stderr: OwnedFd,
     /// Bytes of whoever shares the host's files.
     pub files: OwnedFd,
+    /// Frames of sessions, both ways.
+    pub sessions: OwnedFd,
 }
 
 /// Why there are no ports.
@@ -57,7 +60,7 @@ pub enum PortError {
     },
 }
 
-/// Opens all five ports, waiting until they are there.
+/// Opens all six ports, waiting until they are there.
 pub fn open_all() -> Result<Ports, PortError> {
     let deadline = Instant::now() + APPEAR_LIMIT;
     Ok(Ports {
@@ -66,6 +69,7 @@ pub fn open_all() -> Result<Ports, PortError> {
         stdout: open(STDOUT_PORT, deadline)?,
         stderr: open(STDERR_PORT, deadline)?,
         files: open(FILES_PORT, deadline)?,
+        sessions: open(SESSIONS_PORT, deadline)?,
     })
 }
 

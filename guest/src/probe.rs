@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::unistd::{Pid, pipe2, read};
 use sandpen_guest::protocol::{Bytes, PROBE_OUTPUT_MAX, ProbeEnd, Start, StartFailure, StartFailureCode, WorkloadEnd};
 
+use crate::launch::Whose;
 use crate::process;
 use crate::users::User;
 use crate::workload::{self, Program};
@@ -58,8 +59,8 @@ impl Probe {
         let (output, child_output) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         let stdio = [null.as_fd(), child_output.as_fd(), child_output.as_fd()];
-        let pid =
-            process::spawn(&program, stdio).map_err(|error| workload::explain(&error, &surroundings, &program))?;
+        let pid = process::spawn(&program, stdio)
+            .map_err(|error| workload::explain(&error, &surroundings, &program, Whose::Workload))?;
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
         Ok(Self { id, pid, output: Some(output), tail: Vec::new(), deadline })
     }

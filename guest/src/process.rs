@@ -75,15 +75,65 @@ pub fn spawn(program: &Program, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Spawn
     };
     let args = pointers(&program.args);
     let env = pointers(&program.env);
-    let (verdict, child_verdict) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
     let stdio = stdio.map(|fd| fd.as_raw_fd());
+    in_child(|| become_program(program, &args, &env, stdio))
+}
 
-    // SAFETY: everything the child needs was allocated above; until `execve` it only makes
-    // async-signal-safe calls and never returns from `become_program`.
+/// What PID 1 does in a process of its own, without executing anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    /// Whom it runs as; `None` for root.
+    pub user: Option<&'a User>,
+    /// Whether standard input is a terminal that becomes the controlling one.
+    pub controls_terminal: bool,
+    /// Done first, as root.
+    pub prepare: fn(),
+    /// All else; gives the exit code.
+    pub run: fn() -> u8,
+}
+
+/// Runs a piece of this program as [`spawn`] runs another one. Gives the process after it was prepared.
+pub fn spawn_own(own: Own<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, SpawnError> {
+    let stdio = stdio.map(|fd| fd.as_raw_fd());
+    in_child(|| run_own(own, stdio))
+}
+
+/// What stands for a workload that is none: it waits until a signal ends it, and SIGTERM ends it with code 0.
+pub fn idle(user: Option<&User>, controls_terminal: bool) -> Own<'_> {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: async-signal-safe; ends the process.
+        unsafe { libc::_exit(0) }
+    }
+    fn prepare() {
+        static NAME: &CStr = c"sandpen-idle";
+        let name = NAME.to_bytes_with_nul().as_ptr_range();
+        // SAFETY: a handler that is async-signal-safe, and a name that is never freed. The kernel is told where the process's
+        // arguments lie, for `ps`; that it refuses (or half of it) harms nobody.
+        unsafe {
+            libc::signal(libc::SIGTERM, end as extern "C" fn(libc::c_int) as libc::sighandler_t);
+            libc::prctl(libc::PR_SET_NAME, name.start);
+            for (field, place) in [(libc::PR_SET_MM_ARG_START, name.start), (libc::PR_SET_MM_ARG_END, name.end)] {
+                libc::prctl(libc::PR_SET_MM, field, place, 0, 0);
+            }
+        }
+    }
+    fn run() -> u8 {
+        loop {
+            // SAFETY: no memory involved.
+            unsafe { libc::pause() };
+        }
+    }
+    Own { user, controls_terminal, prepare, run }
+}
+
+/// Makes a child, whose `work` comes back only with a failure, and waits until all that it tells its verdict on is closed.
+fn in_child(work: impl FnOnce() -> (Step, Errno, u8)) -> Result<Pid, SpawnError> {
+    let (verdict, child_verdict) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Fork(errno.into()))?;
+    // SAFETY: PID 1 has one thread, so no lock is held and the child may do what it likes. (A child that executes a program
+    // only makes async-signal-safe calls until then: all else was allocated before.) It never returns from here.
     match unsafe { fork() }.map_err(|errno| SpawnError::Fork(errno.into()))? {
         ForkResult::Child => {
-            let failure = become_program(program, &args, &env, stdio);
-            tell_verdict(child_verdict.as_raw_fd(), failure);
+            tell_verdict(child_verdict.as_raw_fd(), work());
             // SAFETY: ends the process without running anything of the parent's.
             unsafe { libc::_exit(127) }
         }
@@ -99,6 +149,36 @@ pub fn spawn(program: &Program, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Spawn
             }
         }
     }
+}
+
+/// In the child. Comes back only with a failure.
+fn run_own(own: Own<'_>, stdio: [RawFd; 3]) -> (Step, Errno, u8) {
+    // PID 1's own hook ends the machine.
+    std::panic::set_hook(Box::new(|_| {
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(101) }
+    }));
+    if let Err(errno) = set_up_child(stdio, own.controls_terminal) {
+        return (Step::Setup, errno, 0);
+    }
+    (own.prepare)();
+    if let Some(user) = own.user
+        && let Err(errno) = become_user(user)
+    {
+        return (Step::User, errno, 0);
+    }
+    // SAFETY: what PID 1 has open is closed here for good, and no owner of it is ever used or dropped in this process. With
+    // it goes the pipe of the verdict, which says that all is well.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) != 0 {
+            for fd in 3..1024 {
+                libc::close(fd);
+            }
+        }
+    }
+    let code = (own.run)();
+    // SAFETY: ends the process without running anything of PID 1's.
+    unsafe { libc::_exit(i32::from(code)) }
 }
 
 /// In the child. Comes back only with a failure.
@@ -233,11 +313,17 @@ pub fn signal(process: Pid, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(process.as_raw(), signal) }).map(drop)
 }
 
+/// Sends a signal to the process group of `leader`, which must not be reaped yet.
+pub fn signal_group(leader: Pid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no memory involved. nix's wrapper does not know real-time signals.
+    Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop)
+}
+
 /// Kills the process group of `leader`, which must not be reaped before its last process has ended, or
 /// must have left nobody else who could have its number.
 pub fn kill_group(leader: Pid) {
-    // SAFETY: no memory involved. A number that is nobody's is no harm.
-    unsafe { libc::kill(-leader.as_raw(), libc::SIGKILL) };
+    // A number that is nobody's is no harm.
+    let _ = signal_group(leader, libc::SIGKILL);
 }
 
 /// Kills every process of the machine but PID 1; outside of a machine (in tests), only the process

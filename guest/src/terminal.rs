@@ -1,4 +1,4 @@
-//! The workload's terminal: a pseudoterminal. The workload has its one end (the slave) as standard
+//! The terminal of the workload or of a session: a pseudoterminal. The workload has its one end (the slave) as standard
 //! streams and as controlling terminal; we carry bytes between the other one (the master) and the
 //! ports.
 //!
@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::Pid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Winsize, tcgetattr, tcgetpgrp, tcsetattr, tcsetwinsize,
 };
 use sandpen_guest::protocol::TerminalSize;
 
@@ -48,6 +49,11 @@ impl Terminal {
     /// One more descriptor of our end, non-blocking.
     pub fn master(&self) -> Result<OwnedFd, Errno> {
         self.master.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+    }
+
+    /// The process group in the foreground, where there is one.
+    pub fn foreground(&self) -> Option<Pid> {
+        tcgetpgrp(&self.master).ok().map(|group| Pid::from_raw(group.as_raw_nonzero().get()))
     }
 
     /// Tells how much is shown; the kernel sends SIGWINCH to the foreground group if that changed.

@@ -3,20 +3,19 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Pid, Uid, fchown, pipe2};
-use sandpen_guest::protocol::{Rlimit, Settings, Start, StartFailure, StartFailureCode, TerminalSize};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use sandpen_guest::protocol::{Rlimit, Settings, Start, StartFailure, StartFailureCode};
 
+use crate::launch::{Launched, Streams, Whose, launch, not_executable};
 use crate::log::log;
 pub use crate::process::Program;
-use crate::process::{SpawnError, Step, spawn};
-use crate::terminal::Terminal;
+use crate::process::{self, SpawnError, Step, spawn, spawn_own};
 use crate::users::{self, User};
 
 /// The workload's `PATH` where its environment names none.
@@ -46,76 +45,22 @@ const RLIMIT_NAMES: [&str; 16] = [
     "rttime",
 ];
 
-/// A running workload with our ends of its standard streams, non-blocking.
-#[derive(Debug)]
-pub struct Workload {
-    /// Leader of its session and process group.
-    pub pid: Pid,
-    /// `None` when it reads from `/dev/null`, or from a terminal on which nobody types.
-    pub stdin: Option<OwnedFd>,
-    /// Its standard output, or all of its terminal's.
-    pub stdout: OwnedFd,
-    /// Its standard error; `None` with a terminal.
-    pub stderr: Option<OwnedFd>,
-    /// Its terminal, if it has one.
-    pub terminal: Option<Terminal>,
-}
-
 /// Executes the workload; `null` is an open `/dev/null` (the root may have none).
-pub fn start(start: &Start, user: Option<User>, null: &OwnedFd) -> Result<Workload, StartFailure> {
+pub fn start(start: &Start, user: Option<User>, null: &OwnedFd) -> Result<Launched, StartFailure> {
     let program = program(start, user)?;
-    if let Some(size) = start.terminal {
-        return start_on_terminal(start, &program, size);
-    }
-    let pipe_failed = |errno: Errno| not_executable(format!("making pipes for the workload: {errno}"));
-    let (child_stdin, stdin) = if start.stdin {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
-        (Some(read), Some(unblocked(write).map_err(pipe_failed)?))
-    } else {
-        (None, None)
-    };
-    let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
-    let (stderr, child_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(pipe_failed)?;
-    if let Some(user) = &program.user {
-        for stream in [&child_stdout, &child_stderr].into_iter().chain(&child_stdin) {
-            give_away(stream, user).map_err(pipe_failed)?;
-        }
-    }
-    // Whoever the workload becomes may open `/dev/stdout` and the others once more, as servers do for their logs.
-    for output in [&child_stdout, &child_stderr] {
-        fchmod(output, Mode::from_bits_truncate(0o622)).map_err(pipe_failed)?;
-    }
-    if let Some(input) = &child_stdin {
-        fchmod(input, Mode::from_bits_truncate(0o644)).map_err(pipe_failed)?;
-    }
-    let stdio = [child_stdin.as_ref().unwrap_or(null).as_fd(), child_stdout.as_fd(), child_stderr.as_fd()];
-    let pid = spawn(&program, stdio).map_err(|error| explain(&error, start, &program))?;
-    Ok(Workload {
-        pid,
-        stdin,
-        stdout: unblocked(stdout).map_err(pipe_failed)?,
-        stderr: Some(unblocked(stderr).map_err(pipe_failed)?),
-        terminal: None,
+    let streams = Streams { of: Whose::Workload, terminal: start.terminal, stdin: start.stdin };
+    launch(streams, program.user.as_ref(), null, |stdio| {
+        spawn(&program, stdio).map_err(|error| explain(&error, start, &program, Whose::Workload))
     })
 }
 
-fn start_on_terminal(start: &Start, program: &Program, size: TerminalSize) -> Result<Workload, StartFailure> {
-    let failed = |errno: Errno| not_executable(format!("making the workload's terminal in /dev/pts: {}", errno.desc()));
-    let terminal = Terminal::open(size).map_err(failed)?;
-    if let Some(user) = &program.user {
-        give_away(terminal.slave(), user).map_err(failed)?;
-    }
-    // As the pipes of one that has none.
-    fchmod(terminal.slave(), Mode::from_bits_truncate(0o666)).map_err(failed)?;
-    let stdin = if start.stdin { Some(terminal.master().map_err(failed)?) } else { None };
-    let stdout = terminal.master().map_err(failed)?;
-    let pid = spawn(program, [terminal.slave(); 3]).map_err(|error| explain(&error, start, program))?;
-    Ok(Workload { pid, stdin, stdout, stderr: None, terminal: Some(terminal) })
-}
-
-/// Gives a stream of the workload's to its user.
-fn give_away(stream: impl AsFd, user: &User) -> Result<(), Errno> {
-    fchown(stream, Some(Uid::from_raw(user.uid)), None)
+/// What stands for the workload where there is none.
+pub fn idle(start: &Start, user: Option<&User>, null: &OwnedFd) -> Result<Launched, StartFailure> {
+    let streams = Streams { of: Whose::Workload, terminal: start.terminal, stdin: start.stdin };
+    launch(streams, user, null, |stdio| {
+        spawn_own(process::idle(user, start.terminal.is_some()), stdio)
+            .map_err(|error| explain_own(&error, Whose::Workload))
+    })
 }
 
 /// Makes the working directory where it is missing. What is in the way is told when the workload changes into it.
@@ -129,17 +74,6 @@ pub fn make_workdir(start: &Start) {
 /// Opens `/dev/null` for workloads without standard input.
 pub fn open_null() -> Result<OwnedFd, Errno> {
     open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-/// Makes our end of a pipe non-blocking; the workload's end is another description and stays as it
-/// is.
-fn unblocked(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(fd)
-}
-
-fn not_executable(message: String) -> StartFailure {
-    StartFailure::new(StartFailureCode::NotExecutable, message)
 }
 
 /// Whom the workload runs as, found once: what it does to the files that say so later changes nothing for what runs beside it.
@@ -196,22 +130,22 @@ fn candidates(name: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The shell's code and words for users.
-pub fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFailure {
+pub fn explain(error: &SpawnError, start: &Start, program: &Program, whose: Whose) -> StartFailure {
     let name = start.command.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
     let (step, errno, limit) = match error {
-        SpawnError::Fork(source) => return not_executable(format!("{error}: {source}")),
+        SpawnError::Fork(_) => return explain_own(error, whose),
         SpawnError::Child { step, errno, limit } => (*step, *errno, usize::from(*limit)),
     };
     match (step, errno) {
-        (Step::Setup, errno) => not_executable(format!("setting up the workload's process: {}", errno.desc())),
         (Step::Limits, errno) => not_executable(match program.rlimits.get(limit) {
             Some(limit) => explain_limit(limit, errno),
-            None => format!("setting the limits of the workload: {}", errno.desc()),
+            None => format!("setting the limits of the {whose}: {}", errno.desc()),
         }),
-        (Step::User, errno) => not_executable(format!("becoming the user of the workload: {}", errno.desc())),
+        (Step::Setup | Step::User, _) => explain_own(error, whose),
         (Step::Workdir, Errno::ENOENT) => not_executable(format!(
-            "the working directory {} does not exist in the rootfs and could not be made",
-            program.workdir.to_string_lossy()
+            "the working directory {} does not exist in the rootfs{}",
+            program.workdir.to_string_lossy(),
+            if whose == Whose::Workload { " and could not be made" } else { "" }
         )),
         (Step::Workdir, errno) => not_executable(format!(
             "changing into the working directory {}: {}",
@@ -224,7 +158,7 @@ pub fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFai
                     "{path}: exists, but the interpreter or dynamic loader that it names does not exist in the rootfs"
                 ),
                 None if name.contains('/') => format!("{name}: no such file in the rootfs"),
-                None => format!("{name}: not found in the workload's PATH"),
+                None => format!("{name}: not found in the {whose}'s PATH"),
             };
             StartFailure::new(StartFailureCode::NotFound, message)
         }
@@ -243,6 +177,17 @@ pub fn explain(error: &SpawnError, start: &Start, program: &Program) -> StartFai
         (Step::Exec, Errno::E2BIG) => not_executable(format!("{name}: arguments and environment are too large")),
         (Step::Exec, errno) => not_executable(format!("{name}: {}", errno.desc())),
     }
+}
+
+/// The same of a process that executes nothing.
+pub fn explain_own(error: &SpawnError, whose: Whose) -> StartFailure {
+    not_executable(match error {
+        SpawnError::Fork(source) => format!("{error}: {source}"),
+        SpawnError::Child { step: Step::User, errno, .. } => {
+            format!("becoming the user of the {whose}: {}", errno.desc())
+        }
+        SpawnError::Child { errno, .. } => format!("setting up the {whose}'s process: {}", errno.desc()),
+    })
 }
 
 fn explain_limit(limit: &Rlimit, errno: Errno) -> String {

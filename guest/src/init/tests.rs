@@ -20,6 +20,7 @@ use super::*;
 
 mod caches;
 mod probe;
+mod sessions;
 mod streams;
 mod terminal;
 
@@ -28,6 +29,8 @@ const SWITCH: &str = "drop_caches";
 
 struct Host {
     control: UnixStream,
+    /// The port of sessions.
+    sessions: UnixStream,
     reader: FrameReader<GuestMessage>,
     stdin: File,
     stdout: File,
@@ -46,7 +49,11 @@ impl Host {
     fn boot_with(prepare: Prepare) -> Self {
         let (control, guest_control) = UnixStream::pair().unwrap();
         guest_control.set_nonblocking(true).unwrap();
-        control.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let (sessions, guest_sessions) = UnixStream::pair().unwrap();
+        guest_sessions.set_nonblocking(true).unwrap();
+        for socket in [&control, &sessions] {
+            socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        }
         let pipe = || pipe2(OFlag::O_CLOEXEC).unwrap();
         let (guest_stdin, stdin) = pipe();
         let (stdout, guest_stdout) = pipe();
@@ -61,7 +68,7 @@ impl Host {
         let guest = match unsafe { fork() }.unwrap() {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
-                let ours = [guest_control.as_raw_fd(), guest_stdin.as_raw_fd()]
+                let ours = [guest_control.as_raw_fd(), guest_stdin.as_raw_fd(), guest_sessions.as_raw_fd()]
                     .into_iter()
                     .chain([guest_stdout.as_raw_fd(), guest_stderr.as_raw_fd(), guest_files.as_raw_fd()])
                     .collect::<Vec<_>>();
@@ -76,6 +83,7 @@ impl Host {
                     stdout: guest_stdout,
                     stderr: guest_stderr,
                     files: guest_files,
+                    sessions: guest_sessions.into(),
                 };
                 let served =
                     Init::new(ports, &dir.0.join(SWITCH), OutOfMemory::default(), prepare).and_then(Init::serve);
@@ -85,6 +93,7 @@ impl Host {
         };
         let mut host = Self {
             control,
+            sessions,
             reader: FrameReader::new(Garbage::Refuse),
             stdin: stdin.into(),
             stdout: stdout.into(),

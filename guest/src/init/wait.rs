@@ -9,6 +9,7 @@ use sandpen_guest::protocol::GuestMessage;
 
 use super::{DRAIN_QUIET, Init, InitError, State};
 use crate::probe::Probe;
+use crate::sessions;
 use crate::stdin::StdinFeed;
 
 /// How long a port without a host is left alone.
@@ -24,18 +25,25 @@ enum Source {
     StdinPipe,
     Probe,
     Files,
+    Session(sessions::Source),
+    SessionsPort,
 }
 
 impl Init {
     /// Waits for something to do and does it.
     pub(super) fn wait(&mut self) -> Result<(), InitError> {
+        let stream = |stream| move |source| InitError::Stream { stream, source };
+        self.sessions.send().map_err(stream("sessions"))?;
         let ready = self.poll().map_err(|source| InitError::Wait { action: "waiting for events", source })?;
         let timed_out = self.probe.as_mut().and_then(|probe| probe.timed_out(Instant::now()));
         self.end_probe(timed_out)?;
         self.clock.look(Instant::now());
+        if self.sessions.look(Instant::now()) {
+            self.kill_others();
+        }
+        let of_sessions = ready.iter().filter(|(source, _)| matches!(source, Source::Session(_))).count();
         let mut progress = false;
         for (source, flags) in self.in_order(ready) {
-            let stream = |stream| move |source| InitError::Stream { stream, source };
             match source {
                 Source::Control => {
                     self.control.flush()?;
@@ -56,6 +64,11 @@ impl Init {
                         self.control.send(&GuestMessage::FilesLimitMet)?;
                     }
                 }
+                Source::Session(source) => self.sessions.carry(source, flags, of_sessions),
+                // All else of sessions has its place in this turn by now.
+                Source::SessionsPort => {
+                    self.sessions.receive(self.surroundings.as_ref(), &self.null).map_err(stream("sessions"))?;
+                }
                 Source::Stdout => progress |= self.stdout.carry().map_err(stream("standard output"))?,
                 Source::Stderr => progress |= self.stderr.carry().map_err(stream("standard error"))?,
                 Source::StdinPort | Source::StdinPipe => {
@@ -67,7 +80,8 @@ impl Init {
                 }
             }
             // An ended pipe says the same, but is done now.
-            let may_be_port = !matches!(source, Source::Children | Source::StdinPipe | Source::Probe);
+            let may_be_port =
+                !matches!(source, Source::Children | Source::StdinPipe | Source::Probe | Source::Session(_));
             let nothing_else = !flags.intersects(PollFlags::POLLIN | PollFlags::POLLOUT);
             if may_be_port && nothing_else && flags.contains(PollFlags::POLLHUP) && !progress {
                 self.hostless_until = Some(Instant::now() + NO_HOST_PAUSE);
@@ -105,8 +119,14 @@ impl Init {
             (Source::Files, has_host.then(|| self.caches.interest())),
             (Source::Probe, self.probe.as_ref().and_then(Probe::interest)),
         ];
-        let (sources, mut fds): (Vec<_>, Vec<_>) =
-            wanted.into_iter().filter_map(|(source, fd)| fd.map(|fd| (source, fd))).unzip();
+        let of_sessions = self.sessions.interests().map(|(source, fd)| (Source::Session(source), Some(fd)));
+        let port = (Source::SessionsPort, has_host.then(|| self.sessions.port_interest()));
+        let (sources, mut fds): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .chain(of_sessions)
+            .chain([port])
+            .filter_map(|(source, fd)| fd.map(|fd| (source, fd)))
+            .unzip();
         let probe_until = self.probe.as_ref().map(Probe::deadline);
         let deadline = self
             .quiet_until
@@ -114,17 +134,23 @@ impl Init {
             .chain(self.hostless_until)
             .chain(probe_until)
             .chain(self.clock.deadline())
+            .chain(self.sessions.deadline())
             .min();
+        let has_more = self.sessions.has_more();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, or the last millisecond would be spent spinning.
             let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, if has_more { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
         let flags = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        Ok(sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect())
+        let mut ready: Vec<_> = sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect();
+        if has_more && ready.last().is_none_or(|(source, _)| *source != Source::SessionsPort) {
+            ready.push((Source::SessionsPort, PollFlags::POLLIN));
+        }
+        Ok(ready)
     }
 }

@@ -29,15 +29,17 @@
 mod budget;
 mod frame;
 mod messages;
+mod reader;
 #[cfg(test)]
 mod tests;
 
 pub use budget::Budget;
 pub use frame::{
-    Content, Direction, GuestFrame, HostFrame, SESSION_HEADER_LEN, SessionFrame, SessionFrameError, SessionFrameReader,
-    SessionStream, encode_bytes, encode_message,
+    Content, Direction, GuestFrame, HostFrame, SESSION_HEADER_LEN, SessionFrame, SessionFrameError, SessionStream,
+    encode_bytes, encode_message,
 };
 pub use messages::*;
+pub use reader::SessionFrameReader;
 
 /// Name of the virtio port that sessions share.
 pub const SESSIONS_PORT: &str = "org.sandpen.sessions";

@@ -44,6 +44,8 @@ pub enum SessionCommand {
     HangUp,
     /// The host has all there is of a session that has ended, or wants nothing of it. One that still runs is killed.
     Forget,
+    /// It runs on without a client from now on: [`SessionNotes::detached`] is true.
+    Detach,
 }
 
 /// What a session runs. Encoded it may be long: see [`SessionCommand::Open`].
@@ -134,7 +136,7 @@ pub enum SessionReport {
         /// Its bytes from the begin.
         total: u64,
     },
-    /// Its end. Both of its streams have ended before; they are still sent.
+    /// Its end. Both of its streams have ended before, and are still sent; one that was not executed has none.
     Ended(SessionEnd),
     /// The workload has ended and the machine will: no session begins any more, and all are hung up.
     Closing,

@@ -46,6 +46,7 @@ fn messages_are_encoded_as_they_were() {
         (SessionCommand::Signal(15), vec![5, 30]),
         (SessionCommand::HangUp, vec![6]),
         (SessionCommand::Forget, vec![7]),
+        (SessionCommand::Detach, vec![8]),
     ];
     for (command, bytes) in commands {
         let frame = encode_message::<HostFrame>(0, 0, &command).unwrap();
@@ -121,6 +122,35 @@ fn a_frame_of_another_epoch_hides_none_of_ours() {
 }
 
 proptest! {
+    #[test]
+    fn whoever_is_believed_is_found_again_behind_garbage(
+        parts in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 1..600)), 1..20),
+        pieces in 1..700_usize,
+    ) {
+        let (mut wire, mut expected) = (Vec::new(), Vec::new());
+        for (garbage, bytes) in parts {
+            if garbage {
+                // No other frame's begin: that would be waited for.
+                wire.extend(bytes.iter().map(|byte| byte & 0x7F));
+            } else {
+                wire.extend(encode_bytes::<HostFrame>(EPOCH, 7, SessionStream::Stdin, 3, &[&bytes]).unwrap());
+                expected.push(bytes);
+            }
+        }
+        let mut reader = SessionFrameReader::<HostFrame>::lenient();
+        let mut got = Vec::new();
+        for mut rest in wire.chunks(pieces) {
+            while !rest.is_empty() {
+                rest = &rest[reader.push(rest)..];
+                while let Some(frame) = reader.next().unwrap() {
+                    let Content::Bytes { bytes, .. } = frame.content else { panic!("{frame:?}") };
+                    got.push(bytes);
+                }
+            }
+        }
+        prop_assert_eq!(got, expected);
+    }
+
     #[test]
     fn frames_come_out_as_they_went_in(
         parts in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 1..6000)), 1..20),
