@@ -1,6 +1,6 @@
 /*
  * What the bare-metal guests of the tests share: they are loaded in the place of Linux, find the
- * virtio device with our four ports, and speak the control protocol as our PID 1 does (see
+ * virtio device with our ports, and speak the control protocol as our PID 1 does (see
  * guest/src/protocol). Freestanding, no interrupts: everything is polled.
  */
 #ifndef SANDPEN_GUEST_RUNTIME_H
@@ -11,7 +11,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long u64;
 
-enum port { CONTROL, STDIN, STDOUT, STDERR, FILES, PORTS };
+enum port { CONTROL, STDIN, STDOUT, STDERR, FILES, SESSIONS, PORTS };
 
 /* Most bytes of one write: one descriptor. */
 #define CHUNK (32 * 1024)

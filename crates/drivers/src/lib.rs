@@ -27,6 +27,7 @@ mod program_files;
 pub mod qemu;
 mod real_directory;
 mod root_disk;
+mod sessions;
 mod shares;
 mod standard_input;
 pub mod start_message;

@@ -10,7 +10,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use sandpen_guest::protocol::{Begin, FrameError, FrameReader, Garbage, HostMessage, encode};
+use sandpen_guest::protocol::{FrameError, FrameReader, Garbage, HostMessage, encode};
+
+use crate::control::StartFrame;
 
 /// Its name in the runtime directory.
 pub const FILE: &str = "start";
@@ -39,13 +41,13 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> StartMessageError {
     move |source| StartMessageError::File { action, source }
 }
 
-/// Keeps `begin` in a runtime directory in which nothing runs yet. Blocks on the disk. A process that
+/// Keeps `start` in a runtime directory in which nothing runs yet. Blocks on the disk. A process that
 /// dies halfway has started nothing, so nobody reads what it leaves.
 ///
 /// # Errors
 /// [`StartMessageError::File`], or a message that is too large.
-pub(super) fn write(runtime_dir: &Path, begin: &Begin) -> Result<(), StartMessageError> {
-    let frame = encode(&HostMessage::from(begin.clone()))?;
+pub(super) fn write(runtime_dir: &Path, start: &StartFrame) -> Result<(), StartMessageError> {
+    let frame = encode(&HostMessage::from(start.clone()))?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
     let written = options.open(runtime_dir.join(FILE)).and_then(|mut file| file.write_all(&frame));
@@ -56,7 +58,7 @@ pub(super) fn write(runtime_dir: &Path, begin: &Begin) -> Result<(), StartMessag
 ///
 /// # Errors
 /// See [`StartMessageError`].
-pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Begin>>, StartMessageError> {
+pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<StartFrame>>, StartMessageError> {
     let mut options = OpenOptions::new();
     // Whatever lies there, opening it neither waits nor leads elsewhere.
     options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
@@ -71,10 +73,9 @@ pub(super) fn read(runtime_dir: &Path) -> Result<Option<Box<Begin>>, StartMessag
     if reader.push(&frame) != frame.len() {
         return Err(StartMessageError::Damaged);
     }
-    match reader.next()? {
-        Some(HostMessage::Start(start)) => Ok(Some(Box::new((*start).into()))),
-        Some(HostMessage::Begin(begin)) => Ok(Some(begin)),
-        _ => Err(StartMessageError::Damaged),
+    match reader.next()?.and_then(StartFrame::of) {
+        Some(start) => Ok(Some(Box::new(start))),
+        None => Err(StartMessageError::Damaged),
     }
 }
 
@@ -99,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn kept() -> (tempfile::TempDir, Begin) {
+    fn kept() -> (tempfile::TempDir, StartFrame) {
         let dir = tempfile::tempdir().unwrap();
         let name = SandboxName::new("box").unwrap();
         let mut spec = SandboxSpec::new(name, Rootfs::Native("/".into()), vec!["sh".into()]);
@@ -111,13 +112,17 @@ mod tests {
 
     #[test]
     fn the_next_daemon_reads_what_was_kept() {
-        let (dir, mut begin) = kept();
-        assert_eq!(*read(dir.path()).unwrap().unwrap(), begin);
+        let (dir, mut start) = kept();
+        assert_eq!(*read(dir.path()).unwrap().unwrap(), start);
         // What a program of before could say is kept as it did.
-        assert!(matches!(HostMessage::from(begin.clone()), HostMessage::Start(_)));
-        begin.settings.user = Some("web".to_owned());
-        write(dir.path(), &begin).unwrap();
-        assert_eq!(*read(dir.path()).unwrap().unwrap(), begin);
+        assert!(matches!(HostMessage::from(start.clone()), HostMessage::Start(_)));
+        start.begin.settings.user = Some("web".to_owned());
+        assert!(matches!(HostMessage::from(start.clone()), HostMessage::Begin(_)));
+        write(dir.path(), &start).unwrap();
+        assert_eq!(*read(dir.path()).unwrap().unwrap(), start);
+        start.idle = true;
+        write(dir.path(), &start).unwrap();
+        assert_eq!(*read(dir.path()).unwrap().unwrap(), start);
         check_version(dir.path()).unwrap();
         let empty = tempfile::tempdir().unwrap();
         assert!(read(empty.path()).unwrap().is_none());

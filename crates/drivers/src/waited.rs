@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc::SIGKILL;
+use sandpen_guest::protocol::session::SESSIONS_PORT;
 use sandpen_guest::protocol::{
-    Begin, CONTROL_PORT, FILES_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Volume,
+    CONTROL_PORT, FILES_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Volume,
 };
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch, Vmm};
+use sandpen_vmm::sessions::SessionError;
 use sandpen_vmm::start_timings::StartTimings;
 use sandpen_vmm::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
@@ -33,8 +35,9 @@ use tracing::Instrument as _;
 use self::process::{Guest, WaitedProcess};
 use super::confine::rights::{self, Rights};
 use super::confine::{self, Needs, SandboxJail, cgroup};
-use super::control::{self, ControlFifos, LinkMode};
+use super::control::{self, ControlFifos, LinkMode, StartFrame};
 use super::image_root::Lease;
+use super::sessions::{self, SessionLink};
 use super::step::{blocking, failed};
 use super::work::{Lane, Piece, Stop, WorkError};
 use super::{launching, network, start_message};
@@ -61,7 +64,7 @@ pub(super) struct Prepared {
     /// What the waiter locks, locked until it has.
     pub(super) lease: Option<Lease>,
     /// For the guest.
-    pub(super) start: Box<Begin>,
+    pub(super) start: Box<StartFrame>,
     /// How long the guest may take until its workload runs.
     pub(super) boot_limit: Duration,
     /// The cgroup that the processes join, where there is one.
@@ -144,9 +147,9 @@ pub(super) fn prepared(
     // A reset ends the machines of all drivers: neither QEMU's nor libkrun's has a power button.
     let mut start = control::start_message(&launch.spec, guest.rootfs, PowerOff::Reset)
         .map_err(|source| failed("getting random bytes for the guest", source))?;
-    start.start.volumes = guest.volumes;
-    start.settings.files = guest.files;
-    network::tell(guest.network, &mut start.start);
+    start.begin.start.volumes = guest.volumes;
+    start.begin.settings.files = guest.files;
+    network::tell(guest.network, &mut start.begin.start);
     prepare_runtime_dir(&launch.runtime_dir).map_err(|source| failed("making the runtime directory", source))?;
     start_message::write(&launch.runtime_dir, &start).map_err(|source| failed("keeping the start message", source))?;
     launch.timings.mark(StartStep::RootReady);
@@ -173,12 +176,13 @@ pub(super) fn waiter_spec(
 }
 
 /// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
-pub const PORTS: [(&str, &str); 5] = [
+pub const PORTS: [(&str, &str); 6] = [
     ("control", CONTROL_PORT),
     ("stdin", STDIN_PORT),
     ("stdout", STDOUT_PORT),
     ("stderr", STDERR_PORT),
     ("files", FILES_PORT),
+    ("sessions", SESSIONS_PORT),
 ];
 
 /// Names of all FIFOs.
@@ -351,15 +355,26 @@ async fn begin(
     cgroups: Vec<PathBuf>,
     timings: StartTimings,
 ) -> Result<Vmm, DriverError> {
-    let opened = blocking(move || Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?)));
-    let (outputs, fifos) = opened.await?;
+    let opened = blocking(move || {
+        let sessions = sessions::check(&runtime_dir);
+        let sessions = sessions.map(|()| (sessions::was_used(&runtime_dir), SessionLink::new(runtime_dir.clone())));
+        Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?, sessions))
+    });
+    let (outputs, fifos, sessions) = opened.await?;
     let (told, events) = mpsc::channel(EVENTS);
     let (link, listen) = control::open(fifos, mode, boot_limit, timings, told.clone())
         .map_err(|error| failed("watching the control port", error))?;
+    if let Ok((true, sessions)) = &sessions {
+        // An earlier daemon's: their clients come back soon, or never.
+        sessions.resume();
+    }
+    let sessions = sessions.map(|(_, link)| link);
+    let sessions_end = sessions.as_ref().ok().map(SessionLink::end);
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
-    drop(tokio::spawn(watch::watch(waited.clone(), listen, told, cgroups.clone()).in_current_span()));
+    let watch = watch::watch(waited.clone(), listen, sessions_end, told, cgroups.clone());
+    drop(tokio::spawn(watch.in_current_span()));
     let process = WaitedProcess { waited: waited.clone(), cgroups };
-    Ok(Vmm { process: Arc::new(process), guest: Arc::new(Guest(Some(link))), outputs, events })
+    Ok(Vmm { process: Arc::new(process), guest: Arc::new(Guest { control: Some(link), sessions }), outputs, events })
 }
 
 /// A microVM that ended while no daemon was there: what it left, and its end.
@@ -377,7 +392,10 @@ async fn ended(waited: WaitedVmm, runtime_dir: PathBuf) -> Result<Vmm, DriverErr
         // There is room for all, and the receiver is in our hand.
         let _ = sender.try_send(event);
     }
-    Ok(Vmm { process: Arc::new(WaitedProcess { waited, cgroups }), guest: Arc::new(Guest(None)), outputs, events })
+    // What its sessions said last was for a daemon that is gone: each says its own number first.
+    let gone = SessionError::Unreachable("its VMM process has ended".to_owned());
+    let guest = Guest { control: None, sessions: Err(gone) };
+    Ok(Vmm { process: Arc::new(WaitedProcess { waited, cgroups }), guest: Arc::new(guest), outputs, events })
 }
 
 type Opener = fn(&Path) -> std::io::Result<std::os::fd::OwnedFd>;

@@ -13,6 +13,7 @@ mod link;
 mod port;
 mod probes;
 mod progress;
+mod start_frame;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -26,11 +27,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandpen_guest::protocol::{
-    Begin, Bytes, FrameReader, Garbage, GuestMessage, HostMessage, Network, PowerOff, Rlimit, RootfsSource, Settings,
-    Start, TerminalSize, Tmpfs, encode,
-};
-use sandpen_types::spec::{Hostname, SandboxSpec};
+use sandpen_guest::protocol::{FrameReader, Garbage, GuestMessage, HostMessage, TerminalSize, encode};
 use sandpen_types::start_step::StartStep;
 use sandpen_types::state::FailureReason;
 use sandpen_vmm::driver::VmmEvent;
@@ -44,6 +41,9 @@ use self::link::Handle;
 use self::port::{ReadPort, WritePort};
 use self::probes::Probes;
 use self::progress::{Progress, Step};
+#[cfg(feature = "krun-driver")]
+pub(super) use self::start_frame::settings;
+pub use self::start_frame::{StartFrame, start_message};
 use self::turn::Turn;
 use self::usage::UsageQuestions;
 
@@ -67,11 +67,11 @@ pub struct ControlFifos {
 #[derive(Debug)]
 pub enum LinkMode {
     /// The guest boots: wait for it and send this. Its wall clock is set when it is sent.
-    Launch(Box<Begin>),
+    Launch(Box<StartFrame>),
     /// The guest was restored from one that had booted: send this at once.
-    Restored(Box<Begin>),
+    Restored(Box<StartFrame>),
     /// The guest of an earlier daemon: ask it for its state, and send this if it still waits for it.
-    Adopt(Option<Box<Begin>>),
+    Adopt(Option<Box<StartFrame>>),
 }
 
 /// Begins a link: the handle, and the task that listens to the guest and tells `events` what it says (somebody
@@ -125,62 +125,8 @@ pub fn open(
     Ok((link, task.run()))
 }
 
-/// What to send to a guest for `spec`, with fresh random bytes from this host.
-///
-/// # Errors
-/// When the host gives no random bytes.
-pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerOff) -> io::Result<Begin> {
-    let mut entropy = [[0; 32]; 2];
-    let mut random = std::fs::File::open("/dev/urandom")?;
-    for half in &mut entropy {
-        io::Read::read_exact(&mut random, half)?;
-    }
-    let bytes = |text: &sandpen_types::spec::ByteString| Bytes::from(text.as_bytes());
-    let start = Start {
-        command: spec.command.iter().map(bytes).collect(),
-        env: spec.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
-        workdir: spec.workdir.as_ref().map(bytes),
-        hostname: spec.hostname.as_ref().map_or(spec.key.name.as_str(), Hostname::as_str).to_owned(),
-        stdin: spec.stdin,
-        rootfs,
-        wall_clock: wall_clock(),
-        entropy,
-        power_off,
-        terminal: spec.terminal.map(terminal_size),
-        volumes: Vec::new(),
-        rlimits: spec.rlimits.iter().map(rlimit).collect(),
-        network: Network::Loopback,
-        resolv_conf: None,
-    };
-    Ok(Begin { start, settings: settings(spec) })
-}
-
-/// What the guest arranges besides.
-pub(super) fn settings(spec: &SandboxSpec) -> Settings {
-    let tmpfs = |tmpfs: &sandpen_types::spec::Tmpfs| Tmpfs {
-        target: Bytes::from(tmpfs.guest.as_bytes()),
-        bytes: tmpfs.bytes,
-        mode: tmpfs.mode.unwrap_or(0o1777),
-        owner: (tmpfs.uid, tmpfs.gid),
-        exec: tmpfs.exec,
-    };
-    Settings {
-        user: spec.user.as_ref().map(|user| user.as_str().to_owned()),
-        read_only: spec.read_only,
-        tmpfs: spec.tmpfs.iter().map(tmpfs).collect(),
-        shm_bytes: spec.shm_bytes,
-        hosts: spec.extra_hosts.iter().map(|host| (host.name.to_string(), host.address)).collect(),
-        sysctls: spec.sysctls.iter().map(|sysctl| (sysctl.path(), sysctl.value().to_owned())).collect(),
-        files: Vec::new(),
-    }
-}
-
 fn terminal_size(size: sandpen_types::spec::TerminalSize) -> TerminalSize {
     TerminalSize { rows: size.rows.get(), cols: size.cols.get() }
-}
-
-fn rlimit(limit: &sandpen_types::spec::Rlimit) -> Rlimit {
-    Rlimit { resource: limit.name.number(), soft: limit.soft.get(), hard: limit.hard.get() }
 }
 
 fn wall_clock() -> Duration {
@@ -194,7 +140,7 @@ struct Task {
     reader: FrameReader<GuestMessage>,
     progress: Progress,
     /// Until it is sent.
-    start: Option<Box<Begin>>,
+    start: Option<Box<StartFrame>>,
     boot_limit: Duration,
     events: mpsc::Sender<VmmEvent>,
     timings: StartTimings,
@@ -288,7 +234,7 @@ impl Task {
             Step::SendStart => {
                 let Some(mut start) = self.start.take() else { return Ok(()) };
                 self.timings.mark(StartStep::GuestReady);
-                start.start.wall_clock = wall_clock();
+                start.begin.start.wall_clock = wall_clock();
                 let frame = encode(&HostMessage::from(*start)).map_err(internal)?;
                 self.link.0.control.write_at_once(&frame).await.map_err(internal)?;
                 self.timings.mark(StartStep::StartSent);

@@ -6,8 +6,10 @@ use std::io::{Read, Write};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use sandpen_guest::protocol::{
-    ExitReport, GuestState, PROTOCOL_VERSION, STDIN_CHUNK, StartFailure, StartFailureCode, StdinMessage, WorkloadEnd,
+    Bytes, ExitReport, GuestState, PROTOCOL_VERSION, PowerOff, RootfsSource, STDIN_CHUNK, Start, StartFailure,
+    StartFailureCode, StdinMessage, WorkloadEnd,
 };
+use sandpen_types::spec::SandboxSpec;
 use sandpen_types::state::ExitStatus;
 use sandpen_vmm::start_timings::StartTimings;
 use tokio::task::JoinHandle;
@@ -122,11 +124,11 @@ impl Running {
     }
 }
 
-fn start() -> Box<Begin> {
+fn start() -> Box<StartFrame> {
     start_with_value("value")
 }
 
-fn start_with_value(value: &str) -> Box<Begin> {
+fn start_with_value(value: &str) -> Box<StartFrame> {
     let mut spec = SandboxSpec::new(
         sandpen_types::spec::SandboxName::new("box").unwrap(),
         sandpen_types::spec::Rootfs::Native("/".into()),
@@ -294,7 +296,7 @@ async fn a_guest_that_never_comes_up() {
 #[tokio::test]
 async fn a_guest_that_never_reads_its_start() {
     let mut start = start();
-    start.start.command = vec![Bytes::from(vec![b'x'; 900_000])];
+    start.begin.start.command = vec![Bytes::from(vec![b'x'; 900_000])];
     let mut running = begin(LinkMode::Launch(start), Duration::from_millis(200), |guest| {
         guest.say(&GuestMessage::Ready { version: PROTOCOL_VERSION });
     });

@@ -151,7 +151,7 @@ fn become_microvm() -> Result<Infallible, HelperError> {
     let mut ports = Vec::new();
     for (fifo, name) in PORTS {
         let (input, output) = match fifo {
-            "control" => (true, true),
+            "control" | "sessions" => (true, true),
             "stdin" | "files" => (true, false),
             _ => (false, true),
         };

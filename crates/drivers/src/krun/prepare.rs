@@ -29,7 +29,7 @@ use crate::step::{blocking, failed};
 use crate::storage::{Storage, storage};
 use crate::virtiofs::{FILE_CAPABILITIES, OPEN_FILES_MAX};
 use crate::waited::{self, GuestSetup, Prepared, fifos, process};
-use crate::{cache, control, disk, image_root, memory, network, own_kernel, shares};
+use crate::{cache, control, disk, image_root, memory, network, own_kernel, sessions, shares};
 
 /// Shared directories that a machine has room for. libkrun gives each virtio device of an x86-64
 /// machine an interrupt line of its own, 5 to 15. Four are taken by its balloon, its random number
@@ -76,6 +76,7 @@ fn prepared(
     network: Option<network::NetworkPlan>,
 ) -> Result<Prepared, DriverError> {
     let Planned { boot, jail, lease, rootfs, volumes, files } = planned;
+    let is_bare = matches!(boot, Boot::Bare { .. });
     let resources = launch.spec.resources;
     let port_map = |plan: &network::NetworkPlan| plan.ports.iter().map(|(_, port)| (port.host, port.guest)).collect();
     let tsi = network.as_ref().map(port_map);
@@ -91,7 +92,11 @@ fn prepared(
     let vmm = ProcessSpec { descriptors, ..vmm };
     let waiter = waited::waiter_spec(launch, vec![vmm], &jail, lease.as_ref());
     let guest = GuestSetup { rootfs, volumes, files, network };
-    waited::prepared(launch, waiter, lease, guest, boot_limit, cgroup.ok())
+    let prepared = waited::prepared(launch, waiter, lease, guest, boot_limit, cgroup.ok())?;
+    if is_bare {
+        sessions::leave_out(&launch.runtime_dir).map_err(|error| failed("marking the runtime directory", error))?;
+    }
+    Ok(prepared)
 }
 
 /// What the process of the microVM needs when it enters it. libkrunfw is loaded by then; what it gets open is in the order

@@ -1,6 +1,7 @@
 //! The two halves of a microVM behind a waiter: its process, and the guest in it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -9,10 +10,12 @@ use sandpen_guest::protocol::Usage;
 use sandpen_types::spec::{ByteString, TerminalSize};
 use sandpen_types::stats::GuestUsage;
 use sandpen_vmm::driver::{DriverError, GuestSession, ProbeOutcome, VmmProcess};
+use sandpen_vmm::sessions::{GuestSessions, SessionError};
 use sandpen_vmm::waiter::WaitedVmm;
 
 use super::{failed, remove_cgroups};
 use crate::control::ControlLink;
+use crate::sessions::SessionLink;
 
 /// The VMM's process and its companions.
 pub(super) struct WaitedProcess {
@@ -41,12 +44,17 @@ impl VmmProcess for WaitedProcess {
     }
 }
 
-/// The guest; without a link where its VMM was gone already.
-pub(super) struct Guest(pub(super) Option<ControlLink>);
+/// The guest.
+pub(super) struct Guest {
+    /// `None` where its VMM was gone already.
+    pub(super) control: Option<ControlLink>,
+    /// Or why it has none.
+    pub(super) sessions: Result<SessionLink, SessionError>,
+}
 
 impl Guest {
     fn link(&self) -> Result<ControlLink, DriverError> {
-        self.0.clone().ok_or_else(|| DriverError::Unreachable("its VMM process has ended".to_owned()))
+        self.control.clone().ok_or_else(|| DriverError::Unreachable("its VMM process has ended".to_owned()))
     }
 }
 
@@ -83,6 +91,11 @@ impl GuestSession for Guest {
     ) -> BoxFuture<'static, Result<ProbeOutcome, DriverError>> {
         let link = self.link();
         async move { link?.probe(&command, limit).await }.boxed()
+    }
+
+    fn sessions(&self) -> Result<Arc<dyn GuestSessions>, SessionError> {
+        let link = self.sessions.clone()?;
+        Ok(Arc::new(link))
     }
 
     fn usage(&self) -> BoxFuture<'static, Result<GuestUsage, DriverError>> {

@@ -1,5 +1,6 @@
 //! Merges what a guest tells with the end of its VMM process, in one order that the monitor can
-//! rely on: everything the guest said, then what broke, then [`VmmEvent::VmmExited`].
+//! rely on: everything the guest said, then what broke, then [`VmmEvent::VmmExited`]. Sessions have all that they said, and
+//! their ends, before that, too.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use sandpen_vmm::waiter::{WaitedEnd, WaitedVmm};
 use tokio::sync::mpsc;
 
 use crate::confine::cgroup;
+use crate::sessions::{self, LinkEnd};
 
 /// The FIFO that the guest's messages come through.
 pub(super) const CONTROL_OUT: &str = "control.out";
@@ -24,6 +26,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 pub(super) async fn watch(
     waited: WaitedVmm,
     listen: impl Future<Output = ()>,
+    sessions: Option<LinkEnd>,
     events: mpsc::Sender<VmmEvent>,
     cgroups: Vec<PathBuf>,
 ) {
@@ -41,6 +44,13 @@ pub(super) async fn watch(
         // last byte. A waiter that is gone holds nothing.
         let _ = waited.close_fifo(CONTROL_OUT).await;
         let _ = tokio::time::timeout(DRAIN_LIMIT, guest).await;
+    }
+    if let Some(sessions) = sessions {
+        // Likewise, where anybody listens to it.
+        if sessions.is_used() {
+            let _ = waited.close_fifo(sessions::OUT).await;
+        }
+        sessions.vmm_ended().await;
     }
     let out_of_memory = ran_out_of_memory(cgroups).await;
     for event in events_of(&end, out_of_memory) {

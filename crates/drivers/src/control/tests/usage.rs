@@ -44,7 +44,7 @@ async fn a_guest_answers_each_question_and_all_who_wait_for_it() {
 #[tokio::test]
 async fn a_guest_of_an_older_program_is_not_asked() {
     let mut running = launch(|guest| {
-        starts(guest, HostMessage::VARIANTS - 1);
+        starts(guest, HostMessage::GetUsage { nonce: 0 }.position());
         loop {
             match guest.hear() {
                 HostMessage::SetClock { .. } => {}

@@ -62,6 +62,8 @@ fn under_emulation() {
     -device virtserialport,bus=ports.0,nr=4,chardev=stderr,name=org.sandpen.stderr
     -chardev pipe,id=files,path=files
     -device virtserialport,bus=ports.0,nr=5,chardev=files,name=org.sandpen.files
+    -chardev pipe,id=sessions,path=sessions
+    -device virtserialport,bus=ports.0,nr=6,chardev=sessions,name=org.sandpen.sessions
     ");
 }
 
