@@ -63,9 +63,7 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         network: Network::Loopback,
         resolv_conf: None,
     };
-    // A microVM of no command is there for its sessions.
-    let idle = spec.command.is_empty();
-    Ok(StartFrame { begin: Begin { start, settings: settings(spec) }, idle })
+    Ok(StartFrame { begin: Begin { start, settings: settings(spec) }, idle: spec.idle })
 }
 
 /// What the guest arranges besides.
