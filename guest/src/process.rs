@@ -105,9 +105,9 @@ pub fn idle(user: Option<&User>, controls_terminal: bool) -> Own<'_> {
         unsafe { libc::_exit(0) }
     }
     fn prepare() {
-        static NAME: &CStr = c"sandpen-idle";
-        let name = NAME.to_bytes_with_nul().as_ptr_range();
-        // SAFETY: a handler that is async-signal-safe, and a name that is never freed. The kernel is told where the process's
+        // The kernel shows arguments from memory alone, not from a program's file.
+        let name = Vec::leak(c"sandpen-idle".to_bytes_with_nul().to_vec()).as_ptr_range();
+        // SAFETY: a handler that is async-signal-safe, and a name that is alive for ever. The kernel is told where the process's
         // arguments lie, for `ps`; that it refuses (or half of it) harms nobody.
         unsafe {
             libc::signal(libc::SIGTERM, end as extern "C" fn(libc::c_int) as libc::sighandler_t);

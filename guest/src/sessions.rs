@@ -86,6 +86,8 @@ pub struct Sessions {
     lingering: Lingering,
     /// What is sent before all else.
     queue: VecDeque<(u64, SessionReport)>,
+    /// Bytes that each stream of each session may have here, since the last turn.
+    window: usize,
     /// Whose turn it is.
     turn: usize,
     /// Frames may have come that were not obeyed for want of time.
@@ -106,6 +108,7 @@ impl Sessions {
             opening: None,
             lingering: Lingering::default(),
             queue: VecDeque::new(),
+            window: budget.window(0),
             turn: 0,
             has_more: false,
             is_full: false,
@@ -155,7 +158,7 @@ impl Sessions {
 
     /// What to wait for, but for the port.
     pub fn interests(&self) -> impl Iterator<Item = (Source, PollFd<'_>)> {
-        let window = self.window();
+        let window = self.window;
         let streams = self.list.iter().enumerate().flat_map(move |(place, session)| {
             let fds = [
                 (SessionStream::Stdin, session.input.interest()),
@@ -208,7 +211,7 @@ impl Sessions {
 
     /// Carries what can be carried now; `ready` is how many sources share this turn. The places of others stay as they are.
     pub fn carry(&mut self, source: Source, flags: PollFlags, ready: usize) {
-        let (window, share) = (self.window(), TURN / ready.max(1));
+        let (window, share) = (self.window, TURN / ready.max(1));
         match source {
             Source::Lingering(place) => self.lingering.drop_bytes(place, share),
             Source::Stream(place, stream) => {
@@ -227,6 +230,7 @@ impl Sessions {
 
     /// Before each wait: what no event tells of, and what is to be sent.
     pub fn send(&mut self) -> Result<(), Errno> {
+        self.window = self.shared_window();
         self.drain();
         self.lingering.tidy();
         let mut left = TURN;
@@ -249,7 +253,7 @@ impl Sessions {
 
     /// What ended processes have left in their pipes; of a terminal nothing tells that it is empty.
     fn drain(&mut self) {
-        let window = self.window();
+        let window = self.window;
         for session in self.list.iter_mut().filter(|session| session.drains()) {
             for stream in [SessionStream::Stdout, SessionStream::Stderr] {
                 let left = session.read(stream, window, TURN / SESSIONS_MAX);
@@ -260,8 +264,7 @@ impl Sessions {
 
     fn next_frame(&mut self) -> Option<Vec<u8>> {
         let epoch = self.epoch?;
-        let window = self.window();
-        while let Some((session, report)) = self.next_report(window) {
+        while let Some((session, report)) = self.next_report() {
             match encode_message::<GuestFrame>(epoch, session, &report) {
                 Ok(frame) => return Some(frame),
                 Err(error) => log!("a report of session {session:016x} is not sent: {error}"),
@@ -275,7 +278,7 @@ impl Sessions {
         })
     }
 
-    fn next_report(&mut self, window: usize) -> Option<(u64, SessionReport)> {
+    fn next_report(&mut self) -> Option<(u64, SessionReport)> {
         if let Some(report) = self.queue.pop_front() {
             return Some(report);
         }
@@ -285,6 +288,7 @@ impl Sessions {
             *told = true;
             return Some((0, SessionReport::Closing));
         }
+        let window = self.window;
         self.list.iter_mut().find_map(|session| Some((session.id, session.report(window)?)))
     }
 
@@ -315,8 +319,11 @@ impl Sessions {
         }
     }
 
-    /// Bytes that each stream of each session may have here.
-    fn window(&self) -> usize {
-        self.budget.window(self.list.len())
+    /// When there were fewer sessions, each had more: what is left of that counts.
+    fn shared_window(&self) -> usize {
+        match self.list.iter().map(Session::held).sum::<usize>() < self.budget.bytes() {
+            true => self.budget.window(self.list.len()),
+            false => self.budget.smallest_window(),
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::settings::Begin;
 use super::start::{Start, TerminalSize};
 use super::{ATOMIC_FRAME, HEADER_LEN};
 
-/// Host → guest on the control port. Every frame but `Start` and `Begin` fits [`ATOMIC_FRAME`].
+/// Host → guest on the control port. Every frame but `Start`, `Begin` and `Idle` fits [`ATOMIC_FRAME`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostMessage {
     /// Everything the guest needs to make the workload run. Once, after `Ready`.

@@ -66,7 +66,7 @@ pub const ROOTFS_TAG: &str = "sandpen-root";
 pub const VOLUME_FILE: &str = "file";
 
 /// Largest frame, header included, that is written in one piece on a pipe (`PIPE_BUF` of Linux):
-/// every host → guest frame but [`HostMessage::Start`] and [`HostMessage::Begin`].
+/// every host → guest frame but [`HostMessage::Start`], [`HostMessage::Begin`] and [`HostMessage::Idle`].
 pub const ATOMIC_FRAME: usize = 4096;
 /// Most bytes in one [`StdinMessage::Bytes`], so that its frame stays within [`ATOMIC_FRAME`].
 pub const STDIN_CHUNK: usize = 4000;

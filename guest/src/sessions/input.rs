@@ -58,6 +58,12 @@ impl Input {
         self.received
     }
 
+    /// Bytes that are here, or that the host may send.
+    pub fn held(&self) -> usize {
+        let promised = if self.sink.is_some() { self.limit.saturating_sub(self.received) } else { 0 };
+        self.buffer.len() + usize::try_from(promised).unwrap_or(usize::MAX)
+    }
+
     /// Whether the end has come.
     pub fn has_ended(&self) -> bool {
         self.total == Some(self.received)

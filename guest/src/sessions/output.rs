@@ -56,6 +56,11 @@ impl Output {
         self.taken + self.buffer.len() as u64
     }
 
+    /// Bytes that are here.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether no more will be.
     pub fn has_ended(&self) -> bool {
         self.source.is_none()

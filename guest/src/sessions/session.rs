@@ -125,6 +125,11 @@ impl Session {
         self.end.is_some() && self.stdout.has_ended() && self.stderr.has_ended()
     }
 
+    /// Bytes of its streams that are here, or may come.
+    pub fn held(&self) -> usize {
+        self.input.held() + self.stdout.held() + self.stderr.held()
+    }
+
     /// For the host, which knows all of it then.
     pub fn state(&mut self) -> SessionReport {
         let [stdout, stderr] = [self.stdout.state(), self.stderr.state()];

@@ -239,7 +239,10 @@ impl Link {
                                 }
                             }
                             _ => {
-                                assert!(streams.iter().all(|stream| stream.total.is_some()), "after both streams' ends");
+                                assert!(
+                                    streams.iter().all(|stream| stream.total.is_some()),
+                                    "after both streams' ends"
+                                );
                             }
                         }
                         assert_eq!(seen.end.replace(end), None, "once");

@@ -25,6 +25,17 @@ impl Budget {
         Self(BUDGET_MAX)
     }
 
+    /// All of it, in bytes.
+    pub fn bytes(self) -> usize {
+        self.0
+    }
+
+    /// The window of a stream for which there is nothing left: the smallest one. What was in windows when there were fewer
+    /// sessions may be all there is.
+    pub fn smallest_window(self) -> usize {
+        WINDOW_MIN
+    }
+
     /// The window of each stream, in bytes, while there are so many sessions.
     pub fn window(self, sessions: usize) -> usize {
         (self.0 / (STREAMS * sessions.max(1))).clamp(WINDOW_MIN, WINDOW_MAX)
@@ -41,6 +52,7 @@ mod tests {
         assert_eq!(small.window(1), 1 << 20);
         assert_eq!(small.window(16), 64 << 10);
         assert_eq!(small.window(256), 4 << 10);
+        assert_eq!((small.bytes(), small.smallest_window()), (3 << 20, 4 << 10));
         assert_eq!(Budget::of_memory(u64::MAX), Budget::largest());
         assert_eq!(Budget::largest().window(64), (8 << 20) / 192);
         assert_eq!(Budget::of_memory(0).window(0), WINDOW_MIN);

@@ -42,6 +42,44 @@ fn what_nobody_takes_stays_within_the_window() {
 }
 
 #[test]
+fn what_many_have_written_stays_within_the_budget() {
+    const MANY: u64 = 40;
+    let host = Host::with_workload();
+    let mut link = host.link(1);
+    link.tenths = None;
+    let budget = Budget::of_memory(sysinfo().unwrap().ram_total());
+    let held = |link: &Link| {
+        let kept = |output: OutputState| output.written - output.taken;
+        let all = link.seen.values().filter_map(|seen| seen.state.as_ref());
+        all.map(|state| kept(state.stdout) + kept(state.stderr)).sum::<u64>()
+    };
+    // Each writes as much as it can while it is the last one.
+    for id in 1..=MANY {
+        link.open(id, script("yes & exec yes >&2"));
+        link.started(id);
+        link = Link::join(link.port, id + 1, BTreeMap::new());
+        link.tenths = None;
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let least = budget.smallest_window() as u64;
+    let mut epoch = MANY + 2;
+    loop {
+        link = Link::join(link.port, epoch, BTreeMap::new());
+        epoch += 1;
+        assert!(held(&link) <= budget.bytes() as u64 + 2 * MANY * least + (256 << 10), "{}", held(&link));
+        let states = || link.seen.values().map(|seen| seen.state.clone().unwrap());
+        if states().all(|state| state.stdout.written >= least && state.stderr.written >= least) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "one gets nothing");
+    }
+    for id in 1..=MANY {
+        link.tell(id, SessionCommand::Forget);
+    }
+    host.done();
+}
+
+#[test]
 fn there_are_as_many_as_there_can_be_and_no_more() {
     let host = Host::with_workload();
     let mut link = host.link(1);
