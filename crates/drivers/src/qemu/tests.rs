@@ -21,6 +21,7 @@ use super::*;
 use crate::tests::helper;
 
 mod cancel;
+mod sessions;
 
 /// Longest wait for anything: a boot under emulation on a busy machine takes some seconds.
 const DEADLINE: Duration = Duration::from_secs(150);

@@ -3,7 +3,7 @@
 //! ```text
 //!   events:    told ──▶ told ──▶ full: waits for room ──▶ told …        one place is kept for the last word
 //!   requests:  waits for one ──▶ taken ──▶ no room for its input: not waited for ──▶ waits …
-//!   gone:      waits for the end of whoever has the events
+//!   gone:      waits for the end of whoever has the events; what that has told before still counts
 //! ```
 
 use std::collections::HashMap;
@@ -39,11 +39,21 @@ struct Channels {
     events: mpsc::Sender<SessionEvent>,
     /// The place for the last word.
     last: Option<mpsc::OwnedPermit<SessionEvent>>,
-    /// While none is waited for.
-    requests: Option<mpsc::Receiver<SessionRequest>>,
+    requests: Requests,
     awaits_room: bool,
     /// Ends whatever is waited for.
     gone: DropGuard,
+}
+
+/// Where requests come from.
+#[derive(Debug)]
+enum Requests {
+    /// None is waited for.
+    Held(mpsc::Receiver<SessionRequest>),
+    /// One is.
+    Awaited,
+    /// None will come.
+    Ended,
 }
 
 /// What has come about.
@@ -71,8 +81,8 @@ impl Clients {
             watched.closed().await;
             News::Gone(key)
         });
-        let requests = Some(requests);
-        self.channels.insert(key, Channels { events, last, requests, awaits_room: false, gone: gone.drop_guard() });
+        let (requests, gone) = (Requests::Held(requests), gone.drop_guard());
+        self.channels.insert(key, Channels { events, last, requests, awaits_room: false, gone });
         Attachment { info, events: told, requests: tell }
     }
 
@@ -105,8 +115,16 @@ impl Clients {
     pub(super) fn take(&mut self, news: News, table: &mut SessionTable, now: Instant) {
         match news {
             News::Gone(key) => {
-                self.channels.remove(&key);
-                table.client_gone(key, now);
+                let Some(channels) = self.channels.get_mut(&key) else { return };
+                match std::mem::replace(&mut channels.requests, Requests::Ended) {
+                    // It says so itself, behind the last request.
+                    Requests::Awaited => channels.requests = Requests::Awaited,
+                    Requests::Held(requests) => self.leave(key, requests, table, now),
+                    Requests::Ended => {
+                        self.channels.remove(&key);
+                        table.client_gone(key, now);
+                    }
+                }
             }
             News::Room(key) => {
                 if let Some(channels) = self.channels.get_mut(&key) {
@@ -115,6 +133,7 @@ impl Clients {
                 self.serve(key, table);
             }
             News::Request(key, request, mut requests) => {
+                let has_ended = request.is_none();
                 let mut next = request;
                 for _ in 0..REQUESTS_AT_ONCE {
                     let Some(request) = next.take() else { break };
@@ -124,14 +143,31 @@ impl Clients {
                 if let Some(request) = next {
                     table.request(key, request, now);
                 }
-                // One that says no more may still listen.
-                let is_open = !(requests.is_closed() && requests.is_empty());
-                if let Some(channels) = self.channels.get_mut(&key).filter(|_| is_open) {
-                    channels.requests = Some(requests);
+                let Some(channels) = self.channels.get_mut(&key) else { return };
+                if channels.events.is_closed() {
+                    return self.leave(key, requests, table, now);
                 }
+                // One that says no more may still listen.
+                channels.requests = if has_ended { Requests::Ended } else { Requests::Held(requests) };
                 self.serve(key, table);
             }
         }
+    }
+
+    /// A client has gone: takes what it has told before.
+    fn leave(
+        &mut self,
+        key: ClientKey,
+        mut requests: mpsc::Receiver<SessionRequest>,
+        table: &mut SessionTable,
+        now: Instant,
+    ) {
+        requests.close();
+        while let Ok(request) = requests.try_recv() {
+            table.request(key, request, now);
+        }
+        self.channels.remove(&key);
+        table.client_gone(key, now);
     }
 
     /// Tells a client what there is room for, and sees to what comes next.
@@ -154,7 +190,13 @@ impl Clients {
                 Err(TrySendError::Closed(())) => break,
             }
         }
-        let requests = if table.takes_requests(key) { channels.requests.take() } else { None };
+        let mut requests = None;
+        if table.takes_requests(key) {
+            match std::mem::replace(&mut channels.requests, Requests::Awaited) {
+                Requests::Held(held) => requests = Some((held, channels.events.clone())),
+                other => channels.requests = other,
+            }
+        }
         if let Some(events) = room {
             self.wait(&gone, async move {
                 // Whether there is room or nobody, the next try shows.
@@ -162,9 +204,13 @@ impl Clients {
                 News::Room(key)
             });
         }
-        if let Some(mut requests) = requests {
+        if let Some((mut requests, events)) = requests {
             self.wait(&gone, async move {
-                let request = requests.recv().await;
+                let request = tokio::select! {
+                    biased;
+                    request = requests.recv() => request,
+                    () = events.closed() => None,
+                };
                 News::Request(key, request, requests)
             });
         }

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandpen_types::session::{SessionId, SessionInfo, SessionOffsets, SessionSpec};
 use sandpen_vmm::sessions::{Attachment, GuestSessions, SessionError, SessionRequest};
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -90,15 +91,19 @@ impl SessionLink {
     ) -> BoxFuture<'static, Result<T, SessionError>> {
         let link = self.clone();
         async move {
-            let asks = link.asks()?;
             let (sender, answer) = oneshot::channel();
             let answered = timeout(ANSWER_LIMIT, async move {
-                asks.send(ask(sender)).await.ok()?;
-                answer.await.ok()
+                let mut ask = ask(sender);
+                // One whose port could not be opened may be about to end: the next one tries again.
+                while let Err(SendError(unsent)) = link.asks()?.send(ask).await {
+                    ask = unsent;
+                }
+                answer
+                    .await
+                    .unwrap_or_else(|_| Err(SessionError::Unreachable("its link has ended; ask again".to_owned())))
             });
             match answered.await {
-                Ok(Some(answer)) => answer,
-                Ok(None) => Err(SessionError::Unreachable("its link has ended; ask again".to_owned())),
+                Ok(answer) => answer,
                 Err(_) => {
                     let words = format!("it did not answer within {} s; ask again", ANSWER_LIMIT.as_secs());
                     Err(SessionError::Unreachable(words))

@@ -25,9 +25,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use sandpen_guest::protocol::session::{
-    Budget, Content, SessionCommand, SessionFrame, SessionReport, SessionStream,
-};
+use sandpen_guest::protocol::session::{Budget, Content, SessionCommand, SessionFrame, SessionReport, SessionStream};
 use sandpen_types::session::{SESSIONS_MAX, SessionId, SessionInfo};
 use sandpen_vmm::sessions::{SessionError, SessionEvent};
 
@@ -76,7 +74,11 @@ pub(super) struct SessionTable {
 #[derive(Debug)]
 enum Phase {
     /// `Resume` was said; so many states are still to come.
-    Resuming { until: Instant, silent: bool, left: Option<u32> },
+    Resuming {
+        until: Instant,
+        silent: bool,
+        left: Option<u32>,
+    },
     Up,
     /// Nothing is said or heard any more, for this reason.
     Over(SessionError),
@@ -154,11 +156,7 @@ impl SessionTable {
     ///
     /// # Errors
     /// [`Broken`]: the link is to be given up, see [`SessionTable::end`].
-    pub(super) fn take(
-        &mut self,
-        frame: SessionFrame<SessionReport>,
-        now: Instant,
-    ) -> Result<(), Broken> {
+    pub(super) fn take(&mut self, frame: SessionFrame<SessionReport>, now: Instant) -> Result<(), Broken> {
         let SessionFrame { epoch, session, content } = frame;
         if epoch != self.epoch || self.is_over() {
             return Ok(());
@@ -259,7 +257,8 @@ impl SessionTable {
 
     /// The session that something is told of; `None` of one that was forgotten.
     fn find(&mut self, what: &'static str, number: u64) -> Result<Option<&mut Session>, Broken> {
-        let session = SessionId::new(number).and_then(|id| self.sessions.get_mut(&id)).filter(|session| !session.is_ours);
+        let session =
+            SessionId::new(number).and_then(|id| self.sessions.get_mut(&id)).filter(|session| !session.is_ours);
         match session {
             None if self.forgotten.contains(&number) => Ok(None),
             None => Err(Broken::Unknown { what, id: number }),

@@ -50,13 +50,15 @@ struct Guest {
     into: File,
     reader: SessionFrameReader<HostFrame>,
     epoch: u64,
+    /// Of the standard output of the last session that one was told of.
+    limit: u64,
 }
 
 impl Guest {
     /// As a VMM opens them.
     fn new(dir: &Path) -> Self {
         let open = |name| OpenOptions::new().read(true).write(true).open(dir.join(name)).unwrap();
-        Self { out: open(port::OUT), into: open("sessions.in"), reader: SessionFrameReader::new(), epoch: 0 }
+        Self { out: open(port::OUT), into: open("sessions.in"), reader: SessionFrameReader::new(), epoch: 0, limit: 0 }
     }
 
     fn hear(&mut self) -> (u64, Content<SessionCommand>) {
@@ -66,6 +68,9 @@ impl Guest {
                     self.epoch = epoch;
                 }
                 assert_eq!(epoch, self.epoch);
+                if let Content::Message(SessionCommand::Taken { stream: SessionStream::Stdout, limit, .. }) = &content {
+                    self.limit = *limit;
+                }
                 return (session, content);
             }
             let mut chunk = [0; 4096];
@@ -135,6 +140,14 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
     timeout(LIMIT, what).await.expect("in time")
 }
 
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 async fn event(attachment: &mut Attachment) -> SessionEvent {
     within(attachment.events.recv()).await.expect("an event")
 }
@@ -150,9 +163,5 @@ async fn told(attachment: &mut Attachment) -> SessionEvent {
 }
 
 fn stdout(offset: u64, text: &'static str) -> SessionEvent {
-    SessionEvent::Output {
-        stream: sandpen_types::output_stream::OutputStream::Stdout,
-        offset,
-        bytes: text.into(),
-    }
+    SessionEvent::Output { stream: sandpen_types::output_stream::OutputStream::Stdout, offset, bytes: text.into() }
 }

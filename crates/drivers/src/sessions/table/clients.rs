@@ -88,7 +88,9 @@ impl SessionTable {
                 self.client_gone(client, now);
                 self.farewells.push((client, None));
             }
-            SessionRequest::Resize(_) | SessionRequest::Signal(_) | SessionRequest::HangUp => self.pass_on(id, &request),
+            SessionRequest::Resize(_) | SessionRequest::Signal(_) | SessionRequest::HangUp => {
+                self.pass_on(id, &request)
+            }
         }
         Ok(())
     }

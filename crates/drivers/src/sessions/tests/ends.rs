@@ -8,14 +8,6 @@ fn open_files(path: &Path) -> usize {
     open.filter(|fd| fd.as_ref().is_ok_and(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == path))).count()
 }
 
-async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test]
 async fn it_takes_nothing_until_it_is_used_and_after_it_is_dropped() {
     let dir = runtime_dir();
@@ -210,4 +202,37 @@ fn is_full(pipe: &File) -> bool {
     use std::os::fd::AsFd as _;
     let mut wanted = [nix::poll::PollFd::new(pipe.as_fd(), nix::poll::PollFlags::POLLOUT)];
     matches!(nix::poll::poll(&mut wanted, nix::poll::PollTimeout::ZERO), Ok(0))
+}
+
+/// Whoever has the end says so and goes at once.
+#[tokio::test]
+async fn the_last_request_of_a_client_that_goes_counts() {
+    let dir = runtime_dir();
+    let guest = guest(dir.path(), |guest| {
+        guest.resume();
+        for _ in 0..20 {
+            let session = guest.begin();
+            guest.end(session, 0);
+            assert_eq!(guest.next(), (session, Content::Message(SessionCommand::Forget)));
+        }
+    });
+    let link = SessionLink::new(dir.path().to_owned());
+    for number in 1..=20 {
+        within(link.open(id(number), spec())).await.unwrap();
+        let mut client = within(link.attach(id(number), None)).await.unwrap();
+        while event(&mut client).await != EXITED {}
+        within(client.requests.send(SessionRequest::TakenEnd)).await.unwrap();
+        if number % 2 == 0 {
+            // The requests go before the events.
+            drop(client.requests);
+        } else {
+            drop(client);
+        }
+        let deadline = Instant::now() + LIMIT;
+        while !within(link.list()).await.unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "its end was taken");
+            tokio::task::yield_now().await;
+        }
+    }
+    within(guest).await.unwrap();
 }

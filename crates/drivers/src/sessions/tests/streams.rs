@@ -12,12 +12,11 @@ fn pattern() -> Vec<u8> {
 fn echo(guest: &mut Guest) {
     const WINDOW: u64 = 256 << 10;
     let session = guest.begin();
-    let (mut received, mut sent, mut limit) = (0_u64, 0_u64, 0_u64);
+    let (mut received, mut sent) = (0_u64, 0_u64);
     let mut kept = Vec::new();
     guest.say(session, &SessionReport::InputWindow { received, limit: WINDOW });
     loop {
         match guest.hear().1 {
-            Content::Message(SessionCommand::Taken { stream: SessionStream::Stdout, limit: to, .. }) => limit = to,
             Content::Message(SessionCommand::Taken { .. }) => {}
             Content::Bytes { stream: SessionStream::Stdin, offset, bytes } => {
                 assert_eq!(offset, received);
@@ -30,18 +29,15 @@ fn echo(guest: &mut Guest) {
             Content::Message(SessionCommand::EndInput { total }) => {
                 assert_eq!(total, received);
                 guest.say(session, &SessionReport::InputClosed);
-                guest.say(
-                    session,
-                    &SessionReport::StreamEnded { stream: SessionStream::Stdout, total: received },
-                );
+                guest.say(session, &SessionReport::StreamEnded { stream: SessionStream::Stdout, total: received });
                 guest.say(session, &SessionReport::StreamEnded { stream: SessionStream::Stderr, total: 0 });
                 guest.say(session, &SessionReport::Ended(CODE_0));
             }
             Content::Message(SessionCommand::Forget) => return,
             other => panic!("{other:?}"),
         }
-        while sent < received.min(limit) {
-            let len = (received.min(limit) - sent).min(32_000) as usize;
+        while sent < received.min(guest.limit) {
+            let len = (received.min(guest.limit) - sent).min(32_000) as usize;
             let bytes: Vec<u8> = kept.drain(..len).collect();
             guest.write(session, sent, &bytes);
             sent += len as u64;
@@ -138,8 +134,12 @@ async fn a_slow_client_holds_up_nobody_else() {
         }
     }
     assert_eq!(count, 600_000);
-    let infos = within(link.list()).await.unwrap();
-    assert_eq!(infos.iter().map(|info| info.attached).collect::<Vec<_>>(), [true, false]);
+    // The one that went is noticed some time.
+    let deadline = Instant::now() + LIMIT;
+    while within(link.list()).await.unwrap().iter().map(|info| info.attached).ne([true, false]) {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
 }
 
 /// More events than have room, and then the client asks for what cannot be.
@@ -149,25 +149,28 @@ async fn the_last_word_finds_room() {
     let guest = guest(dir.path(), |guest| {
         guest.resume();
         let session = guest.begin();
-        for number in 0..20 {
-            guest.write(session, number, b"x");
-            // Each one an event, as the other was taken before.
+        for offset in 0..20 {
             assert_eq!(guest.next(), (session, Content::Message(SessionCommand::Signal(10))));
+            guest.write(session, offset, b"x");
         }
     });
     let link = SessionLink::new(dir.path().to_owned());
     within(link.open(id(1), spec())).await.unwrap();
     let mut client = within(link.attach(id(1), None)).await.unwrap();
-    for _ in 0..20 {
+    for number in 0..20 {
         within(client.requests.send(SessionRequest::Signal(10))).await.unwrap();
+        // The window is one, too.
+        eventually("it is told", || client.events.len() >= (number + 2).min(16)).await;
     }
     within(guest).await.unwrap();
     let ahead = SessionRequest::Taken(SessionOffsets { stdout: 1000, stderr: 0 });
     within(client.requests.send(ahead)).await.unwrap();
-    let mut last = None;
+    eventually("its last word is there", || client.events.len() == 17).await;
+    let mut events = Vec::new();
     while let Some(event) = within(client.events.recv()).await {
-        last = Some(event);
+        events.push(event);
     }
-    let error = SessionError::Ahead { stream: "stdout", asked: 1000, there: 20 };
-    assert_eq!(last, Some(SessionEvent::Refused(error)));
+    assert_eq!(events.len(), 17);
+    let last = events.last();
+    assert!(matches!(last, Some(SessionEvent::Refused(SessionError::Ahead { asked: 1000, .. }))), "{last:?}");
 }

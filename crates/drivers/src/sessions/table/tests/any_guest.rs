@@ -110,8 +110,7 @@ impl World {
     fn resume(&mut self) {
         let mut host = Host::new();
         host.say(0, SessionReport::Resumed { sessions: 1 }).unwrap();
-        let [stdout, stderr] =
-            self.guest.map(|of| OutputState { taken: of.taken, written: of.written, ended: false });
+        let [stdout, stderr] = self.guest.map(|of| OutputState { taken: of.taken, written: of.written, ended: false });
         host.say(1, SessionReport::State(SessionState { stdout, stderr, ..state() })).unwrap();
         for of in &mut self.guest {
             // Nothing is sent before the new host has told its limits.

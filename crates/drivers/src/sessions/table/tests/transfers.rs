@@ -140,7 +140,8 @@ fn what_is_taken_over_is_bounded() {
         host.table.sessions.values().map(|session| (session.id.get(), session.stdout.reserved())).collect();
     let mut given: BTreeMap<u64, u64> = BTreeMap::new();
     loop {
-        limit.extend(limits(&mut host).into_iter().filter(|((_, of), _)| *of == OUT).map(|((id, _), (_, to))| (id, to)));
+        limit
+            .extend(limits(&mut host).into_iter().filter(|((_, of), _)| *of == OUT).map(|((id, _), (_, to))| (id, to)));
         let before = given.clone();
         for (session, limit) in &limit {
             let offset = given.entry(*session).or_default();
