@@ -19,8 +19,8 @@ pub mod paths;
 pub use orchestrator::{
     ArchiveFormat, Events, EventsOptions, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
     OutputOptions, PruneOptions, PullError, PullMirror, PullRequest, PushError, PushRequest, PushedImage,
-    RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, Session, SessionOutput, SessionStdin, StartError, StatsOptions, StdinWriter, VmmLog,
-    VmmLogOptions, WorkError,
+    RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, Session, SessionOutput, SessionStdin,
+    StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions, WorkError,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;

@@ -217,8 +217,7 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let is_run =
-        matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Attach(_));
+    let is_run = matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Attach(_));
     let failed = if is_run { RUN_FAILED } else { FAILED };
     match dispatch(&cli, dumps, Config { defaults, broken, matches }) {
         Ok(code) => ExitCode::from(code),

@@ -3,9 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use sandpen::client::{
-    ClientError, Input, OnSessionSignal, SessionClient, SessionForeground, SessionForegroundEnd,
-};
+use sandpen::client::{ClientError, Input, OnSessionSignal, SessionClient, SessionForeground, SessionForegroundEnd};
 use sandpen_types::session::SessionSpec;
 use sandpen_types::spec::ByteString;
 

@@ -88,7 +88,7 @@ pub async fn resize(
 }
 
 /// `DELETE …/sessions/{id}`.
-pub async fn hang_up(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
+pub async fn end(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
     let ((key, id), handle) = (names(path)?, shared.handle.clone());
     finish(async move { handle.hang_up_session(&key, id).await }).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -149,7 +149,9 @@ mod tests {
         let both = SessionOffsets { stdout: 1, stderr: u64::MAX };
         assert!(matches!(of("stdout=1&stderr=18446744073709551615"), Some(Ok(Some(from))) if from == both));
         assert!(matches!(of("stdout=1"), Some(Err(_))) && matches!(of("stderr=1"), Some(Err(_))));
-        for odd in ["stdout=", "stdout=-1&stderr=1", "stdout=1&stderr=18446744073709551616", "stdin=1", "stdout=1&stdout=1"] {
+        for odd in
+            ["stdout=", "stdout=-1&stderr=1", "stdout=1&stderr=18446744073709551616", "stdin=1", "stdout=1&stdout=1"]
+        {
             assert!(of(odd).is_none(), "{odd}");
         }
     }

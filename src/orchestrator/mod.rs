@@ -27,6 +27,7 @@ mod window;
 
 pub use builder::{Sandpen, SandpenBuilder};
 pub use disk_usage::PruneOptions;
+pub(crate) use error::session_code;
 pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
 pub use handle::{Handle, SavedImages, StatsOptions, StdinWriter};
@@ -37,5 +38,4 @@ pub use images::{
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};
 pub use session::{Session, SessionOutput, SessionStdin};
-pub(crate) use error::session_code;
 pub use vmm_log::{VmmLog, VmmLogOptions};

@@ -145,9 +145,9 @@ fn start(id: SessionId, spec: SessionSpec) -> Arc<Session> {
     let (label, terminal, detached) = (spec.label(), spec.terminal.is_some(), spec.detached);
     let kept_from = SessionOffsets::default();
     let asked_at = Utc::now();
-    let info =
-        SessionInfo { id, label, asked_at, terminal, detached, attached: false, stdin: 0, kept_from, end: None };
-    let end = child.as_ref().err().map(|(code, message)| SessionEnd::NotStarted { code: *code, message: message.clone() });
+    let info = SessionInfo { id, label, asked_at, terminal, detached, attached: false, stdin: 0, kept_from, end: None };
+    let end =
+        child.as_ref().err().map(|(code, message)| SessionEnd::NotStarted { code: *code, message: message.clone() });
     let state = State { is_detached: detached, end, is_input_closed: child.is_err(), ..State::default() };
     let changed = watch::channel(()).0;
     let session = Arc::new(Session { spec, info, group: Pid::from_raw(group), state: Mutex::new(state), changed });
@@ -160,7 +160,8 @@ fn start(id: SessionId, spec: SessionSpec) -> Arc<Session> {
     drop(tokio::spawn(async move {
         let ending = async {
             let status = child.wait().await;
-            let status = status.ok().and_then(|s| s.code().map(ExitStatus::Code).or_else(|| s.signal().map(ExitStatus::Signal)));
+            let status =
+                status.ok().and_then(|s| s.code().map(ExitStatus::Code).or_else(|| s.signal().map(ExitStatus::Signal)));
             status.unwrap_or(ExitStatus::Unknown)
         };
         let limited = async {
@@ -427,10 +428,9 @@ impl GuestSessions for FakeSessions {
             let session = this.find(id)?;
             let kept = session.info().kept_from;
             let from = from.unwrap_or(kept);
-            for (asked, kept, stream) in [
-                (from.stdout, kept.stdout, OutputStream::Stdout),
-                (from.stderr, kept.stderr, OutputStream::Stderr),
-            ] {
+            for (asked, kept, stream) in
+                [(from.stdout, kept.stdout, OutputStream::Stdout), (from.stderr, kept.stderr, OutputStream::Stderr)]
+            {
                 if asked < kept {
                     return Err(SessionError::NotKept { stream, asked, kept });
                 }

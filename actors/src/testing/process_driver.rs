@@ -18,10 +18,10 @@ use sandpen_types::state::ExitStatus;
 use sandpen_vmm::driver::{
     Capabilities, Driver, DriverError, GuestSession, Launch, ProbeOutcome, ProbeStatus, Vmm, VmmEvent, VmmProcess,
 };
+use sandpen_vmm::sessions::{GuestSessions, SessionError};
 use sandpen_vmm::waiter::{
     ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write,
 };
-use sandpen_vmm::sessions::{GuestSessions, SessionError};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Mutex, Notify, mpsc};

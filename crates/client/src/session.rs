@@ -138,12 +138,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::session`].
-    pub async fn resize_session(
-        &self,
-        key: &SandboxKey,
-        id: SessionId,
-        size: TerminalSize,
-    ) -> Result<(), ClientError> {
+    pub async fn resize_session(&self, key: &SandboxKey, id: SessionId, size: TerminalSize) -> Result<(), ClientError> {
         let reply = self.send(Method::POST, &path(key, &format!("/sessions/{id}/resize")), Body::json(&size)?).await?;
         reply.collect().await.map(drop)
     }
@@ -163,9 +158,8 @@ impl Client {
         id: SessionId,
         from: Option<SessionOffsets>,
     ) -> Result<Socket, ClientError> {
-        let query = from.map_or_else(String::new, |SessionOffsets { stdout, stderr }| {
-            format!("?stdout={stdout}&stderr={stderr}")
-        });
+        let query = from
+            .map_or_else(String::new, |SessionOffsets { stdout, stderr }| format!("?stdout={stdout}&stderr={stderr}"));
         self.check_version()?;
         let target = path(key, &format!("/sessions/{id}/attach{query}"));
         let upgraded = match Connection::open(&self.dir).await?.upgrade(&target).await? {
@@ -384,7 +378,9 @@ impl SessionClient {
     pub async fn hang_up_now(&mut self) -> Result<(), ClientError> {
         loop {
             let error = match self.client.hang_up_session(&self.key, self.info.id).await {
-                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => return Ok(()),
+                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => {
+                    return Ok(());
+                }
                 Err(error) => error,
                 Ok(()) => return Ok(()),
             };
@@ -409,7 +405,9 @@ impl SessionClient {
             }
             let Err(error) = self.move_on().await else { continue };
             self.socket = None;
-            if matches!(error, ClientError::SessionCut { ends: true, .. }) && !std::mem::replace(&mut self.has_moved, true) {
+            if matches!(error, ClientError::SessionCut { ends: true, .. })
+                && !std::mem::replace(&mut self.has_moved, true)
+            {
                 self.steps.push_back(SessionStep::DaemonEnds);
                 // Looked for when that was told.
                 continue;
@@ -465,7 +463,8 @@ impl SessionClient {
     fn hear(&mut self, message: Message) -> Result<(), ClientError> {
         match message {
             Message::Binary(bytes) => {
-                let piece = SessionPiece::decode(bytes).map_err(|error| ClientError::SessionBroken(error.to_string()))?;
+                let piece =
+                    SessionPiece::decode(bytes).map_err(|error| ClientError::SessionBroken(error.to_string()))?;
                 if let Some(bytes) = self.hold.give(piece).map_err(ClientError::SessionBroken)? {
                     self.resume.progressed();
                     self.steps.push_back(SessionStep::Output(bytes));
@@ -552,7 +551,9 @@ impl SessionClient {
         // Its answer comes when all before was passed on.
         loop {
             match socket.next().await {
-                Some(Ok(Message::Close(Some(reason)))) if reason.code == CloseCode::Restart || reason.code == CloseCode::Again => {
+                Some(Ok(Message::Close(Some(reason))))
+                    if reason.code == CloseCode::Restart || reason.code == CloseCode::Again =>
+                {
                     return Err(ClientError::SessionCut { ends: true, source: None });
                 }
                 Some(Ok(Message::Close(_))) => return Ok(()),

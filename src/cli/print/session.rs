@@ -95,7 +95,9 @@ impl Writer {
                 message(&format!("{name} is passed on; interrupt again to end the session"));
             }
             SessionNotice::HangingUp => {
-                message("the session is hung up, and killed if that does not end it; interrupt again not to wait for it");
+                message(
+                    "the session is hung up, and killed if that does not end it; interrupt again not to wait for it",
+                );
             }
             SessionNotice::InputLost(error) => {
                 message(&format!("the session gets no more standard input: {}", error_chain(&error)));

@@ -159,7 +159,8 @@ fn wish(text: &str) -> Result<SessionRequest, String> {
     if text.len() > WISH_MAX_BYTES {
         return Err(format!("a message of {} bytes in text; at most {WISH_MAX_BYTES} are accepted", text.len()));
     }
-    let wish = serde_json::from_str(text).map_err(|error| format!("the message is not what is expected here: {error}"))?;
+    let wish =
+        serde_json::from_str(text).map_err(|error| format!("the message is not what is expected here: {error}"))?;
     Ok(match wish {
         SessionWish::Taken { stdout, stderr } => SessionRequest::Taken(SessionOffsets { stdout, stderr }),
         SessionWish::EndInput { total } => SessionRequest::EndInput { total },
@@ -186,7 +187,8 @@ mod tests {
         }
         assert!(wish("{}").unwrap_err().contains("missing field"));
         assert!(wish(&" ".repeat(WISH_MAX_BYTES + 1)).unwrap_err().contains("at most"));
-        let mut pieces = SessionPiece::encode(SessionStream::Output(sandpen_types::output_stream::OutputStream::Stdout), 0, b"x");
+        let mut pieces =
+            SessionPiece::encode(SessionStream::Output(sandpen_types::output_stream::OutputStream::Stdout), 0, b"x");
         assert!(input(pieces.next().unwrap()).unwrap_err().contains("stdin"));
         assert!(input(bytes::Bytes::new()).is_err());
     }
