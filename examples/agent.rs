@@ -51,7 +51,8 @@ async fn exec(agent: Data<Agent>, script: Bytes) -> impl Responder {
             while let Some(output) = session.next().await? {
                 yield output.bytes;
             }
-            yield Bytes::from(format!("{}\n", session.wait().await?));
+            let end = session.wait().await?;
+            yield Bytes::from(format!("{end}\n"));
         })
             as LocalBoxStream<'static, Result<Bytes, SandpenError>>),
         Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),

@@ -60,9 +60,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/stop").route(web::post().to(stop)))
         .service(sandbox("/kill").route(web::post().to(kill)))
         .service(sandbox("/sessions").route(web::get().to(sessions::list)).route(web::post().to(sessions::open)))
-        .service(
-            sandbox("/sessions/{id}").route(web::get().to(sessions::get)).route(web::delete().to(sessions::hang_up)),
-        )
+        .service(sandbox("/sessions/{id}").route(web::get().to(sessions::get)).route(web::delete().to(sessions::end)))
         .service(sandbox("/sessions/{id}/signal").route(web::post().to(sessions::signal)))
         .service(sandbox("/sessions/{id}/resize").route(web::post().to(sessions::resize)))
         .service(sandbox("/sessions/{id}/attach").route(web::get().to(sessions::attach)))

@@ -88,7 +88,7 @@ pub async fn resize(
 }
 
 /// `DELETE …/sessions/{id}`.
-pub async fn hang_up(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
+pub async fn end(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
     let ((key, id), handle) = (names(path)?, shared.handle.clone());
     finish(async move { handle.hang_up_session(&key, id).await }).await?;
     Ok(HttpResponse::NoContent().finish())

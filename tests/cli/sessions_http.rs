@@ -336,4 +336,5 @@ fn a_client_that_reads_nothing_holds_up_nobody_else_and_no_end() {
     });
     assert_eq!(ending, 1012);
     drop(stalled);
+    home.ok(&["rm", "-f", "a"]);
 }

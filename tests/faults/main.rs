@@ -16,6 +16,7 @@ mod host;
 mod log_backlog;
 mod races;
 mod reconcile;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 mod waiter_death;

@@ -183,7 +183,7 @@ fn sessions_end_with_their_microvm() {
     let one = finish(one);
     assert_eq!(one.status.code(), Some(5), "{}", explain(&one));
     let refused = output(exec(&home, &["a", "--", "true"]));
-    said(&refused, 125, "", "sandbox default/a is STOPPED");
+    said(&refused, 125, "", "it is STOPPED");
     home.ok(&["start", "a"]);
     // Its loss: nobody knows.
     let (two, _lines) = begin("echo ready; exec sleep 1000");

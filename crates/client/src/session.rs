@@ -429,6 +429,7 @@ impl SessionClient {
 
     async fn attach(&mut self) -> Result<(), ClientError> {
         if self.socket.is_none() {
+            self.hold.input.detached();
             self.socket = Some(self.client.attach(&self.key, self.info.id, self.hold.taken).await?);
             self.is_flushed = true;
         }

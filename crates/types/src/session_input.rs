@@ -3,7 +3,7 @@
 //! ```text
 //!   written:  ── got by the session ──┬── on its way ──┬── to be sent ──┬── (no more is taken until the window moves)
 //!                                 received            sent           written, at most limit
-//!   another attachment: sent = received, and nothing is sent before its window is known
+//!   detached: sent = received, and nothing is sent before the window of another attachment is known
 //! ```
 
 use std::collections::VecDeque;
@@ -123,6 +123,11 @@ impl SessionInput {
         self.kept = VecDeque::new();
     }
 
+    /// The way to the session is gone: what was on it may have got lost, and what the session has the next way tells.
+    pub fn detached(&mut self) {
+        (self.sent, self.limit, self.is_end_sent) = (self.received, self.received, false);
+    }
+
     /// It goes to the session in another way from now on, which has the bytes before `received`.
     pub fn attached(&mut self, received: u64) {
         // More than was written: another client was there meanwhile.
@@ -132,7 +137,7 @@ impl SessionInput {
         } else {
             self.forget(received);
         }
-        (self.sent, self.limit, self.is_end_sent) = (self.received, self.received, false);
+        self.detached();
     }
 
     fn written(&self) -> u64 {
@@ -195,6 +200,9 @@ mod tests {
                     // What is on its way is lost, and the next way begins with what the session has.
                     4 => {
                         lost.extend(input.next(amount.max(1)));
+                        input.detached();
+                        let early = input.next(amount.max(1));
+                        prop_assert!(!matches!(early, Some(InputPiece::Bytes { .. })), "before anything is known: {early:?}");
                         input.attached(session.got.len() as u64);
                         session.limit = session.got.len() as u64;
                     }

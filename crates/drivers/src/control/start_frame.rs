@@ -63,7 +63,6 @@ pub fn start_message(spec: &SandboxSpec, rootfs: RootfsSource, power_off: PowerO
         network: Network::Loopback,
         resolv_conf: None,
     };
-    // A microVM of no command is there for its sessions.
     Ok(StartFrame { begin: Begin { start, settings: settings(spec) }, idle: spec.idle })
 }
 

@@ -130,7 +130,7 @@ impl Session {
             terminal: self.terminal,
             detached: self.detached,
             attached: self.client.is_some(),
-            stdin: self.input.sent(),
+            stdin: self.input.window().received,
             kept_from: SessionOffsets { stdout: self.stdout.from(), stderr: self.stderr.from() },
             end,
         }
