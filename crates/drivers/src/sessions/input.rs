@@ -68,11 +68,6 @@ impl Input {
         Self { window, sent: received, end, end_is_sent: ended, closed: !takes, ..Self::default() }
     }
 
-    /// Where a client goes on.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
     /// What the guest said last.
     pub(super) fn window(&self) -> Window {
         self.window
@@ -243,7 +238,7 @@ mod tests {
         input.end(6).unwrap();
         input.next(100).unwrap();
         input.attach();
-        assert_eq!(input.sent(), 3);
+        assert_eq!(input.sent, 3);
         input.open(Window { received: 3, limit: 100 }).unwrap();
         input.push(3, b"DEF").unwrap();
         assert_eq!(input.next(100), Some(Next::Bytes(3, b"DEF".to_vec())));
@@ -251,7 +246,7 @@ mod tests {
         let mut found = Input::found(7, true, true);
         found.push(7, b"x").unwrap();
         assert!(!found.has_next(), "it has ended");
-        assert_eq!(found.sent(), 7);
+        assert_eq!(found.sent, 7);
     }
 
     proptest! {
