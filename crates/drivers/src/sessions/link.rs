@@ -102,13 +102,10 @@ impl SessionLink {
                     .await
                     .unwrap_or_else(|_| Err(SessionError::Unreachable("its link has ended; ask again".to_owned())))
             });
-            match answered.await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    let words = format!("it did not answer within {} s; ask again", ANSWER_LIMIT.as_secs());
-                    Err(SessionError::Unreachable(words))
-                }
-            }
+            answered.await.unwrap_or_else(|_| {
+                let words = format!("it did not answer within {} s; ask again", ANSWER_LIMIT.as_secs());
+                Err(SessionError::Unreachable(words))
+            })
         }
         .boxed()
     }

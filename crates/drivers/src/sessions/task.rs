@@ -190,6 +190,7 @@ impl Link {
     }
 
     /// Takes what the guest has sent.
+    #[expect(clippy::large_stack_arrays, reason = "on a thread of our own, and for each link it would be more")]
     fn read(&mut self, ready: io::Result<()>) {
         let mut chunk = [0; CHUNK];
         let Some(port) = &self.port else { return };
@@ -225,12 +226,11 @@ impl Link {
             Ask::Open(id, asked, answer) => {
                 self.tokens += 1;
                 let token = Token(self.tokens);
-                match self.table.open(token, id, asked, Instant::now()) {
-                    Some(opened) => drop(answer.send(opened)),
-                    None => {
-                        self.waiting.retain(|_, waiting| !waiting.is_closed());
-                        self.waiting.insert(token, answer);
-                    }
+                if let Some(opened) = self.table.open(token, id, asked, Instant::now()) {
+                    drop(answer.send(opened));
+                } else {
+                    self.waiting.retain(|_, waiting| !waiting.is_closed());
+                    self.waiting.insert(token, answer);
                 }
             }
             Ask::Attach(id, from, answer) => {

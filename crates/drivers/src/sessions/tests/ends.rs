@@ -125,7 +125,7 @@ async fn the_next_host_goes_on() {
     eventually("the first one's end is closed", || open_files(&dir.path().join(port::OUT)) == 1).await;
     let second = tokio::task::spawn_blocking(move || {
         // For nobody: the first host's number, and half a frame.
-        guest.write(session, 10, &[0; 20_000]);
+        guest.write(session, 10, &vec![0; 20_000]);
         guest.out.write_all(&[0xF5, b'S', b's', 0xFF, 1, 4]).unwrap();
         let taken = loop {
             match guest.hear() {
