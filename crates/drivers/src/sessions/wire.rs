@@ -17,7 +17,7 @@ use sandpen_vmm::sessions::SessionError;
 use super::broken::Broken;
 
 /// A session to be opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     /// The encoded [`SessionStart`]; may hold secrets.
     pub(super) start: Vec<u8>,

@@ -18,9 +18,21 @@ async fn it_takes_nothing_until_it_is_used_and_after_it_is_dropped() {
     assert_eq!(open_files(&out), 1);
     assert_eq!(within(link.list()).await, Ok(Vec::new()));
     assert_eq!(open_files(&out), 2);
+    eventually("it is closed when there is nothing", || open_files(&out) == 1).await;
+    eventually("there is nothing to look after", || !was_used(dir.path())).await;
+    let (mut guest, ()) = within(guest).await.unwrap();
+    let resumed = tokio::task::spawn_blocking(move || {
+        guest.resume();
+        guest.begin();
+        guest
+    });
+    assert_eq!(within(link.list()).await, Ok(Vec::new()));
+    within(link.open(id(1), spec())).await.unwrap();
+    let guest = within(resumed).await.unwrap();
+    assert!(was_used(dir.path()));
     drop(link);
     eventually("its end is closed", || open_files(&out) == 1).await;
-    within(guest).await.unwrap();
+    drop(guest);
 }
 
 #[tokio::test]
