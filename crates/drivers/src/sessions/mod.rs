@@ -13,7 +13,8 @@
 //! ```text
 //!   unused ──first call, or marked──▶ in use ──the guest is gone──▶ over: what came is served while anybody has it
 //!      ▲                                │ │                            ▲
-//!      └──── port cannot be opened ─────┘ └── what it says is broken ──┘
+//!      └── port cannot be opened, or ───┘ └── what it says is broken ──┘
+//!          no sessions for a while
 //! ```
 //!
 //! The guest is hostile: what it sends is bounded in size by the reader and the limits that it was given, and checked by
@@ -37,3 +38,4 @@ pub(crate) use link::{LinkEnd, SessionLink};
 #[cfg(feature = "krun-driver")]
 pub(crate) use port::leave_out;
 pub(crate) use port::{OUT, check, was_used};
+pub(crate) use task::vmm_ended;
