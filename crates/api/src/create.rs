@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Body of `POST /v1/sandboxes`. Only `key`, `rootfs` and `command` are required. `Debug` shows the names of the
 /// environment only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that can be asked for")]
 pub struct CreateSandbox {
     /// Name and config.
     pub key: SandboxKey,

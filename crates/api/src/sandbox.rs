@@ -22,6 +22,7 @@ use crate::{Timings, Word};
 
 /// A sandbox as users see it. Environment values are left out on purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that can be asked for")]
 pub struct Sandbox {
     /// Its name.
     pub name: String,

@@ -92,6 +92,7 @@ impl Default for Resources {
 
 /// Everything that is needed to start a sandbox. `Debug` shows the names of the environment only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that can be asked for")]
 pub struct SandboxSpec {
     /// Name and config.
     pub key: SandboxKey,
