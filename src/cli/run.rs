@@ -280,7 +280,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         timings.show(sandbox.timings.as_ref());
         return Ok(code);
     }
-    foreground(global, args, spec, timings).await
+    Box::pin(foreground(global, args, spec, timings)).await
 }
 
 async fn foreground(

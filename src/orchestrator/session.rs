@@ -156,26 +156,23 @@ impl Way {
             state.is_sending
         };
         let is_lost = tokio::select! {
-            permit = attached.requests.reserve(), if is_to_send => match permit {
-                Ok(permit) => {
-                    if let Some(request) = self.state().next_request() {
-                        permit.send(request);
-                    }
-                    false
+            permit = attached.requests.reserve(), if is_to_send => {
+                attached.is_deaf = permit.is_err();
+                if let Ok(permit) = permit
+                    && let Some(request) = self.state().next_request()
+                {
+                    permit.send(request);
                 }
-                Err(_) => {
-                    attached.is_deaf = true;
-                    false
-                }
-            },
-            event = attached.events.recv() => match event {
-                Some(event) => {
+                false
+            }
+            event = attached.events.recv() => {
+                let is_over = event.is_none();
+                if let Some(event) = event {
                     attached.failures = 0;
                     self.state().apply(event);
-                    false
                 }
-                None => self.state().finish.is_none(),
-            },
+                is_over && self.state().finish.is_none()
+            }
             () = self.wake.notified() => false,
         };
         if is_lost { self.attach_again(attached).await } else { Ok(()) }
