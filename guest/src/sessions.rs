@@ -1,4 +1,4 @@
-//! PID 1's side of sessions: commands beside the workload, over one port; see [`protocol::session`].
+//! PID 1's side of sessions: commands beside the workload, over one port; see [`sandpen_guest::protocol::session`].
 //!
 //! ```text
 //!   before ──workload runs──▶ open ──its main process ended──▶ closing ──▶ done: Exit is told
