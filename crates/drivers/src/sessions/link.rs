@@ -9,7 +9,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sandpen_types::session::{SessionId, SessionInfo, SessionOffsets, SessionSpec};
 use sandpen_vmm::sessions::{Attachment, GuestSessions, SessionError, SessionRequest};
-use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -78,8 +77,9 @@ impl SessionLink {
         let (asks, asked) = mpsc::channel(ASKS);
         let (dropped, over) = (CancellationToken::new(), CancellationToken::new());
         let signals = Signals { dropped: dropped.clone(), vmm_ended: self.0.vmm_ended.clone(), over: over.clone() };
+        let before = used.take().map(|used| used.over);
         // Its end closes the channel and tells `over`.
-        drop(thread.spawn(task::run(self.0.runtime_dir.clone(), asked, signals)));
+        drop(thread.spawn(task::run(self.0.runtime_dir.clone(), asked, signals, before)));
         *used = Some(Used { asks: asks.clone(), over, _open: dropped.drop_guard() });
         Ok(asks)
     }
@@ -87,28 +87,25 @@ impl SessionLink {
     /// Asks, and waits for the answer.
     fn ask<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(oneshot::Sender<Result<T, SessionError>>) -> Ask + Send + 'static,
+        ask: impl Fn(oneshot::Sender<Result<T, SessionError>>) -> Ask + Send + 'static,
     ) -> BoxFuture<'static, Result<T, SessionError>> {
         let link = self.clone();
         async move {
-            let (sender, answer) = oneshot::channel();
             let answered = timeout(ANSWER_LIMIT, async move {
-                let mut ask = ask(sender);
-                // One whose port could not be opened may be about to end: the next one tries again.
-                while let Err(SendError(unsent)) = link.asks()?.send(ask).await {
-                    ask = unsent;
+                loop {
+                    let (sender, answer) = oneshot::channel();
+                    // A task that is about to end leaves this to the next one.
+                    if link.asks()?.send(ask(sender)).await.is_ok()
+                        && let Ok(answer) = answer.await
+                    {
+                        return answer;
+                    }
                 }
-                answer
-                    .await
-                    .unwrap_or_else(|_| Err(SessionError::Unreachable("its link has ended; ask again".to_owned())))
             });
-            match answered.await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    let words = format!("it did not answer within {} s; ask again", ANSWER_LIMIT.as_secs());
-                    Err(SessionError::Unreachable(words))
-                }
-            }
+            answered.await.unwrap_or_else(|_| {
+                let words = format!("it did not answer within {} s; ask again", ANSWER_LIMIT.as_secs());
+                Err(SessionError::Unreachable(words))
+            })
         }
         .boxed()
     }
@@ -142,7 +139,7 @@ impl LinkEnd {
 impl GuestSessions for SessionLink {
     fn open(&self, id: SessionId, spec: SessionSpec) -> BoxFuture<'static, Result<SessionInfo, SessionError>> {
         match Asked::new(&spec, Utc::now()) {
-            Ok(asked) => self.ask(move |answer| Ask::Open(id, asked, answer)),
+            Ok(asked) => self.ask(move |answer| Ask::Open(id, asked.clone(), answer)),
             Err(error) => async { Err(error) }.boxed(),
         }
     }
@@ -160,6 +157,6 @@ impl GuestSessions for SessionLink {
     }
 
     fn tell(&self, id: SessionId, request: SessionRequest) -> BoxFuture<'static, Result<(), SessionError>> {
-        self.ask(move |answer| Ask::Tell(id, request, answer))
+        self.ask(move |answer| Ask::Tell(id, request.clone(), answer))
     }
 }

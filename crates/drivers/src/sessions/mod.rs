@@ -13,7 +13,8 @@
 //! ```text
 //!   unused ──first call, or marked──▶ in use ──the guest is gone──▶ over: what came is served while anybody has it
 //!      ▲                                │ │                            ▲
-//!      └──── port cannot be opened ─────┘ └── what it says is broken ──┘
+//!      └── port cannot be opened, or ───┘ └── what it says is broken ──┘
+//!          no sessions for a while
 //! ```
 //!
 //! The guest is hostile: what it sends is bounded in size by the reader and the limits that it was given, and checked by

@@ -15,7 +15,7 @@ use tokio::net::unix::pipe;
 const IN: &str = "sessions.in";
 /// The FIFO out of it.
 pub(crate) const OUT: &str = "sessions.out";
-/// A file in the runtime directory that is there once sessions may be: then the next daemon looks after them at once.
+/// A file in the runtime directory that is there while sessions may be: then the next daemon looks after them at once.
 const USED: &str = "sessions.used";
 /// How much the kernel keeps between the guest and us, where it allows that: with less, each of the guest's frames would
 /// need a wakeup or two.
@@ -49,6 +49,14 @@ pub(crate) fn leave_out(runtime_dir: &Path) -> io::Result<()> {
 /// Whether sessions may be there. Blocks on the disk.
 pub(crate) fn was_used(runtime_dir: &Path) -> bool {
     runtime_dir.join(USED).exists()
+}
+
+/// There are no sessions, and the FIFOs are closed. Blocks on the disk.
+///
+/// # Errors
+/// The system's.
+pub(super) fn remove_mark(runtime_dir: &Path) -> io::Result<()> {
+    std::fs::remove_file(runtime_dir.join(USED))
 }
 
 /// Both ends that are ours, non-blocking. Closed while a link is not in use.
@@ -96,6 +104,11 @@ impl Port {
     pub(super) fn new(ends: Ends) -> io::Result<Self> {
         let (out, into) = (pipe::Receiver::from_owned_fd(ends.out)?, pipe::Sender::from_owned_fd(ends.into)?);
         Ok(Self { out, into: Some(into), frame: None })
+    }
+
+    /// Whether no frame waits for room.
+    pub(super) fn is_written(&self) -> bool {
+        self.frame.is_none()
     }
 
     /// Writes what there is room for: whole frames of at most `PIPE_BUF` bytes, of which the kernel takes all or nothing.

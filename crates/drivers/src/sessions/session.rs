@@ -29,6 +29,7 @@ pub(super) struct ClientKey(pub(super) u64);
 
 /// See the module.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) label: String,
@@ -74,7 +75,7 @@ pub(super) struct Client {
 impl Session {
     /// One that is asked for.
     pub(super) fn asked(id: SessionId, asked: wire::Asked, now: Instant) -> Self {
-        let wire::Asked { start, label, asked_at, terminal, stdin, detached } = asked;
+        let wire::Asked { start, label, at: asked_at, terminal, stdin, detached } = asked;
         Self {
             id,
             label,

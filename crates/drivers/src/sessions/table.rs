@@ -110,6 +110,11 @@ impl SessionTable {
         matches!(self.phase, Phase::Over(_))
     }
 
+    /// Whether the guest has no sessions, and nobody waits for one.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Up) && self.sessions.is_empty() && self.outgoing.is_empty()
+    }
+
     /// Whether calls can be answered, be it with an error.
     pub(super) fn takes_asks(&self) -> bool {
         match self.phase {

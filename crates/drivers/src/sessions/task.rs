@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broken::Broken;
 use super::clients::Clients;
-use super::port::{Ends, Port};
+use super::port::{self, Ends, Port};
 use super::table::{SessionTable, Token};
 use super::wire::Asked;
 
@@ -26,6 +26,8 @@ use super::wire::Asked;
 const SKIP_MAX: usize = 64 << 20;
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
+/// How long a port without sessions stays open: a daemon has only so many descriptors.
+const REST_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 /// How long the rest of the port may take to be read once the VMM is gone. It is at hand.
 pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -66,10 +68,19 @@ pub(super) fn vmm_ended() -> SessionError {
     SessionError::Unreachable("its VMM process has ended".to_owned())
 }
 
-/// Opens the port and serves a link until nobody has it. After the guest's end it goes on for clients that still fetch.
-pub(super) async fn run(runtime_dir: PathBuf, mut asks: mpsc::Receiver<Ask>, signals: Signals) {
-    // Also when this future is dropped.
+/// Opens the port and serves a link until nobody has it, or there is nothing to do. After the guest's end it goes on for
+/// clients that still fetch. `before` has ended when the link's last task has.
+pub(super) async fn run(
+    runtime_dir: PathBuf,
+    mut asks: mpsc::Receiver<Ask>,
+    signals: Signals,
+    before: Option<CancellationToken>,
+) {
+    // Also when this future is dropped; behind all else.
     let _over = signals.over.clone().drop_guard();
+    if let Some(before) = before {
+        before.cancelled().await;
+    }
     match begin(&runtime_dir).await {
         Ok((port, epoch)) => {
             let mut link = Link {
@@ -80,8 +91,15 @@ pub(super) async fn run(runtime_dir: PathBuf, mut asks: mpsc::Receiver<Ask>, sig
                 waiting: HashMap::new(),
                 tokens: 0,
                 drain_until: None,
+                rest_until: None,
             };
-            link.run(&mut asks, &signals).await;
+            let has_rested = link.run(&mut asks, &signals).await;
+            // Who asks in this moment asks the next one.
+            asks.close();
+            drop(link);
+            if has_rested && let Err(error) = blocking_io(move || port::remove_mark(&runtime_dir)).await {
+                tracing::debug!(%error, "the mark of a guest's sessions stays");
+            }
         }
         Err(error) => {
             tracing::warn!(%error, ?runtime_dir, "a guest's session port cannot be opened");
@@ -116,10 +134,13 @@ struct Link {
     tokens: u64,
     /// Once the VMM has ended.
     drain_until: Option<Instant>,
+    /// While there are no sessions.
+    rest_until: Option<Instant>,
 }
 
 impl Link {
-    async fn run(&mut self, asks: &mut mpsc::Receiver<Ask>, signals: &Signals) {
+    /// Until nobody has it, or there is nothing to do: says whether that is so.
+    async fn run(&mut self, asks: &mut mpsc::Receiver<Ask>, signals: &Signals) -> bool {
         let mut dropped = false;
         loop {
             self.settle();
@@ -127,9 +148,15 @@ impl Link {
                 signals.over.cancel();
             }
             if dropped && (!self.table.is_over() || self.clients.is_empty()) {
-                return;
+                return false;
             }
-            let deadline = self.table.deadline().into_iter().chain(self.drain_until).min();
+            let rest_until = self.rest_until.unwrap_or_else(|| Instant::now() + REST_LIMIT);
+            let is_written = self.port.as_ref().is_some_and(Port::is_written);
+            self.rest_until = (is_written && self.table.is_at_rest()).then_some(rest_until);
+            if self.rest_until.is_some_and(|until| until <= Instant::now()) {
+                return true;
+            }
+            let deadline = self.table.deadline().into_iter().chain(self.drain_until).chain(self.rest_until).min();
             tokio::select! {
                 () = signals.dropped.cancelled(), if !dropped => dropped = true,
                 () = signals.vmm_ended.cancelled(), if self.drain_until.is_none() && self.port.is_some() => {
@@ -190,6 +217,7 @@ impl Link {
     }
 
     /// Takes what the guest has sent.
+    #[expect(clippy::large_stack_arrays, reason = "on a thread of our own, and for each link it would be more")]
     fn read(&mut self, ready: io::Result<()>) {
         let mut chunk = [0; CHUNK];
         let Some(port) = &self.port else { return };
@@ -225,12 +253,11 @@ impl Link {
             Ask::Open(id, asked, answer) => {
                 self.tokens += 1;
                 let token = Token(self.tokens);
-                match self.table.open(token, id, asked, Instant::now()) {
-                    Some(opened) => drop(answer.send(opened)),
-                    None => {
-                        self.waiting.retain(|_, waiting| !waiting.is_closed());
-                        self.waiting.insert(token, answer);
-                    }
+                if let Some(opened) = self.table.open(token, id, asked, Instant::now()) {
+                    drop(answer.send(opened));
+                } else {
+                    self.waiting.retain(|_, waiting| !waiting.is_closed());
+                    self.waiting.insert(token, answer);
                 }
             }
             Ask::Attach(id, from, answer) => {

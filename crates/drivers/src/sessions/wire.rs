@@ -17,12 +17,12 @@ use sandpen_vmm::sessions::SessionError;
 use super::broken::Broken;
 
 /// A session to be opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     /// The encoded [`SessionStart`]; may hold secrets.
     pub(super) start: Vec<u8>,
     pub(super) label: String,
-    pub(super) asked_at: DateTime<Utc>,
+    pub(super) at: DateTime<Utc>,
     pub(super) terminal: bool,
     pub(super) stdin: bool,
     pub(super) detached: bool,
@@ -31,11 +31,11 @@ pub(super) struct Asked {
 impl Asked {
     /// # Errors
     /// [`SessionError::Spec`], or that it cannot be encoded.
-    pub(super) fn new(spec: &SessionSpec, asked_at: DateTime<Utc>) -> Result<Self, SessionError> {
+    pub(super) fn new(spec: &SessionSpec, at: DateTime<Utc>) -> Result<Self, SessionError> {
         spec.check()?;
         let bytes = |text: &ByteString| Bytes::from(text.as_bytes());
         let label = spec.label();
-        let since = asked_at.signed_duration_since(DateTime::UNIX_EPOCH).to_std().unwrap_or_default();
+        let since = at.signed_duration_since(DateTime::UNIX_EPOCH).to_std().unwrap_or_default();
         let start = SessionStart::Run(RunSession {
             program: match &spec.program {
                 SessionProgram::Command(command) => GuestProgram::Command(command.iter().map(bytes).collect()),
@@ -53,7 +53,7 @@ impl Asked {
         let start = postcard::to_stdvec(&start)
             .map_err(|error| SessionError::Unreachable(format!("encoding what is asked for: {error}")))?;
         let (terminal, stdin, detached) = (spec.terminal.is_some(), spec.stdin, spec.detached);
-        Ok(Self { start, label, asked_at, terminal, stdin, detached })
+        Ok(Self { start, label, at, terminal, stdin, detached })
     }
 }
 

@@ -1,4 +1,5 @@
 //! Sessions of real guests.
+#![expect(clippy::cast_possible_truncation, reason = "what is sent here is small")]
 
 use std::collections::BTreeMap;
 
@@ -40,8 +41,8 @@ fn script(text: &str) -> SessionSpec {
     SessionSpec::command(["/bin/busybox", "sh", "-c", text])
 }
 
-fn exited(code: i32) -> Option<SessionEnd> {
-    Some(SessionEnd::Exited(ExitStatus::Code(code)))
+fn code(code: i32) -> SessionEnd {
+    SessionEnd::Exited(ExitStatus::Code(code))
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
@@ -76,7 +77,8 @@ async fn follow(client: &mut Attachment, got: &mut Got, input: &[u8], enough: us
             SessionEvent::Ended(end) => {
                 got.end = Some(end);
                 within(client.requests.send(SessionRequest::TakenEnd)).await.unwrap();
-                return assert_eq!(within(client.events.recv()).await, None);
+                assert_eq!(within(client.events.recv()).await, None);
+                return;
             }
             other => panic!("{other:?}"),
         }
@@ -84,7 +86,7 @@ async fn follow(client: &mut Attachment, got: &mut Got, input: &[u8], enough: us
 }
 
 /// Runs a session to its end.
-async fn run(sessions: &dyn GuestSessions, number: u64, spec: SessionSpec, input: &[u8]) -> Got {
+async fn exec(sessions: &dyn GuestSessions, number: u64, spec: SessionSpec, input: &[u8]) -> Got {
     within(sessions.open(id(number), spec)).await.unwrap();
     let mut client = within(sessions.attach(id(number), None)).await.unwrap();
     let mut got = Got::default();
@@ -104,23 +106,23 @@ async fn commands_run_beside_the_workload() {
     let mut vmm = started(&host, host.shell("exec sleep 1000")).await;
     let sessions = vmm.guest.sessions().unwrap();
     assert_eq!(within(sessions.list()).await, Ok(Vec::new()));
-    let got = run(&*sessions, 1, script("echo out; echo err >&2; exit 3"), b"").await;
-    assert_eq!((got.text(), got.end.clone()), (("out\n", "err\n"), exited(3)));
-    let missing = run(&*sessions, 2, SessionSpec::command(["/bin/nothing"]), b"").await;
+    let got = exec(&*sessions, 1, script("echo out; echo err >&2; exit 3"), b"").await;
+    assert_eq!((got.text(), got.end.clone()), (("out\n", "err\n"), Some(code(3))));
+    let missing = exec(&*sessions, 2, SessionSpec::command(["/bin/nothing"]), b"").await;
     assert!(matches!(missing.end, Some(SessionEnd::NotStarted { code: 127, .. })), "{missing:?}");
 
     let bytes: Vec<u8> = (0..8 << 20).map(|i: u32| (i % 251) as u8 ^ (i >> 16) as u8).collect();
     let cat = SessionSpec { stdin: true, ..SessionSpec::command(["/bin/busybox", "cat"]) };
-    let got = run(&*sessions, 3, cat, &bytes).await;
+    let got = exec(&*sessions, 3, cat, &bytes).await;
     assert!(got.stdout == bytes, "{} of {} bytes", got.stdout.len(), bytes.len());
-    assert_eq!(got.end, exited(0));
+    assert_eq!(got.end, Some(code(0)));
 
     let all = (100..200_u64).map(|number| {
         let sessions = sessions.clone();
-        async move { (number, run(&*sessions, number, script(&format!("echo {number}")), b"").await) }
+        async move { (number, exec(&*sessions, number, script(&format!("echo {number}")), b"").await) }
     });
     for (number, got) in join_all(all).await {
-        assert_eq!((got.text(), got.end.clone()), ((format!("{number}\n").as_str(), ""), exited(0)));
+        assert_eq!((got.text(), got.end.clone()), ((format!("{number}\n").as_str(), ""), Some(code(0))));
     }
     assert_eq!(within(sessions.list()).await, Ok(Vec::new()));
 
@@ -161,7 +163,7 @@ async fn the_next_daemon_and_the_orderly_end_lose_nothing() {
     follow(&mut client, &mut got, b"", usize::MAX).await;
     let expected: String = (0..30_000).map(|i| format!("line {i}\n")).collect();
     assert!(got.stdout == expected.as_bytes(), "{} of {} bytes", got.stdout.len(), expected.len());
-    assert_eq!((got.stderr.as_slice(), got.end), (&b"end\n"[..], exited(0)));
+    assert_eq!((got.stderr.as_slice(), got.end), (&b"end\n"[..], Some(code(0))));
 
     let trap = "exec 2>/dev/null; trap 'echo bye; exit 7' HUP; echo up; while :; do sleep 1; done";
     let mut clients = BTreeMap::new();
@@ -175,7 +177,7 @@ async fn the_next_daemon_and_the_orderly_end_lose_nothing() {
     vmm.guest.write_stdin(b"\n".to_vec()).await.unwrap();
     let (mut client, mut got) = clients.remove(&2).unwrap();
     follow(&mut client, &mut got, b"", usize::MAX).await;
-    assert_eq!((got.text(), got.end.clone()), (("up\nbye\n", ""), exited(7)));
+    assert_eq!((got.text(), got.end.clone()), (("up\nbye\n", ""), Some(code(7))));
     let ended = next(&mut vmm).await;
     assert!(matches!(ended, VmmEvent::WorkloadExited { exit: ExitStatus::Code(5), .. }), "{ended:?}");
     vmm.guest.acknowledge_exit().await.unwrap();
@@ -186,7 +188,7 @@ async fn the_next_daemon_and_the_orderly_end_lose_nothing() {
     drop(client);
     let mut client = within(sessions.attach(id(3), Some(got.offsets()))).await.unwrap();
     follow(&mut client, &mut got, b"", usize::MAX).await;
-    assert_eq!((got.text(), got.end.clone()), (("up\nbye\n", ""), exited(7)));
+    assert_eq!((got.text(), got.end.clone()), (("up\nbye\n", ""), Some(code(7))));
 }
 
 #[tokio::test]
@@ -204,8 +206,8 @@ async fn a_restored_machine_has_sessions() {
     let sessions = vmm.guest.sessions().unwrap();
     let input = b"there and back".to_vec();
     let cat = SessionSpec { stdin: true, ..SessionSpec::command(["/bin/busybox", "cat"]) };
-    let got = run(&*sessions, 1, cat, &input).await;
-    assert_eq!((got.stdout, got.end), (input, exited(0)));
+    let got = exec(&*sessions, 1, cat, &input).await;
+    assert_eq!((got.stdout, got.end), (input, Some(code(0))));
     vmm.process.signal_vmm(SIGKILL).unwrap();
     assert_eq!(next(&mut vmm).await, VmmEvent::VmmExited(ExitStatus::Signal(9)));
     vmm.process.release().await.unwrap();

@@ -89,7 +89,7 @@ impl SessionTable {
                 self.farewells.push((client, None));
             }
             SessionRequest::Resize(_) | SessionRequest::Signal(_) | SessionRequest::HangUp => {
-                self.pass_on(id, &request)
+                self.pass_on(id, &request);
             }
         }
         Ok(())

@@ -35,6 +35,11 @@ impl Outgoing {
         self.commands.push_back((id, command));
     }
 
+    /// Whether the guest has been told all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     pub(super) fn is_crowded(&self) -> bool {
         self.commands.len() >= CROWD
     }

@@ -18,9 +18,21 @@ async fn it_takes_nothing_until_it_is_used_and_after_it_is_dropped() {
     assert_eq!(open_files(&out), 1);
     assert_eq!(within(link.list()).await, Ok(Vec::new()));
     assert_eq!(open_files(&out), 2);
+    eventually("it is closed when there is nothing", || open_files(&out) == 1).await;
+    eventually("there is nothing to look after", || !was_used(dir.path())).await;
+    let (mut guest, ()) = within(guest).await.unwrap();
+    let resumed = tokio::task::spawn_blocking(move || {
+        guest.resume();
+        guest.begin();
+        guest
+    });
+    assert_eq!(within(link.list()).await, Ok(Vec::new()));
+    within(link.open(id(1), spec())).await.unwrap();
+    let guest = within(resumed).await.unwrap();
+    assert!(was_used(dir.path()));
     drop(link);
     eventually("its end is closed", || open_files(&out) == 1).await;
-    within(guest).await.unwrap();
+    drop(guest);
 }
 
 #[tokio::test]
@@ -125,7 +137,7 @@ async fn the_next_host_goes_on() {
     eventually("the first one's end is closed", || open_files(&dir.path().join(port::OUT)) == 1).await;
     let second = tokio::task::spawn_blocking(move || {
         // For nobody: the first host's number, and half a frame.
-        guest.write(session, 10, &[0; 20_000]);
+        guest.write(session, 10, &vec![0; 20_000]);
         guest.out.write_all(&[0xF5, b'S', b's', 0xFF, 1, 4]).unwrap();
         let taken = loop {
             match guest.hear() {

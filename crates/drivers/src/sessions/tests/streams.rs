@@ -2,10 +2,10 @@
 
 use super::*;
 
-const BYTES: usize = 8 << 20;
+const BYTES: u32 = 8 << 20;
 
 fn pattern() -> Vec<u8> {
-    (0..BYTES as u32).map(|i| (i % 251) as u8).collect()
+    (0..BYTES).map(|i| (i % 251) as u8).collect()
 }
 
 /// Sends back what comes, within the limits, and ends when the input does.
@@ -101,7 +101,7 @@ async fn a_slow_client_holds_up_nobody_else() {
         guest.resume();
         let (slow, quick) = (guest.begin(), guest.begin());
         for number in 0..30 {
-            guest.write(slow, number * 20_000, &[7; 20_000]);
+            guest.write(slow, number * 20_000, &vec![7; 20_000]);
         }
         guest.write(quick, 0, b"quick");
         guest.end(quick, 5);

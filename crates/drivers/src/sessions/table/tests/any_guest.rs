@@ -43,7 +43,8 @@ struct Stream {
 }
 
 fn byte(stderr: usize, at: u64) -> u8 {
-    (at % 251) as u8 ^ (stderr as u8 * 255)
+    let byte = (at % 251) as u8;
+    if stderr == 0 { byte } else { !byte }
 }
 
 const STREAMS: [SessionStream; 2] = [SessionStream::Stdout, SessionStream::Stderr];
@@ -119,8 +120,8 @@ impl World {
         (self.host, self.client) = (host, None);
     }
 
-    fn take(&mut self, step: Step) {
-        match step {
+    fn take(&mut self, step: &Step) {
+        match *step {
             Step::Write(stderr, len) => {
                 self.guest[usize::from(stderr)].written += len as u64;
                 self.send();
@@ -180,7 +181,7 @@ proptest! {
             of.limit = 1 << 20;
         }
         for step in steps {
-            world.take(step);
+            world.take(&step);
         }
         // In the end whoever is there gets all.
         world.attach(true);
@@ -188,7 +189,7 @@ proptest! {
             let before = world.had;
             world.deliver(10);
             world.hear(100);
-            world.take(Step::Take);
+            world.take(&Step::Take);
             if world.had == before {
                 break;
             }

@@ -2,12 +2,14 @@
 
 use super::*;
 
+/// A table, whom it is told of, and what; only the last is not to be.
+type Case = (fn() -> Host, u64, Vec<Content<SessionReport>>);
+
 #[test]
 fn each_message_has_its_place() {
     let bytes = |stream| Content::Bytes { stream, offset: 0, bytes: vec![1] };
     let out_end = |total| SessionReport::StreamEnded { stream: SessionStream::Stdout, total };
     let message = Content::Message;
-    type Case = (fn() -> Host, u64, Vec<Content<SessionReport>>);
     let asked_one: fn() -> Host = || {
         let mut host = Host::up();
         assert_eq!(host.table.open(Token(1), id(1), asked(true, false), host.now), None);
@@ -86,7 +88,7 @@ fn each_message_has_its_place() {
 fn more_than_was_allowed_is_refused() {
     let mut host = Host::running(false, false);
     for offset in (0..1 << 20).step_by(32 << 10) {
-        host.write(1, SessionStream::Stdout, offset, &[0; 32 << 10]).unwrap();
+        host.write(1, SessionStream::Stdout, offset, &vec![0; 32 << 10]).unwrap();
     }
     assert!(matches!(host.write(1, SessionStream::Stdout, 1 << 20, b"x"), Err(Broken::Offset { .. })));
 }

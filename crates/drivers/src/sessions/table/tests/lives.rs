@@ -135,7 +135,7 @@ fn a_session_whose_client_stays_away_is_hung_up_and_then_forgotten() {
     host.pass(CLIENT_LIMIT * 3);
     assert!(host.commands().is_empty(), "its client is there");
     host.table.client_gone(client, host.now);
-    host.pass(CLIENT_LIMIT - Duration::from_millis(1));
+    host.pass(CLIENT_LIMIT.saturating_sub(Duration::from_millis(1)));
     assert!(host.commands().is_empty());
     assert_eq!(host.table.deadline(), Some(host.now + Duration::from_millis(1)));
     host.pass(Duration::from_millis(1));
@@ -228,7 +228,7 @@ fn another_host_finds_them() {
 #[test]
 fn a_guest_that_does_not_answer_is_waited_for_and_then_not() {
     let mut host = Host::new();
-    host.pass(RESUME_LIMIT - Duration::from_millis(1));
+    host.pass(RESUME_LIMIT.saturating_sub(Duration::from_millis(1)));
     assert!(!host.table.takes_asks());
     host.pass(Duration::from_millis(1));
     assert!(host.table.takes_asks());

@@ -62,7 +62,7 @@ fn input_that_finds_no_room_is_not_taken_without_end() {
 fn a_guest_keeps_what_no_client_has() {
     let mut host = Host::running(false, false);
     let client = host.attach(1);
-    host.write(1, SessionStream::Stdout, 0, &[1; 30_000]).unwrap();
+    host.write(1, SessionStream::Stdout, 0, &vec![1; 30_000]).unwrap();
     assert!(host.sent().is_empty(), "nobody has it for good");
     host.events(client);
     for stdout in [10_000, 20_000] {
