@@ -117,6 +117,9 @@ pub struct CreateSandbox {
     /// Whether it runs nothing by itself and waits for sessions; `command` is empty then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle: bool,
+    /// After how long without any use it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
 }
 
 impl CreateSandbox {
@@ -193,4 +196,5 @@ same_fields! {
     sysctls,
     labels,
     idle,
+    idle_timeout,
 }

@@ -146,6 +146,9 @@ pub struct Sandbox {
     /// Whether it runs nothing by itself and waits for sessions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle: bool,
+    /// After how long without any use it is stopped, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u64>,
 }
 
 impl Sandbox {
@@ -213,6 +216,7 @@ impl Sandbox {
             sysctls: spec.sysctls.clone(),
             labels: spec.labels.clone(),
             idle: spec.idle,
+            idle_timeout_ms: spec.idle_timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
