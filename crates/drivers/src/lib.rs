@@ -1,6 +1,6 @@
 //! How microVMs are made on this host: what all drivers share, and the drivers.
 //!
-//! May know: the traits of `sandpen-vmm`, kernels, images, the guest's control protocol, QEMU, libkrun, virtiofsd, and how a
+//! May know: the traits of `sandpen-vmm`, kernels, images, the guest's protocols, QEMU, libkrun, virtiofsd, and how a
 //! process is confined. May not: actors, the database, HTTP, the command line.
 
 pub mod acceleration;

@@ -15,27 +15,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc::SIGKILL;
-use sandpen_guest::protocol::session::SESSIONS_PORT;
-use sandpen_guest::protocol::{
-    CONTROL_PORT, FILES_PORT, PowerOff, RootfsSource, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Volume,
-};
+use sandpen_guest::protocol::{PowerOff, RootfsSource, Volume};
 use sandpen_types::error_chain::error_chain;
-use sandpen_types::output_stream::OutputStream;
 use sandpen_types::start_step::StartStep;
 use sandpen_vmm::driver::{DriverError, Launch, Vmm};
-use sandpen_vmm::sessions::SessionError;
 use sandpen_vmm::start_timings::StartTimings;
 use sandpen_vmm::waiter::{
-    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, open_fifo_write, prepare_runtime_dir,
+    ProcessSpec, StdioSpec, WaitedVmm, WaiterError, WaiterSpec, open_fifo_read, prepare_runtime_dir,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+pub use self::pipes::PORTS;
+pub(super) use self::pipes::fifos;
+use self::pipes::{open, open_control, open_outputs};
 use self::process::{Guest, WaitedProcess};
 use super::confine::rights::{self, Rights};
 use super::confine::{self, Needs, SandboxJail, cgroup};
-use super::control::{self, ControlFifos, LinkMode, StartFrame};
+use super::control::{self, LinkMode, StartFrame};
 use super::image_root::Lease;
 use super::sessions::{self, SessionLink};
 use super::step::{blocking, failed};
@@ -43,6 +41,7 @@ use super::work::{Lane, Piece, Stop, WorkError};
 use super::{launching, network, start_message};
 
 mod last_words;
+mod pipes;
 mod process;
 mod watch;
 
@@ -173,21 +172,6 @@ pub(super) fn waiter_spec(
         vmm_log_limit: VMM_LOG_LIMIT,
         leases: lease.into_iter().map(|lease| lease.path().to_owned()).collect(),
     }
-}
-
-/// FIFO pairs (`NAME.in`, `NAME.out`) and the virtio ports that they are.
-pub const PORTS: [(&str, &str); 6] = [
-    ("control", CONTROL_PORT),
-    ("stdin", STDIN_PORT),
-    ("stdout", STDOUT_PORT),
-    ("stderr", STDERR_PORT),
-    ("files", FILES_PORT),
-    ("sessions", SESSIONS_PORT),
-];
-
-/// Names of all FIFOs.
-pub(super) fn fifos() -> Vec<String> {
-    PORTS.iter().flat_map(|(name, _)| [format!("{name}.in"), format!("{name}.out")]).collect()
 }
 
 /// A process whose output goes to the VMM log.
@@ -355,20 +339,23 @@ async fn begin(
     cgroups: Vec<PathBuf>,
     timings: StartTimings,
 ) -> Result<Vmm, DriverError> {
+    let dir = runtime_dir.clone();
     let opened = blocking(move || {
-        let sessions = sessions::check(&runtime_dir);
-        let sessions = sessions.map(|()| (sessions::was_used(&runtime_dir), SessionLink::new(runtime_dir.clone())));
-        Ok((open_outputs(&runtime_dir)?, open_control(&runtime_dir)?, sessions))
+        let sessions = sessions::check(&dir).map(|()| sessions::was_used(&dir));
+        Ok((open_outputs(&dir)?, open_control(&dir)?, sessions))
     });
     let (outputs, fifos, sessions) = opened.await?;
     let (told, events) = mpsc::channel(EVENTS);
     let (link, listen) = control::open(fifos, mode, boot_limit, timings, told.clone())
         .map_err(|error| failed("watching the control port", error))?;
-    if let Ok((true, sessions)) = &sessions {
-        // An earlier daemon's: their clients come back soon, or never.
-        sessions.resume();
-    }
-    let sessions = sessions.map(|(_, link)| link);
+    let sessions = sessions.map(|was_used| {
+        let link = SessionLink::new(runtime_dir);
+        if was_used {
+            // An earlier daemon's: their clients come back soon, or never.
+            link.resume();
+        }
+        link
+    });
     let sessions_end = sessions.as_ref().ok().map(SessionLink::end);
     // Its end closes the channel, which the monitor sees; it ends when the monitor is gone.
     let watch = watch::watch(waited.clone(), listen, sessions_end, told, cgroups.clone());
@@ -393,28 +380,6 @@ async fn ended(waited: WaitedVmm, runtime_dir: PathBuf) -> Result<Vmm, DriverErr
         let _ = sender.try_send(event);
     }
     // What its sessions said last was for a daemon that is gone: each says its own number first.
-    let gone = SessionError::Unreachable("its VMM process has ended".to_owned());
-    let guest = Guest { control: None, sessions: Err(gone) };
+    let guest = Guest { control: None, sessions: Err(sessions::vmm_ended()) };
     Ok(Vmm { process: Arc::new(WaitedProcess { waited, cgroups }), guest: Arc::new(guest), outputs, events })
-}
-
-type Opener = fn(&Path) -> std::io::Result<std::os::fd::OwnedFd>;
-
-fn open(runtime_dir: &Path, name: &str, opener: Opener) -> Result<std::os::fd::OwnedFd, DriverError> {
-    opener(&runtime_dir.join(name)).map_err(|error| failed(&format!("opening the pipe {name}"), error))
-}
-
-fn open_outputs(runtime_dir: &Path) -> Result<Vec<(OutputStream, std::os::fd::OwnedFd)>, DriverError> {
-    [(OutputStream::Stdout, "stdout.out"), (OutputStream::Stderr, "stderr.out")]
-        .into_iter()
-        .map(|(stream, name)| Ok((stream, open(runtime_dir, name, open_fifo_read)?)))
-        .collect()
-}
-
-fn open_control(runtime_dir: &Path) -> Result<ControlFifos, DriverError> {
-    Ok(ControlFifos {
-        control_out: open(runtime_dir, watch::CONTROL_OUT, open_fifo_read)?,
-        control_in: open(runtime_dir, "control.in", open_fifo_write)?,
-        stdin_in: open(runtime_dir, "stdin.in", open_fifo_write)?,
-    })
 }

@@ -269,7 +269,7 @@ pub trait GuestSession: Send + Sync {
 }
 
 /// Descriptors that a microVM of a guest behind a waiter keeps open in its orchestrator's process while nothing
-/// happens: the news of its end, two outputs, two of the control port, stdin.
+/// happens: the news of its end, two outputs, two of the control port, stdin. Sessions take two more while there are any.
 pub const OPEN_FILES_OF_GUEST: u64 = 6;
 
 /// What a driver can do, before anything is made.

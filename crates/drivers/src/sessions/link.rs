@@ -12,6 +12,7 @@ use sandpen_vmm::sessions::{Attachment, GuestSessions, SessionError, SessionRequ
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{Instrument as _, Span};
 
 use super::task::{self, Ask, DRAIN_LIMIT, Signals};
 use super::thread;
@@ -31,6 +32,8 @@ pub(crate) struct SessionLink(Arc<Inner>);
 struct Inner {
     runtime_dir: PathBuf,
     vmm_ended: CancellationToken,
+    /// In which its task tells what goes wrong.
+    span: Span,
     used: Mutex<Option<Used>>,
 }
 
@@ -49,7 +52,8 @@ pub(crate) struct LinkEnd(Weak<Inner>);
 impl SessionLink {
     /// That of the microVM in a runtime directory, which has the port.
     pub(crate) fn new(runtime_dir: PathBuf) -> Self {
-        Self(Arc::new(Inner { runtime_dir, vmm_ended: CancellationToken::new(), used: Mutex::new(None) }))
+        let (vmm_ended, span, used) = (CancellationToken::new(), Span::current(), Mutex::new(None));
+        Self(Arc::new(Inner { runtime_dir, vmm_ended, span, used }))
     }
 
     /// What tells it the end.
@@ -79,7 +83,8 @@ impl SessionLink {
         let signals = Signals { dropped: dropped.clone(), vmm_ended: self.0.vmm_ended.clone(), over: over.clone() };
         let before = used.take().map(|used| used.over);
         // Its end closes the channel and tells `over`.
-        drop(thread.spawn(task::run(self.0.runtime_dir.clone(), asked, signals, before)));
+        let task = task::run(self.0.runtime_dir.clone(), asked, signals, before);
+        drop(thread.spawn(task.instrument(self.0.span.clone())));
         *used = Some(Used { asks: asks.clone(), over, _open: dropped.drop_guard() });
         Ok(asks)
     }

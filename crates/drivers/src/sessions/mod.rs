@@ -38,3 +38,4 @@ pub(crate) use link::{LinkEnd, SessionLink};
 #[cfg(feature = "krun-driver")]
 pub(crate) use port::leave_out;
 pub(crate) use port::{OUT, check, was_used};
+pub(crate) use task::vmm_ended;

@@ -64,7 +64,7 @@ pub(super) struct Signals {
 }
 
 /// Why a guest that is gone cannot be reached.
-pub(super) fn vmm_ended() -> SessionError {
+pub(crate) fn vmm_ended() -> SessionError {
     SessionError::Unreachable("its VMM process has ended".to_owned())
 }
 

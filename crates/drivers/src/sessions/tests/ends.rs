@@ -40,6 +40,9 @@ async fn guests_without_the_port_are_known() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(check(dir.path()), Err(SessionError::Older));
     assert_eq!(check(runtime_dir().path()), Ok(()));
+    let bare = runtime_dir();
+    std::fs::write(bare.path().join("sessions.none"), "").unwrap();
+    assert_eq!(check(bare.path()), Err(SessionError::Unsupported));
     let link = SessionLink::new(dir.path().to_owned());
     for _ in 0..2 {
         let error = within(link.list()).await.unwrap_err();
