@@ -30,6 +30,7 @@ Examples:
   tar c . | sandpen exec -i web -- tar x -C /srv
   sandpen exec -u nobody -w /srv -e MODE=check --timeout 30s web -- ./check
   id=$(sandpen exec -d web -- ./job) && sandpen attach --session $id web")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
     /// Pass standard input on; with -d keep it open, for `sandpen attach --session`
     #[arg(short, long)]

@@ -116,6 +116,9 @@ pub struct Args {
     /// Longest time the command may run, with its unit; each start has it anew
     #[arg(long, value_name = "TIME")]
     timeout: Option<TimeSpan>,
+    /// Stop it when for so long there was no session, no input and no output, after twice that at the latest
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<TimeSpan>,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
@@ -217,6 +220,7 @@ impl Args {
             workdir: self.workdir.as_ref().map(ByteString::from),
             stdin: self.interactive,
             idle: self.idle,
+            idle_timeout: self.idle_timeout.map(TimeSpan::duration),
             timeout: self.timeout.map(TimeSpan::duration),
             restart: self.restart,
             health: self.health.check(),
@@ -280,7 +284,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         timings.show(sandbox.timings.as_ref());
         return Ok(code);
     }
-    foreground(global, args, spec, timings).await
+    Box::pin(foreground(global, args, spec, timings)).await
 }
 
 async fn foreground(

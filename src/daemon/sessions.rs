@@ -56,13 +56,8 @@ pub async fn get(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse
 
 /// Refuses what is no signal.
 fn checked(signal: i32) -> Result<i32, Rejection> {
-    match Signal::new(signal) {
-        Ok(_) => Ok(signal),
-        Err(_) => {
-            let message = format!("signal {signal} does not exist; use 1 to {}", Signal::MAX);
-            Err(Rejection::new(ErrorCode::InvalidRequest, message))
-        }
-    }
+    let message = || format!("signal {signal} does not exist; use 1 to {}", Signal::MAX);
+    Signal::new(signal).map(|_| signal).map_err(|_| Rejection::new(ErrorCode::InvalidRequest, message()))
 }
 
 /// `POST …/sessions/{id}/signal`.

@@ -9,26 +9,25 @@
 //!
 //! Nothing runs behind the application's back: whoever waits for something of a session moves everything of it meanwhile.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{AttachSession, Supervisor, SupervisorError};
 use sandpen_types::backoff::Pauses;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets};
-use sandpen_types::session_input::{InputPiece, SessionInput};
 use sandpen_types::spec::{SandboxKey, TerminalSize};
 use sandpen_types::state::Status;
-use sandpen_vmm::sessions::{Attachment, SessionError, SessionEvent, SessionRequest};
+use sandpen_vmm::sessions::{Attachment, SessionEvent, SessionRequest};
 use tokio::sync::{Notify, mpsc};
 
 use super::error::SandpenError;
+use state::{Finish, State, of};
 
-/// Most bytes of input in one message.
-const INPUT_BYTES: usize = 32 << 10;
 /// So many monitors in a row may fail without a word of the session.
 const ATTACHMENTS_MAX: u32 = 10;
 
@@ -111,109 +110,6 @@ struct Attached {
     failures: u32,
 }
 
-/// How it came to an end for this client.
-#[derive(Debug, Clone)]
-enum Finish {
-    Ended(SessionEnd),
-    Replaced,
-    Refused(SessionError),
-}
-
-struct State {
-    input: SessionInput,
-    /// What came and was not asked for yet: no more than the session's windows.
-    output: VecDeque<SessionOutput>,
-    /// Behind all that came.
-    arrived: SessionOffsets,
-    /// Behind all that was answered.
-    answered: SessionOffsets,
-    /// What the application has for good.
-    taken: SessionOffsets,
-    /// The same, as far as the session was told.
-    told: SessionOffsets,
-    /// Other requests, and how many of them were passed on so far.
-    requests: VecDeque<SessionRequest>,
-    passed_on: u64,
-    /// Whoever moves everything is about to send.
-    is_sending: bool,
-    finish: Option<Finish>,
-}
-
-fn of(offsets: &mut SessionOffsets, stream: OutputStream) -> &mut u64 {
-    match stream {
-        OutputStream::Stdout => &mut offsets.stdout,
-        OutputStream::Stderr => &mut offsets.stderr,
-    }
-}
-
-impl State {
-    fn new(info: &SessionInfo, from: Option<SessionOffsets>) -> Self {
-        let at = from.unwrap_or(info.kept_from);
-        Self {
-            input: SessionInput::new(info.stdin),
-            output: VecDeque::new(),
-            arrived: at,
-            answered: at,
-            taken: at,
-            told: at,
-            requests: VecDeque::new(),
-            passed_on: 0,
-            is_sending: false,
-            finish: None,
-        }
-    }
-
-    fn has_request(&self) -> bool {
-        self.finish.is_none() && (!self.requests.is_empty() || self.told != self.taken || !self.input.is_sent())
-    }
-
-    fn next_request(&mut self) -> Option<SessionRequest> {
-        if let Some(request) = self.requests.pop_front() {
-            self.passed_on += 1;
-            return Some(request);
-        }
-        if self.told != self.taken {
-            self.told = self.taken;
-            return Some(SessionRequest::Taken(self.taken));
-        }
-        self.input.next(INPUT_BYTES).map(|piece| match piece {
-            InputPiece::Bytes { offset, bytes } => SessionRequest::Input { offset, bytes: bytes.into() },
-            InputPiece::End { total } => SessionRequest::EndInput { total },
-        })
-    }
-
-    fn apply(&mut self, event: SessionEvent) {
-        match event {
-            SessionEvent::Output { stream, offset, mut bytes } => {
-                let arrived = *of(&mut self.arrived, stream);
-                if offset > arrived {
-                    let stream = if stream == OutputStream::Stdout { "stdout" } else { "stderr" };
-                    self.finish = Some(Finish::Refused(SessionError::Ahead { stream, asked: offset, there: arrived }));
-                    return;
-                }
-                let known = usize::try_from(arrived - offset).unwrap_or(usize::MAX).min(bytes.len());
-                bytes.advance(known);
-                if !bytes.is_empty() {
-                    *of(&mut self.arrived, stream) = arrived + bytes.len() as u64;
-                    self.output.push_back(SessionOutput { stream, offset: arrived, bytes });
-                }
-            }
-            SessionEvent::InputWindow { received, limit } => self.input.window(received, limit),
-            SessionEvent::InputClosed => self.input.close(),
-            SessionEvent::Ended(end) => self.finish = Some(Finish::Ended(end)),
-            SessionEvent::Replaced => self.finish = Some(Finish::Replaced),
-            SessionEvent::Refused(error) => self.finish = Some(Finish::Refused(error)),
-        }
-    }
-
-    /// The next way begins with what the application has.
-    fn attached(&mut self, info: &SessionInfo) {
-        self.input.attached(info.stdin);
-        self.output.clear();
-        (self.arrived, self.told) = (self.answered, self.taken);
-    }
-}
-
 impl Way {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -260,26 +156,23 @@ impl Way {
             state.is_sending
         };
         let is_lost = tokio::select! {
-            permit = attached.requests.reserve(), if is_to_send => match permit {
-                Ok(permit) => {
-                    if let Some(request) = self.state().next_request() {
-                        permit.send(request);
-                    }
-                    false
+            permit = attached.requests.reserve(), if is_to_send => {
+                attached.is_deaf = permit.is_err();
+                if let Ok(permit) = permit
+                    && let Some(request) = self.state().next_request()
+                {
+                    permit.send(request);
                 }
-                Err(_) => {
-                    attached.is_deaf = true;
-                    false
-                }
-            },
-            event = attached.events.recv() => match event {
-                Some(event) => {
+                false
+            }
+            event = attached.events.recv() => {
+                let is_over = event.is_none();
+                if let Some(event) = event {
                     attached.failures = 0;
                     self.state().apply(event);
-                    false
                 }
-                None => self.state().finish.is_none(),
-            },
+                is_over && self.state().finish.is_none()
+            }
             () = self.wake.notified() => false,
         };
         if is_lost { self.attach_again(attached).await } else { Ok(()) }

@@ -210,3 +210,26 @@ fn processes_are_a_table_that_cannot_speak_to_the_terminal() {
     assert!(listed.contains("(idle)"), "{listed}");
     assert_eq!(home.inspect("a")["idle"], true);
 }
+
+#[test]
+fn what_nobody_uses_is_stopped_and_what_somebody_uses_is_not() {
+    let home = Home::new();
+    let rootfs = home.path().to_str().unwrap();
+    let run = |name: &str, rest: &[&str]| {
+        let args = ["run", "--driver", "process", "-d", "--idle-timeout", "1s", "--restart", "always", "-n", name];
+        home.ok(&[&args[..], rest].concat())
+    };
+    run("unused", &["--idle", rootfs]);
+    run("writes", &[rootfs, "--", "sh", "-c", "while sleep 0.3; do echo; done"]);
+    run("a", &["--idle", rootfs]);
+    // Longer than twice its time, which a session without a client has, too.
+    let id = home.ok(&["exec", "-d", "a", "--", "sleep", "5"]);
+    home.ok(&["wait", "unused"]);
+    let ended = home.inspect("unused");
+    assert_eq!((ended["state"].as_str(), ended["stopped_by"].as_str()), (Some("STOPPED"), Some("request")), "{ended}");
+    assert_eq!(ended["idle_timeout_ms"], 1000);
+    said(&home.run(&["attach", "--session", id.trim(), "a"]), 0, "", "");
+    assert_eq!(home.inspect("writes")["state"], "RUNNING");
+    home.ok(&["wait", "a"]);
+    home.ok(&["rm", "-f", "writes"]);
+}

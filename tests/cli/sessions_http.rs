@@ -65,11 +65,11 @@ impl Socket {
         match payload.len() {
             length @ 0..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
             length if length < 1 << 16 => {
-                frame.push(0x80 | 126);
+                frame.push(0x80 | 0x7e);
                 frame.extend(u16::try_from(length).unwrap().to_be_bytes());
             }
             length => {
-                frame.push(0x80 | 127);
+                frame.push(0x80 | 0x7f);
                 frame.extend((length as u64).to_be_bytes());
             }
         }
@@ -271,7 +271,7 @@ fn nonsense_in_a_socket_is_refused_in_words_and_hurts_nobody_else() {
         socket.frame(0x80 | TEXT, text.as_bytes());
         socket.is_refused("invalid_request");
     }
-    let long = " ".repeat(5000);
+    let (long, too_long) = (" ".repeat(5000), vec![0; 70_000]);
     for (kind, payload) in [
         (0x80 | TEXT, long.as_bytes()),
         (0x80 | TEXT, &b"\xff"[..]),
@@ -280,7 +280,7 @@ fn nonsense_in_a_socket_is_refused_in_words_and_hurts_nobody_else() {
         (0x80 | BINARY, b"\x01\x00\x00\x00\x00\x00\x00\x00\x00x"),
         (0x80 | BINARY, b"\x07\x00\x00\x00\x00\x00\x00\x00\x00x"),
         (0x80 | BINARY, b"\x00\xff\xff\xff\xff\xff\xff\xff\xffx"),
-        (0x80 | BINARY, &[0; 70_000]),
+        (0x80 | BINARY, &too_long),
         // A continuation of nothing, and a kind that there is not.
         (0x80, b"x"),
         (0x83, b"x"),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, ResponseActFuture,
@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 
 use super::ending::Command;
 use super::life::{Life, Microvm};
+use super::used_guest::UsedGuest;
 use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::database::Database;
 use crate::log_writer::LogWriter;
@@ -73,6 +74,8 @@ pub struct Monitor {
     /// Names the sandbox in each message of its life.
     span: tracing::Span,
     microvm: watch::Receiver<Option<Microvm>>,
+    /// How often the guest was used, where that counts.
+    uses: Option<Arc<AtomicU64>>,
 }
 
 impl Monitor {
@@ -81,16 +84,19 @@ impl Monitor {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (state_sender, state) = watch::channel(config.row.state.clone());
         let (microvm_sender, microvm) = watch::channel(None);
+        let counted = Arc::new(AtomicU64::new(0));
+        let uses = config.row.spec.idle_timeout.map(|_| counted.clone());
         // Of the highest level, so that it is there for every message that is.
         let span = tracing::error_span!("life", sandbox = %config.row.spec.key, generation = config.row.generation);
         Self {
             #[cfg(feature = "testing")]
             bomb: crate::testing::panic::Bomb::new(crate::testing::panic::ActorKind::Monitor),
-            life: Some(Life::new(config, inbox, state_sender, microvm_sender)),
+            life: Some(Life::new(config, inbox, state_sender, microvm_sender, counted)),
             commands,
             state,
             span,
             microvm,
+            uses,
         }
     }
 
@@ -174,6 +180,10 @@ impl Handler<GetGuest> for Monitor {
     type Result = Option<Arc<dyn GuestSession>>;
 
     fn handle(&mut self, _: GetGuest, _: &mut Self::Context) -> Self::Result {
-        self.microvm.borrow().as_ref().map(|microvm| microvm.guest.clone())
+        let guest = self.microvm.borrow().as_ref()?.guest.clone();
+        Some(match &self.uses {
+            Some(uses) => Arc::new(UsedGuest { guest, uses: uses.clone() }),
+            None => guest,
+        })
     }
 }

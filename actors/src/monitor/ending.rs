@@ -69,6 +69,7 @@ impl Life {
     pub(super) fn end_with(&mut self, event: Event, ending: Ending, reply: Option<Reply>) {
         // Nobody asks any more how he is who is asked to go.
         (self.health, self.checking) = (None, None);
+        (self.quiet, self.peeking) = (None, None);
         if self.phase.is_ending() {
             // Who asks hears that it has ended, once it has.
             self.late.extend(reply);
@@ -171,7 +172,10 @@ impl Life {
                 self.signal_vmm(SIGTERM);
             }
             Some(Due::KillVmm) => self.signal_vmm(SIGKILL),
-            None => self.check_health(),
+            None => {
+                self.check_health();
+                self.look_if_quiet();
+            }
         }
     }
 

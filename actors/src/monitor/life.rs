@@ -4,7 +4,7 @@
 //! and the [edges](super::edges) go to the database one after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::MailboxError;
@@ -24,6 +24,7 @@ use super::ending::{Awaiting, Command, Reply, TIME_LIMIT_GRACE};
 use super::health::Health;
 use super::outputs::{Attached, Draining};
 use super::phase::{End, Phase, Rest, Step};
+use super::quiet::{Quiet, Seen};
 use super::recording::Recording;
 use crate::host::clock::run_time;
 
@@ -73,6 +74,11 @@ pub(super) struct Life {
     pub(super) health: Option<Health>,
     /// The answer of a health check on its way, or why there is none.
     pub(super) checking: Option<BoxFuture<'static, Result<ProbeOutcome, String>>>,
+    /// Where it is stopped when nobody uses it, and a look whether somebody does.
+    pub(super) quiet: Option<Quiet>,
+    pub(super) peeking: Option<BoxFuture<'static, Option<Seen>>>,
+    /// How often its guest was used.
+    pub(super) uses: Arc<AtomicU64>,
     /// Whether its VMM process was found suspended last.
     pub(super) suspended: bool,
     /// A look whether it is.
@@ -89,6 +95,7 @@ impl Life {
         commands: mpsc::Receiver<Command>,
         state: watch::Sender<SandboxState>,
         microvm: watch::Sender<Option<Microvm>>,
+        uses: Arc<AtomicU64>,
     ) -> Self {
         Self {
             commands,
@@ -106,6 +113,9 @@ impl Life {
             draining: None,
             health: None,
             checking: None,
+            quiet: None,
+            peeking: None,
+            uses,
             stop_signal: None,
             suspended: false,
             looking: None,
@@ -134,13 +144,15 @@ impl Life {
                 phase => self.phase = phase,
             }
             let health_due = self.health.as_ref().and_then(Health::due);
-            let due = self.deadlines.next().into_iter().chain(health_due).min();
+            let quiet_due = self.quiet.as_ref().and_then(Quiet::due);
+            let due = self.deadlines.next().into_iter().chain(health_due).chain(quiet_due).min();
             let timer = OptionFuture::from(due.map(|at| tokio::time::sleep_until(at.into())));
             let waited = self.edges.next_ending();
             let waited = OptionFuture::from(waited.map(|at| tokio::time::sleep_until(at.into())));
             let recording = OptionFuture::from(self.recording.as_mut().map(|recording| &mut recording.answer));
             let draining = OptionFuture::from(self.draining.as_mut());
             let checking = OptionFuture::from(self.checking.as_mut());
+            let peeking = OptionFuture::from(self.peeking.as_mut());
             let looking = OptionFuture::from(self.looking.as_mut());
             let killing = OptionFuture::from(self.killing.as_mut());
             tokio::select! {
@@ -156,6 +168,10 @@ impl Life {
                 Some(answer) = checking => {
                     self.checking = None;
                     self.on_checked(&answer);
+                }
+                Some(seen) = peeking => {
+                    self.peeking = None;
+                    self.on_peeked(seen);
                 }
                 Some(suspended) = looking => {
                     self.looking = None;
@@ -214,6 +230,7 @@ impl Life {
                 self.deadlines.workload_ended(Instant::now());
                 // There is nobody left to be asked how he is.
                 (self.health, self.checking) = (None, None);
+                (self.quiet, self.peeking) = (None, None);
                 self.draining = Some(self.drain(report));
             }
             VmmEvent::FilesLimitMet => {
@@ -230,6 +247,7 @@ impl Life {
                 self.mark(StartStep::VmmEnded);
                 self.deadlines.vmm_ended();
                 (self.health, self.checking, self.draining) = (None, None, None);
+                (self.quiet, self.peeking) = (None, None);
                 self.phase = Phase::Closing(self.close_log(End::Vmm(status)));
             }
         }
@@ -287,6 +305,7 @@ impl Life {
         self.runs_since = Instant::now().checked_sub(ran);
         let known = row.health.clone();
         self.health = row.spec.health.clone().map(|check| Health::new(check, ran, known, Instant::now()));
+        self.quiet = row.spec.idle_timeout.map(|limit| Quiet::new(limit, Instant::now()));
         if let Some(limit) = row.spec.timeout
             && let Some(at) = Instant::now().checked_add(limit.saturating_sub(ran))
         {

@@ -25,8 +25,10 @@ mod making;
 mod messages;
 mod outputs;
 mod phase;
+mod quiet;
 mod recording;
 mod suspension;
+mod used_guest;
 
 pub use actor::{Monitor, MonitorConfig, StartMode};
 pub use messages::*;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Body of `POST /v1/sandboxes`. Only `key`, `rootfs` and `command` are required. `Debug` shows the names of the
 /// environment only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that can be asked for")]
 pub struct CreateSandbox {
     /// Name and config.
     pub key: SandboxKey,
@@ -116,6 +117,9 @@ pub struct CreateSandbox {
     /// Whether it runs nothing by itself and waits for sessions; `command` is empty then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle: bool,
+    /// After how long without any use it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
 }
 
 impl CreateSandbox {
@@ -192,4 +196,5 @@ same_fields! {
     sysctls,
     labels,
     idle,
+    idle_timeout,
 }

@@ -22,6 +22,7 @@ use crate::{Timings, Word};
 
 /// A sandbox as users see it. Environment values are left out on purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that can be asked for")]
 pub struct Sandbox {
     /// Its name.
     pub name: String,
@@ -145,6 +146,9 @@ pub struct Sandbox {
     /// Whether it runs nothing by itself and waits for sessions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle: bool,
+    /// After how long without any use it is stopped, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u64>,
 }
 
 impl Sandbox {
@@ -212,6 +216,7 @@ impl Sandbox {
             sysctls: spec.sysctls.clone(),
             labels: spec.labels.clone(),
             idle: spec.idle,
+            idle_timeout_ms: spec.idle_timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 

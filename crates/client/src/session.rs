@@ -8,6 +8,8 @@
 //! ```
 
 mod foreground;
+mod hold;
+mod requests;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -15,27 +17,22 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use futures::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
-use hyper::Method;
 use hyper_util::rt::TokioIo;
-use sandpen_api::session::{
-    NEWS_MAX_BYTES, OpenSession, PIECE_HEADER_BYTES, PIECE_MAX_BYTES, SessionNews, SessionPiece, SessionSignal,
-    SessionStream, SessionWish,
-};
+use sandpen_api::session::{SessionNews, SessionPiece, SessionSignal, SessionWish};
 use sandpen_api::{ErrorCode, ErrorDetail, Word};
 use sandpen_types::output_stream::OutputStream;
-use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionSpec};
-use sandpen_types::session_input::{InputPiece, SessionInput};
+use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets};
+use sandpen_types::session_input::SessionInput;
 use sandpen_types::spec::{SandboxKey, TerminalSize};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
-use super::connection::{Body, Connection};
 use super::resume::Resume;
-use super::{Client, ClientError, ClientOptions, path};
+use super::{Client, ClientError, ClientOptions};
+use hold::{Hold, of, text};
 
 pub use foreground::{OnSessionSignal, SessionForeground, SessionForegroundEnd, SessionNotice};
 
@@ -48,127 +45,6 @@ pub fn random_session_id() -> SessionId {
         if let Some(id) = SessionId::new(RandomState::new().hash_one(std::process::id())) {
             return id;
         }
-    }
-}
-
-impl Client {
-    /// Begins a session; answers when its program runs or could not be executed. Asked again with the same number,
-    /// nothing runs twice, and it answers how the session is.
-    ///
-    /// # Errors
-    /// Codes [`InvalidSpec`](ErrorCode::InvalidSpec), [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive),
-    /// [`TooManySessions`](ErrorCode::TooManySessions), [`GuestTooOld`](ErrorCode::GuestTooOld),
-    /// [`Unsupported`](ErrorCode::Unsupported) and [`GuestUnreachable`](ErrorCode::GuestUnreachable).
-    pub async fn open_session(
-        &self,
-        key: &SandboxKey,
-        id: SessionId,
-        spec: SessionSpec,
-    ) -> Result<SessionInfo, ClientError> {
-        self.call(Method::POST, &path(key, "/sessions"), Some(&OpenSession::new(id, spec))).await
-    }
-
-    /// Runs a command beside the workload of a live sandbox. `options` find the next daemon if this one dies or is
-    /// replaced; the command runs once even so.
-    ///
-    /// # Errors
-    /// As [`Client::open_session`]; [`ClientError::NoSuccessor`] where no daemon goes on.
-    pub async fn exec(
-        &self,
-        options: &ClientOptions,
-        key: &SandboxKey,
-        spec: SessionSpec,
-    ) -> Result<SessionClient, ClientError> {
-        let (id, mut client, mut resume) = (random_session_id(), self.clone(), Resume::new(options, Some(key)));
-        loop {
-            match client.open_session(key, id, spec.clone()).await {
-                Ok(info) => return Ok(SessionClient::new(client, options, key, info, true)),
-                Err(error) => client = resume.after(error).await?,
-            }
-        }
-    }
-
-    /// Becomes the client of a session, in the place of one that it may have: all of its output comes that is kept.
-    ///
-    /// # Errors
-    /// As [`Client::session`]; [`ClientError::NoSuccessor`] where no daemon goes on.
-    pub async fn attach_session(
-        &self,
-        options: &ClientOptions,
-        key: &SandboxKey,
-        id: SessionId,
-    ) -> Result<SessionClient, ClientError> {
-        let (mut client, mut resume) = (self.clone(), Resume::new(options, Some(key)));
-        loop {
-            match client.session(key, id).await {
-                Ok(info) => return Ok(SessionClient::new(client, options, key, info, false)),
-                Err(error) => client = resume.after(error).await?,
-            }
-        }
-    }
-
-    /// The sessions of a live sandbox, oldest first.
-    ///
-    /// # Errors
-    /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive), [`GuestTooOld`](ErrorCode::GuestTooOld)
-    /// and [`GuestUnreachable`](ErrorCode::GuestUnreachable).
-    pub async fn sessions(&self, key: &SandboxKey) -> Result<Vec<SessionInfo>, ClientError> {
-        self.get(&path(key, "/sessions")).await
-    }
-
-    /// One of them.
-    ///
-    /// # Errors
-    /// As [`Client::sessions`], and [`SessionNotFound`](ErrorCode::SessionNotFound).
-    pub async fn session(&self, key: &SandboxKey, id: SessionId) -> Result<SessionInfo, ClientError> {
-        self.get(&path(key, &format!("/sessions/{id}"))).await
-    }
-
-    /// Sends a signal, 1 to 64, to a session's process group.
-    ///
-    /// # Errors
-    /// As [`Client::session`].
-    pub async fn signal_session(&self, key: &SandboxKey, id: SessionId, signal: i32) -> Result<(), ClientError> {
-        let body = Body::json(&SessionSignal { signal })?;
-        let reply = self.send(Method::POST, &path(key, &format!("/sessions/{id}/signal")), body).await?;
-        reply.collect().await.map(drop)
-    }
-
-    /// Tells a session's terminal a size.
-    ///
-    /// # Errors
-    /// As [`Client::session`].
-    pub async fn resize_session(&self, key: &SandboxKey, id: SessionId, size: TerminalSize) -> Result<(), ClientError> {
-        let reply = self.send(Method::POST, &path(key, &format!("/sessions/{id}/resize")), Body::json(&size)?).await?;
-        reply.collect().await.map(drop)
-    }
-
-    /// Hangs a session up: SIGHUP, and SIGKILL where it does not end of that soon.
-    ///
-    /// # Errors
-    /// As [`Client::session`].
-    pub async fn hang_up_session(&self, key: &SandboxKey, id: SessionId) -> Result<(), ClientError> {
-        let reply = self.send(Method::DELETE, &path(key, &format!("/sessions/{id}")), Body::Empty).await?;
-        reply.collect().await.map(drop)
-    }
-
-    async fn attach(
-        &self,
-        key: &SandboxKey,
-        id: SessionId,
-        from: Option<SessionOffsets>,
-    ) -> Result<Socket, ClientError> {
-        let query = from
-            .map_or_else(String::new, |SessionOffsets { stdout, stderr }| format!("?stdout={stdout}&stderr={stderr}"));
-        self.check_version()?;
-        let target = path(key, &format!("/sessions/{id}/attach{query}"));
-        let upgraded = match Connection::open(&self.dir).await?.upgrade(&target).await? {
-            Ok(upgraded) => upgraded,
-            Err(reply) => return Err(self.refusal(reply).await),
-        };
-        let most = NEWS_MAX_BYTES.max(PIECE_HEADER_BYTES + PIECE_MAX_BYTES);
-        let config = WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most));
-        Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await)
     }
 }
 
@@ -220,83 +96,6 @@ pub struct SessionClient {
     steps: VecDeque<SessionStep>,
     is_over: bool,
     hold: Hold,
-}
-
-/// All that has to outlive a connection.
-#[derive(Default)]
-struct Hold {
-    /// What was attached from first; `None` before the session has said what is kept.
-    taken: Option<SessionOffsets>,
-    told: SessionOffsets,
-    /// Behind all that was given out.
-    given: SessionOffsets,
-    input: SessionInput,
-    /// Not yet sent.
-    wishes: VecDeque<SessionWish>,
-    size: Option<TerminalSize>,
-}
-
-fn of(offsets: &mut SessionOffsets, stream: OutputStream) -> &mut u64 {
-    match stream {
-        OutputStream::Stdout => &mut offsets.stdout,
-        OutputStream::Stderr => &mut offsets.stderr,
-    }
-}
-
-impl Hold {
-    /// A socket is there, and this is how the session is.
-    fn attached(&mut self, info: &SessionInfo) {
-        let taken = *self.taken.get_or_insert(info.kept_from);
-        self.told = taken;
-        self.given.stdout = self.given.stdout.max(taken.stdout);
-        self.given.stderr = self.given.stderr.max(taken.stderr);
-        self.input.attached(info.stdin);
-        // The one before may have been lost on its way.
-        self.wishes.retain(|wish| !matches!(wish, SessionWish::Resize(_)));
-        self.wishes.extend(self.size.map(SessionWish::Resize));
-    }
-
-    fn has_message(&self) -> bool {
-        !self.wishes.is_empty() || self.taken.is_some_and(|taken| taken != self.told) || !self.input.is_sent()
-    }
-
-    /// The next message to the session.
-    fn next_message(&mut self) -> Option<Message> {
-        if let Some(wish) = self.wishes.pop_front() {
-            return Some(text(&wish));
-        }
-        if let Some(taken) = self.taken.filter(|taken| *taken != self.told) {
-            self.told = taken;
-            return Some(text(&SessionWish::Taken { stdout: taken.stdout, stderr: taken.stderr }));
-        }
-        match self.input.next(PIECE_MAX_BYTES)? {
-            InputPiece::Bytes { offset, bytes } => {
-                SessionPiece::encode(SessionStream::Stdin, offset, &bytes).next().map(Message::Binary)
-            }
-            InputPiece::End { total } => Some(text(&SessionWish::EndInput { total })),
-        }
-    }
-
-    /// What of a piece was not given out before; a gap is none of ours.
-    fn give(&mut self, piece: SessionPiece) -> Result<Option<SessionBytes>, String> {
-        let SessionPiece { stream: SessionStream::Output(stream), offset, mut bytes } = piece else {
-            return Err("it sends input".to_owned());
-        };
-        let given = of(&mut self.given, stream);
-        if offset > *given {
-            return Err(format!("byte {given} of {stream} is missing: {offset} comes next"));
-        }
-        let known = usize::try_from(*given - offset).unwrap_or(usize::MAX).min(bytes.len());
-        bytes.advance(known);
-        let offset = *given;
-        *given += bytes.len() as u64;
-        Ok((!bytes.is_empty()).then_some(SessionBytes { stream, offset, bytes }))
-    }
-}
-
-fn text(wish: &SessionWish) -> Message {
-    // Structs of numbers always serialise.
-    Message::text(serde_json::to_string(wish).unwrap_or_default())
 }
 
 impl SessionClient {
@@ -577,59 +376,7 @@ fn refused(code: Word<ErrorCode>, message: String) -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use sandpen_types::session::SessionProgram;
-
     use super::*;
-
-    fn info(stdout: u64) -> SessionInfo {
-        let spec = SessionSpec::new(SessionProgram::Shell);
-        SessionInfo {
-            id: random_session_id(),
-            label: spec.label(),
-            asked_at: chrono::DateTime::UNIX_EPOCH,
-            terminal: false,
-            detached: false,
-            attached: true,
-            stdin: 0,
-            kept_from: SessionOffsets { stdout, stderr: 0 },
-            end: None,
-        }
-    }
-
-    fn piece(offset: u64, bytes: &'static [u8]) -> SessionPiece {
-        let stream = SessionStream::Output(OutputStream::Stdout);
-        SessionPiece { stream, offset, bytes: Bytes::from_static(bytes) }
-    }
-
-    #[test]
-    fn what_comes_again_is_passed_over() {
-        let mut hold = Hold::default();
-        hold.attached(&info(5));
-        let first = hold.give(piece(5, b"abc")).unwrap().unwrap();
-        assert_eq!((first.offset, &first.bytes[..]), (5, &b"abc"[..]));
-        let mut had = SessionOffsets::default();
-        first.pass(&mut had);
-        assert_eq!(had, SessionOffsets { stdout: 8, stderr: 0 });
-        hold.taken = Some(SessionOffsets { stdout: 6, stderr: 0 });
-        assert!(hold.has_message() && hold.next_message().is_some() && hold.next_message().is_none());
-        hold.attached(&info(6));
-        assert!(!hold.has_message(), "the session knows what was taken");
-        assert_eq!(hold.give(piece(6, b"bc")).unwrap(), None);
-        assert_eq!(&hold.give(piece(7, b"cd")).unwrap().unwrap().bytes[..], b"d");
-        assert!(hold.give(piece(10, b"x")).is_err(), "a gap");
-        let input = SessionPiece { stream: SessionStream::Stdin, ..piece(9, b"x") };
-        assert!(hold.give(input).is_err());
-    }
-
-    #[test]
-    fn the_latest_size_is_told_to_every_daemon() {
-        let mut hold = Hold::default();
-        hold.size = TerminalSize::new(24, 80);
-        hold.wishes.extend([SessionWish::Resize(TerminalSize::new(1, 1).unwrap()), SessionWish::HangUp {}]);
-        hold.attached(&info(0));
-        let size = SessionWish::Resize(TerminalSize::new(24, 80).unwrap());
-        assert_eq!(hold.wishes, [SessionWish::HangUp {}, size]);
-    }
 
     #[test]
     fn numbers_differ() {

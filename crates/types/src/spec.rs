@@ -73,6 +73,8 @@ pub const MEMORY_MAX_MIB: u32 = 1 << 20;
 /// a quarter of the stack limit (2 MiB); half of that leaves room for pointers and padding.
 pub const WORKLOAD_MAX_BYTES: usize = 1 << 20;
 
+/// Shortest time after which a sandbox that nobody uses is stopped.
+pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Longest stay of an ended sandbox that removes itself.
 pub const REMOVE_DELAY_MAX: Duration = Duration::from_hours(24);
 /// What a microVM may use.
@@ -92,6 +94,7 @@ impl Default for Resources {
 
 /// Everything that is needed to start a sandbox. `Debug` shows the names of the environment only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that can be asked for")]
 pub struct SandboxSpec {
     /// Name and config.
     pub key: SandboxKey,
@@ -195,6 +198,10 @@ pub struct SandboxSpec {
     /// then; a signal that would end a program ends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle: bool,
+    /// It is stopped when for so long there was no session, no input and no output of its workload; after twice that at the
+    /// latest. [`IDLE_TIMEOUT_MIN`] to [`TIMEOUT_MAX`](crate::session::TIMEOUT_MAX).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
     /// out anew; `None` before that, and in rows of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,6 +261,7 @@ impl SandboxSpec {
             sysctls: Vec::new(),
             labels: Labels::new(),
             idle: false,
+            idle_timeout: None,
             kernel_sha256: None,
         }
     }
@@ -276,6 +284,10 @@ impl SandboxSpec {
         }
         log::check(self.log)?;
         self.check_idle()?;
+        let times = IDLE_TIMEOUT_MIN..=crate::session::TIMEOUT_MAX;
+        if let Some(limit) = self.idle_timeout.filter(|limit| !times.contains(limit)) {
+            return Err(SpecError::IdleTimeout(limit));
+        }
         // That of an image is known when the image was looked at.
         let is_known = !self.rootfs.is_unresolved() && !self.idle;
         if self.command.first().map_or(is_known, |program| program.as_bytes().is_empty()) {

@@ -68,6 +68,7 @@ pub(super) fn full() -> SandboxSpec {
         sysctls: vec!["net.core.somaxconn=4096".parse().unwrap()],
         labels: Labels::from([("team".parse().unwrap(), "a b".to_owned())]),
         idle: false,
+        idle_timeout: None,
         kernel_sha256: Some([7; 32].into()),
     }
 }

@@ -135,13 +135,12 @@ impl Sources {
                 }
                 keys.map_or(Fed::Nothing, Fed::Bytes)
             }
-            Some(changed) = async { Some(sizes.as_mut()?.changed().await) }, if sizes.is_some() => match changed {
-                Ok(()) => self.size().map_or(Fed::Nothing, Fed::Size),
-                Err(_) => {
+            Some(changed) = async { Some(sizes.as_mut()?.changed().await) }, if sizes.is_some() => {
+                if changed.is_err() {
                     *sizes = None;
-                    Fed::Nothing
                 }
-            },
+                self.size().map_or(Fed::Nothing, Fed::Size)
+            }
             Some(left) = async { Some(detach.as_mut()?.await) }, if detach.is_some() => {
                 *detach = None;
                 // Nobody reads keys (any more).

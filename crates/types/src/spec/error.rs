@@ -139,6 +139,9 @@ pub enum SpecError {
     /// A sandbox that is removed and started again when it ends.
     #[error("a sandbox that is removed when it ends cannot have the restart policy {0}; leave one of them out")]
     RestartAndRemove(super::RestartPolicy),
+    /// A time without use that is too short or too long.
+    #[error("a sandbox that nobody uses cannot be stopped after {0:?}; use 1s to a year")]
+    IdleTimeout(Duration),
     /// A stay of a sandbox that removes itself which is too long.
     #[error("{0:?} is too long for an ended sandbox that is to be removed; at most {limit:?}", limit = super::REMOVE_DELAY_MAX)]
     RemoveDelay(Duration),

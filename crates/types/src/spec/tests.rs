@@ -61,6 +61,9 @@ fn every_limit_has_its_refusal() {
     for odd in odd {
         assert!(matches!(odd.check_values(), Err(SpecError::Idle { .. })), "{odd:?}");
     }
+    for limit in [Duration::ZERO, Duration::from_millis(999), Duration::MAX] {
+        assert_eq!(refused(&|s| s.idle_timeout = Some(limit)), SpecError::IdleTimeout(limit));
+    }
     // That of an image is known when it was looked at.
     let image = |digest| Rootfs::Image(ImageRoot { digest, ..ImageRoot::new("debian".parse().unwrap()) });
     let mut unresolved = SandboxSpec { rootfs: image(None), command: vec![], ..spec() };
