@@ -1,7 +1,7 @@
 //! `sandpen exec`, `shell`, `sessions`, `top` and `attach --session` with the sessions of the `process` driver, which makes
 //! it quick; those of real microVMs are in `tests/vm`.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -108,6 +108,29 @@ fn a_session_in_the_background_is_listed_and_found_again() {
     assert_eq!(sessions(&home), [] as [Value; 0]);
     // One that cannot be executed is no success.
     said(&output(exec(&home, &["-d", "a", "--", "/no/such"])), 127, "", "No such file");
+}
+
+/// What it has not written is there for the next one; what it has, may come twice, as nobody knows how much of it that was.
+#[test]
+fn a_client_that_is_killed_loses_nothing() {
+    let home = idle();
+    let script = "i=0; while [ $i -lt 50000 ]; do echo $i; i=$((i+1)); done; exit 3";
+    let id = home.ok(&["exec", "-d", "a", "--", "sh", "-c", script]);
+    let mut client = spawn(home.sandpen(&["attach", "--session", id.trim(), "a"]));
+    let mut stdout = BufReader::new(client.stdout.take().unwrap());
+    let mut first = String::new();
+    while !first.ends_with("\n100\n") {
+        stdout.read_line(&mut first).unwrap();
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
+    stdout.read_to_string(&mut first).unwrap();
+    let second = home.run(&["attach", "--session", id.trim(), "a"]);
+    assert_eq!(second.status.code(), Some(3), "{}", explain(&second));
+    let second = String::from_utf8(second.stdout).unwrap();
+    let whole: String = (0..50_000).map(|number| format!("{number}\n")).collect();
+    assert!(whole.starts_with(&first) && whole.ends_with(&second), "{} and {}", first.len(), second.len());
+    assert!(first.len() + second.len() >= whole.len(), "{} and {} of {}", first.len(), second.len(), whole.len());
 }
 
 #[test]

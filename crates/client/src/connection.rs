@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use sandpen_types::state_dir::StateDir;
 use serde::Serialize;
 use tokio::net::UnixStream;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ClientError;
@@ -107,12 +107,15 @@ impl Connection {
 impl Connection {
     /// Makes a WebSocket of it; an answer with another status is answered as it is.
     pub(super) async fn upgrade(mut self, target: &str) -> Result<Result<Upgraded, Reply>, ClientError> {
+        // A number of 16 bytes that differs from request to request, as the protocol wants it.
+        let key = [(); 2].map(|()| super::random_session_id().get().to_le_bytes()).concat();
+        let key = BASE64_STANDARD.encode(key);
         let request = Request::get(target)
             .header(HOST, "sandpen")
             .header(CONNECTION, HeaderValue::from_static("Upgrade"))
             .header(UPGRADE, HeaderValue::from_static("websocket"))
             .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
-            .header(SEC_WEBSOCKET_KEY, generate_key())
+            .header(SEC_WEBSOCKET_KEY, key)
             .body(Empty::new().map_err(never).boxed_unsync())
             .map_err(ClientError::Malformed)?;
         let failed = |source| ClientError::Http { socket: self.dir.socket(), source };

@@ -107,6 +107,20 @@ fn what_was_looked_at_is_not_looked_at_again() {
 }
 
 #[test]
+fn an_idle_sandbox_has_all_of_an_image_but_its_command() {
+    for config in [r#"{"Entrypoint":["e"],"Cmd":["c"],"User":"web","Env":["A=1"]}"#, r#"{"User":"web","Env":["A=1"]}"#]
+    {
+        let Resolved { spec, .. } = resolved(config, |spec, _| spec.idle = true).unwrap();
+        assert_eq!((spec.command.len(), spec.env.len(), spec.user.is_some()), (0, 1, true), "{config}");
+        let odd = resolved(config, |spec, root| {
+            spec.idle = true;
+            root.entrypoint = Some(words(&["x"]));
+        });
+        assert!(matches!(odd, Err(ResolveError::Together { source: SpecError::Idle { .. }, .. })), "{odd:?}");
+    }
+}
+
+#[test]
 fn health_checks_are_taken_without_consequences() {
     let check = |test: &str, more: &str| {
         let config = format!(r#"{{"Cmd":["c"],"Healthcheck":{{"Test":{test}{more}}}}}"#);
