@@ -23,7 +23,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The sandbox.
 const NAME: &str = "bench";
 /// Commands of the guest's own loop.
-const LOOP: usize = 1000;
+const LOOP: usize = 100;
 /// Ticks of a second in /proc/stat (USER_HZ).
 const TICKS: f64 = 100.0;
 
