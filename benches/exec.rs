@@ -23,7 +23,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The sandbox.
 const NAME: &str = "bench";
 /// Commands of the guest's own loop.
-const LOOP: usize = 100;
+const LOOP: u32 = 100;
 /// Ticks of a second in /proc/stat (USER_HZ).
 const TICKS: f64 = 100.0;
 
@@ -64,7 +64,7 @@ impl Setup {
     }
 }
 
-fn number(name: &str, default: usize) -> usize {
+fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
@@ -100,13 +100,13 @@ fn latency(setup: &Setup) -> Result<()> {
     for _ in 0..5 {
         setup.timed(&exec)?;
     }
-    let in_guest = |count: usize| {
+    let in_guest = |count: u32| {
         let script = format!("i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done");
         setup.timed(&["exec", NAME, "--", "/bin/sh", "-c", &script])
     };
     for _ in 0..3 {
         let (with, without) = (in_guest(LOOP)?, in_guest(0)?);
-        let each = (with - without).max(0.0) * 1e3 / LOOP as f64;
+        let each = (with - without).max(0.0) * 1e3 / f64::from(LOOP);
         report.add("one after the other", "the guest's shell", vec![each, f64::NAN, f64::NAN]);
     }
     let times = (0..number("RUNS", 200)).map(|_| setup.timed(&exec)).collect::<Result<Vec<_>>>()?;
@@ -146,7 +146,7 @@ fn throughput(setup: &Setup) -> Result<()> {
         random.read_exact(&mut block)?;
         file.write_all(&block)?;
     }
-    let gigabytes = (mib << 20) as f64 / 1e9;
+    let gigabytes = f64::from(mib) * 1_048_576.0 / 1e9;
     let root = setup.rootfs()?.to_owned();
     let cases: [(&str, Vec<&str>); 2] = [
         ("sandpen run -i", vec!["run", "--rm", "-i", &root, "--", "/bin/cat"]),
@@ -159,7 +159,7 @@ fn throughput(setup: &Setup) -> Result<()> {
             let (begun, before) = (Instant::now(), busy()?);
             let status = setup.command(arguments).stdin(File::open(&input)?).stdout(File::create(&output)?).status()?;
             let (time, cpu) = (begun.elapsed().as_secs_f64(), busy()? - before);
-            if !status.success() || std::fs::metadata(&output)?.len() != (mib << 20) as u64 {
+            if !status.success() || std::fs::metadata(&output)?.len() != u64::from(mib) << 20 {
                 return Err(format!("{who}: {status}, and not all bytes came back").into());
             }
             let now = [gigabytes * 1e3 / time, cpu / gigabytes];

@@ -5,6 +5,7 @@
 //! What a client has of its session is a file: the next client of it goes on where that ends.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -144,9 +145,9 @@ impl Sessions {
             home.ok(&["shutdown"]);
             until("nothing runs", || home.processes().is_empty());
         }
-        let mut report = format!("{:.0} MiB came back, each line once", self.bytes as f64 / f64::from(1 << 20));
+        let mut report = format!("{} MiB came back, each line once", self.bytes >> 20);
         for (what, count) in &self.counts {
-            report += &format!("\n  {count:>6} {what}");
+            write!(report, "\n  {count:>6} {what}").unwrap();
         }
         report
     }
