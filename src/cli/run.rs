@@ -116,7 +116,7 @@ pub struct Args {
     /// Longest time the command may run, with its unit; each start has it anew
     #[arg(long, value_name = "TIME")]
     timeout: Option<TimeSpan>,
-    /// Stop it when for so long there was no session, no input and no output, after twice that at the latest
+    /// Stop it when for so long there was no session, no input and no output; an eighth of it later at most
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<TimeSpan>,
     #[command(flatten)]

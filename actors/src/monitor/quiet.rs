@@ -1,10 +1,12 @@
 //! A sandbox that nobody uses is stopped, as by request: no session, no input and no output for as long as its
-//! specification says. What a look means is pure; looks are a whole such time apart, and two that see the same mean that
-//! nothing happened in between. So a sandbox is stopped after its time at the earliest and after twice that at the latest.
+//! specification says. What a look means is pure; looks are a [`LOOKS`]th of such a time apart, and two that see the same
+//! mean that nothing happened in between. So a sandbox is stopped after its time at the earliest, and at the latest a
+//! [`LOOKS`]th of it later.
 //!
 //! ```text
-//!   begun, adopted ─▶ look ──its time──▶ look ─┬ something happened since, or a session runs ─▶ look again after its time
-//!                                              └ the same as before, and no session ─▶ stopped
+//!   begun, adopted ─▶ look ──a part of its time──▶ look ─┬ something happened since, or a session runs ─▶ all anew
+//!                                                        └ the same as before ─┬ for less than its time ─▶ look again
+//!                                                                              └ for its time ─▶ stopped
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,8 @@ use super::ending::TIME_LIMIT_GRACE;
 use super::life::Life;
 use crate::log_writer::AwaitBytes;
 
+/// Looks in the time of a sandbox that nobody uses.
+const LOOKS: u32 = 8;
 /// How long a guest may take to tell its sessions.
 const SESSIONS_LIMIT: Duration = Duration::from_secs(30);
 
@@ -38,11 +42,13 @@ pub(super) struct Quiet {
     /// None while a look is under way.
     due: Option<Instant>,
     last: Option<Seen>,
+    /// The first look since something happened.
+    since: Instant,
 }
 
 impl Quiet {
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
-        Self { limit, due: Some(now), last: None }
+        Self { limit, due: Some(now), last: None, since: now }
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
@@ -61,9 +67,13 @@ impl Quiet {
     /// What was seen, `None` where nothing could be; whether that is the end.
     fn take(&mut self, seen: Option<Seen>, now: Instant) -> bool {
         let is_quiet = seen.is_some_and(|seen| self.last == Some(seen) && !seen.has_sessions);
+        if !is_quiet {
+            self.since = now;
+        }
         self.last = seen;
-        self.due = now.checked_add(self.limit);
-        is_quiet
+        // Not a moment after its time, whatever the looks themselves take.
+        self.due = now.checked_add(self.limit / LOOKS).min(self.since.checked_add(self.limit));
+        is_quiet && now.saturating_duration_since(self.since) >= self.limit
     }
 }
 
@@ -118,29 +128,28 @@ mod tests {
     }
 
     #[test]
-    fn two_looks_that_see_the_same_are_the_end_and_a_session_is_none() {
+    fn looks_that_see_the_same_for_long_enough_are_the_end_and_a_session_is_none() {
         let start = Instant::now();
         let mut quiet = Quiet::new(LIMIT, start);
         assert!(quiet.begin(start) && !quiet.begin(start), "one look at a time");
         assert!(!quiet.take(Some(seen(0, false)), start));
-        assert_eq!(quiet.due(), Some(start + LIMIT));
-        let after = |looks: u32| start + LIMIT * looks;
-        for (look, (now, is_end)) in (1_u32..).zip([
-            (Some(seen(1, false)), false),
-            (Some(seen(1, true)), false),
-            (Some(seen(1, true)), false),
-            (Some(seen(1, false)), false),
-            (None, false),
-            (Some(seen(1, false)), false),
-            (Some(seen(1, false)), true),
-        ]) {
-            assert!(quiet.begin(after(look)));
-            assert_eq!(quiet.take(now, after(look)), is_end, "look {look}");
+        assert_eq!(quiet.due(), Some(start + LIMIT / LOOKS));
+        let mut now = start;
+        let mut look = |quiet: &mut Quiet, seen| {
+            now += LIMIT / LOOKS;
+            assert!(quiet.begin(now));
+            quiet.take(seen, now)
+        };
+        let news = [Some(seen(1, false)), Some(seen(1, true)), Some(seen(1, true)), Some(seen(1, false)), None];
+        for seen in news.into_iter().chain(news) {
+            assert!(!look(&mut quiet, seen), "{seen:?}");
         }
+        let quiet_for = (1..=2 * LOOKS).find(|_| look(&mut quiet, Some(seen(1, false))));
+        assert_eq!(quiet_for, Some(LOOKS + 1), "the first of them may have come just after a use");
     }
 
     proptest! {
-        /// Uses at any time: the end comes after the limit and before twice that.
+        /// Uses at any time: the end comes after the limit, and a look later at most.
         #[test]
         fn nobody_is_stopped_early_nor_late(uses in proptest::collection::vec(0..200_u64, 0..10)) {
             let start = Instant::now();
@@ -157,7 +166,8 @@ mod tests {
             // The last use before it.
             let last = uses.iter().map(|at| start + Duration::from_secs(*at)).filter(|at| *at < end).max();
             let last = last.unwrap_or(start);
-            prop_assert!(end - last >= LIMIT && end - last <= 2 * LIMIT, "{:?}", end - last);
+            let took = end - last;
+            prop_assert!(took >= LIMIT && took <= LIMIT + LIMIT / LOOKS, "{took:?}");
         }
     }
 }

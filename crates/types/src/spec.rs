@@ -198,8 +198,8 @@ pub struct SandboxSpec {
     /// then; a signal that would end a program ends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idle: bool,
-    /// It is stopped when for so long there was no session, no input and no output of its workload; after twice that at the
-    /// latest. [`IDLE_TIMEOUT_MIN`] to [`TIMEOUT_MAX`](crate::session::TIMEOUT_MAX).
+    /// It is stopped when for so long there was no session, no input and no output of its workload; an eighth of that later
+    /// at the latest. [`IDLE_TIMEOUT_MIN`] to [`TIMEOUT_MAX`](crate::session::TIMEOUT_MAX).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
     /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
