@@ -31,6 +31,11 @@ pub const REPORT_BYTES: u64 = 2 << 20;
 /// Sectors of 512 bytes that a disk forgets or zeroes at once: less than [`REPORT_BYTES`].
 const SMALL_DISCARD: u64 = REPORT_BYTES / 512 - 1;
 
+/// What the guest's kernel takes of its memory for the session port's receive buffers, rounded up to whole
+/// [`REPORT_BYTES`], in MiB: a machine has it besides what its sandbox asks for. QEMU's virtio-mmio offers queues of 1024
+/// (`VIRTQUEUE_MAX_SIZE`), which Linux fills with a page each (`fill_queue` in drivers/char/virtio_console.c): 4 MiB.
+pub const SESSION_PORT_MIB: u32 = 6;
+
 /// virtiofsd's socket in the runtime directory, for each shared directory.
 pub fn share_socket(number: usize) -> String {
     if number == 0 { "virtiofs.sock".to_owned() } else { format!("virtiofs-{number}.sock") }

@@ -18,7 +18,9 @@ use sandpen_vmm::driver::{DriverError, Launch};
 use sandpen_vmm::waiter::{DescriptorSpec, LOG_FIFO, ProcessSpec, StdioSpec, VMM_ROLE, WaiterSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{FreeMemory, Memory, Monitor, QMP, QemuArgs, SHARES_MAX, UserNetwork, share_socket};
+use super::args::{
+    FreeMemory, Memory, Monitor, QMP, QemuArgs, SESSION_PORT_MIB, SHARES_MAX, UserNetwork, share_socket,
+};
 use super::handed_over::handed_over;
 use super::initramfs::{Extra, Initramfs, InitramfsError};
 use super::kernel::{self, GuestKernel};
@@ -202,7 +204,7 @@ impl MachinePlan {
         let resources = launch.spec.resources;
         let args = QemuArgs {
             cpus: resources.cpus,
-            memory_mib: resources.memory_mib,
+            memory_mib: resources.memory_mib.saturating_add(SESSION_PORT_MIB),
             tsc_khz: if accelerator == Accelerator::Tcg { tsc::khz() } else { None },
             acpi: kernel.acpi,
             shares: shares.all().map(|share| share.tag.clone()).collect(),
