@@ -117,6 +117,8 @@ mod tests {
             "detach",
             "rm",
             "interactive",
+            "idle",
+            "idle-timeout",
             "tty",
             "raw",
             "health-cmd",
