@@ -21,13 +21,13 @@ use nix::poll::{PollFd, PollFlags};
 use nix::unistd::Pid;
 use sandpen_guest::protocol::WorkloadEnd;
 use sandpen_guest::protocol::session::{
-    Budget, GuestFrame, SESSIONS_MAX, SessionReport, SessionStream, encode_message,
+    Budget, GuestFrame, HANG_UP_GRACE, SESSIONS_MAX, SessionReport, SessionStream, encode_message,
 };
 
 use self::lingering::Lingering;
 use self::opening::Opening;
 use self::port::Port;
-use self::session::{HANG_UP_GRACE, Session};
+use self::session::Session;
 use crate::log::log;
 use crate::probe::Surroundings;
 

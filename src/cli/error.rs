@@ -239,9 +239,6 @@ pub enum CliError {
          or -i where output is enough; with attach give --no-stdin"
     )]
     NoTerminal,
-    /// A session that cannot be.
-    #[error(transparent)]
-    Session(#[from] sandpen_types::session::SessionSpecError),
     /// A session that a user does not want to wait for.
     #[error(
         "session {id} of sandbox {name} has not ended yet; see `sandpen sessions {name}`, and have it back with `sandpen \

@@ -1,6 +1,7 @@
 //! What requests say in their path and query.
 
 use actix_web::web::Path;
+use sandpen_types::signal::Signal;
 use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName, SpecError};
 use serde::{Deserialize as _, Deserializer};
 
@@ -15,6 +16,12 @@ pub(super) fn key(path: KeyPath) -> Result<SandboxKey, Rejection> {
     let (config, name) = path.into_inner();
     let refused = |e: SpecError| Rejection::from_error(ErrorCode::InvalidName, &e);
     Ok(SandboxKey { config: ConfigName::new(config).map_err(refused)?, name: SandboxName::new(name).map_err(refused)? })
+}
+
+/// A signal that a request names; 0 would only ask whether somebody is there.
+pub(super) fn signal(number: i32) -> Result<i32, Rejection> {
+    let message = || format!("signal {number} does not exist; use 1 to {}", Signal::MAX);
+    Signal::new(number).map(|_| number).map_err(|_| Rejection::new(ErrorCode::InvalidRequest, message()))
 }
 
 /// Reads `?flag`, `?flag=true` and the like.

@@ -12,14 +12,13 @@ use sandpen_actors::log_writer::dropped_bytes;
 use sandpen_drivers::confine;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::SandboxRow;
-use sandpen_types::signal::Signal;
 use sandpen_types::spec::{DiskName, LogBacklog, TerminalSize, VolumeName};
 use sandpen_vmm::blocking::blocking;
 use serde::Deserialize;
 
 use super::disk_usage;
 use super::events;
-use super::extract::{KeyPath, flag, key};
+use super::extract::{KeyPath, flag, key, signal};
 use super::images;
 use super::reject::{self, Rejection};
 use super::sessions;
@@ -225,12 +224,7 @@ async fn stop(shared: Data<Shared>, path: KeyPath, body: Json<StopRequest>) -> R
 }
 
 async fn kill(shared: Data<Shared>, path: KeyPath, body: Json<KillRequest>) -> Result<HttpResponse, Rejection> {
-    let (key, signal, handle) = (key(path)?, body.signal, shared.handle.clone());
-    // 0 would only ask whether the workload is there.
-    if Signal::new(signal).is_err() {
-        let message = format!("signal {signal} does not exist; use 1 to {}", Signal::MAX);
-        return Err(Rejection::new(ErrorCode::InvalidRequest, message));
-    }
+    let (key, signal, handle) = (key(path)?, signal(body.signal)?, shared.handle.clone());
     let row = finish(async move { handle.kill(&key, signal).await }).await?;
     Ok(HttpResponse::Ok().json(brief_view(&shared, &row)))
 }

@@ -6,11 +6,10 @@ use actix_web::web::{Data, Json, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use chrono::Utc;
 use sandpen_types::session::{SessionId, SessionOffsets, SessionSpec};
-use sandpen_types::signal::Signal;
 use sandpen_types::spec::{SandboxKey, TerminalSize};
 use serde::Deserialize;
 
-use super::extract::{KeyPath, key};
+use super::extract::{self, KeyPath, key};
 use super::reject::Rejection;
 use super::routes::finish;
 use super::shared::Shared;
@@ -54,19 +53,13 @@ pub async fn get(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse
     Ok(HttpResponse::Ok().json(shared.handle.session(&key, id).await?))
 }
 
-/// Refuses what is no signal.
-fn checked(signal: i32) -> Result<i32, Rejection> {
-    let message = || format!("signal {signal} does not exist; use 1 to {}", Signal::MAX);
-    Signal::new(signal).map(|_| signal).map_err(|_| Rejection::new(ErrorCode::InvalidRequest, message()))
-}
-
 /// `POST …/sessions/{id}/signal`.
 pub async fn signal(
     shared: Data<Shared>,
     path: SessionPath,
     body: Json<SessionSignal>,
 ) -> Result<HttpResponse, Rejection> {
-    let ((key, id), signal, handle) = (names(path)?, checked(body.signal)?, shared.handle.clone());
+    let ((key, id), signal, handle) = (names(path)?, extract::signal(body.signal)?, shared.handle.clone());
     finish(async move { handle.signal_session(&key, id, signal).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }

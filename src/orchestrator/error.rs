@@ -262,7 +262,6 @@ mod tests {
     use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
     use sandpen_types::output_stream::OutputStream;
-    use sandpen_types::session::SessionSpecError;
     use sandpen_types::spec::{DiskName, Rootfs, SandboxName, SandboxSpec, SpecError};
 
     use super::*;
@@ -343,7 +342,7 @@ mod tests {
             (LogError::NotRegular("/x".into()).into(), ErrorCode::Internal),
             (SandpenError::VmmLog(full_disk()), ErrorCode::Internal),
             (SandpenError::Unrecorded { sandboxes: vec![key] }, ErrorCode::Unrecorded),
-            (SessionError::from(SessionSpecError::NoCommand).into(), ErrorCode::InvalidSpec),
+            (SessionError::from(SpecError::NoCommand).into(), ErrorCode::InvalidSpec),
             (SessionError::NotFound(id).into(), ErrorCode::SessionNotFound),
             (SessionError::TooMany { max: 256 }.into(), ErrorCode::TooManySessions),
             (SessionError::Older.into(), ErrorCode::GuestTooOld),

@@ -12,48 +12,21 @@
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use sandpen_actors::runtime::actor_ref::ActorRef;
-use sandpen_actors::supervisor::{AttachSession, Supervisor, SupervisorError};
-use sandpen_types::backoff::Pauses;
+use sandpen_actors::supervisor::{AttachSession, Supervisor};
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets};
 use sandpen_types::spec::{SandboxKey, TerminalSize};
-use sandpen_types::state::Status;
 use sandpen_vmm::sessions::{Attachment, SessionEvent, SessionRequest};
 use tokio::sync::{Notify, mpsc};
 
 use super::error::SandpenError;
-use state::{Finish, State, of};
+use state::{Finish, State};
 
 /// So many monitors in a row may fail without a word of the session.
 const ATTACHMENTS_MAX: u32 = 10;
-
-/// Pauses between the looks for the guest of a sandbox whose monitor is just starting again, and how many there are.
-const PAUSES: Pauses = Pauses::new(Duration::from_millis(10), Duration::from_secs(1));
-const LOOKS_MAX: u32 = 20;
-
-/// Asks something of a sandbox's guest. Between two monitors a running sandbox has none for a moment: the second one looks for
-/// its microVM first.
-pub(super) async fn ask_guest<M, T>(supervisor: &ActorRef<Supervisor>, ask: M) -> Result<T, SandpenError>
-where
-    M: actix::Message<Result = Result<T, SupervisorError>> + Clone + Send + 'static,
-    T: Send + 'static,
-    Supervisor: actix::Handler<M>,
-{
-    let mut looks = 0;
-    loop {
-        match supervisor.send(ask.clone()).await? {
-            Err(SupervisorError::NotLive { status, .. }) if status == Status::Running.as_str() && looks < LOOKS_MAX => {
-                looks += 1;
-                tokio::time::sleep(PAUSES.after(looks)).await;
-            }
-            answer => return Ok(answer?),
-        }
-    }
-}
 
 /// Bytes that a session wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +157,7 @@ impl Way {
         }
         let from = Some(self.state().taken);
         let attach = AttachSession { key: self.key.clone(), id: self.info.id, from };
-        let Attachment { info, events, requests } = ask_guest(&self.supervisor, attach).await?;
+        let Attachment { info, events, requests } = self.supervisor.send(attach).await??;
         let failures = attached.failures + 1;
         *attached = Attached { events, requests, is_deaf: false, failures };
         self.state().attached(&info);
@@ -283,7 +256,7 @@ impl Session {
             .way
             .until(|state| match state.output.pop_front() {
                 Some(output) => {
-                    *of(&mut state.answered, output.stream) = output.offset + output.bytes.len() as u64;
+                    *state.answered.of(output.stream) = output.offset + output.bytes.len() as u64;
                     Some(Ok(output))
                 }
                 None => state.finish.clone().map(Err),

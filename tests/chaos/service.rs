@@ -1,19 +1,20 @@
 //! The example service, which embeds sandpen, with one Linux microVM that outlives its deaths.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::lines::Lines;
-use crate::support::{Home, send_if_there, until};
+use crate::support::{Home, example, send_if_there, until};
 
 /// The example gives its microVMs a minute; one that is older than this is followed by another.
 const AGE: Duration = Duration::from_secs(30);
+const EXAMPLE: &str = "embed_actix_web";
 const BASE: u64 = 100_000_000_000_000;
 
 pub struct Service {
@@ -28,28 +29,10 @@ pub struct Service {
     begun: Instant,
 }
 
-fn start(home: &Home) -> (Child, String) {
-    let binary = Path::new(env!("CARGO_BIN_EXE_sandpen")).with_file_name("examples").join("embed_actix_web");
-    let mut command = Command::new(binary);
-    command.arg(home.rootfs()).arg(home.state()).arg("0").stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("the example is built with the tests");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on http://").expect("its address").to_owned();
-    // It binds its address before it hears signals; until then SIGTERM would end it as SIGKILL does.
-    let status = format!("/proc/{}/status", child.id());
-    until("the service hears SIGTERM", || {
-        let status = fs::read_to_string(&status).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
-        u64::from_str_radix(caught, 16).unwrap() & (1 << (Signal::SIGTERM as u64 - 1)) != 0
-    });
-    (child, address)
-}
-
 impl Service {
     pub fn start() -> Self {
         let home = Home::new();
-        let (child, address) = start(&home);
+        let (child, address) = example::start(&home, EXAMPLE);
         let script = format!("i={BASE}; while :; do seq $i $((i+99)); i=$((i+100)); sleep 0.5; done");
         let mut request = TcpStream::connect(&address).unwrap();
         write!(request, "POST /run HTTP/1.0\r\nContent-Length: {}\r\n\r\n{script}", script.len()).unwrap();
@@ -76,7 +59,7 @@ impl Service {
     pub fn kill_and_start(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        (self.child, self.address) = start(&self.home);
+        (self.child, self.address) = example::start(&self.home, EXAMPLE);
     }
 
     /// The same microVM runs, and its log goes on where it was.

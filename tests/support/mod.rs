@@ -7,6 +7,7 @@ pub mod commands;
 pub mod confinement;
 pub mod daemon;
 pub mod dice;
+pub mod example;
 pub mod features;
 pub mod full_disk;
 pub mod guests;

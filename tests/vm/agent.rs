@@ -2,8 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use nix::sys::signal::Signal;
 
@@ -16,13 +15,7 @@ struct Agent {
 
 impl Agent {
     fn start(home: &Home) -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_sandpen")).with_file_name("examples").join("agent");
-        let mut command = Command::new(binary);
-        command.arg(home.rootfs()).arg(home.state()).arg("0").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the example is built with the tests");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").expect("its address").to_owned();
+        let (child, address) = support::example::start(home, "agent");
         Self { child, address }
     }
 

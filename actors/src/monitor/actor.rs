@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, ResponseActFuture,
-    WrapFuture as _,
+    ResponseFuture, WrapFuture as _,
 };
 use sandpen_types::row::SandboxRow;
-use sandpen_types::state::SandboxState;
+use sandpen_types::state::{SandboxState, Status};
 use sandpen_vmm::driver::{Driver, DriverError, GuestSession, Launch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument as _;
@@ -177,13 +177,21 @@ impl Handler<AwaitProcess> for Monitor {
 }
 
 impl Handler<GetGuest> for Monitor {
-    type Result = Option<Arc<dyn GuestSession>>;
+    type Result = ResponseFuture<Option<Arc<dyn GuestSession>>>;
 
     fn handle(&mut self, _: GetGuest, _: &mut Self::Context) -> Self::Result {
-        let guest = self.microvm.borrow().as_ref()?.guest.clone();
-        Some(match &self.uses {
-            Some(uses) => Arc::new(UsedGuest { guest, uses: uses.clone() }),
-            None => guest,
+        let (mut microvm, uses) = (self.microvm.clone(), self.uses.clone());
+        // What runs has a microVM, which this monitor may still be looking for.
+        let is_there = self.state.borrow().status() == Status::Running;
+        Box::pin(async move {
+            if is_there {
+                microvm.wait_for(Option::is_some).await.ok()?;
+            }
+            let guest = microvm.borrow().as_ref()?.guest.clone();
+            Some(match uses {
+                Some(uses) => Arc::new(UsedGuest { guest, uses }),
+                None => guest,
+            })
         })
     }
 }

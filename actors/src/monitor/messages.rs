@@ -49,7 +49,7 @@ pub struct AwaitProcess;
 #[rtype(result = "()")]
 pub struct Abandon;
 
-/// The way to its guest; `None` before there is a microVM.
+/// The way to its guest; `None` before there is a microVM, and where it ends before the one that runs is found again.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Option<Arc<dyn GuestSession>>")]
 pub struct GetGuest;

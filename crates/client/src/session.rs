@@ -32,7 +32,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions};
-use hold::{Hold, of, text};
+use hold::{Hold, text};
 
 pub use foreground::{OnSessionSignal, SessionForeground, SessionForegroundEnd, SessionNotice};
 
@@ -77,7 +77,7 @@ pub struct SessionBytes {
 impl SessionBytes {
     /// Moves what is had of a session behind these.
     pub fn pass(&self, had: &mut SessionOffsets) {
-        *of(had, self.stream) = self.offset.saturating_add(self.bytes.len() as u64);
+        *had.of(self.stream) = self.offset.saturating_add(self.bytes.len() as u64);
     }
 }
 

@@ -8,14 +8,12 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
-use self::verifier::{Anybody, Believed, is_own_authority};
+use self::verifier::{Verifier, is_own_authority};
 use crate::endpoint::has_port;
 use crate::error::{CertificateProblem, RegistryError, shown};
 
@@ -75,15 +73,13 @@ pub(crate) fn tls(
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| own_fault(&error))?;
-    let verifier: Arc<dyn ServerCertVerifier> = if verified {
-        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        let roots =
-            roots.map_err(|error| RegistryError::Protocol { host: "TLS".to_owned(), reason: error.to_string() })?;
-        Arc::new(Believed::new(roots, own))
+    let verifier = if verified {
+        let verifier = Verifier::new(&provider, roots, own);
+        verifier.map_err(|error| own_fault(&error))?
     } else {
-        Arc::new(Anybody::of(&provider))
+        Verifier::of_anybody(&provider)
     };
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     match client {
         None => Ok(builder.with_no_client_auth()),
         Some((chain, key, directory)) => {
@@ -97,7 +93,7 @@ fn of_file(directory: &Path, error: &dyn std::fmt::Display) -> RegistryError {
     RegistryError::CertificateFile { directory, reason }
 }
 
-fn own_fault(error: &rustls::Error) -> RegistryError {
+fn own_fault(error: &dyn std::fmt::Display) -> RegistryError {
     RegistryError::Protocol { host: "TLS".to_owned(), reason: error.to_string() }
 }
 
@@ -163,5 +159,16 @@ pub(crate) fn problem(error: &rustls::Error, host: &str, directories: &[PathBuf]
             wants.then(|| CertificateProblem::ClientWanted(file("client.cert")))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_certificates_believes_nobody_and_can_still_speak() {
+        let nobody = RootCertStore::empty();
+        assert!(tls(&nobody, &[], true).is_ok() && tls(&nobody, &[], false).is_ok());
     }
 }

@@ -12,13 +12,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ByteString, TerminalSize, WorkloadUser};
+use crate::output_stream::OutputStream;
+use crate::spec::{ByteString, SpecError, TerminalSize, WORKLOAD_MAX_BYTES, WorkloadUser, command};
 use crate::state::ExitStatus;
 
 /// Most sessions of one sandbox, those included whose end nobody has taken yet.
 pub const SESSIONS_MAX: usize = 256;
-/// Most bytes of a session's command, environment and working directory together: as a workload's.
-pub const SESSION_MAX_BYTES: usize = 1 << 20;
 /// How long a session runs on without a client before it is hung up, unless it is detached.
 pub const CLIENT_LIMIT: Duration = Duration::from_secs(30);
 /// How long what is hung up may take before it is killed.
@@ -95,31 +94,23 @@ pub enum SessionProgram {
 
 /// A session as it is asked for. What it does not say is as the workload of the sandbox has it: environment, user, limits,
 /// working directory. `Debug` shows the names of the environment only: its values may be secrets.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionSpec {
     /// What it runs.
     pub program: SessionProgram,
     /// Set besides the workload's environment.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<(ByteString, ByteString)>,
     /// Whom it runs as.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<WorkloadUser>,
     /// Where it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<ByteString>,
     /// A terminal of this size instead of pipes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSize>,
     /// Whether its client feeds its standard input; if not, it reads from `/dev/null`, or a terminal on which nobody types.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
     /// Whether it runs on without a client.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
     /// How long it may run before it is killed; at most [`TIMEOUT_MAX`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }
 
@@ -139,35 +130,21 @@ impl SessionSpec {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(&self) -> Result<(), SessionSpecError> {
+    pub fn check(&self) -> Result<(), SpecError> {
         let command: &[ByteString] = match &self.program {
+            SessionProgram::Command(command) if command.first().is_none_or(|name| name.as_bytes().is_empty()) => {
+                return Err(SpecError::NoCommand);
+            }
             SessionProgram::Command(command) => command,
             SessionProgram::Shell | SessionProgram::Processes => &[],
         };
-        if matches!(self.program, SessionProgram::Command(_))
-            && command.first().is_none_or(|name| name.as_bytes().is_empty())
-        {
-            return Err(SessionSpecError::NoCommand);
-        }
-        let env = self.env.iter().flat_map(|(name, value)| [name, value]);
-        let all = || command.iter().chain(env.clone()).chain(&self.workdir);
-        if all().any(|text| text.as_bytes().contains(&0)) {
-            return Err(SessionSpecError::Nul);
-        }
-        // One more for each: the NUL that the guest's kernel wants there.
-        let bytes = all().map(|text| text.as_bytes().len() + 1).sum();
-        if bytes > SESSION_MAX_BYTES {
-            return Err(SessionSpecError::TooLong { bytes });
-        }
-        let is_name = |name: &ByteString| !name.as_bytes().is_empty() && !name.as_bytes().contains(&b'=');
-        if !self.env.iter().all(|(name, _)| is_name(name)) {
-            return Err(SessionSpecError::EnvName);
-        }
-        if self.workdir.as_ref().is_some_and(|dir| !dir.as_bytes().starts_with(b"/")) {
-            return Err(SessionSpecError::Workdir);
+        // The kernel wants a NUL behind the working directory as well.
+        let bytes = command::check(command, &self.env, self.workdir.as_ref())? + usize::from(self.workdir.is_some());
+        if bytes > WORKLOAD_MAX_BYTES {
+            return Err(SpecError::TooLarge { bytes, max: WORKLOAD_MAX_BYTES });
         }
         match self.timeout {
-            Some(timeout) if timeout.is_zero() || timeout > TIMEOUT_MAX => Err(SessionSpecError::Timeout),
+            Some(timeout) if timeout.is_zero() || timeout > TIMEOUT_MAX => Err(SpecError::SessionTimeout(timeout)),
             _ => Ok(()),
         }
     }
@@ -199,35 +176,6 @@ impl fmt::Debug for SessionSpec {
             .field("workdir", &self.workdir)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a session cannot be as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SessionSpecError {
-    /// No program.
-    #[error("the session has no command")]
-    NoCommand,
-    /// A NUL byte.
-    #[error("a NUL byte in the session's command, environment or working directory")]
-    Nul,
-    /// Too much.
-    #[error(
-        "the session's command, environment and working directory are {bytes} bytes, one for the end of each included; \
-         at most {SESSION_MAX_BYTES} are accepted"
-    )]
-    TooLong {
-        /// How much.
-        bytes: usize,
-    },
-    /// A name that is empty or has a `=`.
-    #[error("a name in the session's environment is empty or has a '='")]
-    EnvName,
-    /// A relative directory.
-    #[error("the session's working directory has no '/' in front")]
-    Workdir,
-    /// No time, or more than anybody waits for.
-    #[error("the session's time-out is 0 or more than a year")]
-    Timeout,
 }
 
 /// How a session ended.
@@ -279,6 +227,16 @@ pub struct SessionOffsets {
     pub stdout: u64,
     /// Of its standard error.
     pub stderr: u64,
+}
+
+impl SessionOffsets {
+    /// That of a stream.
+    pub fn of(&mut self, stream: OutputStream) -> &mut u64 {
+        match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        }
+    }
 }
 
 /// A session as it is.
@@ -340,23 +298,26 @@ mod tests {
         assert_eq!(spec().check(), Ok(()));
         assert_eq!(SessionSpec::new(SessionProgram::Shell).check(), Ok(()));
         for command in [vec![], vec![text("")]] {
-            assert_eq!(SessionSpec::new(SessionProgram::Command(command)).check(), Err(SessionSpecError::NoCommand));
+            assert_eq!(SessionSpec::new(SessionProgram::Command(command)).check(), Err(SpecError::NoCommand));
         }
-        assert_eq!(SessionSpec::command(["a\0b"]).check(), Err(SessionSpecError::Nul));
-        let long = "x".repeat(SESSION_MAX_BYTES - 4);
+        assert_eq!(SessionSpec::command(["a\0b"]).check(), Err(SpecError::Nul { what: "the command" }));
+        let long = "x".repeat(WORKLOAD_MAX_BYTES - 4);
         assert_eq!(SessionSpec::command(["sh", &long[1..]]).check(), Ok(()));
-        let too_long = SessionSpecError::TooLong { bytes: SESSION_MAX_BYTES + 1 };
+        let too_long = SpecError::TooLarge { bytes: WORKLOAD_MAX_BYTES + 1, max: WORKLOAD_MAX_BYTES };
         assert_eq!(SessionSpec::command(["sh", &long, ""]).check(), Err(too_long));
         for name in ["", "a=b"] {
             let env = vec![(text(name), text(""))];
-            assert_eq!(SessionSpec { env, ..spec() }.check(), Err(SessionSpecError::EnvName), "{name:?}");
+            assert_eq!(SessionSpec { env, ..spec() }.check(), Err(SpecError::Env(name.to_owned())), "{name:?}");
         }
         for dir in ["", "tmp", "../x"] {
             let workdir = Some(text(dir));
-            assert_eq!(SessionSpec { workdir, ..spec() }.check(), Err(SessionSpecError::Workdir), "{dir:?}");
+            assert_eq!(SessionSpec { workdir, ..spec() }.check(), Err(SpecError::Workdir(dir.to_owned())), "{dir:?}");
         }
         for timeout in [Duration::ZERO, TIMEOUT_MAX + Duration::from_nanos(1)] {
-            assert_eq!(SessionSpec { timeout: Some(timeout), ..spec() }.check(), Err(SessionSpecError::Timeout));
+            assert_eq!(
+                SessionSpec { timeout: Some(timeout), ..spec() }.check(),
+                Err(SpecError::SessionTimeout(timeout))
+            );
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod bytes;
 mod checked;
+pub(crate) mod command;
 mod disk;
 mod driver;
 mod env;
@@ -293,29 +294,7 @@ impl SandboxSpec {
         if self.command.first().map_or(is_known, |program| program.as_bytes().is_empty()) {
             return Err(SpecError::NoCommand);
         }
-        let has_nul = |text: &ByteString| text.as_bytes().contains(&0);
-        if self.command.iter().any(has_nul) {
-            return Err(SpecError::Nul { what: "the command" });
-        }
-        for (name, value) in &self.env {
-            if name.as_bytes().is_empty() || name.as_bytes().contains(&b'=') || has_nul(name) {
-                return Err(SpecError::Env(String::from_utf8_lossy(name.as_bytes()).into_owned()));
-            }
-            if has_nul(value) {
-                return Err(SpecError::Nul { what: "an environment value" });
-            }
-        }
-        if let Some(workdir) = &self.workdir {
-            if workdir.as_bytes().first() != Some(&b'/') {
-                return Err(SpecError::Workdir(String::from_utf8_lossy(workdir.as_bytes()).into_owned()));
-            }
-            if has_nul(workdir) {
-                return Err(SpecError::Nul { what: "the working directory" });
-            }
-        }
-        let bytes = self.command.iter().map(|part| part.as_bytes().len() + 1).sum::<usize>()
-            + self.env.iter().map(|(k, v)| k.as_bytes().len() + v.as_bytes().len() + 2).sum::<usize>()
-            + self.workdir.as_ref().map_or(0, |dir| dir.as_bytes().len())
+        let bytes = command::check(&self.command, &self.env, self.workdir.as_ref())?
             + self.volumes.iter().map(|volume| volume.guest.as_bytes().len()).sum::<usize>()
             + self.tmpfs.iter().map(|tmpfs| tmpfs.guest.as_bytes().len()).sum::<usize>()
             + self.sysctls.iter().map(|sysctl| sysctl.name().len() + sysctl.value().len()).sum::<usize>()

@@ -15,8 +15,8 @@ use std::fmt;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use sandpen_types::output_stream::OutputStream;
-use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionSpec, SessionSpecError};
-use sandpen_types::spec::TerminalSize;
+use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionSpec};
+use sandpen_types::spec::{SpecError, TerminalSize};
 use tokio::sync::mpsc;
 
 /// Why something about a session cannot be done.
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 pub enum SessionError {
     /// It cannot be as it is asked for.
     #[error(transparent)]
-    Spec(#[from] SessionSpecError),
+    Spec(#[from] SpecError),
     /// There is none of that id: there never was, or its end was taken.
     #[error("there is no session {0} any more, or there never was")]
     NotFound(SessionId),

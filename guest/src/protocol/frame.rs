@@ -30,6 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::PROTOCOL_VERSION;
+use super::frame_buffer::FrameBuffer;
 
 /// First bytes of every frame.
 const MAGIC: [u8; 4] = [0xF5, b'S', b'p', 0xFF];
@@ -142,10 +143,8 @@ pub enum Garbage {
 /// until it gives `None` before pushing the rest.
 #[derive(Debug)]
 pub struct FrameReader<M> {
-    buffer: Vec<u8>,
-    start: usize,
+    buffer: FrameBuffer,
     garbage: Garbage,
-    skipped: usize,
     broken: Option<FrameError>,
     message: PhantomData<fn() -> M>,
 }
@@ -156,25 +155,19 @@ impl<M: Message> FrameReader<M> {
 
     /// An empty reader.
     pub fn new(garbage: Garbage) -> Self {
-        Self { buffer: Vec::new(), start: 0, garbage, skipped: 0, broken: None, message: PhantomData }
+        Self { buffer: FrameBuffer::default(), garbage, broken: None, message: PhantomData }
     }
 
     /// Takes bytes from the front of `bytes` and says how many: all, unless
     /// [`FrameReader::CAPACITY`] is reached.
     #[must_use = "the rest of the bytes must be pushed later"]
     pub fn push(&mut self, bytes: &[u8]) -> usize {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
-        let taken = bytes.len().min(Self::CAPACITY - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
-        taken
+        self.buffer.push(bytes, Self::CAPACITY)
     }
 
     /// Bytes that are held now.
     pub fn buffered(&self) -> usize {
-        self.buffer.len() - self.start
+        self.buffer.rest().len()
     }
 
     /// The next message; `None` when more bytes are needed.
@@ -187,9 +180,9 @@ impl<M: Message> FrameReader<M> {
             return Err(error.clone());
         }
         loop {
-            match parse::<M>(&self.buffer[self.start..]) {
+            match parse::<M>(self.buffer.rest()) {
                 Parsed::Message(message, len) => {
-                    self.start += len;
+                    self.buffer.read(len);
                     if matches!(self.garbage, Garbage::SkipFirst(_)) {
                         self.garbage = Garbage::Refuse;
                     }
@@ -209,20 +202,17 @@ impl<M: Message> FrameReader<M> {
             Garbage::SkipFirst(limit) => limit,
             Garbage::Skip => usize::MAX,
         };
-        let rest = &self.buffer[self.start + 1..];
-        let step = 1 + rest.iter().position(|byte| *byte == MAGIC[0]).unwrap_or(rest.len());
-        self.start += step;
-        self.skipped = self.skipped.saturating_add(step);
-        if self.skipped > limit {
-            return Err(self.break_with(FrameError::NoFrame { skipped: self.skipped }));
+        self.buffer.skip_to(MAGIC[0]);
+        let skipped = self.buffer.skipped();
+        if skipped > limit {
+            return Err(self.break_with(FrameError::NoFrame { skipped }));
         }
         Ok(())
     }
 
     fn break_with(&mut self, error: FrameError) -> FrameError {
         self.broken = Some(error.clone());
-        self.buffer = Vec::new();
-        self.start = 0;
+        self.buffer.clear();
         error
     }
 }

@@ -30,6 +30,7 @@
 //! nothing, bounds everything and ends a guest that breaks the order above.
 
 pub mod frame;
+mod frame_buffer;
 mod messages;
 pub mod session;
 mod settings;

@@ -26,6 +26,8 @@
 //! either side finds of an earlier epoch is passed over, and no byte of a stream can pass for a frame to a host that joins
 //! in the middle: nobody knows the number beforehand.
 
+use std::time::Duration;
+
 mod budget;
 mod frame;
 mod messages;
@@ -43,12 +45,14 @@ pub use reader::SessionFrameReader;
 
 /// Name of the virtio port that sessions share.
 pub const SESSIONS_PORT: &str = "org.sandpen.sessions";
+/// How long what is hung up may take before it is killed.
+pub const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 /// Most sessions of a guest at once, those included whose end was not forgotten.
 pub const SESSIONS_MAX: usize = 256;
 /// Most bytes that a host → guest frame carries: the whole frame is written in one piece on a pipe (`PIPE_BUF`).
 pub const HOST_PAYLOAD_MAX: usize = super::ATOMIC_FRAME - SESSION_HEADER_LEN;
 /// Most bytes that a guest → host frame carries: the whole frame is 32 KiB, which the kernel takes in one write.
 pub const GUEST_PAYLOAD_MAX: usize = (32 << 10) - SESSION_HEADER_LEN;
-/// Most bytes of an encoded [`SessionStart`]: those of a workload (`SESSION_MAX_BYTES` of the spec), at most 1/128 of it
+/// Most bytes of an encoded [`SessionStart`]: those of a workload (`WORKLOAD_MAX_BYTES` of the spec), at most 1/128 of it
 /// for lengths, and room for the rest.
 pub const SPEC_MAX: usize = (1 << 20) + (64 << 10);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::unistd::Pid;
 use sandpen_guest::protocol::session::{
-    OutputState, SessionCommand, SessionEnd, SessionNotes, SessionReport, SessionState, SessionStream,
+    HANG_UP_GRACE, OutputState, SessionCommand, SessionEnd, SessionNotes, SessionReport, SessionState, SessionStream,
 };
 use sandpen_guest::protocol::{StartFailure, TerminalSize, WorkloadEnd};
 
@@ -24,9 +24,6 @@ use crate::launch::Launched;
 use crate::log::log;
 use crate::process;
 use crate::terminal::Terminal;
-
-/// How long what was hung up may take before it is killed.
-pub const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]

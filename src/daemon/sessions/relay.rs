@@ -17,6 +17,7 @@ use sandpen_types::session::{SessionInfo, SessionOffsets};
 use sandpen_vmm::sessions::{Attachment, SessionEvent, SessionRequest};
 use tokio::sync::mpsc;
 
+use super::super::extract;
 use super::super::shared::Shared;
 use crate::api::ErrorCode;
 use crate::api::session::{
@@ -166,7 +167,7 @@ fn wish(text: &str) -> Result<SessionRequest, String> {
         SessionWish::EndInput { total } => SessionRequest::EndInput { total },
         SessionWish::Resize(size) => SessionRequest::Resize(size),
         SessionWish::Signal(signal) => {
-            SessionRequest::Signal(super::checked(signal.signal).map_err(|refused| refused.to_string())?)
+            SessionRequest::Signal(extract::signal(signal.signal).map_err(|refused| refused.to_string())?)
         }
         SessionWish::HangUp {} => SessionRequest::HangUp,
         SessionWish::Detach {} => SessionRequest::Detach,

@@ -9,7 +9,7 @@ use sandpen_types::spec::{SandboxKey, TerminalSize};
 use sandpen_vmm::sessions::{Attachment, GuestSessions, SessionError, SessionRequest};
 
 use super::super::error::SandpenError;
-use super::super::session::{Session, ask_guest};
+use super::super::session::Session;
 use super::Handle;
 
 impl Handle {
@@ -35,7 +35,7 @@ impl Handle {
         spec: SessionSpec,
     ) -> Result<SessionInfo, SandpenError> {
         spec.check().map_err(SessionError::from)?;
-        ask_guest(&self.supervisor, OpenSession { key: key.clone(), id, spec }).await
+        Ok(self.supervisor.send(OpenSession { key: key.clone(), id, spec }).await??)
     }
 
     /// The sessions of a live sandbox, oldest first; those included whose end nobody has taken yet.
@@ -77,7 +77,7 @@ impl Handle {
         id: SessionId,
         from: Option<SessionOffsets>,
     ) -> Result<Attachment, SandpenError> {
-        ask_guest(&self.supervisor, AttachSession { key: key.clone(), id, from }).await
+        Ok(self.supervisor.send(AttachSession { key: key.clone(), id, from }).await??)
     }
 
     /// Sends a signal, 1 to 64, to a session's process group.
@@ -114,6 +114,6 @@ impl Handle {
     }
 
     async fn guest_sessions(&self, key: &SandboxKey) -> Result<Arc<dyn GuestSessions>, SandpenError> {
-        Ok(ask_guest(&self.supervisor, OpenGuest { key: key.clone() }).await?.sessions()?)
+        Ok(self.supervisor.send(OpenGuest { key: key.clone() }).await??.sessions()?)
     }
 }

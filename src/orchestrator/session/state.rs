@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use bytes::Buf as _;
-use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionEnd, SessionInfo, SessionOffsets};
 use sandpen_types::session_input::{InputPiece, SessionInput};
 use sandpen_vmm::sessions::{SessionError, SessionEvent, SessionRequest};
@@ -39,13 +38,6 @@ pub(super) struct State {
     /// Whoever moves everything is about to send.
     pub(super) is_sending: bool,
     pub(super) finish: Option<Finish>,
-}
-
-pub(super) fn of(offsets: &mut SessionOffsets, stream: OutputStream) -> &mut u64 {
-    match stream {
-        OutputStream::Stdout => &mut offsets.stdout,
-        OutputStream::Stderr => &mut offsets.stderr,
-    }
 }
 
 impl State {
@@ -87,16 +79,16 @@ impl State {
     pub(super) fn apply(&mut self, event: SessionEvent) {
         match event {
             SessionEvent::Output { stream, offset, mut bytes } => {
-                let arrived = *of(&mut self.arrived, stream);
+                let arrived = *self.arrived.of(stream);
                 if offset > arrived {
-                    let stream = if stream == OutputStream::Stdout { "stdout" } else { "stderr" };
+                    let stream = stream.as_str();
                     self.finish = Some(Finish::Refused(SessionError::Ahead { stream, asked: offset, there: arrived }));
                     return;
                 }
                 let known = usize::try_from(arrived - offset).unwrap_or(usize::MAX).min(bytes.len());
                 bytes.advance(known);
                 if !bytes.is_empty() {
-                    *of(&mut self.arrived, stream) = arrived + bytes.len() as u64;
+                    *self.arrived.of(stream) = arrived + bytes.len() as u64;
                     self.output.push_back(SessionOutput { stream, offset: arrived, bytes });
                 }
             }

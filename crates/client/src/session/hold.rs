@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use bytes::Buf as _;
 use sandpen_api::session::{PIECE_MAX_BYTES, SessionPiece, SessionStream, SessionWish};
-use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionInfo, SessionOffsets};
 use sandpen_types::session_input::{InputPiece, SessionInput};
 use sandpen_types::spec::TerminalSize;
@@ -24,13 +23,6 @@ pub(super) struct Hold {
     /// Not yet sent.
     pub(super) wishes: VecDeque<SessionWish>,
     pub(super) size: Option<TerminalSize>,
-}
-
-pub(super) fn of(offsets: &mut SessionOffsets, stream: OutputStream) -> &mut u64 {
-    match stream {
-        OutputStream::Stdout => &mut offsets.stdout,
-        OutputStream::Stderr => &mut offsets.stderr,
-    }
 }
 
 impl Hold {
@@ -72,7 +64,7 @@ impl Hold {
         let SessionPiece { stream: SessionStream::Output(stream), offset, mut bytes } = piece else {
             return Err("it sends input".to_owned());
         };
-        let given = of(&mut self.given, stream);
+        let given = self.given.of(stream);
         if offset > *given {
             return Err(format!("byte {given} of {stream} is missing: {offset} comes next"));
         }
@@ -92,6 +84,7 @@ pub(super) fn text(wish: &SessionWish) -> Message {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use sandpen_types::output_stream::OutputStream;
     use sandpen_types::session::{SessionId, SessionProgram, SessionSpec};
 
     use super::*;

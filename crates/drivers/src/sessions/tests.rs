@@ -35,6 +35,13 @@ fn spec() -> SessionSpec {
     SessionSpec { stdin: true, ..SessionSpec::command(["cat"]) }
 }
 
+#[test]
+fn guests_do_what_the_types_say_of_sessions() {
+    use sandpen_guest::protocol::session as guest;
+    use sandpen_types::session as types;
+    assert_eq!((guest::SESSIONS_MAX, guest::HANG_UP_GRACE), (types::SESSIONS_MAX, types::HANG_UP_GRACE));
+}
+
 /// A runtime directory with the port's FIFOs.
 fn runtime_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -139,6 +139,9 @@ pub enum SpecError {
     /// A sandbox that is removed and started again when it ends.
     #[error("a sandbox that is removed when it ends cannot have the restart policy {0}; leave one of them out")]
     RestartAndRemove(super::RestartPolicy),
+    /// A session's time-out of nothing, or of more than anybody waits for.
+    #[error("a session's time-out of {} s: use more than 0, and a year at most", .0.as_secs_f64())]
+    SessionTimeout(Duration),
     /// A time without use that is too short or too long.
     #[error("a sandbox that nobody uses cannot be stopped after {0:?}; use 1s to a year")]
     IdleTimeout(Duration),

@@ -13,6 +13,7 @@
 //!   ──lenient──▶ passes over what is no frame, for ever
 //! ```
 
+use super::super::frame_buffer::FrameBuffer;
 use super::SESSION_HEADER_LEN;
 use super::frame::{Direction, MAGIC, SessionFrame, SessionFrameError, number, parse};
 
@@ -33,10 +34,8 @@ enum Search {
 /// gives `None` before pushing the rest.
 #[derive(Debug)]
 pub struct SessionFrameReader<D> {
-    buffer: Vec<u8>,
-    start: usize,
+    buffer: FrameBuffer,
     search: Search,
-    skipped: usize,
     broken: Option<SessionFrameError>,
     direction: std::marker::PhantomData<fn() -> D>,
 }
@@ -61,24 +60,18 @@ impl<D: Direction> SessionFrameReader<D> {
     }
 
     fn with(search: Search) -> Self {
-        Self { buffer: Vec::new(), start: 0, search, skipped: 0, broken: None, direction: std::marker::PhantomData }
+        Self { buffer: FrameBuffer::default(), search, broken: None, direction: std::marker::PhantomData }
     }
 
     /// Takes bytes from the front of `bytes` and says how many: all, unless [`SessionFrameReader::CAPACITY`] is reached.
     #[must_use = "the rest of the bytes must be pushed later"]
     pub fn push(&mut self, bytes: &[u8]) -> usize {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
-        let taken = bytes.len().min(Self::CAPACITY - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
-        taken
+        self.buffer.push(bytes, Self::CAPACITY)
     }
 
     /// Bytes that are held now.
     pub fn buffered(&self) -> usize {
-        self.buffer.len() - self.start
+        self.buffer.rest().len()
     }
 
     /// The next frame; `None` when more bytes are needed.
@@ -91,14 +84,14 @@ impl<D: Direction> SessionFrameReader<D> {
             return Err(error.clone());
         }
         loop {
-            let bytes = &self.buffer[self.start..];
+            let bytes = self.buffer.rest();
             match (parse::<D>(bytes), self.search) {
                 (Ok(Some((frame, len))), Search::InStep | Search::Always) => {
-                    self.start += len;
+                    self.buffer.read(len);
                     return Ok(Some(frame));
                 }
                 (Ok(Some((frame, len))), Search::Until { epoch, .. }) if frame.epoch == epoch => {
-                    self.start += len;
+                    self.buffer.read(len);
                     self.search = Search::InStep;
                     return Ok(Some(frame));
                 }
@@ -106,33 +99,25 @@ impl<D: Direction> SessionFrameReader<D> {
                 // What may become a frame of another epoch is no reason to wait: one of ours may be inside.
                 (Ok(None), Search::Until { epoch, .. }) if may_be_of(bytes, epoch) => return Ok(None),
                 (Err(error), Search::InStep) => return Err(self.break_with(error)),
-                (Err(_), Search::Always) => drop(self.skip()),
+                (Err(_), Search::Always) => drop(self.buffer.skip_to(MAGIC[0])),
                 (_, Search::Until { epoch, left }) => self.skip_within(epoch, left)?,
             }
         }
     }
 
-    /// Goes to the next byte that may begin a frame, and says how far that was.
-    fn skip(&mut self) -> usize {
-        let rest = &self.buffer[self.start + 1..];
-        let step = 1 + rest.iter().position(|byte| *byte == MAGIC[0]).unwrap_or(rest.len());
-        self.start += step;
-        self.skipped = self.skipped.saturating_add(step);
-        step
-    }
-
+    /// Goes to the next byte that may begin a frame.
     fn skip_within(&mut self, epoch: u64, left: usize) -> Result<(), SessionFrameError> {
-        match left.checked_sub(self.skip()) {
-            Some(left) => self.search = Search::Until { epoch, left },
-            None => return Err(self.break_with(SessionFrameError::NoFrame { skipped: self.skipped })),
-        }
+        let Some(left) = left.checked_sub(self.buffer.skip_to(MAGIC[0])) else {
+            let skipped = self.buffer.skipped();
+            return Err(self.break_with(SessionFrameError::NoFrame { skipped }));
+        };
+        self.search = Search::Until { epoch, left };
         Ok(())
     }
 
     fn break_with(&mut self, error: SessionFrameError) -> SessionFrameError {
         self.broken = Some(error.clone());
-        self.buffer = Vec::new();
-        self.start = 0;
+        self.buffer.clear();
         error
     }
 }
