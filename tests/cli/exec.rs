@@ -199,8 +199,8 @@ fn what_cannot_be_is_refused_before_anything_is_started() {
     assert!(too_long.contains("at most 1048576"), "{too_long}");
     for (args, word) in [
         (&["exec", "a"][..], "COMMAND"),
-        (&["exec", "a", "--", ""], "no command"),
-        (&["exec", "-w", "tmp", "a", "--", "true"], "'/' in front"),
+        (&["exec", "a", "--", ""], "the command is empty"),
+        (&["exec", "-w", "tmp", "a", "--", "true"], "not an absolute path in the guest"),
         (&["exec", "--timeout", "0s", "a", "--", "true"], "time"),
         (&["exec", "-u", "", "a", "--", "true"], "user"),
         (&["exec", "-it", "a", "--", "sh"], "not a terminal"),
