@@ -195,15 +195,20 @@ impl Session {
         let mut changes = self.changed.subscribe();
         loop {
             let (chunk, is_end) = {
-                let mut state = lock(&self.state);
-                let chunk: Vec<u8> = state.input.drain(..).collect();
+                let state = lock(&self.state);
+                // Kept until the process has it: where the next bytes belong is counted with them.
+                let chunk: Vec<u8> = state.input.iter().copied().collect();
                 let is_end = state.ends_at.is_some_and(|end| end <= state.received + chunk.len() as u64);
                 (chunk, is_end)
             };
             if !chunk.is_empty() {
                 let is_read = pipe.write_all(&chunk).await.is_ok();
-                lock(&self.state).received += chunk.len() as u64;
-                lock(&self.state).is_input_closed |= !is_read;
+                {
+                    let mut state = lock(&self.state);
+                    state.input.drain(..chunk.len());
+                    state.received += chunk.len() as u64;
+                    state.is_input_closed |= !is_read;
+                }
                 self.changed.send_replace(());
                 if !is_read {
                     return;
