@@ -40,6 +40,7 @@ mod sessions;
 mod stdin;
 mod sysctl;
 mod terminal;
+mod tools;
 mod usage;
 mod users;
 mod volumes;

@@ -80,7 +80,6 @@ pub fn spawn(program: &Program, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Spawn
 }
 
 /// What PID 1 does in a process of its own, without executing anything.
-#[derive(Debug, Clone, Copy)]
 pub struct Own<'a> {
     /// Whom it runs as; `None` for root.
     pub user: Option<&'a User>,
@@ -89,7 +88,7 @@ pub struct Own<'a> {
     /// Done first, as root.
     pub prepare: fn(),
     /// All else; gives the exit code.
-    pub run: fn() -> u8,
+    pub run: Box<dyn FnOnce() -> u8 + 'a>,
 }
 
 /// Runs a piece of this program as [`spawn`] runs another one. Gives the process after it was prepared.
@@ -123,7 +122,7 @@ pub fn idle(user: Option<&User>, controls_terminal: bool) -> Own<'_> {
             unsafe { libc::pause() };
         }
     }
-    Own { user, controls_terminal, prepare, run }
+    Own { user, controls_terminal, prepare, run: Box::new(run) }
 }
 
 /// Makes a child, whose `work` comes back only with a failure, and waits until all that it tells its verdict on is closed.

@@ -30,6 +30,7 @@ pub mod disk_usage;
 pub mod error_chain;
 pub mod event;
 pub mod fault;
+pub mod guest_tool;
 pub mod health;
 pub mod history;
 pub mod image;

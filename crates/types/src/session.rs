@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::guest_tool::GuestTool;
 use crate::output_stream::OutputStream;
 use crate::spec::{ByteString, SpecError, TerminalSize, WORKLOAD_MAX_BYTES, WorkloadUser, command};
 use crate::state::ExitStatus;
@@ -90,6 +91,8 @@ pub enum SessionProgram {
     Shell,
     /// A list of the sandbox's processes, see [`ProcessEntry`](crate::process_entry::ProcessEntry): one in JSON a line.
     Processes,
+    /// Something that the guest does itself.
+    Tool(GuestTool),
 }
 
 /// A session as it is asked for. What it does not say is as the workload of the sandbox has it: environment, user, limits,
@@ -136,7 +139,7 @@ impl SessionSpec {
                 return Err(SpecError::NoCommand);
             }
             SessionProgram::Command(command) => command,
-            SessionProgram::Shell | SessionProgram::Processes => &[],
+            SessionProgram::Shell | SessionProgram::Processes | SessionProgram::Tool(_) => &[],
         };
         // The kernel wants a NUL behind the working directory as well.
         let bytes = command::check(command, &self.env, self.workdir.as_ref())? + usize::from(self.workdir.is_some());
@@ -154,6 +157,7 @@ impl SessionSpec {
         let mut label = match &self.program {
             SessionProgram::Shell => "(login shell)".to_owned(),
             SessionProgram::Processes => "(processes)".to_owned(),
+            SessionProgram::Tool(tool) => format!("({tool})"),
             SessionProgram::Command(command) => {
                 let words = command.iter().map(|word| String::from_utf8_lossy(word.as_bytes()));
                 words.collect::<Vec<_>>().join(" ")

@@ -34,6 +34,7 @@ mod messages;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod tool;
 
 pub use budget::Budget;
 pub use frame::{
@@ -42,6 +43,7 @@ pub use frame::{
 };
 pub use messages::*;
 pub use reader::SessionFrameReader;
+pub use tool::Tool;
 
 /// Name of the virtio port that sessions share.
 pub const SESSIONS_PORT: &str = "org.sandpen.sessions";

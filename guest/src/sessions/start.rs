@@ -10,6 +10,7 @@ use super::processes;
 use crate::launch::{Launched, Streams, Whose, launch, not_executable};
 use crate::probe::Surroundings;
 use crate::process::{Own, spawn, spawn_own};
+use crate::tools;
 use crate::users::{self, User};
 use crate::workload;
 
@@ -23,11 +24,12 @@ pub fn start(around: &Surroundings, session: RunSession, null: &OwnedFd) -> Resu
     let streams = Streams { of: Whose::Command, terminal: session.terminal, stdin: session.stdin };
     let command = match session.program {
         SessionProgram::Processes => {
-            let controls_terminal = session.terminal.is_some();
-            let own = Own { user: None, controls_terminal, prepare: || {}, run: processes::list };
-            return launch(streams, None, null, |stdio| {
-                spawn_own(own, stdio).map_err(|error| workload::explain_own(&error, Whose::Command))
-            });
+            return start_own(streams, None, null, processes::list);
+        }
+        SessionProgram::Tool(tool) => {
+            let user = session.user.as_deref().map(users::find).transpose();
+            let user = user.map_err(|error| not_executable(error.to_string()))?;
+            return start_own(streams, user.as_ref(), null, move || tools::run(&tool));
         }
         SessionProgram::Command(command) => Some(command),
         SessionProgram::Shell => None,
@@ -56,6 +58,20 @@ pub fn start(around: &Surroundings, session: RunSession, null: &OwnedFd) -> Resu
     }
     launch(streams, program.user.as_ref(), null, |stdio| {
         spawn(&program, stdio).map_err(|error| workload::explain(&error, &start, &program, Whose::Command))
+    })
+}
+
+/// Runs a piece of this program.
+fn start_own(
+    streams: Streams,
+    user: Option<&User>,
+    null: &OwnedFd,
+    run: impl FnOnce() -> u8,
+) -> Result<Launched, StartFailure> {
+    launch(streams, user, null, |stdio| {
+        let controls_terminal = streams.terminal.is_some();
+        let own = Own { user, controls_terminal, prepare: || {}, run: Box::new(run) };
+        spawn_own(own, stdio).map_err(|error| workload::explain_own(&error, Whose::Command))
     })
 }
 

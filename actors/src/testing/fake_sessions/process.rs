@@ -9,6 +9,7 @@ use chrono::Utc;
 use futures::FutureExt as _;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use sandpen_types::guest_tool::GuestTool;
 use sandpen_types::session::{
     HANG_UP_GRACE, SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionProgram, SessionSpec,
 };
@@ -62,6 +63,16 @@ pub(super) struct Kept {
     pub(super) bytes: VecDeque<u8>,
 }
 
+/// A program of this host that does what the guest's tool does.
+fn tool_of_this_host(tool: &GuestTool) -> Vec<ByteString> {
+    match tool {
+        GuestTool::Connect { port } => {
+            let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} || exit 1; cat <&3 & cat >&3; wait");
+            vec!["bash".into(), "-c".into(), script.into()]
+        }
+    }
+}
+
 /// Starts the process, or says in the session's end why not.
 pub(super) fn start(id: SessionId, spec: SessionSpec) -> Arc<Session> {
     let shell = ["/bin/sh".into()];
@@ -70,6 +81,7 @@ pub(super) fn start(id: SessionId, spec: SessionSpec) -> Arc<Session> {
         SessionProgram::Command(parts) => parts,
         SessionProgram::Shell => &shell,
         SessionProgram::Processes => &list,
+        SessionProgram::Tool(tool) => &tool_of_this_host(tool),
     };
     let mut command = Command::new(parts[0].as_os_str());
     command.args(parts[1..].iter().map(ByteString::as_os_str));

@@ -1,5 +1,8 @@
 //! Sessions on the wire.
 
+use std::num::NonZeroU16;
+
+use sandpen_types::guest_tool::GuestTool;
 use sandpen_types::session::{SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionProgram, SessionSpec};
 
 use super::*;
@@ -58,6 +61,7 @@ fn sessions_that_are_asked_for() {
         SessionSpec::command(["true"]),
         SessionSpec::new(SessionProgram::Shell),
         SessionSpec::new(SessionProgram::Processes),
+        SessionSpec::new(SessionProgram::Tool(GuestTool::Connect { port: NonZeroU16::MIN })),
         full,
     ];
     golden!("session_open.jsonl", &specs.map(|spec| OpenSession::new(id(), spec)));

@@ -5,9 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sandpen_guest::protocol::session::{
     RunSession, SessionEnd as GuestEnd, SessionNotes, SessionProgram as GuestProgram, SessionRefusal, SessionReport,
-    SessionStart, SessionStream,
+    SessionStart, SessionStream, Tool,
 };
 use sandpen_guest::protocol::{Bytes, TerminalSize, WorkloadEnd, cut_message};
+use sandpen_types::guest_tool::GuestTool;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SESSIONS_MAX, SessionEnd, SessionProgram, SessionSpec};
 use sandpen_types::spec::{ByteString, TerminalSize as SpecTerminalSize};
@@ -41,6 +42,7 @@ impl Asked {
                 SessionProgram::Command(command) => GuestProgram::Command(command.iter().map(bytes).collect()),
                 SessionProgram::Shell => GuestProgram::Shell,
                 SessionProgram::Processes => GuestProgram::Processes,
+                SessionProgram::Tool(tool) => GuestProgram::Tool(guest_tool(tool)),
             },
             env: spec.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
             user: spec.user.as_ref().map(|user| user.as_str().to_owned()),
@@ -54,6 +56,13 @@ impl Asked {
             .map_err(|error| SessionError::Unreachable(format!("encoding what is asked for: {error}")))?;
         let (terminal, stdin, detached) = (spec.terminal.is_some(), spec.stdin, spec.detached);
         Ok(Self { start, label, at, terminal, stdin, detached })
+    }
+}
+
+/// A tool in the guest's words.
+fn guest_tool(tool: &GuestTool) -> Tool {
+    match tool {
+        GuestTool::Connect { port } => Tool::Connect { port: *port },
     }
 }
 

@@ -16,6 +16,7 @@ mod load;
 mod programs;
 mod resume;
 mod streams;
+mod tools;
 
 /// How much the test's hosts have room for of each stream.
 const ROOM: u64 = 64 << 10;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::frame::SessionStream;
+use super::tool::Tool;
 use crate::protocol::messages::{Bytes, StartFailure, WorkloadEnd};
 use crate::protocol::start::TerminalSize;
 
@@ -91,6 +92,8 @@ pub enum SessionProgram {
     Shell,
     /// PID 1's own list of processes.
     Processes,
+    /// A tool of PID 1's; an older guest refuses it as malformed.
+    Tool(Tool),
 }
 
 /// What a host that is replaced would not know of a session otherwise. The guest makes nothing of it.

@@ -1,8 +1,11 @@
 //! Frames: what goes in comes out, whatever lies before it; nothing else is taken for one.
 
+use std::num::NonZeroU16;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::Bytes;
 
 const EPOCH: u64 = 0x0102_0304_0506_0708;
 
@@ -65,6 +68,20 @@ fn messages_are_encoded_as_they_were() {
     for (report, bytes) in reports {
         let frame = encode_message::<GuestFrame>(0, 0, &report).unwrap();
         assert_eq!(frame[SESSION_HEADER_LEN..], bytes, "{report:?}");
+    }
+}
+
+#[test]
+fn what_a_session_runs_is_encoded_as_it_was() {
+    let port = NonZeroU16::new(300).unwrap();
+    let programs = [
+        (SessionProgram::Command(vec![Bytes::from(b"sh".to_vec())]), vec![0, 1, 2, b's', b'h']),
+        (SessionProgram::Shell, vec![1]),
+        (SessionProgram::Processes, vec![2]),
+        (SessionProgram::Tool(Tool::Connect { port }), vec![3, 0, 0xac, 2]),
+    ];
+    for (program, bytes) in programs {
+        assert_eq!(postcard::to_stdvec(&program).unwrap(), bytes, "{program:?}");
     }
 }
 
