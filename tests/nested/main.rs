@@ -240,6 +240,28 @@ seq 60 | md5sum
             |lines| assert_eq!(lines[0], format!("code 3 {}", lines[1])),
         ),
         scenario(
+            "sessions",
+            r#"
+sandpen run -d --idle -n box -e A=workload /root/inner >/dev/null
+head -c 300000 /bin/busybox | sandpen exec -i -e B=own box -- sh -c 'echo $A $B >&2; md5sum; exit 3' 2>/root/err
+echo "code $?; $(cat /root/err)"
+head -c 300000 /bin/busybox | md5sum
+id=$(sandpen exec -d box -- sh -c 'for i in $(seq 20); do echo $i; sleep 0.1; done; exit 4')
+kill -9 $(cat /root/state/daemon.lock)
+echo "$(sandpen attach --session $id box | md5sum)"
+seq 20 | md5sum
+sandpen exec box -- nope 2>/dev/null
+echo "code $?"
+sandpen top box | grep -c sandpen-idle
+sandpen rm -f box >/dev/null
+"#,
+            |lines| {
+                let [sum, code, expected, numbers, counted, missing, idle] = lines else { panic!("{lines:?}") };
+                assert_eq!((sum, *code, numbers), (expected, "code 3; workload own", counted), "{lines:?}");
+                assert_eq!((*missing, *idle), ("code 127", "1"), "{lines:?}");
+            },
+        ),
+        scenario(
             "reset",
             r#"
 sandpen run -n p /root/inner -- sh -c 'echo before; reboot -f; sleep 100' 2>/dev/null
