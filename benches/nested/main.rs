@@ -1,21 +1,23 @@
 //! A Linux microVM of libkrun, from the command to its exit code: `sandpen run` against a bare libkrun
-//! program that runs the same command in the same kernel, and `msb run` of microsandbox where it is there, in
-//! turn, in one run.
+//! program that runs the same command in the same kernel, and microsandbox and smolvm where they are there, in
+//! turn, in one run. Then a command in a microVM that runs: `sandpen exec` against theirs, in turn.
 //!
-//! `make bench-nested`, or `cargo bench --bench nested`. Environment: `RUNS` (rounds; 7 by default), `PEERS` (a
-//! directory as `scripts/bench-peers` makes it), `OUT` (a directory for JSON and SVG).
+//! `make bench-nested`, or `cargo bench --bench nested`. Environment: `RUNS` (microVMs of each; 7 by default), `EXECS`
+//! (commands of each; 30), `PEERS` (a directory as `scripts/bench-peers` makes it), `OUT` (a directory for JSON and SVG).
 //! Where the host's KVM runs no Linux, all sides run inside of a QEMU guest with an emulated SVM, as in
 //! `tests/nested`; what they need is put into its root directory.
 //!
 //! ```text
 //!   bench ─▶ QEMU guest ─▶ bench --inside ─┬─▶ bench --bare ROOT ──────────▶ microVM
 //!                                          ├─▶ sandpen run ──────▶ daemon ─▶ microVM
-//!                                          └─▶ msb run ────────────────────▶ microVM
+//!                                          ├─▶ msb run ────────────────────▶ microVM
+//!                                          └─▶ smol-vmm machine run ───────▶ microVM
 //! ```
 
 mod bare;
 #[path = "../support/report.rs"]
 mod report;
+mod subjects;
 #[path = "../../tests/support/mod.rs"]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "made for tests")]
 mod support;
@@ -26,26 +28,22 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use report::Report;
+use subjects::Subject;
 use support::nested::OuterGuest;
 use support::{Home, nested};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+/// Who took how many seconds, of all in turn.
+type Figures = Vec<Vec<(String, f64)>>;
+type Round<'a> = Vec<(&'a str, f64)>;
 
 /// So many emulated machines may fall silent, as QEMU 7.2 with an emulated SVM does now and then, but one.
 const MACHINES_MAX: usize = 5;
 /// What is said after the last round.
 const DONE: &str = "all rounds are done";
-/// The exit code of the command that all sides run.
-const CODE: i32 = 42;
-/// That command.
-const COMMAND: [&str; 3] = ["sh", "-c", "echo out; exit 42"];
-/// Who is measured, in the order of a line's figures.
-const WHO: [&str; 3] = ["bare libkrun program", "sandpen run --driver krun", "microsandbox's msb run"];
-/// Where the peer is found in the emulated machine.
-const PEER: &str = "/microsandbox";
-/// Gives the peer a disk: it needs extended attributes of users, which file systems in memory have from Linux 6.6 on
-/// only. What it writes is in `/root/disk/home`; `/root/disk/inner` is its root directory.
-const PREPARE_PEER: &str = "\
+/// Gives the peers a disk: one needs extended attributes of users, which file systems in memory have from Linux 6.6 on
+/// only, and both write much. `/root/disk/inner` is their root directory.
+const PREPARE_PEERS: &str = "\
 while read -r major minor _ name; do
     [ \"$name\" != vda ] || mknod /root/disk.dev b $major $minor
 done </proc/partitions
@@ -53,18 +51,22 @@ mkdir -p /root/disk
 mount -t ext4 /root/disk.dev /root/disk || exit 1
 mkdir /root/disk/home
 cp -r /inner /root/disk/inner
-# It looks up who runs the command.
+# They look up who runs the command.
 mkdir -p /root/disk/inner/etc
 echo root:x:0:0:root:/:/bin/sh >/root/disk/inner/etc/passwd
 echo root:x:0: >/root/disk/inner/etc/group
-cp -r /microsandbox /root/disk/microsandbox
+cp -r /peers/* /root/disk
+# One gives up its user and opens the device again.
+chmod 666 /dev/kvm
+# One unpacks for minutes before its first microVM: that is no silence.
+( while sleep 20; do echo still there; done ) &
 ";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--bare", root, init] => bare::run(root, Path::new(init)),
-        ["--inside", runs] => inside(runs.parse()?),
+        ["--inside", runs, execs] => inside(runs.parse()?, execs.parse()?),
         [.., "--bench"] | ["--bench", ..] => outside(),
         _ => {
             println!("bench nested: skipped (use `make bench-nested`)");
@@ -75,7 +77,8 @@ fn main() -> Result<()> {
 
 /// Prepares the outer guest, runs it and reports what it measured.
 fn outside() -> Result<()> {
-    let runs = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(7_usize);
+    let number = |name: &str, usual: usize| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
+    let (runs, execs) = (number("RUNS", 7), number("EXECS", 30));
     let firmware = sandpen::kernel::krunfw::find(None, &nested::data_dir())?;
     let kernel = sandpen::kernel::find(&nested::data_dir())?;
     let home = Home::new();
@@ -88,73 +91,106 @@ fn outside() -> Result<()> {
     if !built.success() {
         return Err("the C compiler failed".into());
     }
-    let peer = std::env::var_os("PEERS").map(|peers| PathBuf::from(peers).join("microsandbox"));
-    let peer = peer.filter(|peer| peer.is_dir());
     let mut script = nested::PREPARE.to_owned();
     let mut options = vec!["--memory", "1G"];
-    if let Some(peer) = peer {
-        let copied = Command::new("cp").arg("-r").args([&peer, &root.join(PEER.trim_start_matches('/'))]).status()?;
-        if !copied.success() {
-            return Err("copying microsandbox".into());
-        }
-        nested::add_libraries(&root, &peer.join("bin/msb"));
-        script += PREPARE_PEER;
-        options = vec!["--memory", "1536M", "--disk", "2G"];
-    } else {
-        println!("microsandbox is not there (scripts/bench-peers): without it");
+    if add_peers(&root)? {
+        script += PREPARE_PEERS;
+        options = vec!["--memory", "3G", "--disk", "6G"];
     }
-    script += "exec bench --inside $RUNS\n";
+    script += "exec bench --inside $RUNS $EXECS\n";
     std::fs::write(root.join("script"), script)?;
     let path = nested::qemu_with_svm(&home.path().join("wrap"));
-    let mut rounds: Vec<Vec<f64>> = Vec::with_capacity(runs);
+    let (mut boots, mut commands) = (Figures::new(), Figures::new());
     for _ in 0..MACHINES_MAX {
-        let machine = OuterGuest::boot(&home, &root, &path, &[format!("RUNS={}", runs - rounds.len())], &options);
+        let left = [format!("RUNS={}", runs - boots.len()), format!("EXECS={}", execs - commands.len())];
+        let machine = OuterGuest::boot(&home, &root, &path, &left, &options);
         while let Some(line) = machine.next_line() {
-            if let Some(round) = line.strip_prefix("round ") {
-                rounds.push(serde_json::from_str(round)?);
+            if let Some(round) = line.strip_prefix("boot ") {
+                boots.push(serde_json::from_str(round)?);
+            } else if let Some(round) = line.strip_prefix("exec ") {
+                commands.push(serde_json::from_str(round)?);
             } else if line == DONE {
                 break;
             }
         }
-        if rounds.len() >= runs {
-            return if machine.wait() { publish(&rounds) } else { Err("the machine did not end well".into()) };
+        if boots.len() >= runs && commands.len() >= execs {
+            return if machine.wait() {
+                publish(&boots, &commands)
+            } else {
+                Err("the machine did not end well".into())
+            };
         }
-        println!("the emulated machine ended early or fell silent after {} rounds; another one goes on", rounds.len());
+        println!(
+            "the emulated machine ended early or fell silent after {} microVMs and {} commands of each; another one goes on",
+            boots.len(),
+            commands.len()
+        );
         machine.kill();
     }
-    Err(format!("{MACHINES_MAX} emulated machines made {} rounds only", rounds.len()).into())
+    Err(format!("{MACHINES_MAX} emulated machines made {} and {} rounds only", boots.len(), commands.len()).into())
+}
+
+/// Puts the peers that are there into the outer guest's root; whether there are any.
+fn add_peers(root: &Path) -> Result<bool> {
+    let peers = std::env::var_os("PEERS").map(PathBuf::from).unwrap_or_default();
+    let mut are_there = false;
+    for subject in Subject::ALL {
+        let Some(name) = subject.peer() else { continue };
+        let peer = peers.join(name);
+        if !peer.is_dir() {
+            println!("{name} is not there (scripts/bench-peers): without it");
+            continue;
+        }
+        std::fs::create_dir_all(root.join("peers"))?;
+        let copied = Command::new("cp").arg("-r").args([&peer, &root.join("peers")]).status()?;
+        if !copied.success() {
+            return Err(format!("copying {name}").into());
+        }
+        nested::add_libraries(root, &peer.join(subject.program()));
+        are_there = true;
+    }
+    Ok(are_there)
 }
 
 /// Prints medians, and writes all figures where that is asked for.
-fn publish(rounds: &[Vec<f64>]) -> Result<()> {
-    let mut report = Report::new("nested", &["s command to exit", "× bare"]);
-    for round in rounds {
-        let bare = round.first().ok_or("a round without figures")?;
-        for (who, seconds) in WHO.iter().zip(round) {
-            report.add("a command", who, vec![*seconds, seconds / bare]);
+fn publish(boots: &Figures, commands: &Figures) -> Result<()> {
+    let mut report = Report::new("nested", &["s command to exit", "× bare, or ours"]);
+    let rounds =
+        boots.iter().map(|round| ("a microVM", round)).chain(commands.iter().map(|round| ("a command in it", round)));
+    for (case, round) in rounds {
+        let (_, first) = round.first().ok_or("a round without figures")?;
+        for (who, seconds) in round {
+            report.add(case, who, vec![*seconds, seconds / first]);
         }
     }
     Ok(report.publish()?)
 }
 
 /// Measures, in a machine whose KVM runs Linux.
-fn inside(runs: usize) -> Result<()> {
-    for run in 0..=runs {
-        let mut bare = Command::new(std::env::current_exe()?);
-        bare.args(["--bare", "/root/inner", "/init"]);
-        let mut ours = Command::new("sandpen");
-        ours.args(["run", "--rm", "--driver", "krun", "/root/inner", "--"]).args(COMMAND);
-        let mut times = vec![time(&mut bare)?, time(&mut ours)?];
-        if Path::new(PEER).exists() {
-            let mut peer = Command::new("/root/disk/microsandbox/bin/msb");
-            peer.env("MSB_HOME", "/root/disk/home");
-            peer.args(["run", "--quiet", "--no-net", "--no-stdin", "--cpus", "1", "--memory", "256M"]);
-            peer.args(["/root/disk/inner", "--"]).args(COMMAND);
-            times.push(time(&mut peer)?);
-        }
+fn inside(runs: usize, execs: usize) -> Result<()> {
+    let there: Vec<_> = Subject::ALL.into_iter().filter(|subject| subject.is_there()).collect();
+    if runs > 0 {
         // The first round starts the daemon and warms caches; it does not count.
-        if run > 0 {
-            println!("round {}", serde_json::to_string(&times)?);
+        for run in 0..=runs {
+            let round =
+                there.iter().map(|subject| Ok((subject.boot_name(), time(&mut subject.boot()?, subjects::CODE)?)));
+            let round: Round<'_> = round.collect::<Result<_>>()?;
+            if run > 0 {
+                println!("boot {}", serde_json::to_string(&round)?);
+            }
+        }
+    }
+    if execs > 0 {
+        for mut command in there.iter().flat_map(|subject| subject.make()) {
+            time(&mut command, 0)?;
+        }
+        for run in 0..=execs {
+            let named = there.iter().filter_map(|subject| Some((subject.exec_name()?, subject)));
+            let round: Round<'_> =
+                named.map(|(name, subject)| Ok((name, time(&mut subject.exec(), 0)?))).collect::<Result<_>>()?;
+            if run > 0 {
+                println!("exec {}", serde_json::to_string(&round)?);
+            }
         }
     }
     println!("{DONE}");
@@ -162,15 +198,16 @@ fn inside(runs: usize) -> Result<()> {
     if shutdown.success() { Ok(()) } else { Err("sandpen shutdown failed".into()) }
 }
 
-/// Seconds until a command has ended with [`CODE`].
-fn time(command: &mut Command) -> Result<f64> {
+/// Seconds until a command has ended with this code.
+fn time(command: &mut Command, code: i32) -> Result<f64> {
     let begun = Instant::now();
     let output = command.stdin(Stdio::null()).output()?;
     let elapsed = begun.elapsed();
     let said = String::from_utf8_lossy(&output.stdout);
     // libkrun's own console may lose its last bytes at power-off: the exit code is what both must have.
-    if output.status.code() != Some(CODE) {
-        return Err(format!("{:?}: {said} {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+    if output.status.code() != Some(code) {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {:?}: {said} {errors}", output.status).into());
     }
     Ok(elapsed.as_secs_f64())
 }
