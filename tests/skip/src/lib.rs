@@ -91,6 +91,10 @@ reasons! {
     NoUmoci = "no-umoci",
     /// docker-registry is not installed.
     NoDockerRegistry = "no-docker-registry",
+    /// GNU tar is not installed.
+    NoGnuTar = "no-gnu-tar",
+    /// Python is not installed.
+    NoPython = "no-python",
 }
 
 impl Reason {

@@ -1,0 +1,266 @@
+//! Maps of sparse files: where data are, of a file and in a tar: GNU tar's old headers (type `S`) and its three pax formats
+//! (0.0, 0.1, 1.0), as its manual's appendix "Storing Sparse Files" has them. What is written is version 1.0.
+
+use std::fmt::Write as _;
+use std::fs::File;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use crate::header::number;
+use crate::record::{BLOCK_LEN, decimal};
+
+/// Most parts of a file that is read from a stream: 4 MiB of memory.
+const SEGMENTS_MAX: usize = 1 << 18;
+/// Most parts that are written: of a file with more of them the smallest holes become zeros.
+const SEGMENTS_WRITTEN: usize = 1 << 16;
+
+/// What is wrong with a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // each says it itself
+pub enum SparseProblem {
+    #[error("a number of it is none")]
+    Number,
+    #[error("it ends too early")]
+    Map,
+    #[error("it does not say how large the file is")]
+    NoSize,
+    #[error("parts of it overlap, or are not in order")]
+    Order,
+    #[error("a part lies beyond the end of the file")]
+    Beyond,
+    #[error("it has more than {SEGMENTS_MAX} parts")]
+    TooMany,
+    #[error("it tells of other bytes than the stream holds")]
+    Stored,
+}
+
+/// A part of a file that is not a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Refuses a map that no file has; `stored` are the bytes that the stream holds for it.
+pub fn check(segments: &[Segment], bytes: u64, stored: u64) -> Result<(), SparseProblem> {
+    let (mut at, mut sum) = (0_u64, 0_u64);
+    for segment in segments {
+        if segment.offset < at {
+            return Err(SparseProblem::Order);
+        }
+        at = segment.offset.checked_add(segment.bytes).ok_or(SparseProblem::Beyond)?;
+        sum = sum.checked_add(segment.bytes).ok_or(SparseProblem::Beyond)?;
+    }
+    if at > bytes {
+        return Err(SparseProblem::Beyond);
+    }
+    if sum == stored { Ok(()) } else { Err(SparseProblem::Stored) }
+}
+
+/// What pax headers say of a sparse file.
+#[derive(Debug, Default)]
+pub struct PaxSparse {
+    pub name: Option<Vec<u8>>,
+    pub major: Option<u64>,
+    pub bytes: Option<u64>,
+    pub count: Option<u64>,
+    /// Offsets and lengths, in turn.
+    pub numbers: Vec<u64>,
+    pub has_map: bool,
+}
+
+impl PaxSparse {
+    pub fn is_any(&self) -> bool {
+        self.major.is_some() || self.has_map || self.count.is_some() || !self.numbers.is_empty()
+    }
+
+    /// Version 1.0.
+    pub fn has_map_in_contents(&self) -> bool {
+        self.major.is_some_and(|major| major >= 1)
+    }
+
+    /// The map of the versions before.
+    pub fn segments(&self) -> Result<Vec<Segment>, SparseProblem> {
+        let (pairs, rest) = self.numbers.as_chunks::<2>();
+        if !rest.is_empty() || self.count.is_some_and(|count| count != pairs.len() as u64) {
+            return Err(SparseProblem::Map);
+        }
+        if pairs.len() > SEGMENTS_MAX { Err(SparseProblem::TooMany) } else { Ok(paired(pairs)) }
+    }
+}
+
+fn paired(pairs: &[[u64; 2]]) -> Vec<Segment> {
+    pairs.iter().map(|[offset, bytes]| Segment { offset: *offset, bytes: *bytes }).collect()
+}
+
+/// Puts the parts of an old header, or of what follows it, behind others; a part is 24 bytes.
+pub fn push_old(map: &[u8], to: &mut Vec<Segment>) -> Result<(), SparseProblem> {
+    let (parts, _) = map.as_chunks::<24>();
+    for part in parts.iter().filter(|part| part[0] != 0) {
+        let field = |field: &[u8]| number(field).and_then(|value| u64::try_from(value).ok());
+        let field = |bytes| field(bytes).ok_or(SparseProblem::Number);
+        to.push(Segment { offset: field(&part[..12])?, bytes: field(&part[12..])? });
+    }
+    if to.len() > SEGMENTS_MAX { Err(SparseProblem::TooMany) } else { Ok(()) }
+}
+
+/// One more record of an old map; whether there is another one.
+pub fn old_more(block: &[u8; BLOCK_LEN], segments: &mut Vec<Segment>) -> Result<bool, SparseProblem> {
+    push_old(&block[..504], segments)?;
+    Ok(block[504] != 0)
+}
+
+/// Reads the map of version 1.0: the number of parts, then offset and bytes of each, a line for every number.
+#[derive(Debug, Default)]
+pub struct MapReader {
+    line: Vec<u8>,
+    numbers: Vec<u64>,
+    is_complete: bool,
+}
+
+impl MapReader {
+    /// Takes a record; what is behind the map in the last one is padding.
+    pub fn push(&mut self, block: &[u8; BLOCK_LEN]) -> Result<(), SparseProblem> {
+        for byte in block {
+            if *byte != b'\n' {
+                self.line.push(*byte);
+                if self.line.len() > 20 {
+                    return Err(SparseProblem::Number);
+                }
+                continue;
+            }
+            self.numbers.push(decimal(&self.line).ok_or(SparseProblem::Number)?);
+            self.line.clear();
+            let count = usize::try_from(self.numbers[0]).ok().filter(|count| *count <= SEGMENTS_MAX);
+            if self.numbers.len() == 1 + 2 * count.ok_or(SparseProblem::TooMany)? {
+                self.is_complete = true;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    pub fn into_segments(self) -> Vec<Segment> {
+        paired(self.numbers.get(1..).unwrap_or_default().as_chunks::<2>().0)
+    }
+}
+
+/// The map of version 1.0, padded to whole records.
+pub fn map_text(segments: &[Segment], bytes: u64) -> Vec<u8> {
+    // As GNU tar has it: a file that ends with a hole has an empty part at its end.
+    let ends_with_hole = segments.last().is_none_or(|last| last.offset + last.bytes < bytes);
+    let end = ends_with_hole.then_some(Segment { offset: bytes, bytes: 0 });
+    let mut text = format!("{}\n", segments.len() + usize::from(ends_with_hole));
+    for segment in segments.iter().chain(&end) {
+        let _ = write!(text, "{}\n{}\n", segment.offset, segment.bytes); // a String takes everything
+    }
+    let mut text = text.into_bytes();
+    text.resize(text.len().next_multiple_of(BLOCK_LEN), 0);
+    text
+}
+
+/// Where the data of a file of so many bytes are: all of it where its file system has no holes.
+pub fn data_of(file: &File, bytes: u64) -> Vec<Segment> {
+    let whole = || vec![Segment { offset: 0, bytes }];
+    let (mut segments, mut at) = (Vec::new(), 0);
+    while at < bytes {
+        let begin = match seek(file, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            // The rest is a hole.
+            Err(Errno::NXIO) => break,
+            Err(_) => return whole(),
+        };
+        let Ok(end) = seek(file, SeekFrom::Hole(begin)) else { return whole() };
+        if begin < at || end <= begin {
+            return whole();
+        }
+        if begin >= bytes {
+            break;
+        }
+        let end = end.min(bytes);
+        segments.push(Segment { offset: begin, bytes: end - begin });
+        if segments.len() > SEGMENTS_WRITTEN {
+            segments = fewer(segments);
+        }
+        at = end;
+    }
+    segments
+}
+
+/// Half as many, without the smallest holes.
+fn fewer(segments: Vec<Segment>) -> Vec<Segment> {
+    let hole = |last: &Segment, next: &Segment| next.offset - (last.offset + last.bytes);
+    let mut holes: Vec<_> = segments.windows(2).map(|pair| hole(&pair[0], &pair[1])).collect();
+    let half = holes.len() / 2;
+    if half == 0 {
+        return segments;
+    }
+    let (smaller, most, _) = holes.select_nth_unstable(half - 1);
+    let most = *most;
+    // All that are smaller, and as many of this size as make the half full.
+    let mut left = half - smaller.iter().filter(|hole| **hole < most).count();
+    let mut kept: Vec<Segment> = Vec::with_capacity(segments.len() - half);
+    for next in segments {
+        match kept.last_mut() {
+            Some(last) if hole(last, &next) < most || hole(last, &next) == most && left > 0 => {
+                left -= usize::from(hole(last, &next) == most);
+                last.bytes = next.offset + next.bytes - last.offset;
+            }
+            _ => kept.push(next),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(offset: u64, bytes: u64) -> Segment {
+        Segment { offset, bytes }
+    }
+
+    #[test]
+    fn maps_that_no_file_has_are_refused() {
+        let check = |segments: &[Segment]| check(segments, 100, segments.iter().map(|part| part.bytes).sum());
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[segment(0, 10), segment(10, 20), segment(100, 0)]), Ok(()));
+        assert_eq!(check(&[segment(10, 10), segment(0, 5)]), Err(SparseProblem::Order));
+        assert_eq!(check(&[segment(0, 10), segment(5, 10)]), Err(SparseProblem::Order));
+        assert_eq!(check(&[segment(95, 10)]), Err(SparseProblem::Beyond));
+        assert_eq!(super::check(&[segment(1, u64::MAX)], 100, 5), Err(SparseProblem::Beyond));
+        assert_eq!(super::check(&[segment(0, 10)], 100, 11), Err(SparseProblem::Stored));
+    }
+
+    #[test]
+    fn a_map_is_read_as_it_is_written() {
+        let segments: Vec<_> = (0..1000).map(|at| segment(at * 10_000, 5)).collect();
+        let text = map_text(&segments, 1 << 40);
+        assert!(text.len() > 512 && text.len().is_multiple_of(512));
+        let mut reader = MapReader::default();
+        for block in text.as_chunks::<512>().0 {
+            assert!(!reader.is_complete());
+            reader.push(block).unwrap();
+        }
+        assert!(reader.is_complete());
+        assert_eq!(reader.into_segments(), [segments, vec![segment(1 << 40, 0)]].concat());
+    }
+
+    #[test]
+    fn the_smallest_holes_are_filled_where_there_are_too_many() {
+        let segments = vec![segment(0, 10), segment(12, 5), segment(18, 5), segment(30, 5), segment(100, 1)];
+        assert_eq!(fewer(segments), [segment(0, 23), segment(30, 5), segment(100, 1)]);
+        // All of one size.
+        let segments: Vec<_> = (0..1001).map(|at| segment(at * 8192, 8)).collect();
+        let kept = fewer(segments);
+        assert_eq!((kept.len(), kept[0].bytes), (501, 500 * 8192 + 8));
+        assert_eq!(fewer(vec![segment(0, 1), segment(5, 1)]).len(), 2);
+    }
+}

@@ -1,0 +1,72 @@
+//! Owners, permissions, attributes and times of what was made.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{
+    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens, utimensat,
+};
+use rustix::io::Errno;
+
+use super::{Owners, UnpackOptions};
+use crate::entry::Meta;
+
+/// Set-user-ID and set-group-ID.
+const SET_ID: u32 = 0o6000;
+
+fn times(meta: &Meta) -> Timestamps {
+    let (seconds, nanos) = meta.mtime;
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos.into() },
+    }
+}
+
+/// Whom something shall belong to.
+fn owner(owners: Owners, meta: &Meta) -> Option<(Option<Uid>, Option<Gid>)> {
+    let (uid, gid) = match owners {
+        Owners::Caller => return None,
+        Owners::Root => (0, 0),
+        Owners::Keep => (meta.uid, meta.gid),
+    };
+    Some((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
+}
+
+/// Gives a file or directory that is open all its attributes; whether it has its owner.
+pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<bool> {
+    let has_owner = match owner(options.owners, meta) {
+        None => true,
+        Some((uid, gid)) => match fchown(&file, uid, gid) {
+            Err(Errno::PERM) => false,
+            given => given.map(|()| true)?,
+        },
+    };
+    // After the owner, who takes them away.
+    let keeps_set_id = has_owner && options.owners != Owners::Caller;
+    let mode = if keeps_set_id { meta.mode } else { meta.mode & !SET_ID };
+    fchmod(&file, Mode::from_raw_mode(mode))?;
+    options.attributes.write(&file, &meta.xattrs)?;
+    futimens(&file, &times(meta))?;
+    Ok(has_owner || options.owners != Owners::Keep)
+}
+
+/// The same for what cannot be opened: a symbolic link, or a device with these permissions.
+pub(super) fn give_by_name(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    meta: &Meta,
+    options: UnpackOptions,
+) -> io::Result<bool> {
+    let name = OsStr::from_bytes(name);
+    let has_owner = match owner(options.owners, meta) {
+        None => true,
+        Some((uid, gid)) => match chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::PERM) => options.owners != Owners::Keep,
+            given => given.map(|()| true)?,
+        },
+    };
+    utimensat(parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(has_owner)
+}

@@ -1,0 +1,141 @@
+//! Writes a tar, entry by entry: POSIX headers, with a pax header where one does not hold what there is to say.
+
+use std::io::{self, Write};
+
+use crate::entry::{Kind, Meta};
+use crate::header::{Header, ID_MAX, NAME_FIELD, SIZE_MAX};
+use crate::name;
+use crate::pax::XATTR;
+use crate::record::{BLOCK, BLOCK_LEN, push_record, write_moment};
+use crate::sparse;
+
+/// Writes a tar.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+    /// Bytes of the last file's contents that have not come yet.
+    left: u64,
+    padding: usize,
+}
+
+impl<W: Write> Writer<W> {
+    /// A tar without entries yet.
+    pub fn new(out: W) -> Self {
+        Self { out, left: 0, padding: 0 }
+    }
+
+    /// Begins an entry: `path` is below the root, and empty for the root. Behind a file come the bytes of its segments
+    /// ([`Writer::contents`]), all of them.
+    ///
+    /// # Errors
+    /// Whoever takes it.
+    pub fn begin(&mut self, path: &[u8], kind: &Kind, meta: &Meta) -> io::Result<()> {
+        let mut pax = Vec::new();
+        let (mut map, mut sparse_bytes) = (Vec::new(), None);
+        let (letter, stored, target) = match kind {
+            Kind::Directory => (b'5', 0, None),
+            Kind::File { bytes, segments } => {
+                let data = segments.iter().map(|segment| segment.bytes).sum::<u64>();
+                self.left = data;
+                if data < *bytes {
+                    map = sparse::map_text(segments, *bytes);
+                    sparse_bytes = Some(*bytes);
+                }
+                (b'0', data + map.len() as u64, None)
+            }
+            Kind::HardLink(target) => (b'1', 0, Some(target)),
+            Kind::SymbolicLink(target) => (b'2', 0, Some(target)),
+            Kind::CharacterDevice(..) => (b'3', 0, None),
+            Kind::BlockDevice(..) => (b'4', 0, None),
+            Kind::Fifo => (b'6', 0, None),
+        };
+        let mut header = Header::new(letter);
+        if let Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor) = kind {
+            if u64::from(*major.max(minor)) > ID_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a device number that no header holds"));
+            }
+            header.set_device(*major, *minor);
+        }
+        let mut name = match (path, kind) {
+            (b"", _) => b"./".to_vec(),
+            (path, Kind::Directory) => [path, b"/"].concat(),
+            (path, _) => path.to_owned(),
+        };
+        if let Some(bytes) = sparse_bytes {
+            push_record(&mut pax, b"GNU.sparse.major", b"1");
+            push_record(&mut pax, b"GNU.sparse.minor", b"0");
+            push_record(&mut pax, b"GNU.sparse.name", &name);
+            push_record(&mut pax, b"GNU.sparse.realsize", bytes.to_string().as_bytes());
+            // What a tar that knows no holes makes of it shall not be taken for the file.
+            let (above, last) = name::split(&name);
+            name = name::join(above, &[b"GNUSparseFile.0/", last].concat());
+        }
+        let mut small = |key: &[u8], value: u64, most: u64| {
+            if value > most {
+                push_record(&mut pax, key, value.to_string().as_bytes());
+                return 0;
+            }
+            value
+        };
+        header.set_owner(small(b"uid", meta.uid.into(), ID_MAX), small(b"gid", meta.gid.into(), ID_MAX));
+        header.set_size(small(b"size", stored, SIZE_MAX));
+        let (seconds, nanos) = meta.mtime;
+        let whole = u64::try_from(seconds).ok().filter(|seconds| *seconds <= SIZE_MAX);
+        header.set_mtime(whole.unwrap_or(0));
+        if whole.is_none() || nanos != 0 {
+            push_record(&mut pax, b"mtime", write_moment(seconds, nanos).as_bytes());
+        }
+        if name.len() > NAME_FIELD {
+            push_record(&mut pax, b"path", &name);
+        }
+        if let Some(target) = target.filter(|target| target.len() > NAME_FIELD) {
+            push_record(&mut pax, b"linkpath", target);
+        }
+        for (name, value) in &meta.xattrs {
+            push_record(&mut pax, &[XATTR, name].concat(), value);
+        }
+        if !pax.is_empty() {
+            let mut extended = Header::new(b'x');
+            extended.set_name(b"pax");
+            extended.set_mode(0o644);
+            extended.set_size(pax.len() as u64);
+            self.out.write_all(&extended.finish())?;
+            pax.resize(pax.len().next_multiple_of(BLOCK_LEN), 0);
+            self.out.write_all(&pax)?;
+        }
+        header.set_mode(meta.mode);
+        header.set_name(&name);
+        if let Some(target) = target {
+            header.set_target(target);
+        }
+        self.out.write_all(&header.finish())?;
+        self.out.write_all(&map)?;
+        self.padding = usize::try_from(stored.next_multiple_of(BLOCK) - stored).unwrap_or_default();
+        Ok(())
+    }
+
+    /// The next bytes of the file that was begun.
+    ///
+    /// # Errors
+    /// Whoever takes it; more bytes than its segments have.
+    pub fn contents(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        self.out.write_all(bytes)?;
+        if self.left == 0 {
+            let padding = std::mem::take(&mut self.padding);
+            self.out.write_all(&[0; BLOCK_LEN][..padding])?;
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// Whoever takes it.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.out.write_all(&[0; 2 * BLOCK_LEN])?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
