@@ -88,7 +88,7 @@ fn output_exit_stdin_and_kill() {
         let mut reads = spec(dir.path(), "reads", "cat; echo end");
         reads.stdin = true;
         start(&supervisor, reads).await;
-        let guest = supervisor.send(OpenGuest { key: key("reads") }).await.unwrap().unwrap();
+        let guest = supervisor.send(OpenGuest { key: key("reads"), or_helper: false }).await.unwrap().unwrap();
         guest.write_stdin(b"hello ".to_vec()).await.unwrap();
         guest.close_stdin().await.unwrap();
         assert_eq!(wait(&supervisor, "reads").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });

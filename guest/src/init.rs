@@ -62,7 +62,7 @@ enum State {
 }
 
 /// Makes the machine ready for the workload that is described.
-type Prepare = fn(&Begin) -> Result<(), PrepareError>;
+type Prepare = fn(&Begin) -> Result<Option<OwnedFd>, PrepareError>;
 
 /// What PID 1 holds.
 pub struct Init {
@@ -240,10 +240,13 @@ impl Init {
         let start = &mut begin.start;
         self.power_off = start.power_off;
         start.terminal = start.terminal.map(|size| self.early_size.unwrap_or(size));
-        if let Err(error) = (self.prepare)(&begin) {
-            let message = format!("preparing the guest: {}", error_chain(&error));
-            return self.fail(StartFailure::new(StartFailureCode::NotExecutable, message));
-        }
+        let upper = match (self.prepare)(&begin) {
+            Ok(upper) => upper,
+            Err(error) => {
+                let message = format!("preparing the guest: {}", error_chain(&error));
+                return self.fail(StartFailure::new(StartFailureCode::NotExecutable, message));
+            }
+        };
         // What came while the machine was made ready: a stop must not find a workload that runs.
         self.control.receive()?;
         let deadly = self.control.waiting().find_map(|message| match message {
@@ -275,7 +278,7 @@ impl Init {
         self.terminal = workload.terminal;
         // Used by now, and nobody's to find.
         begin.start.entropy = Default::default();
-        self.surroundings = Some(Surroundings { start: begin.start, user });
+        self.surroundings = Some(Surroundings { start: begin.start, user, upper });
         self.state = State::Running { pid: workload.pid, end: None };
         self.sessions.open();
         Ok(self.control.send(&GuestMessage::Started)?)

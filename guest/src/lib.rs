@@ -16,6 +16,7 @@ mod caches;
 mod clock;
 mod control;
 mod covered;
+mod freeze;
 mod fresh;
 mod hosts;
 mod init;

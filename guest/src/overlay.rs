@@ -11,8 +11,9 @@
 //! Over an image a directory that is renamed is copied (`redirect_dir=off`), as everywhere that images are run: what is on
 //! the disk then means the same over other layers, and can become a layer itself.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Whether nothing was ever written to it.
     pub is_new: bool,
+    /// What was written to it, and nothing else: the topmost layer's directory.
+    pub upper: OwnedFd,
 }
 
 /// Mounts the root below `staging`; answers where. The topmost of `lowers` comes first.
@@ -140,7 +143,8 @@ fn join(staging: &Path, layers: &[PathBuf], writable: &Path, redirects: &str) ->
         work.display()
     );
     attach("overlay", &root, "overlay", MsFlags::MS_NODEV, &options, "the layers of the root directory")?;
-    Ok(Root { path: root, is_new })
+    let upper = File::open(&upper).map_err(|source| OverlayError::Make { path: upper, source })?.into();
+    Ok(Root { path: root, is_new, upper })
 }
 
 fn copy_owner(from: &Path, to: &Path) -> io::Result<()> {

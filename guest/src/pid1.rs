@@ -14,6 +14,7 @@
 //! PID 1 never ends: an error or a panic is reported over the control port, then the machine powers
 //! off. The host trusts none of this.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -59,8 +60,8 @@ fn run() -> Result<PowerOff, init::InitError> {
     init::Init::new(ports, Path::new(caches::SWITCH), memory::OutOfMemory::watch(), prepare)?.serve()
 }
 
-/// Everything between `Start` and the workload.
-fn prepare(begin: &Begin) -> Result<(), PrepareError> {
+/// Everything between `Start` and the workload. Answers as [`rootfs::enter`].
+fn prepare(begin: &Begin) -> Result<Option<OwnedFd>, PrepareError> {
     let Begin { start, settings } = begin;
     rng::reseed(&start.entropy)?;
     machine::set_clock(start.wall_clock)?;
@@ -68,7 +69,7 @@ fn prepare(begin: &Begin) -> Result<(), PrepareError> {
     network::bring_up(&start.network)?;
     limits::raise_open_files();
     limits::make_room(&start.rlimits);
-    rootfs::enter(&start.rootfs, settings)?;
+    let upper = rootfs::enter(&start.rootfs, settings)?;
     volumes::mount_all(begin)?;
     if !volumes::is_given(begin, hosts::HOSTS) {
         hosts::complete(&start.hostname, &settings.hosts)?;
@@ -81,7 +82,7 @@ fn prepare(begin: &Begin) -> Result<(), PrepareError> {
     if settings.read_only {
         rootfs::make_read_only()?;
     }
-    Ok(())
+    Ok(upper)
 }
 
 /// Why the machine could not be made ready for the workload.

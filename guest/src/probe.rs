@@ -26,6 +26,8 @@ use crate::workload::{self, Program};
 pub struct Surroundings {
     pub start: Start,
     pub user: Option<User>,
+    /// The directory of what is written to the root, where that is a disk of its own.
+    pub upper: Option<OwnedFd>,
 }
 
 /// A command that runs.
@@ -45,7 +47,7 @@ pub struct Probe {
 impl Probe {
     /// Executes `command` in the surroundings of the workload.
     pub fn start(
-        Surroundings { start, user }: &Surroundings,
+        Surroundings { start, user, .. }: &Surroundings,
         id: u64,
         command: Vec<Bytes>,
         limit: Duration,

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -87,8 +87,10 @@ pub struct Own<'a> {
     pub controls_terminal: bool,
     /// Done first, as root.
     pub prepare: fn(),
+    /// Stays open, for `run`.
+    pub keep: Option<BorrowedFd<'a>>,
     /// All else; gives the exit code.
-    pub run: Box<dyn FnOnce() -> u8 + 'a>,
+    pub run: Box<dyn FnOnce(Option<OwnedFd>) -> u8 + 'a>,
 }
 
 /// Runs a piece of this program as [`spawn`] runs another one. Gives the process after it was prepared.
@@ -116,13 +118,13 @@ pub fn idle(user: Option<&User>, controls_terminal: bool) -> Own<'_> {
             }
         }
     }
-    fn run() -> u8 {
+    fn run(_: Option<OwnedFd>) -> u8 {
         loop {
             // SAFETY: no memory involved.
             unsafe { libc::pause() };
         }
     }
-    Own { user, controls_terminal, prepare, run: Box::new(run) }
+    Own { user, controls_terminal, prepare, keep: None, run: Box::new(run) }
 }
 
 /// Makes a child, whose `work` comes back only with a failure, and waits until all that it tells its verdict on is closed.
@@ -167,15 +169,22 @@ fn run_own(own: Own<'_>, stdio: [RawFd; 3]) -> (Step, Errno, u8) {
         return (Step::User, errno, 0);
     }
     // SAFETY: what PID 1 has open is closed here for good, and no owner of it is ever used or dropped in this process. With
-    // it goes the pipe of the verdict, which says that all is well.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) != 0 {
-            for fd in 3..1024 {
-                libc::close(fd);
+    // it goes the pipe of the verdict, which says that all is well. What is kept is a new descriptor, which has no other owner.
+    let kept = unsafe {
+        let kept = match own.keep.map(|keep| libc::dup2(keep.as_raw_fd(), 3)) {
+            Some(-1) => return (Step::Setup, Errno::last(), 0),
+            Some(fd) => Some(fd),
+            None => None,
+        };
+        let first = if kept.is_some() { 4_u32 } else { 3 };
+        if libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) != 0 {
+            for fd in first..1024 {
+                libc::close(fd.cast_signed());
             }
         }
-    }
-    let code = (own.run)();
+        kept.map(|fd| OwnedFd::from_raw_fd(fd))
+    };
+    let code = (own.run)(kept);
     // SAFETY: ends the process without running anything of PID 1's.
     unsafe { libc::_exit(i32::from(code)) }
 }

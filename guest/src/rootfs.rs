@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::Path;
 
@@ -62,8 +63,9 @@ pub enum RootfsError {
     },
 }
 
-/// Makes `source` the root of this process and of all it starts.
-pub fn enter(source: &RootfsSource, settings: &Settings) -> Result<(), RootfsError> {
+/// Makes `source` the root of this process and of all it starts. Answers the directory of what is written to it, where that
+/// is a disk of its own.
+pub fn enter(source: &RootfsSource, settings: &Settings) -> Result<Option<OwnedFd>, RootfsError> {
     // Modes below are meant as they are written; the workload gets 022.
     let inherited = umask(Mode::empty());
     let entered = enter_with_open_mask(source, settings);
@@ -71,7 +73,8 @@ pub fn enter(source: &RootfsSource, settings: &Settings) -> Result<(), RootfsErr
     entered
 }
 
-fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<(), RootfsError> {
+fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<Option<OwnedFd>, RootfsError> {
+    let mut upper = None;
     match source {
         // The host takes no write, and mount points may be missing: they are made in memory.
         RootfsSource::Virtiofs { tag } if settings.read_only => {
@@ -83,7 +86,9 @@ fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<()
         }
         RootfsSource::Overlay { lowers, disk } => {
             let layers: Vec<_> = lowers.iter().map(|tag| Layer::Shared(tag)).collect();
-            move_into(&overlay::mount_below(Path::new(STAGING), &layers, disk)?.path)?;
+            let root = overlay::mount_below(Path::new(STAGING), &layers, disk)?;
+            move_into(&root.path)?;
+            upper = Some(root.upper);
         }
         RootfsSource::Images { layers, disk } => {
             let devices = layers.iter().map(|serial| blocks::find(serial)).collect::<Result<Vec<_>, _>>()?;
@@ -95,19 +100,23 @@ fn enter_with_open_mask(source: &RootfsSource, settings: &Settings) -> Result<()
             if root.is_new {
                 machine::renew_id();
             }
-            return Ok(());
+            return Ok(Some(root.upper));
         }
         RootfsSource::Current if settings.read_only => {
             // Nothing can be made in it, a place for mount points neither.
             // Any directory will do: it is covered until the root is another one.
             let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
             let place = fs::read_dir("/").into_iter().flatten().flatten().find(is_dir);
-            let Some(place) = place else { return mount_system_directories(settings) };
+            let Some(place) = place else {
+                mount_system_directories(settings)?;
+                return Ok(None);
+            };
             move_into(&overlay::mount_in_memory(&place.path(), &Layer::Mounted("/"))?.path)?;
         }
         RootfsSource::Current => {}
     }
-    mount_system_directories(settings)
+    mount_system_directories(settings)?;
+    Ok(upper)
 }
 
 /// Has the root itself take no more writes; what is mounted below it is as it was.

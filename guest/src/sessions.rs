@@ -28,6 +28,7 @@ use self::lingering::Lingering;
 use self::opening::Opening;
 use self::port::Port;
 use self::session::Session;
+use crate::freeze;
 use crate::log::log;
 use crate::probe::Surroundings;
 
@@ -94,6 +95,8 @@ pub struct Sessions {
     has_more: bool,
     /// There is something to send that the port did not take.
     is_full: bool,
+    /// Who packs what was written to the root, and that, which it may have frozen.
+    packing: Option<(Pid, OwnedFd)>,
 }
 
 impl Sessions {
@@ -112,6 +115,7 @@ impl Sessions {
             turn: 0,
             has_more: false,
             is_full: false,
+            packing: None,
         }
     }
 
@@ -204,6 +208,13 @@ impl Sessions {
 
     /// A child was reaped.
     pub fn reaped(&mut self, child: Pid, how: WorkloadEnd) {
+        // However it ended: nobody else would have it go on.
+        if let Some((_, upper)) = self.packing.take_if(|(packer, _)| *packer == child)
+            && let Err(errno) = freeze::thaw(&upper)
+            && errno != Errno::EINVAL
+        {
+            log!("the disk of the root, which was frozen, stays so: {errno}");
+        }
         if self.list.iter_mut().any(|session| session.reaped(child, how)) {
             self.end_grace(Instant::now());
         }

@@ -1,34 +1,29 @@
 //! PID 1's own tools: what a session can do without any program of the root, each in a process of its own with the
 //! session's streams.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 
 use sandpen_guest::protocol::session::Tool;
 
+use crate::pid1::error_chain;
+
+mod changes;
 mod connect;
 
-/// Does what a tool is for; gives the exit code. What is wrong it says on standard error, in one line.
-pub fn run(tool: &Tool) -> u8 {
+/// Does what a tool is for, with what was kept open for it; gives the exit code. What is wrong it says on standard error, in
+/// one line.
+pub fn run(tool: &Tool, kept: Option<OwnedFd>) -> u8 {
     let done = match tool {
-        Tool::Connect { port } => connect::connect(*port).map_err(|error| explain(&error)),
+        Tool::Connect { port } => connect::connect(*port).map_err(|error| error_chain(&error)),
+        Tool::Changes => changes::changes(kept).map_err(|error| error_chain(&error)),
     };
     match done {
         Ok(()) => 0,
         Err(message) => {
             // Whoever reads no errors has the exit code.
-            let _ = writeln!(std::io::stderr(), "{message}");
+            let _ = writeln!(io::stderr(), "{message}");
             1
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

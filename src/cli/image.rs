@@ -1,5 +1,6 @@
 //! `sandpen image`.
 
+pub mod commit;
 mod filter;
 pub mod pull;
 pub mod push;

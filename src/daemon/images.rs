@@ -30,10 +30,10 @@ use super::routes::finish;
 use super::shared::Shared;
 use super::view;
 use crate::api::{
-    ErrorCode, ImageArchive, ImageDetail, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest,
-    ImagePushRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
+    ErrorCode, ImageArchive, ImageCommitRequest, ImageDetail, ImageImportRequest, ImageLoadRequest, ImagePruneRequest,
+    ImagePullRequest, ImagePushRequest, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
-use crate::orchestrator::{ArchiveFormat, ImageInfo, ImageSource, LoadOptions, SandpenError};
+use crate::orchestrator::{ArchiveFormat, CommitRequest, ImageInfo, ImageSource, LoadOptions, SandpenError};
 
 /// Most images that are saved together.
 const SAVED_MAX: usize = 1000;
@@ -135,6 +135,14 @@ pub async fn pack(shared: Data<Shared>, query: Query<ImportQuery>, body: Payload
     let name = query.into_inner().name;
     let source = received(&shared, body).await?;
     work(shared, |handle, told| async move { handle.import_image(source, name, told).await.map(came_in) }).await
+}
+
+/// `POST /v1/images/commit`: what was written to a sandbox's root.
+pub async fn commit(shared: Data<Shared>, body: Json<ImageCommitRequest>) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let ImageCommitRequest { sandbox, name, changes } = body.into_inner();
+    let request = CommitRequest { sandbox, name, changes };
+    work(shared, |handle, told| async move { handle.commit(request, told).await.map(came_in) }).await
 }
 
 /// `POST /v1/images/pull`: an image of a registry.

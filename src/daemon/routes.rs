@@ -73,6 +73,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/v1/images").route(web::get().to(images::list)))
         .service(resource("/v1/image").route(web::get().to(images::get)).route(web::delete().to(images::remove)))
         .service(resource("/v1/images/load").route(web::post().to(images::load)).route(web::put().to(images::take)))
+        .service(resource("/v1/images/commit").route(web::post().to(images::commit)))
         .service(resource("/v1/images/import").route(web::post().to(images::import)).route(web::put().to(images::pack)))
         .service(resource("/v1/images/pull").route(web::post().to(images::pull)))
         .service(resource("/v1/images/push").route(web::post().to(images::push)))

@@ -16,7 +16,7 @@ use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::driver::DriverError;
 use sandpen_vmm::sessions::SessionError;
 
-use super::images::{ImageError, PullError, PushError, WorkError};
+use super::images::{CommitError, ImageError, PullError, PushError, WorkError};
 use super::lock::LockError;
 
 /// Why an orchestrator did not start; nothing was changed.
@@ -81,15 +81,32 @@ pub enum SandpenError {
     /// Something with an image.
     #[error(transparent)]
     Image(Box<ImageError>),
+    /// A sandbox that was to become an image.
+    #[error(transparent)]
+    Commit(Box<CommitError>),
     /// Something about a session.
     #[error(transparent)]
     Session(#[from] SessionError),
     /// Another client has the session now.
     #[error("another client has session {0} now")]
     SessionReplaced(SessionId),
+    /// The microVM that would have looked into the files of an ended sandbox did not start.
+    #[error("the helper microVM for the files of sandbox {of} did not start: {reason}")]
+    Helper {
+        /// The sandbox.
+        of: SandboxKey,
+        /// How it ended.
+        reason: String,
+    },
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
+}
+
+impl From<CommitError> for SandpenError {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(Box::new(error))
+    }
 }
 
 impl From<ImageError> for SandpenError {
@@ -142,7 +159,7 @@ impl SandpenError {
                     ErrorCode::Unsupported
                 }
                 SupervisorError::Driver(_) | SupervisorError::Monitor(_) => ErrorCode::GuestUnreachable,
-                SupervisorError::DiskInUse { .. } => ErrorCode::DiskInUse,
+                SupervisorError::DiskInUse { .. } | SupervisorError::FilesInUse { .. } => ErrorCode::DiskInUse,
                 SupervisorError::VolumeInUse { .. } | SupervisorError::VolumeLeaves { .. } => ErrorCode::VolumeInUse,
                 SupervisorError::RemoveLog { .. }
                 | SupervisorError::RenameFiles { .. }
@@ -161,9 +178,11 @@ impl SandpenError {
             Self::Database(error) => database_code(error),
             Self::Log(_) | Self::VmmLog(_) => ErrorCode::Internal,
             Self::Image(error) => image_code(error),
+            Self::Commit(error) => commit_code(error),
             Self::Unrecorded { .. } => ErrorCode::Unrecorded,
             Self::Session(error) => session_code(error),
             Self::SessionReplaced(_) => ErrorCode::SessionReplaced,
+            Self::Helper { .. } => ErrorCode::GuestUnreachable,
             Self::Gone => ErrorCode::Gone,
         }
     }
@@ -210,6 +229,16 @@ fn image_code(error: &ImageError) -> ErrorCode {
         ImageError::Pull(PullError::Registry(error)) | ImageError::Push(PushError::Registry(error)) => {
             registry_code(error)
         }
+    }
+}
+
+fn commit_code(error: &CommitError) -> ErrorCode {
+    match error {
+        CommitError::NoImage(_) | CommitError::ReadOnly(_) => ErrorCode::InvalidRequest,
+        CommitError::Guest { .. } => ErrorCode::GuestUnreachable,
+        CommitError::Config(_) => ErrorCode::InvalidImage,
+        CommitError::Store(error) => store_code(error),
+        CommitError::Work(error) => work_code(error),
     }
 }
 
@@ -319,6 +348,7 @@ mod tests {
             (MonitorError::Ended.into(), ErrorCode::GuestUnreachable),
             (MonitorError::Driver("x".into()).into(), ErrorCode::GuestUnreachable),
             (SupervisorError::DiskInUse { name: disk, user: key() }, ErrorCode::DiskInUse),
+            (SupervisorError::FilesInUse { key: key() }, ErrorCode::DiskInUse),
             (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, ErrorCode::Internal),
             (SupervisorError::Disk { action: "x", source: full_disk() }, ErrorCode::Internal),
             (SessionError::NotRunning.into(), ErrorCode::NotLive),

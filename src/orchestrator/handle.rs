@@ -1,6 +1,8 @@
 //! How everybody uses an orchestrator: `Clone + Send + Sync`, from any runtime.
 
+mod commit;
 mod disk;
+mod helpers;
 mod images;
 mod sessions;
 mod starts;
@@ -79,12 +81,14 @@ impl Handle {
         Ok(self.database.send(GetSandbox(key.clone())).await??)
     }
 
-    /// All sandboxes, oldest first.
+    /// All sandboxes that somebody asked for, oldest first.
     ///
     /// # Errors
     /// The database's.
     pub async fn list(&self) -> Result<Vec<SandboxRow>, SandpenError> {
-        Ok(self.database.send(ListSandboxes).await??)
+        let mut rows = self.database.send(ListSandboxes).await??;
+        rows.retain(|row| row.spec.helper_of.is_none());
+        Ok(rows)
     }
 
     /// A page of what happened to a sandbox, oldest first. The latest
@@ -313,7 +317,7 @@ impl Handle {
 
     /// The way to a live microVM.
     async fn guest(&self, row: SandboxRow) -> Result<Arc<dyn GuestSession>, SandpenError> {
-        Ok(self.supervisor.send(OpenGuest { key: row.spec.key.clone() }).await??)
+        Ok(self.supervisor.send(OpenGuest { key: row.spec.key.clone(), or_helper: false }).await??)
     }
 
     /// The supervisor itself, for an application's own actors: send it

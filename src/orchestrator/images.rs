@@ -4,6 +4,7 @@
 //! packing) is behind three functions, [`work`].
 
 mod access;
+pub(super) mod commit;
 mod fetch;
 pub(super) mod pull;
 pub(super) mod push;
@@ -26,6 +27,7 @@ use sandpen_types::state_dir::StateDir;
 use crate::paths;
 
 pub use access::RegistryAccess;
+pub use commit::{CommitError, CommitRequest};
 pub use pull::{PullError, PullMirror, PullRequest};
 pub use push::{PushError, PushRequest, PushedImage};
 pub use work::{ArchiveFormat, ImageSource, LoadOptions, WorkError};

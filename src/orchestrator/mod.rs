@@ -32,8 +32,8 @@ pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
 pub use handle::{Handle, SavedImages, StatsOptions, StdinWriter};
 pub use images::{
-    ArchiveFormat, ImageError, ImageInfo, ImageSource, LoadOptions, PullError, PullMirror, PullRequest, PushError,
-    PushRequest, PushedImage, RegistryAccess, WorkError,
+    ArchiveFormat, CommitError, CommitRequest, ImageError, ImageInfo, ImageSource, LoadOptions, PullError, PullMirror,
+    PullRequest, PushError, PushRequest, PushedImage, RegistryAccess, WorkError,
 };
 pub use lock::LockError;
 pub use output::{Output, OutputOptions};

@@ -12,6 +12,7 @@ mod actor_panics;
 mod daemon_death;
 mod daemon_end;
 mod deaths;
+mod helpers;
 mod host;
 mod log_backlog;
 mod races;

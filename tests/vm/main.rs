@@ -8,6 +8,7 @@ mod boot;
 #[cfg(feature = "testing")]
 mod busy;
 mod clock;
+mod commit;
 mod confine;
 mod embed;
 mod exec;

@@ -71,6 +71,7 @@ impl Supervisor {
             SupervisorError::AlreadyLive { .. }
             | SupervisorError::BeingRemoved { .. }
             | SupervisorError::DiskInUse { .. }
+            | SupervisorError::FilesInUse { .. }
             | SupervisorError::VolumeLeaves { .. } => Counter::RefusedName,
             SupervisorError::OpenFiles { needed, .. } => {
                 self.files_lacked = *needed;

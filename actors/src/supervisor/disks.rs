@@ -20,7 +20,7 @@ use super::{ListDisks, RemoveDisk, SupervisorError};
 /// Whether a microVM of this row begins with an empty disk of its own: at a start by request, unless that goes on with the
 /// disk that is there.
 pub(super) fn begins_empty(row: &SandboxRow) -> bool {
-    row.restarts == 0 && !row.keeps_disk
+    row.restarts == 0 && !row.keeps_disk && row.spec.helper_of.is_none()
 }
 
 impl Supervisor {

@@ -132,6 +132,14 @@ pub enum SupervisorError {
         /// Who has it.
         user: SandboxKey,
     },
+    /// A copy has the files of an ended sandbox; nothing was changed.
+    #[error(
+        "files of sandbox {key} are being copied; try again when that is done, or end it: `sandpen sessions` lists what has them"
+    )]
+    FilesInUse {
+        /// Which.
+        key: SandboxKey,
+    },
     /// There is no such disk.
     #[error("there is no disk {name}; `sandpen disk ls` lists all")]
     DiskNotFound {

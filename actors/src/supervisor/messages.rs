@@ -147,6 +147,8 @@ pub struct OpenLog {
 pub struct OpenGuest {
     /// Which.
     pub key: SandboxKey,
+    /// Whether the guest of its helper will do, where it has ended.
+    pub or_helper: bool,
 }
 
 /// Begins a session in a live sandbox: a command beside its workload. Resolves when its program runs or could not be

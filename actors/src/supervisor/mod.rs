@@ -31,6 +31,7 @@ mod adopt;
 mod child;
 mod disks;
 mod error;
+mod helpers;
 mod host;
 mod leftovers;
 mod messages;

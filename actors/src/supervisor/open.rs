@@ -1,7 +1,8 @@
 //! The data paths of a live sandbox: to its log and to its guest, past the supervisor and the monitor.
 //!
 //! ```text
-//!   OpenLog, OpenGuest ─┬ hosted ──────────────────────────▶ its log writer, its guest ─▶ OpenSession, AttachSession
+//!   OpenLog, OpenGuest ─┬ ended, its helper is there, and that will do ─▶ the same of its helper
+//!                       ├ hosted ──────────────────────────▶ its log writer, its guest ─▶ OpenSession, AttachSession
 //!                       ├ log writer or monitor just lost ─▶ asked again once there is another one, or the end
 //!                       └ not live ────────────────────────▶ none: its log is on file
 //! ```
@@ -49,7 +50,9 @@ impl Handler<OpenLog> for Supervisor {
 impl Handler<OpenGuest> for Supervisor {
     type Result = LongAnswer<Result<Arc<dyn GuestSession>, SupervisorError>>;
 
-    fn handle(&mut self, OpenGuest { key }: OpenGuest, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, OpenGuest { key, or_helper }: OpenGuest, ctx: &mut Self::Context) -> Self::Result {
+        let helper = self.helper(&key).filter(|_| or_helper && !self.children.contains_key(&key));
+        let key = helper.unwrap_or(key);
         let (supervisor, admitted) = (self.itself(ctx), self.admit(&key, Request::OpenGuest));
         let not_live = self.not_live(&key);
         let (Ok(when), Some(child)) = (admitted, self.children.get_mut(&key)) else {
@@ -67,7 +70,7 @@ impl Handler<OpenGuest> for Supervisor {
                 };
             }
             let _ = next.await;
-            supervisor.send(OpenGuest { key }).await?
+            supervisor.send(OpenGuest { key, or_helper }).await?
         })
     }
 }
@@ -76,7 +79,8 @@ impl Handler<OpenSession> for Supervisor {
     type Result = LongAnswer<Result<SessionInfo, SupervisorError>>;
 
     fn handle(&mut self, OpenSession { key, id, spec }: OpenSession, ctx: &mut Self::Context) -> Self::Result {
-        let guest = self.itself(ctx).send(OpenGuest { key });
+        let or_helper = spec.program.is_for_ended();
+        let guest = self.itself(ctx).send(OpenGuest { key, or_helper });
         LongAnswer::of(async move { Ok(guest.await??.sessions()?.open(id, spec).await?) })
     }
 }
@@ -85,7 +89,7 @@ impl Handler<AttachSession> for Supervisor {
     type Result = LongAnswer<Result<Attachment, SupervisorError>>;
 
     fn handle(&mut self, AttachSession { key, id, from }: AttachSession, ctx: &mut Self::Context) -> Self::Result {
-        let guest = self.itself(ctx).send(OpenGuest { key });
+        let guest = self.itself(ctx).send(OpenGuest { key, or_helper: true });
         LongAnswer::of(async move { Ok(guest.await??.sessions()?.attach(id, from).await?) })
     }
 }

@@ -31,6 +31,9 @@ impl Handler<RemoveSandbox> for Supervisor {
 
     fn handle(&mut self, request: RemoveSandbox, ctx: &mut Self::Context) -> Self::Result {
         let RemoveSandbox { key, force } = request.clone();
+        if let Some(helper) = self.helper(&key) {
+            return self.once_helper_is_gone(&key, &helper, request, ctx);
+        }
         let asked = if force { Request::RemoveByForce } else { Request::Remove };
         match self.admit(&key, asked) {
             Ok(When::Now) if self.children.contains_key(&key) => self.kill_and_remove(&key, ctx),

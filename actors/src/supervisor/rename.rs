@@ -44,6 +44,9 @@ impl Handler<RenameSandbox> for Supervisor {
         if from == to {
             return self.refuse(SupervisorError::NameTaken { key: to });
         }
+        if let Some(helper) = self.helper(&from) {
+            return self.once_helper_is_gone(&from, &helper, request, ctx);
+        }
         for key in [&from, &to] {
             match self.admit(key, Request::Rename) {
                 Ok(When::Now) => {}

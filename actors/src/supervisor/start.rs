@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::{Answer, Supervisor};
 use super::admits::{Request, When};
 use super::child::Child;
+use super::helpers::Around;
 use super::nesting::{LookUp, LookedUp};
 use super::phase::Phase;
 use super::{AwaitStarted, StartSandbox, SupervisorError, rename};
@@ -41,6 +42,14 @@ impl Handler<StartSandbox> for Supervisor {
 
     fn handle(&mut self, request: StartSandbox, ctx: &mut Self::Context) -> Self::Result {
         let key = request.spec.key.clone();
+        if let Some(helper) = self.helper(&key) {
+            return self.once_helper_is_gone(&key, &helper, request, ctx);
+        }
+        match self.around_helper(request.spec.helper_of.as_ref()) {
+            Around::Free => {}
+            Around::OnceReleased(of) => return self.once_released(&of, request, ctx),
+            Around::Refused(refusal) => return self.refuse(refusal),
+        }
         let asked = if request.again.is_some() { Request::StartAgain } else { Request::Start };
         let admitted = match self.shutting_down {
             Some(_) => Err(SupervisorError::ShuttingDown),

@@ -145,7 +145,7 @@ macro_rules! same_fields {
     ($($field:ident),+ $(,)?) => {
         impl From<SandboxSpec> for CreateSandbox {
             // What a kernel's file holds is found out by whoever starts it.
-            fn from(SandboxSpec { $($field),+, kernel_sha256: _ }: SandboxSpec) -> Self {
+            fn from(SandboxSpec { $($field),+, helper_of: _, kernel_sha256: _ }: SandboxSpec) -> Self {
                 Self { $($field),+ }
             }
         }
@@ -155,7 +155,7 @@ macro_rules! same_fields {
 
             /// The specification, if its values can be together ([`SandboxSpec::check_values`]).
             fn try_from(CreateSandbox { $($field),+ }: CreateSandbox) -> Result<Self, SpecError> {
-                Self::try_from(SandboxSpec { $($field),+, kernel_sha256: None })
+                Self::try_from(SandboxSpec { $($field),+, helper_of: None, kernel_sha256: None })
             }
         }
     };

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::image_changes::ImageChanges;
 use sandpen_types::registry::MirrorPlace;
+use sandpen_types::spec::SandboxKey;
 use serde::{Deserialize, Serialize};
 
 use crate::ErrorDetail;
@@ -83,6 +85,19 @@ pub struct ImageImportRequest {
     pub path: PathBuf,
     /// The image's name.
     pub name: ImageReference,
+}
+
+/// Body of `POST /v1/images/commit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageCommitRequest {
+    /// The sandbox, which runs or has ended: `{"config": …, "name": …}`.
+    pub sandbox: SandboxKey,
+    /// The image's name.
+    pub name: ImageReference,
+    /// What it says in the place of the image that the sandbox runs.
+    #[serde(default)]
+    pub changes: ImageChanges,
 }
 
 /// Body of `POST /v1/images/pull`. Its debug output shows no secret.

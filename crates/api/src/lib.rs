@@ -47,9 +47,9 @@ pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use events::{EVENTS_CONTENT_TYPE, EventEntry, EventLine};
 pub use history_query::{HistoryQuery, HistoryQueryError};
 pub use image::{
-    ImageArchive, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer, ImageLoadRequest,
-    ImageMirror, ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImagePushRequest, ImagePushed,
-    ImageRemoval, ImageSaveRequest, ImageStep, ImageTagRequest, ImageWork, MIRRORS_MAX, RegistryPassword,
+    ImageArchive, ImageCommitRequest, ImageCredentials, ImageDetail, ImageEntry, ImageImportRequest, ImageLayer,
+    ImageLoadRequest, ImageMirror, ImageProgress, ImageProxies, ImagePruneRequest, ImagePullRequest, ImagePushRequest,
+    ImagePushed, ImageRemoval, ImageSaveRequest, ImageStep, ImageTagRequest, ImageWork, MIRRORS_MAX, RegistryPassword,
     RegistryToken,
 };
 pub use log_record::{LogRecord, LogRecords, RECORD_MAX_BYTES, RecordBytes};

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use hyper::Method;
 use sandpen_api::{
-    ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest, ImagePullRequest,
-    ImagePushRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest, ImageWork,
+    ImageCommitRequest, ImageDetail, ImageEntry, ImageImportRequest, ImageLoadRequest, ImagePruneRequest,
+    ImagePullRequest, ImagePushRequest, ImageRemoval, ImageSaveRequest, ImageTagRequest, ImageWork,
 };
 use sandpen_types::image::ImageReference;
 
@@ -119,6 +119,15 @@ impl Client {
     ) -> Result<ImageWorkReader, ClientError> {
         let target = format!("/v1/images/import?name={}", encoded(&name.to_string()));
         self.work(Method::PUT, &target, Body::Stream(input)).await
+    }
+
+    /// Makes an image of what was written to the root of a sandbox, which runs or has ended.
+    ///
+    /// # Errors
+    /// Codes [`NotFound`](sandpen_api::ErrorCode::NotFound),
+    /// [`InvalidRequest`](sandpen_api::ErrorCode::InvalidRequest) where the sandbox runs no image or writes nowhere.
+    pub async fn commit(&self, request: &ImageCommitRequest) -> Result<ImageWorkReader, ClientError> {
+        self.work(Method::POST, "/v1/images/commit", Body::json(request)?).await
     }
 
     /// Writes images as an archive.

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use sandpen_images::directory_disk::{self, DirectoryDiskError};
 use sandpen_images::export::{ExportError, Named, export};
 use sandpen_images::import::{
-    ImportError, LoadOptions, LoadSource, NewLayer, Progress, Tell, add_layer, compose, import_directory, import_tar,
-    load,
+    ImportError, LoadOptions, LoadSource, NewLayer, Progress, Tell, add_layer, add_root, compose, import_directory,
+    import_tar, load,
 };
 use sandpen_images::pack::{PackError, pack};
 use sandpen_images::platform::PlatformError;
@@ -55,6 +55,8 @@ pub(super) enum ImageWork {
     /// Unpacks a layer, packed or not, from standard input, which has to be what is said here. It is not read where the
     /// layer is there already, and not before [`Progress::LayerStarted`] was said.
     Layer(NewLayer),
+    /// Unpacks a layer that nobody knows the digest of, a tar on standard input; that is all that is answered.
+    Changes,
     /// Makes an image of layers that are there, and of [`Documents`] on standard input.
     Compose { names: Vec<ImageReference> },
     /// Writes an archive to standard output.
@@ -179,7 +181,11 @@ fn work(arguments: impl Iterator<Item = OsString>) -> Result<(), ImageWorkError>
         ImageWork::Pack { diff_id, tar_bytes } => {
             Ok(pack(shares.first().ok_or(ImageWorkError::Usage)?, diff_id, tar_bytes, output()?)?)
         }
-        ImageWork::Load { .. } | ImageWork::Import { .. } | ImageWork::Layer(_) | ImageWork::Compose { .. } => {
+        ImageWork::Load { .. }
+        | ImageWork::Import { .. }
+        | ImageWork::Layer(_)
+        | ImageWork::Changes
+        | ImageWork::Compose { .. } => {
             let done = bring(&work, &shares);
             let end = match done {
                 Ok(images) => ImageEnd::Done { images },
@@ -245,6 +251,7 @@ fn bring(work: &ImageWork, shares: &[PathBuf]) -> Result<Vec<ImageDigest>, Image
             add_layer(&store, layer, || input().map_err(ImportError::Read), progress)?;
             Ok(Vec::new())
         }
+        ImageWork::Changes => Ok(vec![add_root(&store, opened()?, progress)?]),
         ImageWork::Compose { names } => {
             let mut text = Vec::new();
             opened()?.take(DOCUMENTS_MAX).read_to_end(&mut text).map_err(ImageWorkError::Documents)?;

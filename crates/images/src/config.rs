@@ -142,6 +142,6 @@ impl ImageConfig {
 }
 
 /// The error of a field.
-fn refused(field: &str, reason: impl Into<String>) -> ConfigError {
+pub(crate) fn refused(field: &str, reason: impl Into<String>) -> ConfigError {
     ConfigError::Field { field: shown(field), reason: reason.into() }
 }

@@ -31,7 +31,7 @@ mod root;
 mod spool;
 
 pub use image::compose;
-pub use layer::{NewLayer, add_layer};
+pub use layer::{NewLayer, add_layer, add_root};
 pub use load::{LoadOptions, LoadSource, load};
 pub use root::{import_directory, import_tar};
 

@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod config;
+pub mod derive;
 pub mod digest;
 pub mod directory_disk;
 pub mod disk;

@@ -15,12 +15,26 @@ pub enum GuestTool {
         /// The port.
         port: NonZeroU16,
     },
+    /// What was written to the sandbox's root, where that is a disk over an image: a tar on standard output, as a layer of an
+    /// image is one. Nobody writes to the disk meanwhile.
+    Changes,
+}
+
+impl GuestTool {
+    /// Whether it can be had of a sandbox that has ended: it needs its files and nothing that runs.
+    pub fn is_for_ended(&self) -> bool {
+        match self {
+            Self::Connect { .. } => false,
+            Self::Changes => true,
+        }
+    }
 }
 
 impl fmt::Display for GuestTool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect { port } => write!(f, "connect to port {port}"),
+            Self::Changes => f.write_str("changes of the root"),
         }
     }
 }

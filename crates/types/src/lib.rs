@@ -34,6 +34,7 @@ pub mod guest_tool;
 pub mod health;
 pub mod history;
 pub mod image;
+pub mod image_changes;
 pub mod log_start;
 pub mod moment;
 pub mod output_stream;

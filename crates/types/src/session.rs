@@ -95,6 +95,13 @@ pub enum SessionProgram {
     Tool(GuestTool),
 }
 
+impl SessionProgram {
+    /// Whether it can be had of a sandbox that has ended: a helper with its root and disk runs it.
+    pub fn is_for_ended(&self) -> bool {
+        matches!(self, Self::Tool(tool) if tool.is_for_ended())
+    }
+}
+
 /// A session as it is asked for. What it does not say is as the workload of the sandbox has it: environment, user, limits,
 /// working directory. `Debug` shows the names of the environment only: its values may be secrets.
 #[derive(Clone, PartialEq, Eq)]

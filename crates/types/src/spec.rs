@@ -12,6 +12,7 @@ mod env;
 mod error;
 mod extra_host;
 mod health;
+mod helper;
 mod hostname;
 mod kernel;
 mod labels;
@@ -50,6 +51,7 @@ pub use extra_host::{EXTRA_HOSTS_MAX, ExtraHost};
 pub use health::{
     HEALTH_COMMAND_MAX, HEALTH_RETRIES_MAX, HEALTH_TIME_MAX, HEALTH_TIME_MIN, HealthCheck, HealthFailure,
 };
+pub use helper::helper_key;
 pub use hostname::Hostname;
 pub use kernel::{KERNEL_MAX_BYTES, KernelDigest};
 pub use labels::{LABELS_MAX, Label, LabelKey, Labels};
@@ -203,6 +205,9 @@ pub struct SandboxSpec {
     /// at the latest. [`IDLE_TIMEOUT_MIN`] to [`TIMEOUT_MAX`](crate::session::TIMEOUT_MAX).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
+    /// The ended sandbox whose root and disk it has, for what is asked of its files; see [`helper_key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper_of: Option<SandboxKey>,
     /// What that file held when the sandbox was asked for, which every start of it boots. A start by request finds it
     /// out anew; `None` before that, and in rows of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,6 +268,7 @@ impl SandboxSpec {
             labels: Labels::new(),
             idle: false,
             idle_timeout: None,
+            helper_of: None,
             kernel_sha256: None,
         }
     }

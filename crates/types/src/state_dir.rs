@@ -170,7 +170,9 @@ impl StateDir {
         match (&spec.rootfs, &spec.disk.name) {
             (Rootfs::Native(_), _) => None,
             (Rootfs::Overlayfs(_) | Rootfs::Image(_), Some(name)) => Some(self.named_disk(name)),
-            (Rootfs::Overlayfs(_) | Rootfs::Image(_), None) => Some(self.sandbox_disk(&spec.key)),
+            (Rootfs::Overlayfs(_) | Rootfs::Image(_), None) => {
+                Some(self.sandbox_disk(spec.helper_of.as_ref().unwrap_or(&spec.key)))
+            }
         }
     }
 }

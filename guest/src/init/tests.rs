@@ -43,7 +43,7 @@ struct Host {
 
 impl Host {
     fn boot() -> Self {
-        Self::boot_with(|_| Ok(()))
+        Self::boot_with(|_| Ok(None))
     }
 
     fn boot_with(prepare: Prepare) -> Self {
@@ -293,7 +293,7 @@ fn a_missing_working_directory_is_made() {
     let workdir = dir.0.join("new/dir");
     let mut host = Host::boot_with(|begin| {
         workload::make_workdir(&begin.start);
-        Ok(())
+        Ok(None)
     });
     host.run(&["pwd"], |start| start.workdir = Some(Bytes::from(workdir.to_str().unwrap().as_bytes().to_vec())));
     assert_eq!(host.finish().0, format!("{}\n", workdir.display()));

@@ -3,13 +3,16 @@
 
 use std::os::fd::OwnedFd;
 
+use sandpen_guest::protocol::StartFailure;
 use sandpen_guest::protocol::session::{
-    Content, SESSIONS_MAX, SessionCommand, SessionFrame, SessionRefusal, SessionReport, SessionStart, SessionStream,
+    Content, SESSIONS_MAX, SessionCommand, SessionFrame, SessionProgram, SessionRefusal, SessionReport, SessionStart,
+    SessionStream, Tool,
 };
 
 use super::opening::{Fed, Opening, Whole};
 use super::session::Session;
 use super::{Sessions, Stage, start};
+use crate::launch::not_executable;
 use crate::log::log;
 use crate::probe::Surroundings;
 
@@ -129,14 +132,31 @@ impl Sessions {
         let Whole { id, session, rooms } = whole;
         let Some(around) = around else { return self.refuse(id, SessionRefusal::NotRunning) };
         let (notes, limit, has_terminal) = (session.notes.clone(), session.limit, session.terminal.is_some());
-        let mut session = match start::start(around, session, null) {
-            Ok(launched) => Session::new(id, notes, launched, limit),
+        let packs = session.program == SessionProgram::Tool(Tool::Changes);
+        let upper = if packs { self.to_be_packed(around) } else { Ok(None) };
+        let mut session = match upper.and_then(|upper| Ok((start::start(around, session, null)?, upper))) {
+            Ok((launched, upper)) => {
+                self.packing = self.packing.take().or(upper.map(|upper| (launched.pid, upper)));
+                Session::new(id, notes, launched, limit)
+            }
             Err(failure) => Session::failed(id, notes, has_terminal, failure),
         };
         for (stream, limit) in rooms {
             let _ = session.output(stream).is_some_and(|output| output.take(0, limit));
         }
         self.list.push(session);
+    }
+
+    /// What was written to the root, for who thaws it: before anybody freezes it.
+    fn to_be_packed(&self, around: &Surroundings) -> Result<Option<OwnedFd>, StartFailure> {
+        if self.packing.is_some() {
+            return Err(not_executable("what was written to the disk is being packed already".to_owned()));
+        }
+        let Some(upper) = &around.upper else {
+            return Err(not_executable("the root has no disk of its own over an image".to_owned()));
+        };
+        let upper = upper.try_clone();
+        upper.map(Some).map_err(|error| not_executable(format!("opening the disk of the root once more: {error}")))
     }
 
     fn forget(&mut self, id: u64) {

@@ -1,9 +1,9 @@
 //! From a [`RunSession`] to its process: what the workload was started with, and what the session changes of it.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use sandpen_guest::protocol::session::{RunSession, SessionProgram};
+use sandpen_guest::protocol::session::{RunSession, SessionProgram, Tool};
 use sandpen_guest::protocol::{Bytes, Start, StartFailure};
 
 use super::processes;
@@ -24,12 +24,15 @@ pub fn start(around: &Surroundings, session: RunSession, null: &OwnedFd) -> Resu
     let streams = Streams { of: Whose::Command, terminal: session.terminal, stdin: session.stdin };
     let command = match session.program {
         SessionProgram::Processes => {
-            return start_own(streams, None, null, processes::list);
+            return start_own(streams, None, null, None, |_| processes::list());
         }
         SessionProgram::Tool(tool) => {
             let user = session.user.as_deref().map(users::find).transpose();
             let user = user.map_err(|error| not_executable(error.to_string()))?;
-            return start_own(streams, user.as_ref(), null, move || tools::run(&tool));
+            let upper = if tool == Tool::Changes { around.upper.as_ref() } else { None };
+            return start_own(streams, user.as_ref(), null, upper.map(AsFd::as_fd), move |kept| {
+                tools::run(&tool, kept)
+            });
         }
         SessionProgram::Command(command) => Some(command),
         SessionProgram::Shell => None,
@@ -66,11 +69,12 @@ fn start_own(
     streams: Streams,
     user: Option<&User>,
     null: &OwnedFd,
-    run: impl FnOnce() -> u8,
+    keep: Option<BorrowedFd<'_>>,
+    run: impl FnOnce(Option<OwnedFd>) -> u8,
 ) -> Result<Launched, StartFailure> {
     launch(streams, user, null, |stdio| {
         let controls_terminal = streams.terminal.is_some();
-        let own = Own { user, controls_terminal, prepare: || {}, run: Box::new(run) };
+        let own = Own { user, controls_terminal, prepare: || {}, keep, run: Box::new(run) };
         spawn_own(own, stdio).map_err(|error| workload::explain_own(&error, Whose::Command))
     })
 }

@@ -229,7 +229,7 @@ impl Handle {
     }
 
     /// What follows when images came in: what is too much goes, and all are on record.
-    async fn took_in(&self, digests: Vec<ImageDigest>) -> Result<Vec<ImageInfo>, SandpenError> {
+    pub(super) async fn took_in(&self, digests: Vec<ImageDigest>) -> Result<Vec<ImageInfo>, SandpenError> {
         let work = move |images: &Images, users: &ImageUsers| {
             let infos = images.of(&digests, users)?;
             match images.keep_within_budget(users) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandpen_actors::supervisor::{AttachSession, OpenGuest, OpenSession};
+use sandpen_actors::supervisor::{AttachSession, OpenGuest, OpenSession, SupervisorError};
 use sandpen_client::random_session_id;
 use sandpen_types::session::{SessionId, SessionInfo, SessionOffsets, SessionSpec};
 use sandpen_types::spec::{SandboxKey, TerminalSize};
@@ -23,7 +23,8 @@ impl Handle {
         self.attach_session(key, info.id, None).await
     }
 
-    /// Begins a session without becoming its client. Asked again with the same number, it runs nothing twice, and answers
+    /// Begins a session without becoming its client. One of the guest's own tools that need nothing but files can be had of
+    /// a sandbox that has ended, too: a helper microVM with its root and disk runs it. Asked again with the same number, it runs nothing twice, and answers
     /// how the session is.
     ///
     /// # Errors
@@ -35,7 +36,12 @@ impl Handle {
         spec: SessionSpec,
     ) -> Result<SessionInfo, SandpenError> {
         spec.check().map_err(SessionError::from)?;
-        Ok(self.supervisor.send(OpenSession { key: key.clone(), id, spec }).await??)
+        let is_for_ended = spec.program.is_for_ended();
+        let open = OpenSession { key: key.clone(), id, spec: spec.clone() };
+        match self.supervisor.send(open).await? {
+            Err(SupervisorError::NotLive { .. }) if is_for_ended => self.open_in_helper(key, id, spec).await,
+            answer => Ok(answer?),
+        }
     }
 
     /// The sessions of a live sandbox, oldest first; those included whose end nobody has taken yet.
@@ -114,6 +120,6 @@ impl Handle {
     }
 
     async fn guest_sessions(&self, key: &SandboxKey) -> Result<Arc<dyn GuestSessions>, SandpenError> {
-        Ok(self.supervisor.send(OpenGuest { key: key.clone() }).await??.sessions()?)
+        Ok(self.supervisor.send(OpenGuest { key: key.clone(), or_helper: true }).await??.sessions()?)
     }
 }

@@ -64,7 +64,7 @@ impl Handle {
     async fn guest_usage(&self, row: &SandboxRow) -> Option<(SandboxKey, GuestUsage)> {
         let key = row.spec.key.clone();
         let ask = async {
-            let guest = self.supervisor.send(OpenGuest { key: key.clone() }).await.ok()?.ok()?;
+            let guest = self.supervisor.send(OpenGuest { key: key.clone(), or_helper: false }).await.ok()?.ok()?;
             match guest.usage().await {
                 Ok(usage) => Some(usage),
                 Err(error) => {

@@ -157,7 +157,7 @@ pub(super) fn of_helper(error: ImageHelperError) -> WorkError {
 }
 
 /// What the process says, as clients are told it.
-fn told(mut progress: impl FnMut(ImageProgress)) -> impl FnMut(Progress) {
+pub(super) fn told(mut progress: impl FnMut(ImageProgress)) -> impl FnMut(Progress) {
     let mut sizes = BTreeMap::new();
     move |event| {
         let (step, digest, done_bytes, total) = match event {

@@ -57,7 +57,7 @@ fn who_asks_for_the_data_paths_between_two_monitors_gets_the_next_ones() {
         assert!(soon(open_log()).await.unwrap().unwrap().is_some());
         stage.lose_monitor(&mut vmm).await;
         let mut log = tokio::task::spawn_local(open_log());
-        let mut guest = tokio::task::spawn_local(stage.supervisor.send(OpenGuest { key: key("a") }));
+        let mut guest = tokio::task::spawn_local(stage.supervisor.send(OpenGuest { key: key("a"), or_helper: false }));
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut log).await.is_err());
         assert!(!guest.is_finished());
         stage.let_adopt().await;
@@ -68,7 +68,7 @@ fn who_asks_for_the_data_paths_between_two_monitors_gets_the_next_ones() {
         assert!(matches!(guest, Ok(_) | Err(SupervisorError::NotLive { .. })));
         exit(&mut vmm_after_adoption(vmm).await, 0, b"").await;
         stage.wait("a").await;
-        let gone = soon(stage.supervisor.send(OpenGuest { key: key("a") })).await.unwrap();
+        let gone = soon(stage.supervisor.send(OpenGuest { key: key("a"), or_helper: false })).await.unwrap();
         assert!(matches!(gone, Err(SupervisorError::NotLive { status: "STOPPED", .. })));
         assert!(soon(stage.supervisor.send(OpenLog { key: key("a") })).await.unwrap().unwrap().is_none());
         stage.end();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sandpen_types::image::{ImageDigest, ImageReference};
+use sandpen_types::image_changes::ImageChanges;
 use sandpen_types::spec::ImageRoot;
 
 use super::*;
@@ -117,6 +118,19 @@ fn what_is_asked_of_images() {
     assert!(!format!("{push:?}").contains("hunter2"), "secrets are not shown");
     golden!("image_push.jsonl", &[bare, push]);
     golden!("image_import.jsonl", &[ImageImportRequest { path, name: name("app:1") }]);
+    let changes = ImageChanges {
+        entrypoint: Some(vec!["/run".into()]),
+        cmd: Some(vec![]),
+        env: vec![("A".into(), "1".into())],
+        workdir: Some("/srv".into()),
+        user: Some("web".into()),
+        labels: [("team".to_owned(), "a".to_owned())].into(),
+        exposed_ports: vec!["80/tcp".into()],
+        author: Some("me".into()),
+        message: Some("why".into()),
+    };
+    let commit = |changes| ImageCommitRequest { sandbox: key("web"), name: name("app:2"), changes };
+    golden!("image_commit.jsonl", &[commit(ImageChanges::default()), commit(changes)]);
     golden!("image_tag.jsonl", &[ImageTagRequest { image: "debian".into(), name: name("app:1") }]);
     let save = |format| ImageSaveRequest { images: vec!["debian".into()], format };
     golden!("image_save.jsonl", &[save(ImageArchive::Docker), save(ImageArchive::Oci)]);

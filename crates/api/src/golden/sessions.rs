@@ -62,6 +62,7 @@ fn sessions_that_are_asked_for() {
         SessionSpec::new(SessionProgram::Shell),
         SessionSpec::new(SessionProgram::Processes),
         SessionSpec::new(SessionProgram::Tool(GuestTool::Connect { port: NonZeroU16::MIN })),
+        SessionSpec::new(SessionProgram::Tool(GuestTool::Changes)),
         full,
     ];
     golden!("session_open.jsonl", &specs.map(|spec| OpenSession::new(id(), spec)));

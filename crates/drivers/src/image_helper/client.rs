@@ -147,6 +147,23 @@ impl ImageHelper {
         self.bring(&ImageWork::Layer(layer), stdin, None, false, progress).await.map(drop)
     }
 
+    /// Has a layer in the store of which nobody knows the digest, and answers that; `tar` is read from where it is. Whoever
+    /// is to make an image of it holds a draft of the store meanwhile.
+    ///
+    /// # Errors
+    /// [`ImageHelperError`].
+    pub async fn add_changes(
+        &self,
+        tar: File,
+        progress: impl FnMut(Progress),
+    ) -> Result<ImageDigest, ImageHelperError> {
+        let layers = self.bring(&ImageWork::Changes, tar.into(), None, false, progress).await?;
+        let [layer] = layers[..] else {
+            return Err(ImageHelperError::Failed("the layer has no digest".to_owned()));
+        };
+        Ok(layer)
+    }
+
     /// Makes an image of layers that are all in the store.
     ///
     /// # Errors

@@ -63,6 +63,7 @@ impl Asked {
 fn guest_tool(tool: &GuestTool) -> Tool {
     match tool {
         GuestTool::Connect { port } => Tool::Connect { port: *port },
+        GuestTool::Changes => Tool::Changes,
     }
 }
 

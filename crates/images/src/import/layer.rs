@@ -78,8 +78,12 @@ pub fn add_layer<R: Read + Send>(
     Ok(())
 }
 
-/// Unpacks the only layer of an image, whose digest nobody knows beforehand; answers that.
-pub(super) fn add_root(store: &Store, tar: impl Read + Send, tell: Tell<'_>) -> Result<ImageDigest, ImportError> {
+/// Unpacks a layer whose digest nobody knows beforehand; answers that. Whoever is to make an image of it holds a draft of the
+/// store meanwhile, so that it does not go.
+///
+/// # Errors
+/// [`ImportError`].
+pub fn add_root(store: &Store, tar: impl Read + Send, tell: Tell<'_>) -> Result<ImageDigest, ImportError> {
     let draft = store.draft()?;
     let unpacked = layer::unpack(tar, &Expected::default(), draft.path(), &|_| {});
     let info = unpacked.map_err(|source| ImportError::Root(Box::new(source)))?;

@@ -15,4 +15,7 @@ pub enum Tool {
         /// Where somebody listens.
         port: NonZeroU16,
     },
+    /// What was written to the root, where that is a disk over an image: a tar, as a layer of an image is one. Nobody writes
+    /// to the disk meanwhile.
+    Changes,
 }
