@@ -69,6 +69,7 @@ pub(super) fn full() -> SandboxSpec {
         labels: Labels::from([("team".parse().unwrap(), "a b".to_owned())]),
         idle: false,
         idle_timeout: None,
+        helper_of: None,
         kernel_sha256: Some([7; 32].into()),
     }
 }

@@ -68,7 +68,7 @@ mod tests {
         for (at, name) in names.iter().enumerate() {
             assert!(!names[..at].contains(name), "{name}");
         }
-        assert_eq!(names[0].to_string(), "sandpen-helpers/a-eb15a49a9ac3cc93");
+        assert_eq!(names[0].to_string(), "sandpen-helpers/a-62a3dacc164a3626");
         let dotted = format!("a/{}.b", "x".repeat(NAME_PART - 1));
         assert!(helper_key(&key(&dotted)).is_ok());
     }

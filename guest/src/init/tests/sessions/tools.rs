@@ -73,3 +73,12 @@ fn nobody_listens() {
     );
     host.done();
 }
+
+#[test]
+fn a_root_without_a_disk_has_no_changes() {
+    let host = Host::with_workload();
+    let mut link = host.link(1);
+    let (code, message) = link.failure(1, session(SessionProgram::Tool(Tool::Changes)));
+    assert_eq!((code, message.as_str()), (126, "the root has no disk of its own over an image"));
+    host.done();
+}
