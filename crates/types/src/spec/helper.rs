@@ -56,7 +56,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::spec::{CheckedSpec, ImageRoot, Rootfs};
+    use crate::spec::{CheckedSpec, Rootfs};
 
     use super::*;
 
