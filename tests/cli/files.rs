@@ -372,3 +372,57 @@ fn what_happens_is_told_to_who_watches() {
         place.home.ok(&["sessions", "--json", "a"]).trim() == "[]"
     });
 }
+
+/// Nothing is kept for who does not read but what has room on the way: the system drops the rest, which is told.
+#[test]
+fn who_does_not_read_a_watch_hears_that_something_is_missing() {
+    const EVENTS: usize = 120_000;
+    let place = Place::new();
+    let mut stream = UnixStream::connect(place.home.state().join("sandpen.sock")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", place.target("/watch", "", ""));
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream).lines();
+    let mut until_line = |wanted: &str| {
+        let mut lines = 0;
+        while !reader.next().unwrap().unwrap().contains(wanted) {
+            lines += 1;
+        }
+        lines
+    };
+    until_line(r#"{"type":"watching"}"#);
+    // Two events each, which are never the same one twice in a row.
+    for _ in 0..EVENTS / 2 {
+        fs::File::create(place.at("a")).unwrap();
+        fs::remove_file(place.at("a")).unwrap();
+    }
+    // The daemon has no more of them than it would of a few.
+    assert!(place.ask("GET", "/v1/version", "")["name"] == "sandpen");
+    let told = until_line(r#"{"type":"overflow"}"#);
+    assert!(told < EVENTS, "{told} lines");
+    fs::write(place.at("last"), "").unwrap();
+    until_line(&format!(r#"{{"type":"closed","path":"{}"}}"#, place.path("last")));
+}
+
+/// What was announced and is not there any more is no whole answer.
+#[test]
+fn a_file_that_becomes_shorter_while_it_is_read_breaks_off() {
+    let place = Place::new();
+    fs::write(place.at("a"), vec![7; 64 << 20]).unwrap();
+    let mut stream = UnixStream::connect(place.home.state().join("sandpen.sock")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let target = place.target("/content", "a", "");
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nhost: x\r\nrange: bytes=0-\r\n\r\n").as_bytes()).unwrap();
+    let mut begin = [0; 4096];
+    stream.read_exact(&mut begin).unwrap();
+    assert!(begin.starts_with(b"HTTP/1.1 206"));
+    fs::write(place.at("a"), b"short").unwrap();
+    let mut rest = Vec::new();
+    // Some systems say so by an error.
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.len() < 64 << 20 && !rest.ends_with(b"\r\n0\r\n\r\n"), "{} bytes", rest.len());
+    // Without a range it has its end where that is.
+    let (status, _, body) = place.read("a", "");
+    assert_eq!((status, body.as_slice()), (200, &b"short"[..]));
+    place.done();
+}

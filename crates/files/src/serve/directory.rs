@@ -53,7 +53,7 @@ impl Directory {
                 .flatten()
                 .map(std::ffi::CString::into_bytes);
             let entry = Entry { name: name.to_vec(), stat, target };
-            bytes += ENTRY_BYTES + entry.name.len() + entry.target.as_ref().map_or(0, |target| target.len());
+            bytes += ENTRY_BYTES + entry.name.len() + entry.target.as_ref().map_or(0, Vec::len);
             page.push(entry);
         }
         Ok(page)
