@@ -10,6 +10,7 @@ use crate::pid1::error_chain;
 
 mod changes;
 mod connect;
+mod files;
 
 /// Does what a tool is for, with what was kept open for it; gives the exit code. What is wrong it says on standard error, in
 /// one line.
@@ -17,6 +18,8 @@ pub fn run(tool: &Tool, kept: Option<OwnedFd>) -> u8 {
     let done = match tool {
         Tool::Connect { port } => connect::connect(*port).map_err(|error| error_chain(&error)),
         Tool::Changes => changes::changes(kept).map_err(|error| error_chain(&error)),
+        Tool::Files => files::serve().map_err(|error| error_chain(&error)),
+        Tool::Watch { path, recursive } => files::watch(path, *recursive).map_err(|error| error_chain(&error)),
     };
     match done {
         Ok(()) => 0,

@@ -5,6 +5,8 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::ByteString;
+
 /// A tool of the guest's. Without a user it runs as root, whoever the workload is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -18,14 +20,24 @@ pub enum GuestTool {
     /// What was written to the sandbox's root, where that is a disk over an image: a tar on standard output, as a layer of an
     /// image is one. Nobody writes to the disk meanwhile.
     Changes,
+    /// The sandbox's files: requests are the session's input and answers its output, both in frames of `sandpen-files`.
+    Files,
+    /// What happens to a file or in a directory: events are its output, in frames of `sandpen-files`. The code of its end
+    /// is 1 when there is nothing more to watch; the last event says why.
+    Watch {
+        /// Which: absolute.
+        path: ByteString,
+        /// Whether directories below are watched as well.
+        recursive: bool,
+    },
 }
 
 impl GuestTool {
     /// Whether it can be had of a sandbox that has ended: it needs its files and nothing that runs.
     pub fn is_for_ended(&self) -> bool {
         match self {
-            Self::Connect { .. } => false,
-            Self::Changes => true,
+            Self::Connect { .. } | Self::Watch { .. } => false,
+            Self::Changes | Self::Files => true,
         }
     }
 }
@@ -35,6 +47,11 @@ impl fmt::Display for GuestTool {
         match self {
             Self::Connect { port } => write!(f, "connect to port {port}"),
             Self::Changes => f.write_str("changes of the root"),
+            Self::Files => f.write_str("files"),
+            Self::Watch { path, recursive } => {
+                let below = if *recursive { " and all below" } else { "" };
+                write!(f, "watch {}{below}", String::from_utf8_lossy(path.as_bytes()))
+            }
         }
     }
 }

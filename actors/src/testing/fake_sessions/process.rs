@@ -72,6 +72,11 @@ fn tool_of_this_host(tool: &GuestTool) -> Vec<ByteString> {
         }
         // Of a root in which nothing was written.
         GuestTool::Changes => ["head", "-c", "1024", "/dev/zero"].map(Into::into).to_vec(),
+        // Built for tests, the program that this is knows them: `src/testing_tools.rs`.
+        GuestTool::Files => vec!["/proc/self/exe".into(), "__files".into()],
+        GuestTool::Watch { path, recursive } => {
+            vec!["/proc/self/exe".into(), "__watch".into(), path.clone(), recursive.to_string().into()]
+        }
     }
 }
 

@@ -64,6 +64,10 @@ fn guest_tool(tool: &GuestTool) -> Tool {
     match tool {
         GuestTool::Connect { port } => Tool::Connect { port: *port },
         GuestTool::Changes => Tool::Changes,
+        GuestTool::Files => Tool::Files,
+        GuestTool::Watch { path, recursive } => {
+            Tool::Watch { path: Bytes::from(path.as_bytes()), recursive: *recursive }
+        }
     }
 }
 

@@ -80,6 +80,11 @@ fn what_a_session_runs_is_encoded_as_it_was() {
         (SessionProgram::Processes, vec![2]),
         (SessionProgram::Tool(Tool::Connect { port }), vec![3, 0, 0xac, 2]),
         (SessionProgram::Tool(Tool::Changes), vec![3, 1]),
+        (SessionProgram::Tool(Tool::Files), vec![3, 2]),
+        (
+            SessionProgram::Tool(Tool::Watch { path: Bytes::from(b"/a".to_vec()), recursive: true }),
+            vec![3, 3, 2, 47, 97, 1],
+        ),
     ];
     for (program, bytes) in programs {
         assert_eq!(postcard::to_stdvec(&program).unwrap(), bytes, "{program:?}");
