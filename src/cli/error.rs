@@ -1,6 +1,7 @@
 //! What a subcommand can fail with.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sandpen::api::OutputQueryError;
@@ -281,6 +282,18 @@ pub enum CliError {
         "without a terminal to ask on, prune removes nothing; give -f to remove, or --dry-run to see what that would be"
     )]
     NotAsked,
+    /// A port of the host that cannot be listened at.
+    #[error("cannot listen at {address}; give another HOST port, or 0 for a free one")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A sandbox whose ports were forwarded.
+    #[error("sandbox {0} has ended, and nothing is forwarded any more")]
+    ForwardEnded(String),
     /// Nothing to attach to.
     #[error("sandbox {0} does not run; see `sandpen logs {0}` for its output")]
     NotRunning(String),

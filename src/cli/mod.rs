@@ -28,6 +28,7 @@ mod logs;
 mod man;
 mod metrics;
 mod names;
+mod port_forward;
 mod print;
 mod prune;
 mod ps;
@@ -138,6 +139,7 @@ enum Command {
     Exec(exec::Args),
     Shell(shell::Args),
     Attach(attach::Args),
+    PortForward(port_forward::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
     Top(top::Args),
@@ -278,6 +280,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Exec(args) => Box::pin(exec::execute(global, args)).await,
             Command::Shell(args) => Box::pin(shell::execute(global, args)).await,
             Command::Attach(args) => Box::pin(attach::execute(global, args)).await,
+            Command::PortForward(args) => Box::pin(port_forward::execute(global, args)).await,
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Top(args) => top::execute(global, args).await,

@@ -21,6 +21,7 @@ pub mod daemon_log;
 mod error;
 mod events;
 mod foreground;
+mod forward;
 mod host;
 mod images;
 mod lifecycle;
@@ -56,13 +57,14 @@ pub use events::{EventReader, EventsRequest};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
+pub use forward::{Forward, ForwardEnd};
 pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
 pub use session::{
-    OnSessionSignal, SessionBytes, SessionClient, SessionForeground, SessionForegroundEnd, SessionNotice, SessionStep,
-    random_session_id,
+    CarryEnd, OnSessionSignal, SessionBytes, SessionCarrier, SessionClient, SessionControl, SessionForeground,
+    SessionForegroundEnd, SessionNotice, SessionStep, random_session_id,
 };
 pub use start::DaemonCommand;
 pub use stats::StatsReader;
