@@ -44,6 +44,8 @@ mod sessions;
 mod shell;
 mod shutdown;
 mod signals;
+mod ssh_config;
+mod ssh_proxy;
 mod start;
 mod stats;
 mod stdin;
@@ -140,6 +142,8 @@ enum Command {
     Shell(shell::Args),
     Attach(attach::Args),
     PortForward(port_forward::Args),
+    SshConfig(ssh_config::Args),
+    SshProxy(ssh_proxy::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
     Top(top::Args),
@@ -281,6 +285,8 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Shell(args) => Box::pin(shell::execute(global, args)).await,
             Command::Attach(args) => Box::pin(attach::execute(global, args)).await,
             Command::PortForward(args) => Box::pin(port_forward::execute(global, args)).await,
+            Command::SshConfig(args) => ssh_config::execute(global, args).await,
+            Command::SshProxy(args) => Box::pin(ssh_proxy::execute(global, args)).await,
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Top(args) => top::execute(global, args).await,
