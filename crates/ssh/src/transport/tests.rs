@@ -173,7 +173,7 @@ fn what_is_no_ssh_client_is_refused() {
         server.push(bytes);
         server.next()
     };
-    assert_eq!(heard(b"GET / HTTP/1.1\r\n"), Err(TransportError::Ident("GET / HTTP/1.1\r".into())));
+    assert_eq!(heard(b"GET / HTTP/1.1\r\n"), Err(TransportError::Ident("GET / HTTP/1.1".into())));
     assert!(matches!(heard(b"SSH-1.5-old\r\n"), Err(TransportError::Ident(_))));
     assert!(matches!(heard(&[0; 9]), Err(TransportError::Ident(_))));
     assert!(matches!(heard(&[b"SSH-2.0-", &[b'x'; 300][..]].concat()), Err(TransportError::Ident(_))));
