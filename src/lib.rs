@@ -17,7 +17,7 @@ pub mod orchestrator;
 pub mod paths;
 
 pub use orchestrator::{
-    ArchiveFormat, Events, EventsOptions, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
+    ArchiveFormat, Events, EventsOptions, FileRange, FileRead, FileWatch, FileWrite, Files, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
     OutputOptions, PruneOptions, PullError, PullMirror, PullRequest, PushError, PushRequest, PushedImage,
     RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, Session, SessionOutput, SessionStdin,
     StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions, WorkError,
@@ -28,6 +28,7 @@ pub use sandpen_client as client;
 pub use sandpen_client::private_dir;
 pub use sandpen_drivers as driver;
 pub use sandpen_drivers::run_helper_if_asked;
+pub use sandpen_files as files;
 pub use sandpen_images as images;
 pub use sandpen_kernels as kernel;
 pub use sandpen_registry as registry;

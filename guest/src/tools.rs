@@ -6,11 +6,14 @@ use std::io::Write as _;
 use sandpen_guest::protocol::session::Tool;
 
 mod connect;
+mod files;
 
 /// Does what a tool is for; gives the exit code. What is wrong it says on standard error, in one line.
 pub fn run(tool: &Tool) -> u8 {
     let done = match tool {
         Tool::Connect { port } => connect::connect(*port).map_err(|error| explain(&error)),
+        Tool::Files => files::serve().map_err(|error| explain(&error)),
+        Tool::Watch { path, recursive } => files::watch(path, *recursive).map_err(|error| explain(&error)),
     };
     match done {
         Ok(()) => 0,

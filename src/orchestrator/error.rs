@@ -1,5 +1,7 @@
 //! What can go wrong for who starts and uses an orchestrator, and the words for programs.
 
+mod files;
+
 use actix::MailboxError;
 use sandpen_actors::database::DatabaseError;
 use sandpen_actors::host::fault_of::fault_of_io;
@@ -7,6 +9,8 @@ use sandpen_actors::log_writer::LogError;
 use sandpen_actors::supervisor::SupervisorError;
 use sandpen_api::ErrorCode;
 use sandpen_drivers::image_helper::ImageHelperError;
+use sandpen_files::error::Shown;
+use sandpen_files::FilesError;
 use sandpen_images::manifest::ManifestError;
 use sandpen_images::store::StoreError;
 use sandpen_registry::RegistryError;
@@ -18,6 +22,7 @@ use sandpen_vmm::sessions::SessionError;
 
 use super::images::{ImageError, PullError, PushError, WorkError};
 use super::lock::LockError;
+use files::files_code;
 
 /// Why an orchestrator did not start; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,22 @@ pub enum SandpenError {
     /// Another client has the session now.
     #[error("another client has session {0} now")]
     SessionReplaced(SessionId),
+    /// Something about a sandbox's files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The guest does not serve files to who asks.
+    #[error("the sandbox's files cannot be used: {0}")]
+    FilesNotServed(String),
+    /// A range that a file does not have.
+    #[error("{}: byte {offset} is wanted, and it has {size}", Shown(.path))]
+    RangeBeyondEnd {
+        /// Which file.
+        path: Vec<u8>,
+        /// The first byte.
+        offset: u64,
+        /// How many it has.
+        size: u64,
+    },
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
@@ -164,6 +185,9 @@ impl SandpenError {
             Self::Unrecorded { .. } => ErrorCode::Unrecorded,
             Self::Session(error) => session_code(error),
             Self::SessionReplaced(_) => ErrorCode::SessionReplaced,
+            Self::Files(error) => files_code(error),
+            Self::FilesNotServed(_) => ErrorCode::InvalidRequest,
+            Self::RangeBeyondEnd { .. } => ErrorCode::RangeBeyondEnd,
             Self::Gone => ErrorCode::Gone,
         }
     }
@@ -351,6 +375,9 @@ mod tests {
             (SessionError::Ahead { stream: "stdin", asked: 2, there: 1 }.into(), ErrorCode::InvalidRequest),
             (SessionError::Unreachable("x".into()).into(), ErrorCode::GuestUnreachable),
             (SandpenError::SessionReplaced(id), ErrorCode::SessionReplaced),
+            (FilesError::Nonsense("x").into(), ErrorCode::GuestUnreachable),
+            (SandpenError::FilesNotServed("x".into()), ErrorCode::InvalidRequest),
+            (SandpenError::RangeBeyondEnd { path: vec![], offset: 1, size: 1 }, ErrorCode::RangeBeyondEnd),
             (MailboxError::Closed.into(), ErrorCode::Gone),
         ];
         let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));

@@ -15,6 +15,7 @@ mod builder;
 mod disk_usage;
 mod error;
 mod events;
+mod files;
 mod handle;
 mod images;
 mod lock;
@@ -30,6 +31,7 @@ pub use disk_usage::PruneOptions;
 pub(crate) use error::session_code;
 pub use error::{SandpenError, StartError};
 pub use events::{Events, EventsOptions};
+pub use files::{FileRange, FileRead, FileWatch, FileWrite, Files};
 pub use handle::{Handle, SavedImages, StatsOptions, StdinWriter};
 pub use images::{
     ArchiveFormat, ImageError, ImageInfo, ImageSource, LoadOptions, PullError, PullMirror, PullRequest, PushError,

@@ -17,10 +17,14 @@ pub enum ErrorCode {
     InvalidSpec,
     /// An event that has not happened yet.
     EventsAhead,
+    /// A path that no file of a sandbox can have.
+    InvalidPath,
     /// Another user.
     Forbidden,
     /// A registry does not allow it.
     RegistryDenied,
+    /// The sandbox's user may not do that with the file.
+    PermissionDenied,
     /// No such path.
     NoSuchRoute,
     /// No such sandbox, disk or volume.
@@ -29,6 +33,8 @@ pub enum ErrorCode {
     ImageNotFound,
     /// No such session, or its end was taken.
     SessionNotFound,
+    /// No such file or directory in the sandbox.
+    FileNotFound,
     /// A known path with another method.
     MethodNotAllowed,
     /// It runs already.
@@ -59,12 +65,30 @@ pub enum ErrorCode {
     GuestTooOld,
     /// Another daemon has the state directory: what a daemon that is started says instead of serving.
     AlreadyRunning,
+    /// There is something of that name in the sandbox.
+    FileExists,
+    /// A directory of the sandbox is needed, and it is none.
+    NotADirectory,
+    /// It is a directory of the sandbox, and something else is needed.
+    IsADirectory,
+    /// The sandbox's directory has something in it.
+    DirectoryNotEmpty,
+    /// It is a pipe, a socket or the like of the sandbox.
+    NotAFile,
+    /// The sandbox's file system is read-only.
+    FilesReadOnly,
+    /// The sandbox's file system is full.
+    FilesFull,
+    /// The sandbox's system says something else of the file.
+    FileFailed,
     /// An event that is no longer kept.
     EventsGone,
     /// Output of a session that an earlier client has taken.
     SessionNotKept,
     /// A body above [`BODY_MAX_BYTES`](crate::BODY_MAX_BYTES).
     TooLarge,
+    /// A range that begins at the end of the file or behind it.
+    RangeBeyondEnd,
     /// An archive, a directory or a configuration that is no image, or cannot be one here.
     InvalidImage,
     /// The driver cannot do this.
@@ -93,17 +117,20 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 52] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
         Self::EventsAhead,
+        Self::InvalidPath,
         Self::Forbidden,
         Self::RegistryDenied,
+        Self::PermissionDenied,
         Self::NoSuchRoute,
         Self::NotFound,
         Self::ImageNotFound,
         Self::SessionNotFound,
+        Self::FileNotFound,
         Self::MethodNotAllowed,
         Self::AlreadyLive,
         Self::DiskInUse,
@@ -119,9 +146,18 @@ impl ErrorCode {
         Self::SessionReplaced,
         Self::GuestTooOld,
         Self::AlreadyRunning,
+        Self::FileExists,
+        Self::NotADirectory,
+        Self::IsADirectory,
+        Self::DirectoryNotEmpty,
+        Self::NotAFile,
+        Self::FilesReadOnly,
+        Self::FilesFull,
+        Self::FileFailed,
         Self::EventsGone,
         Self::SessionNotKept,
         Self::TooLarge,
+        Self::RangeBeyondEnd,
         Self::InvalidImage,
         Self::Unsupported,
         Self::DriverUnavailable,
@@ -143,12 +179,15 @@ impl ErrorCode {
             Self::InvalidName => "invalid_name",
             Self::InvalidSpec => "invalid_spec",
             Self::EventsAhead => "events_ahead",
+            Self::InvalidPath => "invalid_path",
             Self::Forbidden => "forbidden",
             Self::RegistryDenied => "registry_denied",
+            Self::PermissionDenied => "permission_denied",
             Self::NoSuchRoute => "no_such_route",
             Self::NotFound => "not_found",
             Self::ImageNotFound => "image_not_found",
             Self::SessionNotFound => "session_not_found",
+            Self::FileNotFound => "file_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyLive => "already_live",
             Self::DiskInUse => "disk_in_use",
@@ -164,9 +203,18 @@ impl ErrorCode {
             Self::SessionReplaced => "session_replaced",
             Self::GuestTooOld => "guest_too_old",
             Self::AlreadyRunning => "already_running",
+            Self::FileExists => "file_exists",
+            Self::NotADirectory => "not_a_directory",
+            Self::IsADirectory => "is_a_directory",
+            Self::DirectoryNotEmpty => "directory_not_empty",
+            Self::NotAFile => "not_a_file",
+            Self::FilesReadOnly => "files_read_only",
+            Self::FilesFull => "files_full",
+            Self::FileFailed => "file_failed",
             Self::EventsGone => "events_gone",
             Self::SessionNotKept => "session_not_kept",
             Self::TooLarge => "too_large",
+            Self::RangeBeyondEnd => "range_beyond_end",
             Self::InvalidImage => "invalid_image",
             Self::Unsupported => "unsupported",
             Self::DriverUnavailable => "driver_unavailable",
@@ -185,9 +233,11 @@ impl ErrorCode {
     /// The status of an answer with it.
     pub const fn http_status(self) -> u16 {
         match self {
-            Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead => 400,
-            Self::Forbidden | Self::RegistryDenied => 403,
-            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound => 404,
+            Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead | Self::InvalidPath => 400,
+            Self::Forbidden | Self::RegistryDenied | Self::PermissionDenied => 403,
+            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound | Self::FileNotFound => {
+                404
+            }
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse
@@ -202,9 +252,18 @@ impl ErrorCode {
             | Self::TooManySessions
             | Self::SessionReplaced
             | Self::GuestTooOld
-            | Self::AlreadyRunning => 409,
+            | Self::AlreadyRunning
+            | Self::FileExists
+            | Self::NotADirectory
+            | Self::IsADirectory
+            | Self::DirectoryNotEmpty
+            | Self::NotAFile
+            | Self::FilesReadOnly
+            | Self::FilesFull
+            | Self::FileFailed => 409,
             Self::EventsGone | Self::SessionNotKept => 410,
             Self::TooLarge => 413,
+            Self::RangeBeyondEnd => 416,
             Self::InvalidImage | Self::Unsupported => 422,
             Self::GuestUnreachable | Self::Internal => 500,
             Self::RegistryFailed => 502,

@@ -32,6 +32,7 @@ use super::frame::{End, Frame};
 use super::*;
 use values::*;
 
+mod files;
 mod images;
 mod sessions;
 mod values;

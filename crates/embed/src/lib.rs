@@ -93,12 +93,20 @@ pub fn build(program: Program) -> Result<(), EmbedError> {
     Ok(())
 }
 
+/// Crates of sandpen's own tree that a program may consist of besides its own.
+const PARTS: [&str; 1] = ["files"];
+
 /// What the program is built from. In sandpen's own tree that is also what its manifest inherits.
 fn watched(source: &Path) -> Vec<PathBuf> {
     let mut watched = vec![source.join("src"), source.join("Cargo.toml")];
     let workspace = source.ancestors().skip(1).take(2).find(|above| above.join("Cargo.toml").is_file());
-    let files = workspace.into_iter().flat_map(|above| ["Cargo.toml", "Cargo.lock"].map(|name| above.join(name)));
-    watched.extend(files.filter(|file| file.is_file()));
+    let beside = workspace.into_iter().flat_map(|above| ["Cargo.toml", "Cargo.lock"].map(|name| above.join(name)));
+    watched.extend(beside.filter(|file| file.is_file()));
+    let manifest = fs::read_to_string(source.join("Cargo.toml")).unwrap_or_default();
+    for part in PARTS.iter().filter(|part| manifest.contains(&format!("\nsandpen-{part}.workspace"))) {
+        let part = workspace.into_iter().map(|above| above.join("crates").join(part).join("src"));
+        watched.extend(part.filter(|part| part.is_dir()));
+    }
     watched
 }
 
@@ -201,7 +209,7 @@ mod tests {
     #[test]
     fn what_a_program_is_built_from_is_there() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        for (source, files) in [("guest", 4), ("crates/waiter", 4)] {
+        for (source, files) in [("guest", 5), ("crates/waiter", 4)] {
             let watched = watched(&tree.join(source));
             assert_eq!(watched.len(), files, "{watched:?}");
             assert!(watched.iter().all(|path| path.exists()), "{watched:?}");

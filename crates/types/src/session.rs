@@ -139,6 +139,7 @@ impl SessionSpec {
                 return Err(SpecError::NoCommand);
             }
             SessionProgram::Command(command) => command,
+            SessionProgram::Tool(GuestTool::Watch { path, .. }) => std::slice::from_ref(path),
             SessionProgram::Shell | SessionProgram::Processes | SessionProgram::Tool(_) => &[],
         };
         // The kernel wants a NUL behind the working directory as well.

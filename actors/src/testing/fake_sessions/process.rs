@@ -71,6 +71,8 @@ fn tool_of_this_host(tool: &GuestTool) -> Vec<ByteString> {
             let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} || exit 1; cat <&3 & cat >&3; wait");
             vec!["bash".into(), "-c".into(), script.into()]
         }
+        // No program of this host speaks as these do.
+        GuestTool::Files | GuestTool::Watch { .. } => vec!["false".into()],
     }
 }
 

@@ -62,6 +62,8 @@ fn sessions_that_are_asked_for() {
         SessionSpec::new(SessionProgram::Shell),
         SessionSpec::new(SessionProgram::Processes),
         SessionSpec::new(SessionProgram::Tool(GuestTool::Connect { port: NonZeroU16::MIN })),
+        SessionSpec::new(SessionProgram::Tool(GuestTool::Files)),
+        SessionSpec::new(SessionProgram::Tool(GuestTool::Watch { path: "/srv".into(), recursive: true })),
         full,
     ];
     golden!("session_open.jsonl", &specs.map(|spec| OpenSession::new(id(), spec)));

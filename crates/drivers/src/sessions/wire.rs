@@ -63,6 +63,10 @@ impl Asked {
 fn guest_tool(tool: &GuestTool) -> Tool {
     match tool {
         GuestTool::Connect { port } => Tool::Connect { port: *port },
+        GuestTool::Files => Tool::Files,
+        GuestTool::Watch { path, recursive } => {
+            Tool::Watch { path: Bytes::from(path.as_bytes()), recursive: *recursive }
+        }
     }
 }
 

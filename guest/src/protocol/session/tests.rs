@@ -79,6 +79,11 @@ fn what_a_session_runs_is_encoded_as_it_was() {
         (SessionProgram::Shell, vec![1]),
         (SessionProgram::Processes, vec![2]),
         (SessionProgram::Tool(Tool::Connect { port }), vec![3, 0, 0xac, 2]),
+        (SessionProgram::Tool(Tool::Files), vec![3, 1]),
+        (
+            SessionProgram::Tool(Tool::Watch { path: Bytes::from(b"/a".to_vec()), recursive: true }),
+            vec![3, 2, 2, 47, 97, 1],
+        ),
     ];
     for (program, bytes) in programs {
         assert_eq!(postcard::to_stdvec(&program).unwrap(), bytes, "{program:?}");

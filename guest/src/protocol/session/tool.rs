@@ -6,6 +6,8 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Bytes;
+
 /// See [`SessionProgram::Tool`](super::SessionProgram::Tool). It runs in a process of its own, as the session's user, or root
 /// without one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,5 +16,14 @@ pub enum Tool {
     Connect {
         /// Where somebody listens.
         port: NonZeroU16,
+    },
+    /// The root's files: requests of `sandpen-files` are the input, its answers the output.
+    Files,
+    /// What happens to a file or in a directory: events of `sandpen-files` are the output.
+    Watch {
+        /// Which: absolute.
+        path: Bytes,
+        /// Whether directories below are watched as well.
+        recursive: bool,
     },
 }
