@@ -17,10 +17,11 @@ pub mod orchestrator;
 pub mod paths;
 
 pub use orchestrator::{
-    ArchiveFormat, Events, EventsOptions, FileRange, FileRead, FileWatch, FileWrite, Files, Handle, ImageError, ImageInfo, ImageSource, LoadOptions, LockError, Output,
-    OutputOptions, PruneOptions, PullError, PullMirror, PullRequest, PushError, PushRequest, PushedImage,
-    RegistryAccess, Sandpen, SandpenBuilder, SandpenError, SavedImages, Session, SessionOutput, SessionStdin,
-    StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions, WorkError,
+    ArchiveFormat, Events, EventsOptions, FileRange, FileRead, FileWatch, FileWrite, Files, Handle, ImageError,
+    ImageInfo, ImageSource, LoadOptions, LockError, Output, OutputOptions, PruneOptions, PullError, PullMirror,
+    PullRequest, PushError, PushRequest, PushedImage, RegistryAccess, Sandpen, SandpenBuilder, SandpenError,
+    SavedImages, Session, SessionOutput, SessionStdin, StartError, StatsOptions, StdinWriter, VmmLog, VmmLogOptions,
+    WorkError,
 };
 pub use sandpen_actors as actors;
 pub use sandpen_api as api;

@@ -50,7 +50,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         }
     };
     let note = |text: &str| drop(print::note(text));
-    let target = Target { client, options, key, user: sandbox.user, note };
+    let target = Target { client, options, key, user: sandbox.user, workdir: sandbox.workdir, note };
     let served = serve(target, Arc::new(host_key), stdin::open(), output, ended).await;
     let _ = tokio::time::timeout(WRITE_LIMIT, written).await;
     served?;

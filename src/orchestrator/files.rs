@@ -81,7 +81,8 @@ impl Handle {
     /// `NotFound`, `NotLive`, [`SessionError`](sandpen_vmm::sessions::SessionError), [`SandpenError::FilesNotServed`].
     pub async fn files(&self, key: &SandboxKey, user: Option<WorkloadUser>) -> Result<Files, SandpenError> {
         let program = SessionProgram::Tool(sandpen_types::guest_tool::GuestTool::Files);
-        let session = self.tool(key, SessionSpec { user: user.clone(), stdin: true, ..SessionSpec::new(program) }).await?;
+        let session =
+            self.tool(key, SessionSpec { user: user.clone(), stdin: true, ..SessionSpec::new(program) }).await?;
         let (client, carrier) = FilesClient::new();
         // Observed by its clients, which hear of its end.
         drop(tokio::spawn(carry::carry(carrier, session)));
@@ -106,10 +107,9 @@ impl Handle {
     /// Begins a session of the guest's own.
     async fn tool(&self, key: &SandboxKey, spec: SessionSpec) -> Result<Session, SandpenError> {
         let mut session = self.exec(key, spec).await?;
-        if let Some(end @ SessionEnd::NotStarted { message, .. }) = session.info().end.clone() {
+        if let Some(SessionEnd::NotStarted { message, .. }) = session.info().end.clone() {
             // It is forgotten sooner so.
             let _ = session.wait().await;
-            debug_assert!(end.shell_code().is_some());
             return Err(SandpenError::FilesNotServed(message));
         }
         Ok(session)

@@ -14,6 +14,7 @@ pub mod config;
 pub mod host_key;
 mod message;
 mod server;
+mod sftp;
 mod transport;
 mod wire;
 

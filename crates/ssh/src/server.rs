@@ -9,9 +9,9 @@
 //! Nothing of one channel waits for another: what a client sends is kept within its channel's window, and what it does not take
 //! waits at the channel. Only what goes out by one pipe goes in turns.
 
-mod channel;
+pub(crate) mod channel;
 mod request;
-mod run;
+pub(crate) mod run;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use sandpen_client::{Client, ClientOptions, Forward, SessionControl};
-use sandpen_types::spec::{SandboxKey, WorkloadUser};
+use sandpen_types::spec::{ByteString, SandboxKey, WorkloadUser};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -30,6 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::host_key::HostKey;
 use crate::message;
+use crate::sftp;
 use crate::transport::{Transport, TransportError};
 use crate::wire::{Reader, WireError, Writer};
 use channel::{ChannelId, ChannelReader, Consumed, Exit, PIECE, Said, WINDOW, writers};
@@ -58,6 +59,8 @@ pub struct Target {
     pub key: SandboxKey,
     /// Whom its workload runs as; `None`: root.
     pub user: Option<WorkloadUser>,
+    /// Where that runs; `None`: `/`.
+    pub workdir: Option<ByteString>,
     /// Tells the user what the protocol has no place for.
     pub note: fn(&str),
 }
@@ -386,9 +389,13 @@ impl Server {
                 let program = match kind {
                     b"shell" => Some(Program::Shell),
                     b"exec" => Some(Program::Command(reader.bytes()?.to_vec())),
-                    _ => request::subsystem(reader.bytes()?),
+                    _ => (reader.bytes()? == b"sftp").then_some(Program::Sftp),
                 };
                 match (program, &self.stage, channel.setup.take()) {
+                    (Some(Program::Sftp), Stage::Open(user), Some((_, ends))) => {
+                        self.tasks.spawn(sftp::run(self.target.clone(), user.clone(), ends));
+                        true
+                    }
                     (Some(program), Stage::Open(user), Some((setup, ends))) => {
                         let spec = setup.spec(program, user.clone());
                         self.tasks.spawn(run::session(self.target.clone(), spec, ends));

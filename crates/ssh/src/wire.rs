@@ -22,6 +22,7 @@ impl<'a> Reader<'a> {
     }
 
     /// All that is left.
+    #[cfg(test)]
     pub fn rest(self) -> &'a [u8] {
         self.0
     }

@@ -19,19 +19,19 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{PollSemaphore, PollSender};
 
 /// Bytes that a client may send on a channel before some of them are read.
-pub(super) const WINDOW: u32 = 1 << 20;
+pub(crate) const WINDOW: u32 = 1 << 20;
 /// Most bytes of data in one packet, either way.
-pub(super) const PIECE: u32 = 32 << 10;
+pub(crate) const PIECE: u32 = 32 << 10;
 /// So much is read before the client is told.
 const TOLD: u32 = WINDOW / 8;
 
 /// Names one channel of a connection; none is given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ChannelId(pub(super) u32);
+pub(crate) struct ChannelId(pub(crate) u32);
 
 /// What a channel's carrier has for the client.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// Bytes, of standard error or not.
     Data { channel: ChannelId, is_error: bool, bytes: Bytes },
     /// No more of them.
@@ -44,24 +44,24 @@ pub(super) enum Said {
 
 /// How a program ended, as SSH says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(crate) enum Exit {
     Status(u32),
     /// By a signal, named without `SIG`.
     Signal(String),
 }
 
 /// So many bytes of a channel were read.
-pub(super) type Consumed = (ChannelId, u32);
+pub(crate) type Consumed = (ChannelId, u32);
 
 /// A channel's input.
-pub struct ChannelReader {
-    pub(super) channel: ChannelId,
-    pub(super) came: mpsc::UnboundedReceiver<Bytes>,
-    pub(super) rest: Bytes,
+pub(crate) struct ChannelReader {
+    pub(crate) channel: ChannelId,
+    pub(crate) came: mpsc::UnboundedReceiver<Bytes>,
+    pub(crate) rest: Bytes,
     /// Not yet told.
-    pub(super) consumed: u32,
+    pub(crate) consumed: u32,
     /// Unbounded, and yet few: each tells of [`TOLD`] bytes that came within a window.
-    pub(super) tell: mpsc::UnboundedSender<Consumed>,
+    pub(crate) tell: mpsc::UnboundedSender<Consumed>,
 }
 
 impl AsyncRead for ChannelReader {
@@ -91,7 +91,7 @@ impl AsyncRead for ChannelReader {
 }
 
 /// A channel's output, or its errors.
-pub struct ChannelWriter {
+pub(crate) struct ChannelWriter {
     channel: ChannelId,
     is_error: bool,
     window: PollSemaphore,
@@ -105,7 +105,7 @@ pub struct ChannelWriter {
 }
 
 /// Both writers of a channel.
-pub(super) fn writers(
+pub(crate) fn writers(
     channel: ChannelId,
     window: &Arc<Semaphore>,
     piece: u32,

@@ -28,6 +28,8 @@ pub(super) struct Setup {
 pub(super) enum Program {
     Shell,
     Command(Vec<u8>),
+    /// Files, which are no program's.
+    Sftp,
 }
 
 fn text(bytes: &[u8]) -> ByteString {
@@ -57,8 +59,8 @@ impl Setup {
     /// The session of a program.
     pub(super) fn spec(self, program: Program, user: Option<WorkloadUser>) -> SessionSpec {
         let program = match program {
-            Program::Shell => SessionProgram::Shell,
             Program::Command(command) if command.is_empty() => SessionProgram::Shell,
+            Program::Shell | Program::Sftp => SessionProgram::Shell,
             Program::Command(command) => {
                 SessionProgram::Command(SHELL.map(ByteString::from).into_iter().chain([text(&command)]).collect())
             }
@@ -78,11 +80,6 @@ pub(super) fn size(reader: &mut Reader<'_>) -> Result<TerminalSize, WireError> {
 /// A signal by its name.
 pub(super) fn signal(name: &str) -> Option<i32> {
     name.parse::<Signal>().ok().map(Signal::number)
-}
-
-/// What a subsystem runs.
-pub(super) fn subsystem(_name: &[u8]) -> Option<Program> {
-    None
 }
 
 /// Whether a host's name is the sandbox itself.

@@ -26,20 +26,20 @@ const FAILED: u32 = 255;
 const HANG_UP: i32 = 1;
 
 /// A channel's ends.
-pub(super) struct Ends {
-    pub(super) channel: ChannelId,
-    pub(super) input: ChannelReader,
-    pub(super) output: ChannelWriter,
-    pub(super) errors: ChannelWriter,
-    pub(super) control: mpsc::Receiver<SessionControl>,
-    pub(super) said: mpsc::Sender<Said>,
+pub(crate) struct Ends {
+    pub(crate) channel: ChannelId,
+    pub(crate) input: ChannelReader,
+    pub(crate) output: ChannelWriter,
+    pub(crate) errors: ChannelWriter,
+    pub(crate) control: mpsc::Receiver<SessionControl>,
+    pub(crate) said: mpsc::Sender<Said>,
     /// The client has closed it, or is gone.
-    pub(super) gone: CancellationToken,
+    pub(crate) gone: CancellationToken,
 }
 
 impl Ends {
     /// The last words.
-    pub(super) async fn done(self, exit: Option<Exit>) {
+    pub(crate) async fn done(self, exit: Option<Exit>) {
         // A server that has ended needs none.
         if let Some(exit) = exit {
             let _ = self.said.send(Said::Exit(self.channel, exit)).await;
@@ -47,7 +47,8 @@ impl Ends {
         let _ = self.said.send(Said::Done(self.channel)).await;
     }
 
-    async fn complain(&mut self, text: &str) {
+    /// Says on standard error what is wrong.
+    pub(crate) async fn complain(&mut self, text: &str) {
         let gone = self.gone.clone();
         let line = format!("sandpen: {text}\r\n");
         // Whoever does not read it has the status.
