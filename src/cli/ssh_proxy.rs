@@ -49,8 +49,10 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
             }
         }
     };
-    let note = |text: &str| drop(print::note(text));
-    let target = Target { client, options, key, user: sandbox.user, workdir: sandbox.workdir, note };
+    fn note(text: &str) {
+        print::note(text);
+    }
+    let target = Target { client, options, key, user: sandbox.user, note };
     let served = serve(target, Arc::new(host_key), stdin::open(), output, ended).await;
     let _ = tokio::time::timeout(WRITE_LIMIT, written).await;
     served?;

@@ -22,8 +22,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use sandpen_client::{Client, ClientOptions, Forward, SessionControl};
-use sandpen_types::spec::{ByteString, SandboxKey, WorkloadUser};
-use tokio::sync::{Semaphore, mpsc};
+use sandpen_types::spec::{SandboxKey, WorkloadUser};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -59,8 +59,6 @@ pub struct Target {
     pub key: SandboxKey,
     /// Whom its workload runs as; `None`: root.
     pub user: Option<WorkloadUser>,
-    /// Where that runs; `None`: `/`.
-    pub workdir: Option<ByteString>,
     /// Tells the user what the protocol has no place for.
     pub note: fn(&str),
 }
@@ -118,7 +116,11 @@ struct Server {
     tasks: JoinSet<()>,
     said: mpsc::Sender<Said>,
     tell: mpsc::UnboundedSender<Consumed>,
+    home: Home,
 }
+
+/// Where the user of a connection is at home, once that was looked up.
+pub(crate) type Home = Arc<OnceCell<Option<Vec<u8>>>>;
 
 /// Serves a client until it leaves, or the sandbox ends: `ended` resolves with words for the client.
 ///
@@ -141,6 +143,7 @@ pub async fn serve(
         tasks: JoinSet::new(),
         said,
         tell,
+        home: Home::default(),
     };
     let mut ended = std::pin::pin!(ended);
     let mut farewell: Option<(String, Instant)> = None;
@@ -376,6 +379,7 @@ impl Server {
     fn request(&mut self, id: ChannelId, mut reader: Reader<'_>) -> Result<(), ServeError> {
         let (kind, wants_reply) = (reader.bytes()?, reader.bool()?);
         let Some(channel) = self.channels.get_mut(&id) else { return Ok(()) };
+        let home = self.home.clone();
         let is_done = match (kind, &mut channel.setup) {
             (b"window-change", _) => {
                 let size = request::size(&mut reader)?;
@@ -393,12 +397,12 @@ impl Server {
                 };
                 match (program, &self.stage, channel.setup.take()) {
                     (Some(Program::Sftp), Stage::Open(user), Some((_, ends))) => {
-                        self.tasks.spawn(sftp::run(self.target.clone(), user.clone(), ends));
+                        self.tasks.spawn(sftp::run(self.target.clone(), user.clone(), home, ends));
                         true
                     }
                     (Some(program), Stage::Open(user), Some((setup, ends))) => {
                         let spec = setup.spec(program, user.clone());
-                        self.tasks.spawn(run::session(self.target.clone(), spec, ends));
+                        self.tasks.spawn(run::session(self.target.clone(), spec, home, ends));
                         true
                     }
                     (_, _, setup) => {

@@ -5,9 +5,10 @@
 //!             └ all else ──▶ waits for those ──▶ asked ──▶ answered
 //! ```
 //!
-//! Paths that are not absolute begin where a session's program begins.
+//! Paths that are not absolute begin where the user is at home, as clients take for granted.
 
 mod attributes;
+mod home;
 mod packet;
 mod session;
 
@@ -20,12 +21,12 @@ use chrono::Utc;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesOrdered, StreamExt as _};
 use sandpen_files::client::{OpenDirectory, OpenFile};
-use sandpen_files::{DATA_MAX, Entry, FileErrorKind, FilesClient, FilesError, HANDLES_MAX, OpenFlags, Stat};
+use sandpen_files::{DATA_MAX, Entry, FileErrorKind, FilesClient, FilesError, HANDLES_MAX, Stat};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use attributes::{Attributes, line};
 use packet::{Ask, Code, PACKET_MAX, Reply};
-pub(crate) use session::run;
+pub(crate) use session::{home, run};
 
 /// Reads and writes that are asked at once.
 const AT_ONCE: usize = 32;
@@ -34,9 +35,6 @@ const NAMES: usize = 100;
 /// Permission bits of what is made where a client says none.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
-/// Where homes are looked up, and most bytes of that.
-const USERS: &[u8] = b"/etc/passwd";
-const USERS_MAX: u64 = 1 << 20;
 
 /// What a client has open.
 enum Open {
@@ -48,9 +46,7 @@ enum Open {
 struct Sftp {
     files: FilesClient,
     /// Where paths begin that say it not.
-    workdir: Vec<u8>,
-    /// By name or number.
-    user: String,
+    home: Vec<u8>,
     open: BTreeMap<u32, Open>,
     handles: u32,
 }
@@ -63,12 +59,11 @@ type Answer = (u32, Reply);
 /// The client is gone in the middle of a packet, or sends what is none.
 async fn serve(
     files: FilesClient,
-    workdir: Vec<u8>,
-    user: String,
+    home: Vec<u8>,
     mut input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let mut sftp = Sftp { files, workdir, user, open: BTreeMap::new(), handles: 0 };
+    let mut sftp = Sftp { files, home, open: BTreeMap::new(), handles: 0 };
     let mut asked: FuturesOrdered<BoxFuture<'static, Answer>> = FuturesOrdered::new();
     let (mut came, mut has_ended) = (Vec::new(), false);
     loop {
@@ -229,7 +224,7 @@ impl Sftp {
             Ask::Symlink { target, path } => reply(files.symlink(&target, &self.path(&path)).await),
             Ask::Link { from, to } => reply(files.link(&self.path(&from), &self.path(&to)).await),
             Ask::Space { path } => Reply::Space(files.space(&self.path(&path)).await?),
-            Ask::SpaceOpen => Reply::Space(files.space(&self.workdir).await?),
+            Ask::SpaceOpen => Reply::Space(files.space(&self.home).await?),
             Ask::Sync { handle } => match self.open.get(&handle) {
                 Some(Open::File(file)) => reply(file.sync().await),
                 _ => not_open(),
@@ -255,9 +250,9 @@ impl Sftp {
     /// An absolute path.
     fn path(&self, path: &[u8]) -> Vec<u8> {
         match path {
-            b"" => self.workdir.clone(),
+            b"" => self.home.clone(),
             [b'/', ..] => path.to_vec(),
-            _ => [&self.workdir, b"/".as_slice(), path].concat(),
+            _ => [self.home.strip_suffix(b"/").unwrap_or(&self.home), b"/", path].concat(),
         }
     }
 
@@ -301,40 +296,12 @@ impl Sftp {
     /// What begins with a tilde, without that.
     async fn expanded(&self, rest: &[u8]) -> Result<Vec<u8>, FilesError> {
         let name = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
-        let user = if name.is_empty() { self.user.as_bytes() } else { name };
-        Ok([&self.home(user).await?, &rest[name.len()..]].concat())
+        let home = match name {
+            b"" => self.home.clone(),
+            name => home::of(&self.files, name).await?.unwrap_or_else(|| b"/".to_vec()),
+        };
+        Ok([&home, &rest[name.len()..]].concat())
     }
-
-    /// A user's home; `/` where the sandbox knows none.
-    async fn home(&self, user: &[u8]) -> Result<Vec<u8>, FilesError> {
-        let mut users = Vec::new();
-        match self.files.open(USERS, OpenFlags::READ, 0).await {
-            Err(error) if error.kind() == Some(FileErrorKind::NotFound) => {}
-            file => {
-                let file = file?;
-                while (users.len() as u64) < USERS_MAX {
-                    let more = file.read_at(users.len() as u64, u32::try_from(DATA_MAX).unwrap_or(u32::MAX)).await?;
-                    if more.is_empty() {
-                        break;
-                    }
-                    users.extend(more);
-                }
-                file.close().await?;
-            }
-        }
-        Ok(home_of(&users, user).unwrap_or(b"/").to_vec())
-    }
-}
-
-/// The home of a user, by name or number, in a file of users.
-fn home_of<'a>(users: &'a [u8], user: &[u8]) -> Option<&'a [u8]> {
-    users.split(|byte| *byte == b'\n').find_map(|line| {
-        let fields: Vec<_> = line.split(|byte| *byte == b':').collect();
-        match fields[..] {
-            [name, _, number, _, _, home, ..] if name == user || number == user => Some(home).filter(|home| home.starts_with(b"/")),
-            _ => None,
-        }
-    })
 }
 
 #[cfg(test)]

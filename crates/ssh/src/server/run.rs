@@ -8,6 +8,9 @@
 //!
 //! As with sshd, what has no terminal and does not mind SIGHUP may outlive its client: servers of editors do.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use sandpen_client::{CarryEnd, ClientError, Forward, ForwardEnd, SessionCarrier, SessionClient, SessionControl};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::session::{SessionEnd, SessionSpec};
@@ -17,8 +20,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Target;
+use super::{Home, Target};
 use super::channel::{ChannelId, ChannelReader, ChannelWriter, Exit, Said};
+use crate::sftp;
 
 /// What ssh(1) itself exits with.
 const FAILED: u32 = 255;
@@ -56,10 +60,17 @@ impl Ends {
     }
 }
 
-/// Runs a session in a channel.
-pub(super) async fn session(target: Target, spec: SessionSpec, mut ends: Ends) {
+/// Runs a session in a channel, where its user is at home.
+pub(super) async fn session(target: Target, mut spec: SessionSpec, home: Home, mut ends: Ends) {
     let gone = ends.gone.clone();
     let has_terminal = spec.terminal.is_some();
+    let looked_up = home.get_or_try_init(|| async {
+        let at = sftp::home(&target, spec.user.as_ref(), &gone).await;
+        // What was not looked up to the end, the next channel looks up.
+        if gone.is_cancelled() { Err(()) } else { Ok(at) }
+    });
+    let Ok(at) = looked_up.await else { return };
+    spec.workdir = at.as_ref().map(|at| OsStr::from_bytes(at).into());
     let begun = match spec.check() {
         Ok(()) => {
             let Some(begun) = gone.run_until_cancelled(target.client.exec(&target.options, &target.key, spec)).await else {

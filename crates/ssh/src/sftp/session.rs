@@ -11,23 +11,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use sandpen_client::{CarryEnd, SessionCarrier};
+use sandpen_client::{CarryEnd, ClientError, SessionCarrier};
 use sandpen_files::FilesClient;
 use sandpen_files::client::Carrier;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::guest_tool::GuestTool;
-use sandpen_types::session::{SessionProgram, SessionSpec};
+use sandpen_types::session::{SessionEnd, SessionProgram, SessionSpec};
 use sandpen_types::spec::WorkloadUser;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::serve;
 use crate::server::channel::Exit;
 use crate::server::run::Ends;
-use crate::server::Target;
-
-/// What a channel without files ends with.
-const FAILED: Exit = Exit::Status(1);
+use crate::server::{Home, Target};
 
 /// Bytes for the guest.
 struct Asked {
@@ -67,28 +65,35 @@ impl AsyncWrite for Answered {
     }
 }
 
-/// Serves a channel.
-pub(crate) async fn run(target: Target, user: Option<WorkloadUser>, mut ends: Ends) {
-    let gone = ends.gone.clone();
+/// How a client of files came to its end.
+enum Way<T> {
+    Done(T),
+    /// The session is over before that, and why.
+    Lost(String),
+}
+
+/// Whom a session of files runs as, and what it is called.
+fn user_of(target: &Target, user: Option<&WorkloadUser>) -> (Option<WorkloadUser>, String) {
     // A tool without a user is root's, whoever the workload is.
-    let user = user.or_else(|| target.user.clone());
-    let spec = SessionSpec { stdin: true, user: user.clone(), ..SessionSpec::new(SessionProgram::Tool(GuestTool::Files)) };
-    let Some(begun) = gone.run_until_cancelled(target.client.exec(&target.options, &target.key, spec)).await else { return };
-    let mut session = match begun {
-        Ok(session) => session,
-        Err(error) => {
-            ends.complain(&error_chain(&error)).await;
-            return ends.done(Some(FAILED)).await;
-        }
-    };
+    let user = user.or(target.user.as_ref()).cloned();
+    let name = user.as_ref().map_or_else(|| "root".to_owned(), ToString::to_string);
+    let name = name.split(':').next().unwrap_or_default().to_owned();
+    (user, name)
+}
+
+/// Has the files of a sandbox while `with` uses them.
+async fn with_files<T, F: Future<Output = T>>(
+    target: &Target,
+    user: Option<WorkloadUser>,
+    gone: &CancellationToken,
+    with: impl FnOnce(FilesClient) -> F,
+) -> Result<Way<T>, ClientError> {
+    let spec = SessionSpec { stdin: true, user, ..SessionSpec::new(SessionProgram::Tool(GuestTool::Files)) };
+    let mut session = target.client.exec(&target.options, &target.key, spec).await?;
     let (files, carrier) = FilesClient::new();
     let carrier = Arc::new(carrier);
-    let workdir = target.workdir.as_ref().map_or_else(|| b"/".to_vec(), |dir| dir.as_bytes().to_vec());
-    let user = user.map_or_else(|| "root".to_owned(), |user| user.to_string());
-    let user = user.split(':').next().unwrap_or_default().to_owned();
     let mut reason = Vec::new();
-    let (exit, complaint) = {
-        let served = serve(files, workdir, user, &mut ends.input, &mut ends.output);
+    let way = {
         let carried = SessionCarrier {
             session: &mut session,
             input: Asked { carrier: carrier.clone(), rest: Bytes::new() },
@@ -96,32 +101,74 @@ pub(crate) async fn run(target: Target, user: Option<WorkloadUser>, mut ends: En
             errors: &mut reason,
             control: mpsc::channel(1).1,
         };
-        let (mut served, mut carried) = (std::pin::pin!(served), std::pin::pin!(carried.run()));
         tokio::select! {
-            () = gone.cancelled() => (None, None),
-            served = &mut served => match served {
-                Ok(()) => (Some(Exit::Status(0)), None),
-                Err(error) => (Some(FAILED), Some(error.to_string())),
-            },
-            carried = &mut carried => (Some(FAILED), Some(match carried {
+            done = with(files) => Way::Done(done),
+            () = gone.cancelled() => Way::Lost("the client is gone".to_owned()),
+            carried = carried.run() => Way::Lost(match carried {
+                Ok(CarryEnd::Ended(SessionEnd::NotStarted { message, .. })) => message,
                 Ok(CarryEnd::Ended(end)) => format!("the files of the sandbox cannot be reached any more: {end}"),
                 Ok(CarryEnd::Broken(error)) => error_chain(&error),
                 Err(error) => error_chain(&error),
-            })),
+            }),
         }
     };
-    // Its client is gone, or all is done: nothing of it is wanted any more.
+    // All is done: nothing of it is wanted any more.
     if let Err(error) = session.hang_up_now().await {
         tracing::debug!(%error, "a session of files is left to its own end");
     }
+    Ok(match way {
+        Way::Lost(why) => Way::Lost([why.as_str(), String::from_utf8_lossy(&reason).trim()].join(" ").trim().to_owned()),
+        done => done,
+    })
+}
+
+/// Where a user is at home, if that is there: of an older guest, which cannot say it, nobody is.
+pub(crate) async fn home(target: &Target, user: Option<&WorkloadUser>, gone: &CancellationToken) -> Option<Vec<u8>> {
+    let (user, name) = user_of(target, user);
+    let looked_up = with_files(target, user, gone, async |files| look_up(&files, &name).await).await;
+    match looked_up {
+        Ok(Way::Done(home)) => home,
+        Ok(Way::Lost(why)) => {
+            tracing::debug!(why, "homes cannot be looked up");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "homes cannot be looked up");
+            None
+        }
+    }
+}
+
+async fn look_up(files: &FilesClient, name: &str) -> Option<Vec<u8>> {
+    let home = super::home::of(files, name.as_bytes()).await.ok()??;
+    let is_there = files.is_directory(&home).await.is_ok_and(|is_directory| is_directory);
+    is_there.then_some(home)
+}
+
+/// Serves a channel.
+pub(crate) async fn run(target: Target, user: Option<WorkloadUser>, home: Home, mut ends: Ends) {
+    let gone = ends.gone.clone();
+    let (user, name) = user_of(&target, user.as_ref());
+    let (input, output) = (&mut ends.input, &mut ends.output);
+    let served = with_files(&target, user, &gone, async |files| {
+        let at = home.get_or_init(|| look_up(&files, &name)).await.clone();
+        serve(files, at.unwrap_or_else(|| b"/".to_vec()), input, output).await
+    });
+    let complaint = match served.await {
+        Ok(Way::Done(Ok(()))) => None,
+        Ok(Way::Done(Err(error))) => Some(error.to_string()),
+        Ok(Way::Lost(why)) => Some(why),
+        Err(error) => Some(error_chain(&error)),
+    };
+    let status = Exit::Status(u32::from(complaint.is_some()));
+    if gone.is_cancelled() {
+        return;
+    }
     if let Some(complaint) = complaint {
-        let said = String::from_utf8_lossy(&reason);
-        ends.complain(&[complaint.as_str(), said.trim()].join(" ")).await;
+        ends.complain(&complaint).await;
     }
-    if exit.is_some() {
-        // Both are done.
-        let _ = ends.output.shutdown().await;
-        let _ = ends.errors.shutdown().await;
-        ends.done(exit).await;
-    }
+    // Both are done; whoever is gone needs no end.
+    let _ = ends.output.shutdown().await;
+    let _ = ends.errors.shutdown().await;
+    ends.done(Some(status)).await;
 }

@@ -39,8 +39,8 @@ impl Client {
         });
         let (stream, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);
-        let workdir = dir.path().as_os_str().as_encoded_bytes().to_vec();
-        tokio::spawn(serve(files, workdir, "root".to_owned(), input, output));
+        let home = dir.path().as_os_str().as_encoded_bytes().to_vec();
+        tokio::spawn(serve(files, home, input, output));
         Self { stream, dir, number: 0 }
     }
 
@@ -188,12 +188,4 @@ async fn a_packet_that_cannot_be_ends_it() {
         client.stream.write_all(&head.to_be_bytes()).await.unwrap();
         assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0, "{head}");
     }
-}
-
-#[test]
-fn homes_are_found_by_name_and_number() {
-    let users = b"root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:33::/var/www:\nodd:x:5:5::relative:\n";
-    assert_eq!(home_of(users, b"web"), Some(&b"/var/www"[..]));
-    assert_eq!(home_of(users, b"33"), Some(&b"/var/www"[..]));
-    assert_eq!((home_of(users, b"odd"), home_of(users, b"no"), home_of(b"", b"root")), (None, None, None));
 }
