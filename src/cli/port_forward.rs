@@ -13,7 +13,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use sandpen::client::{Client, ClientError, Forward, ForwardEnd};
+use sandpen::client::{Client, ClientError, Forward, ForwardEnd, leave};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::spec::{PublishedPort, SpecError};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,8 +25,8 @@ use super::{CliError, Global, print, signals};
 
 /// Connections at once: half of the sessions that a sandbox can have, others are for `exec` and its kin.
 const CONNECTIONS_MAX: usize = 128;
-/// How long sessions may take to be hung up at the end; the daemon does the same when nobody has them for a while.
-const HANG_UP_LIMIT: Duration = Duration::from_secs(3);
+/// How long sessions may take to end at the end; those that are left end for want of a client.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(5);
 /// A pause where the host has no descriptors left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,7 +89,6 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     };
     drop(ports);
     stop.cancel();
-    // Those that are left end with their client.
     let _ = tokio::time::timeout(HANG_UP_LIMIT, connections.join_all()).await;
     ended
 }
@@ -120,7 +119,9 @@ async fn accept(ports: &[Listening], connections: &mut JoinSet<()>, stop: &Cance
         while connections.try_join_next().is_some() {}
         if connections.len() >= CONNECTIONS_MAX {
             if !std::mem::replace(&mut is_full, true) {
-                print::note(&format!("{CONNECTIONS_MAX} connections are open, which is all there can be: others are closed"));
+                print::note(&format!(
+                    "{CONNECTIONS_MAX} connections are open, which is all there can be: others are closed"
+                ));
             }
             reset(stream);
             continue;
@@ -151,8 +152,7 @@ async fn carry(forward: Forward, mut stream: TcpStream, stop: CancellationToken)
     let carried = tokio::select! {
         carried = forward.carry(&mut session, input, output) => carried,
         () = stop.cancelled() => {
-            // Whoever does not hear it hangs it up by itself.
-            let _ = session.hang_up_now().await;
+            leave(&mut session).await;
             return;
         }
     };

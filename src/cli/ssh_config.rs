@@ -33,7 +33,8 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
     let options = global.client_options()?;
     let sandbox = Client::connect(&options).await?.inspect(&key).await?;
-    let (state_dir, data_dir) = (options.state_dir, std::path::absolute(global.data_dir()).map_err(CliError::CurrentDir)?);
+    let (state_dir, data_dir) =
+        (options.state_dir, std::path::absolute(global.data_dir()).map_err(CliError::CurrentDir)?);
     let dir = StateDir::new(state_dir.clone());
     let host_key = HostKey::of_file(&dir.ssh_host_key())?;
     let known = dir.ssh_known_hosts();

@@ -133,7 +133,8 @@ fn commands(reached: &Reached) {
     writer.join().unwrap().unwrap();
     assert!(cat.stdout == bytes && cat.stderr.ends_with(b"end\n"), "{} bytes", cat.stdout.len());
     // New keys all the time.
-    let hashed = reached.ssh(&["-o", "RekeyLimit=64K", "a.sandpen", "head -c 1000000 /dev/zero | tee /dev/stderr | wc -c"]);
+    let hashed =
+        reached.ssh(&["-o", "RekeyLimit=64K", "a.sandpen", "head -c 1000000 /dev/zero | tee /dev/stderr | wc -c"]);
     assert!(hashed.stdout == b"1000000\n" && hashed.stderr.len() == 1_000_000, "{}", hashed.status);
     for cipher in ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
         reached.says(&["-c", cipher, "a.sandpen", "echo", cipher], 0, &format!("{cipher}\n"), "");
@@ -207,12 +208,22 @@ fn files(reached: &Reached) {
     let done = finish(sftp);
     assert!(done.status.success(), "{}", explain(&done));
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    let lists = |line: &str| out.lines().any(|known| known.split_whitespace().collect::<Vec<_>>().join(" ").contains(line));
+    let lists =
+        |line: &str| out.lines().any(|known| known.split_whitespace().collect::<Vec<_>>().join(" ").contains(line));
     assert!(lists("0 0 3000001") && lists("it's \"odd\""), "{out}");
-    assert!(out.contains("Remote working directory: /tmp") && err.contains("\"/tmp/no-such\" not found"), "{}", explain(&done));
+    assert!(
+        out.contains("Remote working directory: /tmp") && err.contains("\"/tmp/no-such\" not found"),
+        "{}",
+        explain(&done)
+    );
     assert_eq!(fs::read(reached.path("back")).unwrap(), pattern(3_000_001));
     assert_eq!(reached.hash("/tmp/dir/moved"), hash_here(&big));
-    reached.says(&["a.sandpen", "ls /tmp/dir; stat -c %a /tmp/dir/moved; cat \"/tmp/it's \\\"odd\\\"\""], 0, "moved\n600\nodd", "");
+    reached.says(
+        &["a.sandpen", "ls /tmp/dir; stat -c %a /tmp/dir/moved; cat \"/tmp/it's \\\"odd\\\"\""],
+        0,
+        "moved\n600\nodd",
+        "",
+    );
     // Trees, both ways.
     let tree = reached.path("tree");
     for number in 0..20 {
@@ -238,7 +249,11 @@ fn files(reached: &Reached) {
     assert_eq!(reached.hash("/root/big"), hash_here(&big));
     // Another user may do what it may.
     let refused = output(reached.command("scp", &["-q", "big", "web@a.sandpen:/root/no"]));
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("ermission denied"), "{}", explain(&refused));
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("ermission denied"),
+        "{}",
+        explain(&refused)
+    );
     copy(&["-q", "big", "web@a.sandpen:/tmp/web"]);
     reached.says(&["a.sandpen", "stat -c %u /tmp/web"], 0, "33\n", "");
 }
@@ -263,7 +278,11 @@ fn ports(reached: &Reached) {
     assert_eq!(page(closed, "/"), None);
     drop(client);
     let refused = reached.ssh(&["-W", "127.0.0.1:81", "a.sandpen"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing in the sandbox listens on port 81"), "{}", explain(&refused));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("nothing in the sandbox listens on port 81"),
+        "{}",
+        explain(&refused)
+    );
     let refused = reached.ssh(&["-W", "example.com:80", "a.sandpen"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("another host"), "{}", explain(&refused));
     let refused = reached.ssh(&["-o", "ExitOnForwardFailure=yes", "-R", "9000:localhost:80", "a.sandpen", "true"]);
@@ -292,7 +311,10 @@ fn nonsense(reached: &Reached) {
 
 /// The sandbox ends, and is not there.
 fn ends(reached: &Reached) {
-    let mut client = spawn(reached.command("ssh", &["a.sandpen", "trap 'echo the end; exit 5' HUP; echo ready; while :; do sleep 0.1; done"]));
+    let mut client = spawn(
+        reached
+            .command("ssh", &["a.sandpen", "trap 'echo the end; exit 5' HUP; echo ready; while :; do sleep 0.1; done"]),
+    );
     let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     let idle = Killed(spawn(reached.command("ssh", &["-N", "a.sandpen"])));

@@ -219,7 +219,8 @@ impl GuestSessions for FakeSessions {
             let (events_sender, events) = mpsc::channel(4);
             let (requests, requests_receiver) = mpsc::channel(4);
             let info = session.info();
-            let told = Told { outputs: [from.stdout, from.stderr], ended: [false; 2], window: None, is_input_closed: false };
+            let told =
+                Told { outputs: [from.stdout, from.stderr], ended: [false; 2], window: None, is_input_closed: false };
             // Ends with the attachment, which sees it.
             drop(tokio::spawn(this.serve(session, told, client, events_sender, requests_receiver)));
             Ok(Attachment { info, events, requests })

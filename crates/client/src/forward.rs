@@ -10,6 +10,7 @@ use std::io;
 use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sandpen_types::guest_tool::GuestTool;
 use sandpen_types::session::{SessionEnd, SessionProgram, SessionSpec};
@@ -17,12 +18,16 @@ use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::ExitStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::session::{CarryEnd, SessionCarrier, SessionClient};
 use super::{Client, ClientError, ClientOptions};
 
 /// Most bytes of what a guest says of a connection that failed.
 const REASON_MAX: usize = 1 << 10;
+
+/// How long a session may take to end of being hung up: killed after 2 s, and then its last words.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -80,14 +85,22 @@ impl Forward {
             CarryEnd::Ended(SessionEnd::NotStarted { message, .. }) => ForwardEnd::Refused(message),
             CarryEnd::Ended(end) => ForwardEnd::Lost(end),
             CarryEnd::Broken(_) => {
-                session.hang_up_now().await?;
-                ForwardEnd::Left
+                leave(session).await;
+                return Ok(ForwardEnd::Left);
             }
         };
-        if !matches!(end, ForwardEnd::Left) {
-            session.forget().await?;
-        }
+        session.forget().await?;
         Ok(end)
+    }
+}
+
+/// Ends a session that nobody wants any more. What cannot be ended now ends for want of a client.
+pub async fn leave(session: &mut SessionClient) {
+    session.hang_up();
+    match timeout(LEAVE_LIMIT, session.run_out()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, id = %session.id(), "a session is left to its own end"),
+        Err(_) => tracing::debug!(id = %session.id(), "a session is left to its own end"),
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`Client`] | finds or starts a daemon; one method for each thing that can be asked |
 //! | [`OutputReader`], [`EventReader`], [`StatsReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
 //! | [`SessionClient`] | a command beside a sandbox's workload, with its streams; goes on with the next daemon likewise |
+//! | [`SessionCarrier`], [`Forward`] | a session's streams from and to any others; connections to a sandbox's ports |
 //! | [`Foreground`] | a sandbox with its output, input and signals, as `run` and `attach` have it |
 //! | [`daemon_log`] | the file that a daemon in the background writes its messages to |
 //! | [`private_dir`] | whether a state directory is safe to use, which the daemon asks as well |
@@ -57,7 +58,7 @@ pub use events::{EventReader, EventsRequest};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
-pub use forward::{Forward, ForwardEnd};
+pub use forward::{Forward, ForwardEnd, leave};
 pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;

@@ -191,6 +191,25 @@ impl SessionClient {
         }
     }
 
+    /// Takes and drops all that it still writes, until it has ended; it is forgotten then. What nobody takes would hold it.
+    ///
+    /// # Errors
+    /// As [`SessionClient::next`].
+    pub async fn run_out(&mut self) -> Result<(), ClientError> {
+        while !self.is_over {
+            self.taken(self.hold.given);
+            match self.next().await {
+                Ok(_) => {}
+                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.taken(self.hold.given);
+        self.forget().await
+    }
+
     /// The next step; after the last one none comes. Where the daemon dies or is replaced, the next one is found, or
     /// started, and goes on. Safe to cancel.
     ///

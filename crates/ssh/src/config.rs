@@ -104,7 +104,9 @@ fn shell_word(word: &OsStr) -> Result<String, ConfigError> {
     if text.is_empty() {
         return Ok("''".to_owned());
     }
-    let is_safe = |c: char| c.is_alphanumeric() || !c.is_ascii() || matches!(c, '/' | '.' | '_' | '-' | ':' | '=' | ',' | '@' | '+' | '%');
+    let is_safe = |c: char| {
+        c.is_alphanumeric() || !c.is_ascii() || matches!(c, '/' | '.' | '_' | '-' | ':' | '=' | ',' | '@' | '+' | '%')
+    };
     Ok(text.chars().fold(String::new(), |mut quoted, c| {
         if !is_safe(c) {
             quoted.push('\\');
@@ -155,14 +157,23 @@ mod tests {
     #[test]
     fn every_path_comes_to_the_program_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["plain", "a b", "it's", "\"x\"", "$HOME `id`", "back\\slash\\", "50%h", "#no", "ü*?[a]{b,c}~!&;|<>()"] {
+        for name in
+            ["plain", "a b", "it's", "\"x\"", "$HOME `id`", "back\\slash\\", "50%h", "#no", "ü*?[a]{b,c}~!&;|<>()"]
+        {
             let odd = dir.path().join(name);
             fs::create_dir(&odd).unwrap();
             let (seen, known) = (odd.join("seen"), odd.join("known"));
             let proxy = ["printf".as_ref(), "%s\\n".as_ref(), odd.as_os_str(), "".as_ref(), "a  b".as_ref()];
-            let script = ["sh".as_ref(), "-c".as_ref(), "out=$1; shift; \"$@\" >\"$out\"".as_ref(), "sh".as_ref(), seen.as_os_str()];
+            let script = [
+                "sh".as_ref(),
+                "-c".as_ref(),
+                "out=$1; shift; \"$@\" >\"$out\"".as_ref(),
+                "sh".as_ref(),
+                seen.as_os_str(),
+            ];
             let proxy = [&script[..], &proxy].concat();
-            let text = SshConfig { key: &key("default"), user: None, proxy: &proxy, known_hosts: &known }.text().unwrap();
+            let text =
+                SshConfig { key: &key("default"), user: None, proxy: &proxy, known_hosts: &known }.text().unwrap();
             let file = dir.path().join("config");
             fs::write(&file, &text).unwrap();
             let ssh = |args: &[&str]| {
@@ -171,7 +182,10 @@ mod tests {
             let shown = ssh(&["-G", "we_b.1.sandpen"]);
             let shown_text = String::from_utf8_lossy(&shown.stdout).into_owned();
             assert!(shown.status.success(), "{name}: {}", String::from_utf8_lossy(&shown.stderr));
-            assert!(shown_text.contains("hostkeyalias sandpen\n") && shown_text.contains("user root\n"), "{shown_text}");
+            assert!(
+                shown_text.contains("hostkeyalias sandpen\n") && shown_text.contains("user root\n"),
+                "{shown_text}"
+            );
             // It fails, as nobody serves, behind the proxy's start.
             ssh(&["sandpen-we_b.1", "true"]);
             let words = format!("{}\n\na  b\n", odd.display());

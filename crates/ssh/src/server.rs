@@ -46,7 +46,7 @@ const OUTPUT_FEW: usize = 256 << 10;
 /// Requests to a session that wait for it.
 const CONTROLS: usize = 16;
 /// How long sessions may take to be left, and a client that is told to go to read that.
-const END_LIMIT: Duration = Duration::from_secs(3);
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whose sessions a client gets.
 #[derive(Debug, Clone)]
@@ -289,7 +289,8 @@ impl Server {
             b"direct-tcpip" => {
                 let (host, port) = (reader.text()?, reader.u32()?);
                 if !is_loopback(host) {
-                    let text = format!("a sandbox is asked for its own ports only, as localhost: {host:?} is another host");
+                    let text =
+                        format!("a sandbox is asked for its own ports only, as localhost: {host:?} is another host");
                     return self.send(refusal(message::PROHIBITED, &text));
                 }
                 let Some(port) = u16::try_from(port).ok().and_then(NonZeroU16::new) else {
@@ -413,7 +414,8 @@ impl Server {
             }
             _ => false,
         };
-        let (theirs, number) = (channel.theirs, if is_done { message::CHANNEL_SUCCESS } else { message::CHANNEL_FAILURE });
+        let (theirs, number) =
+            (channel.theirs, if is_done { message::CHANNEL_SUCCESS } else { message::CHANNEL_FAILURE });
         if wants_reply { self.send(Writer::message(number).u32(theirs)) } else { Ok(()) }
     }
 
@@ -438,9 +440,13 @@ impl Server {
                 let request = Writer::message(message::CHANNEL_REQUEST).u32(theirs);
                 match exit {
                     Exit::Status(status) => request.bytes(b"exit-status").bool(false).u32(status),
-                    Exit::Signal(name) => {
-                        request.bytes(b"exit-signal").bool(false).bytes(name.as_bytes()).bool(false).bytes(b"").bytes(b"")
-                    }
+                    Exit::Signal(name) => request
+                        .bytes(b"exit-signal")
+                        .bool(false)
+                        .bytes(name.as_bytes())
+                        .bool(false)
+                        .bytes(b"")
+                        .bytes(b""),
                 }
             }
             Said::Done(_) => {

@@ -217,9 +217,7 @@ impl Sftp {
             }
             Ask::RemoveDirectory { path } => reply(files.remove_directory(&self.path(&path)).await),
             Ask::RealPath { path, expands } => Reply::path(self.real_path(&path, expands).await?),
-            Ask::Rename { from, to, replace } => {
-                reply(files.rename(&self.path(&from), &self.path(&to), replace).await)
-            }
+            Ask::Rename { from, to, replace } => reply(files.rename(&self.path(&from), &self.path(&to), replace).await),
             Ask::ReadLink { path } => Reply::path(files.read_link(&self.path(&path)).await?),
             Ask::Symlink { target, path } => reply(files.symlink(&target, &self.path(&path)).await),
             Ask::Link { from, to } => reply(files.link(&self.path(&from), &self.path(&to)).await),

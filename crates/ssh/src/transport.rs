@@ -228,7 +228,8 @@ impl Transport {
     /// Reads its first line; whether that is there.
     fn identify(&mut self) -> Result<bool, TransportError> {
         let end = self.came.iter().take(IDENT_MAX).position(|byte| *byte == b'\n');
-        let shown = |bytes: &[u8]| TransportError::Ident(String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned());
+        let shown =
+            |bytes: &[u8]| TransportError::Ident(String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned());
         let Some(end) = end else {
             let is_other = !b"SSH-2.0-".starts_with(&self.came[..self.came.len().min(8)]);
             return if is_other || self.came.len() >= IDENT_MAX { Err(shown(&self.came)) } else { Ok(false) };

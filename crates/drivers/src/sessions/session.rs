@@ -170,10 +170,11 @@ impl Session {
             _ if self.client.is_some() => false,
             _ if is_over || self.is_ours => true,
             Stage::Asked { .. } => false,
-            Stage::Running { .. } => !self.detached && !self.hung_up,
-            Stage::Ended(_) => !self.detached,
+            Stage::Running { .. } | Stage::Ended(_) => !self.detached,
         };
-        counts.then(|| self.alone_since + CLIENT_LIMIT)
+        // What was hung up may take as long again, and is forgotten then: what it wrote and nobody takes would hold it.
+        let is_ending = matches!(self.stage, Stage::Running { .. }) && self.hung_up && !is_over && !self.is_ours;
+        counts.then(|| self.alone_since + CLIENT_LIMIT * if is_ending { 2 } else { 1 })
     }
 
     /// What the guest says of it, but for its refusal and its states.

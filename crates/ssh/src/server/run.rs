@@ -10,6 +10,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use sandpen_client::{CarryEnd, ClientError, Forward, ForwardEnd, SessionCarrier, SessionClient, SessionControl};
 use sandpen_types::error_chain::error_chain;
@@ -18,14 +19,17 @@ use sandpen_types::signal::Signal;
 use sandpen_types::state::ExitStatus;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Home, Target};
 use super::channel::{ChannelId, ChannelReader, ChannelWriter, Exit, Said};
+use super::{Home, Target};
 use crate::sftp;
 
 /// What ssh(1) itself exits with.
 const FAILED: u32 = 255;
+/// How long what hears that its client is gone may take to end.
+const GO_LIMIT: Duration = Duration::from_secs(2);
 /// SIGHUP.
 const HANG_UP: i32 = 1;
 
@@ -73,7 +77,8 @@ pub(super) async fn session(target: Target, mut spec: SessionSpec, home: Home, m
     spec.workdir = at.as_ref().map(|at| OsStr::from_bytes(at).into());
     let begun = match spec.check() {
         Ok(()) => {
-            let Some(begun) = gone.run_until_cancelled(target.client.exec(&target.options, &target.key, spec)).await else {
+            let Some(begun) = gone.run_until_cancelled(target.client.exec(&target.options, &target.key, spec)).await
+            else {
                 return;
             };
             begun.map_err(|error| error_chain(&error))
@@ -98,7 +103,9 @@ pub(super) async fn session(target: Target, mut spec: SessionSpec, home: Home, m
     let carried = gone.run_until_cancelled(carrier.run()).await;
     let exit = match carried {
         None | Some(Ok(CarryEnd::Broken(_))) => {
-            if let Err(error) = leave(&mut session, has_terminal).await {
+            if has_terminal {
+                sandpen_client::leave(&mut session).await;
+            } else if let Err(error) = let_go(&mut session).await {
                 tracing::debug!(%error, "a session is left to its own end");
             }
             return;
@@ -120,14 +127,14 @@ pub(super) async fn session(target: Target, mut spec: SessionSpec, home: Home, m
     ends.done(Some(exit)).await;
 }
 
-/// Its client is gone.
-async fn leave(session: &mut SessionClient, has_terminal: bool) -> Result<(), ClientError> {
-    if has_terminal {
-        return session.hang_up_now().await;
-    }
+/// Its client is gone: it hears so, and may go on.
+async fn let_go(session: &mut SessionClient) -> Result<(), ClientError> {
     session.end_input();
     session.signal(HANG_UP);
-    session.detach().await
+    match timeout(GO_LIMIT, session.run_out()).await {
+        Ok(ended) => ended,
+        Err(_) => session.detach().await,
+    }
 }
 
 /// What of an end its status does not say.
@@ -164,14 +171,14 @@ pub(super) async fn connection(target: Target, forward: Forward, mut ends: Ends)
     let carried = gone.run_until_cancelled(forward.carry(&mut session, &mut ends.input, &mut ends.output)).await;
     match carried {
         None => {
-            if let Err(error) = session.hang_up_now().await {
-                tracing::debug!(%error, "a connection is left to its own end");
-            }
+            sandpen_client::leave(&mut session).await;
             return;
         }
         Some(Ok(ForwardEnd::Closed | ForwardEnd::Left)) => {}
         Some(Ok(ForwardEnd::Refused(reason))) => (target.note)(&reason),
-        Some(Ok(ForwardEnd::Lost(end))) => (target.note)(&format!("port {}: a connection was lost: {end}", forward.port)),
+        Some(Ok(ForwardEnd::Lost(end))) => {
+            (target.note)(&format!("port {}: a connection was lost: {end}", forward.port))
+        }
         Some(Err(error)) => (target.note)(&format!("port {}: {}", forward.port, error_chain(&error))),
     }
     ends.done(None).await;

@@ -118,9 +118,7 @@ impl Ask {
             // In the order of OpenSSH, which is not that of the draft.
             20 => Self::Symlink { target: path(reader)?, path: path(reader)? },
             200 => match reader.bytes()? {
-                b"posix-rename@openssh.com" => {
-                    Self::Rename { from: path(reader)?, to: path(reader)?, replace: true }
-                }
+                b"posix-rename@openssh.com" => Self::Rename { from: path(reader)?, to: path(reader)?, replace: true },
                 b"statvfs@openssh.com" => Self::Space { path: path(reader)? },
                 b"fstatvfs@openssh.com" => Self::SpaceOpen,
                 b"hardlink@openssh.com" => Self::Link { from: path(reader)?, to: path(reader)? },
@@ -149,7 +147,11 @@ pub(super) enum Reply {
     Names(Vec<(Vec<u8>, Vec<u8>, Attributes)>),
     Attributes(Attributes),
     Space(Space),
-    Limits { packet: u64, piece: u64, handles: u64 },
+    Limits {
+        packet: u64,
+        piece: u64,
+        handles: u64,
+    },
 }
 
 impl Reply {

@@ -34,7 +34,11 @@ struct Asked {
 }
 
 impl AsyncRead for Asked {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
             match ready!(self.carrier.poll_outgoing(context)) {
                 Some(bytes) => self.rest = bytes.into(),
@@ -113,11 +117,11 @@ async fn with_files<T, F: Future<Output = T>>(
         }
     };
     // All is done: nothing of it is wanted any more.
-    if let Err(error) = session.hang_up_now().await {
-        tracing::debug!(%error, "a session of files is left to its own end");
-    }
+    sandpen_client::leave(&mut session).await;
     Ok(match way {
-        Way::Lost(why) => Way::Lost([why.as_str(), String::from_utf8_lossy(&reason).trim()].join(" ").trim().to_owned()),
+        Way::Lost(why) => {
+            Way::Lost([why.as_str(), String::from_utf8_lossy(&reason).trim()].join(" ").trim().to_owned())
+        }
         done => done,
     })
 }

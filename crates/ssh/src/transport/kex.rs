@@ -46,9 +46,8 @@ pub(super) fn offer() -> Result<Vec<u8>, TransportError> {
     let methods = [METHODS[0], METHODS[1], STRICT_OURS].join(",");
     let ciphers = CipherName::ALL.map(|(name, _)| name).join(",");
     let lists = [&methods, host_key::KIND, &ciphers, &ciphers, MAC, MAC, COMPRESSION, COMPRESSION, "", ""];
-    let lists = lists.iter().fold(Writer::message(message::KEXINIT).raw(&cookie), |so_far, list| {
-        so_far.bytes(list.as_bytes())
-    });
+    let lists =
+        lists.iter().fold(Writer::message(message::KEXINIT).raw(&cookie), |so_far, list| so_far.bytes(list.as_bytes()));
     Ok(lists.bool(false).u32(0).done())
 }
 
@@ -77,7 +76,8 @@ pub(super) fn agree(offer: &[u8]) -> Result<Agreed, TransportError> {
             return Err(none("ways without compression", offered));
         }
     }
-    let is_right = methods.first().is_some_and(|first| METHODS[..1].contains(first)) && keys.first() == Some(&host_key::KIND);
+    let is_right =
+        methods.first().is_some_and(|first| METHODS[..1].contains(first)) && keys.first() == Some(&host_key::KIND);
     Ok(Agreed {
         theirs: cipher(&theirs)?,
         ours: cipher(&ours)?,
@@ -105,7 +105,8 @@ pub(super) fn exchange(said: &Said<'_>, theirs: &[u8], key: &HostKey) -> Result<
     .map_err(|_| TransportError::Exchange)?;
     let mut all = Writer::default();
     let host_key = key.public();
-    for part in [said.their_ident, said.our_ident, said.their_offer, said.our_offer, &host_key, theirs, public.as_ref()] {
+    for part in [said.their_ident, said.our_ident, said.their_offer, said.our_offer, &host_key, theirs, public.as_ref()]
+    {
         all = all.bytes(part);
     }
     let hash = hash(&[&all.raw(&secret).done()]);

@@ -17,7 +17,8 @@ const METHODS: &str = "curve25519-sha256,kex-strict-c-v00@openssh.com";
 /// What a client offers.
 fn offer(methods: &str, ciphers: &str, is_guess: bool) -> Vec<u8> {
     let lists = [methods, "ssh-ed25519", ciphers, ciphers, "", "", "none", "none", "", ""];
-    let lists = lists.iter().fold(Writer::message(message::KEXINIT).raw(&[7; 16]), |all, list| all.bytes(list.as_bytes()));
+    let lists =
+        lists.iter().fold(Writer::message(message::KEXINIT).raw(&[7; 16]), |all, list| all.bytes(list.as_bytes()));
     lists.bool(is_guess).u32(0).done()
 }
 
@@ -40,15 +41,7 @@ impl Client {
         let mut came = server.take_output();
         let ident = came.drain(..IDENT.len() + 2).collect::<Vec<_>>();
         assert_eq!(ident, format!("{IDENT}\r\n").into_bytes());
-        Self {
-            server,
-            sealer: Sealer::clear(),
-            opener: Opener::clear(),
-            sealed: 0,
-            opened: 0,
-            came,
-            session: None,
-        }
+        Self { server, sealer: Sealer::clear(), opener: Opener::clear(), sealed: 0, opened: 0, came, session: None }
     }
 
     fn send(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, TransportError> {
