@@ -1,6 +1,7 @@
 //! What a subcommand can fail with.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sandpen::api::OutputQueryError;
@@ -284,6 +285,36 @@ pub enum CliError {
         "without a terminal to ask on, prune removes nothing; give -f to remove, or --dry-run to see what that would be"
     )]
     NotAsked,
+    /// The key by which SSH clients know us.
+    #[error(transparent)]
+    HostKey(#[from] sandpen_ssh::host_key::HostKeyError),
+    /// What SSH clients know us by cannot be written.
+    #[error("{path:?}, which ssh looks up host keys in, cannot be written")]
+    KnownHosts {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// What ssh_config cannot hold.
+    #[error(transparent)]
+    SshConfig(#[from] sandpen_ssh::config::ConfigError),
+    /// An SSH client.
+    #[error(transparent)]
+    Ssh(#[from] sandpen_ssh::ServeError),
+    /// A port of the host that cannot be listened at.
+    #[error("cannot listen at {address}; give another HOST port, or 0 for a free one")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A sandbox whose ports were forwarded.
+    #[error("sandbox {0} has ended, and nothing is forwarded any more")]
+    ForwardEnded(String),
     /// Nothing to attach to.
     #[error("sandbox {0} does not run; see `sandpen logs {0}` for its output")]
     NotRunning(String),

@@ -29,6 +29,7 @@ mod logs;
 mod man;
 mod metrics;
 mod names;
+mod port_forward;
 mod print;
 mod prune;
 mod ps;
@@ -44,6 +45,8 @@ mod sessions;
 mod shell;
 mod shutdown;
 mod signals;
+mod ssh_config;
+mod ssh_proxy;
 mod start;
 mod stats;
 mod stdin;
@@ -141,6 +144,9 @@ enum Command {
     Shell(shell::Args),
     Commit(image::commit::Args),
     Attach(attach::Args),
+    PortForward(port_forward::Args),
+    SshConfig(ssh_config::Args),
+    SshProxy(ssh_proxy::Args),
     Ps(ps::Args),
     Inspect(inspect::Args),
     Top(top::Args),
@@ -283,6 +289,9 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Shell(args) => Box::pin(shell::execute(global, args)).await,
             Command::Commit(args) => image::commit::execute(global, args).await,
             Command::Attach(args) => Box::pin(attach::execute(global, args)).await,
+            Command::PortForward(args) => Box::pin(port_forward::execute(global, args)).await,
+            Command::SshConfig(args) => ssh_config::execute(global, args).await,
+            Command::SshProxy(args) => Box::pin(ssh_proxy::execute(global, args)).await,
             Command::Ps(args) => ps::execute(global, args).await,
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Top(args) => top::execute(global, args).await,

@@ -67,7 +67,7 @@ async fn read(session: &mut SessionClient) -> Result<Vec<u8>, CliError> {
                     end => Err(CliError::ProcessesEnd(end)),
                 };
             }
-            SessionStep::Input | SessionStep::DaemonEnds | SessionStep::Reconnected => {}
+            SessionStep::Input | SessionStep::StreamEnded(_) | SessionStep::DaemonEnds | SessionStep::Reconnected => {}
         }
     }
 }

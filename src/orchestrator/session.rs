@@ -35,7 +35,7 @@ pub struct SessionOutput {
     pub stream: OutputStream,
     /// The offset of the first one in its stream.
     pub offset: u64,
-    /// The bytes.
+    /// The bytes; none where the stream has ended, as a read has it: no more come of it, though the session may go on.
     pub bytes: Bytes,
 }
 
@@ -256,7 +256,7 @@ impl Session {
             .way
             .until(|state| match state.output.pop_front() {
                 Some(output) => {
-                    *state.answered.of(output.stream) = output.offset + output.bytes.len() as u64;
+                    state.answer(&output);
                     Some(Ok(output))
                 }
                 None => state.finish.clone().map(Err),

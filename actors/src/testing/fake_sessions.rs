@@ -73,6 +73,7 @@ impl FakeSessions {
 /// What the client was told.
 struct Told {
     outputs: [u64; 2],
+    ended: [bool; 2],
     window: Option<u64>,
     is_input_closed: bool,
 }
@@ -91,6 +92,9 @@ impl Told {
                 let bytes: Vec<u8> = kept.bytes.range(skip..).take(32 << 10).copied().collect();
                 self.outputs[index] = offset + bytes.len() as u64;
                 return Some((SessionEvent::Output { stream, offset, bytes: bytes.into() }, false));
+            }
+            if kept.is_ended && !std::mem::replace(&mut self.ended[index], true) {
+                return Some((SessionEvent::StreamEnded { stream, total: offset }, false));
             }
         }
         if session.spec.stdin {
@@ -130,6 +134,8 @@ impl FakeSessions {
                     // Not to be told: it was not sent yet.
                     if let Some((SessionEvent::Output { stream, offset, .. }, _)) = next {
                         told.outputs[usize::from(stream == OutputStream::Stderr)] = offset;
+                    } else if let Some((SessionEvent::StreamEnded { stream, .. }, _)) = next {
+                        told.ended[usize::from(stream == OutputStream::Stderr)] = false;
                     } else if next.is_some() {
                         (told.window, told.is_input_closed) = (None, false);
                     }
@@ -213,7 +219,8 @@ impl GuestSessions for FakeSessions {
             let (events_sender, events) = mpsc::channel(4);
             let (requests, requests_receiver) = mpsc::channel(4);
             let info = session.info();
-            let told = Told { outputs: [from.stdout, from.stderr], window: None, is_input_closed: false };
+            let told =
+                Told { outputs: [from.stdout, from.stderr], ended: [false; 2], window: None, is_input_closed: false };
             // Ends with the attachment, which sees it.
             drop(tokio::spawn(this.serve(session, told, client, events_sender, requests_receiver)));
             Ok(Attachment { info, events, requests })

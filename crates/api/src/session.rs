@@ -1,6 +1,7 @@
 //! Sessions on the wire: how one is asked for, and what goes through the WebSocket of `GET …/sessions/{id}/attach`.
 //!
-//! Messages in text are a JSON object with its `type`: [`SessionNews`] from the daemon, [`SessionWish`] from the client.
+//! Messages in text are a JSON object with its `type`: [`SessionNews`] from the daemon, of which a client passes over those that
+//! it does not know, and [`SessionWish`] from the client.
 //! Binary ones are a piece of a stream:
 //!
 //! ```text
@@ -106,6 +107,13 @@ pub enum SessionNews {
     },
     /// Nobody reads its input any more.
     InputClosed {},
+    /// All of an output came before, and no more will; the session may go on.
+    StreamEnded {
+        /// Which.
+        stream: OutputStream,
+        /// All of its bytes.
+        total: u64,
+    },
     /// Its end, after all of its output. The last message.
     Ended {
         /// How.
@@ -120,6 +128,9 @@ pub enum SessionNews {
         /// One line, for people.
         message: String,
     },
+    /// Of a later version: to be passed over.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a client tells a session.
@@ -300,6 +311,16 @@ mod tests {
             r#"{"type":"signal","signal":1,"x":1}"#,
             r#"{"type":"info"}"#,
         ] {
+            assert!(read(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn news_of_a_later_version_are_passed_over() {
+        let read = |text: &str| serde_json::from_str::<SessionNews>(text);
+        assert_eq!(read(r#"{"type":"of_later","x":[1],"end":"gone"}"#).unwrap(), SessionNews::Unknown);
+        assert_eq!(read(r#"{"type":"input_closed","x":1}"#).unwrap(), SessionNews::InputClosed {});
+        for odd in ["{}", "null", r#"{"type":7}"#, r#"{"type":"stream_ended"}"#] {
             assert!(read(odd).is_err(), "{odd}");
         }
     }

@@ -6,6 +6,7 @@
 //! | [`OutputReader`], [`EventReader`], [`StatsReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
 //! | [`SessionClient`] | a command beside a sandbox's workload, with its streams; goes on with the next daemon likewise |
 //! | [`SandboxFiles`] | the files of a running sandbox |
+//! | [`SessionCarrier`], [`Forward`] | a session's streams from and to any others; connections to a sandbox's ports |
 //! | [`Foreground`] | a sandbox with its output, input and signals, as `run` and `attach` have it |
 //! | [`daemon_log`] | the file that a daemon in the background writes its messages to |
 //! | [`private_dir`] | whether a state directory is safe to use, which the daemon asks as well |
@@ -23,6 +24,7 @@ mod error;
 mod events;
 mod files;
 mod foreground;
+mod forward;
 mod host;
 mod images;
 mod lifecycle;
@@ -60,13 +62,14 @@ pub use files::{FileContentReader, FileEventReader, SandboxFiles};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
+pub use forward::{Forward, ForwardEnd, leave};
 pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
 pub use session::{
-    OnSessionSignal, SessionBytes, SessionClient, SessionForeground, SessionForegroundEnd, SessionNotice, SessionStep,
-    random_session_id,
+    CarryEnd, OnSessionSignal, SessionBytes, SessionCarrier, SessionClient, SessionControl, SessionForeground,
+    SessionForegroundEnd, SessionNotice, SessionStep, random_session_id,
 };
 pub use start::DaemonCommand;
 pub use stats::StatsReader;

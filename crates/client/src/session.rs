@@ -7,6 +7,7 @@
 //!   ended: told once all output was ──▶ that told, and forgotten
 //! ```
 
+mod carry;
 mod foreground;
 mod hold;
 mod requests;
@@ -34,6 +35,7 @@ use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions};
 use hold::{Hold, text};
 
+pub use carry::{CarryEnd, SessionCarrier, SessionControl};
 pub use foreground::{OnSessionSignal, SessionForeground, SessionForegroundEnd, SessionNotice};
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
@@ -55,6 +57,8 @@ pub enum SessionStep {
     Output(SessionBytes),
     /// There is room for input, or nobody reads it any more.
     Input,
+    /// All of this output came before, and no more will; the session may go on. Once for each.
+    StreamEnded(OutputStream),
     /// The daemon ends and leaves the session running; another one is waited for.
     DaemonEnds,
     /// The daemon went away and another one goes on.
@@ -187,6 +191,25 @@ impl SessionClient {
         }
     }
 
+    /// Takes and drops all that it still writes, until it has ended; it is forgotten then. What nobody takes would hold it.
+    ///
+    /// # Errors
+    /// As [`SessionClient::next`].
+    pub async fn run_out(&mut self) -> Result<(), ClientError> {
+        while !self.is_over {
+            self.taken(self.hold.given);
+            match self.next().await {
+                Ok(_) => {}
+                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.taken(self.hold.given);
+        self.forget().await
+    }
+
     /// The next step; after the last one none comes. Where the daemon dies or is replaced, the next one is found, or
     /// started, and goes on. Safe to cancel.
     ///
@@ -297,6 +320,12 @@ impl SessionClient {
                 self.hold.input.close();
                 self.steps.push_back(SessionStep::Input);
             }
+            SessionNews::StreamEnded { stream, total } => {
+                if self.hold.end(stream, total).map_err(ClientError::SessionBroken)? {
+                    self.steps.push_back(SessionStep::StreamEnded(stream));
+                }
+            }
+            SessionNews::Unknown => {}
             SessionNews::Ended { end } => {
                 self.resume.progressed();
                 self.is_over = true;

@@ -6,6 +6,8 @@
 //!   daemon.lock            held by the one orchestrator of this directory
 //!   daemon.log             the daemon's own messages
 //!   sandpen.sock           HTTP (0600)
+//!   ssh_host_key           by which SSH clients know us (0600), made for the first `sandpen ssh-config`
+//!   ssh_known_hosts        its public half
 //!   bin/                   our helper programs, named by content
 //!   cache/                 initramfs files, kernels, images and templates, named by content
 //!   cache/uses/<config>/<name>.<generation>  which of them a sandbox uses
@@ -72,6 +74,16 @@ impl StateDir {
     /// The daemon's HTTP socket.
     pub fn socket(&self) -> PathBuf {
         self.0.join("sandpen.sock")
+    }
+
+    /// The key by which SSH clients know the sandboxes of this directory.
+    pub fn ssh_host_key(&self) -> PathBuf {
+        self.0.join("ssh_host_key")
+    }
+
+    /// Its public half, as SSH clients look it up.
+    pub fn ssh_known_hosts(&self) -> PathBuf {
+        self.0.join("ssh_known_hosts")
     }
 
     /// Helper programs of ours.

@@ -90,6 +90,14 @@ pub enum SessionEvent {
     },
     /// Nobody reads its input any more.
     InputClosed,
+    /// All of a stream came before, and no more will: whoever wrote to it has closed it, which of a session's two may be long
+    /// before the session's end. Told once to each client, and before any end but one without a word of the guest's.
+    StreamEnded {
+        /// Which.
+        stream: OutputStream,
+        /// All of its bytes.
+        total: u64,
+    },
     /// Its end; all of its output came before. The last event.
     Ended(SessionEnd),
     /// Another client has it now. The last event.

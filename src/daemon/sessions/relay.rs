@@ -92,6 +92,7 @@ async fn tell(info: SessionInfo, mut events: mpsc::Receiver<SessionEvent>, mut s
             }
             SessionEvent::InputWindow { received, limit } => (SessionNews::InputWindow { received, limit }, false),
             SessionEvent::InputClosed => (SessionNews::InputClosed {}, false),
+            SessionEvent::StreamEnded { stream, total } => (SessionNews::StreamEnded { stream, total }, false),
             SessionEvent::Ended(end) => {
                 // Its word that it has this comes to the other side, and ends both.
                 return match say(&mut socket, &SessionNews::Ended { end }).await {

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
+use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionEnd, SessionInfo, SessionOffsets};
 use sandpen_types::session_input::{InputPiece, SessionInput};
 use sandpen_vmm::sessions::{SessionError, SessionEvent, SessionRequest};
@@ -28,6 +29,8 @@ pub(super) struct State {
     pub(super) arrived: SessionOffsets,
     /// Behind all that was answered.
     pub(super) answered: SessionOffsets,
+    /// Streams whose end was answered.
+    ended: Vec<OutputStream>,
     /// What the application has for good.
     pub(super) taken: SessionOffsets,
     /// The same, as far as the session was told.
@@ -48,6 +51,7 @@ impl State {
             output: VecDeque::new(),
             arrived: at,
             answered: at,
+            ended: Vec::new(),
             taken: at,
             told: at,
             requests: VecDeque::new(),
@@ -92,11 +96,28 @@ impl State {
                     self.output.push_back(SessionOutput { stream, offset: arrived, bytes });
                 }
             }
+            SessionEvent::StreamEnded { stream, total } => {
+                let arrived = *self.arrived.of(stream);
+                if total != arrived {
+                    let stream = stream.as_str();
+                    self.finish = Some(Finish::Refused(SessionError::Ahead { stream, asked: total, there: arrived }));
+                } else if !self.ended.contains(&stream) {
+                    self.output.push_back(SessionOutput { stream, offset: total, bytes: Bytes::new() });
+                }
+            }
             SessionEvent::InputWindow { received, limit } => self.input.window(received, limit),
             SessionEvent::InputClosed => self.input.close(),
             SessionEvent::Ended(end) => self.finish = Some(Finish::Ended(end)),
             SessionEvent::Replaced => self.finish = Some(Finish::Replaced),
             SessionEvent::Refused(error) => self.finish = Some(Finish::Refused(error)),
+        }
+    }
+
+    /// The application is given this.
+    pub(super) fn answer(&mut self, output: &SessionOutput) {
+        *self.answered.of(output.stream) = output.offset + output.bytes.len() as u64;
+        if output.bytes.is_empty() {
+            self.ended.push(output.stream);
         }
     }
 

@@ -208,7 +208,7 @@ async fn echo(options: &ClientOptions, key: &SandboxKey, session: Echo) -> Resul
                 session.end(&end);
                 return hold.forget().await;
             }
-            SessionStep::Input | SessionStep::DaemonEnds | SessionStep::Reconnected => {}
+            SessionStep::Input | SessionStep::StreamEnded(_) | SessionStep::DaemonEnds | SessionStep::Reconnected => {}
         }
     }
 }

@@ -61,6 +61,7 @@ pub(super) struct State {
 pub(super) struct Kept {
     pub(super) from: u64,
     pub(super) bytes: VecDeque<u8>,
+    pub(super) is_ended: bool,
 }
 
 /// A program of this host that does what the guest's tool does.
@@ -204,7 +205,11 @@ impl Session {
                 let _ = changes.changed().await;
                 continue;
             }
-            let Ok(count @ 1..) = pipe.read(&mut buffer[..room]).await else { return };
+            let Ok(count @ 1..) = pipe.read(&mut buffer[..room]).await else {
+                lock(&self.state).outputs[index].is_ended = true;
+                self.changed.send_replace(());
+                return;
+            };
             lock(&self.state).outputs[index].bytes.extend(&buffer[..count]);
             self.changed.send_replace(());
         }

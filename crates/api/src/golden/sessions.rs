@@ -79,6 +79,7 @@ fn what_goes_through_a_sessions_socket() {
         SessionNews::Info(info(None)),
         SessionNews::InputWindow { received: 1, limit: u64::MAX },
         SessionNews::InputClosed {},
+        SessionNews::StreamEnded { stream: OutputStream::Stderr, total: 7 },
         SessionNews::Replaced {},
         SessionNews::Error { code: ErrorCode::SessionNotKept.into(), message: "m".into() },
     ];

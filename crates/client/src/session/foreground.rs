@@ -177,7 +177,7 @@ impl SessionForeground<'_> {
             tokio::select! {
                 step = session.next(), if end.is_none() => match step? {
                     SessionStep::Output(bytes) => waiting.push_back(SessionNotice::Output(bytes)),
-                    SessionStep::Input => {}
+                    SessionStep::Input | SessionStep::StreamEnded(_) => {}
                     SessionStep::DaemonEnds => waiting.push_back(SessionNotice::DaemonEnds),
                     SessionStep::Reconnected => waiting.push_back(SessionNotice::Reconnected),
                     SessionStep::Ended(how) => end = Some(how),

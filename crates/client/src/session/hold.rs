@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Buf as _;
 use sandpen_api::session::{PIECE_MAX_BYTES, SessionPiece, SessionStream, SessionWish};
+use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionInfo, SessionOffsets};
 use sandpen_types::session_input::{InputPiece, SessionInput};
 use sandpen_types::spec::TerminalSize;
@@ -19,6 +20,8 @@ pub(super) struct Hold {
     pub(super) told: SessionOffsets,
     /// Behind all that was given out.
     pub(super) given: SessionOffsets,
+    /// Outputs whose end was given out.
+    pub(super) ended: Vec<OutputStream>,
     pub(super) input: SessionInput,
     /// Not yet sent.
     pub(super) wishes: VecDeque<SessionWish>,
@@ -74,6 +77,19 @@ impl Hold {
         *given += bytes.len() as u64;
         Ok((!bytes.is_empty()).then_some(SessionBytes { stream, offset, bytes }))
     }
+
+    /// An output has ended: whether that was not given out before.
+    pub(super) fn end(&mut self, stream: OutputStream, total: u64) -> Result<bool, String> {
+        let given = *self.given.of(stream);
+        if total != given {
+            return Err(format!("{stream} ends after {total} bytes, and {given} came"));
+        }
+        let is_new = !self.ended.contains(&stream);
+        if is_new {
+            self.ended.push(stream);
+        }
+        Ok(is_new)
+    }
 }
 
 pub(super) fn text(wish: &SessionWish) -> Message {
@@ -84,7 +100,6 @@ pub(super) fn text(wish: &SessionWish) -> Message {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use sandpen_types::output_stream::OutputStream;
     use sandpen_types::session::{SessionId, SessionProgram, SessionSpec};
 
     use super::*;
@@ -127,6 +142,19 @@ mod tests {
         assert!(hold.give(piece(10, b"x")).is_err(), "a gap");
         let input = SessionPiece { stream: SessionStream::Stdin, ..piece(9, b"x") };
         assert!(hold.give(input).is_err());
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_given_out_once_and_behind_all_of_it() {
+        let mut hold = Hold::default();
+        hold.attached(&info(0));
+        assert!(hold.end(OutputStream::Stdout, 3).is_err(), "bytes are missing");
+        hold.give(piece(0, b"abc")).unwrap();
+        assert_eq!(hold.end(OutputStream::Stdout, 3), Ok(true));
+        hold.attached(&info(0));
+        assert_eq!(hold.give(piece(0, b"abc")).unwrap(), None);
+        assert_eq!(hold.end(OutputStream::Stdout, 3), Ok(false), "it was");
+        assert_eq!(hold.end(OutputStream::Stderr, 0), Ok(true));
     }
 
     #[test]

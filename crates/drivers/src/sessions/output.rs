@@ -33,6 +33,8 @@ pub(super) struct Output {
     written: u64,
     /// All of its bytes, once it has ended.
     total: Option<u64>,
+    /// It did not end by itself.
+    is_cut: bool,
     /// What the guest was told last.
     told: Option<Grant>,
 }
@@ -115,6 +117,7 @@ impl Output {
 
     /// Nothing more comes, whatever was announced.
     pub(super) fn cut(&mut self) {
+        self.is_cut |= !self.is_complete();
         self.total = Some(self.received());
         self.written = self.received();
     }
@@ -148,6 +151,11 @@ impl Output {
     /// Whether the client was told all that will ever be.
     pub(super) fn is_told(&self) -> bool {
         self.total.is_some_and(|total| self.sent >= total)
+    }
+
+    /// How many bytes it had when it ended by itself and the client was told all of them.
+    pub(super) fn told_end(&self) -> Option<u64> {
+        self.total.filter(|total| !self.is_cut && self.sent >= *total)
     }
 
     /// What the client is told next, at most `most` bytes.

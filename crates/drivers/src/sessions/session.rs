@@ -67,6 +67,8 @@ pub(super) struct Client {
     /// What it was told of the input.
     window: Option<Window>,
     knows_closed: bool,
+    /// Which outputs it knows to have ended.
+    knows_ends: Vec<OutputStream>,
     pub(super) knows_end: bool,
     /// Whose turn it is.
     stderr_next: bool,
@@ -168,10 +170,11 @@ impl Session {
             _ if self.client.is_some() => false,
             _ if is_over || self.is_ours => true,
             Stage::Asked { .. } => false,
-            Stage::Running { .. } => !self.detached && !self.hung_up,
-            Stage::Ended(_) => !self.detached,
+            Stage::Running { .. } | Stage::Ended(_) => !self.detached,
         };
-        counts.then(|| self.alone_since + CLIENT_LIMIT)
+        // What was hung up may take as long again, and is forgotten then: what it wrote and nobody takes would hold it.
+        let is_ending = matches!(self.stage, Stage::Running { .. }) && self.hung_up && !is_over && !self.is_ours;
+        counts.then(|| self.alone_since + CLIENT_LIMIT * if is_ending { 2 } else { 1 })
     }
 
     /// What the guest says of it, but for its refusal and its states.
@@ -242,13 +245,13 @@ impl Session {
         self.stdout.attach(from.map(|from| from.stdout));
         self.stderr.attach(from.map(|from| from.stderr));
         let (window, knows_closed, knows_end, stderr_next) = (None, self.input.is_none(), false, false);
-        self.client = Some(Client { key, window, knows_closed, knows_end, stderr_next });
+        self.client = Some(Client { key, window, knows_closed, knows_ends: Vec::new(), knows_end, stderr_next });
     }
 
     /// Whether [`Session::next_event`] has one.
     pub(super) fn has_event(&self) -> bool {
         let Some(client) = &self.client else { return false };
-        self.has_window(client) || self.has_close(client) || self.has_output() || self.has_end(client)
+        self.has_window(client) || self.has_close(client) || self.has_output(client) || self.has_end(client)
     }
 
     fn has_window(&self, client: &Client) -> bool {
@@ -259,8 +262,18 @@ impl Session {
         self.input.is_closed() && !client.knows_closed && !self.has_ended()
     }
 
-    fn has_output(&self) -> bool {
-        self.stdout.has_news() || self.stderr.has_news()
+    fn has_output(&self, client: &Client) -> bool {
+        let has_end = |stream| self.stream_end(client, stream).is_some();
+        self.stdout.has_news() || self.stderr.has_news() || OutputStream::ALL.into_iter().any(has_end)
+    }
+
+    /// The end of an output that the client is to be told.
+    fn stream_end(&self, client: &Client, stream: OutputStream) -> Option<u64> {
+        let output = match stream {
+            OutputStream::Stdout => &self.stdout,
+            OutputStream::Stderr => &self.stderr,
+        };
+        output.told_end().filter(|_| !client.knows_ends.contains(&stream))
     }
 
     fn has_end(&self, client: &Client) -> bool {
@@ -292,6 +305,11 @@ impl Session {
                     client.stderr_next = stream == OutputStream::Stdout;
                 }
                 return Some(SessionEvent::Output { stream, offset, bytes });
+            }
+            let end = self.client.as_ref().and_then(|client| self.stream_end(client, stream));
+            if let (Some(client), Some(total)) = (&mut self.client, end) {
+                client.knows_ends.push(stream);
+                return Some(SessionEvent::StreamEnded { stream, total });
             }
         }
         match &self.stage {

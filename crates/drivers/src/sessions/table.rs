@@ -359,7 +359,7 @@ impl SessionTable {
         let due = |session: &&mut Session| session.deadline(over).is_some_and(|deadline| deadline <= now);
         let mut left = Vec::new();
         for session in self.sessions.values_mut().filter(due) {
-            if matches!(session.stage, Stage::Running { .. }) {
+            if matches!(session.stage, Stage::Running { .. }) && !session.hung_up {
                 session.hung_up = true;
                 self.outgoing.command(session.id.get(), SessionCommand::HangUp);
             } else {

@@ -159,11 +159,11 @@ async fn event(attachment: &mut Attachment) -> SessionEvent {
     within(attachment.events.recv()).await.expect("an event")
 }
 
-/// The next that is no window.
+/// The next that is neither a window nor the end of a stream.
 async fn told(attachment: &mut Attachment) -> SessionEvent {
     loop {
         match event(attachment).await {
-            SessionEvent::InputWindow { .. } => {}
+            SessionEvent::InputWindow { .. } | SessionEvent::StreamEnded { .. } => {}
             other => return other,
         }
     }

@@ -73,7 +73,7 @@ async fn follow(client: &mut Attachment, got: &mut Got, input: &[u8], enough: us
                     has_ended = true;
                 }
             }
-            SessionEvent::InputClosed => {}
+            SessionEvent::InputClosed | SessionEvent::StreamEnded { .. } => {}
             SessionEvent::Ended(end) => {
                 got.end = Some(end);
                 within(client.requests.send(SessionRequest::TakenEnd)).await.unwrap();

@@ -132,8 +132,21 @@ impl Host {
         self.table.attach(id(number), None).unwrap().0
     }
 
+    /// What a client is told.
+    fn all_events(&mut self, client: ClientKey) -> Vec<SessionEvent> {
+        let events = std::iter::from_fn(|| {
+            let has_event = self.table.has_event(client);
+            let event = self.table.next_event(client);
+            assert_eq!(has_event, event.is_some(), "{event:?}");
+            event
+        });
+        events.collect()
+    }
+
+    /// The same without the ends of streams.
     fn events(&mut self, client: ClientKey) -> Vec<SessionEvent> {
-        std::iter::from_fn(|| self.table.next_event(client)).collect()
+        let is_kept = |event: &SessionEvent| !matches!(event, SessionEvent::StreamEnded { .. });
+        self.all_events(client).into_iter().filter(is_kept).collect()
     }
 
     fn request(&mut self, client: ClientKey, request: SessionRequest) {
@@ -160,6 +173,10 @@ fn stdout(offset: u64, text: &'static str) -> SessionEvent {
 
 fn window(received: u64, limit: u64) -> SessionEvent {
     SessionEvent::InputWindow { received, limit }
+}
+
+fn stream_ended(stream: OutputStream, total: u64) -> SessionEvent {
+    SessionEvent::StreamEnded { stream, total }
 }
 
 const EXITED: SessionEvent = SessionEvent::Ended(SessionEnd::Exited(ExitStatus::Code(0)));

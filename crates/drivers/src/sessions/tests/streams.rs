@@ -77,7 +77,7 @@ async fn eight_mebibytes_go_both_ways() {
                 let taken = SessionOffsets { stdout: got.len() as u64, stderr: 0 };
                 within(attachment.requests.send(SessionRequest::Taken(taken))).await.unwrap();
             }
-            SessionEvent::InputClosed => {}
+            SessionEvent::InputClosed | SessionEvent::StreamEnded { .. } => {}
             SessionEvent::Ended(end) => {
                 assert_eq!(end, SessionEnd::Exited(ExitStatus::Code(0)));
                 break;

@@ -195,6 +195,14 @@ proptest! {
             }
         }
         prop_assert_eq!(world.had, world.guest.map(|of| of.written));
+        world.host.ended(1, world.had, CODE_0);
+        let events = world.host.all_events(world.client.unwrap());
+        let ends: Vec<_> = events.iter().filter(|event| !matches!(event, SessionEvent::InputWindow { .. })).collect();
+        prop_assert_eq!(ends.len(), 3, "{:?}", events);
+        for (stream, total) in OutputStream::ALL.into_iter().zip(world.had) {
+            prop_assert!(ends.contains(&&stream_ended(stream, total)), "{:?}", events);
+        }
+        prop_assert_eq!(events.last(), Some(&EXITED));
     }
 
     #[test]

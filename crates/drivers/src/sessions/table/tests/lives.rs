@@ -140,8 +140,8 @@ fn a_session_whose_client_stays_away_is_hung_up_and_then_forgotten() {
     assert_eq!(host.table.deadline(), Some(host.now + Duration::from_millis(1)));
     host.pass(Duration::from_millis(1));
     assert_eq!(host.commands(), [(1, SessionCommand::HangUp)]);
-    assert_eq!(host.table.deadline(), None);
-    host.pass(CLIENT_LIMIT);
+    assert_eq!(host.table.deadline(), Some(host.now + CLIENT_LIMIT));
+    host.pass(CLIENT_LIMIT / 2);
     assert!(host.commands().is_empty(), "once");
     // Its last words, of which the guest was not told that anybody has them.
     host.ended(1, [5, 0], GuestEnd::Exited(WorkloadEnd::Signal(1)));
@@ -149,6 +149,28 @@ fn a_session_whose_client_stays_away_is_hung_up_and_then_forgotten() {
     assert_eq!(host.commands(), [(1, SessionCommand::Forget)]);
     assert!(host.ids().is_empty());
     host.write(1, SessionStream::Stdout, 0, b"bytes").unwrap();
+}
+
+/// A guest tells an end behind the last byte, and of a full stream nobody here takes one.
+#[test]
+fn what_does_not_end_of_being_hung_up_is_forgotten() {
+    let mut host = Host::running(false, false);
+    host.write(1, SessionStream::Stdout, 0, &[7; 4096]).unwrap();
+    host.pass(CLIENT_LIMIT);
+    assert_eq!(host.commands(), [(1, SessionCommand::HangUp)]);
+    host.pass(CLIENT_LIMIT);
+    assert_eq!(host.commands(), [(1, SessionCommand::Forget)]);
+    assert!(host.ids().is_empty() && host.table.deadline().is_none());
+    host.ended(1, [4096, 0], GuestEnd::Exited(WorkloadEnd::Signal(9)));
+    // One that somebody comes back for is not.
+    let mut host = Host::running(false, false);
+    host.pass(CLIENT_LIMIT);
+    let client = host.attach(1);
+    host.pass(CLIENT_LIMIT * 3);
+    assert_eq!(host.commands(), [(1, SessionCommand::HangUp)]);
+    host.table.client_gone(client, host.now);
+    host.pass(CLIENT_LIMIT * 2);
+    assert_eq!(host.commands(), [(1, SessionCommand::Forget)]);
 }
 
 #[test]

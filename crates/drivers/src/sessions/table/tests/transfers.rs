@@ -58,6 +58,46 @@ fn input_that_finds_no_room_is_not_taken_without_end() {
     assert_eq!(host.table.take_farewells(), [(client, Some(SessionEvent::Refused(error)))]);
 }
 
+/// A connection's other side may have said all that it has and still listen.
+#[test]
+fn the_end_of_an_output_is_told_behind_its_last_byte_once_to_each_client() {
+    use OutputStream::{Stderr, Stdout};
+    let mut host = Host::running(false, false);
+    let client = host.attach(1);
+    host.write(1, SessionStream::Stdout, 0, b"all").unwrap();
+    let end = |stream, total| SessionReport::StreamEnded { stream, total };
+    host.say(1, end(SessionStream::Stdout, 7)).unwrap();
+    assert_eq!(host.all_events(client), [stdout(0, "all")], "not all has come");
+    host.write(1, SessionStream::Stdout, 3, b" of").unwrap();
+    host.write(1, SessionStream::Stdout, 6, b"it").unwrap_err();
+    host.write(1, SessionStream::Stdout, 6, b"x").unwrap();
+    assert_eq!(host.all_events(client), [stdout(3, " ofx"), stream_ended(Stdout, 7)]);
+    host.write(1, SessionStream::Stderr, 0, b"e").unwrap();
+    assert_eq!(host.all_events(client), [output(Stderr, 0, "e")]);
+    host.request(client, SessionRequest::Taken(SessionOffsets { stdout: 7, stderr: 0 }));
+    // The next one is told, too, also where it has all of it.
+    let (client, _) = host.table.attach(id(1), Some(SessionOffsets { stdout: 7, stderr: 1 })).unwrap();
+    assert_eq!(host.all_events(client), [stream_ended(Stdout, 7)]);
+    host.say(1, end(SessionStream::Stderr, 1)).unwrap();
+    host.say(1, SessionReport::Ended(CODE_0)).unwrap();
+    assert_eq!(host.all_events(client), [stream_ended(Stderr, 1), EXITED]);
+    let client = host.attach(1);
+    let ends = [stream_ended(Stdout, 7), output(Stderr, 0, "e"), stream_ended(Stderr, 1), EXITED];
+    assert_eq!(host.all_events(client), ends);
+}
+
+/// What was cut is not for all of it.
+#[test]
+fn a_stream_that_was_lost_has_no_end() {
+    let mut host = Host::running(false, false);
+    let client = host.attach(1);
+    host.write(1, SessionStream::Stdout, 0, b"half").unwrap();
+    host.say(1, SessionReport::StreamEnded { stream: SessionStream::Stderr, total: 0 }).unwrap();
+    host.table.end(&SessionError::Unreachable("gone".to_owned()), host.now);
+    let stderr_ended = stream_ended(OutputStream::Stderr, 0);
+    assert_eq!(host.all_events(client), [stdout(0, "half"), stderr_ended, SessionEvent::Ended(SessionEnd::Gone)]);
+}
+
 #[test]
 fn a_guest_keeps_what_no_client_has() {
     let mut host = Host::running(false, false);
