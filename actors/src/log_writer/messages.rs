@@ -54,6 +54,20 @@ pub struct AwaitBytes {
     pub limit: std::time::Duration,
 }
 
+/// What the current generation has on file, whatever earlier writers left; fails while the files cannot be read.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<OnFile, LogError>")]
+pub struct GetOnFile;
+
+/// Answer of [`GetOnFile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnFile {
+    /// What there is.
+    pub totals: StreamTotals,
+    /// Whether the index says so; without it nobody knows which bytes are of which stream.
+    pub is_certain: bool,
+}
+
 /// Closes the files and opens them again by name, new ones if somebody moved them away.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), LogError>")]

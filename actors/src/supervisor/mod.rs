@@ -32,6 +32,7 @@ mod child;
 mod disks;
 mod error;
 mod host;
+mod jobs;
 mod leftovers;
 mod messages;
 mod nesting;
