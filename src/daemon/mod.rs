@@ -13,6 +13,7 @@ mod events;
 mod extract;
 mod images;
 pub mod inherited;
+mod jobs;
 mod keeper;
 mod notify;
 mod ready;

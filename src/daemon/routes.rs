@@ -20,6 +20,7 @@ use super::disk_usage;
 use super::events;
 use super::extract::{KeyPath, flag, key, signal};
 use super::images;
+use super::jobs;
 use super::reject::{self, Rejection};
 use super::sessions;
 use super::shared::Shared;
@@ -63,6 +64,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/sessions/{id}/signal").route(web::post().to(sessions::signal)))
         .service(sandbox("/sessions/{id}/resize").route(web::post().to(sessions::resize)))
         .service(sandbox("/sessions/{id}/attach").route(web::get().to(sessions::attach)))
+        .service(sandbox("/jobs").route(web::get().to(jobs::list)).route(web::post().to(jobs::open)))
+        .service(sandbox("/jobs/{id}").route(web::get().to(jobs::get)))
+        .service(sandbox("/jobs/{id}/wait").route(web::get().to(jobs::wait)))
+        .service(sandbox("/jobs/{id}/output").route(web::get().to(stream::job_output)))
+        .service(sandbox("/jobs/{id}/stdin").route(web::post().to(stream::job_stdin)))
+        .service(sandbox("/jobs/{id}/signal").route(web::post().to(jobs::signal)))
+        .service(sandbox("/jobs/{id}/resize").route(web::post().to(jobs::resize)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
         .service(resource("/v1/metrics").route(web::get().to(metrics)))
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))

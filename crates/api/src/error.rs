@@ -29,6 +29,8 @@ pub enum ErrorCode {
     ImageNotFound,
     /// No such session, or its end was taken.
     SessionNotFound,
+    /// No such job of the sandbox, or it is no longer kept.
+    JobNotFound,
     /// A known path with another method.
     MethodNotAllowed,
     /// It runs already.
@@ -51,6 +53,8 @@ pub enum ErrorCode {
     NoStdin,
     /// It was started without a terminal.
     NoTerminal,
+    /// The job has ended.
+    JobEnded,
     /// As many sessions as a sandbox can have.
     TooManySessions,
     /// Another client has the session now.
@@ -93,7 +97,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
@@ -104,6 +108,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::ImageNotFound,
         Self::SessionNotFound,
+        Self::JobNotFound,
         Self::MethodNotAllowed,
         Self::AlreadyLive,
         Self::DiskInUse,
@@ -115,6 +120,7 @@ impl ErrorCode {
         Self::GivenUp,
         Self::NoStdin,
         Self::NoTerminal,
+        Self::JobEnded,
         Self::TooManySessions,
         Self::SessionReplaced,
         Self::GuestTooOld,
@@ -149,6 +155,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::ImageNotFound => "image_not_found",
             Self::SessionNotFound => "session_not_found",
+            Self::JobNotFound => "job_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyLive => "already_live",
             Self::DiskInUse => "disk_in_use",
@@ -160,6 +167,7 @@ impl ErrorCode {
             Self::GivenUp => "given_up",
             Self::NoStdin => "no_stdin",
             Self::NoTerminal => "no_terminal",
+            Self::JobEnded => "job_ended",
             Self::TooManySessions => "too_many_sessions",
             Self::SessionReplaced => "session_replaced",
             Self::GuestTooOld => "guest_too_old",
@@ -187,7 +195,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead => 400,
             Self::Forbidden | Self::RegistryDenied => 403,
-            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound => 404,
+            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound | Self::JobNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse
@@ -199,6 +207,7 @@ impl ErrorCode {
             | Self::GivenUp
             | Self::NoStdin
             | Self::NoTerminal
+            | Self::JobEnded
             | Self::TooManySessions
             | Self::SessionReplaced
             | Self::GuestTooOld
