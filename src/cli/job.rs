@@ -52,7 +52,8 @@ pub async fn show(
     // Whatever comes: the terminal is given back before the first word about it.
     let guard = terminal::Guard::new();
     let controls = if is_terminal { Controls::OfItsTerminal } else { Controls::of_raw(wanted.raw) };
-    let printer = print::Foreground::start(format!("job {id} of sandbox {name}"), controls).map_err(CliError::Thread)?;
+    let printer =
+        print::Foreground::start(format!("job {id} of sandbox {name}"), controls).map_err(CliError::Thread)?;
     let input = match (is_fed, is_terminal) {
         (true, true) => Input::Terminal(Box::new(move || typing::open(Some((wanted.keys, hang_up))))),
         (true, false) => Input::Pipe { open: Box::new(stdin::open), close: false },

@@ -13,6 +13,7 @@ mod daemon_death;
 mod daemon_end;
 mod deaths;
 mod host;
+mod jobs;
 mod log_backlog;
 mod races;
 mod reconcile;

@@ -56,17 +56,18 @@ use connection::{Body, Connection, Reply};
 pub use error::ClientError;
 pub use events::{EventReader, EventsRequest};
 pub use foreground::{
-    Beginning, Foreground, ForegroundEnd, Input, JobForeground, JobForegroundEnd, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
+    Beginning, Foreground, ForegroundEnd, Input, JobForeground, JobForegroundEnd, Notice, OnSignal, OpenStdin,
+    OpenTerminal, StopLevel,
 };
 pub use images::{ImageArchiveReader, ImageWorkReader};
 pub use output::OutputReader;
 use resume::Resume;
-use source::Source;
 pub use sandpen_api::{CreateSandbox, ErrorCode, OutputQuery};
 pub use session::{
     OnSessionSignal, SessionBytes, SessionClient, SessionForeground, SessionForegroundEnd, SessionNotice, SessionStep,
     random_session_id,
 };
+use source::Source;
 pub use start::DaemonCommand;
 pub use stats::StatsReader;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
