@@ -97,7 +97,7 @@ pub struct GetJob {
     pub id: SessionId,
 }
 
-/// The jobs of a sandbox, oldest first.
+/// The jobs of a sandbox that can be read, oldest first.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<Vec<JobRow>, DatabaseError>")]
 pub struct ListJobs(pub SandboxId);
@@ -203,7 +203,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, job: &JobWrite) -> 
             ended.execute(connection).await.map(drop).map_err(sql("recording the end of a job"))
         }
         JobWrite::Remove(RemoveJobs { sandbox, ids }) => {
-            let ids = serde_json::Value::from_iter(ids.iter().map(ToString::to_string)).to_string();
+            let ids = ids.iter().map(ToString::to_string).collect::<serde_json::Value>().to_string();
             let removed =
                 sqlx::query("DELETE FROM jobs WHERE sandbox_id = ?1 AND id IN (SELECT value FROM json_each(?2))");
             let removed = removed.bind(sandbox).bind(ids).execute(connection).await;
@@ -218,10 +218,18 @@ async fn get(pool: &SqlitePool, sandbox: SandboxId, id: SessionId) -> Result<Opt
     row.as_ref().map(decode).transpose()
 }
 
+/// A row that cannot be read is left out and told in the log: it must not hide all others.
 async fn list(pool: &SqlitePool, sandbox: SandboxId) -> Result<Vec<JobRow>, DatabaseError> {
     let rows = sqlx::query("SELECT * FROM jobs WHERE sandbox_id = ?1 ORDER BY asked_at, id").bind(sandbox);
     let rows = rows.fetch_all(pool).await.map_err(sql("listing jobs"))?;
-    rows.iter().map(decode).collect()
+    let readable = rows.iter().filter_map(|row| match decode(row) {
+        Ok(row) => Some(row),
+        Err(error) => {
+            tracing::error!(%error, "a job is left out of the list");
+            None
+        }
+    });
+    Ok(readable.collect())
 }
 
 fn decode(row: &SqliteRow) -> Result<JobRow, DatabaseError> {

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::input::{JobInput, JobStdin};
 use super::job::{Job, Opened};
 use super::on_file::LogState;
+use super::tidy::tidy;
 use super::trim::trim;
 use super::way::Way;
 use super::{AwaitJob, CloseJobs, GetHeldJobs, GetJobLog, GetJobStdin, JobError, KeeperConfig, PassToJob, UseGuest};
@@ -38,6 +39,8 @@ pub struct JobKeeper {
     until_closed: Vec<oneshot::Sender<()>>,
     /// Removals of old ones that are under way.
     trims: usize,
+    /// Those on record that had ended when this keeper began, until there is a guest which may have them still.
+    ended_before: Vec<SessionId>,
 }
 
 /// A job that has a life.
@@ -71,6 +74,7 @@ impl JobKeeper {
             way: watch::Sender::default(),
             until_closed: Vec::new(),
             trims: 0,
+            ended_before: Vec::new(),
         }
     }
 
@@ -159,13 +163,14 @@ impl Actor for JobKeeper {
             }
         };
         ctx.wait(read.into_actor(self).map(|rows, this, ctx| {
-            let count = rows.len();
-            for row in rows.into_iter().filter(|row| row.ended.is_none()) {
+            let (ended, running): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.ended.is_some());
+            for row in running {
                 this.keep(row, None, ctx);
             }
-            if count > this.held.len() {
+            if !ended.is_empty() {
                 this.trim_soon(ctx);
             }
+            this.ended_before = ended.into_iter().map(|row| row.id).collect();
         }));
     }
 }
@@ -173,8 +178,12 @@ impl Actor for JobKeeper {
 impl Handler<UseGuest> for JobKeeper {
     type Result = ();
 
-    fn handle(&mut self, UseGuest(guest): UseGuest, _: &mut Self::Context) {
+    fn handle(&mut self, UseGuest { guest, is_found }: UseGuest, ctx: &mut Self::Context) {
         self.way.send_modify(|way| way.guest = Some(guest));
+        let ended = std::mem::take(&mut self.ended_before);
+        if is_found && !ended.is_empty() {
+            ctx.spawn(tidy(self.way.borrow().clone(), ended).into_actor(self));
+        }
     }
 }
 

@@ -106,11 +106,11 @@ impl JobInput {
         if self.waiting.is_none() && self.input.is_some() {
             match self.writes.recv().await {
                 Some(write) => self.waiting = Some(write),
-                None => std::future::pending().await,
+                None => std::future::pending::<()>().await,
             }
             self.push();
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -118,16 +118,13 @@ impl JobInput {
     fn push(&mut self) {
         let Some(input) = &mut self.input else { return };
         let Some(Write { bytes, taken }) = self.waiting.take() else { return };
-        let rest = match bytes {
-            Some(mut bytes) => {
-                let _ = bytes.split_to(input.push(&bytes));
-                bytes
-            }
-            None => {
-                input.end();
-                Bytes::new()
-            }
+        let rest = match &bytes {
+            Some(bytes) => bytes.slice(input.push(bytes)..),
+            None => Bytes::new(),
         };
+        if bytes.is_none() {
+            input.end();
+        }
         if rest.is_empty() {
             // Whoever wrote it may have gone.
             let _ = taken.send(());

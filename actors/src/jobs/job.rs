@@ -102,6 +102,9 @@ impl Job {
         let is_refused = matches!(&opened, Err(error) if !matches!(error, SessionError::Unreachable(_)));
         if is_refused {
             self.forget().await;
+        } else if opened.is_ok() {
+            // Before anybody hears of it: whoever does finds it on record, whatever comes.
+            self.mark_begun().await;
         }
         self.opened.send_replace(Some(opened.map(|info| info.end.is_some())));
         if is_refused { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

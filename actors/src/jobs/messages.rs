@@ -14,7 +14,12 @@ use crate::log_writer::LogWriter;
 /// The way to the guest, from its monitor, which alone keeps it: with the monitor it goes.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub struct UseGuest(pub Weak<dyn GuestSession>);
+pub struct UseGuest {
+    /// The way.
+    pub guest: Weak<dyn GuestSession>,
+    /// Whether the microVM was there before.
+    pub is_found: bool,
+}
 
 /// Begins a job. Answers when its program runs, or has its end if that could not be executed. Asked again with one number,
 /// nothing runs twice: the row is answered as it is.

@@ -26,6 +26,7 @@ mod input;
 mod job;
 mod messages;
 mod on_file;
+mod tidy;
 mod trim;
 mod way;
 

@@ -101,7 +101,7 @@ impl JobLog {
         let limit = usize::try_from(self.config.row.spec.log.max_bytes).unwrap_or(PIECE_MAX);
         while !bytes.is_empty() {
             let count = bytes.len().min(PIECE_MAX).min(limit.max(1));
-            let piece = WriteChunk { stream, bytes: bytes[..count].to_vec() };
+            let piece = WriteChunk { stream, bytes: bytes.slice(..count) };
             match self.writer.send(piece).await? {
                 Ok(_) => {
                     bytes.advance(count);

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sandpen_types::output_stream::OutputStream;
 
@@ -32,7 +33,7 @@ pub struct WriteChunk {
     /// Which stream they belong to.
     pub stream: OutputStream,
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// Resolves when this generation's streams have at least these many bytes on file or dropped, or when the

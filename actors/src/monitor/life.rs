@@ -17,7 +17,6 @@ use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
 use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
 use tokio::sync::{mpsc, watch};
 
-use super::MonitorConfig;
 use super::deadlines::Deadlines;
 use super::edges::{After, Edges, Ending};
 use super::ending::{Awaiting, Command, Reply, TIME_LIMIT_GRACE};
@@ -27,6 +26,7 @@ use super::phase::{End, Phase, Rest, Step};
 use super::quiet::{Quiet, Seen};
 use super::recording::Recording;
 use super::used_guest::UsedGuest;
+use super::{MonitorConfig, StartMode};
 use crate::host::clock::run_time;
 use crate::jobs::UseGuest;
 
@@ -277,7 +277,8 @@ impl Life {
     /// The keeper of jobs has the guest through this life alone: when it ends, so does its way.
     fn use_guest_for_jobs(&mut self, guest: Arc<dyn GuestSession>) {
         let guest: Arc<dyn GuestSession> = Arc::new(UsedGuest { guest, uses: self.uses.clone() });
-        self.config.jobs.do_send(UseGuest(Arc::downgrade(&guest)));
+        let is_found = self.config.mode != StartMode::Launch;
+        self.config.jobs.do_send(UseGuest { guest: Arc::downgrade(&guest), is_found });
         self.for_jobs = Some(guest);
     }
 

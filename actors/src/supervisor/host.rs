@@ -282,7 +282,7 @@ impl Handler<crate::testing::panic::InjectPanic> for Supervisor {
             (ActorKind::Database, _) => self.config.database.tell(panic),
             (ActorKind::Monitor, Some(Phase::Hosted { monitor, .. })) => monitor.do_send(panic),
             (ActorKind::LogWriter, Some(Phase::Hosted { log: Some(log), .. } | Phase::Lost { log: Some(log), .. })) => {
-                log.do_send(panic)
+                log.do_send(panic);
             }
             (
                 ActorKind::JobKeeper,

@@ -210,7 +210,12 @@ fn a_microvm_that_is_lost_ends_its_jobs_before_its_own_end_is_on_record() {
         let mut stage = Stage::new().await;
         let vmm = stage.running(stage.spec("a")).await;
         let sandbox = stage.start_job(1, sh("echo one; exec sleep 1000")).await.unwrap().sandbox;
-        stage.grows(&stage.job_log(sandbox, 1)).await;
+        let written = async {
+            while std::fs::read(stage.job_log(sandbox, 1)).unwrap_or_default() != b"one\n" {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(written).await;
         assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Signal(9))).await);
         stage.wait("a").await;
         let jobs = stage.jobs("a").await;
