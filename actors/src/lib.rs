@@ -5,16 +5,18 @@
 //!
 //! | actor | takes | tells |
 //! | --- | --- | --- |
-//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox RenameSandbox ListDisks RemoveDisk ListVolumes RemoveVolume WaitSandbox AwaitRestart HoldRemoval OpenLog OpenGuest OpenSession AttachSession SubscribeStateChanges Reconcile Shutdown` | |
+//! | [`supervisor::Supervisor`] | `StartSandbox AwaitStarted StopSandbox KillSandbox RemoveSandbox RenameSandbox ListDisks RemoveDisk ListVolumes RemoveVolume WaitSandbox AwaitRestart HoldRemoval OpenLog OpenGuest OpenSession AttachSession ListSessions StartJob WaitJob TellJob OpenJobLog OpenJobStdin SubscribeStateChanges Reconcile Shutdown` | |
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetGuest AwaitProcess Abandon` | `StateChanged Down` |
-//! | [`log_writer::LogWriter`], one per live sandbox | `AttachStream WriteChunk AwaitBytes Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `BeginStart RecordTransition GetOutOfMemory GetSandbox ListSandboxes ListEverySandbox CountSandboxes ListLiveKeys ListTransitions RemoveSandbox PlanRename RenameSandbox ForgetRename ListUnfinishedRenames RecordEvent RecordHealth ReplaceImages ListImages ListEvents WatchEvents Flush CloseDatabase` | |
+//! | [`jobs::JobKeeper`], one per microVM | `UseGuest BeginJob AwaitJob PassToJob GetJobLog GetJobStdin GetHeldJobs CloseJobs` | |
+//! | [`log_writer::LogWriter`], one per live sandbox and per running job | `AttachStream WriteChunk AwaitBytes GetOnFile Follow Subscribe Reopen Close` | `Appended LogFailed` |
+//! | [`database::Database`] | `BeginStart RecordTransition GetOutOfMemory GetSandbox ListSandboxes ListEverySandbox CountSandboxes ListLiveKeys ListTransitions RemoveSandbox PlanRename RenameSandbox ForgetRename ListUnfinishedRenames RecordEvent RecordHealth ReplaceImages ListImages AddJob MarkJobBegun EndJob RemoveJobs GetJob ListJobs ListEvents WatchEvents Flush CloseDatabase` | |
 //!
 //! Commands live with their receiver, events with their sender. Modules depend downwards only:
 //!
 //! ```text
 //!   supervisor
 //!   monitor
+//!   jobs
 //!   log_writer, database, vmm_log
 //!   telemetry (faults ─▶ counters, outbox)    runtime (actor_ref ─▶ hosting, intensity)
 //!   host (room ─▶ fault_of, clock ─▶ readable, spec_on_host)
@@ -32,6 +34,7 @@ compile_error!("the feature `testing` runs host commands without isolation and n
 
 pub mod database;
 pub mod host;
+pub mod jobs;
 pub mod log_writer;
 pub mod monitor;
 pub mod runtime;

@@ -7,7 +7,7 @@ use super::args::NameArg;
 use super::detach_keys::{self, DetachKeys};
 use super::foreground::{Shown, UNREAD, Wanted, show};
 use super::session::{self, check_input};
-use super::{CliError, Global, print};
+use super::{CliError, Global, job, print};
 
 /// Bring a running sandbox to the foreground
 ///
@@ -21,13 +21,16 @@ use super::{CliError, Global, print};
 ///
 /// With --session the same for a session of the sandbox: `sandpen sessions` lists them. All of its output comes that nobody
 /// has seen yet, and whoever has it in the foreground leaves it. It is left to run in the background.
+///
+/// With --job the same for a job of the sandbox: `sandpen jobs` lists them. All of its output comes, from its begin, also when
+/// it has ended; any number may be attached.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sandpen run -dit -n box ./rootfs -- sh     start a shell in the background
   sandpen attach box                         use it; ctrl-p ctrl-q leaves it
   sandpen attach --no-stdin box              only watch
-  sandpen attach --session $(sandpen exec -d box -- ./job) box")]
+  sandpen attach --job $(sandpen exec -d box -- ./job) box")]
 pub struct Args {
     /// Keys that leave the sandbox; '' for none
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
@@ -41,6 +44,12 @@ pub struct Args {
     /// A session of the sandbox in the place of its own command
     #[arg(long, value_name = "SESSION")]
     session: Option<SessionId>,
+    /// A job of the sandbox in the place of its own command
+    #[arg(long, value_name = "JOB", conflicts_with = "session")]
+    job: Option<SessionId>,
+    /// Of the job's output of before only the last N lines; 0 for none
+    #[arg(long, value_name = "N", requires = "job")]
+    tail: Option<usize>,
     #[command(flatten)]
     name: NameArg,
 }
@@ -55,6 +64,12 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         let (name, keys) = (args.name.text().to_owned(), args.detach_keys.clone());
         let wanted = session::Wanted { name, input: !args.no_stdin, is_begun: false, keys, raw: args.raw };
         return session::show(session, wanted).await;
+    }
+    if let Some(id) = args.job {
+        let job = client.job(&key, id).await?;
+        let (name, keys) = (args.name.text().to_owned(), args.detach_keys.clone());
+        let wanted = job::Wanted { name, tail: args.tail, input: !args.no_stdin, keys, raw: args.raw };
+        return job::show(&client, &options, &key, job, wanted).await;
     }
     let sandbox = client.inspect(&key).await?;
     if !sandbox.is_active() {

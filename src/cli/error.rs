@@ -265,6 +265,20 @@ pub enum CliError {
         #[source]
         source: ClientError,
     },
+    /// The job goes on without us.
+    #[error("job {id} of sandbox {name} is out of sight and may go on; `sandpen attach --job {id} {name}` has it back")]
+    JobOutOfSight {
+        /// Which.
+        id: SessionId,
+        /// Of which sandbox.
+        name: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// A job is of one sandbox.
+    #[error("job {0} is of one sandbox: give the name of that one alone")]
+    JobOfSeveral(SessionId),
     /// A list of processes that cannot be read.
     #[error("what the sandbox says of its processes cannot be read")]
     Processes(#[source] serde_json::Error),

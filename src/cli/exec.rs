@@ -10,13 +10,13 @@ use sandpen_types::units::TimeSpan;
 use super::args::NameArg;
 use super::detach_keys::{self, DetachKeys};
 use super::run::EnvArgs;
-use super::session::{Wanted, check_input, detached, on_this_terminal, show};
-use super::{CliError, Global};
+use super::session::{Wanted, check_input, on_this_terminal, show};
+use super::{CliError, Global, job};
 
 /// Run a command in a running sandbox
 ///
 /// Beside the sandbox's own command, with streams of its own: they come byte for byte, stdout and stderr apart, and are in
-/// no log. Environment, user, limits and working directory are those of the sandbox's command, unless said otherwise. The
+/// no log, but for those of a job in the background (-d), which are in a log of its own. Environment, user, limits and working directory are those of the sandbox's command, unless said otherwise. The
 /// exit code is the command's: 128 + N when signal N ended it, 126 or 127 when it could not be executed, 124 when its time
 /// was up, 125 when sandpen itself failed. Signals are passed on; a second one ends it.
 ///
@@ -29,16 +29,17 @@ Examples:
   sandpen exec -it web -- sh                    a shell on this terminal; ctrl-p ctrl-q leaves it
   tar c . | sandpen exec -i web -- tar x -C /srv
   sandpen exec -u nobody -w /srv -e MODE=check --timeout 30s web -- ./check
-  id=$(sandpen exec -d web -- ./job) && sandpen attach --session $id web")]
+  id=$(sandpen exec -d web -- ./job) && sandpen logs -f --job $id web")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
-    /// Pass standard input on; with -d keep it open, for `sandpen attach --session`
+    /// Pass standard input on; with -d keep it open, for `sandpen attach --job`
     #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal; with -i it is this one
     #[arg(short, long)]
     tty: bool,
-    /// Run in the background and print the session's number
+    /// Run in the background, as a job, and print its number: `sandpen jobs` lists it, and `sandpen logs --job` shows its
+    /// output
     #[arg(short, long)]
     detach: bool,
     /// User, and perhaps group, that it runs as, names or numbers of the sandbox's /etc/passwd and /etc/group
@@ -93,10 +94,10 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     }
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
-    let session = client.exec(&options, &key, spec).await?;
     if args.detach {
-        return detached(session).await;
+        return job::started(&client.start_job(&options, &key, spec).await?);
     }
+    let session = client.exec(&options, &key, spec).await?;
     let (name, keys) = (args.name.text().to_owned(), args.detach_keys.clone());
     show(session, Wanted { name, input: args.interactive, is_begun: true, keys, raw: args.raw }).await
 }

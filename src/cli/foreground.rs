@@ -53,7 +53,7 @@ pub async fn show(
     // Whatever comes: the terminal is given back before the first word about it.
     let guard = terminal::Guard::new();
     let controls = if wanted.terminal { Controls::OfItsTerminal } else { Controls::of_raw(wanted.raw) };
-    let printer = print::Foreground::start(&name, controls).map_err(CliError::Thread)?;
+    let printer = print::Foreground::start(format!("sandbox {name}"), controls).map_err(CliError::Thread)?;
     let is_attached = matches!(beginning, Beginning::Attach(_));
     if wanted.terminal && !wanted.input && is_attached {
         // Who only watches passes neither keys nor sizes on.

@@ -8,6 +8,7 @@ use sandpen::client::Client;
 use sandpen_types::log_start::LogStart;
 use sandpen_types::moment::Moment;
 use sandpen_types::output_stream::OutputStream;
+use sandpen_types::session::SessionId;
 
 use super::args::NameArg;
 use super::{CliError, Global, print};
@@ -28,10 +29,11 @@ Examples:
   sandpen logs --since 10m web        the last ten minutes
   sandpen logs --json web | jq .      one JSON object per line
   sandpen logs --raw box              on this terminal as it was on the sandbox's, colours too
+  sandpen logs -f --job $id web       of a job, until that has ended
   sandpen logs --vmm web              what the microVM's process and the guest's console said")]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are")]
 pub struct Args {
-    /// Wait for more until the sandbox has ended; goes on with the next daemon if this one ends
+    /// Wait for more until the sandbox, or the job, has ended; goes on with the next daemon if this one ends
     #[arg(short, long)]
     follow: bool,
     /// Put the time (UTC) before each line
@@ -60,6 +62,9 @@ pub struct Args {
     /// until the sandbox or the daemon ends
     #[arg(long, conflicts_with_all = ["timestamps", "stream", "raw", "since", "until", "json"])]
     vmm: bool,
+    /// What a job of the sandbox has written, instead of its own command: `sandpen jobs` lists them
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["vmm", "all"])]
+    job: Option<SessionId>,
     /// Pass control characters on to a terminal: a sandbox that is not trusted can do with it what it likes
     #[arg(long)]
     raw: bool,
@@ -89,14 +94,17 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     }
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
-    let from = if args.all {
+    let from = if args.all || args.job.is_some() {
         args.tail.map_or(LogStart::Oldest, LogStart::Tail)
     } else {
         let generation = client.inspect(&key).await?.first_generation();
         args.tail.map_or(LogStart::Generation(generation), |lines| LogStart::TailOf { lines, generation })
     };
     let request = OutputQuery { from, follow: args.follow, stream: args.stream, since, until };
-    let mut output = client.output(&options, &key, request).await?;
+    let mut output = match args.job {
+        Some(id) => client.job_output(&options, &key, id, request).await?,
+        None => client.output(&options, &key, request).await?,
+    };
     let mut printer = match args.json {
         true => print::LogPrinter::json(),
         false => print::LogPrinter::text(args.timestamps, print::Controls::of_raw(args.raw)),

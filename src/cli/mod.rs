@@ -21,6 +21,8 @@ mod foreground;
 mod history;
 mod image;
 mod inspect;
+mod job;
+mod jobs;
 mod kernel;
 mod kill;
 mod login;
@@ -73,7 +75,8 @@ use core_dumps::CoreDumpError;
 use defaults::{ConfigError, Defaults};
 use error::CliError;
 
-/// Exit code for failures of `run`, `exec`, `shell` and `attach` themselves, apart from the workload's or session's.
+/// Exit code for failures of `run`, `exec`, `shell`, `attach` and `wait --job` themselves, apart from the workload's,
+/// session's or job's.
 const RUN_FAILED: u8 = 125;
 /// Exit code for other failures.
 const FAILED: u8 = 1;
@@ -152,6 +155,7 @@ enum Command {
     Top(top::Args),
     Sessions(sessions::Args),
     File(file::Args),
+    Jobs(jobs::Args),
     Logs(logs::Args),
     History(history::Args),
     Events(events::Args),
@@ -227,7 +231,11 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let is_run = matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Attach(_));
+    let is_run = match &cli.command {
+        Command::Run(_) | Command::Exec(_) | Command::Shell(_) | Command::Attach(_) => true,
+        Command::Wait(args) => args.is_for_job(),
+        _ => false,
+    };
     let failed = if is_run { RUN_FAILED } else { FAILED };
     match dispatch(&cli, dumps, Config { defaults, broken, matches }) {
         Ok(code) => ExitCode::from(code),
@@ -297,6 +305,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Top(args) => top::execute(global, args).await,
             Command::Sessions(args) => sessions::execute(global, args).await,
             Command::File(args) => file::execute(global, args).await,
+            Command::Jobs(args) => jobs::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
             Command::History(args) => history::execute(global, args).await,
             Command::Events(args) => events::execute(global, args).await,

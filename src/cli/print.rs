@@ -55,7 +55,7 @@ pub use images::{asked_images, images, images_loaded, images_pruned, images_remo
 pub use log::LogPrinter;
 pub use login::{logged_in, logged_out, question};
 pub use sandboxes::{formatted, names, table};
-pub use session::{SessionPrinter, processes, session_ended, sessions};
+pub use session::{SessionPrinter, jobs, processes, session_ended, sessions};
 pub use stats::StatsPrinter;
 pub use stream::{Controls, Foreground, Output};
 pub use timings::Timings;

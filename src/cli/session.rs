@@ -10,7 +10,7 @@ use sandpen_types::spec::ByteString;
 use super::detach_keys::DetachKeys;
 use super::foreground::UNREAD;
 use super::print::{Controls, SessionPrinter};
-use super::{CliError, RUN_FAILED, print, signals, stdin, terminal, typing};
+use super::{CliError, print, signals, stdin, terminal, typing};
 
 /// How long the daemon may take to hear that a session's end is had; without it the session is forgotten later.
 const FORGET_LIMIT: Duration = Duration::from_secs(5);
@@ -115,15 +115,4 @@ pub async fn show(mut session: SessionClient, wanted: Wanted) -> Result<u8, CliE
             })
         }
     }
-}
-
-/// A session in the background: its number, or why it failed if it did already.
-pub async fn detached(mut session: SessionClient) -> Result<u8, CliError> {
-    if let Some(end) = session.info().end.clone().filter(|end| end.shell_code() != Some(0)) {
-        let _ = tokio::time::timeout(FORGET_LIMIT, session.forget()).await;
-        let code = print::session_ended(&end);
-        return Ok(if code == 0 { RUN_FAILED } else { code });
-    }
-    let id = session.id().to_string();
-    print::lines(std::iter::once(id.as_str()))
 }

@@ -2,23 +2,39 @@
 
 use sandpen::client::{Client, ClientError, ClientOptions, EventsRequest};
 use sandpen_types::event::EventKind;
+use sandpen_types::session::SessionId;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::ExitStatus;
 
 use super::args::NameArg;
-use super::{CliError, Global, print};
+use super::{CliError, Global, job, print};
 
 /// Wait until a sandbox has ended and print its exit code
+///
+/// With --job of a job of it, whose exit code is this program's too, as for exec; 125 when sandpen itself failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A job of the sandbox: `sandpen jobs` lists them
+    #[arg(long, value_name = "JOB")]
+    job: Option<SessionId>,
     #[command(flatten)]
     name: NameArg,
+}
+
+impl Args {
+    /// Whether its exit code is a job's.
+    pub fn is_for_job(&self) -> bool {
+        self.job.is_some()
+    }
 }
 
 pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let key = args.name.key()?;
     let options = global.client_options()?;
     let client = Client::connect(&options).await?;
+    if let Some(id) = args.job {
+        return job::waited(&client.wait_job(&options, &key, id).await?);
+    }
     match client.wait(&options, &key).await {
         // With --rm the next daemon removes it before it answers anybody. What happened stays on record.
         Err(error @ ClientError::RemovedMeanwhile { .. }) => match recorded_exit(&client, &options, &key).await? {

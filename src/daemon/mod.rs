@@ -14,6 +14,7 @@ mod extract;
 mod files;
 mod images;
 pub mod inherited;
+mod jobs;
 mod keeper;
 mod notify;
 mod ready;

@@ -21,6 +21,7 @@ use super::events;
 use super::extract::{KeyPath, flag, key, signal};
 use super::files;
 use super::images;
+use super::jobs;
 use super::reject::{self, Rejection};
 use super::sessions;
 use super::shared::Shared;
@@ -72,6 +73,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/files/rename").route(web::post().to(files::rename)))
         .service(sandbox("/files/change").route(web::post().to(files::change)))
         .service(sandbox("/files/watch").route(web::get().to(files::watch)))
+        .service(sandbox("/jobs").route(web::get().to(jobs::list)).route(web::post().to(jobs::open)))
+        .service(sandbox("/jobs/{id}").route(web::get().to(jobs::get)))
+        .service(sandbox("/jobs/{id}/wait").route(web::get().to(jobs::wait)))
+        .service(sandbox("/jobs/{id}/output").route(web::get().to(stream::job_output)))
+        .service(sandbox("/jobs/{id}/stdin").route(web::post().to(stream::job_stdin)))
+        .service(sandbox("/jobs/{id}/signal").route(web::post().to(jobs::signal)))
+        .service(sandbox("/jobs/{id}/resize").route(web::post().to(jobs::resize)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
         .service(resource("/v1/metrics").route(web::get().to(metrics)))
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))

@@ -18,10 +18,10 @@ use crate::api::ErrorCode;
 use crate::api::session::{OpenSession, SessionSignal};
 
 /// Three path segments, percent-decoded.
-type SessionPath = Path<(String, String, String)>;
+pub(super) type SessionPath = Path<(String, String, String)>;
 
-/// The sandbox and the session that a path names.
-fn names(path: SessionPath) -> Result<(SandboxKey, SessionId), Rejection> {
+/// The sandbox and the session, or job, that a path names.
+pub(super) fn names(path: SessionPath) -> Result<(SandboxKey, SessionId), Rejection> {
     let (config, name, id) = path.into_inner();
     let id = id.parse().map_err(|error| Rejection::from_error(ErrorCode::InvalidName, &error))?;
     Ok((key(Path::from((config, name)))?, id))

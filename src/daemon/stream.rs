@@ -8,15 +8,17 @@ use actix_web::web::{Data, Payload, Query};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use sandpen_types::output_stream::OutputStream;
+use sandpen_types::spec::SandboxKey;
 use serde::{Deserialize, Serialize};
 
 use super::extract::{KeyPath, key};
 use super::reject::Rejection;
+use super::sessions::{SessionPath, names};
 use super::shared::Shared;
 use super::view;
 use crate::api::frame::{CONTENT_TYPE, End, Frame, POSITION_HEADER};
 use crate::api::{EVENTS_CONTENT_TYPE, ErrorBody, ErrorCode, ErrorDetail, LogRecords, OutputQuery, StdinReply};
-use crate::orchestrator::{OutputOptions, VmmLogOptions};
+use crate::orchestrator::{Output, OutputOptions, StdinWriter, VmmLogOptions};
 
 /// Query of `GET …/output`.
 #[derive(Deserialize)]
@@ -55,18 +57,38 @@ impl OutputKeys {
 
 /// `GET …/output`.
 pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys>) -> Result<HttpResponse, Rejection> {
-    let key = key(path)?;
-    let options = query.options()?;
-    let mut output = shared.handle.output(&key, options).await?;
+    let (key, options) = (key(path)?, query.options()?);
+    let output = shared.handle.output(&key, options).await?;
+    Ok(respond(shared, key, output, options.follow, query.format))
+}
+
+/// `GET …/jobs/{id}/output`.
+pub async fn job_output(
+    shared: Data<Shared>,
+    path: SessionPath,
+    query: Query<OutputKeys>,
+) -> Result<HttpResponse, Rejection> {
+    let ((key, id), options) = (names(path)?, query.options()?);
+    let output = shared.handle.job_output(&key, id, options).await?;
+    Ok(respond(shared, key, output, options.follow, query.format))
+}
+
+fn respond(
+    shared: Data<Shared>,
+    key: SandboxKey,
+    mut output: Output,
+    follow: bool,
+    format: OutputFormat,
+) -> HttpResponse {
     let position = output.position();
-    let mut writer = OutputWriter::new(query.format);
+    let mut writer = OutputWriter::new(format);
     let frames = async_stream::stream! {
         let end = loop {
             let next = tokio::select! {
                 // First: what the orchestrator's end looks like from here must not pass for the sandbox's.
                 biased;
                 // What is on file already is still read to its end.
-                () = shared.ending.cancelled(), if options.follow => {
+                () = shared.ending.cancelled(), if follow => {
                     let error = ErrorDetail::message(ErrorCode::ShuttingDown, "the daemon is shutting down; the sandbox runs on");
                     break End { complete: false, error: Some(error) };
                 }
@@ -88,11 +110,11 @@ pub async fn output(shared: Data<Shared>, path: KeyPath, query: Query<OutputKeys
         };
         yield Ok(writer.end(end));
     };
-    let content_type = match query.format {
+    let content_type = match format {
         OutputFormat::Frames => CONTENT_TYPE,
         OutputFormat::Json => EVENTS_CONTENT_TYPE,
     };
-    Ok(HttpResponse::Ok().content_type(content_type).insert_header((POSITION_HEADER, position)).streaming(frames))
+    HttpResponse::Ok().content_type(content_type).insert_header((POSITION_HEADER, position)).streaming(frames)
 }
 
 /// Output as it goes over the wire.
@@ -208,11 +230,34 @@ pub async fn stdin(
     shared: Data<Shared>,
     path: KeyPath,
     query: Query<StdinQuery>,
-    mut body: Payload,
+    body: Payload,
 ) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let key = key(path)?;
     let writer = shared.handle.stdin(&key).await?;
+    feed(&shared, &key, &writer, query.close, body).await
+}
+
+/// `POST …/jobs/{id}/stdin`, likewise.
+pub async fn job_stdin(
+    shared: Data<Shared>,
+    path: SessionPath,
+    query: Query<StdinQuery>,
+    body: Payload,
+) -> Result<HttpResponse, Rejection> {
+    shared.accepting()?;
+    let (key, id) = names(path)?;
+    let writer = shared.handle.job_stdin(&key, id).await?;
+    feed(&shared, &key, &writer, query.close, body).await
+}
+
+async fn feed(
+    shared: &Shared,
+    key: &SandboxKey,
+    writer: &StdinWriter,
+    close: bool,
+    mut body: Payload,
+) -> Result<HttpResponse, Rejection> {
     let mut total = 0_u64;
     loop {
         let chunk = tokio::select! {
@@ -232,7 +277,7 @@ pub async fn stdin(
             None => break,
         }
     }
-    if query.close {
+    if close {
         writer.close().await?;
     }
     Ok(HttpResponse::Ok().json(StdinReply { bytes: total }))

@@ -1,7 +1,7 @@
 //! What takes room on the disk of the state directory and of the data directory, and the removal of what nothing uses.
 //!
 //! ```text
-//!   usage:  rows ─┬ logs, disks ── whose row has ended: WithSandbox
+//!   usage:  rows ─┬ logs, disks ── whose row has ended: WithSandbox; logs of jobs are with those of their sandbox
 //!                 ├ cache ──────── nobody's list names it, nor a row its kernel: Always
 //!                 ├ kernels ────── not current any more, and no row has it: Always
 //!                 └ images ─────── without a name, and no row has it: Always; so are layers of no other image
@@ -130,7 +130,7 @@ impl Places {
             Some(true) => Reclaim::WithSandbox,
             _ => Reclaim::Never,
         };
-        let mut items = self.logs(&of_sandbox);
+        let mut items = self.logs(rows, &of_sandbox);
         items.extend(self.sandbox_disks(&of_sandbox));
         items
     }
@@ -148,7 +148,7 @@ impl Places {
         Cache::new(self.state_dir.cache(), u64::MAX)
     }
 
-    fn logs(&self, of_sandbox: &impl Fn(&SandboxKey) -> Reclaim) -> Vec<UsageItem> {
+    fn logs(&self, rows: &[SandboxRow], of_sandbox: &impl Fn(&SandboxKey) -> Reclaim) -> Vec<UsageItem> {
         let mut bytes: BTreeMap<SandboxKey, u64> = BTreeMap::new();
         for config in entries(&self.state_dir.path().join("logs")) {
             let Some(config_name) = config.file_name().and_then(|name| name.to_str()) else { continue };
@@ -160,6 +160,21 @@ impl Places {
                 *bytes.entry(key).or_default() += allocated(&file);
             }
         }
+        let keys: HashMap<_, _> = rows.iter().map(|row| (row.id, &row.spec.key)).collect();
+        let mut of_others = Vec::new();
+        for jobs in entries(&self.state_dir.all_jobs()) {
+            let owner = jobs.file_name().and_then(StateDir::jobs_owner).and_then(|owner| keys.get(&owner));
+            match owner {
+                Some(key) => *bytes.entry((*key).clone()).or_default() += tree::allocated(&jobs),
+                None => of_others.push(UsageItem {
+                    kind: UsageKind::Logs,
+                    bytes: tree::allocated(&jobs),
+                    what: jobs.display().to_string(),
+                    sandbox: None,
+                    reclaim: Reclaim::Never,
+                }),
+            }
+        }
         let item = |(key, bytes): (SandboxKey, u64)| UsageItem {
             kind: UsageKind::Logs,
             what: key.to_string(),
@@ -167,7 +182,7 @@ impl Places {
             sandbox: Some(key),
             bytes,
         };
-        bytes.into_iter().map(item).collect()
+        bytes.into_iter().map(item).chain(of_others).collect()
     }
 
     fn sandbox_disks(&self, of_sandbox: &impl Fn(&SandboxKey) -> Reclaim) -> Vec<UsageItem> {

@@ -5,6 +5,7 @@ mod files;
 use actix::MailboxError;
 use sandpen_actors::database::DatabaseError;
 use sandpen_actors::host::fault_of::fault_of_io;
+use sandpen_actors::jobs::JobError;
 use sandpen_actors::log_writer::LogError;
 use sandpen_actors::supervisor::SupervisorError;
 use sandpen_api::ErrorCode;
@@ -188,6 +189,9 @@ impl SandpenError {
                 | SupervisorError::VolumeUsersUnknown { .. }
                 | SupervisorError::Volume { .. } => ErrorCode::Internal,
                 SupervisorError::Session(error) => session_code(error),
+                SupervisorError::JobNotFound { .. } => ErrorCode::JobNotFound,
+                SupervisorError::IsJob { .. } => ErrorCode::SessionNotFound,
+                SupervisorError::Job(error) => job_code(error),
                 SupervisorError::Gone => ErrorCode::Gone,
             },
             Self::NoStdin(_) => ErrorCode::NoStdin,
@@ -224,6 +228,19 @@ pub fn session_code(error: &SessionError) -> ErrorCode {
         SessionError::NotKept { .. } => ErrorCode::SessionNotKept,
         SessionError::Ahead { .. } => ErrorCode::InvalidRequest,
         SessionError::Unreachable(_) => ErrorCode::GuestUnreachable,
+    }
+}
+
+/// The code of what is wrong with a job.
+fn job_code(error: &JobError) -> ErrorCode {
+    match error {
+        JobError::NotHeld(_) | JobError::Ended { .. } => ErrorCode::JobEnded,
+        JobError::IsSession(_) => ErrorCode::InvalidRequest,
+        JobError::NoStdin(_) => ErrorCode::NoStdin,
+        JobError::NoTerminal(_) => ErrorCode::NoTerminal,
+        JobError::InputBroke(_) => ErrorCode::GuestUnreachable,
+        JobError::Session(error) => session_code(error),
+        JobError::Database(error) => database_code(error),
     }
 }
 
@@ -315,6 +332,7 @@ mod tests {
     use sandpen_actors::host::room::NoRoom;
     use sandpen_actors::monitor::MonitorError;
     use sandpen_types::output_stream::OutputStream;
+    use sandpen_types::session::SessionEnd;
     use sandpen_types::spec::{DiskName, Rootfs, SandboxName, SandboxSpec, SpecError};
 
     use super::*;
@@ -341,7 +359,7 @@ mod tests {
         let key = || SandboxKey::new(SandboxName::new("a").unwrap());
         let (disk, dir) = (DiskName::new("d").unwrap(), std::path::PathBuf::from("/x"));
         let write = |errno| NoRoom::Write { dir: dir.clone(), source: io::Error::from_raw_os_error(errno) };
-        let status = "RUNNING";
+        let (status, job) = ("RUNNING", SessionId::new(7).unwrap());
         vec![
             (SpecError::NoCommand.into(), ErrorCode::InvalidSpec),
             (DriverError::Unusable { what: "it", source: "y".into() }.into(), ErrorCode::InvalidSpec),
@@ -376,6 +394,16 @@ mod tests {
             (SupervisorError::RemoveLog { key: key(), source: LogError::NotRegular(dir) }, ErrorCode::Internal),
             (SupervisorError::Disk { action: "x", source: full_disk() }, ErrorCode::Internal),
             (SessionError::NotRunning.into(), ErrorCode::NotLive),
+            (SupervisorError::JobNotFound { key: key(), id: job }, ErrorCode::JobNotFound),
+            (SupervisorError::IsJob { key: key(), id: job }, ErrorCode::SessionNotFound),
+            (JobError::NotHeld(job).into(), ErrorCode::JobEnded),
+            (JobError::Ended { id: job, end: SessionEnd::Gone }.into(), ErrorCode::JobEnded),
+            (JobError::IsSession(job).into(), ErrorCode::InvalidRequest),
+            (JobError::NoStdin(job).into(), ErrorCode::NoStdin),
+            (JobError::NoTerminal(job).into(), ErrorCode::NoTerminal),
+            (JobError::InputBroke(job).into(), ErrorCode::GuestUnreachable),
+            (JobError::from(SessionError::Older).into(), ErrorCode::GuestTooOld),
+            (JobError::from(DatabaseError::Ended).into(), ErrorCode::Internal),
             (SupervisorError::Gone, ErrorCode::Gone),
         ]
     }

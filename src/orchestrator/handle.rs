@@ -4,6 +4,7 @@ mod commit;
 mod disk;
 mod helpers;
 mod images;
+mod jobs;
 mod sessions;
 mod starts;
 mod stats;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandpen_actors::database::{CountSandboxes, Database, GetOutOfMemory, GetSandbox, ListSandboxes, ListTransitions};
+use sandpen_actors::jobs::JobStdin;
 use sandpen_actors::runtime::actor_ref::ActorRef;
 use sandpen_actors::supervisor::{
     HoldRemoval, KillSandbox, ListDisks, ListVolumes, OpenGuest, Reconcile, RemoveDisk, RemoveSandbox, RemoveVolume,
@@ -36,7 +38,7 @@ use super::disk_usage::Places;
 use super::error::SandpenError;
 use super::events::{Events, EventsOptions};
 use super::images::Images;
-use super::output::{Output, OutputOptions};
+use super::output::{Output, OutputOf, OutputOptions};
 use super::thread;
 use super::vmm_log::{VmmLog, VmmLogOptions};
 use crate::metrics;
@@ -275,7 +277,7 @@ impl Handle {
         // Before the look: nothing that is there then removes itself.
         let hold = self.supervisor.send(HoldRemoval { key: key.clone() }).await??;
         let row = self.get(key).await?.ok_or_else(|| SupervisorError::NotFound { key: key.clone() })?;
-        let start = (row.spec.key.clone(), row.generation);
+        let start = (OutputOf::Workload(row.spec.key.clone()), row.generation);
         Output::open(self.state_dir.log(key), self.supervisor.clone(), hold, start, options).await
     }
 
@@ -299,7 +301,7 @@ impl Handle {
         if !row.spec.stdin {
             return Err(SandpenError::NoStdin(row.spec.key.clone()));
         }
-        Ok(StdinWriter { guest: self.guest(row).await? })
+        Ok(StdinWriter(Stdin::Workload(self.guest(row).await?)))
     }
 
     /// Tells the terminal of a live sandbox its new size; its foreground programs get SIGWINCH if
@@ -351,10 +353,14 @@ impl Handle {
     }
 }
 
-/// A workload's standard input.
+/// The standard input of a workload or a job.
 #[derive(Clone)]
-pub struct StdinWriter {
-    guest: Arc<dyn GuestSession>,
+pub struct StdinWriter(Stdin);
+
+#[derive(Clone)]
+enum Stdin {
+    Workload(Arc<dyn GuestSession>),
+    Job(JobStdin),
 }
 
 impl StdinWriter {
@@ -362,9 +368,12 @@ impl StdinWriter {
     /// holds up its writer only.
     ///
     /// # Errors
-    /// The microVM has ended or cannot be reached.
+    /// The microVM or the job has ended, or cannot be reached.
     pub async fn write(&self, bytes: Vec<u8>) -> Result<(), SandpenError> {
-        Ok(self.guest.write_stdin(bytes).await?)
+        match &self.0 {
+            Stdin::Workload(guest) => Ok(guest.write_stdin(bytes).await?),
+            Stdin::Job(job) => Ok(job.write(bytes.into()).await.map_err(SupervisorError::from)?),
+        }
     }
 
     /// Ends the input; on a terminal, types its end-of-file character.
@@ -372,7 +381,10 @@ impl StdinWriter {
     /// # Errors
     /// As [`StdinWriter::write`].
     pub async fn close(&self) -> Result<(), SandpenError> {
-        Ok(self.guest.close_stdin().await?)
+        match &self.0 {
+            Stdin::Workload(guest) => Ok(guest.close_stdin().await?),
+            Stdin::Job(job) => Ok(job.close().await.map_err(SupervisorError::from)?),
+        }
     }
 }
 

@@ -1,15 +1,17 @@
-//! A sandbox's output as a stream of chunks, read from its log.
+//! The output of a sandbox, or of a job of it, as a stream of chunks, read from its log.
 
 use std::path::{Path, PathBuf};
 
+use actix::Addr;
 use chrono::{DateTime, Utc};
 use sandpen_actors::log_writer::{
-    Follow, FollowFrom, LogChunk, LogError, LogFollower, position_of_generation, position_of_tail_before,
+    Follow, FollowFrom, LogChunk, LogError, LogFollower, LogWriter, position_of_generation, position_of_tail_before,
 };
 use sandpen_actors::runtime::actor_ref::ActorRef;
-use sandpen_actors::supervisor::{AwaitRestart, OpenLog, RemovalHold, Supervisor};
+use sandpen_actors::supervisor::{AwaitRestart, OpenJobLog, OpenLog, RemovalHold, Supervisor};
 use sandpen_types::log_start::LogStart;
 use sandpen_types::output_stream::OutputStream;
+use sandpen_types::session::SessionId;
 use sandpen_types::spec::SandboxKey;
 use sandpen_vmm::blocking::blocking;
 
@@ -31,19 +33,53 @@ pub struct OutputOptions {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// The output of one sandbox. Bounded: it reads on only when it is asked for the next chunk.
+/// The output of one sandbox, or of one of its jobs. Bounded: it reads on only when it is asked for the next chunk.
 #[derive(Debug)]
 pub struct Output {
     follower: LogFollower,
     stream: Option<OutputStream>,
     log: PathBuf,
-    /// Where a live sandbox's log writer is found; `None` for files alone.
-    live: Option<(ActorRef<Supervisor>, SandboxKey)>,
+    /// Where its log writer is found; `None` for files alone.
+    live: Option<Live>,
     /// The latest start that is known.
     generation: u64,
     window: Window,
     /// Keeps what is read from being removed.
     _hold: RemovalHold,
+}
+
+/// Whose output it is.
+#[derive(Debug, Clone)]
+pub(super) enum OutputOf {
+    /// A sandbox's workload.
+    Workload(SandboxKey),
+    /// A job of a sandbox.
+    Job(SandboxKey, SessionId),
+}
+
+/// The way to a log writer.
+#[derive(Debug, Clone)]
+struct Live {
+    supervisor: ActorRef<Supervisor>,
+    of: OutputOf,
+}
+
+impl Live {
+    /// The log writer of the moment; `None` when all that there will be is on file.
+    async fn log(&self) -> Result<Option<Addr<LogWriter>>, SandpenError> {
+        Ok(match self.of.clone() {
+            OutputOf::Workload(key) => self.supervisor.send(OpenLog { key }).await??,
+            OutputOf::Job(key, id) => self.supervisor.send(OpenJobLog { key, id }).await??,
+        })
+    }
+
+    /// The next start by the restart policy, once there is one.
+    async fn next_generation(&self, after: u64) -> Result<Option<u64>, SandpenError> {
+        match self.of.clone() {
+            OutputOf::Workload(key) => Ok(self.supervisor.send(AwaitRestart { key, after }).await??),
+            OutputOf::Job(..) => Ok(None),
+        }
+    }
 }
 
 /// Where reading begins, `latest` being the latest start. Blocks.
@@ -76,7 +112,7 @@ impl Output {
         log: PathBuf,
         supervisor: ActorRef<Supervisor>,
         hold: RemovalHold,
-        (key, generation): (SandboxKey, u64),
+        (of, generation): (OutputOf, u64),
         options: OutputOptions,
     ) -> Result<Self, SandpenError> {
         let stream = options.stream;
@@ -85,7 +121,7 @@ impl Output {
             move || begin(&log, &options, generation)
         };
         let (from, window) = blocking(look).await.map_err(|_| SandpenError::Gone)??;
-        let live = (options.follow && !window.is_over()).then_some((supervisor, key));
+        let live = (options.follow && !window.is_over()).then_some(Live { supervisor, of });
         let follower = follow(&log, live.as_ref(), from).await?;
         Ok(Self { follower, stream, log, live, generation, window, _hold: hold })
     }
@@ -168,21 +204,17 @@ impl Output {
 
     /// The next start by the restart policy, waited for where the output is followed.
     async fn next_generation(&self) -> Result<Option<u64>, SandpenError> {
-        match self.live.clone() {
-            Some((supervisor, key)) => Ok(supervisor.send(AwaitRestart { key, after: self.generation }).await??),
+        match &self.live {
+            Some(live) => live.next_generation(self.generation).await,
             None => Ok(None),
         }
     }
 }
 
 /// The live log's follower, or one of its files where no writer is (any more).
-async fn follow(
-    log: &Path,
-    live: Option<&(ActorRef<Supervisor>, SandboxKey)>,
-    from: FollowFrom,
-) -> Result<LogFollower, SandpenError> {
-    if let Some((supervisor, key)) = live {
-        while let Some(log) = supervisor.send(OpenLog { key: key.clone() }).await?? {
+async fn follow(log: &Path, live: Option<&Live>, from: FollowFrom) -> Result<LogFollower, SandpenError> {
+    if let Some(live) = live {
+        while let Some(log) = live.log().await? {
             // One that has just ended has a successor, or has closed the log: the next answer waits for that.
             if let Ok(follower) = log.send(Follow { from }).await {
                 return Ok(follower?);

@@ -213,7 +213,9 @@ impl Chaos {
         self.hindered |= matches!(step.action, Action::KillDaemon | Action::KillAll | Action::FillDisk(_));
         self.unwatched |= matches!(
             step.action,
-            Action::KillDaemon | Action::KillAll | Action::Panic(ActorKind::Monitor | ActorKind::LogWriter, _)
+            Action::KillDaemon
+                | Action::KillAll
+                | Action::Panic(ActorKind::Monitor | ActorKind::LogWriter | ActorKind::JobKeeper, _)
         );
         let done = match step.action {
             Action::Start(kind) => self.may_start(kind).then(|| self.start(kind)),
@@ -256,7 +258,7 @@ impl Chaos {
                 self.disk_full_until = Some(Instant::now() + time);
             }),
             Action::Panic(actor, place) => {
-                let of_sandbox = matches!(actor, ActorKind::Monitor | ActorKind::LogWriter);
+                let of_sandbox = matches!(actor, ActorKind::Monitor | ActorKind::LogWriter | ActorKind::JobKeeper);
                 // Whoever is between two states is a target as well.
                 let at = self.target(step, |sandbox| !matches!(sandbox.life, Life::Ended | Life::Removing));
                 let sandbox = at.filter(|_| of_sandbox).map(|at| self.sandboxes[at].name.as_str());
@@ -388,6 +390,7 @@ fn deed(action: Action) -> &'static str {
         Action::Panic(ActorKind::Database, _) => "database actors panicked",
         Action::Panic(ActorKind::Monitor, _) => "monitors panicked",
         Action::Panic(ActorKind::LogWriter, _) => "log writers panicked",
+        Action::Panic(ActorKind::JobKeeper, _) => "keepers of jobs panicked",
         Action::KillService => "embedding services killed",
     }
 }

@@ -101,10 +101,11 @@ fn action(dice: &mut Dice) -> Action {
 }
 
 fn panic_of(dice: &mut Dice) -> Action {
-    let actor = match dice.below(4) {
+    let actor = match dice.below(5) {
         0 => ActorKind::Supervisor,
         1 => ActorKind::Database,
         2 => ActorKind::Monitor,
+        3 => ActorKind::JobKeeper,
         _ => ActorKind::LogWriter,
     };
     let place = usize::try_from(dice.below(PLACES.len() as u64)).unwrap_or(0);

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::http_api::request;
 use super::input::refused;
 use crate::support::{Home, explain, feed, finish, output, send, spawn, until};
 
@@ -32,6 +33,15 @@ fn said(output: &Output, code: i32, stdout: &str, stderr: &str) {
     let said = (output.status.code(), String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!((said.0, &*said.1), (Some(code), stdout), "{}", explain(output));
     assert!(said.2.contains(stderr) && said.2.is_empty() == stderr.is_empty(), "{stderr:?}: {}", explain(output));
+}
+
+/// Begins a shell script as a session that nobody has; its number.
+fn detached(home: &Home, script: &str) -> String {
+    let id = "0123456789abcdef";
+    let body = json!({"id": id, "program": {"command": ["sh", "-c", script]}, "detached": true});
+    let (status, info) = request(home, "POST", "/v1/sandboxes/default/a/sessions", &body.to_string());
+    assert_eq!(status, 201, "{info}");
+    id.to_owned()
 }
 
 fn sessions(home: &Home) -> Vec<Value> {
@@ -88,14 +98,12 @@ fn a_session_in_the_background_is_listed_and_found_again() {
     let home = idle();
     let go = home.path().join("go");
     let script = format!("echo one; until [ -e {} ]; do sleep 0.05; done; echo two; exit 7", go.display());
-    let id = home.ok(&["exec", "-d", "a", "--", "sh", "-c", &script]);
-    let id = id.trim();
-    assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
+    let id = &detached(&home, &script);
     let listed = sessions(&home);
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0]["id"].as_str(), listed[0]["detached"].as_bool()), (Some(id), Some(true)));
+    assert_eq!((listed[0]["id"].as_str(), listed[0]["detached"].as_bool()), (Some(&**id), Some(true)));
     let table = home.ok(&["sessions", "a"]);
-    assert!(table.starts_with("SESSION ") && table.contains(id) && table.contains("detached"), "{table}");
+    assert!(table.starts_with("SESSION ") && table.contains(&**id) && table.contains("detached"), "{table}");
     // Left by a signal, it runs on; what was not written yet comes to the next one.
     let mut client = spawn(home.sandpen(&["attach", "--session", id, "a"]));
     let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
@@ -106,8 +114,6 @@ fn a_session_in_the_background_is_listed_and_found_again() {
     said(&home.run(&["attach", "--session", id, "a"]), 7, "two\n", "");
     said(&home.run(&["attach", "--session", id, "a"]), 125, "", "there is no session");
     assert_eq!(sessions(&home), [] as [Value; 0]);
-    // One that cannot be executed is no success.
-    said(&output(exec(&home, &["-d", "a", "--", "/no/such"])), 127, "", "No such file");
 }
 
 /// What it has not written is there for the next one; what it has, may come twice, as nobody knows how much of it that was.
@@ -115,7 +121,7 @@ fn a_session_in_the_background_is_listed_and_found_again() {
 fn a_client_that_is_killed_loses_nothing() {
     let home = idle();
     let script = "i=0; while [ $i -lt 50000 ]; do echo $i; i=$((i+1)); done; exit 3";
-    let id = home.ok(&["exec", "-d", "a", "--", "sh", "-c", script]);
+    let id = detached(&home, script);
     let mut client = spawn(home.sandpen(&["attach", "--session", id.trim(), "a"]));
     let mut stdout = BufReader::new(client.stdout.take().unwrap());
     let mut first = String::new();
@@ -136,7 +142,7 @@ fn a_client_that_is_killed_loses_nothing() {
 #[test]
 fn the_latest_client_has_a_session() {
     let home = idle();
-    let id = home.ok(&["exec", "-d", "a", "--", "sh", "-c", "echo one; exec sleep 1000"]);
+    let id = detached(&home, "echo one; exec sleep 1000");
     let mut first = spawn(home.sandpen(&["attach", "--session", id.trim(), "a"]));
     let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "one");
@@ -245,13 +251,13 @@ fn what_nobody_uses_is_stopped_and_what_somebody_uses_is_not() {
     run("unused", &["--idle", rootfs]);
     run("writes", &[rootfs, "--", "sh", "-c", "while sleep 0.3; do echo; done"]);
     run("a", &["--idle", rootfs]);
-    // Longer than twice its time, which a session without a client has, too.
+    // Longer than twice its time, which a job has, too.
     let id = home.ok(&["exec", "-d", "a", "--", "sleep", "5"]);
     home.ok(&["wait", "unused"]);
     let ended = home.inspect("unused");
     assert_eq!((ended["state"].as_str(), ended["stopped_by"].as_str()), (Some("STOPPED"), Some("request")), "{ended}");
     assert_eq!(ended["idle_timeout_ms"], 1000);
-    said(&home.run(&["attach", "--session", id.trim(), "a"]), 0, "", "");
+    said(&home.run(&["attach", "--job", id.trim(), "a"]), 0, "", "");
     assert_eq!(home.inspect("writes")["state"], "RUNNING");
     home.ok(&["wait", "a"]);
     home.ok(&["rm", "-f", "writes"]);

@@ -19,7 +19,7 @@ fn served() -> Home {
 }
 
 /// Sends raw bytes and reads all that comes back.
-fn raw(home: &Home, bytes: &[u8]) -> String {
+pub fn raw(home: &Home, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(home.state().join("sandpen.sock")).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut answer = Vec::new();

@@ -237,6 +237,7 @@ fn help_texts() {
         "inspect",
         "top",
         "sessions",
+        "jobs",
         "history",
         "logs",
         "events",

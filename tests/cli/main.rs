@@ -36,6 +36,8 @@ mod http_api;
 #[cfg(feature = "testing")]
 mod image;
 mod input;
+#[cfg(feature = "testing")]
+mod jobs;
 mod kernel;
 #[cfg(feature = "krun-driver")]
 mod krunfw;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use sandpen_actors::database::{EVENTS_KEPT, EVENTS_KEPT_OF_SANDBOX, OWN_EVENTS_KEPT, STARTS_KEPT};
 
+use sandpen_types::job::ENDED_JOBS_KEPT;
+
 use super::{read, rows, section};
 
 /// The numbers stand in the code, in the triggers that see to them, and where users read of them.
@@ -16,7 +18,14 @@ fn what_is_kept_of_the_past() {
     let page = read("docs/operations.md");
     let table = rows(section(&page, "## What is kept"));
     let documented: Vec<_> = table.iter().map(|cells| number(cells[1])[0]).collect();
-    assert_eq!(documented, [STARTS_KEPT, EVENTS_KEPT_OF_SANDBOX, EVENTS_KEPT, OWN_EVENTS_KEPT]);
+    let jobs = u64::try_from(ENDED_JOBS_KEPT).unwrap();
+    assert_eq!(documented, [STARTS_KEPT, EVENTS_KEPT_OF_SANDBOX, EVENTS_KEPT, OWN_EVENTS_KEPT, jobs]);
+    for page in ["docs/sessions.md", "docs/http-api.md"] {
+        assert!(
+            number(section(&read(page), if page.ends_with("api.md") { "### Jobs" } else { "## Jobs" })).contains(&jobs)
+        );
+    }
+    assert!(number(&read("src/cli/jobs.rs")).contains(&jobs));
     let api = read("docs/http-api.md");
     let events = number(section(&api, "### Events"));
     assert!([EVENTS_KEPT_OF_SANDBOX, EVENTS_KEPT, OWN_EVENTS_KEPT].iter().all(|kept| events.contains(kept)));

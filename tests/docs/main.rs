@@ -15,6 +15,7 @@ use sandpen::actors::spec::{DiskName, SandboxKey, SandboxName, VolumeName};
 use sandpen::actors::state::{FailureKind, Status};
 use sandpen::actors::state_dir::StateDir;
 use sandpen::api::ErrorCode;
+use sandpen_types::session::SessionId;
 
 type Words = BTreeSet<String>;
 
@@ -116,8 +117,13 @@ fn messages(actor: &str, module: &str) -> (Words, Words) {
 
 #[test]
 fn actors_and_their_messages() {
-    let actors =
-        [("Supervisor", "supervisor"), ("Monitor", "monitor"), ("LogWriter", "log_writer"), ("Database", "database")];
+    let actors = [
+        ("Supervisor", "supervisor"),
+        ("Monitor", "monitor"),
+        ("JobKeeper", "jobs"),
+        ("LogWriter", "log_writer"),
+        ("Database", "database"),
+    ];
     for page in ["docs/architecture.md", "actors/src/lib.rs"] {
         let text = read(page);
         let text = if page.starts_with("docs/") { section(&text, "## Actors and messages") } else { &text };
@@ -257,6 +263,7 @@ fn the_state_directory() {
         dir.cache(),
         dir.log(&key),
         dir.vmm_log(&key),
+        dir.job_log(17, SessionId::new(7).unwrap()),
         dir.runtime(&key),
         dir.sandbox_disk(&key),
         dir.named_disk(&DiskName::new("DISK").unwrap()),
@@ -269,6 +276,7 @@ fn the_state_directory() {
             .replace("NAME", "<name>")
             .replace("DISK", "<disk>")
             .replace("VOLUME", "<volume>")
+            .replace("jobs/17/0000000000000007", "jobs/<row>/<job>")
     })
     .collect();
     assert_eq!(documented, code);

@@ -54,6 +54,7 @@ async fn injected(handle: &Handle, events: &mut sandpen::Events, panic: InjectPa
         ActorKind::Monitor => "monitor",
         ActorKind::LogWriter => "log_writer",
         ActorKind::Database => "database",
+        ActorKind::JobKeeper => "job_keeper",
     };
     while !soon(handle.inject_panic(panic.clone())).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -138,13 +139,19 @@ fn panics_everywhere_are_noticed_by_nobody() {
         });
 
         let mut events = handle.events(EventsOptions { follow: true, ..EventsOptions::default() }).await.unwrap();
-        let kinds = [ActorKind::Supervisor, ActorKind::Monitor, ActorKind::LogWriter, ActorKind::Database];
+        let kinds = [
+            ActorKind::Supervisor,
+            ActorKind::Monitor,
+            ActorKind::LogWriter,
+            ActorKind::Database,
+            ActorKind::JobKeeper,
+        ];
         let mut dice = Dice::new(seed);
-        let mut times: [Vec<Duration>; 4] = Default::default();
+        let mut times: [Vec<Duration>; 5] = Default::default();
         for i in 0..usize::try_from(count).unwrap() {
             // Every kind at every place, then again.
             let (kind, place) = (i % kinds.len(), PLACES[i / kinds.len() % PLACES.len()]);
-            let sandbox = matches!(kinds[kind], ActorKind::Monitor | ActorKind::LogWriter)
+            let sandbox = matches!(kinds[kind], ActorKind::Monitor | ActorKind::LogWriter | ActorKind::JobKeeper)
                 .then(|| key(&format!("writer-{}", dice.below(3))));
             let panic = InjectPanic { actor: kinds[kind], place, sandbox };
             times[kind].push(injected(&handle, &mut events, panic).await);

@@ -14,6 +14,7 @@ mod daemon_end;
 mod deaths;
 mod helpers;
 mod host;
+mod jobs;
 mod log_backlog;
 mod races;
 mod reconcile;

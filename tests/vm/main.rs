@@ -22,6 +22,7 @@ mod hostile_kernel;
 mod image_disk;
 mod images;
 mod inside;
+mod jobs;
 mod kernel;
 #[cfg(all(feature = "krun-driver", feature = "testing"))]
 mod krun;

@@ -19,6 +19,7 @@ use sandpen_types::transition::Transition;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
+use super::jobs::{self, JobWrite};
 use super::renames::{self, Rename};
 use super::{
     BeginStart, DatabaseError, ImageRow, RecordEvent, RecordHealth, events, flush, health, images, sandboxes,
@@ -60,6 +61,7 @@ pub(super) enum Pending {
     Remove(Asked<SandboxId, ()>),
     Rename(Box<Asked<Rename, ()>>),
     Images(Asked<Vec<ImageRow>, ()>),
+    Job(Box<Asked<JobWrite, ()>>),
     Flush(Reply<()>),
 }
 
@@ -74,6 +76,7 @@ impl Pending {
             Self::Remove(asked) => asked.answer(Some(refusal)),
             Self::Rename(asked) => asked.answer(Some(refusal)),
             Self::Images(asked) => asked.answer(Some(refusal)),
+            Self::Job(asked) => asked.answer(Some(refusal)),
             Self::Flush(reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -125,6 +128,7 @@ enum Step {
     Remove(Asked<SandboxId, ()>),
     Rename(Box<Asked<Rename, ()>>),
     Images(Asked<Vec<ImageRow>, ()>),
+    Job(Box<Asked<JobWrite, ()>>),
     /// Nobody waits for it.
     Health(Vec<RecordHealth>),
 }
@@ -148,6 +152,7 @@ impl Batch {
             (_, Pending::Remove(asked)) => self.steps.push(Step::Remove(asked)),
             (_, Pending::Rename(asked)) => self.steps.push(Step::Rename(asked)),
             (_, Pending::Images(asked)) => self.steps.push(Step::Images(asked)),
+            (_, Pending::Job(asked)) => self.steps.push(Step::Job(asked)),
             (_, Pending::Flush(reply)) => self.flushes.push(reply),
         }
     }
@@ -178,6 +183,7 @@ impl Batch {
                 Step::Remove(asked) => asked.answer(refusal),
                 Step::Rename(asked) => asked.answer(refusal),
                 Step::Images(asked) => asked.answer(refusal),
+                Step::Job(asked) => asked.answer(refusal),
                 Step::Health(_) => {}
             }
         }
@@ -233,6 +239,7 @@ impl Step {
         match self {
             Self::Begin(asked) => matches!(&asked.done, Some(Ok(row)) if row.generation > 1),
             Self::Remove(asked) => matches!(asked.done, Some(Ok(()))),
+            Self::Job(asked) => matches!((&asked.what, &asked.done), (JobWrite::Remove(_), Some(Ok(())))),
             _ => false,
         }
     }
@@ -282,6 +289,10 @@ impl Step {
             }
             Self::Remove(asked) => asked.done = Some(alone(sandboxes::remove(connection, asked.what).await)?),
             Self::Rename(asked) => asked.done = Some(alone(renames::write(connection, &asked.what).await)?),
+            Self::Job(asked) => {
+                let written = alone(jobs::write(connection, &asked.what).await)?;
+                asked.done = Some(written.map_err(|error| asked.what.refusal(error)));
+            }
             Self::Images(asked) => {
                 // All that was there goes, and all that is there comes, or neither.
                 execute(connection, "SAVEPOINT images", "beginning to write images").await?;

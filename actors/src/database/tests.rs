@@ -3,6 +3,7 @@
 mod erase;
 mod events;
 mod images;
+mod jobs;
 mod projection;
 mod retention;
 #[cfg(feature = "testing")]

@@ -13,22 +13,18 @@ use sandpen_types::output_stream::OutputStream;
 use sandpen_types::start_step::StartStep;
 use tokio::sync::watch;
 
-use super::close::{Closing, StopWithoutAddress};
+use super::close::Closing;
 use super::discard::DroppedNow;
 use super::follower::Published;
 use super::pump::{self, GO_ON, Moved, OutputPipe, Wait};
 use super::segment::{now_us, time_of};
 use super::store::{Note, Store};
-use super::{
-    Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe, WriteChunk,
-};
+use super::{Appended, AttachStream, Follow, LogConfig, LogError, LogFailed, LogFollower, Reopen, Subscribe};
 use crate::host::fault_of::fault_of_causes;
 use crate::host::readable::register;
+use crate::runtime::without_address::StopWithoutAddress;
 use crate::telemetry::counters::Counter;
 use crate::telemetry::faults::Place;
-
-/// Most bytes of one [`WriteChunk`]; less if a log file is smaller.
-pub(super) const CHUNK_WRITE_MAX: usize = 1 << 20;
 
 /// Writes one sandbox's log.
 ///
@@ -168,7 +164,7 @@ impl LogWriter {
     }
 
     /// Counts and tells bytes that are on file.
-    fn count(&mut self, stream: OutputStream, len: u64, at_us: u64, ctx: &mut Context<Self>) -> Appended {
+    pub(super) fn count(&mut self, stream: OutputStream, len: u64, at_us: u64, ctx: &mut Context<Self>) -> Appended {
         let appended = Appended { offset: self.store.advance(stream, len), len, stream, at: time_of(at_us) };
         self.config.timings.mark(StartStep::FirstOutput);
         self.config.faults.counters().add(Counter::LogBytes, len);
@@ -233,7 +229,7 @@ impl LogWriter {
         }
     }
 
-    fn tell_notes(&mut self) {
+    pub(super) fn tell_notes(&mut self) {
         let log = self.store.path().to_owned();
         for note in self.store.take_notes() {
             match note {
@@ -276,36 +272,6 @@ impl LogWriter {
             ctx.run_later(left, Self::close_if_idle);
         }
     }
-
-    fn write_chunk(&mut self, chunk: &WriteChunk, ctx: &mut Context<Self>) -> Result<Appended, LogError> {
-        let len = chunk.bytes.len();
-        let max = CHUNK_WRITE_MAX.min(usize::try_from(self.config.limits.max_bytes).unwrap_or(CHUNK_WRITE_MAX));
-        if len > max {
-            return Err(LogError::ChunkTooLarge { len, max });
-        }
-        let at_us = now_us();
-        if len == 0 {
-            let offset = self.store.totals().position;
-            return Ok(Appended { offset, len: 0, stream: chunk.stream, at: time_of(at_us) });
-        }
-        let room = self.store.prepare(chunk.stream, at_us, len as u64);
-        self.tell_notes();
-        let room = room?;
-        if let Err(source) = write_all(&room, &chunk.bytes) {
-            let path = self.store.path().to_owned();
-            let written = Store::take_back(&room);
-            if written == 0 {
-                return Err(LogError::File { action: "writing", path, source });
-            }
-            self.count(chunk.stream, written, at_us, ctx);
-            return Err(LogError::PartlyWritten { written, len, path, source });
-        }
-        Ok(self.count(chunk.stream, len as u64, at_us, ctx))
-    }
-}
-
-fn write_all(room: &super::store::Room, bytes: &[u8]) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(&room.segment.log, bytes, room.offset)
 }
 
 #[cfg(feature = "testing")]
@@ -360,17 +326,6 @@ impl Handler<AttachStream> for LogWriter {
         self.sources.insert(id, (source, SpawnHandle::default()));
         self.pump(id, Wait::Registered(registered), ctx);
         Ok(())
-    }
-}
-
-impl Handler<WriteChunk> for LogWriter {
-    type Result = Result<Appended, LogError>;
-
-    fn handle(&mut self, chunk: WriteChunk, ctx: &mut Self::Context) -> Self::Result {
-        if self.closing.is_some() {
-            return Err(LogError::Closed);
-        }
-        self.write_chunk(&chunk, ctx)
     }
 }
 

@@ -1,12 +1,10 @@
 //! How a log writer ends: drained and written out after `Close`, or at once when nobody can reach
 //! it any more.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
 use std::time::Instant;
 
-use actix::fut::{ActorFuture, ActorFutureExt as _};
+use actix::fut::ActorFutureExt as _;
 use actix::{ActorContext as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use sandpen_types::error_chain::error_chain;
 use sandpen_vmm::blocking::blocking;
@@ -23,29 +21,6 @@ use super::{Close, LogError, LogFailed, StreamTotals};
 pub(super) struct Closing {
     deadline: Instant,
     replies: Vec<oneshot::Sender<Result<StreamTotals, LogError>>>,
-}
-
-/// Stops the actor when its last address is gone. Actix polls every future of an actor when that
-/// happens, but keeps the actor while it has futures of its own, and this one always has some. A
-/// writer that nobody can reach must not go on beside the one that takes over its log.
-#[derive(Debug)]
-pub(super) struct StopWithoutAddress;
-
-impl ActorFuture<LogWriter> for StopWithoutAddress {
-    type Output = ();
-
-    fn poll(
-        self: Pin<&mut Self>,
-        _: &mut LogWriter,
-        ctx: &mut Context<LogWriter>,
-        _: &mut task::Context<'_>,
-    ) -> Poll<()> {
-        if ctx.connected() {
-            return Poll::Pending;
-        }
-        ctx.stop();
-        Poll::Ready(())
-    }
 }
 
 impl Handler<Close> for LogWriter {

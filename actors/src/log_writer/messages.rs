@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use actix::{Message, Recipient};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sandpen_types::output_stream::OutputStream;
 
@@ -32,7 +33,7 @@ pub struct WriteChunk {
     /// Which stream they belong to.
     pub stream: OutputStream,
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// Resolves when this generation's streams have at least these many bytes on file or dropped, or when the
@@ -52,6 +53,20 @@ pub struct AwaitBytes {
     pub idle_limit: std::time::Duration,
     /// How long it may last in all.
     pub limit: std::time::Duration,
+}
+
+/// What the current generation has on file, whatever earlier writers left; fails while the files cannot be read.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<OnFile, LogError>")]
+pub struct GetOnFile;
+
+/// Answer of [`GetOnFile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnFile {
+    /// What there is.
+    pub totals: StreamTotals,
+    /// Whether the index says so; without it nobody knows which bytes are of which stream.
+    pub is_certain: bool,
 }
 
 /// Closes the files and opens them again by name, new ones if somebody moved them away.

@@ -18,6 +18,7 @@
 
 mod actor;
 mod await_bytes;
+mod chunks;
 mod close;
 mod discard;
 mod error;

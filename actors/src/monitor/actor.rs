@@ -19,6 +19,7 @@ use super::life::{Life, Microvm};
 use super::used_guest::UsedGuest;
 use super::{Abandon, AwaitProcess, GetGuest, GetState, Kill, MonitorError, StateChanged, Stop};
 use crate::database::Database;
+use crate::jobs::JobKeeper;
 use crate::log_writer::LogWriter;
 use crate::runtime::actor_ref::ActorRef;
 use crate::telemetry::faults::Faults;
@@ -52,6 +53,8 @@ pub struct MonitorConfig {
     pub launch: Launch,
     /// The sandbox's log.
     pub log: Addr<LogWriter>,
+    /// Who keeps its jobs.
+    pub jobs: Addr<JobKeeper>,
     /// The database.
     pub database: ActorRef<Database>,
     /// Counts.

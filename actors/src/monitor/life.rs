@@ -17,7 +17,6 @@ use sandpen_types::state::{Event, ExitStatus, FailureReason, SandboxState};
 use sandpen_vmm::driver::{GuestSession, ProbeOutcome, VmmEvent, VmmProcess};
 use tokio::sync::{mpsc, watch};
 
-use super::MonitorConfig;
 use super::deadlines::Deadlines;
 use super::edges::{After, Edges, Ending};
 use super::ending::{Awaiting, Command, Reply, TIME_LIMIT_GRACE};
@@ -26,7 +25,10 @@ use super::outputs::{Attached, Draining};
 use super::phase::{End, Phase, Rest, Step};
 use super::quiet::{Quiet, Seen};
 use super::recording::Recording;
+use super::used_guest::UsedGuest;
+use super::{MonitorConfig, StartMode};
 use crate::host::clock::run_time;
+use crate::jobs::UseGuest;
 
 /// An actor that this story cannot go on without has ended; the supervisor starts it again and finds
 /// the microVM by adoption.
@@ -79,6 +81,8 @@ pub(super) struct Life {
     pub(super) peeking: Option<BoxFuture<'static, Option<Seen>>>,
     /// How often its guest was used.
     pub(super) uses: Arc<AtomicU64>,
+    /// The guest as the keeper of jobs uses it, for as long as this life has it.
+    for_jobs: Option<Arc<dyn GuestSession>>,
     /// Whether its VMM process was found suspended last.
     pub(super) suspended: bool,
     /// A look whether it is.
@@ -116,6 +120,7 @@ impl Life {
             quiet: None,
             peeking: None,
             uses,
+            for_jobs: None,
             stop_signal: None,
             suspended: false,
             looking: None,
@@ -188,6 +193,8 @@ impl Life {
             Step::Made(Ok(vmm)) => {
                 let there = Microvm { process: vmm.process.clone(), guest: vmm.guest.clone() };
                 self.config.row.microvm_pid = there.process.pid();
+                // Before anybody can ask for a job.
+                self.use_guest_for_jobs(there.guest.clone());
                 self.microvm.send_replace(Some(there));
                 self.carry_out_awaiting().await;
                 self.phase = Phase::Attaching(self.attach(vmm));
@@ -265,6 +272,14 @@ impl Life {
             }
             End::NoVmm(error) => self.record_end_without_vmm(error),
         });
+    }
+
+    /// The keeper of jobs has the guest through this life alone: when it ends, so does its way.
+    fn use_guest_for_jobs(&mut self, guest: Arc<dyn GuestSession>) {
+        let guest: Arc<dyn GuestSession> = Arc::new(UsedGuest { guest, uses: self.uses.clone() });
+        let is_found = self.config.mode != StartMode::Launch;
+        self.config.jobs.do_send(UseGuest { guest: Arc::downgrade(&guest), is_found });
+        self.for_jobs = Some(guest);
     }
 
     pub(super) fn mark(&self, step: StartStep) {

@@ -1,10 +1,11 @@
-//! The workload's output on its way to the log: attached first, complete before its end counts, closed last.
+//! The workload's output on its way to the log: attached first, complete before its end counts, closed last; and beside it
+//! the end of the jobs, which are on record before that of the sandbox.
 
 use std::time::Duration;
 
 use actix::MailboxError;
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, join_all};
+use futures::future::{BoxFuture, join_all, try_join};
 use sandpen_types::backoff::Pauses;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::start_step::StartStep;
@@ -17,6 +18,7 @@ use super::deadlines::DRAIN_LIMIT;
 use super::edges::{After, Ending};
 use super::life::{ExitReport, Interrupted, Life};
 use crate::host::clock::process_age;
+use crate::jobs::CloseJobs;
 use crate::log_writer::{AttachStream, AwaitBytes, Close, LogError, StreamTotals};
 
 /// How long the pipes may bring nothing while bytes that the guest reported are missing. They are in
@@ -105,18 +107,22 @@ impl Life {
 
     /// Tries until it works: with a full disk the bytes wait in the pipes, which the waiter holds.
     pub(super) fn close_log<T: Send + 'static>(&self, end: T) -> BoxFuture<'static, Result<T, MailboxError>> {
-        let log = self.config.log.clone();
-        async move {
+        let (log, jobs) = (self.config.log.clone(), self.config.jobs.clone());
+        let closed = async move {
             let mut failures = 0;
             loop {
                 match log.send(Close).await? {
                     // All is on file in the latter case too, and the writer has ended: it has told why.
-                    Ok(_) | Err(LogError::NotWrittenOut(_)) => return Ok(end),
+                    Ok(_) | Err(LogError::NotWrittenOut(_)) => return Ok(()),
                     Err(error) => tracing::warn!(%error, "the log cannot be completed yet"),
                 }
                 failures += 1;
                 tokio::time::sleep(Pauses::STORAGE.after(failures)).await;
             }
+        };
+        async move {
+            let ((), ()) = try_join(closed, jobs.send(CloseJobs)).await?;
+            Ok(end)
         }
         .boxed()
     }

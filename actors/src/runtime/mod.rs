@@ -5,3 +5,4 @@ pub mod actor_ref;
 pub mod hosting;
 pub mod intensity;
 pub mod long_answer;
+pub mod without_address;

@@ -130,6 +130,14 @@ impl Child {
         }
     }
 
+    /// Each of its jobs has ended, and there is nobody to ask for them any more.
+    pub(super) fn jobs_closed(&mut self) {
+        if let Phase::Hosted { jobs, .. } = &mut self.phase {
+            *jobs = None;
+            self.until_reachable.clear();
+        }
+    }
+
     /// Whether this named disk is this child's.
     pub(super) fn uses_disk(&self, name: &DiskName) -> bool {
         self.specs().any(|spec| spec.disk.name.as_ref() == Some(name))

@@ -1,5 +1,6 @@
 //! Why a request to the supervisor was not fulfilled.
 
+use sandpen_types::session::SessionId;
 use sandpen_types::spec::{DiskName, SandboxKey, SpecError, VolumeName};
 use sandpen_vmm::driver::DriverError;
 use sandpen_vmm::sessions::SessionError;
@@ -7,6 +8,7 @@ use sandpen_vmm::sessions::SessionError;
 use crate::database::DatabaseError;
 use crate::host::places::Nested;
 use crate::host::room::NoRoom;
+use crate::jobs::JobError;
 use crate::log_writer::LogError;
 use crate::monitor::MonitorError;
 
@@ -124,6 +126,25 @@ pub enum SupervisorError {
         #[source]
         source: LogError,
     },
+    /// There is no such job of the sandbox, or no longer.
+    #[error("sandbox {key} has no job {id}, or none any more; `sandpen jobs` lists those that it has")]
+    JobNotFound {
+        /// Of which sandbox.
+        key: SandboxKey,
+        /// Which.
+        id: SessionId,
+    },
+    /// What was asked for is of a job, not of a session that is there for a client.
+    #[error("{id} is a job of sandbox {key}: `sandpen attach --job {id}` shows it")]
+    IsJob {
+        /// Of which sandbox.
+        key: SandboxKey,
+        /// Which.
+        id: SessionId,
+    },
+    /// Something about a job.
+    #[error(transparent)]
+    Job(JobError),
     /// A live sandbox has the disk; nothing was changed.
     #[error("disk {name} is in use by sandbox {user}; stop that one first or use another disk")]
     DiskInUse {
@@ -216,6 +237,16 @@ pub enum SupervisorError {
     /// An actor that the request needs is gone.
     #[error("an internal part has ended; look into the daemon's log")]
     Gone,
+}
+
+impl From<JobError> for SupervisorError {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Session(error) => Self::Session(error),
+            JobError::Database(error) => Self::Database(error),
+            error => Self::Job(error),
+        }
+    }
 }
 
 impl From<actix::MailboxError> for SupervisorError {

@@ -1,7 +1,7 @@
-//! Hosting a child: its log writer and its monitor are made, and their news and their ends are heard.
+//! Hosting a child: its log writer, the keeper of its jobs and its monitor are made, and their news and their ends are heard.
 //!
 //! ```text
-//!   row on record ─▶ host ─▶ log writer + monitor ─▶ StateChanged … ─▶ Down
+//!   row on record ─▶ host ─▶ log writer + keeper + monitor ─▶ StateChanged … ─▶ Down
 //!                                  │ panicked                           ├ end on record, released ─▶ on_ended
 //!                                  ▼                                    ├ end on record ─▶ released, then on_ended
 //!                            its monitor lets go ─────────────────────▶ └ live ─▶ adopted again
@@ -24,6 +24,7 @@ use super::child::Child;
 use super::disks::begins_empty;
 use super::phase::Phase;
 use crate::database::RecordEvent;
+use crate::jobs::{JobKeeper, KeeperConfig};
 use crate::log_writer::{LogConfig, LogWriter};
 use crate::monitor::{Abandon, Down, Monitor, MonitorConfig, StartMode, StateChanged};
 use crate::runtime::hosting::{DownReason, host_on};
@@ -34,23 +35,26 @@ impl Supervisor {
     pub(super) fn host(&mut self, row: SandboxRow, driver: Arc<dyn Driver>, mode: StartMode, ctx: &mut Context<Self>) {
         let key = row.spec.key.clone();
         let launch = self.launch_of(&row);
-        let kept = match self.children.get(&key).map(Child::phase) {
-            Some(Phase::Lost { log }) => log.clone().filter(Addr::connected),
-            Some(_) => None,
+        let (kept_log, kept_jobs) = match self.children.get(&key).map(Child::phase) {
+            Some(Phase::Lost { log, jobs }) => {
+                (log.clone().filter(Addr::connected), jobs.clone().filter(Addr::connected))
+            }
+            Some(_) => (None, None),
             None => return,
         };
         if mode == StartMode::Launch {
             self.config.faults.count(if row.restarts > 0 { Counter::Restarts } else { Counter::Starts });
         }
         let open_files = driver.capabilities().open_files(&row.spec);
-        let log = kept.unwrap_or_else(|| self.host_log(&row, &launch, mode, ctx));
-        let monitor = self.host_monitor(&row, driver, launch, mode, log.clone(), ctx);
+        let log = kept_log.unwrap_or_else(|| self.host_log(&row, &launch, mode, ctx));
+        let jobs = kept_jobs.unwrap_or_else(|| self.host_keeper(&row, ctx));
+        let monitor = self.host_monitor(&row, driver, launch, mode, (log.clone(), jobs.clone()), ctx);
         if let Some(child) = self.children.get_mut(&key) {
             if let Some(stop) = child.stop {
                 monitor.do_send(stop);
             }
             child.open_files = open_files;
-            child.enter(Phase::Hosted { monitor, log: Some(log) });
+            child.enter(Phase::Hosted { monitor, log: Some(log), jobs: Some(jobs) });
         }
         self.note_row(&Arc::new(row));
     }
@@ -71,13 +75,28 @@ impl Supervisor {
         host_on(&arbiter, move || LogWriter::new(config), on_down)
     }
 
+    fn host_keeper(&self, row: &SandboxRow, ctx: &Context<Self>) -> Addr<JobKeeper> {
+        let (key, generation) = (row.spec.key.clone(), row.generation);
+        let config = KeeperConfig {
+            row: row.clone(),
+            state_dir: self.config.state_dir.clone(),
+            log_arbiter: self.log_arbiter(&key),
+            open_logs: self.open_logs.clone(),
+            database: self.config.database.clone(),
+            faults: self.config.faults.clone(),
+        };
+        let supervisor = self.itself(ctx);
+        let on_down = move |reason| supervisor.tell(KeeperDown { key, generation, reason });
+        host_on(&self.config.control_arbiter, move || JobKeeper::new(config), on_down)
+    }
+
     fn host_monitor(
         &mut self,
         row: &SandboxRow,
         driver: Arc<dyn Driver>,
         launch: Launch,
         mode: StartMode,
-        log: Addr<LogWriter>,
+        (log, jobs): (Addr<LogWriter>, Addr<JobKeeper>),
         ctx: &Context<Self>,
     ) -> Addr<Monitor> {
         let (key, generation) = (row.spec.key.clone(), row.generation);
@@ -91,6 +110,7 @@ impl Supervisor {
             driver,
             launch,
             log,
+            jobs,
             database: self.config.database.clone(),
             faults: self.config.faults.clone(),
             stale_disk: begins_empty(row).then(|| self.config.state_dir.sandbox_disk(&key)),
@@ -162,7 +182,7 @@ impl Handler<Down> for Supervisor {
         }
         let Some(child) = self.children.get_mut(&key) else { return };
         // One that lives is its successor, and one whose loss is known is being replaced.
-        let Phase::Hosted { monitor, log } = child.phase() else { return };
+        let Phase::Hosted { monitor, log, jobs } = child.phase() else { return };
         if monitor.connected() {
             return;
         }
@@ -177,8 +197,8 @@ impl Handler<Down> for Supervisor {
             self.children.remove(&key);
         } else {
             tracing::warn!(sandbox = %key, ?reason, "a monitor was lost; its microVM is adopted by a new one");
-            let log = log.clone().filter(Addr::connected);
-            child.enter(Phase::Lost { log });
+            let (log, jobs) = (log.clone().filter(Addr::connected), jobs.clone().filter(Addr::connected));
+            child.enter(Phase::Lost { log, jobs });
             self.adopt_again(&key, ctx);
         }
     }
@@ -203,7 +223,7 @@ impl Handler<LogDown> for Supervisor {
             return;
         }
         // One that lives is its successor.
-        if let Phase::Hosted { monitor, log: Some(log) } = child.phase()
+        if let Phase::Hosted { monitor, log: Some(log), .. } = child.phase()
             && !log.connected()
         {
             match reason {
@@ -213,6 +233,38 @@ impl Handler<LogDown> for Supervisor {
         }
         if reason == DownReason::Panicked {
             self.record_restart(&key, "log_writer", Counter::LogWriterRestarts, ctx);
+        }
+    }
+}
+
+/// A keeper of jobs has ended: each job has, or it panicked.
+#[derive(Debug, Clone, actix::Message)]
+#[rtype(result = "()")]
+struct KeeperDown {
+    key: SandboxKey,
+    generation: u64,
+    reason: DownReason,
+}
+
+impl Handler<KeeperDown> for Supervisor {
+    type Result = ();
+
+    /// The same way back as for a log writer.
+    fn handle(&mut self, KeeperDown { key, generation, reason }: KeeperDown, ctx: &mut Self::Context) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.row().is_none_or(|row| row.generation != generation) {
+            return;
+        }
+        if let Phase::Hosted { monitor, jobs: Some(jobs), .. } = child.phase()
+            && !jobs.connected()
+        {
+            match reason {
+                DownReason::Finished => child.jobs_closed(),
+                DownReason::Panicked => monitor.do_send(Abandon),
+            }
+        }
+        if reason == DownReason::Panicked {
+            self.record_restart(&key, "job_keeper", Counter::JobKeeperRestarts, ctx);
         }
     }
 }
@@ -229,9 +281,13 @@ impl Handler<crate::testing::panic::InjectPanic> for Supervisor {
             (ActorKind::Supervisor, _) => ctx.address().do_send(panic),
             (ActorKind::Database, _) => self.config.database.tell(panic),
             (ActorKind::Monitor, Some(Phase::Hosted { monitor, .. })) => monitor.do_send(panic),
-            (ActorKind::LogWriter, Some(Phase::Hosted { log: Some(log), .. } | Phase::Lost { log: Some(log) })) => {
+            (ActorKind::LogWriter, Some(Phase::Hosted { log: Some(log), .. } | Phase::Lost { log: Some(log), .. })) => {
                 log.do_send(panic);
             }
+            (
+                ActorKind::JobKeeper,
+                Some(Phase::Hosted { jobs: Some(jobs), .. } | Phase::Lost { jobs: Some(jobs), .. }),
+            ) => jobs.do_send(panic),
             _ => return false,
         }
         true

@@ -13,9 +13,11 @@ use sandpen_types::signal::Signal;
 use sandpen_types::spec::{CheckedSpec, DiskName, SandboxKey, VolumeName};
 use sandpen_types::volume::NamedVolume;
 use sandpen_vmm::driver::GuestSession;
-use sandpen_vmm::sessions::Attachment;
+use sandpen_vmm::sessions::{Attachment, SessionRequest};
 
 use super::{RemovalHold, SupervisorError};
+use crate::database::JobRow;
+use crate::jobs::JobStdin;
 use crate::log_writer::LogWriter;
 use crate::monitor::StateChanged;
 
@@ -175,6 +177,70 @@ pub struct AttachSession {
     pub id: SessionId,
     /// What the client has of its output; `None`: all that is kept is wanted.
     pub from: Option<SessionOffsets>,
+}
+
+/// The sessions of a live sandbox that are no jobs, oldest first.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<SessionInfo>, SupervisorError>")]
+pub struct ListSessions {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+}
+
+/// Begins a job in a live sandbox: a session whose output goes to a log of its own, and whose end is on record. Answers when
+/// its program runs, or has its end if that could not be executed; asked again with one number, nothing runs twice. Between
+/// two keepers of jobs the second one is waited for, here as by all that follow.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<JobRow, SupervisorError>")]
+pub struct StartJob {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// What the job is called, at random.
+    pub id: SessionId,
+    /// What it runs.
+    pub spec: SessionSpec,
+}
+
+/// Answers a job's row when its end is on record.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<JobRow, SupervisorError>")]
+pub struct WaitJob {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// Which.
+    pub id: SessionId,
+}
+
+/// Passes a signal for its process group, or a size of its terminal, on to a job that runs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), SupervisorError>")]
+pub struct TellJob {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// Which.
+    pub id: SessionId,
+    /// What.
+    pub request: SessionRequest,
+}
+
+/// The log writer of a job that runs; `None` when all that there will be is on file.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<Addr<LogWriter>>, SupervisorError>")]
+pub struct OpenJobLog {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// Which.
+    pub id: SessionId,
+}
+
+/// The standard input of a job that runs and has one.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<JobStdin, SupervisorError>")]
+pub struct OpenJobStdin {
+    /// Of which sandbox.
+    pub key: SandboxKey,
+    /// Which.
+    pub id: SessionId,
 }
 
 /// Resolves to the number of a start of a sandbox that is later than `after`, once there is one, by the

@@ -33,6 +33,7 @@ mod disks;
 mod error;
 mod helpers;
 mod host;
+mod jobs;
 mod leftovers;
 mod messages;
 mod nesting;

@@ -16,8 +16,10 @@ use sandpen_vmm::sessions::Attachment;
 
 use super::actor::Supervisor;
 use super::admits::{Request, When};
+use super::jobs::AskAgain;
 use super::phase::Phase;
 use super::{AttachSession, OpenGuest, OpenLog, OpenSession, SupervisorError};
+use crate::jobs::GetHeldJobs;
 use crate::log_writer::LogWriter;
 use crate::monitor::GetGuest;
 use crate::runtime::long_answer::LongAnswer;
@@ -88,8 +90,17 @@ impl Handler<OpenSession> for Supervisor {
 impl Handler<AttachSession> for Supervisor {
     type Result = LongAnswer<Result<Attachment, SupervisorError>>;
 
-    fn handle(&mut self, AttachSession { key, id, from }: AttachSession, ctx: &mut Self::Context) -> Self::Result {
-        let guest = self.itself(ctx).send(OpenGuest { key, or_helper: true });
-        LongAnswer::of(async move { Ok(guest.await??.sessions()?.attach(id, from).await?) })
+    fn handle(&mut self, attach: AttachSession, ctx: &mut Self::Context) -> Self::Result {
+        let AttachSession { key, id, from } = attach.clone();
+        let (supervisor, keeper) = (self.itself(ctx), self.keeper(&key));
+        LongAnswer::of(async move {
+            let guest = supervisor.send(OpenGuest { key: key.clone(), or_helper: true }).await??;
+            match keeper.ask(GetHeldJobs).await {
+                // It has a client, which must not lose it.
+                Ok(Some(jobs)) if jobs.contains(&id) => Err(SupervisorError::IsJob { key, id }),
+                Ok(_) => Ok(guest.sessions()?.attach(id, from).await?),
+                Err(AskAgain) => supervisor.send(attach).await?,
+            }
+        })
     }
 }

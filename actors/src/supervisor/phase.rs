@@ -5,6 +5,7 @@ use actix::{Addr, SpawnHandle};
 use sandpen_types::spec::CheckedSpec;
 use tokio_util::sync::CancellationToken;
 
+use crate::jobs::JobKeeper;
 use crate::log_writer::LogWriter;
 use crate::monitor::Monitor;
 
@@ -23,11 +24,15 @@ pub(super) enum Phase {
         monitor: Addr<Monitor>,
         /// The log writer; `None` once it has closed the log. It has ended where its loss is still to be heard of.
         log: Option<Addr<LogWriter>>,
+        /// The keeper of its jobs; `None` once each job's end is on record. As the log writer it may have ended.
+        jobs: Option<Addr<JobKeeper>>,
     },
     /// Its monitor was lost: its row is read, then its microVM is found again.
     Lost {
         /// The log writer, which the next monitor goes on with.
         log: Option<Addr<LogWriter>>,
+        /// The keeper of its jobs, likewise.
+        jobs: Option<Addr<JobKeeper>>,
     },
     /// Its monitors failed too often: its microVM is killed, and that is recorded.
     GivingUp,

@@ -244,7 +244,7 @@ impl Supervisor {
             plan.report.adopted.push(key);
             return;
         }
-        child.enter(Phase::Lost { log: None });
+        child.enter(Phase::Lost { log: None, jobs: None });
         child.note_row(Arc::new(row.clone()));
         let settled = child.settled();
         self.adopt(row, StartMode::Adopt, ctx);

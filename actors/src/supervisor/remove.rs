@@ -1,12 +1,14 @@
 //! A removal: by request, and of a sandbox that removes itself.
 //!
 //! ```text
-//!   RemoveSandbox ─┬ ended ───────────────▶ name taken ─▶ log ─▶ disk ─▶ row ─▶ name free
+//!   RemoveSandbox ─┬ ended ───────────────▶ name taken ─▶ logs ─▶ disk ─▶ row ─▶ name free
 //!                  ├ live, with force: killed first ─▶ as above
 //!                  └ live: refused
-//!   end ─▶ remove_on_end ─▶ log ─▶ disk ─▶ row ─▶ answered, name free
+//!   end ─▶ remove_on_end ─▶ logs ─▶ disk ─▶ row ─▶ answered, name free
 //! ```
 
+use std::fs;
+use std::io;
 use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
@@ -125,17 +127,20 @@ impl Supervisor {
         let database = self.config.database.clone();
         let (id, key) = (row.id, row.spec.key.clone());
         let (log, vmm_log) = (self.config.state_dir.log(&key), self.config.state_dir.vmm_log(&key));
+        let jobs = self.config.state_dir.jobs(id);
         let (dir, of_disk, last) = (self.config.state_dir.clone(), key.clone(), row.generation);
         let timings = self.config.timings.clone();
         async move {
             let files = move || {
                 remove_files(&log)?;
-                match std::fs::remove_file(&vmm_log) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        Err(LogError::File { action: "removing", path: vmm_log, source })
+                let gone = |removed: io::Result<()>, path| match removed {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        Err(LogError::File { action: "removing", path, source })
                     }
                     _ => Ok(()),
-                }
+                };
+                gone(fs::remove_dir_all(&jobs), jobs)?;
+                gone(fs::remove_file(&vmm_log), vmm_log)
             };
             let removed = blocking(files).await.map_err(|_| SupervisorError::Gone)?;
             timings.forget(&key);

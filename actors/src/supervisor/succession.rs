@@ -28,7 +28,6 @@ use super::removal_hold::Held;
 use super::tree_removals::TreeRemovals;
 use super::volumes::LeavingVolumes;
 use crate::database::ListSandboxes;
-use crate::log_writer::LogWriter;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
 use crate::runtime::actor_ref::{ActorRef, keep_running};
 
@@ -149,24 +148,27 @@ impl Supervisor {
                 by: row.stopped_by.unwrap_or(StoppedBy::Request),
             });
         }
-        let lives = |log: &Option<Addr<LogWriter>>| log.clone().filter(Addr::connected);
-        let log = match child.phase() {
-            Phase::Hosted { monitor, log } if monitor.connected() => {
-                if log.is_some() && lives(log).is_none() {
-                    // As when the log's end had been heard.
+        let (log, jobs) = match child.phase() {
+            Phase::Hosted { monitor, log, jobs } if monitor.connected() => {
+                if log.as_ref().is_some_and(|log| !log.connected())
+                    || jobs.as_ref().is_some_and(|jobs| !jobs.connected())
+                {
+                    // As when the end of the one or the other had been heard.
                     monitor.do_send(Abandon);
                 }
                 self.note_row(&Arc::new(row));
                 return;
             }
-            Phase::Hosted { log, .. } | Phase::Lost { log } => lives(log),
-            _ => None,
+            Phase::Hosted { log, jobs, .. } | Phase::Lost { log, jobs } => {
+                (log.clone().filter(Addr::connected), jobs.clone().filter(Addr::connected))
+            }
+            _ => (None, None),
         };
         let hosted = child.row().map(|row| row.generation);
         // Whatever else the one before had in hand went with it. Of one in BACKOFF nothing runs that could be lost.
         child.inherited(match row.state {
             SandboxState::Backoff { .. } => Phase::Recording,
-            _ => Phase::Lost { log },
+            _ => Phase::Lost { log, jobs },
         });
         match row.state {
             SandboxState::Starting if hosted != Some(row.generation) => self.launch_recorded(row, ctx),

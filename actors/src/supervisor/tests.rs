@@ -3,6 +3,7 @@
 mod adoption;
 mod ends;
 mod health;
+mod jobs;
 mod life;
 mod losses;
 #[cfg(feature = "testing")]

@@ -28,6 +28,7 @@ pub enum Counter {
     DatabaseRestarts,
     MonitorRestarts,
     LogWriterRestarts,
+    JobKeeperRestarts,
     LogBytes,
     LogDroppedStdout,
     LogDroppedStderr,
@@ -61,7 +62,7 @@ pub struct CounterName {
 
 impl Counter {
     /// All, those of one name together, in the order of the enum.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Starts,
         Self::Restarts,
         Self::RefusedSpec,
@@ -79,6 +80,7 @@ impl Counter {
         Self::DatabaseRestarts,
         Self::MonitorRestarts,
         Self::LogWriterRestarts,
+        Self::JobKeeperRestarts,
         Self::LogBytes,
         Self::LogDroppedStdout,
         Self::LogDroppedStderr,
@@ -121,6 +123,7 @@ impl Counter {
             Self::DatabaseRestarts => ("sandpen_actor_restarts_total", Some(("actor", "database"))),
             Self::MonitorRestarts => ("sandpen_actor_restarts_total", Some(("actor", "monitor"))),
             Self::LogWriterRestarts => ("sandpen_actor_restarts_total", Some(("actor", "log_writer"))),
+            Self::JobKeeperRestarts => ("sandpen_actor_restarts_total", Some(("actor", "job_keeper"))),
             Self::LogBytes => ("sandpen_log_bytes_total", None),
             Self::LogDroppedStdout => ("sandpen_log_dropped_bytes_total", Some(("stream", "stdout"))),
             Self::LogDroppedStderr => ("sandpen_log_dropped_bytes_total", Some(("stream", "stderr"))),

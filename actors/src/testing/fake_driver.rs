@@ -77,8 +77,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl FakeVmm {
     /// Tells an event; false when nobody listens.
     pub async fn tell(&self, event: VmmEvent) -> bool {
+        if matches!(event, VmmEvent::VmmExited(_)) {
+            self.shared.sessions.lose();
+        }
         let events = lock(&self.shared.events).clone();
         events.send(event).await.is_ok()
+    }
+
+    /// Its sessions.
+    pub fn sessions(&self) -> &FakeSessions {
+        &self.shared.sessions
     }
 
     /// The answer to one command beside the workload.

@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
 use sandpen_types::output_stream::OutputStream;
-use sandpen_types::session::{SESSIONS_MAX, SessionId, SessionInfo, SessionOffsets, SessionSpec};
+use sandpen_types::session::{SESSIONS_MAX, SessionEnd, SessionId, SessionInfo, SessionOffsets, SessionSpec};
 use sandpen_vmm::sessions::{Attachment, GuestSessions, SessionError, SessionEvent, SessionRequest};
 use tokio::sync::mpsc;
 
@@ -46,6 +46,22 @@ impl FakeSessions {
         for session in sessions.all.values() {
             session.signal(Signal::SIGKILL as i32);
         }
+    }
+
+    /// The guest is lost: nobody will ever know how its sessions ended.
+    pub fn lose(&self) {
+        let mut sessions = lock(&self.0);
+        sessions.is_closed = true;
+        for session in sessions.all.values() {
+            session.signal(Signal::SIGKILL as i32);
+            lock(&session.state).end.get_or_insert(SessionEnd::Gone);
+            session.changed.send_replace(());
+        }
+    }
+
+    /// The guest has forgotten them.
+    pub fn forget_all(&self) {
+        lock(&self.0).all.clear();
     }
 
     fn find(&self, id: SessionId) -> Result<Arc<Session>, SessionError> {

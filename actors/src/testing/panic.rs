@@ -19,6 +19,8 @@ pub enum ActorKind {
     LogWriter,
     /// The database actor.
     Database,
+    /// The keeper of a sandbox's jobs.
+    JobKeeper,
 }
 
 /// Where in its life.
@@ -65,7 +67,7 @@ pub struct InjectPanic {
     pub actor: ActorKind,
     /// Where.
     pub place: PanicPlace,
-    /// Whose monitor or log writer.
+    /// Whose monitor, log writer or keeper of jobs.
     pub sandbox: Option<SandboxKey>,
 }
 

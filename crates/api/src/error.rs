@@ -35,6 +35,8 @@ pub enum ErrorCode {
     SessionNotFound,
     /// No such file or directory in the sandbox.
     FileNotFound,
+    /// No such job of the sandbox, or it is no longer kept.
+    JobNotFound,
     /// A known path with another method.
     MethodNotAllowed,
     /// It runs already.
@@ -57,6 +59,8 @@ pub enum ErrorCode {
     NoStdin,
     /// It was started without a terminal.
     NoTerminal,
+    /// The job has ended.
+    JobEnded,
     /// As many sessions as a sandbox can have.
     TooManySessions,
     /// Another client has the session now.
@@ -117,7 +121,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every one, by status.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 54] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidSpec,
@@ -131,6 +135,7 @@ impl ErrorCode {
         Self::ImageNotFound,
         Self::SessionNotFound,
         Self::FileNotFound,
+        Self::JobNotFound,
         Self::MethodNotAllowed,
         Self::AlreadyLive,
         Self::DiskInUse,
@@ -142,6 +147,7 @@ impl ErrorCode {
         Self::GivenUp,
         Self::NoStdin,
         Self::NoTerminal,
+        Self::JobEnded,
         Self::TooManySessions,
         Self::SessionReplaced,
         Self::GuestTooOld,
@@ -188,6 +194,7 @@ impl ErrorCode {
             Self::ImageNotFound => "image_not_found",
             Self::SessionNotFound => "session_not_found",
             Self::FileNotFound => "file_not_found",
+            Self::JobNotFound => "job_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyLive => "already_live",
             Self::DiskInUse => "disk_in_use",
@@ -199,6 +206,7 @@ impl ErrorCode {
             Self::GivenUp => "given_up",
             Self::NoStdin => "no_stdin",
             Self::NoTerminal => "no_terminal",
+            Self::JobEnded => "job_ended",
             Self::TooManySessions => "too_many_sessions",
             Self::SessionReplaced => "session_replaced",
             Self::GuestTooOld => "guest_too_old",
@@ -238,6 +246,7 @@ impl ErrorCode {
             Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound | Self::FileNotFound => {
                 404
             }
+            Self::JobNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse
@@ -249,6 +258,7 @@ impl ErrorCode {
             | Self::GivenUp
             | Self::NoStdin
             | Self::NoTerminal
+            | Self::JobEnded
             | Self::TooManySessions
             | Self::SessionReplaced
             | Self::GuestTooOld

@@ -13,6 +13,7 @@
 
 mod feed;
 mod follow;
+mod job;
 
 use std::time::Duration;
 
@@ -25,9 +26,12 @@ use sandpen_types::spec::SandboxKey;
 use tokio::sync::{mpsc, watch};
 
 use super::resume::Resume;
+use super::source::Source;
 use super::{Client, ClientError, ClientOptions, StdinReceiver, TerminalInput};
-use feed::feed;
+use feed::{Left, feed};
 use follow::follow;
+
+pub use job::{JobForeground, JobForegroundEnd};
 
 /// SIGHUP.
 const HANG_UP: i32 = 1;
@@ -159,9 +163,11 @@ impl Foreground<'_> {
             started.send_replace(true);
             let input = if sandbox.is_ended() { Input::None } else { input };
             let (opened, is_opened) = watch::channel(false);
+            let source = Source::workload(key);
+            let ended = sandbox.is_ended().then_some(sandbox);
             tokio::select! {
-                result = follow(client, options, key, sandbox, from, opened, &notices) => result.map(ForegroundEnd::Ended),
-                left = feed(client, key, input, is_attached, is_opened, &notices) => left,
+                result = follow(client, options, &source, ended, from, opened, &notices) => result.map(ForegroundEnd::Ended),
+                left = feed(client, &source, input, is_attached, is_opened, &notices) => left.map(|Left| ForegroundEnd::Detached),
             }
         };
         let mut work = std::pin::pin!(work);

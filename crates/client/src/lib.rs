@@ -27,12 +27,14 @@ mod foreground;
 mod forward;
 mod host;
 mod images;
+mod jobs;
 mod lifecycle;
 mod lines;
 mod output;
 pub mod private_dir;
 mod resume;
 mod session;
+mod source;
 mod start;
 mod stats;
 mod stdin;
@@ -60,7 +62,8 @@ pub use error::ClientError;
 pub use events::{EventReader, EventsRequest};
 pub use files::{FileContentReader, FileEventReader, SandboxFiles};
 pub use foreground::{
-    Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
+    Beginning, Foreground, ForegroundEnd, Input, JobForeground, JobForegroundEnd, Notice, OnSignal, OpenStdin,
+    OpenTerminal, StopLevel,
 };
 pub use forward::{Forward, ForwardEnd, leave};
 pub use images::{ImageArchiveReader, ImageWorkReader};
@@ -71,6 +74,7 @@ pub use session::{
     CarryEnd, OnSessionSignal, SessionBytes, SessionCarrier, SessionClient, SessionControl, SessionForeground,
     SessionForegroundEnd, SessionNotice, SessionStep, random_session_id,
 };
+use source::Source;
 pub use start::DaemonCommand;
 pub use stats::StatsReader;
 pub use stdin::{StdinReceiver, StdinSender, stdin_channel};
@@ -226,7 +230,7 @@ impl Client {
     pub async fn wait(&self, options: &ClientOptions, key: &SandboxKey) -> Result<Sandbox, ClientError> {
         let (mut client, mut resume) = (self.clone(), Resume::new(options, Some(key)));
         loop {
-            match client.wait_here(key).await {
+            match client.wait_here(&Source::workload(key)).await {
                 Ok(sandbox) => return Ok(sandbox),
                 // Waiting changes nothing: it is done again.
                 Err(error) => client = resume.after(error).await?,
@@ -234,9 +238,9 @@ impl Client {
         }
     }
 
-    /// Answers when the sandbox has ended, while this daemon is there.
-    async fn wait_here(&self, key: &SandboxKey) -> Result<Sandbox, ClientError> {
-        self.get(&path(key, "/wait")).await
+    /// Answers when it has ended, while this daemon is there.
+    async fn wait_here<T: DeserializeOwned>(&self, source: &Source) -> Result<T, ClientError> {
+        self.get(&source.path("/wait")).await
     }
 
     /// Reads a sandbox's output. `options` find the next daemon if this one dies or is replaced.
@@ -249,7 +253,7 @@ impl Client {
         key: &SandboxKey,
         request: OutputQuery,
     ) -> Result<OutputReader, ClientError> {
-        OutputReader::open(self.clone(), options, key, request).await
+        OutputReader::open(self.clone(), options, Source::workload(key), request).await
     }
 
     /// Reads what a sandbox's VMM and its guest's console printed: all of it or the last `tail` lines,
@@ -274,8 +278,7 @@ impl Client {
     /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive), [`NoStdin`](ErrorCode::NoStdin) and
     /// [`GuestUnreachable`](ErrorCode::GuestUnreachable). What was taken before that is not known.
     pub async fn stdin(&self, key: &SandboxKey, input: StdinReceiver, close: bool) -> Result<StdinReply, ClientError> {
-        let reply = self.send(Method::POST, &path(key, &format!("/stdin?close={close}")), Body::Stream(input)).await?;
-        self.decode(reply).await
+        self.feed(&Source::workload(key), input, close).await
     }
 
     /// Tells the size of a sandbox's terminal.
@@ -284,7 +287,17 @@ impl Client {
     /// Codes [`NotFound`](ErrorCode::NotFound), [`NotLive`](ErrorCode::NotLive),
     /// [`NoTerminal`](ErrorCode::NoTerminal) and [`GuestUnreachable`](ErrorCode::GuestUnreachable).
     pub async fn resize(&self, key: &SandboxKey, size: TerminalSize) -> Result<(), ClientError> {
-        let reply = self.send(Method::POST, &path(key, "/resize"), Body::json(&size)?).await?;
+        self.resize_source(&Source::workload(key), size).await
+    }
+
+    async fn feed(&self, source: &Source, input: StdinReceiver, close: bool) -> Result<StdinReply, ClientError> {
+        let target = source.path(&format!("/stdin?close={close}"));
+        let reply = self.send(Method::POST, &target, Body::Stream(input)).await?;
+        self.decode(reply).await
+    }
+
+    async fn resize_source(&self, source: &Source, size: TerminalSize) -> Result<(), ClientError> {
+        let reply = self.send(Method::POST, &source.path("/resize"), Body::json(&size)?).await?;
         reply.collect().await.map(drop)
     }
 

@@ -5,16 +5,16 @@ use hyper::Method;
 use sandpen_api::frame::{End, Frame, POSITION_HEADER};
 use sandpen_api::{ErrorCode, ErrorDetail, OutputQuery};
 use sandpen_types::log_start::LogStart;
-use sandpen_types::spec::SandboxKey;
 
 use super::connection::{Body, Reply};
 use super::resume::Resume;
-use super::{Client, ClientError, ClientOptions, path};
+use super::source::Source;
+use super::{Client, ClientError, ClientOptions};
 
-/// A sandbox's output, frame by frame, each byte once, whatever becomes of the daemon.
+/// The output of a sandbox or of a job, frame by frame, each byte once, whatever becomes of the daemon.
 pub struct OutputReader {
     client: Client,
-    key: SandboxKey,
+    source: Source,
     request: OutputQuery,
     place: Place,
     /// `None` between two daemons.
@@ -26,11 +26,11 @@ impl OutputReader {
     pub(super) async fn open(
         client: Client,
         options: &ClientOptions,
-        key: &SandboxKey,
+        source: Source,
         request: OutputQuery,
     ) -> Result<Self, ClientError> {
-        let (resume, place) = (Resume::new(options, Some(key)), Place::new(request.from));
-        let mut reader = Self { client, key: key.clone(), request, place, frames: None, resume };
+        let (resume, place) = (Resume::new(options, Some(&source.key)), Place::new(request.from));
+        let mut reader = Self { client, source, request, place, frames: None, resume };
         loop {
             match reader.frames().await {
                 Ok(_) => return Ok(reader),
@@ -77,7 +77,7 @@ impl OutputReader {
     async fn frames(&mut self) -> Result<&mut FrameReader, ClientError> {
         let frames = match self.frames.take() {
             Some(frames) => frames,
-            None => FrameReader::open(&self.client, &self.key, self.request, &mut self.place).await?,
+            None => FrameReader::open(&self.client, &self.source, self.request, &mut self.place).await?,
         };
         Ok(self.frames.insert(frames))
     }
@@ -145,12 +145,12 @@ impl FrameReader {
     /// Asks for what comes after `place`, which then is a position.
     pub(super) async fn open(
         client: &Client,
-        key: &SandboxKey,
+        source: &Source,
         request: OutputQuery,
         place: &mut Place,
     ) -> Result<Self, ClientError> {
         let query = OutputQuery { from: place.from, ..request };
-        let reply = client.send(Method::GET, &path(key, &format!("/output?{query}")), Body::Empty).await?;
+        let reply = client.send(Method::GET, &source.path(&format!("/output?{query}")), Body::Empty).await?;
         if let Some(position) = reply.number(POSITION_HEADER) {
             place.move_to(position);
         }

@@ -9,7 +9,7 @@
 //! | [`start_step`], [`output_stream`], [`log_start`] | the steps of a start; the workload's streams, and where reading them begins |
 //! | [`reconcile`], [`disk`], [`disk_usage`] | what bringing rows and processes together found; disks with names; what takes room |
 //! | [`stats`] | what a sandbox takes of its host at one moment |
-//! | [`session`], [`session_input`], [`process_entry`] | commands beside the workload, and what is written to them; the processes of a sandbox |
+//! | [`session`], [`session_input`], [`job`], [`process_entry`] | commands beside the workload, what is written to them, and those that the orchestrator keeps; the processes of a sandbox |
 //! | [`confinement`] | what a process that serves a microVM has given up |
 //! | [`units`], [`moment`], [`signal`] | amounts, points in time and signals as users write them |
 //! | [`image`], [`registry`], [`default_registry`] | names and digests of images; registries and mirrors; what a name without one is of |
@@ -35,6 +35,7 @@ pub mod health;
 pub mod history;
 pub mod image;
 pub mod image_changes;
+pub mod job;
 pub mod log_start;
 pub mod moment;
 pub mod output_stream;

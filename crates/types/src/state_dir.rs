@@ -12,6 +12,7 @@
 //!   cache/                 initramfs files, kernels, images and templates, named by content
 //!   cache/uses/<config>/<name>.<generation>  which of them a sandbox uses
 //!   logs/<config>/<name>.log[.N], .log[.N].idx, .vmm
+//!   jobs/<row>/<job>.log[.N], .log[.N].idx  what the jobs of a sandbox wrote, by the number of its row
 //!   run/<config>/<name>/   FIFOs, sockets, exit status of a live microVM
 //!   disks/sandbox/<config>/<name>.img  what a sandbox has written over its layers
 //!   disks/named/<disk>.img             the same, kept under a name of its own
@@ -21,6 +22,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::row::SandboxId;
+use crate::session::SessionId;
 use crate::spec::{DiskName, Rootfs, SandboxKey, SandboxName, SandboxSpec, VolumeName, VolumeSource};
 
 /// The end of a disk's file name.
@@ -43,8 +46,8 @@ impl StateDir {
     pub const FILES: [&str; 6] =
         [Self::LOCK, Self::DAEMON_LOG, Self::DATABASE, "sandpen.db-journal", "sandpen.db-shm", "sandpen.db-wal"];
     /// The names of all directories that everything else is made below, the outer ones first.
-    pub const DIRECTORIES: [&str; 8] =
-        ["bin", "cache", "logs", "run", "disks", "disks/sandbox", "disks/named", "volumes"];
+    pub const DIRECTORIES: [&str; 9] =
+        ["bin", "cache", "logs", "jobs", "run", "disks", "disks/sandbox", "disks/named", "volumes"];
 
     /// Takes an absolute path; makes nothing.
     pub fn new(path: PathBuf) -> Self {
@@ -129,6 +132,27 @@ impl StateDir {
         self.logs(key).join(format!("{}.vmm", key.name))
     }
 
+    /// The directory of all logs of jobs.
+    pub fn all_jobs(&self) -> PathBuf {
+        self.0.join("jobs")
+    }
+
+    /// The directory of the logs of a sandbox's jobs. It has the number of the sandbox's row, which a rename leaves as it is.
+    pub fn jobs(&self, sandbox: SandboxId) -> PathBuf {
+        self.all_jobs().join(sandbox.to_string())
+    }
+
+    /// Whose such a directory is, by its name.
+    pub fn jobs_owner(directory: &OsStr) -> Option<SandboxId> {
+        let text = directory.to_str()?;
+        text.parse().ok().filter(|sandbox: &SandboxId| sandbox.to_string() == text)
+    }
+
+    /// A job's current log file.
+    pub fn job_log(&self, sandbox: SandboxId, job: SessionId) -> PathBuf {
+        self.jobs(sandbox).join(format!("{job}.log"))
+    }
+
     /// The directory of all runtime directories.
     pub fn runtime_root(&self) -> PathBuf {
         self.0.join("run")
@@ -203,6 +227,17 @@ mod tests {
         }
         for other in [".new", "web", "web.", ".1", "web.x", "web.-1", "we b.1", "web.1.part"] {
             assert_eq!(StateDir::cache_user(OsStr::new(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_jobs_says_whose_it_is() {
+        let dir = StateDir::new("/state".into());
+        for sandbox in [1, 12, i64::MAX] {
+            assert_eq!(StateDir::jobs_owner(dir.jobs(sandbox).file_name().unwrap()), Some(sandbox));
+        }
+        for other in ["", "x", "01", "+1", " 1", "1.log", "9223372036854775808"] {
+            assert_eq!(StateDir::jobs_owner(OsStr::new(other)), None, "{other}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use chrono::Utc;
 use sandpen::client::{SessionBytes, SessionNotice};
 use sandpen_types::error_chain::error_chain;
+use sandpen_types::job::JobInfo;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::process_entry::ProcessEntry;
 use sandpen_types::session::{SessionEnd, SessionInfo, SessionOffsets};
@@ -161,6 +162,19 @@ pub fn sessions(sessions: &[SessionInfo]) -> Result<u8, CliError> {
         let tty = if session.terminal { "yes" } else { "no" };
         let label = visible(&session.label).replace('\n', "\\n");
         [session.id.to_string(), state, client.to_owned(), tty.to_owned(), age(now, session.asked_at), label]
+    });
+    table(std::iter::once(heading).chain(rows))
+}
+
+/// Jobs as a table.
+pub fn jobs(jobs: &[JobInfo]) -> Result<u8, CliError> {
+    let heading = ["JOB", "STATE", "STARTED", "ENDED", "OUTPUT", "COMMAND"].map(str::to_owned);
+    let now = Utc::now();
+    let rows = jobs.iter().map(|job| {
+        let state = job.end.as_ref().map_or_else(|| "running".to_owned(), |end| visible(&end.to_string()));
+        let ended = job.ended_at.map_or_else(|| "-".to_owned(), |at| age(now, at));
+        let label = visible(&job.label).replace('\n', "\\n");
+        [job.id.to_string(), state, age(now, job.asked_at), ended, amount(job.bytes), label]
     });
     table(std::iter::once(heading).chain(rows))
 }

@@ -204,11 +204,11 @@ pub struct Foreground {
 }
 
 impl Foreground {
-    /// Starts it for the sandbox that users call `name`.
-    pub fn start(name: &str, controls: Controls) -> io::Result<Self> {
+    /// Starts it for what is called so in messages, as "sandbox web".
+    pub fn start(what: String, controls: Controls) -> io::Result<Self> {
         let (notices, mut receiver) = mpsc::channel(NOTICES);
         let (tell_done, done) = oneshot::channel();
-        let mut writer = Writer { name: name.to_owned(), output: Output::of_run(controls), closed: [false; 2] };
+        let mut writer = Writer { what, output: Output::of_run(controls), closed: [false; 2] };
         std::thread::Builder::new().name("print".to_owned()).spawn(move || {
             while let Some(notice) = receiver.blocking_recv() {
                 if !writer.notice(notice) {
@@ -241,7 +241,7 @@ impl Foreground {
 }
 
 struct Writer {
-    name: String,
+    what: String,
     output: Output,
     /// Whether stdout and stderr can no longer be written.
     closed: [bool; 2],
@@ -250,23 +250,23 @@ struct Writer {
 impl Writer {
     /// Whether there is somebody left who reads.
     fn notice(&mut self, notice: Notice) -> bool {
-        let name = &self.name;
+        let what = &self.what;
         match notice {
             Notice::Output(frame) => return self.output(&frame),
             Notice::Stopping(StopLevel::Stop) => {
-                message(&format!("stopping sandbox {name}; interrupt again to kill it"));
+                message(&format!("stopping {what}; interrupt again to kill it"));
             }
-            Notice::Stopping(StopLevel::Kill) => message(&format!("killing sandbox {name}")),
+            Notice::Stopping(StopLevel::Kill) => message(&format!("killing {what}")),
             Notice::StopFailed(error) => {
-                message(&format!("sandbox {name} could not be stopped: {}", error_chain(&error)));
+                message(&format!("{what} could not be stopped: {}", error_chain(&error)));
             }
             Notice::StdinLost(error) => {
-                message(&format!("sandbox {name} gets no more standard input: {}", error_chain(&error)));
+                message(&format!("{what} gets no more standard input: {}", error_chain(&error)));
             }
             Notice::DaemonEnds => {
-                message(&format!("the daemon ends; sandbox {name} runs on, and another daemon is waited for"));
+                message(&format!("the daemon ends; {what} runs on, and another daemon is waited for"));
             }
-            Notice::Reconnected => message(&format!("the daemon ended; sandbox {name} goes on with a new one")),
+            Notice::Reconnected => message(&format!("the daemon ended; {what} goes on with a new one")),
         }
         true
     }
@@ -288,7 +288,7 @@ impl Writer {
             }
             Err(error) => {
                 self.closed[index] = true;
-                message(&format!("cannot write the output of sandbox {}: {error}; see `sandpen logs`", self.name));
+                message(&format!("cannot write the output of {}: {error}; see `sandpen logs`", self.what));
                 true
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandpen_actors::supervisor::{AttachSession, OpenGuest, OpenSession, SupervisorError};
+use sandpen_actors::supervisor::{AttachSession, ListSessions, OpenGuest, OpenSession, SupervisorError};
 use sandpen_client::random_session_id;
 use sandpen_types::session::{SessionId, SessionInfo, SessionOffsets, SessionSpec};
 use sandpen_types::spec::{SandboxKey, TerminalSize};
@@ -44,12 +44,13 @@ impl Handle {
         }
     }
 
-    /// The sessions of a live sandbox, oldest first; those included whose end nobody has taken yet.
+    /// The sessions of a live sandbox that are no [jobs](Handle::jobs), oldest first; those included whose end nobody has taken
+    /// yet.
     ///
     /// # Errors
     /// `NotFound`, `NotLive` and [`SessionError`].
     pub async fn sessions(&self, key: &SandboxKey) -> Result<Vec<SessionInfo>, SandpenError> {
-        Ok(self.guest_sessions(key).await?.list().await?)
+        Ok(self.supervisor.send(ListSessions { key: key.clone() }).await??)
     }
 
     /// One of them.
@@ -58,7 +59,11 @@ impl Handle {
     /// As [`Handle::sessions`], and that there is none of that number.
     pub async fn session(&self, key: &SandboxKey, id: SessionId) -> Result<SessionInfo, SandpenError> {
         let found = self.sessions(key).await?.into_iter().find(|info| info.id == id);
-        found.ok_or_else(|| SessionError::NotFound(id).into())
+        match found {
+            Some(info) => Ok(info),
+            None if self.job(key, id).await.is_ok() => Err(SupervisorError::IsJob { key: key.clone(), id }.into()),
+            None => Err(SessionError::NotFound(id).into()),
+        }
     }
 
     /// Becomes the client of a session, in the place of one that it may have. `from` is what one has of its output, see

@@ -1,5 +1,6 @@
 //! Real pipes, real files; every wait is for an event, with a deadline.
 
+mod chunks;
 mod crash;
 mod damage;
 mod disk_full;
@@ -127,7 +128,7 @@ async fn attach(writer: &Addr<LogWriter>, stream: OutputStream) -> std::io::Pipe
 }
 
 async fn write(writer: &Addr<LogWriter>, stream: OutputStream, bytes: &[u8]) -> Result<Appended, LogError> {
-    ask(writer, WriteChunk { stream, bytes: bytes.to_vec() }).await
+    ask(writer, WriteChunk { stream, bytes: bytes.to_vec().into() }).await
 }
 
 /// Bytes that tell where they belong: no two offsets within 16 MB look alike for long.

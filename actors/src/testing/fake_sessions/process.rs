@@ -157,7 +157,7 @@ pub(super) fn start(id: SessionId, spec: SessionSpec) -> Arc<Session> {
         };
         let mut state = lock(&whole.state);
         let is_timed_out = state.is_timed_out;
-        state.end = Some(if is_timed_out { SessionEnd::TimedOut } else { SessionEnd::Exited(exit) });
+        state.end.get_or_insert(if is_timed_out { SessionEnd::TimedOut } else { SessionEnd::Exited(exit) });
         state.is_input_closed = true;
         drop(state);
         whole.changed.send_replace(());

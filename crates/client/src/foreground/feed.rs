@@ -1,4 +1,4 @@
-//! The input of a sandbox in the foreground: bytes, or what comes from a terminal.
+//! The input of a sandbox, or of a job, in the foreground: bytes, or what comes from a terminal.
 //!
 //! ```text
 //!   typed ──▶ one request at a time, opened at the first key
@@ -10,26 +10,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sandpen_api::ErrorCode;
-use sandpen_types::spec::{SandboxKey, TerminalSize};
+use sandpen_types::spec::TerminalSize;
 use tokio::sync::{mpsc, watch};
 
 use super::super::resume::PAUSES;
+use super::super::source::Source;
 use super::super::{Client, ClientError, TerminalInput, stdin_channel};
-use super::{ForegroundEnd, Input, Notice};
+use super::{Input, Notice};
 
 /// How long a broken stdin may be the sign of the workload's end, before it is news of its own.
 const STDIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The user has left it: it goes on.
+#[derive(Debug)]
+pub(super) struct Left;
 
 /// Passes the input on, once nothing of the answer can be missed. Ends only when the user leaves the
 /// sandbox, or when there is no terminal.
 pub(super) async fn feed(
     client: &Client,
-    key: &SandboxKey,
+    source: &Source,
     input: Input,
     is_attached: bool,
     mut is_opened: watch::Receiver<bool>,
     notices: &mpsc::Sender<Notice>,
-) -> Result<ForegroundEnd, ClientError> {
+) -> Result<Left, ClientError> {
     // Without the output, which the other future is about to tell, there is nothing to do here.
     if is_opened.wait_for(|opened| *opened).await.is_err() {
         return std::future::pending().await;
@@ -37,7 +42,7 @@ pub(super) async fn feed(
     match input {
         Input::None => std::future::pending().await,
         Input::Pipe { open, close } => {
-            if let Err(error) = client.stdin(key, open(), close).await {
+            if let Err(error) = client.feed(source, open(), close).await {
                 // A workload may end before it has read all; that is its right and no news. Its end,
                 // which ends this future, follows closely then.
                 tokio::time::sleep(STDIN_PATIENCE).await;
@@ -49,15 +54,15 @@ pub(super) async fn feed(
             let TerminalInput { typed, sizes, detach } = open().map_err(ClientError::Terminal)?;
             let left = async {
                 match detach.await {
-                    Ok(()) => Ok(ForegroundEnd::Detached),
+                    Ok(()) => Ok(Left),
                     // Nobody reads keys (any more).
                     Err(_) => std::future::pending().await,
                 }
             };
             tokio::select! {
                 left = left => left,
-                never = type_keys(client, key, typed, notices) => match never {},
-                never = tell_sizes(client, key, sizes, is_attached) => match never {},
+                never = type_keys(client, source, typed, notices) => match never {},
+                never = tell_sizes(client, source, sizes, is_attached) => match never {},
             }
         }
     }
@@ -66,19 +71,19 @@ pub(super) async fn feed(
 /// Passes on what is typed.
 async fn type_keys(
     client: &Client,
-    key: &SandboxKey,
+    source: &Source,
     mut typed: mpsc::Receiver<Bytes>,
     notices: &mpsc::Sender<Notice>,
 ) -> Infallible {
     while let Some(first) = typed.recv().await {
         let (mut next, mut failures) = (Some(first), 0_u32);
         loop {
-            let Err(error) = type_on(client, key, &mut next, &mut typed).await else { break };
+            let Err(error) = type_on(client, source, &mut next, &mut typed).await else { break };
             match error.code() {
                 // The output, which goes on or is given up, says which daemon.
                 _ if error.is_away() => {}
                 // Between two starts, or at the end, which is about to be told.
-                Some(ErrorCode::NotLive | ErrorCode::GuestUnreachable) => break,
+                Some(ErrorCode::NotLive | ErrorCode::JobEnded | ErrorCode::GuestUnreachable) => break,
                 _ => {
                     let _ = notices.send(Notice::StdinLost(error)).await;
                     return std::future::pending().await;
@@ -94,12 +99,12 @@ async fn type_keys(
 /// One request with all that is typed while it lasts. What is left of it stays in `next`.
 async fn type_on(
     client: &Client,
-    key: &SandboxKey,
+    source: &Source,
     next: &mut Option<Bytes>,
     typed: &mut mpsc::Receiver<Bytes>,
 ) -> Result<(), ClientError> {
     let (sender, receiver) = stdin_channel();
-    let mut request = std::pin::pin!(client.stdin(key, receiver, false));
+    let mut request = std::pin::pin!(client.feed(source, receiver, false));
     let passing = async move {
         loop {
             if next.is_none() {
@@ -120,7 +125,7 @@ async fn type_on(
 /// programs hear of a size only when it is another one.
 async fn tell_sizes(
     client: &Client,
-    key: &SandboxKey,
+    source: &Source,
     mut sizes: watch::Receiver<Option<TerminalSize>>,
     is_attached: bool,
 ) -> Infallible {
@@ -131,11 +136,11 @@ async fn tell_sizes(
             if nudge {
                 nudge = false;
                 let other = size.rows.checked_add(1).unwrap_or(std::num::NonZeroU16::MIN);
-                let _ = client.resize(key, TerminalSize { rows: other, ..size }).await;
+                let _ = client.resize_source(source, TerminalSize { rows: other, ..size }).await;
             }
             // Whatever else fails here is not worth a word, and not worth another try.
             let mut failures = 0_u32;
-            while client.resize(key, size).await.is_err_and(|error| error.is_away()) {
+            while client.resize_source(source, size).await.is_err_and(|error| error.is_away()) {
                 failures = failures.saturating_add(1);
                 tokio::time::sleep(PAUSES.after(failures)).await;
             }

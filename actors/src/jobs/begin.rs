@@ -1,0 +1,122 @@
+//! The begin of a job: looked up, put on record, and handed to a life of its own, which has the guest begin it.
+//!
+//! ```text
+//!   BeginJob ─┬ held ─────────────────────────────▶ its begin is waited for ─┬ it runs ──────────▶ its row
+//!             ├ on record, ended ─▶ its row                                  ├ has ended already ─▶ its row, with the end
+//!             ├ a session's number ─▶ refused                                └ refused ──────────▶ the guest's word
+//!             └ new: on record, held ─────────────▶ as above
+//! ```
+
+use std::sync::Arc;
+
+use actix::{ActorFutureExt as _, Handler, ResponseActFuture, WrapFuture as _};
+use chrono::Utc;
+use sandpen_types::session::{SessionId, SessionSpec};
+use sandpen_vmm::sessions::{GuestSessions, SessionError};
+use tokio::sync::watch;
+
+use super::actor::JobKeeper;
+use super::job::Opened;
+use super::{BeginJob, JobError, KeeperConfig};
+use crate::database::{AddJob, Database, DatabaseError, GetJob, JobRow};
+use crate::runtime::actor_ref::ActorRef;
+
+impl Handler<BeginJob> for JobKeeper {
+    type Result = ResponseActFuture<Self, Result<JobRow, JobError>>;
+
+    fn handle(&mut self, BeginJob { id, spec }: BeginJob, _: &mut Self::Context) -> Self::Result {
+        let held = self.held.get(&id).map(|held| held.opened.clone());
+        let (config, sessions) = (self.config.clone(), self.sessions());
+        let asked = spec.clone();
+        let found = async move {
+            match held {
+                Some(_) => Ok(None),
+                None => look_up(&config, sessions?, id, &asked).await.map(Some),
+            }
+        };
+        let begun = found.into_actor(self).map(move |found, this, ctx| {
+            match found? {
+                Some(Found::There(row)) => return Ok(Begun::There(row)),
+                Some(Found::New(row)) => this.keep(row, Some(spec), ctx),
+                None => {}
+            }
+            let held = this.held.get_mut(&id);
+            Ok(held.map_or(Begun::Gone, |held| Begun::Held(held.opened.clone(), held.ended())))
+        });
+        let database = self.config.database.clone();
+        let sandbox = self.config.row.id;
+        Box::pin(begun.then(move |begun: Result<Begun, JobError>, this, _| {
+            let answer = async move {
+                match begun? {
+                    Begun::There(row) => return Ok(row),
+                    Begun::Gone => {}
+                    Begun::Held(opened, ended) => {
+                        if has_ended(opened).await? {
+                            // Its end is told with it.
+                            let _ = ended.await;
+                        }
+                    }
+                }
+                find(&database, sandbox, id).await?.ok_or(JobError::NotHeld(id))
+            };
+            answer.into_actor(this)
+        }))
+    }
+}
+
+/// What there is of a number.
+enum Found {
+    /// A job that has been begun before.
+    There(JobRow),
+    /// One that is on record from now on, and that no guest has.
+    New(JobRow),
+}
+
+/// What becomes of it.
+enum Begun {
+    There(JobRow),
+    Held(watch::Receiver<Opened>, tokio::sync::oneshot::Receiver<()>),
+    /// It has ended in between.
+    Gone,
+}
+
+async fn look_up(
+    config: &KeeperConfig,
+    sessions: Arc<dyn GuestSessions>,
+    id: SessionId,
+    spec: &SessionSpec,
+) -> Result<Found, JobError> {
+    let sandbox = config.row.id;
+    if let Some(row) = find(&config.database, sandbox, id).await? {
+        return Ok(Found::There(row));
+    }
+    if sessions.list().await?.iter().any(|session| session.id == id) {
+        return Err(JobError::IsSession(id));
+    }
+    let row = JobRow {
+        sandbox,
+        id,
+        label: spec.label(),
+        terminal: spec.terminal.is_some(),
+        stdin: spec.stdin,
+        asked_at: Utc::now(),
+        is_begun: false,
+        ended: None,
+    };
+    let added = config.database.send(AddJob(row.clone())).await;
+    added.unwrap_or(Err(DatabaseError::Ended))?;
+    Ok(Found::New(row))
+}
+
+async fn find(database: &ActorRef<Database>, sandbox: i64, id: SessionId) -> Result<Option<JobRow>, DatabaseError> {
+    database.send(GetJob { sandbox, id }).await.unwrap_or(Err(DatabaseError::Ended))
+}
+
+/// Waits until the guest has begun it; whether it has ended with that.
+async fn has_ended(mut opened: watch::Receiver<Opened>) -> Result<bool, JobError> {
+    match opened.wait_for(Option::is_some).await.map(|opened| opened.clone()) {
+        Ok(Some(opened)) => Ok(opened?),
+        // Its life has ended without a word, and with it the keeper.
+        _ => Err(SessionError::Unreachable("the keeper of its jobs failed; ask again".to_owned()).into()),
+    }
+}
