@@ -9,6 +9,7 @@ mod boot;
 mod busy;
 mod clock;
 mod confine;
+mod cp;
 mod embed;
 mod exec;
 mod features;

@@ -18,7 +18,6 @@ pub mod platform;
 pub mod resolve;
 pub mod save;
 pub mod store;
-mod tar_record;
 pub mod tree;
 pub mod walk;
 

@@ -70,6 +70,14 @@ fn tool_of_this_host(tool: &GuestTool) -> Vec<ByteString> {
             let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} || exit 1; cat <&3 & cat >&3; wait");
             vec!["bash".into(), "-c".into(), script.into()]
         }
+        // Of one thing by its own name, and into a directory alone.
+        GuestTool::Pack { path, .. } => {
+            let script = r#"exec tar -c --format=posix -C "$(dirname -- "$1")" -- "$(basename -- "$1")""#;
+            vec!["bash".into(), "-c".into(), script.into(), "pack".into(), path.clone()]
+        }
+        GuestTool::Unpack { path, .. } => {
+            ["tar", "-x", "-C"].map(Into::into).into_iter().chain([path.clone()]).collect()
+        }
     }
 }
 

@@ -63,6 +63,12 @@ impl Asked {
 fn guest_tool(tool: &GuestTool) -> Tool {
     match tool {
         GuestTool::Connect { port } => Tool::Connect { port: *port },
+        GuestTool::Pack { path, follow, archive } => {
+            Tool::Pack { path: Bytes::from(path.as_bytes()), follow: *follow, archive: *archive }
+        }
+        GuestTool::Unpack { path, directory, archive } => {
+            Tool::Unpack { path: Bytes::from(path.as_bytes()), directory: *directory, archive: *archive }
+        }
     }
 }
 

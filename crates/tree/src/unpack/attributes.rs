@@ -10,6 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::problem::Note;
 use super::{Owners, UnpackOptions};
 use crate::entry::Meta;
 
@@ -34,8 +35,8 @@ fn owner(owners: Owners, meta: &Meta) -> Option<(Option<Uid>, Option<Gid>)> {
     Some((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
 }
 
-/// Gives a file or directory that is open all its attributes; whether it has its owner.
-pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<bool> {
+/// Gives a file or directory that is open all its attributes; what it could not be given.
+pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<Option<Note>> {
     let has_owner = match owner(options.owners, meta) {
         None => true,
         Some((uid, gid)) => match fchown(&file, uid, gid) {
@@ -47,9 +48,13 @@ pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::
     let keeps_set_id = has_owner && options.owners != Owners::Caller;
     let mode = if keeps_set_id { meta.mode } else { meta.mode & !SET_ID };
     fchmod(&file, Mode::from_raw_mode(mode))?;
-    options.attributes.write(&file, &meta.xattrs)?;
+    let has_attributes = options.attributes.write(&file, &meta.xattrs)?;
     futimens(&file, &times(meta))?;
-    Ok(has_owner || options.owners != Owners::Keep)
+    Ok(match (has_owner || options.owners != Owners::Keep, has_attributes) {
+        (false, _) => Some(Note::Owner),
+        (true, false) => Some(Note::Attributes),
+        (true, true) => None,
+    })
 }
 
 /// The same for what cannot be opened: a symbolic link, or a device with these permissions.
@@ -58,7 +63,7 @@ pub(super) fn give_by_name(
     name: &[u8],
     meta: &Meta,
     options: UnpackOptions,
-) -> io::Result<bool> {
+) -> io::Result<Option<Note>> {
     let name = OsStr::from_bytes(name);
     let has_owner = match owner(options.owners, meta) {
         None => true,
@@ -68,5 +73,5 @@ pub(super) fn give_by_name(
         },
     };
     utimensat(parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(has_owner)
+    Ok(if has_owner { None } else { Some(Note::Owner) })
 }

@@ -86,16 +86,15 @@ impl Unpacker {
 
     /// Gives a file its attributes.
     fn complete(&mut self, path: &[u8], file: &File, meta: &Meta) -> Result<Identity, Trouble> {
-        let has_owner =
-            attributes::give(file, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
-        self.note_owner(path, has_owner);
+        let note = attributes::give(file, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
+        self.note(path, note);
         let there = file.metadata().map_err(|source| trouble(source, Problem::Make))?;
         Ok((there.dev(), there.ino()))
     }
 
-    fn note_owner(&mut self, path: &[u8], has_owner: bool) {
-        if !has_owner {
-            self.report.notes.add(&self.place.show(path), &Note::Owner);
+    fn note(&mut self, path: &[u8], note: Option<Note>) {
+        if let Some(note) = note {
+            self.report.notes.add(&self.place.show(path), &note);
         }
     }
 
@@ -131,8 +130,8 @@ impl Unpacker {
         let (temporary, ()) = self.beside(|name| make(parent.as_fd(), name))?;
         let given = attributes::give_by_name(parent.as_fd(), &temporary, meta, self.options);
         let given = given.map_err(|source| trouble(source, Problem::Attributes));
-        let has_owner = given.inspect_err(|_| remove(&*parent, &temporary))?;
-        self.note_owner(path, has_owner);
+        let note = given.inspect_err(|_| remove(&*parent, &temporary))?;
+        self.note(path, note);
         if let Ok(there) = statat(&*parent, temporary.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
             self.made.add(path, (there.st_dev, there.st_ino));
         }
@@ -213,9 +212,9 @@ impl Unpacker {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let opened = beneath::open(&*parent, split(path).1, flags);
         let opened = opened.map_err(|errno| trouble(errno, Problem::Attributes))?;
-        let has_owner =
+        let note =
             attributes::give(&opened, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
-        self.note_owner(path, has_owner);
+        self.note(path, note);
         Ok(())
     }
 

@@ -79,6 +79,14 @@ fn what_a_session_runs_is_encoded_as_it_was() {
         (SessionProgram::Shell, vec![1]),
         (SessionProgram::Processes, vec![2]),
         (SessionProgram::Tool(Tool::Connect { port }), vec![3, 0, 0xac, 2]),
+        (
+            SessionProgram::Tool(Tool::Pack { path: Bytes::from(b"/a".to_vec()), follow: true, archive: false }),
+            vec![3, 1, 2, b'/', b'a', 1, 0],
+        ),
+        (
+            SessionProgram::Tool(Tool::Unpack { path: Bytes::from(b"/a".to_vec()), directory: false, archive: true }),
+            vec![3, 2, 2, b'/', b'a', 0, 1],
+        ),
     ];
     for (program, bytes) in programs {
         assert_eq!(postcard::to_stdvec(&program).unwrap(), bytes, "{program:?}");
