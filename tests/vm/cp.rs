@@ -358,7 +358,7 @@ fn copies_go_on_over_the_daemons_death_and_leave_nothing_by_halves() {
     let dir = home.path().join("host");
     fs::create_dir(&dir).unwrap();
     // More than all that can be on its way.
-    let bytes = noise(48 << 20);
+    let bytes = noise(32 << 20);
     fs::write(dir.join("large"), &bytes).unwrap();
     let mut command = Command::new("tar");
     command.arg("-cC").arg(&dir).arg("large");

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
 use sandpen_tree::{
     Attributes, Destination, Owners, PackError, PackOptions, Report, Special, UnpackError, UnpackOptions, Wait,
 };
@@ -55,6 +56,8 @@ pub fn pack(path: &[u8], follow: bool, archive: bool) -> Result<(), String> {
 
 /// Makes what a tar has.
 pub fn unpack(path: &[u8], directory: bool, archive: bool) -> Result<(), String> {
+    // What is made has the permissions that its tar says.
+    umask(Mode::empty());
     let path = from_root(path);
     let destination = match directory {
         true => Destination::Directory(&path),

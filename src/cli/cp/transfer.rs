@@ -114,6 +114,9 @@ pub async fn transfer(session: &mut SessionClient, end: HostEnd, bar: &CopyBar) 
         if ended.is_some() && host.waiting.is_empty() {
             // All that there is has been passed on.
             host.stop();
+            if host.done.is_none() {
+                break;
+            }
         }
         let next = next_event(session, &mut host, &mut signals, ended.is_none());
         let event = match hung_up {

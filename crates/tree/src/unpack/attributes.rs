@@ -1,10 +1,8 @@
 //! Owners, permissions, attributes and times of what was made.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::AsFd;
 use rustix::fs::{
     AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens, utimensat,
 };
@@ -57,21 +55,15 @@ pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::
     })
 }
 
-/// The same for what cannot be opened: a symbolic link, or a device with these permissions.
-pub(super) fn give_by_name(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    meta: &Meta,
-    options: UnpackOptions,
-) -> io::Result<Option<Note>> {
-    let name = OsStr::from_bytes(name);
+/// The same for what can be opened by its place alone (`O_PATH`), and has its permissions: a symbolic link, or a device.
+pub(super) fn give_to_place(place: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<Option<Note>> {
     let has_owner = match owner(options.owners, meta) {
         None => true,
-        Some((uid, gid)) => match chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+        Some((uid, gid)) => match chownat(&place, "", uid, gid, AtFlags::EMPTY_PATH) {
             Err(Errno::PERM) => options.owners != Owners::Keep,
             given => given.map(|()| true)?,
         },
     };
-    utimensat(parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)?;
+    utimensat(&place, "", &times(meta), AtFlags::EMPTY_PATH)?;
     Ok(if has_owner { None } else { Some(Note::Owner) })
 }
