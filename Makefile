@@ -6,7 +6,7 @@ SANDPEN := $(CURDIR)/target/release/sandpen
 PEERS   := $(CURDIR)/target/bench-peers
 export OUT ?= $(CURDIR)/target/bench
 
-.PHONY: help demo test test-crate chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-clock bench-density bench-exec bench-fleet bench-images bench-logs bench-micro bench-nested bench-pull bench-restart bench-status bench-storm packages build kernel rootfs clean
+.PHONY: help demo test test-crate chaos test-system-libkrun lint deny mutants bench bench-peers bench-boot bench-clock bench-cp bench-density bench-exec bench-fleet bench-images bench-logs bench-micro bench-nested bench-pull bench-restart bench-status bench-storm packages build kernel rootfs clean
 
 help:           ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
@@ -38,7 +38,7 @@ deny:           ## Licences, sources, bans and, with a database in SANDPEN_ADVIS
 mutants:        ## Changes the deciding modules one place at a time, and has their tests notice
 	@scripts/mutants
 
-bench: bench-micro bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-exec bench-images bench-pull bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
+bench: bench-micro bench-logs bench-density bench-status bench-storm bench-fleet bench-restart bench-boot bench-exec bench-cp bench-images bench-pull bench-nested ## All benchmarks; OUT=DIR gets JSON and charts
 
 bench-logs: packages bench-peers ## The log path against cat, s6-log, svlogd and conmon, in one run
 	PEERS=$(PEERS) cargo bench --locked --profile measure --features testing --bench logs
@@ -60,6 +60,9 @@ bench-boot: kernel rootfs ## First workload byte through sandpen against bare QE
 
 bench-exec: kernel rootfs ## Commands in a running microVM: latency, many at once, bytes both ways
 	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench exec
+
+bench-cp: kernel rootfs ## Copies in and out of a running microVM, large and many, against tar through exec
+	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench cp
 
 bench-images: kernel rootfs ## Images into the store against umoci, starts from them, and reading them in the guest
 	@SANDPEN="$(SANDPEN)" ROOTFS="$(ROOTFS)" cargo bench --locked --bench images

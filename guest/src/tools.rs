@@ -10,6 +10,7 @@ use crate::pid1::error_chain;
 
 mod changes;
 mod connect;
+mod copy;
 mod files;
 
 /// Does what a tool is for, with what was kept open for it; gives the exit code. What is wrong it says on standard error, in
@@ -20,13 +21,19 @@ pub fn run(tool: &Tool, kept: Option<OwnedFd>) -> u8 {
         Tool::Changes => changes::changes(kept).map_err(|error| error_chain(&error)),
         Tool::Files => files::serve().map_err(|error| error_chain(&error)),
         Tool::Watch { path, recursive } => files::watch(path, *recursive).map_err(|error| error_chain(&error)),
+        Tool::Pack { path, follow, archive } => copy::pack(path.as_slice(), *follow, *archive),
+        Tool::Unpack { path, directory, archive } => copy::unpack(path.as_slice(), *directory, *archive),
     };
     match done {
         Ok(()) => 0,
         Err(message) => {
-            // Whoever reads no errors has the exit code.
-            let _ = writeln!(io::stderr(), "{message}");
+            say(&message);
             1
         }
     }
+}
+
+fn say(text: &str) {
+    // Whoever reads none has the exit code.
+    let _ = writeln!(io::stderr(), "{text}");
 }

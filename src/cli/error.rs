@@ -12,6 +12,7 @@ use sandpen_types::moment::MomentError;
 use sandpen_types::session::{SessionEnd, SessionId};
 use sandpen_types::spec::SpecError;
 
+use super::cp::CopyError;
 use super::defaults::ConfigError;
 use super::run::EnvError;
 use super::template::TemplateError;
@@ -279,6 +280,9 @@ pub enum CliError {
     /// A job is of one sandbox.
     #[error("job {0} is of one sandbox: give the name of that one alone")]
     JobOfSeveral(SessionId),
+    /// A copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A list of processes that cannot be read.
     #[error("what the sandbox says of its processes cannot be read")]
     Processes(#[source] serde_json::Error),

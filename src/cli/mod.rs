@@ -7,6 +7,7 @@ mod attach;
 mod completion;
 mod config;
 mod core_dumps;
+mod cp;
 mod daemon;
 mod defaults;
 mod detach_keys;
@@ -103,6 +104,7 @@ Examples:
   sandpen logs -f web                             follow its output
   sandpen exec web -- ps                          run another command in it
   sandpen file read web /etc/hosts                read a file of it, without any program in it
+  sandpen cp web:/etc/hosts .                     copy a file out of it, or in
   sandpen shell web                               a shell in it, on this terminal
   sandpen stop web && sandpen start web           end it, and start it again as it was
   sandpen stop web && sandpen rm web              end it and remove it"
@@ -144,6 +146,7 @@ struct Global {
 enum Command {
     Run(Box<run::Args>),
     Exec(exec::Args),
+    Cp(cp::Args),
     Shell(shell::Args),
     Commit(image::commit::Args),
     Attach(attach::Args),
@@ -294,6 +297,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
         match &cli.command {
             Command::Run(args) => Box::pin(run::execute(global, args)).await,
             Command::Exec(args) => Box::pin(exec::execute(global, args)).await,
+            Command::Cp(args) => Box::pin(cp::execute(global, args)).await,
             Command::Shell(args) => Box::pin(shell::execute(global, args)).await,
             Command::Commit(args) => image::commit::execute(global, args).await,
             Command::Attach(args) => Box::pin(attach::execute(global, args)).await,

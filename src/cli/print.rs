@@ -5,6 +5,7 @@
 //! characters escaped, and so is whatever else a terminal gets here. A sandbox's own output goes byte for byte
 //! to whatever is no terminal, and to one where it was asked for.
 
+mod copy_progress;
 mod defaults;
 mod each;
 mod end;
@@ -45,6 +46,7 @@ pub use each::{each, each_started};
 use super::CliError;
 use super::args::short_name;
 use super::terminal;
+pub use copy_progress::CopyBar;
 pub use defaults::defaults;
 pub use end::{ended, exit_code};
 pub use event::event;

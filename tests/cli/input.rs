@@ -231,6 +231,7 @@ fn help_texts() {
         "",
         "run",
         "exec",
+        "cp",
         "shell",
         "attach",
         "ps",

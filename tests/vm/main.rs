@@ -10,6 +10,7 @@ mod busy;
 mod clock;
 mod commit;
 mod confine;
+mod cp;
 mod embed;
 mod exec;
 mod features;

@@ -19,7 +19,6 @@ pub mod platform;
 pub mod resolve;
 pub mod save;
 pub mod store;
-mod tar_record;
 pub mod tree;
 pub mod walk;
 

@@ -1,7 +1,7 @@
 //! Opens what lies below a directory, and nothing else: no symbolic link on the way, no `..`, no way out.
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::{Errno, Result};
 
 /// How often something is tried that is moved about meanwhile.
@@ -25,4 +25,10 @@ pub fn create(directory: impl AsFd, path: &[u8], flags: OFlags, mode: Mode) -> R
         }
     }
     Err(Errno::AGAIN)
+}
+
+/// Opens a name in `directory` that may be a symbolic link: that itself, by its place (`O_PATH`).
+pub fn open_last(directory: impl AsFd, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat(directory, name, flags, Mode::empty())
 }

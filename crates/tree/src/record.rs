@@ -157,6 +157,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn moments_have_as_many_digits_as_are_of_use() {
+        assert_eq!(read_moment(b"12.0000000019"), Some((12, 1)));
+        assert_eq!(read_moment(b"-1.5"), Some((-2, 500_000_000)));
+        for text in ["", "-", ".5", "1.x", "--1", "1e5", "9223372036854775808"] {
+            assert_eq!(read_moment(text.as_bytes()), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn moments_are_read_as_they_are_written(seconds in any::<i64>(), nanos in 0_u32..1_000_000_000) {

@@ -73,7 +73,7 @@ pub enum Owners {
 /// What becomes of devices and FIFOs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
-    /// They are made.
+    /// They are made. Their permissions are subject to the mask of the process (umask(2)).
     Make,
     /// They are problems of the report.
     Refuse,

@@ -72,18 +72,20 @@ impl Attributes {
         Ok(xattrs)
     }
 
-    /// Gives attributes to something that is open: those that are kept, and that the caller may set and the file system
-    /// knows.
+    /// Gives attributes to something that is open: those that are kept, and that the caller may set. Whether its file system
+    /// has such ones at all.
     ///
     /// # Errors
-    /// One of `user.*` cannot be set, or no other one for lack of room.
-    pub fn write(self, file: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+    /// One cannot be set, for lack of room for example.
+    pub fn write(self, file: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<bool> {
+        let mut has_all = true;
         for (name, value) in xattrs.iter().filter(|(name, _)| self.has(name)) {
             match fsetxattr(&file, name.as_slice(), value, XattrFlags::empty()) {
                 Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) if !name.starts_with(b"user.") => {}
+                Err(Errno::NOTSUP) => has_all = false,
                 set => set?,
             }
         }
-        Ok(())
+        Ok(has_all)
     }
 }

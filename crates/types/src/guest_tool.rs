@@ -30,6 +30,27 @@ pub enum GuestTool {
         /// Whether directories below are watched as well.
         recursive: bool,
     },
+    /// A tar of a path on standard output. The code of its end is 0, or 1 where something is missing in it; standard error
+    /// says what.
+    Pack {
+        /// Which, absolute or from `/`; of one that ends in `/.` what the directory holds.
+        path: ByteString,
+        /// A symbolic link is followed, if the path itself is one.
+        follow: bool,
+        /// All extended attributes go along, not `user.*` alone.
+        archive: bool,
+    },
+    /// A tar from standard input, unpacked. The code of its end is 0, or 1 where something of it is not there; standard error
+    /// says what.
+    Unpack {
+        /// Where, absolute or from `/`.
+        path: ByteString,
+        /// It has to be a directory, and gets all that the tar has. Else it is the destination of the one thing that the tar
+        /// is of, by the rules of `docker cp`.
+        directory: bool,
+        /// Owners and all extended attributes are kept. Else all is root's, with `user.*` alone.
+        archive: bool,
+    },
 }
 
 impl GuestTool {
@@ -37,7 +58,15 @@ impl GuestTool {
     pub fn is_for_ended(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Watch { .. } => false,
-            Self::Changes | Self::Files => true,
+            Self::Changes | Self::Files | Self::Pack { .. } | Self::Unpack { .. } => true,
+        }
+    }
+
+    /// The path that it is about.
+    pub fn path(&self) -> Option<&ByteString> {
+        match self {
+            Self::Connect { .. } | Self::Changes | Self::Files => None,
+            Self::Watch { path, .. } | Self::Pack { path, .. } | Self::Unpack { path, .. } => Some(path),
         }
     }
 }
@@ -52,6 +81,8 @@ impl fmt::Display for GuestTool {
                 let below = if *recursive { " and all below" } else { "" };
                 write!(f, "watch {}{below}", String::from_utf8_lossy(path.as_bytes()))
             }
+            Self::Pack { path, .. } => write!(f, "copy from {}", path.as_os_str().display()),
+            Self::Unpack { path, .. } => write!(f, "copy to {}", path.as_os_str().display()),
         }
     }
 }

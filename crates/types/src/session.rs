@@ -146,8 +146,8 @@ impl SessionSpec {
                 return Err(SpecError::NoCommand);
             }
             SessionProgram::Command(command) => command,
-            SessionProgram::Tool(GuestTool::Watch { path, .. }) => std::slice::from_ref(path),
-            SessionProgram::Shell | SessionProgram::Processes | SessionProgram::Tool(_) => &[],
+            SessionProgram::Tool(tool) => tool.path().map_or(&[], std::slice::from_ref),
+            SessionProgram::Shell | SessionProgram::Processes => &[],
         };
         // The kernel wants a NUL behind the working directory as well.
         let bytes = command::check(command, &self.env, self.workdir.as_ref())? + usize::from(self.workdir.is_some());

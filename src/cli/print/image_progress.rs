@@ -175,7 +175,7 @@ fn ended(step: ImageStep, bytes: u64) -> String {
 }
 
 /// How a bar looks. Amounts are as everywhere else in the program.
-fn style(template: &str, width: usize) -> ProgressStyle {
+pub(super) fn style(template: &str, width: usize) -> ProgressStyle {
     let template = template.replace("{bar}", &format!("[{{bar:{width}}}]"));
     // It is ours, and a test draws each.
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

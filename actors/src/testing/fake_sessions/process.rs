@@ -78,6 +78,14 @@ fn tool_of_this_host(tool: &GuestTool) -> Vec<ByteString> {
         GuestTool::Watch { path, recursive } => {
             vec!["/proc/self/exe".into(), "__watch".into(), path.clone(), recursive.to_string().into()]
         }
+        // Of one thing by its own name, and into a directory alone.
+        GuestTool::Pack { path, .. } => {
+            let script = r#"exec tar -c --format=posix -C "$(dirname -- "$1")" -- "$(basename -- "$1")""#;
+            vec!["bash".into(), "-c".into(), script.into(), "pack".into(), path.clone()]
+        }
+        GuestTool::Unpack { path, .. } => {
+            ["tar", "-x", "-C"].map(Into::into).into_iter().chain([path.clone()]).collect()
+        }
     }
 }
 

@@ -49,7 +49,7 @@ fn sessions_that_are_asked_for() {
     let odd = ByteString::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff, b'a']));
     let full = SessionSpec {
         program: SessionProgram::Command(vec!["sh".into(), odd.clone()]),
-        env: vec![("ODD".into(), odd)],
+        env: vec![("ODD".into(), odd.clone())],
         user: Some("web:logs".parse().unwrap()),
         workdir: Some("/srv".into()),
         terminal: TerminalSize::new(24, 80),
@@ -65,6 +65,12 @@ fn sessions_that_are_asked_for() {
         SessionSpec::new(SessionProgram::Tool(GuestTool::Changes)),
         SessionSpec::new(SessionProgram::Tool(GuestTool::Files)),
         SessionSpec::new(SessionProgram::Tool(GuestTool::Watch { path: "/srv".into(), recursive: true })),
+        SessionSpec::new(SessionProgram::Tool(GuestTool::Pack { path: odd.clone(), follow: true, archive: false })),
+        SessionSpec::new(SessionProgram::Tool(GuestTool::Unpack {
+            path: "/a".into(),
+            directory: true,
+            archive: false,
+        })),
         full,
     ];
     golden!("session_open.jsonl", &specs.map(|spec| OpenSession::new(id(), spec)));

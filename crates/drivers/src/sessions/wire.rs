@@ -68,6 +68,12 @@ fn guest_tool(tool: &GuestTool) -> Tool {
         GuestTool::Watch { path, recursive } => {
             Tool::Watch { path: Bytes::from(path.as_bytes()), recursive: *recursive }
         }
+        GuestTool::Pack { path, follow, archive } => {
+            Tool::Pack { path: Bytes::from(path.as_bytes()), follow: *follow, archive: *archive }
+        }
+        GuestTool::Unpack { path, directory, archive } => {
+            Tool::Unpack { path: Bytes::from(path.as_bytes()), directory: *directory, archive: *archive }
+        }
     }
 }
 

@@ -12,11 +12,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use sandpen_tree::record::{BLOCK, BLOCK_LEN, decimal, first_record, has_checksum};
 use tar::Header;
 
 use super::{ArchiveError, BlobReader};
 use crate::json::shown;
-use crate::tar_record::{BLOCK, BLOCK_LEN, decimal, first_record, has_checksum};
 
 /// Most headers.
 const HEADERS_MAX: u64 = 100_000;

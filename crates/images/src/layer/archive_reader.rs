@@ -13,11 +13,11 @@
 use std::io::{self, BufRead};
 
 use ::tar::Header;
+use sandpen_tree::record::{BLOCK, BLOCK_LEN, has_checksum};
 
 use super::path;
 use super::split::SplitWriter;
 use super::{ENTRIES_MAX, FILE_MAX, PATH_MAX};
-use crate::tar_record::{BLOCK, BLOCK_LEN, has_checksum};
 
 mod meta;
 mod pax;

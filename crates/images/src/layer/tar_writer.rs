@@ -1,14 +1,13 @@
 //! A tar archive of a directory: POSIX headers, with a pax header where one does not hold what there is to say. The same
 //! entries always make the same bytes.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 
 use ::tar::{EntryType, Header};
+use sandpen_tree::record::{BLOCK, BLOCK_LEN, push_record, write_moment};
 
 use super::entry::Meta;
-use crate::tar_record::{BLOCK, BLOCK_LEN, push_record};
 use crate::walk::{Found, Sink};
 
 /// What a header's name field holds.
@@ -100,7 +99,7 @@ impl<W: Write> Sink for TarWriter<W> {
         let whole = u64::try_from(meta.mtime).ok().filter(|seconds| *seconds <= SIZE_MAX && meta.mtime_nanos == 0);
         header.set_mtime(whole.unwrap_or(0));
         if whole.is_none() {
-            push_record(&mut pax, b"mtime", moment(meta.mtime, meta.mtime_nanos).as_bytes());
+            push_record(&mut pax, b"mtime", write_moment(meta.mtime, meta.mtime_nanos).as_bytes());
         }
         if name.len() > NAME_FIELD {
             push_record(&mut pax, b"path", &name);
@@ -139,14 +138,4 @@ impl<W: Write> Sink for TarWriter<W> {
         }
         Ok(())
     }
-}
-
-/// A time with its fraction, before 1970 with a sign.
-fn moment(seconds: i64, nanos: u32) -> String {
-    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    let mut text = String::new();
-    let (whole, rest) = (total.unsigned_abs() / 1_000_000_000, total.unsigned_abs() % 1_000_000_000);
-    let sign = if total < 0 { "-" } else { "" };
-    let _ = write!(text, "{sign}{whole}.{rest:09}"); // a String takes everything
-    text
 }

@@ -5,13 +5,13 @@ use std::io::{Read as _, Write as _};
 
 use ::tar::{EntryType, Header};
 use proptest::prelude::*;
+use sandpen_tree::record::push_record;
 
 use super::archive_reader::{SparseProblem as P, TarProblem};
 use super::blob::{Piece, pieces};
 use super::entry::{Entry, EntryReader, Kind};
 use super::path::PathProblem;
 use super::*;
-use crate::tar_record::push_record;
 use crate::tree::TreeProblem;
 
 mod merged;

@@ -1,15 +1,14 @@
 //! Owners, permissions, attributes and times of what was made.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::AsFd;
 use rustix::fs::{
     AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens, utimensat,
 };
 use rustix::io::Errno;
 
+use super::problem::Note;
 use super::{Owners, UnpackOptions};
 use crate::entry::Meta;
 
@@ -34,8 +33,8 @@ fn owner(owners: Owners, meta: &Meta) -> Option<(Option<Uid>, Option<Gid>)> {
     Some((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
 }
 
-/// Gives a file or directory that is open all its attributes; whether it has its owner.
-pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<bool> {
+/// Gives a file or directory that is open all its attributes; what it could not be given.
+pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<Option<Note>> {
     let has_owner = match owner(options.owners, meta) {
         None => true,
         Some((uid, gid)) => match fchown(&file, uid, gid) {
@@ -47,26 +46,24 @@ pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::
     let keeps_set_id = has_owner && options.owners != Owners::Caller;
     let mode = if keeps_set_id { meta.mode } else { meta.mode & !SET_ID };
     fchmod(&file, Mode::from_raw_mode(mode))?;
-    options.attributes.write(&file, &meta.xattrs)?;
+    let has_attributes = options.attributes.write(&file, &meta.xattrs)?;
     futimens(&file, &times(meta))?;
-    Ok(has_owner || options.owners != Owners::Keep)
+    Ok(match (has_owner || options.owners != Owners::Keep, has_attributes) {
+        (false, _) => Some(Note::Owner),
+        (true, false) => Some(Note::Attributes),
+        (true, true) => None,
+    })
 }
 
-/// The same for what cannot be opened: a symbolic link, or a device with these permissions.
-pub(super) fn give_by_name(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    meta: &Meta,
-    options: UnpackOptions,
-) -> io::Result<bool> {
-    let name = OsStr::from_bytes(name);
+/// The same for what can be opened by its place alone (`O_PATH`), and has its permissions: a symbolic link, or a device.
+pub(super) fn give_to_place(place: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<Option<Note>> {
     let has_owner = match owner(options.owners, meta) {
         None => true,
-        Some((uid, gid)) => match chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+        Some((uid, gid)) => match chownat(&place, "", uid, gid, AtFlags::EMPTY_PATH) {
             Err(Errno::PERM) => options.owners != Owners::Keep,
             given => given.map(|()| true)?,
         },
     };
-    utimensat(parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(has_owner)
+    utimensat(&place, "", &times(meta), AtFlags::EMPTY_PATH)?;
+    Ok(if has_owner { None } else { Some(Note::Owner) })
 }

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, StatxFlags, fsync, linkat, makedev, mknodat, renameat, statat, statx, symlinkat,
-    syncfs, unlinkat,
+    AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, fsync, linkat, makedev, mknodat, renameat, statat, statx,
+    symlinkat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -86,21 +86,20 @@ impl Unpacker {
 
     /// Gives a file its attributes.
     fn complete(&mut self, path: &[u8], file: &File, meta: &Meta) -> Result<Identity, Trouble> {
-        let has_owner =
-            attributes::give(file, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
-        self.note_owner(path, has_owner);
+        let note = attributes::give(file, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
+        self.note(path, note);
         let there = file.metadata().map_err(|source| trouble(source, Problem::Make))?;
         Ok((there.dev(), there.ino()))
     }
 
-    fn note_owner(&mut self, path: &[u8], has_owner: bool) {
-        if !has_owner {
-            self.report.notes.add(&self.place.show(path), &Note::Owner);
+    fn note(&mut self, path: &[u8], note: Option<Note>) {
+        if let Some(note) = note {
+            self.report.notes.add(&self.place.show(path), &note);
         }
     }
 
     pub(super) fn symbolic_link(&mut self, path: &[u8], target: &[u8], meta: &Meta) -> Result<(), Trouble> {
-        self.by_name(path, meta, |parent, name| symlinkat(target, parent, name))
+        self.by_name(path, FileType::Symlink, meta, |parent, name| symlinkat(target, parent, name))
     }
 
     pub(super) fn special(&mut self, path: &[u8], kind: &Kind, meta: &Meta) -> Result<(), Trouble> {
@@ -112,32 +111,47 @@ impl Unpacker {
             Kind::BlockDevice(major, minor) => (FileType::BlockDevice, makedev(*major, *minor)),
             _ => (FileType::Fifo, 0),
         };
-        self.by_name(path, meta, |parent, name| {
-            mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)?;
-            // Nobody else has this name; and it is no link that could lead anywhere.
-            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
-        })
+        let mode = Mode::from_raw_mode(meta.mode);
+        self.by_name(path, kind, meta, |parent, name| mknodat(parent, name, kind, mode, device))
     }
 
     /// Makes what cannot be opened.
     fn by_name(
         &mut self,
         path: &[u8],
+        kind: FileType,
         meta: &Meta,
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Trouble> {
         let parent = self.parent_of(path)?;
         refuse_directory(parent.as_fd(), split(path).1)?;
         let (temporary, ()) = self.beside(|name| make(parent.as_fd(), name))?;
-        let given = attributes::give_by_name(parent.as_fd(), &temporary, meta, self.options);
-        let given = given.map_err(|source| trouble(source, Problem::Attributes));
-        let has_owner = given.inspect_err(|_| remove(&*parent, &temporary))?;
-        self.note_owner(path, has_owner);
-        if let Ok(there) = statat(&*parent, temporary.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
-            self.made.add(path, (there.st_dev, there.st_ino));
-        }
+        let given = self.complete_place(path, &parent, &temporary, kind, meta);
+        let identity = given.inspect_err(|_| remove(&*parent, &temporary))?;
+        self.made.add(path, identity);
         self.queue.push(Step::Rename { path: path.to_owned(), temporary });
         Ok(())
+    }
+
+    /// Gives what was made just now its attributes. Who has put something else in its place since gets nothing for that.
+    fn complete_place(
+        &mut self,
+        path: &[u8],
+        parent: impl AsFd,
+        temporary: &[u8],
+        kind: FileType,
+        meta: &Meta,
+    ) -> Result<Identity, Trouble> {
+        let place =
+            beneath::open_last(parent, temporary, OFlags::PATH).map_err(|errno| trouble(errno, Problem::Make))?;
+        let there = fstat(&place).map_err(|errno| trouble(errno, Problem::Make))?;
+        if FileType::from_raw_mode(there.st_mode) != kind || there.st_nlink != 1 {
+            return Err(Problem::Make(io::ErrorKind::AlreadyExists.into()).into());
+        }
+        let note = attributes::give_to_place(&place, meta, self.options);
+        let note = note.map_err(|source| trouble(source, Problem::Attributes))?;
+        self.note(path, note);
+        Ok((there.st_dev, there.st_ino))
     }
 
     pub(super) fn hard_link(&mut self, path: &[u8], target: Vec<u8>) -> Result<(), Trouble> {
@@ -213,9 +227,9 @@ impl Unpacker {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let opened = beneath::open(&*parent, split(path).1, flags);
         let opened = opened.map_err(|errno| trouble(errno, Problem::Attributes))?;
-        let has_owner =
+        let note =
             attributes::give(&opened, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
-        self.note_owner(path, has_owner);
+        self.note(path, note);
         Ok(())
     }
 

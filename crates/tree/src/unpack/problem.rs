@@ -77,6 +77,8 @@ pub(super) enum Problem {
 pub(super) enum Note {
     #[error("it could not be given its owner, and belongs to whoever copied it")]
     Owner,
+    #[error("its file system keeps no extended attributes, and it has lost them")]
+    Attributes,
 }
 
 /// What goes wrong with an entry, or with all.

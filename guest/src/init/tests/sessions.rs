@@ -10,6 +10,7 @@ use sandpen_guest::protocol::session::{
 
 use super::*;
 
+mod copies;
 mod ends;
 mod idle;
 mod load;

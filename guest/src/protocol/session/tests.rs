@@ -85,6 +85,14 @@ fn what_a_session_runs_is_encoded_as_it_was() {
             SessionProgram::Tool(Tool::Watch { path: Bytes::from(b"/a".to_vec()), recursive: true }),
             vec![3, 3, 2, 47, 97, 1],
         ),
+        (
+            SessionProgram::Tool(Tool::Pack { path: Bytes::from(b"/a".to_vec()), follow: true, archive: false }),
+            vec![3, 4, 2, b'/', b'a', 1, 0],
+        ),
+        (
+            SessionProgram::Tool(Tool::Unpack { path: Bytes::from(b"/a".to_vec()), directory: false, archive: true }),
+            vec![3, 5, 2, b'/', b'a', 0, 1],
+        ),
     ];
     for (program, bytes) in programs {
         assert_eq!(postcard::to_stdvec(&program).unwrap(), bytes, "{program:?}");

@@ -29,4 +29,22 @@ pub enum Tool {
         /// Whether directories below are watched as well.
         recursive: bool,
     },
+    /// A tar of a path on standard output. Its end is code 0, or 1 where something is missing in it.
+    Pack {
+        /// Which, from `/`; what it means, `sandpen_tree::top` says.
+        path: Bytes,
+        /// A symbolic link is followed, if the path itself is one.
+        follow: bool,
+        /// All extended attributes go along, not those of users alone.
+        archive: bool,
+    },
+    /// A tar from standard input, unpacked. Its end is code 0, or 1 where something of it is not there.
+    Unpack {
+        /// Where, from `/`.
+        path: Bytes,
+        /// It has to be a directory, and gets all that the tar has; else the rules of `sandpen_tree::Destination` hold.
+        directory: bool,
+        /// Owners and all extended attributes are kept. Else all is root's, with the attributes of users alone.
+        archive: bool,
+    },
 }

@@ -1,8 +1,9 @@
 //! The text of a pax header: records of `LENGTH KEY=VALUE\n` (POSIX pax, "pax Extended Header"), with the keys of GNU
 //! tar's sparse files and star's extended attributes.
 
+use sandpen_tree::record::{Record, RecordProblem, decimal, first_record, read_moment};
+
 use super::sparse::PaxSparse;
-use crate::tar_record::{Record, RecordProblem, decimal, first_record};
 
 /// What is wrong with the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +67,7 @@ impl Pax {
             b"size" => self.bytes = Some(count()?),
             b"uid" => self.uid = Some(count()?),
             b"gid" => self.gid = Some(count()?),
-            b"mtime" => self.mtime = Some(moment(value).ok_or(PaxProblem::Number)?),
+            b"mtime" => self.mtime = Some(read_moment(value).ok_or(PaxProblem::Number)?),
             b"GNU.sparse.name" => self.sparse.name = Some(path()?),
             b"GNU.sparse.major" => self.sparse.major = Some(count()?),
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.bytes = Some(count()?),
@@ -91,31 +92,11 @@ impl Pax {
     }
 }
 
-/// Seconds with a fraction; before 1970 with a sign.
-fn moment(text: &[u8]) -> Option<(i64, u32)> {
-    let (is_negative, text) = text.strip_prefix(b"-").map_or((false, text), |text| (true, text));
-    let (seconds, fraction) = match text.iter().position(|byte| *byte == b'.') {
-        Some(point) => (&text[..point], &text[point + 1..]),
-        None => (text, &[][..]),
-    };
-    let seconds = i64::try_from(decimal(seconds)?).ok()?;
-    if !fraction.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let nanos = fraction.iter().chain(std::iter::repeat(&b'0')).take(9);
-    let nanos = nanos.fold(0, |sum: u32, digit| sum * 10 + u32::from(*digit - b'0'));
-    Some(match (is_negative, nanos) {
-        (false, _) => (seconds, nanos),
-        (true, 0) => (-seconds, 0),
-        // Nanoseconds count forward.
-        (true, _) => (-seconds - 1, 1_000_000_000 - nanos),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use sandpen_tree::record::push_record;
+
     use super::*;
-    use crate::tar_record::push_record;
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
@@ -141,7 +122,6 @@ mod tests {
         assert_eq!((pax.mtime, pax.uid), (Some((-2, 500_000_000)), Some(70_000)));
         let xattr = |name: &str, value: &[u8]| (name.as_bytes().to_owned(), value.to_owned());
         assert_eq!(pax.xattrs, [xattr("user.k", b"last"), xattr("security.capability", value)]);
-        assert_eq!(moment(b"12.0000000019"), Some((12, 1)));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! appendix "Storing Sparse Files" has them.
 
 use ::tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
+use sandpen_tree::record::decimal;
 
 use crate::layer::FILE_MAX;
 use crate::layer::blob::UNIT;
-use crate::tar_record::decimal;
 
 /// Most parts of a file: as many as there are units in the largest one.
 const SEGMENTS_MAX: usize = (FILE_MAX / UNIT) as usize;
