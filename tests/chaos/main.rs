@@ -9,8 +9,8 @@
 //!                          world: what must be ─▶ settle, checks ─▶ report
 //! ```
 //!
-//! Beside it, the store of images (see `images`), pulling them over a bad line (see `pulls`), and commands beside the
-//! workload (see `sessions`).
+//! Beside it, the store of images (see `images`), pulling them over a bad line (see `pulls`), commands beside the workload
+//! (see `sessions`), and files that come and go (see `copies`).
 //!
 //! `CHAOS_ROUNDS` and `CHAOS_SEED` say how long and which; `make chaos` passes them. What a seed repeats
 //! are the steps and their pauses; how far the system is at each of them depends on the machine.
@@ -19,6 +19,7 @@
 mod actions;
 mod checks;
 mod control;
+mod copies;
 mod daemon;
 mod images;
 mod lines;
@@ -106,6 +107,17 @@ fn sessions_lose_nothing_whoever_dies() {
     (1..=rounds).for_each(|round| sessions.round(round));
     let report = sessions.end();
     println!("sessions, seed {seed}: {rounds} rounds in {:.0} s; {report}", started.elapsed().as_secs_f64());
+}
+
+#[test]
+fn files_are_whole_or_not_there_whoever_dies() {
+    let (rounds, seed) = (number("CHAOS_ROUNDS", ROUNDS), number("CHAOS_SEED", SEED));
+    println!("make chaos ROUNDS={rounds} SEED={seed}, copies");
+    let started = Instant::now();
+    let mut copies = copies::Copies::new(seed);
+    (1..=rounds).for_each(|round| copies.round(round));
+    let report = copies.end();
+    println!("copies, seed {seed}: {rounds} rounds in {:.0} s; {report}", started.elapsed().as_secs_f64());
 }
 
 #[test]
