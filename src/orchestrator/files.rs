@@ -12,6 +12,7 @@ use sandpen_files::client::{FileReader, FileWriter};
 use sandpen_files::{Change, Entry, FileKind, FilesClient, OpenFlags, Stat};
 use sandpen_types::session::{SessionEnd, SessionProgram, SessionSpec};
 use sandpen_types::spec::{SandboxKey, WorkloadUser};
+use tokio::sync::oneshot;
 
 use super::error::SandpenError;
 use super::handle::Handle;
@@ -81,11 +82,22 @@ impl Handle {
     /// `NotFound`, `NotLive`, [`SessionError`](sandpen_vmm::sessions::SessionError), [`SandpenError::FilesNotServed`].
     pub async fn files(&self, key: &SandboxKey, user: Option<WorkloadUser>) -> Result<Files, SandpenError> {
         let program = SessionProgram::Tool(sandpen_types::guest_tool::GuestTool::Files);
-        let session =
-            self.tool(key, SessionSpec { user: user.clone(), stdin: true, ..SessionSpec::new(program) }).await?;
-        let (client, carrier) = FilesClient::new();
-        // Observed by its clients, which hear of its end.
-        drop(tokio::spawn(carry::carry(carrier, session)));
+        let spec = SessionSpec { user: user.clone(), stdin: true, ..SessionSpec::new(program) };
+        let (answer, opened) = oneshot::channel();
+        let (handle, of) = (self.clone(), key.clone());
+        // Observed by its clients, which hear of its end. Who does not wait for it leaves no session behind: without a client
+        // it ends.
+        drop(tokio::spawn(async move {
+            match handle.tool(&of, spec).await {
+                Ok(session) => {
+                    let (client, carrier) = FilesClient::new();
+                    drop(answer.send(Ok(client)));
+                    carry::carry(carrier, session).await;
+                }
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        }));
+        let client = opened.await.map_err(|_| SandpenError::Gone)??;
         Ok(Files { client, handle: self.clone(), key: key.clone(), user })
     }
 

@@ -8,7 +8,7 @@
 //! | [`ErrorCode`], [`ErrorDetail`] | what failed, as a word with its HTTP status, and in words |
 //! | [`Word`] | a word that may be of a later version |
 //! | [`session`] | how commands beside the workload are asked for, and what goes through their WebSocket |
-//! | [`file`] | files of a running sandbox, and what happens to them |
+//! | [`mod@file`] | files of a running sandbox, and what happens to them |
 //! | [`frame`], [`LogRecords`] | the binary frames of a sandbox's output, and lines as JSON made of them |
 //! | [`Readiness`] | what a daemon in the background tells its parent |
 //!

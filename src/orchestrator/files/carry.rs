@@ -36,7 +36,12 @@ pub(super) async fn carry(carrier: Carrier, mut session: Session) {
         }
     };
     match why {
-        Some(Ended::BySession(why)) => carrier.ended(why),
+        Some(Ended::BySession(words)) => {
+            // Now that nobody writes to it, it hears that its end is had.
+            let end = session.wait().await.map_or_else(|error| error_chain(&error), |end| said(&end, &words));
+            carrier.ended(end);
+        }
+        Some(Ended::Broken(why)) => carrier.ended(why),
         // It does not do what it shall, or what is done takes too long.
         Some(Ended::ByNonsense) | None => {
             drop(carrier);
@@ -47,7 +52,9 @@ pub(super) async fn carry(carrier: Carrier, mut session: Session) {
 }
 
 enum Ended {
-    BySession(String),
+    /// With what it said.
+    BySession(Vec<u8>),
+    Broken(String),
     /// All callers were told.
     ByNonsense,
 }
@@ -63,11 +70,8 @@ async fn receive(carrier: &Carrier, session: &mut Session) -> Ended {
                 }
             }
             Ok(Some(output)) => keep(&mut words, &output.bytes),
-            Ok(None) => {
-                let end = session.wait().await.map_or_else(|error| error_chain(&error), |end| said(&end, &words));
-                return Ended::BySession(end);
-            }
-            Err(error) => return Ended::BySession(error_chain(&error)),
+            Ok(None) => return Ended::BySession(words),
+            Err(error) => return Ended::Broken(error_chain(&error)),
         }
     }
 }

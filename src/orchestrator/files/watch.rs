@@ -43,10 +43,16 @@ impl FileWatch {
         let path = sandpen_files::path::checked(path).map_err(FilesError::from)?;
         let path = ByteString::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(path.to_vec()));
         let program = SessionProgram::Tool(GuestTool::Watch { path, recursive });
-        let session = handle.tool(key, SessionSpec { user, ..SessionSpec::new(program) }).await?;
+        let spec = SessionSpec { user, ..SessionSpec::new(program) };
         let (sender, events) = mpsc::channel(EVENTS_KEPT);
-        // Observed by whoever has the events, which end with it.
-        drop(tokio::spawn(pass_on(session, sender)));
+        let (handle, key) = (handle.clone(), key.clone());
+        // Observed by whoever has the events, which end with it. Who does not wait for the first one leaves no session behind.
+        drop(tokio::spawn(async move {
+            match handle.tool(&key, spec).await {
+                Ok(session) => pass_on(session, sender).await,
+                Err(error) => drop(sender.send(Err(error)).await),
+            }
+        }));
         let mut watch = Self { events, is_over: false };
         match watch.next().await? {
             Some(WatchEvent::Watching) => Ok(watch),

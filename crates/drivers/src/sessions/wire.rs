@@ -151,3 +151,23 @@ pub(super) fn name(report: &SessionReport) -> &'static str {
         SessionReport::Closing => "Closing",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guest of before is told a tool that came later, and does not know it.
+    #[test]
+    fn what_an_older_guest_does_not_understand_is_said_with_what_to_do() {
+        let error = refusal(SessionRefusal::Malformed);
+        assert!(error.to_string().contains("start the sandbox again"), "{error}");
+    }
+
+    #[test]
+    fn a_tool_is_the_same_in_both_words() {
+        let path = ByteString::from("/a\n");
+        let watch = guest_tool(&GuestTool::Watch { path, recursive: true });
+        assert_eq!(watch, Tool::Watch { path: Bytes::from(&b"/a\n"[..]), recursive: true });
+        assert_eq!(guest_tool(&GuestTool::Files), Tool::Files);
+    }
+}

@@ -26,7 +26,14 @@ pub(super) struct State {
 
 /// A request that is not answered, or whose answer was not fetched.
 #[derive(Debug)]
-enum Asked {
+struct Asked {
+    /// Whether it opens something, which is to be closed if nobody wants it.
+    opens: bool,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
     Sent(Option<Waker>),
     Answered(Answer),
     /// Nobody waits for it.
@@ -42,17 +49,18 @@ impl State {
         if self.calls.len() >= CALLS_MAX {
             return Ok(None);
         }
-        self.push(request, Asked::Sent(None)).map(Some)
+        self.push(request, Stage::Sent(None)).map(Some)
     }
 
-    fn push(&mut self, request: &Request, asked: Asked) -> Result<u32, FilesError> {
+    fn push(&mut self, request: &Request, stage: Stage) -> Result<u32, FilesError> {
         while self.calls.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
         }
         let number = self.next;
         self.outgoing.push_back(frame::encode(number, request)?);
         self.next = number.wrapping_add(1);
-        self.calls.insert(number, asked);
+        let opens = matches!(request, Request::Open { .. } | Request::OpenDirectory { .. } | Request::Replace { .. });
+        self.calls.insert(number, Asked { opens, stage });
         self.wake_carrier();
         Ok(number)
     }
@@ -61,7 +69,7 @@ impl State {
     pub(super) fn abandon_open(&mut self, handle: u32) {
         if self.broken.is_none() {
             // So small a request always becomes a frame.
-            let _ = self.push(&Request::Close { handle }, Asked::Abandoned);
+            let _ = self.push(&Request::Close { handle }, Stage::Abandoned);
         }
     }
 
@@ -73,38 +81,39 @@ impl State {
     }
 
     pub(super) fn poll_answer(&mut self, number: u32, context: &mut Context<'_>) -> Poll<Result<Answer, FilesError>> {
-        match self.calls.get_mut(&number) {
-            Some(Asked::Sent(waker)) => {
+        match self.calls.get_mut(&number).map(|asked| &mut asked.stage) {
+            Some(Stage::Sent(waker)) => {
                 if let Some(broken) = &self.broken {
                     return Poll::Ready(Err(broken.clone()));
                 }
                 *waker = Some(context.waker().clone());
                 Poll::Pending
             }
-            Some(Asked::Answered(_)) => {
-                let Some(Asked::Answered(answer)) = self.calls.remove(&number) else { return Poll::Pending };
+            Some(Stage::Answered(_)) => {
+                let asked = self.calls.remove(&number);
+                let Some(Asked { stage: Stage::Answered(answer), .. }) = asked else { return Poll::Pending };
                 self.wake_waiting();
                 Poll::Ready(Ok(answer))
             }
-            Some(Asked::Abandoned) | None => Poll::Ready(Err(FilesError::Nonsense("an answer was fetched twice"))),
+            Some(Stage::Abandoned) | None => Poll::Ready(Err(FilesError::Nonsense("an answer was fetched twice"))),
         }
     }
 
     /// Nobody waits for an answer any more.
     pub(super) fn abandon(&mut self, number: u32) {
         match self.calls.remove(&number) {
-            Some(Asked::Sent(_)) if self.broken.is_none() => {
-                self.calls.insert(number, Asked::Abandoned);
+            Some(Asked { opens, stage: Stage::Sent(_) }) if self.broken.is_none() => {
+                self.calls.insert(number, Asked { opens, stage: Stage::Abandoned });
             }
-            Some(Asked::Answered(answer)) => self.drop_answer(&answer),
+            Some(Asked { opens, stage: Stage::Answered(answer) }) => self.drop_answer(opens, &answer),
             _ => {}
         }
         self.wake_waiting();
     }
 
     /// Closes what nobody will use.
-    fn drop_answer(&mut self, answer: &Answer) {
-        if let Answer::Opened { handle } = answer {
+    fn drop_answer(&mut self, opens: bool, answer: &Answer) {
+        if let (true, Answer::Opened { handle }) = (opens, answer) {
             self.abandon_open(*handle);
         }
     }
@@ -123,18 +132,19 @@ impl State {
     fn answered(&mut self, frame: &Frame) -> Result<(), FilesError> {
         let answer: Answer = frame.message()?;
         match self.calls.get_mut(&frame.number) {
-            Some(asked @ Asked::Sent(_)) => {
-                let Asked::Sent(waker) = std::mem::replace(asked, Asked::Answered(answer)) else { return Ok(()) };
+            Some(Asked { stage: stage @ Stage::Sent(_), .. }) => {
+                let Stage::Sent(waker) = std::mem::replace(stage, Stage::Answered(answer)) else { return Ok(()) };
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            Some(Asked::Abandoned) => {
+            Some(Asked { opens, stage: Stage::Abandoned }) => {
+                let opens = *opens;
                 self.calls.remove(&frame.number);
-                self.drop_answer(&answer);
+                self.drop_answer(opens, &answer);
                 self.wake_waiting();
             }
-            Some(Asked::Answered(_)) | None => {
+            Some(Asked { stage: Stage::Answered(_), .. }) | None => {
                 return Err(FilesError::Nonsense("an answer to what was not asked, or the second one"));
             }
         }
@@ -166,7 +176,7 @@ impl State {
         self.broken = Some(error);
         self.outgoing.clear();
         for asked in self.calls.values_mut() {
-            if let Asked::Sent(Some(waker)) = asked {
+            if let Stage::Sent(Some(waker)) = &asked.stage {
                 waker.wake_by_ref();
             }
         }
