@@ -110,15 +110,12 @@ fn the_table_of_destinations_holds_in_both_directions() {
                 true => (format!("{}/from/{}", here_dir.display(), row.source), format!("a:/w/to/{}", row.destination)),
                 false => (format!("{}/to/{}", here_dir.display(), row.destination), format!("a:w/from/{}", row.source)),
             };
-            let command = match inwards {
-                true => {
-                    inside_ok(&home, &format!("cd /w && {TO}"));
-                    cp(&home, flags, &local, &sandbox)
-                }
-                false => {
-                    assert!(here(&here_dir, TO).status.success());
-                    cp(&home, flags, &sandbox, &local)
-                }
+            let command = if inwards {
+                inside_ok(&home, &format!("cd /w && {TO}"));
+                cp(&home, flags, &local, &sandbox)
+            } else {
+                assert!(here(&here_dir, TO).status.success());
+                cp(&home, flags, &sandbox, &local)
             };
             match &row.result {
                 Ok((path, kind)) => {
@@ -205,8 +202,8 @@ fn told(root: &Path, with_owners: bool) -> Vec<String> {
             let owner = if with_owners { format!("{}:{}", meta.uid(), meta.gid()) } else { String::new() };
             let mask = if with_owners { 0o7777 } else { 0o1777 };
             lines.push(format!(
-                "{:?} {:o} {owner} {}.{:09} {what}",
-                path.strip_prefix(root).unwrap(),
+                "{} {:o} {owner} {}.{:09} {what}",
+                path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii(),
                 meta.mode() & mask,
                 meta.mtime(),
                 meta.mtime_nsec()

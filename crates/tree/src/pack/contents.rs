@@ -56,7 +56,7 @@ impl Contents {
     /// Where the data of a file are.
     pub(super) fn find(&mut self, file: &File, now: &Statx) -> Result<Vec<Segment>, Trouble> {
         (self.bytes, self.made_up) = (now.stx_size, None);
-        if now.stx_blocks == 0 && now.stx_size <= 4096 && is_view(file.as_fd()) {
+        if now.stx_blocks == 0 && is_view(file.as_fd()) {
             let text = self.all_of(file)?;
             self.bytes = text.len() as u64;
             self.made_up = Some(text);

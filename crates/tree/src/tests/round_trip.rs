@@ -159,6 +159,12 @@ fn files_of_proc_have_what_is_in_them() {
     let dir = tempfile::tempdir().unwrap();
     unpacked(&tar, dir.path());
     assert!(fs::read_to_string(dir.path().join("status")).unwrap().starts_with("Name:"));
+    // Sizes that are none, and files that have no end.
+    if Path::new("/proc/kcore").exists() {
+        let (_, report) = packed_with(Path::new("/proc/kcore"), false);
+        let problems = report.problems.to_string();
+        assert!(problems.contains("the kernel makes it up") || problems.contains("cannot be read"), "{problems}");
+    }
 }
 
 /// Names in a directory, in which there is hardly anything but what is difficult.
