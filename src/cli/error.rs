@@ -277,6 +277,9 @@ pub enum CliError {
         /// The limit.
         most: usize,
     },
+    /// Events of files end without a word.
+    #[error("the daemon ended; what happens to the files now is not told any more: watch them again")]
+    WatchCut,
     /// A question that nobody is there to answer.
     #[error(
         "without a terminal to ask on, prune removes nothing; give -f to remove, or --dry-run to see what that would be"

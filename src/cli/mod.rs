@@ -16,6 +16,7 @@ mod doctor;
 mod error;
 mod events;
 mod exec;
+mod file;
 mod foreground;
 mod history;
 mod image;
@@ -98,6 +99,7 @@ Examples:
   sandpen run -it --rm ./rootfs                   a shell on this terminal
   sandpen logs -f web                             follow its output
   sandpen exec web -- ps                          run another command in it
+  sandpen file read web /etc/hosts                read a file of it, without any program in it
   sandpen shell web                               a shell in it, on this terminal
   sandpen stop web && sandpen start web           end it, and start it again as it was
   sandpen stop web && sandpen rm web              end it and remove it"
@@ -148,6 +150,7 @@ enum Command {
     Inspect(inspect::Args),
     Top(top::Args),
     Sessions(sessions::Args),
+    File(file::Args),
     Logs(logs::Args),
     History(history::Args),
     Events(events::Args),
@@ -291,6 +294,7 @@ fn dispatch(cli: &Cli, dumps: Result<(), CoreDumpError>, config: Config) -> Resu
             Command::Inspect(args) => inspect::execute(global, args).await,
             Command::Top(args) => top::execute(global, args).await,
             Command::Sessions(args) => sessions::execute(global, args).await,
+            Command::File(args) => file::execute(global, args).await,
             Command::Logs(args) => logs::execute(global, args).await,
             Command::History(args) => history::execute(global, args).await,
             Command::Events(args) => events::execute(global, args).await,

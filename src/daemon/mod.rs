@@ -11,6 +11,7 @@ mod disk_usage;
 mod drivers;
 mod events;
 mod extract;
+mod files;
 mod images;
 pub mod inherited;
 mod keeper;

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::disk_usage;
 use super::events;
 use super::extract::{KeyPath, flag, key, signal};
+use super::files;
 use super::images;
 use super::reject::{self, Rejection};
 use super::sessions;
@@ -63,6 +64,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(sandbox("/sessions/{id}/signal").route(web::post().to(sessions::signal)))
         .service(sandbox("/sessions/{id}/resize").route(web::post().to(sessions::resize)))
         .service(sandbox("/sessions/{id}/attach").route(web::get().to(sessions::attach)))
+        .service(sandbox("/files").route(web::get().to(files::stat)).route(web::delete().to(files::remove)))
+        .service(sandbox("/files/content").route(web::get().to(files::read)).route(web::put().to(files::write)))
+        .service(sandbox("/files/append").route(web::post().to(files::append)))
+        .service(sandbox("/files/list").route(web::get().to(files::list)))
+        .service(sandbox("/files/directory").route(web::post().to(files::make_directory)))
+        .service(sandbox("/files/rename").route(web::post().to(files::rename)))
+        .service(sandbox("/files/change").route(web::post().to(files::change)))
+        .service(sandbox("/files/watch").route(web::get().to(files::watch)))
         .service(resource("/v1/events").route(web::get().to(events::events)))
         .service(resource("/v1/metrics").route(web::get().to(metrics)))
         .service(resource("/v1/reconcile").route(web::post().to(reconcile)))

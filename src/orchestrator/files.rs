@@ -45,7 +45,7 @@ pub struct FileRead {
     pub stat: Stat,
     /// Where the first byte is.
     pub offset: u64,
-    /// How many bytes come; `None`: up to the file's end.
+    /// How many bytes come, where that is known: of a part.
     pub length: Option<u64>,
 }
 
@@ -141,22 +141,21 @@ impl Files {
     pub async fn read(&self, path: &[u8], range: FileRange) -> Result<FileRead, SandpenError> {
         let file = self.client.open(path, OpenFlags::READ, 0).await?;
         let stat = file.stat().await?;
-        let (offset, length) = match range {
+        // Files of the kernel's say that they have none, whatever is in them.
+        let size = (stat.kind == FileKind::File && stat.size > 0).then_some(stat.size);
+        let (offset, most) = match range {
             FileRange::Whole => (0, None),
-            FileRange::Last(count) => {
-                let count = count.min(stat.size);
-                (stat.size - count, Some(count))
-            }
-            FileRange::From { offset, length } => {
-                let is_regular = stat.kind == FileKind::File;
-                if is_regular && offset >= stat.size && offset > 0 {
-                    return Err(SandpenError::RangeBeyondEnd { path: path.to_vec(), offset, size: stat.size });
-                }
-                let left = if is_regular { stat.size - offset } else { u64::MAX };
-                (offset, Some(length.map_or(left, |length| length.min(left))))
-            }
+            FileRange::Last(count) => (stat.size.saturating_sub(count), Some(count)),
+            FileRange::From { offset, length } => (offset, length),
         };
-        Ok(FileRead { reader: FileReader::new(file, offset, length), stat, offset, length })
+        let length = match (range, size) {
+            (FileRange::Whole, _) | (_, None) => None,
+            (_, Some(size)) if offset >= size => {
+                return Err(SandpenError::RangeBeyondEnd { path: path.to_vec(), offset, size });
+            }
+            (_, Some(size)) => Some(most.map_or(size - offset, |most| most.min(size - offset))),
+        };
+        Ok(FileRead { reader: FileReader::new(file, offset, length.or(most)), stat, offset, length })
     }
 
     /// Begins to write a file that is new or takes the place of another one, with [`FileWrite::finish`]: whole, or not at all.
@@ -241,6 +240,7 @@ impl FileWrite {
     /// As [`FileWrite::write`].
     pub async fn finish(self) -> Result<(), SandpenError> {
         let file = self.writer.finish().await?;
-        Ok(if self.is_replacement { file.commit().await? } else { file.close().await? })
+        let finished = if self.is_replacement { file.commit().await } else { file.close().await };
+        Ok(finished?)
     }
 }

@@ -252,6 +252,8 @@ fn help_texts() {
         "prune",
         "reconcile",
         "doctor",
+        "port-forward",
+        "ssh-config",
         "kernel",
         "daemon",
         "shutdown",
@@ -270,6 +272,10 @@ fn help_texts() {
     for command in ["pull", "push", "load", "save", "import", "ls", "inspect", "tag", "rm", "prune"] {
         insta::assert_snapshot!(format!("help_image_{command}"), home.ok(&["image", command, "--help"]));
     }
+    insta::assert_snapshot!("help_file", home.ok(&["file", "--help"]));
+    let commands = ["ls", "stat", "read", "write", "append", "mkdir", "rm", "mv", "chmod", "chown", "watch"];
+    let helps = commands.map(|command| home.ok(&["file", command, "--help"]));
+    insta::assert_snapshot!("help_file_commands", helps.join("\n----\n\n"));
     insta::assert_snapshot!("help_volume_prune", home.ok(&["volume", "prune", "--help"]));
     for shell in ["bash", "zsh", "fish"] {
         assert!(home.ok(&["completion", shell]).contains("sandpen"));

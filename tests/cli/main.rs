@@ -25,6 +25,8 @@ mod events;
 #[cfg(feature = "testing")]
 mod exec;
 #[cfg(feature = "testing")]
+mod files;
+#[cfg(feature = "testing")]
 mod health;
 #[cfg(feature = "testing")]
 mod history;

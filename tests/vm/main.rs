@@ -12,6 +12,7 @@ mod confine;
 mod embed;
 mod exec;
 mod features;
+mod file_api;
 mod files;
 mod forged;
 mod health;

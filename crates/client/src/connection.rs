@@ -10,7 +10,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RANGE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -83,8 +85,22 @@ impl Connection {
         Ok(Self { dir: dir.clone(), sender, driver: AbortOnDropHandle::new(driver) })
     }
 
-    pub(super) async fn send(mut self, method: Method, target: &str, body: Body) -> Result<Reply, ClientError> {
-        let request = Request::builder().method(method).uri(target).header(HOST, "sandpen");
+    pub(super) async fn send(self, method: Method, target: &str, body: Body) -> Result<Reply, ClientError> {
+        self.send_for(method, target, body, None).await
+    }
+
+    /// The same for a range of what there is.
+    pub(super) async fn send_for(
+        mut self,
+        method: Method,
+        target: &str,
+        body: Body,
+        range: Option<&str>,
+    ) -> Result<Reply, ClientError> {
+        let mut request = Request::builder().method(method).uri(target).header(HOST, "sandpen");
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
+        }
         let (request, body) = match body {
             Body::Empty => (request, Empty::new().map_err(never).boxed_unsync()),
             Body::Json(json) => (

@@ -101,6 +101,11 @@ pub enum ClientError {
     /// The daemon broke off while images came in or went out.
     #[error("the daemon broke off before all images were there; ask again, what is done already is not done twice")]
     ImagesCut(#[source] Option<Box<Self>>),
+    /// The daemon broke off while a file was read.
+    #[error(
+        "the file is not complete: it became shorter while it was read, or the daemon or the sandbox ended; read it again"
+    )]
+    FileCut(#[source] Box<Self>),
     /// An answer larger than any that we ask for.
     #[error("the daemon at {socket:?} gave an answer of more than {limit} bytes")]
     TooLarge {

@@ -1,7 +1,5 @@
 //! Images of a daemon's store: what is there, what comes in, what goes out and what is removed.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use hyper::Method;
 use sandpen_api::{
@@ -179,14 +177,7 @@ impl ImageArchiveReader {
 
 /// A value in a query.
 fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            // A String takes everything.
-            byte => drop(write!(encoded, "%{byte:02X}")),
-        }
-        encoded
-    })
+    super::encoded(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | [`OutputReader`], [`EventReader`], [`StatsReader`], [`Client::wait`] | go on with the next daemon when one dies or is replaced |
 //! | [`SessionClient`] | a command beside a sandbox's workload, with its streams; goes on with the next daemon likewise |
 //! | [`SessionCarrier`], [`Forward`] | a session's streams from and to any others; connections to a sandbox's ports |
+//! | [`SandboxFiles`] | the files of a running sandbox |
 //! | [`Foreground`] | a sandbox with its output, input and signals, as `run` and `attach` have it |
 //! | [`daemon_log`] | the file that a daemon in the background writes its messages to |
 //! | [`private_dir`] | whether a state directory is safe to use, which the daemon asks as well |
@@ -21,6 +22,7 @@ pub mod daemon_environment;
 pub mod daemon_log;
 mod error;
 mod events;
+mod files;
 mod foreground;
 mod forward;
 mod host;
@@ -37,6 +39,7 @@ mod stdin;
 mod terminal;
 mod vmm_log;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +58,7 @@ use serde::de::DeserializeOwned;
 use connection::{Body, Connection, Reply};
 pub use error::ClientError;
 pub use events::{EventReader, EventsRequest};
+pub use files::{FileContentReader, FileEventReader, SandboxFiles};
 pub use foreground::{
     Beginning, Foreground, ForegroundEnd, Input, Notice, OnSignal, OpenStdin, OpenTerminal, StopLevel,
 };
@@ -370,6 +374,18 @@ fn is_unknown_wish(error: &ErrorDetail) -> bool {
 /// A sandbox's path with `rest`. Names need no escaping: their type allows safe characters only.
 fn path(key: &SandboxKey, rest: &str) -> String {
     format!("/v1/sandboxes/{}/{}{rest}", key.config, key.name)
+}
+
+/// A value in a query.
+fn encoded(value: &[u8]) -> String {
+    value.iter().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(*byte)),
+            // A String takes everything.
+            byte => drop(write!(encoded, "%{byte:02X}")),
+        }
+        encoded
+    })
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -74,7 +74,8 @@ pub struct Entry {
     /// What it is like; a symbolic link is itself.
     pub stat: Stat,
     /// Where a symbolic link leads.
-    pub target: Option<serde_bytes::ByteBuf>,
+    #[serde(with = "serde_bytes")]
+    pub target: Option<Vec<u8>>,
 }
 
 /// What a file system has.

@@ -71,8 +71,11 @@ fn tool_of_this_host(tool: &GuestTool) -> Vec<ByteString> {
             let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} || exit 1; cat <&3 & cat >&3; wait");
             vec!["bash".into(), "-c".into(), script.into()]
         }
-        // No program of this host speaks as these do.
-        GuestTool::Files | GuestTool::Watch { .. } => vec!["false".into()],
+        // Built for tests, the program that this is knows them: `src/testing_tools.rs`.
+        GuestTool::Files => vec!["/proc/self/exe".into(), "__files".into()],
+        GuestTool::Watch { path, recursive } => {
+            vec!["/proc/self/exe".into(), "__watch".into(), path.clone(), recursive.to_string().into()]
+        }
     }
 }
 

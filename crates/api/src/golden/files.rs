@@ -3,6 +3,13 @@
 use super::*;
 use crate::file::{FileChange, FileEntry, FileEvent, FileEventLine, FileKind, FileLine, FileRename, FileWritten};
 
+/// The values are the lines.
+macro_rules! golden {
+    ($file:literal, $values:expr) => {
+        golden($file, include_str!($file), $values)
+    };
+}
+
 fn odd() -> ByteString {
     ByteString::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![b'/', 0xff]))
 }

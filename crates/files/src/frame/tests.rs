@@ -77,11 +77,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         bytes().prop_map(Answer::Data),
         any::<u64>().prop_map(|size| Answer::Stat(stat(size))),
         prop::collection::vec((bytes(), any::<u64>(), prop::option::of(bytes())), 0..5).prop_map(|entries| {
-            let entry = |(name, size, target): (_, _, Option<Vec<u8>>)| Entry {
-                name,
-                stat: stat(size),
-                target: target.map(Into::into),
-            };
+            let entry = |(name, size, target): (_, _, Option<Vec<u8>>)| Entry { name, stat: stat(size), target };
             Answer::Entries(entries.into_iter().map(entry).collect())
         }),
         bytes().prop_map(Answer::Path),

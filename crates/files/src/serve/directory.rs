@@ -51,9 +51,9 @@ impl Directory {
             let target = (stat.kind == FileKind::Symlink)
                 .then(|| rustix::fs::readlinkat(&self.fd, name, Vec::new()).ok())
                 .flatten()
-                .map(|target| target.into_bytes().into());
+                .map(std::ffi::CString::into_bytes);
             let entry = Entry { name: name.to_vec(), stat, target };
-            bytes += ENTRY_BYTES + entry.name.len() + entry.target.as_ref().map_or(0, |target| target.len());
+            bytes += ENTRY_BYTES + entry.name.len() + entry.target.as_ref().map_or(0, Vec::len);
             page.push(entry);
         }
         Ok(page)

@@ -1,0 +1,24 @@
+//! What PID 1 of a guest does itself in a session, on this host: for the sandboxes of tests, which are no microVMs.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+
+use nix::sys::stat::{Mode, umask};
+
+/// Does it and ends the process, where that was started for it.
+pub fn run_if_asked() {
+    let mut args = std::env::args_os().skip(1);
+    let is_done = match args.next() {
+        Some(name) if name == "__files" => {
+            // As in a guest, whatever the daemon has.
+            umask(Mode::empty());
+            sandpen::files::serve::serve(io::stdin().lock(), io::stdout()).is_ok()
+        }
+        Some(name) if name == "__watch" => {
+            let (path, recursive) = (args.next().unwrap_or_default(), args.next().is_some_and(|arg| arg == "true"));
+            sandpen::files::watch::watch(path.as_bytes(), recursive, io::stdout()).is_ok()
+        }
+        _ => return,
+    };
+    std::process::exit(i32::from(!is_done));
+}
