@@ -20,4 +20,4 @@ mod transport;
 mod wire;
 
 pub use server::{ServeError, Target, serve};
-pub use transport::{Transport, TransportError};
+pub use transport::TransportError;
