@@ -95,8 +95,12 @@ struct Channel {
     control: mpsc::Sender<SessionControl>,
     /// Before its program.
     setup: Option<(Setup, Ends)>,
+    /// It was told that no more is said.
     is_ended: bool,
+    /// It was told that all is over.
     is_closed: bool,
+    /// The client has closed it: it says no more, and hears how it ended.
+    is_left: bool,
     /// Dropped with the channel, of which its program hears.
     #[expect(dead_code, reason = "it is dropped")]
     gone: DropGuard,
@@ -253,6 +257,9 @@ impl Server {
             }
             Said::Done(_) => {
                 channel.is_closed = true;
+                if channel.is_left {
+                    self.channels.remove(&id);
+                }
                 Writer::message(message::CHANNEL_CLOSE).u32(theirs)
             }
         };
@@ -261,7 +268,8 @@ impl Server {
 
     /// A channel has read so much: the client may send as much again.
     fn adjust(&mut self, id: ChannelId, count: u32) -> Result<(), ServeError> {
-        let Some(channel) = self.channels.get_mut(&id).filter(|channel| !channel.is_closed) else { return Ok(()) };
+        let is_open = |channel: &&mut Channel| !channel.is_closed && !channel.is_left;
+        let Some(channel) = self.channels.get_mut(&id).filter(is_open) else { return Ok(()) };
         channel.ours_left = channel.ours_left.saturating_add(count);
         let message = Writer::message(message::CHANNEL_WINDOW_ADJUST).u32(channel.theirs).u32(count);
         self.send(message)

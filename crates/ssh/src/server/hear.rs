@@ -130,7 +130,21 @@ impl Server {
             gone: gone.clone(),
         };
         let (ours_left, input, setup, gone) = (WINDOW, Some(input), None, gone.drop_guard());
-        (ends, Channel { theirs, window, ours_left, input, control, setup, is_ended: false, is_closed: false, gone })
+        (
+            ends,
+            Channel {
+                theirs,
+                window,
+                ours_left,
+                input,
+                control,
+                setup,
+                is_ended: false,
+                is_closed: false,
+                is_left: false,
+                gone,
+            },
+        )
     }
 
     /// What the client says of a channel.
@@ -163,6 +177,11 @@ impl Server {
             message::CHANNEL_EOF => channel.input = None,
             message::CHANNEL_CLOSE => {
                 channel.window.close();
+                if channel.is_ended && !channel.is_closed {
+                    // Both have said all: what it sent last still goes to the program, and comes to the program's end.
+                    (channel.input, channel.is_left) = (None, true);
+                    return Ok(());
+                }
                 let (theirs, is_closed) = (channel.theirs, channel.is_closed);
                 self.channels.remove(&id);
                 if !is_closed {
