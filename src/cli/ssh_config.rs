@@ -10,7 +10,7 @@ use sandpen_ssh::config::{SshConfig, known_hosts};
 use sandpen_ssh::host_key::HostKey;
 use sandpen_types::state_dir::StateDir;
 
-use super::args::NameArg;
+use super::args::{NameArg, short_name};
 use super::{CliError, Global, print};
 
 /// Print what ssh needs to reach a sandbox
@@ -40,7 +40,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
     let known = dir.ssh_known_hosts();
     write(&known, &known_hosts(&host_key)).map_err(|source| CliError::KnownHosts { path: known.clone(), source })?;
     let program = std::env::current_exe().map_err(CliError::OwnProgram)?;
-    let name = key.to_string();
+    let name = short_name(key.config.as_str(), key.name.as_str());
     let words = ["--state-dir".as_ref(), state_dir.as_os_str(), "--data-dir".as_ref(), data_dir.as_os_str()];
     let last: [&OsStr; 2] = ["ssh-proxy".as_ref(), name.as_ref()];
     let proxy = [&[program.as_os_str()], &words[..], &last].concat();

@@ -254,6 +254,8 @@ fn help_texts() {
         "prune",
         "reconcile",
         "doctor",
+        "port-forward",
+        "ssh-config",
         "kernel",
         "daemon",
         "shutdown",

@@ -67,6 +67,8 @@ mod rm;
 #[cfg(feature = "testing")]
 mod sessions_http;
 #[cfg(feature = "testing")]
+mod ssh;
+#[cfg(feature = "testing")]
 mod start;
 mod state_dir;
 #[cfg(feature = "testing")]

@@ -259,6 +259,8 @@ fn the_state_directory() {
         dir.lock(),
         dir.daemon_log(),
         dir.socket(),
+        dir.ssh_host_key(),
+        dir.ssh_known_hosts(),
         dir.bin(),
         dir.cache(),
         dir.log(&key),

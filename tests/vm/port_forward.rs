@@ -31,7 +31,7 @@ impl Forward {
         let (stderr, heard) = (BufReader::new(child.stderr.take().unwrap()), said.clone());
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                *heard.lock().unwrap() += &format!("{line}\n");
+                heard.lock().unwrap().push_str(&(line + "\n"));
             }
         });
         Self { child, lines, said }

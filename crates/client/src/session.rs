@@ -10,6 +10,7 @@
 mod carry;
 mod foreground;
 mod hold;
+mod leave;
 mod requests;
 
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use futures::{Sink as _, Stream as _};
 use hyper_util::rt::TokioIo;
 use sandpen_api::session::{SessionNews, SessionPiece, SessionSignal, SessionWish};
 use sandpen_api::{ErrorCode, ErrorDetail, Word};
@@ -33,7 +34,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::resume::Resume;
 use super::{Client, ClientError, ClientOptions};
-use hold::{Hold, text};
+use hold::Hold;
 
 pub use carry::{CarryEnd, SessionCarrier, SessionControl};
 pub use foreground::{OnSessionSignal, SessionForeground, SessionForegroundEnd, SessionNotice};
@@ -174,42 +175,6 @@ impl SessionClient {
         self.hold.wishes.push_back(SessionWish::HangUp {});
     }
 
-    /// Hangs it up without a wait for its end, of which nobody wants to hear.
-    ///
-    /// # Errors
-    /// As [`SessionClient::next`].
-    pub async fn hang_up_now(&mut self) -> Result<(), ClientError> {
-        loop {
-            let error = match self.client.hang_up_session(&self.key, self.info.id).await {
-                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => {
-                    return Ok(());
-                }
-                Err(error) => error,
-                Ok(()) => return Ok(()),
-            };
-            self.client = self.resume.after(error).await?;
-        }
-    }
-
-    /// Takes and drops all that it still writes, until it has ended; it is forgotten then. What nobody takes would hold it.
-    ///
-    /// # Errors
-    /// As [`SessionClient::next`].
-    pub async fn run_out(&mut self) -> Result<(), ClientError> {
-        while !self.is_over {
-            self.taken(self.hold.given);
-            match self.next().await {
-                Ok(_) => {}
-                Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => {
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.taken(self.hold.given);
-        self.forget().await
-    }
-
     /// The next step; after the last one none comes. Where the daemon dies or is replaced, the next one is found, or
     /// started, and goes on. Safe to cancel.
     ///
@@ -338,59 +303,6 @@ impl SessionClient {
             SessionNews::Error { code, message } => return Err(refused(code, message)),
         }
         Ok(())
-    }
-
-    /// Leaves it on purpose: it runs on without a client. What it wrote and was not told as taken is kept for the next one.
-    ///
-    /// # Errors
-    /// As [`SessionClient::next`].
-    pub async fn detach(&mut self) -> Result<(), ClientError> {
-        self.leave(SessionWish::Detach {}).await
-    }
-
-    /// Says that its end, and all before it, is where it belongs: the session is forgotten.
-    ///
-    /// # Errors
-    /// As [`SessionClient::next`].
-    pub async fn forget(&mut self) -> Result<(), ClientError> {
-        match self.leave(SessionWish::TakenEnd {}).await {
-            // By the daemon before, which could not answer; or its guest is gone, and all sessions with it.
-            Err(error) if matches!(error.code(), Some(ErrorCode::SessionNotFound | ErrorCode::NotLive)) => Ok(()),
-            left => left,
-        }
-    }
-
-    async fn leave(&mut self, wish: SessionWish) -> Result<(), ClientError> {
-        self.is_over = true;
-        loop {
-            let Err(error) = self.say_last(wish).await else { return Ok(()) };
-            self.socket = None;
-            self.client = self.resume.after(error).await?;
-        }
-    }
-
-    async fn say_last(&mut self, wish: SessionWish) -> Result<(), ClientError> {
-        self.attach().await?;
-        let Some(socket) = &mut self.socket else { return Ok(()) };
-        while let Some(message) = self.hold.next_message() {
-            socket.feed(message).await.map_err(cut)?;
-        }
-        socket.send(text(&wish)).await.map_err(cut)?;
-        socket.close(None).await.map_err(cut)?;
-        // Its answer comes when all before was passed on.
-        loop {
-            match socket.next().await {
-                Some(Ok(Message::Close(Some(reason))))
-                    if reason.code == CloseCode::Restart || reason.code == CloseCode::Again =>
-                {
-                    return Err(ClientError::SessionCut { ends: true, source: None });
-                }
-                Some(Ok(Message::Close(_))) => return Ok(()),
-                Some(Ok(_)) => {}
-                Some(Err(source)) => return Err(cut(source)),
-                None => return Err(ClientError::SessionCut { ends: false, source: None }),
-            }
-        }
     }
 }
 

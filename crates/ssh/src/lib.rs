@@ -1,7 +1,8 @@
 //! An SSH server on standard streams, for the `ProxyCommand` of an SSH client: what the client asks for becomes sessions of one
 //! sandbox, which needs neither a network nor a server in its root.
 //!
-//! It knows the daemon's client and the types, and no terminal, no daemon's insides and no guest.
+//! May know: `sandpen-client`, `sandpen-files`, `sandpen-types`, ring, tokio. May not: what a daemon or a guest is made of, a
+//! terminal.
 //!
 //! ```text
 //!   ssh, sftp, editors ──pipe──▶ Transport: packets, keys ──▶ server: user, channels ──▶ sessions of the daemon's client
@@ -19,4 +20,4 @@ mod transport;
 mod wire;
 
 pub use server::{ServeError, Target, serve};
-pub use transport::{Transport, TransportError};
+pub use transport::TransportError;

@@ -115,11 +115,8 @@ pub struct Transport {
 
 impl Transport {
     /// One that has said who it is.
-    ///
-    /// # Errors
-    /// [`TransportError::Cryptography`].
-    pub fn new(key: Arc<HostKey>) -> Result<Self, TransportError> {
-        Ok(Self {
+    pub fn new(key: Arc<HostKey>) -> Self {
+        Self {
             key,
             stage: Stage::Ident,
             their_ident: Vec::new(),
@@ -135,10 +132,10 @@ impl Transport {
             sealed: 0,
             sealed_with_key: 0,
             kept: Vec::new(),
-        })
+        }
     }
 
-    /// Takes what came; [`Transport::next`] says what it is. To be called again when that has nothing more.
+    /// Takes what came; [`Transport::next_message`] says what it is. To be called again when that has nothing more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.came.extend_from_slice(bytes);
     }
@@ -202,7 +199,7 @@ impl Transport {
     ///
     /// # Errors
     /// [`TransportError`]: it is over.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
+    pub fn next_message(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
         if matches!(self.stage, Stage::Ident) && !self.identify()? {
             return Ok(None);
         }
@@ -268,7 +265,7 @@ impl Transport {
             message::DISCONNECT => {
                 let mut reader = Reader::new(&message[1..]);
                 reader.u32()?;
-                return Err(TransportError::Disconnected(String::from_utf8_lossy(reader.bytes()?).into_owned()));
+                Err(TransportError::Disconnected(String::from_utf8_lossy(reader.bytes()?).into_owned()))
             }
             message::IGNORE | message::UNIMPLEMENTED | message::DEBUG | message::EXT_INFO => {
                 match self.is_strictly_first() {

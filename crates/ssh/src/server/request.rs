@@ -100,7 +100,7 @@ mod tests {
         for (name, value) in [(&b""[..], &b"x"[..]), (b"A=B", b"x"), (b"A\0", b"x"), (b"A", b"\0")] {
             assert!(!setup.variable(name, value));
         }
-        assert!(!setup.variable(b"LONG", &[b'x'; ENV_MAX]));
+        assert!(!setup.variable(b"LONG", &vec![b'x'; ENV_MAX]));
         let pty = Writer::default().bytes(b"xterm").u32(80).u32(24).u32(0).u32(0).bytes(b"").done();
         assert_eq!(setup.terminal(&mut Reader::new(&pty)), Ok(true));
         let spec = setup.spec(Program::Command(b"echo \xff".to_vec()), Some("web".parse().unwrap()));

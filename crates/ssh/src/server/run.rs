@@ -177,7 +177,7 @@ pub(super) async fn connection(target: Target, forward: Forward, mut ends: Ends)
         Some(Ok(ForwardEnd::Closed | ForwardEnd::Left)) => {}
         Some(Ok(ForwardEnd::Refused(reason))) => (target.note)(&reason),
         Some(Ok(ForwardEnd::Lost(end))) => {
-            (target.note)(&format!("port {}: a connection was lost: {end}", forward.port))
+            (target.note)(&format!("port {}: a connection was lost: {end}", forward.port));
         }
         Some(Err(error)) => (target.note)(&format!("port {}: {}", forward.port, error_chain(&error))),
     }

@@ -122,7 +122,7 @@ async fn with_files<T, F: Future<Output = T>>(
         Way::Lost(why) => {
             Way::Lost([why.as_str(), String::from_utf8_lossy(&reason).trim()].join(" ").trim().to_owned())
         }
-        done => done,
+        Way::Done(done) => Way::Done(done),
     })
 }
 

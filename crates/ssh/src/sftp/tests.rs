@@ -183,7 +183,7 @@ async fn directories_links_and_paths() {
 
 #[tokio::test]
 async fn a_packet_that_cannot_be_ends_it() {
-    for head in [0_u32, u32::MAX, PACKET_MAX as u32 + 1] {
+    for head in [0_u32, u32::MAX, u32::try_from(PACKET_MAX).unwrap() + 1] {
         let mut client = Client::new();
         client.stream.write_all(&head.to_be_bytes()).await.unwrap();
         assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0, "{head}");

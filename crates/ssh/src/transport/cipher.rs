@@ -48,18 +48,21 @@ impl CipherName {
 /// The key of one direction.
 enum Key<C> {
     Clear,
-    ChaCha(C),
-    Aes { key: LessSafeKey, iv: [u8; IV] },
+    ChaCha(Box<C>),
+    Aes { key: Box<LessSafeKey>, iv: [u8; IV] },
 }
 
 impl<C> Key<C> {
     fn new(name: CipherName, key: &[u8], iv: [u8; IV], chacha: fn(&[u8; 64]) -> C) -> Result<Self, TransportError> {
         let aes = |algorithm: &'static Algorithm| {
             let key = UnboundKey::new(algorithm, key).map_err(|_| TransportError::Cryptography)?;
-            Ok(Self::Aes { key: LessSafeKey::new(key), iv })
+            Ok(Self::Aes { key: Box::new(LessSafeKey::new(key)), iv })
         };
         match name {
-            CipherName::ChaCha => Ok(Self::ChaCha(chacha(key.try_into().map_err(|_| TransportError::Cryptography)?))),
+            CipherName::ChaCha => {
+                let key = key.try_into().map_err(|_| TransportError::Cryptography)?;
+                Ok(Self::ChaCha(Box::new(chacha(key))))
+            }
             CipherName::Aes256 => aes(&AES_256_GCM),
             CipherName::Aes128 => aes(&AES_128_GCM),
         }

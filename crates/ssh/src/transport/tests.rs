@@ -35,9 +35,9 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
-        let mut server = Transport::new(key()).unwrap();
+        let mut server = Transport::new(key());
         server.push(b"SSH-2.0-test with words\r\n");
-        assert_eq!(server.next(), Ok(None));
+        assert_eq!(server.next_message(), Ok(None));
         let mut came = server.take_output();
         let ident = came.drain(..IDENT.len() + 2).collect::<Vec<_>>();
         assert_eq!(ident, format!("{IDENT}\r\n").into_bytes());
@@ -50,9 +50,9 @@ impl Client {
         self.sealed += 1;
         // In two pieces.
         self.server.push(&out[..3]);
-        assert_eq!(self.server.next(), Ok(None));
+        assert_eq!(self.server.next_message(), Ok(None));
         self.server.push(&out[3..]);
-        self.server.next()
+        self.server.next_message()
     }
 
     fn receive(&mut self) -> Vec<u8> {
@@ -162,9 +162,9 @@ fn a_wrong_guess_is_passed_over() {
 #[test]
 fn what_is_no_ssh_client_is_refused() {
     let heard = |bytes: &[u8]| {
-        let mut server = Transport::new(key()).unwrap();
+        let mut server = Transport::new(key());
         server.push(bytes);
-        server.next()
+        server.next_message()
     };
     assert_eq!(heard(b"GET / HTTP/1.1\r\n"), Err(TransportError::Ident("GET / HTTP/1.1".into())));
     assert!(matches!(heard(b"SSH-1.5-old\r\n"), Err(TransportError::Ident(_))));
@@ -202,11 +202,11 @@ fn messages_out_of_place_are_refused() {
 proptest::proptest! {
     #[test]
     fn any_bytes_are_heard_without_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), with_ident: bool) {
-        let mut server = Transport::new(key()).unwrap();
+        let mut server = Transport::new(key());
         if with_ident {
             server.push(b"SSH-2.0-x\r\n");
         }
         server.push(&bytes);
-        while let Ok(Some(_)) = server.next() {}
+        while let Ok(Some(_)) = server.next_message() {}
     }
 }
