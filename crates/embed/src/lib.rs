@@ -94,7 +94,7 @@ pub fn build(program: Program) -> Result<(), EmbedError> {
 }
 
 /// Crates of sandpen's own tree that a program may consist of besides its own.
-const PARTS: [&str; 1] = ["files"];
+const PARTS: [&str; 2] = ["files", "tree"];
 
 /// What the program is built from. In sandpen's own tree that is also what its manifest inherits.
 fn watched(source: &Path) -> Vec<PathBuf> {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn what_a_program_is_built_from_is_there() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        for (source, files) in [("guest", 5), ("crates/waiter", 4)] {
+        for (source, files) in [("guest", 6), ("crates/waiter", 4)] {
             let watched = watched(&tree.join(source));
             assert_eq!(watched.len(), files, "{watched:?}");
             assert!(watched.iter().all(|path| path.exists()), "{watched:?}");
