@@ -125,6 +125,9 @@ impl Job {
                 Err(Absent::Unknown | Absent::Gone) => break (SessionEnd::Gone, None),
             };
             self.mark_begun().await;
+            // Where nobody knew whether it had begun.
+            self.opened
+                .send_if_modified(|opened| matches!(opened, Some(Err(_))) && opened.replace(Ok(false)).is_some());
             let mut at = from.unwrap_or(attachment.info.kept_from);
             let before = at;
             let taken = self.take(attachment, &mut at, log).await;

@@ -30,6 +30,9 @@ use crate::telemetry::faults::Place;
 /// Most bytes that are written at once.
 const PIECE_MAX: usize = 64 << 10;
 
+/// So often a log may be somebody else's before that is told.
+const BUSY_TRIES: u32 = 4;
+
 /// The log writer is gone: another one is hosted, and says what is on file.
 #[derive(Debug)]
 pub(super) struct LogLost;
@@ -61,6 +64,8 @@ pub(super) struct JobLog {
     state: watch::Sender<LogState>,
     /// In a row.
     failures: u32,
+    /// Whether somebody was told of these.
+    is_told: bool,
 }
 
 impl JobLog {
@@ -69,7 +74,7 @@ impl JobLog {
         let path = config.log(id);
         let writer = host(&config, path.clone(), is_new);
         state.send_replace(LogState::Open(writer.clone()));
-        Self { config, path, is_new, writer, state, failures: 0 }
+        Self { config, path, is_new, writer, state, failures: 0, is_told: false }
     }
 
     /// Another writer, in the place of one that is gone.
@@ -141,7 +146,9 @@ impl JobLog {
         if let Some(fault) = fault_of_causes(error) {
             faults.raise(Place::Log(self.path.clone()), fault, &message);
         }
-        if self.failures == 0 {
+        // The writer of a keeper that failed may have it for a moment still.
+        if !self.is_told && (self.failures >= BUSY_TRIES || !matches!(error, LogError::Busy(_))) {
+            self.is_told = true;
             faults.count(Counter::LogFailures);
             tracing::warn!(log = ?self.path, error = message, "the log of a job cannot be written; its output waits in the guest");
             let failed = EventKind::LogFailed { message };
@@ -152,7 +159,8 @@ impl JobLog {
     }
 
     fn works(&mut self) {
-        if std::mem::take(&mut self.failures) > 0 {
+        self.failures = 0;
+        if std::mem::take(&mut self.is_told) {
             tracing::info!(log = ?self.path, "the log of a job can be written again");
             let faults = &self.config.faults;
             faults.clear(&Place::Log(self.path.clone()));

@@ -290,8 +290,12 @@ impl Actor for LogWriter {
         let recovered = self.store.recover();
         self.tell_notes();
         let ready = recovered.and_then(|()| if self.drops() { self.store.prepare_to_drop(now_us()) } else { Ok(()) });
-        if let Err(e) = ready {
-            self.fail(e);
+        match ready {
+            // The one before has just lost its last address. Where it has not, the first byte meets it again.
+            Ok(()) | Err(LogError::Busy(_)) => {}
+            Err(e) => {
+                self.fail(e);
+            }
         }
         self.files_in_use(ctx);
         self.publish(false);

@@ -36,3 +36,34 @@ pub struct JobInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<SessionEnd>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::ExitStatus;
+
+    /// As it goes over the wire, and is shown by `sandpen jobs --json`.
+    #[test]
+    fn a_job_in_json() {
+        let asked_at = DateTime::UNIX_EPOCH;
+        let running = JobInfo {
+            id: SessionId::new(0x00ab_cdef_0123_4567).unwrap(),
+            label: "make".to_owned(),
+            asked_at,
+            terminal: false,
+            stdin: true,
+            bytes: 12,
+            ended_at: None,
+            end: None,
+        };
+        let json = r#"{"id":"00abcdef01234567","label":"make","asked_at":"1970-01-01T00:00:00Z","terminal":false,"stdin":true,"bytes":12"#;
+        assert_eq!(serde_json::to_string(&running).unwrap(), format!("{json}}}"));
+        let end = Some(SessionEnd::Exited(ExitStatus::Code(3)));
+        let ended = JobInfo { ended_at: Some(asked_at), end, ..running.clone() };
+        let rest = r#","ended_at":"1970-01-01T00:00:00Z","end":{"exited":{"code":3}}}"#;
+        assert_eq!(serde_json::to_string(&ended).unwrap(), format!("{json}{rest}"));
+        for job in [running, ended] {
+            assert_eq!(serde_json::from_str::<JobInfo>(&serde_json::to_string(&job).unwrap()).unwrap(), job);
+        }
+    }
+}

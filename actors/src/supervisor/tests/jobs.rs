@@ -11,6 +11,7 @@ use super::*;
 use crate::database::{AddJob, JobRow, ListJobs};
 use crate::jobs::JobError;
 use crate::log_writer::{FollowFrom, LogChunk, LogFollower};
+use crate::telemetry::counters::Counter;
 
 fn id(number: u64) -> SessionId {
     SessionId::new(number).unwrap()
@@ -96,7 +97,10 @@ fn a_job_is_logged_and_on_record_without_any_client() {
         let vmm = stage.running(stage.spec("a")).await;
         // More than any window.
         let flood = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo $i; done; echo end >&2; exit 7";
-        let begun = stage.start_job(1, sh(flood)).await.unwrap();
+        // Asked for twice at once, it runs once.
+        let (begun, twice) = tokio::join!(stage.start_job(1, sh(flood)), stage.start_job(1, sh(flood)));
+        let (begun, twice) = (begun.unwrap(), twice.unwrap());
+        assert_eq!((twice.id, twice.asked_at), (begun.id, begun.asked_at));
         assert!(begun.label.starts_with("sh -c i=0") && begun.ended.is_none(), "{begun:?}");
         let ended = stage.wait_job(1).await.unwrap();
         assert_eq!(ended.ended.as_ref().unwrap().1, SessionEnd::Exited(ExitStatus::Code(7)));
@@ -157,6 +161,7 @@ fn whoever_fails_no_line_is_lost_or_doubled() {
         let ended = soon(waiting).await.unwrap().unwrap().unwrap().ended;
         assert_eq!(ended.unwrap().1, SessionEnd::Exited(ExitStatus::Code(3)));
         assert!(check_lines(&log).await > PLACES.len());
+        assert_eq!(stage.faults.counters().value(Counter::LogFailures), 0, "nobody was told of what is none");
         stage.end();
     });
 }
@@ -199,6 +204,48 @@ fn the_next_orchestrator_goes_on_from_what_is_on_file() {
             (dir, driver) = (next.dir.clone(), next.driver.clone());
             arrivals = std::mem::replace(&mut next.arrivals, mpsc::unbounded_channel().1);
             next.supervisor.send(Shutdown { grace: None }).await.unwrap();
+            next.end();
+        }
+    });
+}
+
+/// Whoever takes the files away, or an index, loses what was in them, and nothing that comes.
+#[test]
+fn a_job_goes_on_where_its_files_do_not_go_with_its_guest() {
+    on_stage(|| async {
+        let mut first = Stage::new().await;
+        let mut vmm = first.running(first.spec("a")).await;
+        let (spec, go) = first.lines();
+        let sandbox = first.start_job(1, spec).await.unwrap().sandbox;
+        let log = first.job_log(sandbox, 1);
+        let (mut dir, mut driver, mut arrivals) =
+            (first.dir.clone(), first.driver.clone(), mpsc::unbounded_channel().1);
+        std::mem::swap(&mut first.arrivals, &mut arrivals);
+        first.grows(&log).await;
+        first.supervisor.send(Shutdown { grace: None }).await.unwrap();
+        first.end();
+        let index = log.with_extension("log.idx");
+        for gone in [&[&log, &index][..], &[&index], &[&log]] {
+            for file in gone {
+                std::fs::remove_file(file).unwrap();
+            }
+            let mut next = Stage::on(dir, driver, arrivals).await;
+            next.supervisor.send(Reconcile).await.unwrap().unwrap();
+            assert_eq!(soon(vmm.next_asked()).await, Some(Asked::Adopted));
+            next.grows(&log).await;
+            if gone == [&log] {
+                std::fs::write(&go, "").unwrap();
+                assert_eq!(next.end_of(1).await, SessionEnd::Exited(ExitStatus::Code(3)));
+                // What came since then is whole.
+                let [lines, _] = streams(&log).await;
+                let numbers: Vec<u64> = lines.lines().skip(1).map(|line| line.parse().unwrap()).collect();
+                assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{} lines", numbers.len());
+                assert!(numbers.len() > 1);
+            } else {
+                next.supervisor.send(Shutdown { grace: None }).await.unwrap();
+            }
+            (dir, driver) = (next.dir.clone(), next.driver.clone());
+            arrivals = std::mem::replace(&mut next.arrivals, mpsc::unbounded_channel().1);
             next.end();
         }
     });
@@ -335,7 +382,7 @@ fn what_cannot_be_written_waits_in_the_guest() {
         std::fs::write(&in_the_way, "").unwrap();
         let sandbox = stage.start_job(1, sh("echo one; exit 4")).await.unwrap().sandbox;
         let failed = async {
-            while stage.faults.counters().value(crate::telemetry::counters::Counter::LogFailures) == 0 {
+            while stage.faults.counters().value(Counter::LogFailures) == 0 {
                 tokio::task::yield_now().await;
             }
         };
