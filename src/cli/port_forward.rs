@@ -123,7 +123,7 @@ async fn accept(ports: &[Listening], connections: &mut JoinSet<()>, stop: &Cance
                     "{CONNECTIONS_MAX} connections are open, which is all there can be: others are closed"
                 ));
             }
-            reset(stream);
+            reset(&stream);
             continue;
         }
         is_full &= connections.len() >= CONNECTIONS_MAX / 2;
@@ -131,8 +131,8 @@ async fn accept(ports: &[Listening], connections: &mut JoinSet<()>, stop: &Cance
     }
 }
 
-/// Closes a connection so that its other side sees that it broke.
-fn reset(stream: TcpStream) {
+/// Its other side is to see that it broke, when it is closed.
+fn reset(stream: &TcpStream) {
     // One that is gone needs none.
     let _ = stream.set_zero_linger();
 }
@@ -145,7 +145,7 @@ async fn carry(forward: Forward, mut stream: TcpStream, stop: CancellationToken)
         Ok(session) => session,
         Err(error) => {
             print::note(&format!("port {port}: {}", error_chain(&error)));
-            return reset(stream);
+            return reset(&stream);
         }
     };
     let (input, output) = stream.split();
@@ -160,15 +160,15 @@ async fn carry(forward: Forward, mut stream: TcpStream, stop: CancellationToken)
         Ok(ForwardEnd::Closed | ForwardEnd::Left) => {}
         Ok(ForwardEnd::Refused(reason)) => {
             print::note(&reason);
-            reset(stream);
+            reset(&stream);
         }
         Ok(ForwardEnd::Lost(end)) => {
             print::note(&format!("port {port}: a connection was lost: {end}"));
-            reset(stream);
+            reset(&stream);
         }
         Err(error) => {
             print::note(&format!("port {port}: {}", error_chain(&error)));
-            reset(stream);
+            reset(&stream);
         }
     }
 }

@@ -49,14 +49,15 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
             }
         }
     };
-    fn note(text: &str) {
-        print::note(text);
-    }
     let target = Target { client, options, key, user: sandbox.user, note };
     let served = serve(target, Arc::new(host_key), stdin::open(), output, ended).await;
     let _ = tokio::time::timeout(WRITE_LIMIT, written).await;
     served?;
     Ok(0)
+}
+
+fn note(text: &str) {
+    print::note(text);
 }
 
 /// A thread that writes to standard output, which may block; and when it has written all.

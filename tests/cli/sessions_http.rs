@@ -206,6 +206,28 @@ fn a_session_is_begun_once_followed_and_forgotten() {
     refused(&home, "GET", &one, "", 404, "session_not_found");
 }
 
+/// Long before the session's end, behind the last byte, and to each client once.
+#[test]
+fn the_end_of_an_output_is_told() {
+    let home = idle();
+    begin(&home, 1, "echo all; exec >&-; read line; echo end >&2");
+    let end = |stream: &str, total: u64| json!({"type": "stream_ended", "stream": stream, "total": total});
+    let next_end = |socket: &mut Socket| {
+        std::iter::from_fn(|| socket.next()).find_map(|(kind, payload)| {
+            let news: Value = if kind == TEXT { serde_json::from_slice(&payload).unwrap() } else { Value::Null };
+            ["stream_ended", "ended"].contains(&news["type"].as_str()?).then_some(news)
+        })
+    };
+    let mut first = Socket::attached(&home, 1, "");
+    assert_eq!(first.piece(), (1, 0, b"all\n".to_vec()));
+    assert_eq!(next_end(&mut first), Some(end("stdout", 4)));
+    let mut second = Socket::attached(&home, 1, "?stdout=4&stderr=0");
+    assert_eq!(next_end(&mut second), Some(end("stdout", 4)));
+    second.input(0, b"go\n");
+    assert_eq!(next_end(&mut second), Some(end("stderr", 4)));
+    assert_eq!(next_end(&mut second).unwrap()["type"], "ended");
+}
+
 #[test]
 fn hostile_requests_are_refused() {
     let home = idle();

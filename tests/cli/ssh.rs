@@ -102,7 +102,7 @@ fn channels_of_one_connection_do_not_hold_each_other_up() {
     deaf.stdin(Stdio::piped());
     let mut deaf = spawn(deaf);
     let mut stdin = deaf.stdin.take().unwrap();
-    let feeding = std::thread::spawn(move || while stdin.write_all(&[7; 1 << 16]).is_ok() {});
+    let feeding = std::thread::spawn(move || while stdin.write_all(&[7; 1 << 14]).is_ok() {});
     // One that nobody reads from.
     let mut mute = spawn(through(&["a.sandpen", "exec yes"]));
     let bytes = vec![b'x'; 4 << 20];

@@ -128,3 +128,51 @@ impl State {
         (self.arrived, self.told) = (self.answered, self.taken);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sandpen_types::session::{SessionId, SessionSpec};
+
+    use super::*;
+
+    fn info() -> SessionInfo {
+        SessionInfo {
+            id: SessionId::new(7).unwrap(),
+            label: SessionSpec::command(["sh"]).label(),
+            asked_at: chrono::DateTime::UNIX_EPOCH,
+            terminal: false,
+            detached: false,
+            attached: true,
+            stdin: 0,
+            kept_from: SessionOffsets::default(),
+            end: None,
+        }
+    }
+
+    /// A piece without bytes, once, whatever way it comes by.
+    #[test]
+    fn the_end_of_a_stream_is_answered_once_behind_all_of_it() {
+        let stream = OutputStream::Stdout;
+        let mut state = State::new(&info(), None);
+        let output = |offset, text: &'static str| SessionOutput { stream, offset, bytes: text.into() };
+        let event = |text: &'static str| SessionEvent::Output { stream, offset: 0, bytes: text.into() };
+        state.apply(event("abc"));
+        state.apply(SessionEvent::StreamEnded { stream, total: 3 });
+        assert_eq!(state.output, [output(0, "abc"), output(3, "")]);
+        // Its monitor failed before the application asked for any of it, and then for the last.
+        state.attached(&info());
+        for event in [event("abc"), SessionEvent::StreamEnded { stream, total: 3 }] {
+            state.apply(event);
+        }
+        while let Some(output) = state.output.pop_front() {
+            state.answer(&output);
+        }
+        state.attached(&info());
+        for event in [event("abc"), SessionEvent::StreamEnded { stream, total: 3 }] {
+            state.apply(event);
+        }
+        assert!(state.output.is_empty() && state.finish.is_none());
+        state.apply(SessionEvent::StreamEnded { stream: OutputStream::Stderr, total: 1 });
+        assert!(matches!(state.finish, Some(Finish::Refused(SessionError::Ahead { asked: 1, there: 0, .. }))));
+    }
+}
