@@ -33,7 +33,7 @@ use transfer::{Outcome, transfer};
 ///
 /// By the rules of `docker cp`: a directory that is there gets SRC by its name, anything else is the new name; SRC/. is what
 /// the directory SRC holds. With - for SRC a tar from standard input is unpacked into the directory DST; with - for DST a tar
-/// of SRC is written to standard output. The sandbox has to run, and needs no tar of its own.
+/// of SRC is written to standard output. The sandbox needs no tar of its own, and may have ended.
 ///
 /// What arrives in the sandbox belongs to root, on the host to whoever calls. Kept are permissions, times, symbolic and hard
 /// links, extended attributes (user.*) and holes. A file has its name when all of it is there: an interrupted copy leaves

@@ -14,7 +14,7 @@ use super::args::NameArg;
 use super::{CliError, FAILED, Global, print, stdin};
 use values::{Owner, mode};
 
-/// Read, write, list, change, remove and watch the files of a running sandbox
+/// Read, write, list, change, remove and watch the files of a sandbox
 ///
 /// Without any program of the sandbox's root: its own PID 1 does it, as root or as the user that -u names, and follows
 /// symbolic links as any process of the sandbox would. Paths are absolute in the sandbox.

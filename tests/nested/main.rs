@@ -248,8 +248,8 @@ echo "code $?; $(cat /root/err)"
 head -c 300000 /bin/busybox | md5sum
 id=$(sandpen exec -d box -- sh -c 'for i in $(seq 20); do echo $i; sleep 0.1; done; exit 4')
 kill -9 $(cat /root/state/daemon.lock)
-echo "$(sandpen attach --session $id box | md5sum)"
-seq 20 | md5sum
+echo "$(sandpen attach --job $id box | md5sum) $(sandpen wait --job $id box)"
+echo "$(seq 20 | md5sum) 4"
 sandpen exec box -- nope 2>/dev/null
 echo "code $?"
 sandpen top box | grep -c sandpen-idle
