@@ -396,7 +396,6 @@ mod tests {
             (SessionError::NotRunning.into(), ErrorCode::NotLive),
             (SupervisorError::JobNotFound { key: key(), id: job }, ErrorCode::JobNotFound),
             (SupervisorError::IsJob { key: key(), id: job }, ErrorCode::SessionNotFound),
-            (JobError::NotHeld(job).into(), ErrorCode::JobEnded),
             (JobError::Ended { id: job, end: SessionEnd::Gone }.into(), ErrorCode::JobEnded),
             (JobError::IsSession(job).into(), ErrorCode::InvalidRequest),
             (JobError::NoStdin(job).into(), ErrorCode::NoStdin),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, WrapFuture as _,
+    Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, MessageResult,
+    WrapFuture as _,
 };
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::session::{SessionId, SessionSpec};
@@ -26,7 +28,7 @@ use crate::runtime::long_answer::LongAnswer;
 use crate::runtime::without_address::StopWithoutAddress;
 
 /// Pause before the jobs on record are read again, where they could not be.
-const READ_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+const READ_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the jobs of one microVM. It ends after an answered [`CloseJobs`], and when nobody can reach it any more.
 pub struct JobKeeper {
@@ -216,7 +218,7 @@ impl Handler<PassToJob> for JobKeeper {
 }
 
 impl Handler<GetJobLog> for JobKeeper {
-    type Result = LongAnswer<Option<actix::Addr<LogWriter>>>;
+    type Result = LongAnswer<Option<Addr<LogWriter>>>;
 
     fn handle(&mut self, GetJobLog(id): GetJobLog, _: &mut Self::Context) -> Self::Result {
         let log = self.held.get(&id).map(|held| held.log.clone());

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, Handler, ResponseActFuture, WrapFuture as _};
 use chrono::Utc;
+use sandpen_types::row::SandboxId;
 use sandpen_types::session::{SessionId, SessionSpec};
 use sandpen_vmm::sessions::{GuestSessions, SessionError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::actor::JobKeeper;
 use super::job::Opened;
@@ -75,7 +76,7 @@ enum Found {
 /// What becomes of it.
 enum Begun {
     There(JobRow),
-    Held(watch::Receiver<Opened>, tokio::sync::oneshot::Receiver<()>),
+    Held(watch::Receiver<Opened>, oneshot::Receiver<()>),
     /// It has ended in between.
     Gone,
 }
@@ -108,7 +109,11 @@ async fn look_up(
     Ok(Found::New(row))
 }
 
-async fn find(database: &ActorRef<Database>, sandbox: i64, id: SessionId) -> Result<Option<JobRow>, DatabaseError> {
+async fn find(
+    database: &ActorRef<Database>,
+    sandbox: SandboxId,
+    id: SessionId,
+) -> Result<Option<JobRow>, DatabaseError> {
     database.send(GetJob { sandbox, id }).await.unwrap_or(Err(DatabaseError::Ended))
 }
 

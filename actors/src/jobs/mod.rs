@@ -30,6 +30,9 @@ mod tidy;
 mod trim;
 mod way;
 
+use std::path::PathBuf;
+
+use actix::ArbiterHandle;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::session::SessionId;
 use sandpen_types::state_dir::StateDir;
@@ -53,7 +56,7 @@ pub struct KeeperConfig {
     pub state_dir: StateDir,
     /// Where the jobs' log writers run: always the same one for a sandbox, so that what was on its way to an earlier one is
     /// written before the next one looks.
-    pub log_arbiter: actix::ArbiterHandle,
+    pub log_arbiter: ArbiterHandle,
     /// How many logs have their files open.
     pub open_logs: OpenLogs,
     /// The database.
@@ -64,7 +67,7 @@ pub struct KeeperConfig {
 
 impl KeeperConfig {
     /// Where a job's log lies.
-    fn log(&self, id: SessionId) -> std::path::PathBuf {
+    fn log(&self, id: SessionId) -> PathBuf {
         self.state_dir.job_log(self.row.id, id)
     }
 }

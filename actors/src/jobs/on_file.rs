@@ -17,7 +17,7 @@ use sandpen_types::error_chain::error_chain;
 use sandpen_types::event::EventKind;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionId, SessionOffsets};
-use sandpen_types::spec::LogLimits;
+use sandpen_types::spec::{LogBacklog, LogLimits};
 use tokio::sync::watch;
 
 use super::KeeperConfig;
@@ -184,7 +184,7 @@ fn host(config: &KeeperConfig, path: PathBuf, is_new: bool) -> Addr<LogWriter> {
         sandbox: Some(key.clone()),
         faults: config.faults.clone(),
         // What cannot be written waits in the guest, whatever the workload's own output does.
-        ..LogConfig::new(path, LogLimits { backlog: sandpen_types::spec::LogBacklog::Block, ..limits }, 1)
+        ..LogConfig::new(path, LogLimits { backlog: LogBacklog::Block, ..limits }, 1)
     };
     let (faults, of) = (config.faults.clone(), key.clone());
     let on_down = move |reason| {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sandpen_types::session::SessionId;
-use sandpen_vmm::sessions::{SessionEvent, SessionRequest};
+use sandpen_vmm::sessions::{SessionError, SessionEvent, SessionRequest};
 
 use super::way::Way;
 
@@ -38,7 +38,7 @@ pub(super) async fn tidy(way: Way, ended: Vec<SessionId>) {
                 }
             }
         }
-        Ok::<_, sandpen_vmm::sessions::SessionError>(())
+        Ok::<_, SessionError>(())
     });
     match tidied.await {
         Ok(Ok(())) => {}

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::actor::Supervisor;
 use super::admits::{Request, When};
+use super::child::Child;
 use super::phase::Phase;
 use super::{ListSessions, OpenGuest, OpenJobLog, OpenJobStdin, StartJob, SupervisorError, TellJob, WaitJob};
 use crate::database::{Database, GetJob, GetSandbox, JobRow};
@@ -144,7 +145,7 @@ impl Handler<WaitJob> for Supervisor {
     fn handle(&mut self, wait: WaitJob, ctx: &mut Self::Context) -> Self::Result {
         let WaitJob { key, id } = wait.clone();
         let (supervisor, keeper, on_record) = (self.itself(ctx), self.keeper(&key), self.job_on_record(&key, id));
-        let next = self.children.get_mut(&key).map(super::child::Child::reachable);
+        let next = self.children.get_mut(&key).map(Child::reachable);
         LongAnswer::of(async move {
             if let Err(AskAgain) = keeper.ask(AwaitJob(id)).await {
                 return supervisor.send(wait).await?;
