@@ -37,15 +37,21 @@ pub struct Program {
     source: &'static str,
     /// The environment variable of `rustc` that has the built program's path.
     variable: &'static str,
+    /// Packages of sandpen's own that it is built with, by their folders in the tree.
+    below: &'static [&'static str],
 }
 
 /// PID 1 of every Linux guest. Its path is `SANDPEN_GUEST`, the hash of its content `SANDPEN_GUEST_HASH`.
-pub const GUEST: Program =
-    Program { package: "sandpen-guest", source: "DEP_SANDPEN_GUEST_SOURCE", variable: "SANDPEN_GUEST" };
+pub const GUEST: Program = Program {
+    package: "sandpen-guest",
+    source: "DEP_SANDPEN_GUEST_SOURCE",
+    variable: "SANDPEN_GUEST",
+    below: &["crates/files", "crates/tree"],
+};
 
 /// The waiter. Its path is `SANDPEN_WAITER`, the hash of its content `SANDPEN_WAITER_HASH`.
 pub const WAITER: Program =
-    Program { package: "sandpen-waiter", source: "DEP_SANDPEN_WAITER_SOURCE", variable: "SANDPEN_WAITER" };
+    Program { package: "sandpen-waiter", source: "DEP_SANDPEN_WAITER_SOURCE", variable: "SANDPEN_WAITER", below: &[] };
 
 /// Builds the program, to be called by the build script of the crate that embeds it, and gives that crate its path and
 /// hash as environment variables.
@@ -55,7 +61,7 @@ pub const WAITER: Program =
 pub fn build(program: Program) -> Result<(), EmbedError> {
     let variable = |name: &'static str| std::env::var_os(name).ok_or(EmbedError::NoBuildScript(name));
     let source = PathBuf::from(variable(program.source)?);
-    for path in watched(&source) {
+    for path in watched(&source, program.below) {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
@@ -93,19 +99,16 @@ pub fn build(program: Program) -> Result<(), EmbedError> {
     Ok(())
 }
 
-/// Crates of sandpen's own tree that a program may consist of besides its own.
-const PARTS: [&str; 2] = ["files", "tree"];
-
-/// What the program is built from. In sandpen's own tree that is also what its manifest inherits.
-fn watched(source: &Path) -> Vec<PathBuf> {
+/// What the program is built from. In sandpen's own tree that is also what its manifest inherits, and other packages.
+fn watched(source: &Path, below: &[&str]) -> Vec<PathBuf> {
     let mut watched = vec![source.join("src"), source.join("Cargo.toml")];
     let workspace = source.ancestors().skip(1).take(2).find(|above| above.join("Cargo.toml").is_file());
-    let beside = workspace.into_iter().flat_map(|above| ["Cargo.toml", "Cargo.lock"].map(|name| above.join(name)));
-    watched.extend(beside.filter(|file| file.is_file()));
-    let manifest = fs::read_to_string(source.join("Cargo.toml")).unwrap_or_default();
-    for part in PARTS.iter().filter(|part| manifest.contains(&format!("\nsandpen-{part}.workspace"))) {
-        let part = workspace.into_iter().map(|above| above.join("crates").join(part).join("src"));
-        watched.extend(part.filter(|part| part.is_dir()));
+    if let Some(above) = workspace {
+        watched.extend(
+            ["Cargo.toml", "Cargo.lock"].map(|name| above.join(name)).into_iter().filter(|file| file.is_file()),
+        );
+        let packages = below.iter().map(|folder| above.join(folder)).filter(|folder| folder.is_dir());
+        watched.extend(packages.flat_map(|folder| [folder.join("src"), folder.join("Cargo.toml")]));
     }
     watched
 }
@@ -209,8 +212,8 @@ mod tests {
     #[test]
     fn what_a_program_is_built_from_is_there() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        for (source, files) in [("guest", 6), ("crates/waiter", 4)] {
-            let watched = watched(&tree.join(source));
+        for (source, program, files) in [("guest", GUEST, 8), ("crates/waiter", WAITER, 4)] {
+            let watched = watched(&tree.join(source), program.below);
             assert_eq!(watched.len(), files, "{watched:?}");
             assert!(watched.iter().all(|path| path.exists()), "{watched:?}");
         }

@@ -98,11 +98,15 @@ impl Input {
 
     /// Takes input of the client's. What was sent or waits already is passed over.
     pub(super) fn push(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SessionError> {
+        // What was on its way when it was closed is counted nowhere.
+        if self.closed {
+            return Ok(());
+        }
         let there = self.sent + len(self.queued.len());
         if offset > there {
             return Err(SessionError::Ahead { stream: STREAM, asked: offset, there });
         }
-        if self.closed || self.end.is_some() {
+        if self.end.is_some() {
             return Ok(());
         }
         let known = usize::try_from(there - offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -112,6 +116,9 @@ impl Input {
 
     /// The client ends it.
     pub(super) fn end(&mut self, total: u64) -> Result<(), SessionError> {
+        if self.closed {
+            return Ok(());
+        }
         let there = self.sent + len(self.queued.len());
         if total > there {
             return Err(SessionError::Ahead { stream: STREAM, asked: total, there });
@@ -228,6 +235,9 @@ mod tests {
         assert!(input.close().is_err());
         assert!(input.open(Window { received: 8, limit: 10 }).is_err());
         input.push(8, b"for nobody").unwrap();
+        // A client that has not heard of it sends on, and ends it.
+        input.push(18, b"and on").unwrap();
+        input.end(24).unwrap();
         assert!(!input.has_next());
     }
 
