@@ -13,6 +13,8 @@ pub(crate) mod channel;
 mod hear;
 mod request;
 pub(crate) mod run;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;

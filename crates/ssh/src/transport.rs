@@ -13,7 +13,7 @@
 mod cipher;
 mod kex;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use ring::signature::{ED25519, UnparsedPublicKey as UnparsedKey};
 use super::cipher::CipherName;
 use super::*;
 
-fn key() -> Arc<HostKey> {
+pub(crate) fn key() -> Arc<HostKey> {
     let dir = tempfile::tempdir().unwrap();
     Arc::new(HostKey::of_file(&dir.path().join("key")).unwrap())
 }
@@ -23,8 +23,8 @@ fn offer(methods: &str, ciphers: &str, is_guess: bool) -> Vec<u8> {
 }
 
 /// A client that has said who it is.
-struct Client {
-    server: Transport,
+pub(crate) struct Client {
+    pub(crate) server: Transport,
     sealer: Sealer,
     opener: Opener,
     sealed: u32,
@@ -34,7 +34,7 @@ struct Client {
 }
 
 impl Client {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut server = Transport::new(key());
         server.push(b"SSH-2.0-test with words\r\n");
         assert_eq!(server.next_message(), Ok(None));
@@ -55,13 +55,38 @@ impl Client {
         self.server.next_message()
     }
 
-    fn receive(&mut self) -> Vec<u8> {
+    pub(crate) fn receive(&mut self) -> Vec<u8> {
         self.came.extend(self.server.take_output());
         let len = self.opener.packet_len(self.opened, &self.came).unwrap().unwrap();
         let mut packet: Vec<u8> = self.came.drain(..len).collect();
         let message = self.opener.open(self.opened, &mut packet).unwrap();
         self.opened += 1;
         message
+    }
+
+    /// With keys.
+    pub(crate) fn ready() -> Self {
+        let mut client = Self::new();
+        client.exchange(CipherName::ChaCha);
+        client
+    }
+
+    /// A packet for the server.
+    pub(crate) fn sealed(&mut self, message: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.sealer.seal(self.sealed, message, &mut out).unwrap();
+        self.sealed += 1;
+        out
+    }
+
+    /// Takes what the server sent.
+    pub(crate) fn came(&mut self, bytes: &[u8]) {
+        self.came.extend_from_slice(bytes);
+    }
+
+    /// Whether all of it was received.
+    pub(crate) fn has_all(&self) -> bool {
+        self.came.is_empty()
     }
 
     /// Makes keys; whether that is for the first time follows from what was.
