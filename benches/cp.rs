@@ -145,7 +145,7 @@ fn measure(setup: &Setup, mib: u32, files: u32) -> Result<()> {
             let tar = &mut Command::new("tar");
             let exec = &mut setup.command(&["exec", "-i", NAME, "--", "tar", "-xC", "/copy/in"]);
             piped(tar.args(["-cC", source, "."]), exec)?;
-            note("in", "tar | sandpen exec", &mut first, begun);
+            note("in", "tar to sandpen exec", &mut first, begun);
             setup.clear()?;
             let begun = Instant::now();
             setup.run(&["cp", &format!("{source}/."), &format!("{NAME}:/copy/in")])?;
@@ -155,7 +155,7 @@ fn measure(setup: &Setup, mib: u32, files: u32) -> Result<()> {
             let tar = &mut Command::new("tar");
             let exec = &mut setup.command(&["exec", NAME, "--", "tar", "-cC", "/copy/in", "."]);
             piped(exec, tar.args(["-xC", back]))?;
-            note("out", "sandpen exec | tar", &mut first, begun);
+            note("out", "sandpen exec to tar", &mut first, begun);
             fs::remove_dir_all(&out)?;
             fs::create_dir(&out)?;
             let begun = Instant::now();
