@@ -233,6 +233,7 @@ fn help_texts() {
         "exec",
         "cp",
         "shell",
+        "commit",
         "attach",
         "ps",
         "inspect",

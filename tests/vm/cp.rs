@@ -144,8 +144,13 @@ fn the_table_of_destinations_holds_in_both_directions() {
         assert!(said.contains(word), "{args:?}: {said}");
     }
     home.ok(&["stop", "a"]);
-    let said = failed(cp(&home, &[], "a:/w", home.path()));
-    assert!(said.contains("STOPPED"), "{said}");
+    // A helper copies then, in both directions.
+    let (there, back) = (home.path().join("ended"), home.path().join("ended-back"));
+    fs::write(&there, "ended\n").unwrap();
+    copied(cp(&home, &[], &there, "a:/root"));
+    copied(cp(&home, &[], "a:/root/ended", &back));
+    assert_eq!(fs::read_to_string(&back).unwrap(), "ended\n");
+    assert_eq!(home.inspect("a")["state"], "STOPPED");
 }
 
 fn set_time(path: &Path, seconds: i64, nanos: i64) {

@@ -88,7 +88,11 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         message: args.message.clone(),
     };
     let request = ImageCommitRequest { sandbox: args.name.key()?, name: args.image.name(global)?, changes };
-    let reader = global.connect().await?.commit(&request).await?;
+    let client = global.connect().await?;
+    if !args.json {
+        print::note(&format!("packing what was written in {}", request.sandbox.name));
+    }
+    let reader = client.commit(&request).await?;
     came_in(global, &follow(reader, Told::Bars(print::ImageBars::new())).await?, args.json)
 }
 
