@@ -243,10 +243,12 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::InvalidName | Self::InvalidSpec | Self::EventsAhead | Self::InvalidPath => 400,
             Self::Forbidden | Self::RegistryDenied | Self::PermissionDenied => 403,
-            Self::NoSuchRoute | Self::NotFound | Self::ImageNotFound | Self::SessionNotFound | Self::FileNotFound => {
-                404
-            }
-            Self::JobNotFound => 404,
+            Self::NoSuchRoute
+            | Self::NotFound
+            | Self::ImageNotFound
+            | Self::SessionNotFound
+            | Self::FileNotFound
+            | Self::JobNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyLive
             | Self::DiskInUse

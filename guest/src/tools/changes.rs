@@ -80,7 +80,7 @@ pub fn changes(upper: Option<OwnedFd>) -> Result<(), ChangesError> {
     let upper = upper.ok_or(ChangesError::NoDisk)?;
     let out = Patient::standard_output().map_err(|errno| ChangesError::Write(errno.into()))?;
     freeze::freeze(&upper).map_err(ChangesError::Freeze)?;
-    write_layer(upper, out)
+    write_layer(&upper, out)
 }
 
 /// Standard output, which gives up where nobody reads: who writes to the root waits meanwhile.
@@ -113,7 +113,7 @@ impl Write for Patient {
     }
 }
 
-fn write_layer(upper: OwnedFd, out: impl Write) -> Result<(), ChangesError> {
+fn write_layer(upper: &OwnedFd, out: impl Write) -> Result<(), ChangesError> {
     let out = Writer::new(BufWriter::with_capacity(PIECE, out));
     let mut layer = Layer { out, links: HashMap::new(), path: Vec::new() };
     layer.directory(upper, 0)?;
@@ -141,19 +141,19 @@ impl<W: Write> Layer<W> {
         self.out.begin(&self.path, kind, meta).map_err(ChangesError::Write)
     }
 
-    fn directory(&mut self, opened: OwnedFd, depth: usize) -> Result<(), ChangesError> {
+    fn directory(&mut self, opened: &OwnedFd, depth: usize) -> Result<(), ChangesError> {
         if depth > DEPTH_MAX {
             return Err(ChangesError::TooDeep { path: self.shown() });
         }
         let looked =
-            statx(&opened, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(|errno| self.unread(errno))?;
-        let xattrs = Attributes::All.read(&opened).map_err(|error| self.unread(error))?;
+            statx(opened, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(|errno| self.unread(errno))?;
+        let xattrs = Attributes::All.read(opened).map_err(|error| self.unread(error))?;
         self.begin(&Kind::Directory, &Meta { xattrs, ..meta(&looked) })?;
-        if is_opaque(&opened).map_err(|errno| self.unread(errno))? {
+        if is_opaque(opened).map_err(|errno| self.unread(errno))? {
             self.mark(OPAQUE)?;
         }
         let mut names = Vec::new();
-        for entry in Dir::read_from(&opened).map_err(|errno| self.unread(errno))? {
+        for entry in Dir::read_from(opened).map_err(|errno| self.unread(errno))? {
             let entry = entry.map_err(|errno| self.unread(errno))?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 names.push(entry.file_name().to_owned());
@@ -222,7 +222,7 @@ impl<W: Write> Layer<W> {
         match kind {
             FileType::Directory => {
                 let opened = open(OFlags::DIRECTORY).map_err(|errno| self.unread(errno))?;
-                self.directory(opened, depth + 1)
+                self.directory(&opened, depth + 1)
             }
             FileType::RegularFile => {
                 let opened = open(OFlags::NONBLOCK).map_err(|errno| self.unread(errno))?;

@@ -1,7 +1,5 @@
 //! `sandpen commit`.
 
-use std::collections::BTreeMap;
-
 use sandpen::api::ImageCommitRequest;
 use sandpen_types::image_changes::ImageChanges;
 
@@ -82,7 +80,7 @@ pub async fn execute(global: &Global, args: &Args) -> Result<u8, CliError> {
         env: args.env.clone(),
         workdir: args.workdir.clone(),
         user: args.user.clone(),
-        labels: BTreeMap::from_iter(args.label.iter().cloned()),
+        labels: args.label.iter().cloned().collect(),
         exposed_ports: args.expose.clone(),
         author: args.author.clone(),
         message: args.message.clone(),
