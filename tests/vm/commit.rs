@@ -99,8 +99,19 @@ fn what_cannot_be_committed_is_said_and_a_commit_that_breaks_off_leaves_nothing(
     refused(&home, &["commit", "--env", "x", "nobody", "new:1"], "NAME=VALUE");
     home.ok(&["run", "-n", "native", &rootfs, "--", "true"]);
     refused(&home, &["commit", "native", "new:1"], "runs no image");
-    home.ok(&["run", "-n", "read-only", "--read-only", "base:1", "--", "true"]);
+    let volume = home.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "of the volume\n").unwrap();
+    let volume = format!("{}:/data/volume", volume.display());
+    home.ok(&["run", "-n", "read-only", "--read-only", "-v", &volume, "base:1", "--", "true"]);
     refused(&home, &["commit", "read-only", "new:1"], "nothing can be written");
+    // Its helper has its volumes, and may write no more than it.
+    let archive = home.path().join("root/data/kept");
+    refused(&home, &["cp", archive.to_str().unwrap(), "read-only:/data/new"], "Read-only file system");
+    refused(&home, &["file", "mkdir", "read-only", "/new"], "read-only");
+    home.ok(&["cp", archive.to_str().unwrap(), "read-only:/data/volume/new"]);
+    assert_eq!(home.ok(&["file", "read", "read-only", "/data/volume/file"]), "of the volume\n");
+    assert_eq!(fs::read_to_string(home.path().join("volume/new")).unwrap(), "kept\n");
     home.ok(&["run", "-d", "--idle", "-n", "a", "base:1"]);
     home.ok(&["exec", "a", "--", "sh", "-c", "echo x > /data/.wh.x"]);
     refused(&home, &["commit", "a", "new:1"], ".wh.x");

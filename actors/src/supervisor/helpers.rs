@@ -10,13 +10,12 @@
 
 use std::time::Duration;
 
-use actix::{AsyncContext as _, Context, Handler, Message, WrapFuture as _};
+use actix::{Context, Handler, Message};
 use sandpen_types::spec::{SandboxKey, helper_key};
 
 use super::SupervisorError;
 use super::actor::{Answer, Supervisor};
 use super::admits::{Request, When};
-use super::child::Child;
 
 /// How long a request waits for the helper's end.
 const HELPER_LIMIT: Duration = Duration::from_secs(10);
@@ -58,29 +57,7 @@ impl Supervisor {
         T: Send + 'static,
         Self: Handler<M>,
     {
-        let Some(gone) = self.children.get_mut(helper).map(Child::released) else {
-            return Box::pin(send_again(ctx, request).into_actor(self));
-        };
         let busy = SupervisorError::FilesInUse { key: of.clone() };
-        let again = send_again(ctx, request);
-        let answered = async move {
-            // Whether it said so or was forgotten: it is looked at again.
-            let waited = tokio::time::timeout(HELPER_LIMIT, gone).await;
-            if waited.is_err() { Err(busy) } else { again.await }
-        };
-        Box::pin(answered.into_actor(self))
+        self.once_released_within(Some((HELPER_LIMIT, busy)), helper, request, ctx)
     }
-}
-
-fn send_again<M, T>(
-    ctx: &Context<Supervisor>,
-    request: M,
-) -> impl Future<Output = Result<T, SupervisorError>> + Send + use<M, T>
-where
-    M: Message<Result = Result<T, SupervisorError>> + Send + 'static,
-    T: Send + 'static,
-    Supervisor: Handler<M>,
-{
-    let itself = ctx.address();
-    async move { itself.send(request).await? }
 }

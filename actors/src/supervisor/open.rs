@@ -53,8 +53,8 @@ impl Handler<OpenGuest> for Supervisor {
     type Result = LongAnswer<Result<Arc<dyn GuestSession>, SupervisorError>>;
 
     fn handle(&mut self, OpenGuest { key, or_helper }: OpenGuest, ctx: &mut Self::Context) -> Self::Result {
-        let helper = self.helper(&key).filter(|_| or_helper && !self.children.contains_key(&key));
-        let key = helper.unwrap_or(key);
+        let has_ended = or_helper && !self.children.contains_key(&key);
+        let key = if has_ended { self.helper(&key).unwrap_or(key) } else { key };
         let (supervisor, admitted) = (self.itself(ctx), self.admit(&key, Request::OpenGuest));
         let not_live = self.not_live(&key);
         let (Ok(when), Some(child)) = (admitted, self.children.get_mut(&key)) else {

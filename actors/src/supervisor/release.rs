@@ -49,10 +49,32 @@ impl Supervisor {
         T: Send + 'static,
         Self: Handler<M>,
     {
+        self.once_released_within(None, key, request, ctx)
+    }
+
+    /// The same; where it takes longer than a limit, the answer is that one's error.
+    pub(super) fn once_released_within<M, T>(
+        &mut self,
+        limit: Option<(Duration, SupervisorError)>,
+        key: &SandboxKey,
+        request: M,
+        ctx: &Context<Self>,
+    ) -> Answer<T>
+    where
+        M: Message<Result = Result<T, SupervisorError>> + Send + 'static,
+        T: Send + 'static,
+        Self: Handler<M>,
+    {
+        // Whether it says so or is forgotten: it is looked at again.
         let released = OptionFuture::from(self.children.get_mut(key).map(Child::released));
         let itself = ctx.address();
         let again = async move {
-            let _ = released.await;
+            match limit {
+                None => drop(released.await),
+                Some((limit, late)) => {
+                    tokio::time::timeout(limit, released).await.map_err(|_| late)?;
+                }
+            }
             itself.send(request).await?
         };
         Box::pin(again.into_actor(self))

@@ -136,7 +136,9 @@ impl Sessions {
         let upper = if packs { self.to_be_packed(around) } else { Ok(None) };
         let mut session = match upper.and_then(|upper| Ok((start::start(around, session, null)?, upper))) {
             Ok((launched, upper)) => {
-                self.packing = self.packing.take().or(upper.map(|upper| (launched.pid, upper)));
+                if let Some(upper) = upper {
+                    self.packing = Some((launched.pid, upper));
+                }
                 Session::new(id, notes, launched, limit)
             }
             Err(failure) => Session::failed(id, notes, has_terminal, failure),

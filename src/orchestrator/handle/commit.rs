@@ -34,9 +34,9 @@ impl Handle {
         }
         let file = self.image_spool().await?;
         let session = self.exec(&key, SessionSpec::new(SessionProgram::Tool(GuestTool::Changes))).await?;
-        let packing = Packing { handle: self, key: &key, id: session.id() };
+        let mut packing = Packing { handle: self, key: &key, id: session.id(), has_ended: false };
         let tar = commit::spool(&key, session, file).await?;
-        drop(packing);
+        packing.has_ended = true;
         let request = with_sandbox(request, &row.spec);
         let digests = commit::commit((*self.images).clone(), base, request, tar, progress).await?;
         self.took_in(digests).await
@@ -48,13 +48,18 @@ struct Packing<'a> {
     handle: &'a Handle,
     key: &'a SandboxKey,
     id: SessionId,
+    /// There is nothing to give up any more.
+    has_ended: bool,
 }
 
 impl Drop for Packing<'_> {
     fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
         let (handle, key, id) = (self.handle.clone(), self.key.clone(), self.id);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // One that has ended by itself is not there, and the guest gives up without anybody who reads.
+            // Where that cannot be asked, the guest gives up by itself when nobody reads.
             runtime.spawn(async move { handle.hang_up_session(&key, id).await });
         }
     }

@@ -36,11 +36,11 @@ impl Handle {
         spec: SessionSpec,
     ) -> Result<SessionInfo, SandpenError> {
         spec.check().map_err(SessionError::from)?;
-        let is_for_ended = spec.program.is_for_ended();
-        let open = OpenSession { key: key.clone(), id, spec: spec.clone() };
-        match self.supervisor.send(open).await? {
-            Err(SupervisorError::NotLive { .. }) if is_for_ended => self.open_in_helper(key, id, spec).await,
-            answer => Ok(answer?),
+        // A tool's is short; a command's may not be.
+        let again = spec.program.is_for_ended().then(|| spec.clone());
+        match (self.supervisor.send(OpenSession { key: key.clone(), id, spec }).await?, again) {
+            (Err(SupervisorError::NotLive { .. }), Some(spec)) => self.open_in_helper(key, id, spec).await,
+            (answer, _) => Ok(answer?),
         }
     }
 

@@ -6,7 +6,6 @@
 //! ```
 
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
 
 use sandpen_api::ImageProgress;
 use sandpen_drivers::image_helper::ComposedImage;
@@ -19,7 +18,7 @@ use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::SessionEnd;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::ExitStatus;
-use sandpen_vmm::blocking::blocking;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::Images;
 use super::work::{WorkError, helper, of_helper, on_own_thread, told};
@@ -75,15 +74,13 @@ pub enum CommitError {
 pub async fn spool(sandbox: &SandboxKey, mut session: Session, file: File) -> Result<File, SandpenError> {
     let mut said = Vec::new();
     let system = |error| SandpenError::from(CommitError::Work(WorkError::System(error)));
-    let ended = || SandpenError::from(CommitError::Work(WorkError::Ended));
-    let mut file = file;
+    let mut file = tokio::fs::File::from_std(file);
     while let Some(SessionOutput { stream, bytes, .. }) = session.next().await? {
         if stream == OutputStream::Stderr {
             said.extend_from_slice(&bytes[..bytes.len().min(SAID_MAX - said.len())]);
             continue;
         }
-        let written = blocking(move || file.write_all(&bytes).map(|()| file)).await;
-        file = written.map_err(|_| ended())?.map_err(system)?;
+        file.write_all(&bytes).await.map_err(system)?;
     }
     match session.wait().await? {
         SessionEnd::Exited(ExitStatus::Code(0)) => {}
@@ -94,8 +91,9 @@ pub async fn spool(sandbox: &SandboxKey, mut session: Session, file: File) -> Re
             return Err(CommitError::Guest { sandbox: sandbox.clone(), said }.into());
         }
     }
-    file.rewind().map_err(system)?;
-    Ok(file)
+    file.flush().await.map_err(system)?;
+    file.rewind().await.map_err(system)?;
+    Ok(file.into_std().await)
 }
 
 /// Makes the image.

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{ConfigName, Disk, SandboxKey, SandboxName, SandboxSpec, SpecError};
+use super::{ConfigName, SandboxKey, SandboxName, SandboxSpec, SpecError};
 
 /// The config of all helpers.
 const CONFIG: &str = "sandpen-helpers";
@@ -38,8 +38,10 @@ impl SandboxSpec {
             driver: self.driver.clone(),
             root_device: self.root_device,
             kernel: self.kernel.clone(),
-            // Of the size that it has.
-            disk: Disk { bytes: None, ..self.disk.clone() },
+            disk: self.disk.clone(),
+            // A path means what it means in the sandbox, and nothing can be written that could not be there.
+            read_only: self.read_only,
+            volumes: self.volumes.clone(),
             idle: true,
             idle_timeout: Some(IDLE),
             remove_on_end: true,
@@ -56,7 +58,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::spec::{CheckedSpec, Rootfs};
+    use crate::spec::{CheckedSpec, Rootfs, Volume};
 
     use super::*;
 
@@ -82,5 +84,15 @@ mod tests {
             assert_eq!(helper.helper_of.as_ref(), Some(&of));
             assert!(CheckedSpec::try_from(helper).is_ok());
         }
+    }
+
+    #[test]
+    fn a_helper_may_write_where_the_sandbox_may() {
+        let of = SandboxKey::new(SandboxName::new("a").unwrap());
+        let volumes: Vec<Volume> = vec!["/srv/data:/data:ro".parse().unwrap()];
+        let spec = SandboxSpec::new(of, Rootfs::Native("/srv".into()), vec!["sh".into()]);
+        let helper = SandboxSpec { read_only: true, volumes: volumes.clone(), ..spec }.helper().unwrap();
+        assert!(helper.read_only);
+        assert_eq!(helper.volumes, volumes);
     }
 }
