@@ -160,7 +160,7 @@ pub async fn append(
 /// Writes a body to a file.
 async fn fill(shared: &Shared, mut file: FileWrite, body: Payload, cut: &str) -> Result<HttpResponse, Rejection> {
     let cut = |bytes, error: &_| format!("the body broke off after {bytes} bytes{cut}: {error}");
-    let bytes = each_chunk(shared, body, async |chunk| file.write(&chunk).await, cut).await?;
+    let bytes = each_chunk(&shared.ending, body, async |chunk| file.write(&chunk).await, cut).await?;
     file.finish().await?;
     Ok(HttpResponse::Ok().json(FileWritten { bytes }))
 }

@@ -227,7 +227,7 @@ async fn received(shared: &Shared, body: Payload) -> Result<ImageSource, Rejecti
         )))
     };
     let cut = |_, error: &_| format!("the body broke off, and nothing of it was taken: {error}");
-    each_chunk(shared, body, async |chunk| file.write_all(&chunk).await.map_err(failed), cut).await?;
+    each_chunk(&shared.ending, body, async |chunk| file.write_all(&chunk).await.map_err(failed), cut).await?;
     file.flush().await.map_err(failed)?;
     let mut file = file.into_std().await;
     file.rewind().map_err(failed)?;

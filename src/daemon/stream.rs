@@ -262,7 +262,7 @@ async fn feed(
         tracing::debug!(sandbox = %key, %error, "a stdin body broke off");
         format!("the body broke off after {bytes} bytes; stdin stays open")
     };
-    let bytes = each_chunk(shared, body, async |chunk| writer.write(chunk.into()).await, cut).await?;
+    let bytes = each_chunk(&shared.ending, body, async |chunk| writer.write(chunk.into()).await, cut).await?;
     if close {
         writer.close().await?;
     }
