@@ -1,5 +1,7 @@
 //! `sandpen doctor`: looks at everything a microVM needs on this host, and says what to do.
 
+mod report;
+
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -14,67 +16,12 @@ use sandpen_drivers::krun_host::{self, KrunUnusable};
 use sandpen_drivers::mke2fs;
 use sandpen_drivers::qemu::program::{self, QEMU_PACKAGE};
 use sandpen_drivers::virtiofs::OPEN_FILES_MIN;
-use serde::{Deserialize, Serialize};
 
 use crate::daemon::inherited;
 use crate::kernel::{self, KernelError};
 use crate::private_dir::PrivateDir;
+pub use report::{Check, CheckStatus, Report};
 use sandpen_types::error_chain::error_chain;
-
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckStatus {
-    /// As it should be.
-    Ok,
-    /// Works, but not as well as it could.
-    Warn,
-    /// Nothing can be run like this.
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// A short, stable name.
-    pub name: String,
-    /// How it is.
-    pub status: CheckStatus,
-    /// What was found.
-    pub detail: String,
-    /// What to do about it, where there is something to do.
-    pub advice: Option<String>,
-}
-
-impl Check {
-    fn new(name: &str, status: CheckStatus, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), status, detail: detail.into(), advice: None }
-    }
-
-    /// Of the command line's config files, with what is wrong with one.
-    pub fn config_files(broken: Option<&str>) -> Self {
-        match broken {
-            None => Check::new("config", CheckStatus::Ok, "no config file is broken"),
-            Some(broken) => Check::new("config", CheckStatus::Fail, broken),
-        }
-    }
-
-    fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
-        self
-    }
-}
-
-/// All checks, and what they mean together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// In a sensible order to mend them.
-    pub checks: Vec<Check>,
-    /// The driver that `auto` picks; `None` when none works.
-    pub auto: Option<String>,
-    /// Why.
-    pub reason: String,
-}
 
 /// Looks at this host for a daemon with `options`. Blocks: runs QEMU once to ask its version, and tries to make a jail.
 pub fn examine(state_dir: &Path, data_dir: &Path, options: &HostOptions) -> Report {

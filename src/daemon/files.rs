@@ -12,14 +12,14 @@ use actix_web::web::{Data, Json, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
 use sandpen_files::{Change, Entry, FileKind as Kind, Stat, Time, WatchEvent};
 use sandpen_types::spec::ByteString;
 use serde::Serialize;
 
+use super::body::each_chunk;
 use super::extract::{KeyPath, key};
 use super::reject::Rejection;
-use super::routes::finish;
+use super::routes::done;
 use super::shared::Shared;
 use super::strict::Strict;
 use crate::api::file::{FileChange, FileEntry, FileEvent, FileKind, FileRename, FileWritten};
@@ -43,8 +43,7 @@ pub async fn remove(shared: Data<Shared>, path: KeyPath, request: HttpRequest) -
     shared.accepting()?;
     let (key, query, handle) = (key(path)?, FileQuery::read(&request, &["recursive"])?, shared.handle.clone());
     let recursive = query.flag("recursive", false)?;
-    finish(async move { handle.files(&key, query.user).await?.remove(&query.path, recursive).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.files(&key, query.user).await?.remove(&query.path, recursive).await }).await
 }
 
 /// `POST …/files/directory`.
@@ -56,9 +55,7 @@ pub async fn make_directory(
     shared.accepting()?;
     let (key, query, handle) = (key(path)?, FileQuery::read(&request, &["mode", "parents"])?, shared.handle.clone());
     let (mode, parents) = (query.mode()?, query.flag("parents", false)?);
-    let work = async move { handle.files(&key, query.user).await?.make_directory(&query.path, mode, parents).await };
-    finish(work).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.files(&key, query.user).await?.make_directory(&query.path, mode, parents).await }).await
 }
 
 /// `POST …/files/rename`.
@@ -71,9 +68,7 @@ pub async fn rename(
     shared.accepting()?;
     let Strict(FileRename { from, to, replace }) = body.into_inner();
     let (key, user, handle) = (key(path)?, FileQuery::read_user(&request)?, shared.handle.clone());
-    let work = async move { handle.files(&key, user).await?.rename(from.as_bytes(), to.as_bytes(), replace).await };
-    finish(work).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.files(&key, user).await?.rename(from.as_bytes(), to.as_bytes(), replace).await }).await
 }
 
 /// `POST …/files/change`.
@@ -89,8 +84,7 @@ pub async fn change(
     let (accessed, modified) = (accessed.map(from_moment), modified.map(from_moment));
     let change = Change { size, mode, uid, gid, accessed, modified };
     let (key, query, handle) = (key(path)?, FileQuery::read(&request, &[])?, shared.handle.clone());
-    finish(async move { handle.files(&key, query.user).await?.change(&query.path, change).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.files(&key, query.user).await?.change(&query.path, change).await }).await
 }
 
 /// `GET …/files/content`: bare bytes. An answer that is not complete breaks off.
@@ -164,25 +158,9 @@ pub async fn append(
 }
 
 /// Writes a body to a file.
-async fn fill(shared: &Shared, mut file: FileWrite, mut body: Payload, cut: &str) -> Result<HttpResponse, Rejection> {
-    let mut bytes = 0_u64;
-    loop {
-        let chunk = tokio::select! {
-            chunk = body.next() => chunk,
-            () = shared.ending.cancelled() => return Err(Rejection::shutting_down()),
-        };
-        match chunk {
-            Some(Ok(chunk)) => {
-                file.write(&chunk).await?;
-                bytes += chunk.len() as u64;
-            }
-            Some(Err(error)) => {
-                let message = format!("the body broke off after {bytes} bytes{cut}: {error}");
-                return Err(Rejection::new(ErrorCode::InvalidRequest, message));
-            }
-            None => break,
-        }
-    }
+async fn fill(shared: &Shared, mut file: FileWrite, body: Payload, cut: &str) -> Result<HttpResponse, Rejection> {
+    let cut = |bytes, error: &_| format!("the body broke off after {bytes} bytes{cut}: {error}");
+    let bytes = each_chunk(&shared.ending, body, async |chunk| file.write(&chunk).await, cut).await?;
     file.finish().await?;
     Ok(HttpResponse::Ok().json(FileWritten { bytes }))
 }

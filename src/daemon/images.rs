@@ -17,13 +17,13 @@ use std::path::PathBuf;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Bytes, Data, Json, Payload, Query};
-use futures::StreamExt as _;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::image::ImageReference;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
 use self::progress::work;
+use super::body::each_chunk;
 use super::extract::flag;
 use super::reject::Rejection;
 use super::routes::finish;
@@ -218,7 +218,7 @@ fn options(name: Option<ImageReference>, platform: Option<&str>) -> Result<LoadO
 }
 
 /// The whole body, in a file without a name.
-async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rejection> {
+async fn received(shared: &Shared, body: Payload) -> Result<ImageSource, Rejection> {
     let file = shared.handle.image_spool().await?;
     let mut file = tokio::fs::File::from_std(file);
     let failed = |error: io::Error| {
@@ -226,20 +226,8 @@ async fn received(shared: &Shared, mut body: Payload) -> Result<ImageSource, Rej
             crate::orchestrator::WorkError::System(error),
         )))
     };
-    loop {
-        let chunk = tokio::select! {
-            chunk = body.next() => chunk,
-            () = shared.ending.cancelled() => return Err(Rejection::shutting_down()),
-        };
-        match chunk {
-            Some(Ok(chunk)) => file.write_all(&chunk).await.map_err(failed)?,
-            Some(Err(error)) => {
-                let message = format!("the body broke off, and nothing of it was taken: {error}");
-                return Err(Rejection::new(ErrorCode::InvalidRequest, message));
-            }
-            None => break,
-        }
-    }
+    let cut = |_, error: &_| format!("the body broke off, and nothing of it was taken: {error}");
+    each_chunk(&shared.ending, body, async |chunk| file.write_all(&chunk).await.map_err(failed), cut).await?;
     file.flush().await.map_err(failed)?;
     let mut file = file.into_std().await;
     file.rewind().map_err(failed)?;

@@ -2,17 +2,16 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Json};
-use chrono::Utc;
-use sandpen_types::session::{SessionId, SessionSpec};
 use sandpen_types::spec::TerminalSize;
 
 use super::extract::{self, KeyPath, key};
 use super::reject::Rejection;
-use super::routes::finish;
-use super::sessions::{SessionPath, names};
+use super::routes::done;
+use super::sessions::{SessionPath, begin, names};
 use super::shared::Shared;
 use super::strict::Strict;
 use crate::api::session::{OpenSession, SessionSignal};
+use crate::orchestrator::Handle;
 
 /// `POST …/jobs`.
 pub async fn open(
@@ -20,13 +19,8 @@ pub async fn open(
     path: KeyPath,
     body: Json<Strict<OpenSession>>,
 ) -> Result<HttpResponse, Rejection> {
-    shared.accepting()?;
-    let Strict(request) = body.into_inner();
-    let (key, handle, now) = (key(path)?, shared.handle.clone(), Utc::now());
-    let (id, spec): (SessionId, SessionSpec) = request.into();
-    let info = finish(async move { handle.open_job(&key, id, spec).await }).await?;
-    // One that was there already was asked for before.
-    Ok(if info.asked_at < now { HttpResponse::Ok().json(info) } else { HttpResponse::Created().json(info) })
+    let open = |handle: Handle, key, id, spec| async move { handle.open_job(&key, id, spec).await };
+    begin(&shared, path, body, open, |info| info.asked_at).await
 }
 
 /// `GET …/jobs`.
@@ -57,8 +51,7 @@ pub async fn signal(
     body: Json<SessionSignal>,
 ) -> Result<HttpResponse, Rejection> {
     let ((key, id), signal, handle) = (names(path)?, extract::signal(body.signal)?, shared.handle.clone());
-    finish(async move { handle.signal_job(&key, id, signal).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.signal_job(&key, id, signal).await }).await
 }
 
 /// `POST …/jobs/{id}/resize`.
@@ -68,6 +61,5 @@ pub async fn resize(
     size: Json<TerminalSize>,
 ) -> Result<HttpResponse, Rejection> {
     let ((key, id), size, handle) = (names(path)?, size.into_inner(), shared.handle.clone());
-    finish(async move { handle.resize_job(&key, id, size).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.resize_job(&key, id, size).await }).await
 }

@@ -7,6 +7,7 @@
 //!       ─▶ sandboxes stopped (killed at a second signal) or left ─▶ streams and waits ended ─▶ server stopped
 //! ```
 
+mod body;
 mod disk_usage;
 mod drivers;
 mod events;

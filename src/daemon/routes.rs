@@ -114,6 +114,14 @@ pub(super) async fn finish<T: 'static>(
     }
 }
 
+/// The same for work that answers nothing.
+pub(super) async fn done(
+    work: impl Future<Output = Result<(), SandpenError>> + 'static,
+) -> Result<HttpResponse, Rejection> {
+    finish(work).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
 fn grace(milliseconds: u64) -> Result<Duration, Rejection> {
     if milliseconds > GRACE_MAX_MS {
         let message = format!("grace_ms is {milliseconds}; at most {GRACE_MAX_MS} (a day) is accepted");
@@ -208,8 +216,7 @@ struct RemoveQuery {
 async fn remove(shared: Data<Shared>, path: KeyPath, query: Query<RemoveQuery>) -> Result<HttpResponse, Rejection> {
     shared.accepting()?;
     let (key, force, handle) = (key(path)?, query.force, shared.handle.clone());
-    finish(async move { handle.remove(&key, force).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.remove(&key, force).await }).await
 }
 
 async fn wait(shared: Data<Shared>, path: KeyPath) -> Result<HttpResponse, Rejection> {
@@ -256,8 +263,7 @@ async fn rename(shared: Data<Shared>, path: KeyPath, body: Json<RenameRequest>) 
 
 async fn resize(shared: Data<Shared>, path: KeyPath, size: Json<TerminalSize>) -> Result<HttpResponse, Rejection> {
     let (key, size, handle) = (key(path)?, size.into_inner(), shared.handle.clone());
-    finish(async move { handle.resize(&key, size).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.resize(&key, size).await }).await
 }
 
 async fn disks(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
@@ -269,8 +275,7 @@ async fn remove_disk(shared: Data<Shared>, path: Path<String>) -> Result<HttpRes
     shared.accepting()?;
     let name = DiskName::new(path.into_inner()).map_err(|e| Rejection::from_error(ErrorCode::InvalidName, &e))?;
     let handle = shared.handle.clone();
-    finish(async move { handle.remove_disk(&name).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.remove_disk(&name).await }).await
 }
 
 async fn volumes(shared: Data<Shared>) -> Result<HttpResponse, Rejection> {
@@ -283,8 +288,7 @@ async fn remove_volume(shared: Data<Shared>, path: Path<String>) -> Result<HttpR
     shared.accepting()?;
     let name = VolumeName::new(path.into_inner()).map_err(|e| Rejection::from_error(ErrorCode::InvalidName, &e))?;
     let handle = shared.handle.clone();
-    finish(async move { handle.remove_volume(&name).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.remove_volume(&name).await }).await
 }
 
 /// How the metrics are written.

@@ -4,18 +4,19 @@ mod relay;
 
 use actix_web::web::{Data, Json, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sandpen_types::session::{SessionId, SessionOffsets, SessionSpec};
 use sandpen_types::spec::{SandboxKey, TerminalSize};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::extract::{self, KeyPath, key};
 use super::reject::Rejection;
-use super::routes::finish;
+use super::routes::{done, finish};
 use super::shared::Shared;
 use super::strict::Strict;
 use crate::api::ErrorCode;
 use crate::api::session::{OpenSession, SessionSignal};
+use crate::orchestrator::{Handle, SandpenError};
 
 /// Three path segments, percent-decoded.
 pub(super) type SessionPath = Path<(String, String, String)>;
@@ -27,19 +28,35 @@ pub(super) fn names(path: SessionPath) -> Result<(SandboxKey, SessionId), Reject
     Ok((key(Path::from((config, name)))?, id))
 }
 
+/// Begins the session or job that a request describes: 201, or 200 where it was asked for before.
+pub(super) async fn begin<T, F>(
+    shared: &Shared,
+    path: KeyPath,
+    body: Json<Strict<OpenSession>>,
+    open: impl FnOnce(Handle, SandboxKey, SessionId, SessionSpec) -> F,
+    asked_at: impl FnOnce(&T) -> DateTime<Utc>,
+) -> Result<HttpResponse, Rejection>
+where
+    T: Serialize + 'static,
+    F: Future<Output = Result<T, SandpenError>> + 'static,
+{
+    shared.accepting()?;
+    let Strict(request) = body.into_inner();
+    let (key, now) = (key(path)?, Utc::now());
+    let (id, spec): (SessionId, SessionSpec) = request.into();
+    let info = finish(open(shared.handle.clone(), key, id, spec)).await?;
+    let was_there = asked_at(&info) < now;
+    Ok(if was_there { HttpResponse::Ok() } else { HttpResponse::Created() }.json(info))
+}
+
 /// `POST …/sessions`.
 pub async fn open(
     shared: Data<Shared>,
     path: KeyPath,
     body: Json<Strict<OpenSession>>,
 ) -> Result<HttpResponse, Rejection> {
-    shared.accepting()?;
-    let Strict(request) = body.into_inner();
-    let (key, handle, now) = (key(path)?, shared.handle.clone(), Utc::now());
-    let (id, spec): (SessionId, SessionSpec) = request.into();
-    let info = finish(async move { handle.open_session(&key, id, spec).await }).await?;
-    // One that was there already was asked for before.
-    Ok(if info.asked_at < now { HttpResponse::Ok().json(info) } else { HttpResponse::Created().json(info) })
+    let open = |handle: Handle, key, id, spec| async move { handle.open_session(&key, id, spec).await };
+    begin(&shared, path, body, open, |info| info.asked_at).await
 }
 
 /// `GET …/sessions`.
@@ -60,8 +77,7 @@ pub async fn signal(
     body: Json<SessionSignal>,
 ) -> Result<HttpResponse, Rejection> {
     let ((key, id), signal, handle) = (names(path)?, extract::signal(body.signal)?, shared.handle.clone());
-    finish(async move { handle.signal_session(&key, id, signal).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.signal_session(&key, id, signal).await }).await
 }
 
 /// `POST …/sessions/{id}/resize`.
@@ -71,15 +87,13 @@ pub async fn resize(
     size: Json<TerminalSize>,
 ) -> Result<HttpResponse, Rejection> {
     let ((key, id), size, handle) = (names(path)?, size.into_inner(), shared.handle.clone());
-    finish(async move { handle.resize_session(&key, id, size).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.resize_session(&key, id, size).await }).await
 }
 
 /// `DELETE …/sessions/{id}`.
 pub async fn end(shared: Data<Shared>, path: SessionPath) -> Result<HttpResponse, Rejection> {
     let ((key, id), handle) = (names(path)?, shared.handle.clone());
-    finish(async move { handle.hang_up_session(&key, id).await }).await?;
-    Ok(HttpResponse::NoContent().finish())
+    done(async move { handle.hang_up_session(&key, id).await }).await
 }
 
 /// Query of `GET …/sessions/{id}/attach`.

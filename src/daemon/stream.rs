@@ -6,11 +6,11 @@ use std::io;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Payload, Query};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::spec::SandboxKey;
 use serde::{Deserialize, Serialize};
 
+use super::body::each_chunk;
 use super::extract::{KeyPath, key};
 use super::reject::Rejection;
 use super::sessions::{SessionPath, names};
@@ -256,31 +256,17 @@ async fn feed(
     key: &SandboxKey,
     writer: &StdinWriter,
     close: bool,
-    mut body: Payload,
+    body: Payload,
 ) -> Result<HttpResponse, Rejection> {
-    let mut total = 0_u64;
-    loop {
-        let chunk = tokio::select! {
-            chunk = body.next() => chunk,
-            () = shared.ending.cancelled() => return Err(Rejection::shutting_down()),
-        };
-        match chunk {
-            Some(Ok(chunk)) => {
-                total += chunk.len() as u64;
-                writer.write(chunk.into()).await?;
-            }
-            Some(Err(error)) => {
-                tracing::debug!(sandbox = %key, %error, "a stdin body broke off");
-                let message = format!("the body broke off after {total} bytes; stdin stays open");
-                return Err(Rejection::new(ErrorCode::InvalidRequest, message));
-            }
-            None => break,
-        }
-    }
+    let cut = |bytes, error: &_| {
+        tracing::debug!(sandbox = %key, %error, "a stdin body broke off");
+        format!("the body broke off after {bytes} bytes; stdin stays open")
+    };
+    let bytes = each_chunk(&shared.ending, body, async |chunk| writer.write(chunk.into()).await, cut).await?;
     if close {
         writer.close().await?;
     }
-    Ok(HttpResponse::Ok().json(StdinReply { bytes: total }))
+    Ok(HttpResponse::Ok().json(StdinReply { bytes }))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Images into Debian's docker-registry on loopback, through the built program: what is sent and what is not, and what
 //! skopeo, umoci and another store make of it.
 
+mod sent;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -11,34 +13,13 @@ use nix::sys::signal::Signal;
 use sandpen::images::digest::digest_of;
 use serde_json::{Value, json};
 
+use self::sent::Sent;
 use crate::http_api::refused;
 use crate::pull::{Place, RIGHT, WRONG, failed};
 use crate::support::registry::{has_all, noise, tool};
 use crate::support::{Home, output, send, succeeds, until};
 
-/// Requests that a registry was sent, by method and the kind of what they are about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sent {
-    uploads: usize,
-    pieces: usize,
-    mounts: usize,
-    manifests: usize,
-}
-
 impl Place {
-    /// What was sent until now.
-    fn sent(&self) -> Sent {
-        let log = fs::read_to_string(self.home.path().join("registry.log")).unwrap();
-        let count = |what: &str| log.lines().filter(|line| line.contains("\" 20") && line.contains(what)).count();
-        let mounts = log.lines().filter(|line| line.contains("\" 201 ") && line.contains("?mount=")).count();
-        Sent {
-            uploads: count("\"POST /v2/") - mounts,
-            pieces: count("\"PATCH /v2/"),
-            mounts,
-            manifests: log.lines().filter(|line| line.contains("\"PUT ") && line.contains("/manifests/")).count(),
-        }
-    }
-
     /// The program, as somebody who may do everything.
     fn entitled(&self, args: &[&str]) -> Command {
         let mut command = self.sandpen(args);

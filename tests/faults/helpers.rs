@@ -2,45 +2,20 @@
 //! meanwhile.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use sandpen::session::{SessionEnd, SessionProgram, SessionSpec};
 use sandpen::{Handle, Sandpen, SandpenError};
 use sandpen_actors::supervisor::SupervisorError;
-use sandpen_actors::testing::fake_driver::{Asked, FakeDriver, FakeVmm};
+use sandpen_actors::testing::fake_driver::{Asked, FakeVmm};
 use sandpen_types::guest_tool::GuestTool;
-use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
+use sandpen_types::spec::{Rootfs, SandboxSpec};
 use sandpen_types::state::ExitStatus;
-use sandpen_vmm::driver::{Drivers, VmmEvent};
-use tokio::sync::mpsc::UnboundedReceiver;
+use sandpen_vmm::driver::VmmEvent;
 
-const DEADLINE: Duration = Duration::from_mins(1);
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("within the deadline")
-}
-
-fn key(name: &str) -> SandboxKey {
-    SandboxKey::new(SandboxName::new(name).unwrap())
-}
+use crate::played::{Arrivals, arrived, key, orchestrator, soon};
 
 fn changes() -> SessionSpec {
     SessionSpec::new(SessionProgram::Tool(GuestTool::Changes))
-}
-
-type Arrivals = UnboundedReceiver<FakeVmm>;
-
-fn orchestrator(dir: &Path) -> (Sandpen, FakeDriver, Arrivals) {
-    let (driver, arrivals) = FakeDriver::new();
-    let drivers = Drivers::default().with(Arc::new(driver.clone()));
-    (Sandpen::builder().state_dir(dir.join("state")).drivers(drivers).start().unwrap(), driver, arrivals)
-}
-
-async fn arrived(arrivals: &mut Arrivals) -> FakeVmm {
-    let vmm = soon(arrivals.recv()).await.unwrap();
-    assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
-    vmm
 }
 
 /// A microVM ends as it does whose workload ends; what was asked of it until all is released.
@@ -66,7 +41,7 @@ async fn ended(handle: &Handle, dir: &Path, arrivals: &mut Arrivals, name: &str)
 #[tokio::test]
 async fn a_helper_has_the_files_of_an_ended_sandbox_and_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let (sandpen, _driver, mut arrivals) = orchestrator(dir.path());
+    let (sandpen, _driver, mut arrivals) = orchestrator(Sandpen::builder(), dir.path());
     let handle = sandpen.handle();
     ended(&handle, dir.path(), &mut arrivals, "a").await;
     let asking = handle.clone();
@@ -97,7 +72,7 @@ async fn a_helper_has_the_files_of_an_ended_sandbox_and_goes() {
 #[tokio::test]
 async fn a_removal_waits_for_a_helper_and_one_that_does_not_start_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    let (sandpen, driver, mut arrivals) = orchestrator(dir.path());
+    let (sandpen, driver, mut arrivals) = orchestrator(Sandpen::builder(), dir.path());
     let handle = sandpen.handle();
     let missing = soon(handle.exec(&key("a"), changes())).await;
     assert!(matches!(missing, Err(SandpenError::Supervisor(SupervisorError::NotFound { .. }))), "{missing:?}");

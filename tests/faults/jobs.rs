@@ -1,60 +1,32 @@
 //! Jobs of the library, whose keeper, monitor and supervisor fail: nothing is lost or doubled, for who follows neither.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sandpen::actors::log_writer::LogChunk;
 use sandpen::session::{SessionEnd, SessionSpec};
 use sandpen::{EventsOptions, OutputOptions, Sandpen};
-use sandpen_actors::testing::fake_driver::{FakeDriver, FakeVmm};
+use sandpen_actors::runtime::intensity::RestartIntensity;
 use sandpen_actors::testing::panic::{ActorKind, InjectPanic, PLACES};
 use sandpen_types::event::EventKind;
 use sandpen_types::output_stream::OutputStream;
-use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_types::state::ExitStatus;
-use sandpen_vmm::driver::{Drivers, VmmEvent};
 
-const DEADLINE: Duration = Duration::from_mins(1);
-
-fn key() -> SandboxKey {
-    SandboxKey::new(SandboxName::new("a").unwrap())
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("within the deadline")
-}
-
-/// An orchestrator with a sandbox that runs, and its microVM.
-async fn running(dir: &Path) -> (Sandpen, FakeVmm) {
-    let (driver, mut arrivals) = FakeDriver::new();
-    let drivers = Drivers::default().with(Arc::new(driver));
-    let intensity =
-        sandpen_actors::runtime::intensity::RestartIntensity { limit: 1000, window: Duration::from_secs(1) };
-    let builder = Sandpen::builder().state_dir(dir.join("state")).drivers(drivers).restart_intensity(intensity);
-    let sandpen = builder.start().unwrap();
-    let spec = SandboxSpec { idle: true, ..SandboxSpec::new(key(), Rootfs::Native(dir.to_owned()), Vec::new()) };
-    let handle = sandpen.handle();
-    let started = tokio::spawn(async move { handle.start_sandbox(spec).await });
-    let vmm = soon(arrivals.recv()).await.unwrap();
-    assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
-    soon(started).await.unwrap().unwrap();
-    (sandpen, vmm)
-}
+use crate::played::{key, running, soon};
 
 #[tokio::test]
 async fn a_job_goes_on_over_the_failures_of_all_that_keep_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (sandpen, _vmm) = running(dir.path()).await;
+    let intensity = RestartIntensity { limit: 1000, window: Duration::from_secs(1) };
+    let (sandpen, _vmm) = running(Sandpen::builder().restart_intensity(intensity), dir.path()).await;
     let handle = sandpen.handle();
     let go = dir.path().join("go");
     let script = format!("i=0; until [ -e {} ]; do i=$((i+1)); echo $i; done; exit 3", go.display());
-    let job = soon(handle.start_job(&key(), SessionSpec::command(["sh", "-c", &script]))).await.unwrap();
+    let job = soon(handle.start_job(&key("a"), SessionSpec::command(["sh", "-c", &script]))).await.unwrap();
     // Asked for again, it is the same.
-    let again = soon(handle.open_job(&key(), job.id, SessionSpec::command(["false"]))).await.unwrap();
+    let again = soon(handle.open_job(&key("a"), job.id, SessionSpec::command(["false"]))).await.unwrap();
     assert_eq!((again.id, again.asked_at), (job.id, job.asked_at));
     let options = OutputOptions { follow: true, ..OutputOptions::default() };
-    let mut output = soon(handle.job_output(&key(), job.id, options)).await.unwrap();
+    let mut output = soon(handle.job_output(&key("a"), job.id, options)).await.unwrap();
     let following = tokio::spawn(async move {
         let mut text = Vec::new();
         while let Some(chunk) = output.next().await.unwrap() {
@@ -66,7 +38,7 @@ async fn a_job_goes_on_over_the_failures_of_all_that_keep_it() {
         String::from_utf8(text).unwrap()
     });
     let (waiter, id) = (handle.clone(), job.id);
-    let waiting = tokio::spawn(async move { waiter.wait_job(&key(), id).await });
+    let waiting = tokio::spawn(async move { waiter.wait_job(&key("a"), id).await });
     let mut events = handle.events(EventsOptions { follow: true, ..EventsOptions::default() }).await.unwrap();
     for place in PLACES {
         for (actor, word) in [
@@ -75,7 +47,7 @@ async fn a_job_goes_on_over_the_failures_of_all_that_keep_it() {
             (ActorKind::Supervisor, "supervisor"),
             (ActorKind::Database, "database"),
         ] {
-            let panic = InjectPanic { actor, place, sandbox: Some(key()) };
+            let panic = InjectPanic { actor, place, sandbox: Some(key("a")) };
             while !soon(handle.inject_panic(panic.clone())).await.unwrap() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -86,8 +58,8 @@ async fn a_job_goes_on_over_the_failures_of_all_that_keep_it() {
                 }
             }
             // The way to it is there again.
-            let before = soon(handle.job(&key(), id)).await.unwrap().bytes;
-            while soon(handle.job(&key(), id)).await.unwrap().bytes == before {
+            let before = soon(handle.job(&key("a"), id)).await.unwrap().bytes;
+            while soon(handle.job(&key("a"), id)).await.unwrap().bytes == before {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -100,6 +72,6 @@ async fn a_job_goes_on_over_the_failures_of_all_that_keep_it() {
         assert_eq!(line, (index + 1).to_string(), "a line is lost, doubled or broken");
     }
     assert_eq!(ended.bytes, text.len() as u64);
-    assert_eq!(soon(handle.jobs(&key())).await.unwrap(), [ended]);
+    assert_eq!(soon(handle.jobs(&key("a"))).await.unwrap(), [ended]);
     soon(sandpen.shutdown(None)).await.unwrap();
 }

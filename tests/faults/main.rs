@@ -16,6 +16,7 @@ mod helpers;
 mod host;
 mod jobs;
 mod log_backlog;
+mod played;
 mod races;
 mod reconcile;
 mod sessions;

@@ -1,46 +1,19 @@
 //! Sessions of the library, whose sandbox's monitor fails: nothing is lost or doubled.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sandpen::session::{SessionEnd, SessionSpec};
 use sandpen::{Events, EventsOptions, Handle, Sandpen, SandpenError, Session};
-use sandpen_actors::testing::fake_driver::{FakeDriver, FakeVmm};
 use sandpen_actors::testing::panic::{ActorKind, InjectPanic, PanicPlace};
 use sandpen_types::event::EventKind;
 use sandpen_types::output_stream::OutputStream;
-use sandpen_types::spec::{Rootfs, SandboxKey, SandboxName, SandboxSpec};
 use sandpen_types::state::ExitStatus;
-use sandpen_vmm::driver::{Drivers, VmmEvent};
 
-const DEADLINE: Duration = Duration::from_mins(1);
-
-fn key() -> SandboxKey {
-    SandboxKey::new(SandboxName::new("a").unwrap())
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("within the deadline")
-}
-
-/// An orchestrator with a sandbox that runs, and its microVM.
-async fn running(dir: &Path) -> (Sandpen, FakeVmm) {
-    let (driver, mut arrivals) = FakeDriver::new();
-    let drivers = Drivers::default().with(Arc::new(driver));
-    let sandpen = Sandpen::builder().state_dir(dir.join("state")).drivers(drivers).start().unwrap();
-    let spec = SandboxSpec { idle: true, ..SandboxSpec::new(key(), Rootfs::Native(dir.to_owned()), Vec::new()) };
-    let handle = sandpen.handle();
-    let started = tokio::spawn(async move { handle.start_sandbox(spec).await });
-    let vmm = soon(arrivals.recv()).await.unwrap();
-    assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
-    soon(started).await.unwrap().unwrap();
-    (sandpen, vmm)
-}
+use crate::played::{key, running, soon};
 
 /// The monitor fails, and another one takes its place.
 async fn lose_monitor(handle: &Handle, events: &mut Events) {
-    let panic = InjectPanic { actor: ActorKind::Monitor, place: PanicPlace::Handler, sandbox: Some(key()) };
+    let panic = InjectPanic { actor: ActorKind::Monitor, place: PanicPlace::Handler, sandbox: Some(key("a")) };
     while !soon(handle.inject_panic(panic.clone())).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -63,15 +36,15 @@ async fn line(session: &mut Session) -> Vec<u8> {
 #[tokio::test]
 async fn a_session_goes_on_over_the_failures_of_monitors() {
     let dir = tempfile::tempdir().unwrap();
-    let (sandpen, _vmm) = running(dir.path()).await;
+    let (sandpen, _vmm) = running(Sandpen::builder(), dir.path()).await;
     let handle = sandpen.handle();
     let script = "while read line; do echo \"got $line\"; done; exit 3";
     let spec = SessionSpec { stdin: true, ..SessionSpec::command(["sh", "-c", script]) };
-    let mut session = soon(handle.exec(&key(), spec.clone())).await.unwrap();
+    let mut session = soon(handle.exec(&key("a"), spec.clone())).await.unwrap();
     // Asked for again, it is the same.
-    let again = soon(handle.open_session(&key(), session.id(), spec)).await.unwrap();
+    let again = soon(handle.open_session(&key("a"), session.id(), spec)).await.unwrap();
     assert_eq!(again.id, session.id());
-    assert_eq!(soon(handle.sessions(&key())).await.unwrap().len(), 1);
+    assert_eq!(soon(handle.sessions(&key("a"))).await.unwrap().len(), 1);
     let mut events = handle.events(EventsOptions { follow: true, ..EventsOptions::default() }).await.unwrap();
     let stdin = session.stdin();
     for number in 0..3 {
@@ -85,7 +58,7 @@ async fn a_session_goes_on_over_the_failures_of_monitors() {
     assert_eq!(soon(session.wait()).await.unwrap(), SessionEnd::Exited(ExitStatus::Code(3)));
     // That its end was taken is on its way to the session.
     let forgotten = async {
-        while !handle.sessions(&key()).await.unwrap().is_empty() {
+        while !handle.sessions(&key("a")).await.unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -96,11 +69,11 @@ async fn a_session_goes_on_over_the_failures_of_monitors() {
 #[tokio::test]
 async fn input_and_output_move_whoever_waits() {
     let dir = tempfile::tempdir().unwrap();
-    let (sandpen, _vmm) = running(dir.path()).await;
+    let (sandpen, _vmm) = running(Sandpen::builder(), dir.path()).await;
     let handle = sandpen.handle();
     let bytes: Vec<u8> = (0..3_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0]).collect();
     let spec = SessionSpec { stdin: true, ..SessionSpec::command(["cat"]) };
-    let mut session = soon(handle.exec(&key(), spec.clone())).await.unwrap();
+    let mut session = soon(handle.exec(&key("a"), spec.clone())).await.unwrap();
     let (stdin, input) = (session.stdin(), bytes.clone());
     let writing = tokio::spawn(async move {
         for chunk in input.chunks(100_000) {
@@ -120,11 +93,11 @@ async fn input_and_output_move_whoever_waits() {
     assert!(output == bytes, "{} bytes", output.len());
     soon(writing).await.unwrap().unwrap();
     // One who only writes is enough for input, and one who leaves can be followed by another, from where he was.
-    let mut first = soon(handle.exec(&key(), SessionSpec { detached: true, ..spec })).await.unwrap();
+    let mut first = soon(handle.exec(&key("a"), SessionSpec { detached: true, ..spec })).await.unwrap();
     soon(first.stdin().write(b"one\n")).await.unwrap();
     assert_eq!(line(&mut first).await, b"one\n");
     let (id, offsets) = (first.id(), first.offsets());
-    let mut second = soon(handle.attach_session(&key(), id, Some(offsets))).await.unwrap();
+    let mut second = soon(handle.attach_session(&key("a"), id, Some(offsets))).await.unwrap();
     soon(second.stdin().write(b"two\n")).await.unwrap();
     assert_eq!(line(&mut second).await, b"two\n");
     assert!(matches!(soon(first.next()).await, Err(SandpenError::SessionReplaced(of)) if of == id));

@@ -92,6 +92,13 @@ pub fn explain(output: &Output) -> String {
     )
 }
 
+/// Checks how a command ended, all that it said, and a part of what it said on stderr, which is empty for nothing.
+pub fn said(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*out), (Some(code), stdout), "{}", explain(output));
+    assert!(err.contains(stderr) && err.is_empty() == stderr.is_empty(), "{stderr:?}: {}", explain(output));
+}
+
 /// Writes to a child's stdin and closes it.
 pub fn feed(child: &mut Child, bytes: &[u8]) {
     child.stdin.take().unwrap().write_all(bytes).unwrap();

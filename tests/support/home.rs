@@ -70,6 +70,18 @@ impl Home {
         home
     }
 
+    /// A home with a microVM `a` that waits for sessions.
+    pub fn idle() -> Self {
+        let home = Self::new();
+        home.run_idle(&home.rootfs());
+        home
+    }
+
+    /// Starts such a microVM with this root directory.
+    pub fn run_idle(&self, rootfs: &str) {
+        assert_eq!(self.ok(&["run", "-d", "--idle", "-n", "a", rootfs]), "a\n");
+    }
+
     /// The user id that everything runs as.
     pub fn uid(&self) -> u32 {
         self.user.unwrap_or_else(|| nix::unistd::Uid::effective().as_raw())

@@ -7,6 +7,7 @@ pub mod commands;
 pub mod confinement;
 pub mod daemon;
 pub mod dice;
+pub mod echo;
 pub mod example;
 pub mod features;
 pub mod full_disk;
@@ -20,6 +21,7 @@ pub mod proxy;
 pub mod pty;
 pub mod registry;
 pub mod shared;
+pub mod shell;
 pub mod signals;
 
 use std::time::{Duration, Instant};
@@ -27,8 +29,8 @@ use std::time::{Duration, Instant};
 use sandpen_skip::{Reason, skip};
 
 pub use commands::{
-    expect, explain, feed, finish, in_namespaces, is_connected, output, output_within, run_named, run_on_host, spawn,
-    succeeds,
+    expect, explain, feed, finish, in_namespaces, is_connected, output, output_within, run_named, run_on_host, said,
+    spawn, succeeds,
 };
 pub use dice::Dice;
 pub use home::{Home, make_rootfs};

@@ -2,34 +2,23 @@
 //! replacement, and to the microVM's end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::daemon::daemon;
+use crate::support::echo::echoes;
 use crate::support::pty::OnTerminal;
-use crate::support::{Home, explain, feed, finish, output, send, spawn, until};
+use crate::support::shell::shell_on_terminal;
+use crate::support::{Home, explain, feed, finish, output, said, send, spawn, until};
 
 /// busybox's prompt.
 const PROMPT: &str = "/ # ";
 const DETACH: &[u8] = b"\x10\x11";
 
-fn idle() -> Home {
-    let home = Home::new();
-    let rootfs = home.rootfs();
-    assert_eq!(home.ok(&["run", "-d", "--idle", "-n", "a", &rootfs]), "a\n");
-    home
-}
-
 fn exec(home: &Home, args: &[&str]) -> Command {
     home.sandpen(&[&["exec"], args].concat())
-}
-
-fn said(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!((output.status.code(), &*out), (Some(code), stdout), "{}", explain(output));
-    assert!(err.contains(stderr) && err.is_empty() == stderr.is_empty(), "{stderr:?}: {}", explain(output));
 }
 
 fn sessions(home: &Home) -> Vec<Value> {
@@ -38,7 +27,7 @@ fn sessions(home: &Home) -> Vec<Value> {
 
 #[test]
 fn commands_beside_an_idle_workload() {
-    let home = idle();
+    let home = Home::idle();
     let run = |args: &[&str]| output(exec(&home, args));
     said(&run(&["a", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]), 3, "out\n", "err\n");
     said(&run(&["a", "--", "sh", "-c", "kill -9 $$"]), 137, "", "");
@@ -62,20 +51,8 @@ fn commands_beside_an_idle_workload() {
         "{top}"
     );
     // Every byte of a mebibyte, and its end, in and out.
-    let bytes: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0]).collect();
-    let mut cat = exec(&home, &["-i", "a", "--", "sh", "-c", "cat; echo end >&2"]);
-    cat.stdin(Stdio::piped());
-    let mut cat = spawn(cat);
-    let (mut stdin, input) = (cat.stdin.take().unwrap(), bytes.clone());
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let cat = finish(cat);
-    writer.join().unwrap().unwrap();
-    assert!(
-        cat.stdout == bytes && cat.stderr == b"end\n",
-        "{} bytes, {}",
-        cat.stdout.len(),
-        String::from_utf8_lossy(&cat.stderr)
-    );
+    let cat = exec(&home, &["-i", "a", "--", "sh", "-c", "cat; echo end >&2"]);
+    assert_eq!(String::from_utf8_lossy(&echoes(cat, 1 << 20)), "end\n");
     // As many arguments as there can be.
     let long = "x".repeat(100_000);
     let most = vec![long.as_str(); 10];
@@ -103,19 +80,9 @@ fn commands_beside_an_idle_workload() {
 
 #[test]
 fn a_terminal_is_used_left_and_found_again_over_every_end_of_a_daemon() {
-    let home = idle();
-    let mut command = exec(&home, &["-it", "a", "--", "sh"]);
-    command.env("TERM", "screen");
-    let mut client = OnTerminal::spawn(&command, 24, 80);
-    client.see_after(0, PROMPT);
-    client.ask("stty size", "24 80\r\n");
-    client.ask("echo $TERM; tty", "screen\r\n/dev/pts/0\r\n");
-    client.resize(30, 100);
-    client.ask("sleep 1; stty size", "30 100\r\n");
-    client.ask("sh -c 'echo going to $((40+2)); exec sleep 1000'", "going to 42\r\n");
-    let from = client.seen().len();
-    client.keys(b"\x03");
-    client.see_after(from, PROMPT);
+    let home = Home::idle();
+    let mut client = shell_on_terminal(exec(&home, &["-it", "a", "--", "sh"]), PROMPT);
+    client.ask("tty", "/dev/pts/0\r\n");
     let id = sessions(&home)[0]["id"].as_str().unwrap().to_owned();
     client.keys(DETACH);
     let (status, text) = client.end();
@@ -146,7 +113,7 @@ fn a_terminal_is_used_left_and_found_again_over_every_end_of_a_daemon() {
 
 #[test]
 fn nothing_is_lost_or_doubled_over_the_deaths_of_daemons() {
-    let home = idle();
+    let home = Home::idle();
     // Slower than the daemons die.
     let script = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); [ $((i%100)) = 0 ] && sleep 0.1; done; read line; echo $line; exit 3";
     let mut client = exec(&home, &["-i", "a", "--", "sh", "-c", script]);
@@ -169,7 +136,7 @@ fn nothing_is_lost_or_doubled_over_the_deaths_of_daemons() {
 
 #[test]
 fn sessions_end_with_their_microvm() {
-    let home = idle();
+    let home = Home::idle();
     let begin = |script: &str| {
         let mut client = spawn(exec(&home, &["a", "--", "sh", "-c", script]));
         let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();

@@ -2,22 +2,14 @@
 //! end.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Output;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::pty::OnTerminal;
-use crate::support::{Home, explain, finish, send, spawn, until};
+use crate::support::{Home, explain, finish, said, send, spawn, until};
 
 const DETACH: &[u8] = b"\x10\x11";
-
-fn idle() -> Home {
-    let home = Home::new();
-    let rootfs = home.rootfs();
-    assert_eq!(home.ok(&["run", "-d", "--idle", "-n", "a", &rootfs]), "a\n");
-    home
-}
 
 fn job(home: &Home, options: &[&str], command: &[&str]) -> String {
     home.ok(&[&["exec", "-d"], options, &["a", "--"], command].concat()).trim().to_owned()
@@ -36,19 +28,13 @@ fn bytes(home: &Home, id: &str) -> u64 {
     job.and_then(|job| job["bytes"].as_u64()).expect("it is listed")
 }
 
-fn said(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!((output.status.code(), &*out), (Some(code), stdout), "{}", explain(output));
-    assert!(err.contains(stderr) && err.is_empty() == stderr.is_empty(), "{stderr:?}: {}", explain(output));
-}
-
 fn numbered(prefix: &str, count: usize) -> String {
     (0..count).map(|number| format!("{prefix}{number}\n")).collect()
 }
 
 #[test]
 fn no_line_of_a_job_is_lost_or_doubled_over_the_deaths_of_daemons() {
-    let home = idle();
+    let home = Home::idle();
     // Slower than the daemons die; more than the guest keeps in all.
     let script = "i=0; while [ $i -lt 30000 ]; do echo line $i; echo e$i >&2; i=$((i+1)); [ $((i%1000)) = 0 ] && sleep 0.1; done; exit 3";
     let id = sh(&home, script);
@@ -87,7 +73,7 @@ fn no_line_of_a_job_is_lost_or_doubled_over_the_deaths_of_daemons() {
 
 #[test]
 fn codes_signals_terminals_and_ends_of_jobs() {
-    let home = idle();
+    let home = Home::idle();
     said(&home.run(&["exec", "-d", "a", "--", "/no/such"]), 127, "", "/no/such");
     for (script, code) in [("exit 0", 0), ("exit 9", 9), ("kill -9 $$", 137)] {
         let id = sh(&home, script);

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::support::pty::OnTerminal;
-use crate::support::{DEADLINE, Home, explain, feed, finish, output, send, spawn, succeeds, until};
+use crate::support::echo::{echoes, pattern};
+use crate::support::shell::shell_on_terminal;
+use crate::support::{DEADLINE, Home, explain, feed, finish, output, said, send, spawn, succeeds, until};
 
 /// busybox's prompt of root.
 const PROMPT: &str = "~ # ";
@@ -28,7 +29,7 @@ impl Reached {
         let users = "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/tmp:/bin/sh\n";
         fs::write(Path::new(&rootfs).join("etc/passwd"), users).unwrap();
         fs::set_permissions(Path::new(&rootfs).join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        home.ok(&["run", "-d", "--idle", "-n", "a", &rootfs]);
+        home.run_idle(&rootfs);
         let config = home.path().join("ssh config");
         fs::write(&config, home.ok(&["ssh-config", "a"])).unwrap();
         Self { home, config }
@@ -48,10 +49,7 @@ impl Reached {
 
     /// Asserts what a command says and ends with.
     fn says(&self, args: &[&str], code: i32, stdout: &str, stderr: &str) {
-        let output = self.ssh(args);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!((output.status.code(), &*out), (Some(code), stdout), "{}", explain(&output));
-        assert!(err.contains(stderr) && err.is_empty() == stderr.is_empty(), "{stderr:?}: {}", explain(&output));
+        said(&self.ssh(args), code, stdout, stderr);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -63,10 +61,6 @@ impl Reached {
         let hashed = self.ssh(&["a.sandpen", &format!("sha256sum < {path}")]);
         String::from_utf8_lossy(&hashed.stdout).into_owned()
     }
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u64).map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0]).collect()
 }
 
 fn hash_here(path: &Path) -> String {
@@ -123,15 +117,8 @@ fn commands(reached: &Reached) {
     reached.says(&["nobody-here@a.sandpen", "true"], 126, "", "nobody-here");
     reached.says(&["-l", "a/b", "a.sandpen", "true"], 255, "", "is not of the form USER[:GROUP]");
     // Every byte of more than all windows together, and its end, in and out at once.
-    let bytes = pattern(8 << 20);
-    let mut cat = reached.command("ssh", &["a.sandpen", "cat; echo end >&2"]);
-    cat.stdin(Stdio::piped());
-    let mut cat = spawn(cat);
-    let (mut stdin, input) = (cat.stdin.take().unwrap(), bytes.clone());
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let cat = finish(cat);
-    writer.join().unwrap().unwrap();
-    assert!(cat.stdout == bytes && cat.stderr.ends_with(b"end\n"), "{} bytes", cat.stdout.len());
+    let cat = reached.command("ssh", &["a.sandpen", "cat; echo end >&2"]);
+    assert!(echoes(cat, 8 << 20).ends_with(b"end\n"));
     // New keys all the time.
     let hashed =
         reached.ssh(&["-o", "RekeyLimit=64K", "a.sandpen", "head -c 1000000 /dev/zero | tee /dev/stderr | wc -c"]);
@@ -164,17 +151,7 @@ fn commands(reached: &Reached) {
 }
 
 fn a_terminal(reached: &Reached) {
-    let mut command = reached.command("ssh", &["a.sandpen"]);
-    command.env("TERM", "screen");
-    let mut client = OnTerminal::spawn(&command, 24, 80);
-    client.see_after(0, PROMPT);
-    client.ask("stty size; echo $TERM", "24 80\r\nscreen\r\n");
-    client.resize(30, 100);
-    client.ask("sleep 1; stty size", "30 100\r\n");
-    client.ask("sh -c 'echo going to $((40+2)); exec sleep 1000'", "going to 42\r\n");
-    let from = client.seen().len();
-    client.keys(b"\x03");
-    client.see_after(from, PROMPT);
+    let mut client = shell_on_terminal(reached.command("ssh", &["a.sandpen"]), PROMPT);
     client.keys("exit 7\r");
     let (status, text) = client.end();
     assert_eq!(status.code(), Some(7), "{text}");

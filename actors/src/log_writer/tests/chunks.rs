@@ -1,11 +1,8 @@
 //! Chunks from memory: who goes on asks what is on file, also after a SIGKILL.
 
-use std::process::{Child, Command, Stdio};
-
+use super::killed::{dir, kill_amid};
 use super::*;
 
-const DIR: &str = "SANDPEN_TEST_CHUNKS_DIR";
-const ROUNDS: u64 = 25;
 const OUT: usize = 8_000_000;
 const ERR: usize = 1_000_000;
 
@@ -80,18 +77,7 @@ async fn write_on(dir: &Path) {
 #[test]
 #[ignore = "run by sigkill_amid_chunks_loses_and_doubles_nothing as a process of its own"]
 fn chunk_writer() {
-    let dir = std::env::var_os(DIR).unwrap();
-    run(write_on(Path::new(&dir)));
-}
-
-/// Ends the child in any case.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    run(write_on(&dir()));
 }
 
 #[test]
@@ -99,28 +85,7 @@ fn sigkill_amid_chunks_loses_and_doubles_nothing() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("box.log");
-        let all = (OUT + ERR) as u64;
-        let position = || segment::newest_end(&log).unwrap().map_or(0, |end| end.position);
-        let mut amid = 0;
-        for round in 0..ROUNDS {
-            let goal = (position() + 1 + round * 17_389).min(all);
-            let child = Killed(
-                Command::new(std::env::current_exe().unwrap())
-                    .args(["log_writer::tests::chunks::chunk_writer", "--ignored", "--exact", "--nocapture"])
-                    .env(DIR, dir.path())
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .unwrap(),
-            );
-            let started = std::time::Instant::now();
-            while position() < goal {
-                assert!(started.elapsed() < DEADLINE, "the child writes nothing");
-            }
-            drop(child);
-            amid += u64::from(position() < all);
-        }
-        assert!(amid > ROUNDS / 2, "only {amid} kills came in time");
+        kill_amid("chunks::chunk_writer", dir.path(), (OUT + ERR) as u64);
         write_on(dir.path()).await;
         let got = files(&log, FollowFrom::Oldest).await;
         assert!(got.gaps.is_empty(), "{:?}", got.gaps);

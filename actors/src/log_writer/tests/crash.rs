@@ -1,14 +1,12 @@
 //! SIGKILL under flood, again and again: no byte lost, none twice.
 
 use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
 
 use nix::sys::stat::Mode;
 
+use super::killed::{dir, kill_amid};
 use super::*;
 
-const DIR: &str = "SANDPEN_TEST_CRASH_DIR";
-const ROUNDS: u64 = 25;
 const OUT: usize = 16_000_000;
 const ERR: usize = 2_000_000;
 
@@ -43,22 +41,11 @@ async fn start_on(dir: &Path) -> Addr<LogWriter> {
 #[test]
 #[ignore = "run by sigkill_under_flood_loses_and_doubles_nothing as a process of its own"]
 fn crashing_writer() {
-    let dir = std::env::var_os(DIR).unwrap();
     actix_rt::System::new().block_on(async {
-        let _writer = start_on(Path::new(&dir)).await;
+        let _writer = start_on(&dir()).await;
         // Ends by SIGKILL; or by itself, if the test that started it is gone.
         tokio::time::sleep(DEADLINE).await;
     });
-}
-
-/// Ends the child in any case.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -78,29 +65,7 @@ fn sigkill_under_flood_loses_and_doubles_nothing() {
             std::thread::spawn(move || err_copy.chunks(101).for_each(|piece| err_pipe.write_all(piece).unwrap())),
         ];
         let all = (OUT + ERR) as u64;
-        let log = dir.path().join("box.log");
-        let position = || segment::newest_end(&log).unwrap().map_or(0, |end| end.position);
-        let mut in_flood = 0;
-        for round in 0..ROUNDS {
-            let goal = (position() + 1 + round * 17_389).min(all);
-            let child = Killed(
-                Command::new(std::env::current_exe().unwrap())
-                    .args(["log_writer::tests::crash::crashing_writer", "--ignored", "--exact", "--nocapture"])
-                    .env(DIR, dir.path())
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .unwrap(),
-            );
-            // In full flood, at another point each time.
-            let started = std::time::Instant::now();
-            while position() < goal {
-                assert!(started.elapsed() < DEADLINE, "the child writes nothing");
-            }
-            drop(child);
-            in_flood += u64::from(position() < all);
-        }
-        assert!(in_flood > ROUNDS / 2, "only {in_flood} kills hit the flood");
+        kill_amid("crash::crashing_writer", dir.path(), all);
         // The last one goes on to the end.
         let writer = start_on(dir.path()).await;
         let wanted = bytes_of(OUT as u64, ERR as u64);

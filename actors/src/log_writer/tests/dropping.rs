@@ -1,15 +1,13 @@
 //! Output that is dropped on a full disk: the workload never waits, what is lost is counted and marked.
 
 use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
 
 use sandpen_types::spec::LogBacklog;
 
 use super::disk_full::{ballast, small_disk};
+use super::killed::{Killed, dir};
 use super::*;
 use crate::telemetry::counters::Counter;
-
-const DIR: &str = "SANDPEN_TEST_DROPPING_DIR";
 
 fn dropping(config: LogConfig) -> LogConfig {
     let limits = LogLimits { backlog: LogBacklog::Drop, ..config.limits };
@@ -201,7 +199,7 @@ fn a_directory_in_the_way_drops_and_a_second_writer_does_not() {
 #[test]
 #[ignore = "run by sigkill_amid_a_gap_never_makes_the_loss_look_smaller as a process of its own"]
 fn dropping_writer() {
-    let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
+    let dir = dir();
     actix_rt::System::new().block_on(async {
         let writer = start(dropping(crashing_config(&dir)));
         let pipe = sandpen_vmm::waiter::open_fifo_read(&dir.join("out")).unwrap();
@@ -213,16 +211,6 @@ fn dropping_writer() {
 
 fn crashing_config(dir: &Path) -> LogConfig {
     LogConfig::new(dir.join("box.log"), LogLimits { max_bytes: 1 << 20, ..LogLimits::default() }, 1)
-}
-
-/// Ends the child in any case.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -238,13 +226,7 @@ fn sigkill_amid_a_gap_never_makes_the_loss_look_smaller() {
         let log = dir.path().join("box.log");
         let mut written = 0;
         for round in 0..8_usize {
-            let child = Command::new(std::env::current_exe().unwrap())
-                .args(["log_writer::tests::dropping::dropping_writer", "--ignored", "--exact", "--nocapture"])
-                .env(DIR, dir.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn();
-            let child = Killed(child.unwrap());
+            let child = Killed::spawn("dropping::dropping_writer", dir.path());
             // A pipe's worth stays behind what is written: the kill comes while it is being dropped.
             let until = written + 2_000_000 + round * 77_777;
             pipe.write_all(&bytes[written..until]).unwrap();

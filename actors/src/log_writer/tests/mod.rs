@@ -7,6 +7,7 @@ mod disk_full;
 mod dropping;
 mod file_names;
 mod follow;
+mod killed;
 mod model;
 mod stream;
 mod times;
