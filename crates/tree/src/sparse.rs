@@ -304,6 +304,38 @@ mod tests {
     }
 
     #[test]
+    fn old_maps_are_read_and_bounded() {
+        let part = |offset: u64, bytes: u64| format!("{offset:011o}\0{bytes:011o}\0").into_bytes();
+        let number = |field: &[u8]| crate::record::octal(field);
+        let mut map = OldMap::new(21, number);
+        // Nothing, and a part that has no length: neither is one.
+        let mut record = [[0; 24].to_vec(), part(5, 1), part(9, 1)].concat();
+        record[60..].fill(0);
+        map.push(&record).unwrap();
+        let mut record = [part(10, 3).repeat(20), vec![0; 24], vec![1; 8]].concat();
+        assert_eq!(map.push_record(record.as_slice().try_into().unwrap()), Ok(1));
+        record[..12].copy_from_slice(b"8          \0");
+        assert_eq!(map.push_record(record.as_slice().try_into().unwrap()), Err(SparseProblem::Number));
+        record[0] = b'1';
+        assert_eq!(map.push_record(record.as_slice().try_into().unwrap()), Err(SparseProblem::TooMany(21)));
+        let segments = map.into_segments();
+        assert_eq!((segments[0], segments[1], segments[20]), (segment(5, 1), segment(10, 3), segment(10, 3)));
+    }
+
+    #[test]
+    fn a_map_has_no_more_parts_than_are_asked_for() {
+        let mut pax = PaxSparse { numbers: vec![1, 1, 3, 1], ..PaxSparse::default() };
+        assert_eq!(pax.segments(2), Ok(vec![segment(1, 1), segment(3, 1)]));
+        assert_eq!(pax.segments(1), Err(SparseProblem::TooMany(1)));
+        pax.count = Some(1);
+        assert_eq!(pax.segments(2), Err(SparseProblem::Map));
+        let text = map_text(&[segment(1, 1), segment(3, 1)], 4);
+        for (most, read) in [(1, Err(SparseProblem::TooMany(1))), (2, Ok(()))] {
+            assert_eq!(MapReader::new(most).push(text[..512].try_into().unwrap()), read);
+        }
+    }
+
+    #[test]
     fn the_smallest_holes_are_filled_where_there_are_too_many() {
         let segments = vec![segment(0, 10), segment(12, 5), segment(18, 5), segment(30, 5), segment(100, 1)];
         assert_eq!(fewer(segments), [segment(0, 23), segment(30, 5), segment(100, 1)]);
