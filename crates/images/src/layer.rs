@@ -26,7 +26,7 @@ mod unpack;
 
 pub use decompress::Compression;
 pub use error::LayerError;
-pub use path::PathProblem;
+pub use sandpen_tree::{NAME_MAX, NameProblem, PATH_MAX};
 pub use split::{SplitError, TarReader, TarSplit};
 pub use unpack::unpack;
 
@@ -44,10 +44,6 @@ pub(crate) const BLOCK_LEN: usize = 4096;
 pub const ENTRIES_MAX: u64 = 2_000_000;
 /// Most bytes of one file as it is read, holes included.
 pub const FILE_MAX: u64 = 64 << 30;
-/// Most bytes of a name in a directory (NAME_MAX of Linux).
-pub const NAME_MAX: usize = 255;
-/// Most bytes of a path, or of the target of a link (PATH_MAX of Linux, with its NUL).
-pub const PATH_MAX: usize = 4095;
 
 /// What is known of a layer beforehand.
 #[derive(Debug, Clone, Copy, Default)]

@@ -10,6 +10,7 @@ pub mod directory_disk;
 pub mod disk;
 pub mod erofs;
 pub mod export;
+mod fields;
 pub mod import;
 pub mod json;
 pub mod layer;

@@ -20,17 +20,17 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
+use sandpen_tree::{Kind, Meta, Segment, Writer};
 use sandpen_types::image::{ImageDigest, ImageReference};
 use serde::Serialize;
-use tar::{EntryType, Header};
 
 use crate::config::{ConfigError, ImageConfig};
 use crate::digest::{CheckedReader, DigestMismatch, digest_of};
 use crate::manifest::written::{Descriptor, Index, Manifest};
 use crate::manifest::{CONTAINERD_NAME, REF_NAME, media};
 
-/// Bytes that everything in a tar is a multiple of.
-const BLOCK: usize = 512;
+/// Bytes of a layer that are read at once.
+const PIECE: usize = 256 << 10;
 
 /// What kind of archive to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,7 +131,7 @@ pub fn save(
     out: impl Write,
 ) -> Result<(), SaveError> {
     let contents = Contents::of(images)?;
-    let mut archive = Archive { out, written: BTreeSet::new() };
+    let mut archive = Archive { out: Writer::new(out), written: BTreeSet::new() };
     match format {
         ArchiveFormat::Docker => contents.write_docker(&mut archive)?,
         ArchiveFormat::Oci => contents.write_oci(&mut archive)?,
@@ -146,7 +146,7 @@ pub fn save(
             archive.layer(&name, &layer, layers)?;
         }
     }
-    archive.end()
+    Ok(archive.out.finish().map(drop)?)
 }
 
 fn docker_layer(diff_id: &ImageDigest) -> String {
@@ -249,8 +249,8 @@ impl<'a> Contents<'a> {
         let index = Index { schema_version: 2, media_type: media::INDEX, manifests: entries };
         archive.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         archive.json("index.json", &index)?;
-        archive.directory("blobs/")?;
-        archive.directory("blobs/sha256/")?;
+        archive.directory("blobs")?;
+        archive.directory("blobs/sha256")?;
         for (image, manifest) in self.images.iter().zip(&manifests) {
             archive.document(&oci_blob(&image.config_digest), image.config)?;
             archive.document(&oci_blob(&digest_of(manifest)), manifest)?;
@@ -263,10 +263,9 @@ fn len(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// The tar that is written. After an error it has no end, so that nobody takes it for a whole one; the crate's builder
-/// would write it.
+/// The tar that is written. After an error it has no end, so that nobody takes it for a whole one.
 struct Archive<W> {
-    out: W,
+    out: Writer<W>,
     written: BTreeSet<String>,
 }
 
@@ -277,73 +276,40 @@ impl<W: Write> Archive<W> {
 
     fn document(&mut self, name: &str, bytes: &[u8]) -> Result<(), SaveError> {
         self.written.insert(name.to_owned());
-        let size = len(bytes);
-        self.header(name, EntryType::Regular, size)?;
-        self.out.write_all(bytes)?;
-        self.pad(size)
+        self.file(name, len(bytes))?;
+        Ok(self.out.contents(bytes)?)
     }
 
     fn directory(&mut self, name: &str) -> Result<(), SaveError> {
-        self.header(name, EntryType::Directory, 0)
+        let meta = Meta { mode: 0o755, ..Meta::default() };
+        Ok(self.out.begin(name.as_bytes(), &Kind::Directory, &meta)?)
+    }
+
+    /// Begins a file; its contents follow.
+    fn file(&mut self, name: &str, bytes: u64) -> Result<(), SaveError> {
+        let kind = Kind::File { bytes, segments: vec![Segment { offset: 0, bytes }] };
+        let meta = Meta { mode: 0o644, ..Meta::default() };
+        Ok(self.out.begin(name.as_bytes(), &kind, &meta)?)
     }
 
     fn layer(&mut self, name: &str, layer: &SavedLayer, from: &mut dyn LayerTars) -> Result<(), SaveError> {
         let SavedLayer { diff_id, size } = *layer;
         let tar = from.open(layer).map_err(|error| SaveError::Read { diff_id, error })?;
-        let mut tar = Noting { inner: CheckedReader::new(tar, diff_id, size), error: None };
-        self.header(name, EntryType::Regular, size)?;
-        let written = io::copy(&mut tar, &mut self.out);
-        match tar.error.map(io::Error::downcast::<DigestMismatch>) {
-            Some(Ok(mismatch)) => return Err(SaveError::Changed(mismatch)),
-            Some(Err(error)) => return Err(SaveError::Read { diff_id, error }),
-            None => written?,
-        };
-        self.pad(size)
-    }
-
-    fn header(&mut self, name: &str, kind: EntryType, size: u64) -> Result<(), SaveError> {
-        Ok(self.out.write_all(header(name, kind, size)?.as_bytes())?)
-    }
-
-    /// Fills the last block of content.
-    fn pad(&mut self, size: u64) -> Result<(), SaveError> {
-        let padding = usize::try_from(size.next_multiple_of(BLOCK as u64) - size).unwrap_or_default();
-        Ok(self.out.write_all(&[0; BLOCK][..padding])?)
-    }
-
-    fn end(mut self) -> Result<(), SaveError> {
-        self.out.write_all(&[0; 2 * BLOCK])?;
-        Ok(self.out.flush()?)
-    }
-}
-
-fn header(name: &str, kind: EntryType, size: u64) -> io::Result<Header> {
-    let mut header = Header::new_gnu(); // sizes of more than 8 GiB are binary in it
-    header.set_path(name)?;
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(if kind == EntryType::Directory { 0o755 } else { 0o644 });
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_cksum();
-    Ok(header)
-}
-
-/// Keeps the error of a reader, which a copy does not tell from one of its writer.
-struct Noting<R> {
-    inner: R,
-    error: Option<io::Error>,
-}
-
-impl<R: Read> Read for Noting<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buf).map_err(|error| {
-            let kind = error.kind();
-            if kind != io::ErrorKind::Interrupted {
-                self.error = Some(error);
+        let mut tar = CheckedReader::new(tar, diff_id, size);
+        self.file(name, size)?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            match tar.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(length) => self.out.contents(&piece[..length])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(match error.downcast::<DigestMismatch>() {
+                        Ok(mismatch) => SaveError::Changed(mismatch),
+                        Err(error) => SaveError::Read { diff_id, error },
+                    });
+                }
             }
-            kind.into()
-        })
+        }
     }
 }

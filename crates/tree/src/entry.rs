@@ -1,5 +1,7 @@
 //! An entry of a tar.
 
+use rustix::fs::Statx;
+
 use crate::sparse::Segment;
 
 /// What a tar says of one path.
@@ -50,4 +52,17 @@ pub struct Meta {
     pub mtime: (i64, u32),
     /// Extended attributes: names and values.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Meta {
+    /// Those of what was looked at, without its extended attributes.
+    pub fn of(looked: &Statx) -> Self {
+        Self {
+            mode: u32::from(looked.stx_mode & 0o7777),
+            uid: looked.stx_uid,
+            gid: looked.stx_gid,
+            mtime: (looked.stx_mtime.tv_sec, looked.stx_mtime.tv_nsec),
+            xattrs: Vec::new(),
+        }
+    }
 }

@@ -1,16 +1,49 @@
-//! A header's fields: POSIX ustar, and GNU's.
+//! A header's fields: POSIX ustar, and GNU's. Who reads numbers by other rules takes the bytes of a [`field`].
+
+use std::ops::Range;
 
 use crate::record::{BLOCK_LEN, checksum, octal};
 
 /// What a name's field holds.
 pub const NAME_FIELD: usize = 100;
-/// Largest numbers of octal fields of eight and twelve bytes, with their ends.
+/// Largest number of an octal field of eight bytes, with its end.
 pub const ID_MAX: u64 = 0o7_777_777;
+/// Largest number of an octal field of twelve bytes, with its end.
 pub const SIZE_MAX: u64 = 0o77_777_777_777;
 
-/// A header.
+/// A header: its bytes, whatever they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Header(pub [u8; BLOCK_LEN]);
+
+/// Where the fields of a header are.
+pub mod field {
+    #![allow(missing_docs)] // POSIX.1-2017, pax, "ustar Interchange Format", has their names
+    use std::ops::Range;
+
+    pub const NAME: Range<usize> = 0..100;
+    pub const MODE: Range<usize> = 100..108;
+    pub const UID: Range<usize> = 108..116;
+    pub const GID: Range<usize> = 116..124;
+    pub const SIZE: Range<usize> = 124..136;
+    pub const MTIME: Range<usize> = 136..148;
+    pub const CHECKSUM: Range<usize> = 148..156;
+    pub const KIND: usize = 156;
+    pub const TARGET: Range<usize> = 157..257;
+    /// With the version behind it.
+    pub const MAGIC: Range<usize> = 257..265;
+    pub const MAJOR: Range<usize> = 329..337;
+    pub const MINOR: Range<usize> = 337..345;
+    pub const PREFIX: Range<usize> = 345..500;
+    /// Of an old sparse file (kind `S`): the beginning of its map,
+    pub const OLD_MAP: Range<usize> = 386..482;
+    /// whether that goes on,
+    pub const OLD_MAP_GOES_ON: usize = 482;
+    /// and the file's bytes.
+    pub const OLD_BYTES: Range<usize> = 483..495;
+}
+
+/// The magic and the version of a POSIX header.
+pub const POSIX: &[u8] = b"ustar\x0000";
 
 /// The number of a field: octal, or as GNU has larger and negative ones, binary behind a set first bit.
 pub fn number(field: &[u8]) -> Option<i64> {
@@ -28,82 +61,87 @@ pub fn number(field: &[u8]) -> Option<i64> {
     i64::try_from(value?).ok()
 }
 
-fn text(field: &[u8]) -> &[u8] {
+/// The same, without a sign.
+pub fn unsigned(field: &[u8]) -> Option<u64> {
+    number(field).and_then(|value| u64::try_from(value).ok())
+}
+
+/// The text of a field, up to its end.
+pub fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 impl Header {
     /// A POSIX header with nothing in it.
     pub fn new(kind: u8) -> Self {
-        let mut header = [0; BLOCK_LEN];
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        header[156] = kind;
-        let mut header = Self(header);
-        for place in [100, 108, 116, 329, 337] {
-            header.put(place, 8, 0);
+        let mut header = Self([0; BLOCK_LEN]);
+        header.0[field::MAGIC].copy_from_slice(POSIX);
+        header.0[field::KIND] = kind;
+        for numbers in [field::MODE, field::UID, field::GID, field::SIZE, field::MTIME, field::MAJOR, field::MINOR] {
+            header.put(numbers, 0);
         }
-        header.put(124, 12, 0);
-        header.put(136, 12, 0);
         header
     }
 
     /// An octal number, which fits.
-    fn put(&mut self, place: usize, length: usize, value: u64) {
-        let digits = format!("{value:0width$o}", width = length - 1);
-        let digits = &digits.as_bytes()[digits.len() - (length - 1)..];
-        self.0[place..place + digits.len()].copy_from_slice(digits);
+    fn put(&mut self, place: Range<usize>, value: u64) {
+        let width = place.len() - 1;
+        let digits = format!("{value:0width$o}");
+        self.0[place][..width].copy_from_slice(&digits.as_bytes()[digits.len() - width..]);
     }
 
-    fn put_text(&mut self, place: usize, value: &[u8]) {
-        let part = &value[..value.len().min(NAME_FIELD)];
-        self.0[place..place + part.len()].copy_from_slice(part);
+    fn put_text(&mut self, place: Range<usize>, value: &[u8]) {
+        let part = &value[..value.len().min(place.len())];
+        self.0[place][..part.len()].copy_from_slice(part);
     }
 
     /// A name, cut where it does not fit.
     pub fn set_name(&mut self, name: &[u8]) {
-        self.put_text(0, name);
+        self.put_text(field::NAME, name);
     }
 
     /// A link's target, cut where it does not fit.
     pub fn set_target(&mut self, target: &[u8]) {
-        self.put_text(157, target);
+        self.put_text(field::TARGET, target);
     }
 
+    /// Twelve bits of permissions.
     pub fn set_mode(&mut self, mode: u32) {
-        self.put(100, 8, mode.into());
+        self.put(field::MODE, mode.into());
     }
 
     /// Both at most [`ID_MAX`].
     pub fn set_owner(&mut self, uid: u64, gid: u64) {
-        self.put(108, 8, uid);
-        self.put(116, 8, gid);
+        self.put(field::UID, uid);
+        self.put(field::GID, gid);
     }
 
     /// At most [`SIZE_MAX`].
     pub fn set_size(&mut self, bytes: u64) {
-        self.put(124, 12, bytes);
+        self.put(field::SIZE, bytes);
     }
 
     /// At most [`SIZE_MAX`].
     pub fn set_mtime(&mut self, seconds: u64) {
-        self.put(136, 12, seconds);
+        self.put(field::MTIME, seconds);
     }
 
     /// Both at most [`ID_MAX`].
     pub fn set_device(&mut self, major: u32, minor: u32) {
-        self.put(329, 8, major.into());
-        self.put(337, 8, minor.into());
+        self.put(field::MAJOR, major.into());
+        self.put(field::MINOR, minor.into());
     }
 
     /// Its bytes, with their checksum.
     pub fn finish(mut self) -> [u8; BLOCK_LEN] {
         let sum = format!("{:06o}\0 ", checksum(&self.0));
-        self.0[148..156].copy_from_slice(sum.as_bytes());
+        self.0[field::CHECKSUM].copy_from_slice(sum.as_bytes());
         self.0
     }
 
+    /// What kind of entry it is of.
     pub fn kind(&self) -> u8 {
-        self.0[156]
+        self.0[field::KIND]
     }
 
     /// Whether it is of GNU's own format, which has other things where POSIX has the beginning of a long name.
@@ -111,45 +149,47 @@ impl Header {
         self.0[257..263] == *b"ustar "
     }
 
+    /// Its name, with the beginning that POSIX has elsewhere.
     pub fn name(&self) -> Vec<u8> {
-        let (name, prefix) = (text(&self.0[..100]), text(&self.0[345..500]));
+        let (name, prefix) = (text(&self.0[field::NAME]), text(&self.0[field::PREFIX]));
         let has_prefix = self.0[257..262] == *b"ustar" && !self.is_gnu() && !prefix.is_empty();
         if has_prefix { [prefix, b"/", name].concat() } else { name.to_owned() }
     }
 
+    /// Where a link leads; empty for none.
     pub fn target(&self) -> &[u8] {
-        text(&self.0[157..257])
+        text(&self.0[field::TARGET])
     }
 
+    /// Permissions, and perhaps more; `None` where it is no number, as below.
     pub fn mode(&self) -> Option<i64> {
-        number(&self.0[100..108])
+        number(&self.0[field::MODE])
     }
 
+    /// Owner.
     pub fn uid(&self) -> Option<i64> {
-        number(&self.0[108..116])
+        number(&self.0[field::UID])
     }
 
+    /// Group.
     pub fn gid(&self) -> Option<i64> {
-        number(&self.0[116..124])
+        number(&self.0[field::GID])
     }
 
+    /// Bytes that follow it.
     pub fn size(&self) -> Option<u64> {
-        number(&self.0[124..136]).and_then(|size| u64::try_from(size).ok())
+        unsigned(&self.0[field::SIZE])
     }
 
+    /// When it was changed: seconds since 1970.
     pub fn mtime(&self) -> Option<i64> {
-        number(&self.0[136..148])
+        number(&self.0[field::MTIME])
     }
 
+    /// Major and minor number.
     pub fn device(&self) -> Option<(u32, u32)> {
         let part = |field: &[u8]| number(field).and_then(|part| u32::try_from(part).ok());
-        Some((part(&self.0[329..337])?, part(&self.0[337..345])?))
-    }
-
-    /// Of an old sparse file (kind `S`): the beginning of its map, whether that goes on, and the file's bytes.
-    pub fn sparse(&self) -> (&[u8], bool, Option<u64>) {
-        let bytes = number(&self.0[483..495]).and_then(|bytes| u64::try_from(bytes).ok());
-        (&self.0[386..482], self.0[482] != 0, bytes)
+        Some((part(&self.0[field::MAJOR])?, part(&self.0[field::MINOR])?))
     }
 }
 

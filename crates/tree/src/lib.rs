@@ -12,7 +12,7 @@
 //! | [`pack`] | walks a path and writes a tar |
 //! | [`unpack`] | reads a tar, decides what its destination means, and makes what it tells of |
 //! | [`Reader`], [`Writer`] | the tar itself, entry by entry |
-//! | [`record`] | what readers and writers of tars have in common |
+//! | [`header`], [`record`], [`pax`], [`sparse`], [`name`] | what readers and writers of tars have in common |
 //!
 //! Either end may be hostile, and so may whoever changes the same directories meanwhile. Nothing is followed but the path
 //! that was asked for: all below is opened from descriptors, by `openat2` with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS` and
@@ -27,14 +27,14 @@
 
 mod beneath;
 mod entry;
-mod header;
-mod name;
+pub mod header;
+pub mod name;
 mod pack;
-mod pax;
+pub mod pax;
 mod reader;
 pub mod record;
 mod report;
-mod sparse;
+pub mod sparse;
 mod top;
 mod unpack;
 mod writer;
@@ -49,7 +49,7 @@ pub use report::{Noted, Report};
 pub use sparse::{Segment, SparseProblem};
 pub use top::{Top, top};
 pub use unpack::{Destination, Owners, Special, UnpackError, UnpackOptions, Wait, unpack};
-pub use writer::Writer;
+pub use writer::{ContentsError, Writer};
 pub use xattrs::Attributes;
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ impl<W: Write> Walk<'_, W> {
         };
         let has_links = kind != FileType::Directory && looked.stx_nlink > 1;
         if has_links && let Some(first) = self.links.find(&looked) {
-            let meta = Meta { xattrs: Vec::new(), ..meta(&looked) };
+            let meta = Meta { xattrs: Vec::new(), ..Meta::of(&looked) };
             return self.write(&Kind::HardLink(first), &meta).map(|()| None);
         }
         match kind {
@@ -281,13 +281,13 @@ impl<W: Write> Walk<'_, W> {
             }
             FileType::Symlink => {
                 let target = readlinkat(parent, name, Vec::new()).map_err(Trouble::read)?;
-                self.write(&Kind::SymbolicLink(target.into_bytes()), &meta(&looked))?;
+                self.write(&Kind::SymbolicLink(target.into_bytes()), &Meta::of(&looked))?;
             }
             FileType::Socket => {
                 self.report.notes.add(&self.path, &Note::Socket);
                 return Ok(None);
             }
-            FileType::Fifo => self.write(&Kind::Fifo, &meta(&looked))?,
+            FileType::Fifo => self.write(&Kind::Fifo, &Meta::of(&looked))?,
             other => {
                 let (major, minor) = (looked.stx_rdev_major, looked.stx_rdev_minor);
                 if u64::from(major.max(minor)) > crate::header::ID_MAX {
@@ -297,7 +297,7 @@ impl<W: Write> Walk<'_, W> {
                     FileType::CharacterDevice => Kind::CharacterDevice(major, minor),
                     _ => Kind::BlockDevice(major, minor),
                 };
-                self.write(&kind, &meta(&looked))?;
+                self.write(&kind, &Meta::of(&looked))?;
             }
         }
         if has_links && !self.links.add(&looked, &self.path) {
@@ -309,14 +309,14 @@ impl<W: Write> Walk<'_, W> {
     fn directory(&mut self, opened: OwnedFd) -> Result<Option<Level>, Trouble> {
         let looked = statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(Trouble::read)?;
         let xattrs = self.options.attributes.read(&opened).map_err(Trouble::read)?;
-        self.write(&Kind::Directory, &Meta { xattrs, ..meta(&looked) })?;
+        self.write(&Kind::Directory, &Meta { xattrs, ..Meta::of(&looked) })?;
         let names = Dir::new(opened).map_err(Trouble::read)?;
         Ok(Some(Level { names, path: self.path.len(), device: (looked.stx_dev_major, looked.stx_dev_minor) }))
     }
 
     fn file(&mut self, file: &File, now: &Statx) -> Result<(), Trouble> {
         let xattrs = self.options.attributes.read(file).map_err(Trouble::read)?;
-        let meta = Meta { xattrs, ..meta(now) };
+        let meta = Meta { xattrs, ..Meta::of(now) };
         let segments = self.contents.find(file, now)?;
         self.write(&Kind::File { bytes: self.contents.bytes, segments: segments.clone() }, &meta)?;
         let problem = self.contents.write(file, &segments, &mut self.out).map_err(Trouble::write)?;
@@ -337,14 +337,4 @@ fn same(opened: &OwnedFd, looked: &Statx) -> Result<Statx, Trouble> {
     let now = statx(opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(Trouble::read)?;
     let identity = |meta: &Statx| (meta.stx_dev_major, meta.stx_dev_minor, meta.stx_ino, meta.stx_mode >> 12);
     if identity(&now) == identity(looked) { Ok(now) } else { Err(Problem::Changed.into()) }
-}
-
-fn meta(looked: &Statx) -> Meta {
-    Meta {
-        mode: u32::from(looked.stx_mode & 0o7777),
-        uid: looked.stx_uid,
-        gid: looked.stx_gid,
-        mtime: (looked.stx_mtime.tv_sec, looked.stx_mtime.tv_nsec),
-        xattrs: Vec::new(),
-    }
 }

@@ -1,4 +1,4 @@
-//! The text of a pax header, with the keys of GNU tar's sparse files and star's extended attributes.
+//! The text of a pax header: [`record`](crate::record)s, with the keys of GNU tar's sparse files and star's extended attributes.
 
 use crate::record::{Record, RecordProblem, decimal, first_record, read_moment};
 use crate::sparse::PaxSparse;
@@ -25,19 +25,29 @@ pub enum PaxProblem {
 /// What a pax header says.
 #[derive(Debug, Default)]
 pub struct Pax {
+    /// The name of the entry; without a NUL, and not empty.
     pub path: Option<Vec<u8>>,
+    /// Where its link leads; without a NUL, and not empty.
     pub target: Option<Vec<u8>>,
+    /// Bytes that follow its header.
     pub bytes: Option<u64>,
+    /// Owner.
     pub uid: Option<u64>,
+    /// Group.
     pub gid: Option<u64>,
-    /// Seconds, and nanoseconds.
+    /// Seconds since 1970, and nanoseconds, which count forward.
     pub mtime: Option<(i64, u32)>,
+    /// Names and values; each name once, of 1 to 255 bytes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Of a sparse file.
     pub sparse: PaxSparse,
 }
 
 impl Pax {
-    /// Reads all records.
+    /// Reads all records. Of a key that comes twice the last one counts; unknown ones say nothing.
+    ///
+    /// # Errors
+    /// [`PaxProblem`].
     pub fn parse(mut text: &[u8]) -> Result<Self, PaxProblem> {
         let mut pax = Self::default();
         while !text.is_empty() {
@@ -109,6 +119,7 @@ mod tests {
             record("path", b"x/y"),
             record("SCHILY.xattr.user.k", value),
             record("SCHILY.xattr.user.k", b"last"),
+            record("SCHILY.xattr.security.capability", value),
             record("mtime", b"-1.5"),
             record("uid", b"70000"),
             record("unknown", b""),
@@ -117,7 +128,8 @@ mod tests {
         let pax = Pax::parse(&text).unwrap();
         assert_eq!(pax.path.unwrap(), b"x/y");
         assert_eq!((pax.mtime, pax.uid), (Some((-2, 500_000_000)), Some(70_000)));
-        assert_eq!(pax.xattrs, [(b"user.k".to_vec(), b"last".to_vec())]);
+        let xattr = |name: &str, value: &[u8]| (name.as_bytes().to_owned(), value.to_owned());
+        assert_eq!(pax.xattrs, [xattr("user.k", b"last"), xattr("security.capability", value)]);
     }
 
     #[test]
@@ -127,6 +139,7 @@ mod tests {
             (b"99 a=b\n", PaxProblem::Length),
             (b"2 a=b\n", PaxProblem::Length),
             (b"6 a=b\n6 a", PaxProblem::Length),
+            (b"6 a=bc", PaxProblem::Length),
             (b"5 ab\n", PaxProblem::Key),
             (b"5 =b\n", PaxProblem::Key),
             (&record("size", b"-1"), PaxProblem::Number),

@@ -10,12 +10,12 @@
 use std::io::{self, Read};
 
 use crate::entry::{Entry, Kind, Meta};
-use crate::header::Header;
+use crate::header::{Header, field, unsigned};
 use crate::name::{self, NameProblem};
 use crate::pax::{Pax, PaxProblem};
 use crate::record::{BLOCK, BLOCK_LEN, has_checksum};
 use crate::report::Shown;
-use crate::sparse::{self, MapReader, Segment, SparseProblem};
+use crate::sparse::{self, MapReader, OldMap, Segment, SparseProblem};
 
 /// Most bytes of the text of an extended header: attributes are the largest part of it.
 pub const TEXT_MAX: u64 = 1 << 20;
@@ -23,6 +23,8 @@ pub const TEXT_MAX: u64 = 1 << 20;
 const LONG_NAME_MAX: u64 = 64 << 10;
 /// Most extended headers of one entry.
 const EXTENDED_MAX: u32 = 64;
+/// Most parts of a sparse file: 4 MiB of memory.
+const SEGMENTS_MAX: usize = 1 << 18;
 /// Most bytes behind the end that are read, so that whoever writes them is not told that they are too many.
 const TRAILER_MAX: usize = 1 << 20;
 /// Bytes that are read at once.
@@ -281,16 +283,16 @@ impl<R: Read> Reader<R> {
         self.left = stored;
         let mut data = stored;
         let (bytes, segments) = if header.kind() == b'S' {
-            let (map, mut goes_on, bytes) = header.sparse();
-            let mut segments = Vec::new();
-            sparse::push_old(map, &mut segments).map_err(wrong)?;
-            while goes_on {
+            let mut map = OldMap::new(SEGMENTS_MAX, unsigned);
+            map.push(&header.0[field::OLD_MAP]).map_err(wrong)?;
+            let mut goes_on = header.0[field::OLD_MAP_GOES_ON];
+            while goes_on != 0 {
                 let block = self.block()?;
-                goes_on = sparse::old_more(&block, &mut segments).map_err(wrong)?;
+                goes_on = map.push_record(&block).map_err(wrong)?;
             }
-            (bytes, segments)
+            (unsigned(&header.0[field::OLD_BYTES]), map.into_segments())
         } else if pax.sparse.has_map_in_contents() {
-            let mut map = MapReader::default();
+            let mut map = MapReader::new(SEGMENTS_MAX);
             while !map.is_complete() {
                 data = data.checked_sub(BLOCK).ok_or_else(|| wrong(SparseProblem::Map))?;
                 let block = self.block()?;
@@ -299,7 +301,7 @@ impl<R: Read> Reader<R> {
             self.left = data;
             (pax.sparse.bytes, map.into_segments())
         } else if pax.sparse.is_any() {
-            (pax.sparse.bytes, pax.sparse.segments().map_err(wrong)?)
+            (pax.sparse.bytes, pax.sparse.segments(SEGMENTS_MAX).map_err(wrong)?)
         } else {
             (Some(stored), vec![Segment { offset: 0, bytes: stored }])
         };

@@ -7,11 +7,8 @@ use std::fs::File;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use crate::header::number;
 use crate::record::{BLOCK_LEN, decimal};
 
-/// Most parts of a file that is read from a stream: 4 MiB of memory.
-const SEGMENTS_MAX: usize = 1 << 18;
 /// Most parts that are written: of a file with more of them the smallest holes become zeros.
 const SEGMENTS_WRITTEN: usize = 1 << 16;
 
@@ -29,9 +26,9 @@ pub enum SparseProblem {
     Order,
     #[error("a part lies beyond the end of the file")]
     Beyond,
-    #[error("it has more than {SEGMENTS_MAX} parts")]
-    TooMany,
-    #[error("it tells of other bytes than the stream holds")]
+    #[error("it has more than {0} parts")]
+    TooMany(usize),
+    #[error("it tells of other bytes than the tar holds")]
     Stored,
 }
 
@@ -44,7 +41,10 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// Refuses a map that no file has; `stored` are the bytes that the stream holds for it.
+/// Refuses a map that no file has; `stored` are the bytes that the tar holds for it.
+///
+/// # Errors
+/// [`SparseProblem`].
 pub fn check(segments: &[Segment], bytes: u64, stored: u64) -> Result<(), SparseProblem> {
     let (mut at, mut sum) = (0_u64, 0_u64);
     for segment in segments {
@@ -60,35 +60,48 @@ pub fn check(segments: &[Segment], bytes: u64, stored: u64) -> Result<(), Sparse
     if sum == stored { Ok(()) } else { Err(SparseProblem::Stored) }
 }
 
+fn few(count: usize, most: usize) -> Result<(), SparseProblem> {
+    if count > most { Err(SparseProblem::TooMany(most)) } else { Ok(()) }
+}
+
 /// What pax headers say of a sparse file.
 #[derive(Debug, Default)]
 pub struct PaxSparse {
+    /// The name of the file; that of the entry is made up.
     pub name: Option<Vec<u8>>,
+    /// The version of the format.
     pub major: Option<u64>,
+    /// Bytes of the file, holes included.
     pub bytes: Option<u64>,
+    /// How many parts there are.
     pub count: Option<u64>,
     /// Offsets and lengths, in turn.
     pub numbers: Vec<u64>,
+    /// They come from a single record.
     pub has_map: bool,
 }
 
 impl PaxSparse {
+    /// Whether anything says that the file is sparse.
     pub fn is_any(&self) -> bool {
         self.major.is_some() || self.has_map || self.count.is_some() || !self.numbers.is_empty()
     }
 
-    /// Version 1.0.
+    /// Version 1.0, whose map [`MapReader`] reads.
     pub fn has_map_in_contents(&self) -> bool {
         self.major.is_some_and(|major| major >= 1)
     }
 
-    /// The map of the versions before.
-    pub fn segments(&self) -> Result<Vec<Segment>, SparseProblem> {
+    /// The map of the versions before, of at most so many parts.
+    ///
+    /// # Errors
+    /// [`SparseProblem`].
+    pub fn segments(&self, most: usize) -> Result<Vec<Segment>, SparseProblem> {
         let (pairs, rest) = self.numbers.as_chunks::<2>();
         if !rest.is_empty() || self.count.is_some_and(|count| count != pairs.len() as u64) {
             return Err(SparseProblem::Map);
         }
-        if pairs.len() > SEGMENTS_MAX { Err(SparseProblem::TooMany) } else { Ok(paired(pairs)) }
+        few(pairs.len(), most).map(|()| paired(pairs))
     }
 }
 
@@ -96,33 +109,67 @@ fn paired(pairs: &[[u64; 2]]) -> Vec<Segment> {
     pairs.iter().map(|[offset, bytes]| Segment { offset: *offset, bytes: *bytes }).collect()
 }
 
-/// Puts the parts of an old header, or of what follows it, behind others; a part is 24 bytes.
-pub fn push_old(map: &[u8], to: &mut Vec<Segment>) -> Result<(), SparseProblem> {
-    let (parts, _) = map.as_chunks::<24>();
-    for part in parts.iter().filter(|part| part[0] != 0) {
-        let field = |field: &[u8]| number(field).and_then(|value| u64::try_from(value).ok());
-        let field = |bytes| field(bytes).ok_or(SparseProblem::Number);
-        to.push(Segment { offset: field(&part[..12])?, bytes: field(&part[12..])? });
-    }
-    if to.len() > SEGMENTS_MAX { Err(SparseProblem::TooMany) } else { Ok(()) }
+/// Reads the map of an old header, and of the records behind it.
+#[derive(Debug)]
+pub struct OldMap {
+    most: usize,
+    number: fn(&[u8]) -> Option<u64>,
+    segments: Vec<Segment>,
 }
 
-/// One more record of an old map; whether there is another one.
-pub fn old_more(block: &[u8; BLOCK_LEN], segments: &mut Vec<Segment>) -> Result<bool, SparseProblem> {
-    push_old(&block[..504], segments)?;
-    Ok(block[504] != 0)
+impl OldMap {
+    /// An empty one, of at most so many parts, whose fields `number` reads.
+    pub fn new(most: usize, number: fn(&[u8]) -> Option<u64>) -> Self {
+        Self { most, number, segments: Vec::new() }
+    }
+
+    /// Takes parts: that a header has ([`OLD_MAP`](crate::header::field::OLD_MAP)), or a record behind it. Those without an
+    /// offset or a length are none.
+    ///
+    /// # Errors
+    /// [`SparseProblem`].
+    pub fn push(&mut self, parts: &[u8]) -> Result<(), SparseProblem> {
+        let (parts, _) = parts.as_chunks::<24>();
+        for part in parts.iter().filter(|part| part[0] != 0 && part[12] != 0) {
+            let field = |field: &[u8]| (self.number)(field).ok_or(SparseProblem::Number);
+            self.segments.push(Segment { offset: field(&part[..12])?, bytes: field(&part[12..])? });
+        }
+        few(self.segments.len(), self.most)
+    }
+
+    /// Takes a record behind a header; the byte that says whether there is another one.
+    ///
+    /// # Errors
+    /// [`SparseProblem`].
+    pub fn push_record(&mut self, block: &[u8; BLOCK_LEN]) -> Result<u8, SparseProblem> {
+        self.push(&block[..504]).map(|()| block[504])
+    }
+
+    /// The map.
+    pub fn into_segments(self) -> Vec<Segment> {
+        self.segments
+    }
 }
 
 /// Reads the map of version 1.0: the number of parts, then offset and bytes of each, a line for every number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MapReader {
+    most: usize,
     line: Vec<u8>,
     numbers: Vec<u64>,
     is_complete: bool,
 }
 
 impl MapReader {
+    /// Reads one of at most so many parts.
+    pub fn new(most: usize) -> Self {
+        Self { most, line: Vec::new(), numbers: Vec::new(), is_complete: false }
+    }
+
     /// Takes a record; what is behind the map in the last one is padding.
+    ///
+    /// # Errors
+    /// [`SparseProblem`].
     pub fn push(&mut self, block: &[u8; BLOCK_LEN]) -> Result<(), SparseProblem> {
         for byte in block {
             if *byte != b'\n' {
@@ -134,8 +181,8 @@ impl MapReader {
             }
             self.numbers.push(decimal(&self.line).ok_or(SparseProblem::Number)?);
             self.line.clear();
-            let count = usize::try_from(self.numbers[0]).ok().filter(|count| *count <= SEGMENTS_MAX);
-            if self.numbers.len() == 1 + 2 * count.ok_or(SparseProblem::TooMany)? {
+            let count = usize::try_from(self.numbers[0]).ok().filter(|count| *count <= self.most);
+            if self.numbers.len() == 1 + 2 * count.ok_or(SparseProblem::TooMany(self.most))? {
                 self.is_complete = true;
                 return Ok(());
             }
@@ -143,10 +190,12 @@ impl MapReader {
         Ok(())
     }
 
+    /// Whether all of it was read.
     pub fn is_complete(&self) -> bool {
         self.is_complete
     }
 
+    /// The map.
     pub fn into_segments(self) -> Vec<Segment> {
         paired(self.numbers.get(1..).unwrap_or_default().as_chunks::<2>().0)
     }
@@ -166,7 +215,8 @@ pub fn map_text(segments: &[Segment], bytes: u64) -> Vec<u8> {
     text
 }
 
-/// Where the data of a file of so many bytes are: all of it where its file system has no holes.
+/// Where the data of a file of so many bytes are: all of it where its file system has no holes. Of a file with more than
+/// 65,536 parts the smallest holes are left out.
 pub fn data_of(file: &File, bytes: u64) -> Vec<Segment> {
     let whole = || vec![Segment { offset: 0, bytes }];
     let (mut segments, mut at) = (Vec::new(), 0);
@@ -244,13 +294,45 @@ mod tests {
         let segments: Vec<_> = (0..1000).map(|at| segment(at * 10_000, 5)).collect();
         let text = map_text(&segments, 1 << 40);
         assert!(text.len() > 512 && text.len().is_multiple_of(512));
-        let mut reader = MapReader::default();
+        let mut reader = MapReader::new(1001);
         for block in text.as_chunks::<512>().0 {
             assert!(!reader.is_complete());
             reader.push(block).unwrap();
         }
         assert!(reader.is_complete());
         assert_eq!(reader.into_segments(), [segments, vec![segment(1 << 40, 0)]].concat());
+    }
+
+    #[test]
+    fn old_maps_are_read_and_bounded() {
+        let part = |offset: u64, bytes: u64| format!("{offset:011o}\0{bytes:011o}\0").into_bytes();
+        let number = |field: &[u8]| crate::record::octal(field);
+        let mut map = OldMap::new(21, number);
+        // Nothing, and a part that has no length: neither is one.
+        let mut record = [[0; 24].to_vec(), part(5, 1), part(9, 1)].concat();
+        record[60..].fill(0);
+        map.push(&record).unwrap();
+        let mut record = [part(10, 3).repeat(20), vec![0; 24], vec![1; 8]].concat();
+        assert_eq!(map.push_record(record.as_slice().try_into().unwrap()), Ok(1));
+        record[..12].copy_from_slice(b"8          \0");
+        assert_eq!(map.push_record(record.as_slice().try_into().unwrap()), Err(SparseProblem::Number));
+        record[0] = b'1';
+        assert_eq!(map.push_record(record.as_slice().try_into().unwrap()), Err(SparseProblem::TooMany(21)));
+        let segments = map.into_segments();
+        assert_eq!((segments[0], segments[1], segments[20]), (segment(5, 1), segment(10, 3), segment(10, 3)));
+    }
+
+    #[test]
+    fn a_map_has_no_more_parts_than_are_asked_for() {
+        let mut pax = PaxSparse { numbers: vec![1, 1, 3, 1], ..PaxSparse::default() };
+        assert_eq!(pax.segments(2), Ok(vec![segment(1, 1), segment(3, 1)]));
+        assert_eq!(pax.segments(1), Err(SparseProblem::TooMany(1)));
+        pax.count = Some(1);
+        assert_eq!(pax.segments(2), Err(SparseProblem::Map));
+        let text = map_text(&[segment(1, 1), segment(3, 1)], 4);
+        for (most, read) in [(1, Err(SparseProblem::TooMany(1))), (2, Ok(()))] {
+            assert_eq!(MapReader::new(most).push(text[..512].try_into().unwrap()), read);
+        }
     }
 
     #[test]

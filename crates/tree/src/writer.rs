@@ -1,13 +1,26 @@
 //! Writes a tar, entry by entry: POSIX headers, with a pax header where one does not hold what there is to say.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 
 use crate::entry::{Kind, Meta};
 use crate::header::{Header, ID_MAX, NAME_FIELD, SIZE_MAX};
 use crate::name;
 use crate::pax::XATTR;
 use crate::record::{BLOCK, BLOCK_LEN, push_record, write_moment};
-use crate::sparse;
+use crate::sparse::{self, Segment};
+
+/// Why the contents of a file were not written, or not to their end.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentsError {
+    /// The file cannot be read, or ends before its segments do ([`UnexpectedEof`](io::ErrorKind::UnexpectedEof)).
+    #[error("reading the file")]
+    Read(#[source] io::Error),
+    /// Whoever takes it.
+    #[error("the stream broke")]
+    Write(#[source] io::Error),
+}
 
 /// Writes a tar.
 #[derive(Debug)]
@@ -125,6 +138,43 @@ impl<W: Write> Writer<W> {
         if self.left == 0 {
             let padding = std::mem::take(&mut self.padding);
             self.out.write_all(&[0; BLOCK_LEN][..padding])?;
+        }
+        Ok(())
+    }
+
+    /// All contents of the file that was begun, with the segments that it was begun with. `buffer` is what is read at once;
+    /// it is not empty.
+    ///
+    /// # Errors
+    /// [`ContentsError`]. After one of reading [`Writer::zeros`] makes the entry whole.
+    pub fn file(&mut self, file: &File, segments: &[Segment], buffer: &mut [u8]) -> Result<(), ContentsError> {
+        for segment in segments {
+            let (mut at, mut left) = (segment.offset, segment.bytes);
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                let count = match file.read_at(&mut buffer[..most], at) {
+                    Ok(0) => return Err(ContentsError::Read(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(ContentsError::Read(error)),
+                };
+                self.contents(&buffer[..count]).map_err(ContentsError::Write)?;
+                at += count as u64;
+                left -= count as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeros for all contents of the file that was begun that have not come.
+    ///
+    /// # Errors
+    /// Whoever takes it.
+    pub fn zeros(&mut self) -> io::Result<()> {
+        let zeros = [0; 16 * BLOCK_LEN];
+        while self.left > 0 {
+            let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(zeros.len());
+            self.contents(&zeros[..most])?;
         }
         Ok(())
     }

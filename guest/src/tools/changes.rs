@@ -10,17 +10,17 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom as Seek, Statx, StatxFlags, fgetxattr, openat2,
-    readlinkat, seek, statx,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fgetxattr, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
-use sandpen_tree::{Attributes, Kind, Meta, Segment, Writer};
+use sandpen_tree::sparse::data_of;
+use sandpen_tree::{Attributes, ContentsError, Kind, Meta, Segment, Writer};
 
 use crate::freeze;
 
@@ -115,7 +115,7 @@ impl Write for Patient {
 
 fn write_layer(upper: &OwnedFd, out: impl Write) -> Result<(), ChangesError> {
     let out = Writer::new(BufWriter::with_capacity(PIECE, out));
-    let mut layer = Layer { out, links: HashMap::new(), path: Vec::new() };
+    let mut layer = Layer { out, links: HashMap::new(), path: Vec::new(), buffer: vec![0; PIECE] };
     layer.directory(upper, 0)?;
     layer.out.finish().map(drop).map_err(ChangesError::Write)
 }
@@ -126,6 +126,7 @@ struct Layer<W: Write> {
     links: HashMap<u64, Vec<u8>>,
     /// Of what is being looked at.
     path: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl<W: Write> Layer<W> {
@@ -148,7 +149,7 @@ impl<W: Write> Layer<W> {
         let looked =
             statx(opened, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(|errno| self.unread(errno))?;
         let xattrs = Attributes::All.read(opened).map_err(|error| self.unread(error))?;
-        self.begin(&Kind::Directory, &Meta { xattrs, ..meta(&looked) })?;
+        self.begin(&Kind::Directory, &Meta { xattrs, ..Meta::of(&looked) })?;
         if is_opaque(opened).map_err(|errno| self.unread(errno))? {
             self.mark(OPAQUE)?;
         }
@@ -213,7 +214,7 @@ impl<W: Write> Layer<W> {
         if kind != FileType::Directory && looked.stx_nlink > 1 {
             if let Some(first) = self.links.get(&looked.stx_ino) {
                 let first = first.clone();
-                return self.begin(&Kind::HardLink(first), &meta(&looked));
+                return self.begin(&Kind::HardLink(first), &Meta::of(&looked));
             }
             if self.links.len() < LINKS_MAX {
                 self.links.insert(looked.stx_ino, self.path.clone());
@@ -226,51 +227,34 @@ impl<W: Write> Layer<W> {
             }
             FileType::RegularFile => {
                 let opened = open(OFlags::NONBLOCK).map_err(|errno| self.unread(errno))?;
-                self.file(File::from(opened), &looked)
+                self.file(&File::from(opened), &looked)
             }
             FileType::Symlink => {
                 let target = readlinkat(parent, name, Vec::new()).map_err(|errno| self.unread(errno))?;
-                self.begin(&Kind::SymbolicLink(target.into_bytes()), &meta(&looked))
+                self.begin(&Kind::SymbolicLink(target.into_bytes()), &Meta::of(&looked))
             }
-            FileType::CharacterDevice => self.begin(&Kind::CharacterDevice(device.0, device.1), &meta(&looked)),
-            FileType::BlockDevice => self.begin(&Kind::BlockDevice(device.0, device.1), &meta(&looked)),
-            FileType::Fifo => self.begin(&Kind::Fifo, &meta(&looked)),
+            FileType::CharacterDevice => self.begin(&Kind::CharacterDevice(device.0, device.1), &Meta::of(&looked)),
+            FileType::BlockDevice => self.begin(&Kind::BlockDevice(device.0, device.1), &Meta::of(&looked)),
+            FileType::Fifo => self.begin(&Kind::Fifo, &Meta::of(&looked)),
             // No tar has one, and nobody finds who listened.
             FileType::Socket | FileType::Unknown => Ok(()),
         }
     }
 
-    fn file(&mut self, mut file: File, looked: &Statx) -> Result<(), ChangesError> {
+    fn file(&mut self, file: &File, looked: &Statx) -> Result<(), ChangesError> {
         let bytes = looked.stx_size;
-        let xattrs = Attributes::All.read(&file).map_err(|error| self.unread(error))?;
+        let xattrs = Attributes::All.read(file).map_err(|error| self.unread(error))?;
         let has_holes = looked.stx_blocks.saturating_mul(512).saturating_add(HOLES_MIN) <= bytes;
         let segments = match has_holes {
-            true => segments(&file, bytes).map_err(|errno| self.unread(errno))?,
+            true => data_of(file, bytes),
             false => vec![Segment { offset: 0, bytes }],
         };
-        self.begin(&Kind::File { bytes, segments: segments.clone() }, &Meta { xattrs, ..meta(looked) })?;
-        let mut buffer = vec![0; PIECE];
-        for segment in segments {
-            file.seek(SeekFrom::Start(segment.offset)).map_err(|error| self.unread(error))?;
-            let mut left = segment.bytes;
-            while left > 0 {
-                let piece = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                file.read_exact(&mut buffer[..piece]).map_err(|error| self.unread(error))?;
-                self.out.contents(&buffer[..piece]).map_err(ChangesError::Write)?;
-                left -= piece as u64;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn meta(looked: &Statx) -> Meta {
-    Meta {
-        mode: u32::from(looked.stx_mode) & 0o7777,
-        uid: looked.stx_uid,
-        gid: looked.stx_gid,
-        mtime: (looked.stx_mtime.tv_sec, looked.stx_mtime.tv_nsec),
-        xattrs: Vec::new(),
+        self.begin(&Kind::File { bytes, segments: segments.clone() }, &Meta { xattrs, ..Meta::of(looked) })?;
+        let written = self.out.file(file, &segments, &mut self.buffer);
+        written.map_err(|error| match error {
+            ContentsError::Read(source) => self.unread(source),
+            ContentsError::Write(source) => ChangesError::Write(source),
+        })
     }
 }
 
@@ -281,23 +265,4 @@ fn is_opaque(directory: impl AsFd) -> Result<bool, Errno> {
         Ok(_) | Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
         Err(errno) => Err(errno),
     }
-}
-
-/// Where a file has data.
-fn segments(file: &File, bytes: u64) -> Result<Vec<Segment>, Errno> {
-    let mut segments = Vec::new();
-    let mut at = 0;
-    while at < bytes {
-        let begin = match seek(file, Seek::Data(at)) {
-            Err(Errno::NXIO) => break,
-            begin => begin?.min(bytes),
-        };
-        at = seek(file, Seek::Hole(begin))?.min(bytes);
-        if at > begin {
-            segments.push(Segment { offset: begin, bytes: at - begin });
-        } else {
-            break;
-        }
-    }
-    Ok(segments)
 }

@@ -5,17 +5,17 @@
 //! that have no content, sparse files, and records that count for all that follow. What needs memory is bounded:
 //! entries, their names, and the records before one.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use sandpen_tree::header::{Header, field};
 use sandpen_tree::record::{BLOCK, BLOCK_LEN, decimal, first_record, has_checksum};
-use tar::Header;
 
 use super::{ArchiveError, BlobReader};
+use crate::fields;
 use crate::json::shown;
 
 /// Most headers.
@@ -152,9 +152,10 @@ impl Scan<'_> {
         if !has_checksum(&block) {
             return Err(self.refused("its header has a wrong checksum"));
         }
-        let header = Header::from_byte_slice(&block);
-        let mut size = header.entry_size().map_err(|_| self.refused("its size is no number"))?;
-        let kind = block[156];
+        let header = Header(block);
+        let size = fields::number(&header.0[field::SIZE]);
+        let mut size = size.ok_or_else(|| self.refused("its size is no number"))?;
+        let kind = header.kind();
         let is_record = matches!(kind, b'x' | b'g' | b'L' | b'K');
         if let (false, Some(other)) = (is_record, self.next.size) {
             size = other;
@@ -166,7 +167,7 @@ impl Scan<'_> {
         if is_record {
             self.records(kind, content, size)?;
         } else {
-            self.entry(kind, header, content, size)?;
+            self.entry(kind, &header, content, size)?;
         }
         self.at = end.next_multiple_of(BLOCK);
         Ok(true)
@@ -222,14 +223,13 @@ impl Scan<'_> {
     /// Notes an entry.
     fn entry(&mut self, kind: u8, header: &Header, at: u64, size: u64) -> Result<(), ArchiveError> {
         let records = std::mem::take(&mut self.next);
-        let path = records.path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let path = records.path.unwrap_or_else(|| fields::name(header));
         let entry = match kind {
             b'0' | 0 | b'7' if path.ends_with(b"/") => Entry::Other("a directory"),
             b'0' | 0 | b'7' => Entry::File { at, size },
             b'1' => Entry::Other("a hard link"),
             b'2' => {
-                let header = || header.link_name_bytes().map(Cow::into_owned);
-                let target = records.link.or_else(header).unwrap_or_default();
+                let target = records.link.unwrap_or_else(|| header.target().to_owned());
                 match String::from_utf8(target) {
                     Ok(target) if target.len() <= NAME_MAX => Entry::Link(target),
                     _ => Entry::Other("a link to no name"),

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 
@@ -195,6 +196,11 @@ fn a_root_directory_and_its_tar_are_images() {
     let mut writer = TarWriter::new(Vec::new());
     walk(open(), &root, Owners::of_this_user(), true, &mut writer).unwrap();
     let tar = writer.finish().unwrap();
+    // Who reads no pax headers has the second at least.
+    let seconds = fs::metadata(&root).unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut theirs = ::tar::Archive::new(&tar[..]);
+    let first_entry = theirs.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(first_entry.header().mtime().unwrap(), seconds);
     assert_eq!(import_tar(&store, &tar[..], &name("three"), &|_| {}).unwrap(), first);
     let packed = zstd::encode_all(&tar[..], 1).unwrap();
     assert_eq!(import_tar(&store, &packed[..], &name("four"), &|_| {}).unwrap(), first);

@@ -6,32 +6,34 @@
 //!    what a header cannot hold   └──────────── one entry ───────────────────┘       the end
 //! ```
 //!
-//! Fields of headers are the crate `tar`'s; the rest is ours, since an entry here has limits before it is read, and its
-//! raw bytes are kept. What a well-known reader (Go's `archive/tar`, with which nearly all layers are written and read)
-//! takes in a certain way is taken so.
+//! No reader of others, not [`sandpen_tree::Reader`] either, since the raw bytes of an entry are kept here, and what a
+//! well-known reader (Go's `archive/tar`, with which nearly all layers are written and read) takes in a certain way is taken
+//! so: see `fields`.
 
 use std::io::{self, BufRead};
 
-use ::tar::Header;
+use sandpen_tree::header::{Header, field};
+use sandpen_tree::pax::Pax;
 use sandpen_tree::record::{BLOCK, BLOCK_LEN, has_checksum};
+use sandpen_tree::sparse::{self, MapReader, OldMap};
+use sandpen_tree::{Segment, SparseProblem};
 
+use super::blob::UNIT;
 use super::path;
 use super::split::SplitWriter;
 use super::{ENTRIES_MAX, FILE_MAX, PATH_MAX};
+use crate::fields;
 
 mod meta;
-mod pax;
 mod problem;
-mod sparse;
 
-use meta::{meta, number};
-use pax::Pax;
-pub use pax::PaxProblem;
+use meta::meta;
 pub use problem::{Contents, TarEntry, TarError, TarKind, TarProblem};
-pub use sparse::{Segment, SparseProblem};
 
 /// Most bytes of the text of a pax header: extended attributes are the largest part of it.
 const PAX_MAX: u64 = 1 << 20;
+/// Most parts of a sparse file: as many as there are units in the largest one.
+const SEGMENTS_MAX: usize = (FILE_MAX / UNIT) as usize;
 
 /// Reads an archive.
 #[derive(Debug)]
@@ -80,15 +82,12 @@ impl<R: BufRead> ArchiveReader<R> {
                 return if prelude.any { Err(problem(&[], TarProblem::LongNameAlone)) } else { Ok(None) };
             };
             self.entries += 1;
-            let raw_name = prelude.name.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+            let raw_name = prelude.name.clone().unwrap_or_else(|| fields::name(&header));
             let wrong = |what: TarProblem| problem(&raw_name, what);
             if self.entries > ENTRIES_MAX * 2 {
                 return Err(wrong(TarProblem::TooMany));
             }
-            if header.entry_type().as_byte() == b'S' {
-                return self.entry(&header, prelude, &raw_name).map(Some);
-            }
-            match header.entry_type().as_byte() {
+            match header.kind() {
                 b'x' | b'X' => {
                     let text = self.text(&header, &raw_name)?;
                     prelude.pax = Pax::parse(&text).map_err(|error| wrong(TarProblem::Pax(error)))?;
@@ -120,27 +119,20 @@ impl<R: BufRead> ArchiveReader<R> {
         let name = pax.sparse.name.take().or(pax.path.take()).or(name);
         let name = name.unwrap_or_else(|| raw_name.to_owned());
         let wrong = |what: TarProblem| problem(&name, what);
-        let mut kind = header.entry_type().as_byte();
+        let mut kind = header.kind();
         // Old archives have no other way to say it.
         if matches!(kind, 0 | b'0') && name.last() == Some(&b'/') {
             kind = b'5';
         }
-        let target =
-            pax.target.take().or(target).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
-        let target = target.filter(|target| !target.is_empty());
+        let target = pax.target.take().or(target).unwrap_or_else(|| header.target().to_owned());
+        let target = Some(target).filter(|target| !target.is_empty());
         let path = path::clean(&name).map_err(|error| wrong(TarProblem::Name(error)))?;
         let meta = meta(header, &mut pax).map_err(&wrong)?;
-        let device = || -> Result<(u32, u32), TarError> {
-            let parts = (header.device_major(), header.device_minor());
-            match parts {
-                (Ok(major), Ok(minor)) => Ok((major.unwrap_or(0), minor.unwrap_or(0))),
-                _ => Err(wrong(TarProblem::Number("device number"))),
-            }
-        };
+        let device = || fields::device(header).ok_or_else(|| wrong(TarProblem::Number("device number")));
         let kind = match kind {
             0 | b'0' | b'7' | b'S' => {
-                let stored = || number("size", header.entry_size(), &header.as_old().size);
-                let bytes = pax.bytes.map_or_else(stored, Ok).map_err(&wrong)?;
+                let bytes = pax.bytes.or_else(|| fields::number_or_nothing(&header.0[field::SIZE]));
+                let bytes = bytes.ok_or_else(|| wrong(TarProblem::Number("size")))?;
                 TarKind::File(self.contents(header, bytes, &pax, &name)?)
             }
             b'1' => {
@@ -175,13 +167,20 @@ impl<R: BufRead> ArchiveReader<R> {
     fn contents(&mut self, header: &Header, stored: u64, pax: &Pax, name: &[u8]) -> Result<Contents, TarError> {
         let wrong = |what: TarProblem| problem(name, what);
         let sparse_error = |what: SparseProblem| problem(name, TarProblem::Sparse(what));
-        let (segments, bytes) = if header.entry_type().as_byte() == b'S' {
-            let (mut segments, bytes, mut goes_on) = sparse::old(header).map_err(sparse_error)?;
-            while goes_on {
-                let block = self.block(name)?;
-                goes_on = sparse::old_more(&block, &mut segments).map_err(sparse_error)?;
+        let (segments, bytes) = if header.kind() == b'S' {
+            if !fields::is_gnu(header) {
+                return Err(sparse_error(SparseProblem::NoSize));
             }
-            (segments, bytes)
+            let mut map = OldMap::new(SEGMENTS_MAX, fields::number);
+            map.push(&header.0[field::OLD_MAP]).map_err(sparse_error)?;
+            let bytes = fields::number(&header.0[field::OLD_BYTES]);
+            let bytes = bytes.ok_or_else(|| sparse_error(SparseProblem::Number))?;
+            let mut goes_on = header.0[field::OLD_MAP_GOES_ON];
+            while goes_on == 1 {
+                let block = self.block(name)?;
+                goes_on = map.push_record(&block).map_err(sparse_error)?;
+            }
+            (map.into_segments(), bytes)
         } else if pax.sparse.is_any() {
             if pax.sparse.has_map_in_contents() {
                 let (segments, map_bytes) = self.map_in_contents(stored, name)?;
@@ -189,7 +188,7 @@ impl<R: BufRead> ArchiveReader<R> {
                 let bytes = pax.sparse.bytes.ok_or_else(|| sparse_error(SparseProblem::NoSize))?;
                 return Self::checked(segments, bytes, stored, name);
             }
-            let segments = pax.sparse.segments().map_err(sparse_error)?;
+            let segments = pax.sparse.segments(SEGMENTS_MAX).map_err(sparse_error)?;
             (segments, pax.sparse.bytes.ok_or_else(|| sparse_error(SparseProblem::NoSize))?)
         } else if stored > FILE_MAX {
             return Err(wrong(TarProblem::FileTooLarge));
@@ -210,7 +209,7 @@ impl<R: BufRead> ArchiveReader<R> {
     /// The map that version 1.0 of GNU's pax format puts before the contents, and its bytes.
     fn map_in_contents(&mut self, stored: u64, name: &[u8]) -> Result<(Vec<Segment>, u64), TarError> {
         let wrong = |what: SparseProblem| problem(name, TarProblem::Sparse(what));
-        let (mut map, mut read) = (sparse::MapReader::default(), 0);
+        let (mut map, mut read) = (MapReader::new(SEGMENTS_MAX), 0);
         while !map.is_complete() {
             if read + BLOCK > stored {
                 return Err(wrong(SparseProblem::Map));
@@ -257,11 +256,7 @@ impl<R: BufRead> ArchiveReader<R> {
                 return Ok(None);
             }
         }
-        let header = Header::from_byte_slice(&block).clone();
-        if !has_checksum(&block) {
-            return Err(problem(&[], TarProblem::Checksum));
-        }
-        Ok(Some(header))
+        if has_checksum(&block) { Ok(Some(Header(block))) } else { Err(problem(&[], TarProblem::Checksum)) }
     }
 
     /// What follows the end of the archive belongs to its digest.
@@ -280,7 +275,7 @@ impl<R: BufRead> ArchiveReader<R> {
 
     /// The text of an extended header.
     fn text(&mut self, header: &Header, name: &[u8]) -> Result<Vec<u8>, TarError> {
-        let bytes = header.entry_size().map_err(|_| problem(name, TarProblem::Number("size")))?;
+        let bytes = fields::number(&header.0[field::SIZE]).ok_or_else(|| problem(name, TarProblem::Number("size")))?;
         if bytes > PAX_MAX {
             return Err(problem(name, TarProblem::HeaderTooLong));
         }

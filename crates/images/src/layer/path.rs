@@ -1,73 +1,29 @@
 //! Names of entries: checked, and in one form.
 
-use super::{NAME_MAX, PATH_MAX};
-
-/// What is wrong with a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PathProblem {
-    /// Nothing in it.
-    #[error("it is empty")]
-    Empty,
-    /// `/…`.
-    #[error("it is absolute")]
-    Absolute,
-    /// `..` as a part.
-    #[error("a part of it is `..`")]
-    Parent,
-    /// A byte 0.
-    #[error("it has a NUL byte")]
-    Nul,
-    /// More than [`PATH_MAX`] bytes.
-    #[error("it has more than {PATH_MAX} bytes")]
-    TooLong,
-    /// A part with more than [`NAME_MAX`] bytes.
-    #[error("a part of it has more than {NAME_MAX} bytes")]
-    PartTooLong,
-}
+use sandpen_tree::name::{self, NameProblem};
 
 /// A path below the root, without `.`, double and trailing slashes; empty for the root itself.
 ///
 /// # Errors
-/// [`PathProblem`].
-pub fn clean(name: &[u8]) -> Result<Vec<u8>, PathProblem> {
-    if name.is_empty() {
-        return Err(PathProblem::Empty);
-    }
-    // `/` alone is how some write the root.
-    if name[0] == b'/' && name.len() > 1 {
-        return Err(PathProblem::Absolute);
-    }
-    if name.contains(&0) {
-        return Err(PathProblem::Nul);
-    }
-    let mut path = Vec::with_capacity(name.len());
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => continue,
-            b".." => return Err(PathProblem::Parent),
-            long if long.len() > NAME_MAX => return Err(PathProblem::PartTooLong),
-            _ => {}
-        }
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(part);
-    }
-    if path.len() > PATH_MAX { Err(PathProblem::TooLong) } else { Ok(path) }
+/// [`NameProblem`].
+pub fn clean(name: &[u8]) -> Result<Vec<u8>, NameProblem> {
+    // How some write the root.
+    if name == b"/" { Ok(Vec::new()) } else { name::clean(name) }
 }
 
 /// The path of a hard link's target. Some write it absolute; it is below the root all the same.
 ///
 /// # Errors
-/// [`PathProblem`].
-pub fn clean_target(name: &[u8]) -> Result<Vec<u8>, PathProblem> {
-    let begin = name.iter().position(|byte| *byte != b'/').ok_or(PathProblem::Empty)?;
+/// [`NameProblem`].
+pub fn clean_target(name: &[u8]) -> Result<Vec<u8>, NameProblem> {
+    let begin = name.iter().position(|byte| *byte != b'/').ok_or(NameProblem::Empty)?;
     clean(&name[begin..])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::NAME_MAX;
 
     #[test]
     fn names_come_in_one_form_or_not_at_all() {
@@ -80,14 +36,14 @@ mod tests {
         assert!(clean(part.as_bytes()).is_ok());
         let long = format!("{part}/").repeat(17);
         for (name, problem) in [
-            ("", PathProblem::Empty),
-            ("//", PathProblem::Absolute),
-            ("/etc/passwd", PathProblem::Absolute),
-            ("..", PathProblem::Parent),
-            ("a/../b", PathProblem::Parent),
-            ("a\0b", PathProblem::Nul),
-            (&format!("{part}p"), PathProblem::PartTooLong),
-            (&long, PathProblem::TooLong),
+            ("", NameProblem::Empty),
+            ("//", NameProblem::Absolute),
+            ("/etc/passwd", NameProblem::Absolute),
+            ("..", NameProblem::Parent),
+            ("a/../b", NameProblem::Parent),
+            ("a\0b", NameProblem::Nul),
+            (&format!("{part}p"), NameProblem::PartTooLong),
+            (&long, NameProblem::TooLong),
         ] {
             assert_eq!(clean(name.as_bytes()), Err(problem), "{name:?}");
         }

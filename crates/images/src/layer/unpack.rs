@@ -13,14 +13,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
+use sandpen_tree::name;
+
 use super::archive_reader::{ArchiveReader, Contents, TarEntry, TarError, TarKind, TarProblem};
 use super::blob::{BlobWriter, pieces};
 use super::entry::{Entry, EntryWriter, Kind};
 use super::error::{LayerError, text};
-use super::path::PathProblem;
 use super::split::SplitWriter;
 use super::stream::{CHUNKS, Stream, feed};
-use super::{BLOB, ENTRIES, ENTRIES_MAX, Expected, LayerInfo, TAR};
+use super::{BLOB, ENTRIES, ENTRIES_MAX, Expected, LayerInfo, NameProblem, TAR};
 use crate::tree::{Tree, TreeError};
 
 /// What the name of a whiteout begins with, and that of an opaque directory's mark (OCI image-spec, "Whiteouts").
@@ -142,10 +143,7 @@ impl<R: BufRead> LayerWriter<'_, R> {
     /// What is kept of an entry, if anything is.
     fn entry(&mut self, entry: TarEntry) -> Result<Option<Entry>, LayerError> {
         let TarEntry { path, kind, meta } = entry;
-        let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&path[..0], &path[..]),
-        };
+        let (parent, name) = name::split(&path);
         let mark = match name {
             OPAQUE => Some(Entry { path: parent.to_owned(), kind: Kind::Opaque, meta: meta.clone() }),
             other if other.starts_with(AUFS) => {
@@ -154,11 +152,10 @@ impl<R: BufRead> LayerWriter<'_, R> {
             }
             other => match other.strip_prefix(WHITEOUT) {
                 Some(b"" | b"." | b"..") => {
-                    return Err(LayerError::archive(&path, TarProblem::Name(PathProblem::Empty)));
+                    return Err(LayerError::archive(&path, TarProblem::Name(NameProblem::Empty)));
                 }
                 Some(hidden) => {
-                    let hidden = if parent.is_empty() { hidden.to_owned() } else { [parent, b"/", hidden].concat() };
-                    Some(Entry { path: hidden, kind: Kind::Whiteout, meta: meta.clone() })
+                    Some(Entry { path: name::join(parent, hidden), kind: Kind::Whiteout, meta: meta.clone() })
                 }
                 None => None,
             },

@@ -152,13 +152,23 @@ fn images_that_are_none_are_refused_before_anything_is_written() {
 #[test]
 fn sizes_beyond_eight_gibibytes_are_written_and_read() {
     let size = 9 << 30;
-    let header = header("large", EntryType::Regular, size).unwrap();
-    assert_eq!(header.entry_size().unwrap(), size);
     let config = config(&[b"one"], "");
-    let mut image = image(&config, &[b"one"], &[]);
-    image.layers[0].size = size;
-    let (error, _) = refused(&[image], ArchiveFormat::Oci, b"one");
-    assert!(error.contains("has 3 bytes or more instead of 9663676416"), "{error}");
+    for format in FORMATS {
+        let mut image = image(&config, &[b"one"], &[]);
+        image.layers[0].size = size;
+        let (error, written) = refused(&[image], format, b"one");
+        assert!(error.contains("has 3 bytes or more instead of 9663676416"), "{error}");
+        // As if the rest were a hole.
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&written).unwrap();
+        file.set_len(len(&written) - 3 + size + 1024).unwrap();
+        let archive = ImageArchive::open(file).unwrap();
+        let read = archive.images(&"linux/amd64".parse().unwrap()).unwrap();
+        assert_eq!(read[0].layers[0].size, size);
+        let mut theirs = tar::Archive::new(written.as_slice());
+        let sizes = theirs.entries().unwrap().map_while(Result::ok);
+        assert_eq!(sizes.map(|entry| entry.size()).max(), Some(size), "the crate's reader agrees");
+    }
 }
 
 proptest! {

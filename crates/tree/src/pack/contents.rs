@@ -9,7 +9,7 @@ use rustix::fs::{Statx, fstatfs};
 
 use super::{Problem, Trouble};
 use crate::sparse::{Segment, data_of};
-use crate::writer::Writer;
+use crate::writer::{ContentsError, Writer};
 
 /// Most bytes of a file that says nothing of its size, as those in /proc.
 pub(super) const MADE_UP_MAX: usize = 1 << 20;
@@ -91,33 +91,17 @@ impl Contents {
         if let Some(text) = self.made_up.take() {
             return out.contents(&text).map(|()| None);
         }
-        let mut problem = None;
-        for segment in segments {
-            let (mut at, end) = (segment.offset, segment.offset + segment.bytes);
-            while at < end {
-                let most = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-                let part = &mut self.buffer[..most];
-                let count = if problem.is_some() {
-                    part.fill(0);
-                    most
-                } else {
-                    match file.read_at(part, at) {
-                        Ok(0) => {
-                            problem = Some(Problem::Shrank);
-                            continue;
-                        }
-                        Ok(count) => count,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                        Err(error) => {
-                            problem = Some(Problem::Contents(error));
-                            continue;
-                        }
-                    }
-                };
-                out.contents(&self.buffer[..count])?;
-                at += count as u64;
+        let problem = match out.file(file, segments, &mut self.buffer) {
+            Ok(()) => None,
+            Err(ContentsError::Write(error)) => return Err(error),
+            Err(ContentsError::Read(error)) => {
+                out.zeros()?;
+                Some(match error.kind() {
+                    io::ErrorKind::UnexpectedEof => Problem::Shrank,
+                    _ => Problem::Contents(error),
+                })
             }
-        }
+        };
         Ok(problem.or_else(|| match file.metadata().map_or(self.bytes, |meta| meta.len()) {
             now if now > self.bytes => Some(Problem::Grew),
             now if now < self.bytes => Some(Problem::Shrank),

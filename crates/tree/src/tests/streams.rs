@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Reader, StreamError};
+use crate::{ContentsError, Reader, StreamError};
 
 fn read(tar: &[u8]) -> Result<Vec<Entry>, StreamError> {
     let mut reader = Reader::new(tar);
@@ -58,6 +58,38 @@ fn any_meta() -> impl Strategy<Value = Meta> {
             xattrs: xattrs.into_iter().collect(),
         },
     )
+}
+
+#[test]
+fn contents_that_end_early_are_told_and_zeros_make_the_entry_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "0123456789").unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let segments = vec![Segment { offset: 2, bytes: 3 }, Segment { offset: 8, bytes: 20_000 }];
+    let mut writer = Writer::new(Vec::new());
+    writer.begin(b"f", &Kind::File { bytes: 30_000, segments: segments.clone() }, &Meta::default()).unwrap();
+    let error = writer.file(&file, &segments, &mut [0; 2]).unwrap_err();
+    assert!(matches!(&error, ContentsError::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof), "{error:?}");
+    writer.zeros().unwrap();
+    writer.begin(b"next", &Kind::Fifo, &Meta::default()).unwrap();
+    let tar = writer.finish().unwrap();
+
+    let mut reader = Reader::new(tar.as_slice());
+    reader.read().unwrap().unwrap();
+    let mut contents = Vec::new();
+    while let chunk @ [_, ..] = reader.chunk().unwrap() {
+        contents.extend_from_slice(chunk);
+    }
+    assert_eq!(contents, [b"23489".to_vec(), vec![0; 19_998]].concat());
+    assert_eq!(reader.read().unwrap().unwrap().path, b"next");
+
+    let mut full = Writer::new(io::Cursor::new([0; 514]));
+    full.begin(b"f", &Kind::File { bytes: 10, segments: segments[..1].to_vec() }, &Meta::default()).unwrap_err();
+    let mut full = Writer::new(io::Cursor::new([0; 514]));
+    let whole = [Segment { offset: 0, bytes: 10 }];
+    full.begin(b"f", &Kind::File { bytes: 10, segments: whole.to_vec() }, &Meta::default()).unwrap();
+    assert!(matches!(full.file(&file, &whole, &mut [0; 4]), Err(ContentsError::Write(_))));
 }
 
 proptest! {

@@ -1,11 +1,10 @@
 //! The attributes of an entry: what its header says, and its pax header instead.
 
-use std::io;
-
-use ::tar::Header;
+use sandpen_tree::header::{Header, field};
+use sandpen_tree::pax::Pax;
 
 use super::TarProblem;
-use super::pax::Pax;
+use crate::fields::{number_or_nothing, octal_or_nothing};
 use crate::layer::entry::Meta;
 
 /// What an extended attribute that is the overlay file system's own begins with.
@@ -16,26 +15,20 @@ const XATTR_NAMESPACES: [&[u8]; 5] =
 /// Most bytes of all extended attributes of an entry.
 pub(super) const XATTRS_MAX: usize = 60 << 10;
 
-/// The number in a field; an empty one is 0.
-pub(super) fn number(what: &'static str, value: io::Result<u64>, field: &[u8]) -> Result<u64, TarProblem> {
-    let is_empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
-    if is_empty { Ok(0) } else { value.map_err(|_| TarProblem::Number(what)) }
-}
-
 /// The attributes that a header and its pax header say.
 pub(super) fn meta(header: &Header, pax: &mut Pax) -> Result<Meta, TarProblem> {
-    let fields = header.as_old();
-    let mode = number("mode", header.mode().map(u64::from), &fields.mode)?;
-    let id = |pax: Option<u64>, header: io::Result<u64>, what, field: &[u8]| {
-        let id = pax.map_or_else(|| number(what, header, field), Ok)?;
+    let mode = octal_or_nothing(&header.0[field::MODE]).ok_or(TarProblem::Number("mode"))?;
+    let id = |pax: Option<u64>, header: &[u8], what| {
+        let id = pax.or_else(|| number_or_nothing(header)).ok_or(TarProblem::Number(what))?;
         u32::try_from(id).map_err(|_| TarProblem::Range)
     };
-    let uid = id(pax.uid, header.uid(), "owner", &fields.uid)?;
-    let gid = id(pax.gid, header.gid(), "group", &fields.gid)?;
+    let uid = id(pax.uid, &header.0[field::UID], "owner")?;
+    let gid = id(pax.gid, &header.0[field::GID], "group")?;
+    let seconds = || number_or_nothing(&header.0[field::MTIME]).ok_or(TarProblem::Number("time"));
     let (mtime, mtime_nanos) = match pax.mtime {
         Some(moment) => moment,
         // Two's complement where it is before 1970.
-        None => (number("time", header.mtime(), &fields.mtime)?.cast_signed(), 0),
+        None => (seconds()?.cast_signed(), 0),
     };
     let xattrs = std::mem::take(&mut pax.xattrs);
     if let Some((name, _)) = xattrs.iter().find(|(name, _)| name.starts_with(OVERLAY_XATTR)) {

@@ -2,10 +2,11 @@
 
 use std::io;
 
+use sandpen_tree::{NameProblem, PaxProblem, Segment, SparseProblem};
+
+use super::PAX_MAX;
 use super::meta::XATTRS_MAX;
-use super::{PAX_MAX, PaxProblem, Segment, SparseProblem};
 use crate::layer::entry::Meta;
-use crate::layer::path::PathProblem;
 use crate::layer::{ENTRIES_MAX, FILE_MAX, PATH_MAX};
 
 /// What is wrong with an archive.
@@ -19,9 +20,9 @@ pub enum TarProblem {
     #[error("the archive ends in the middle of it")]
     Truncated,
     #[error("its name cannot be used: {0}")]
-    Name(PathProblem),
+    Name(NameProblem),
     #[error("the target of its hard link cannot be used: {0}")]
-    Target(PathProblem),
+    Target(NameProblem),
     #[error("it links to nothing: its target is empty")]
     NoTarget,
     #[error("its symbolic link has a target of more than {PATH_MAX} bytes or with a NUL byte")]
