@@ -42,7 +42,7 @@ mod xattrs;
 
 pub use entry::{Entry, Kind, Meta};
 pub use name::{NAME_MAX, NameProblem, PATH_MAX};
-pub use pack::{PackError, PackOptions, pack};
+pub use pack::{PackError, PackOptions, pack, pack_to_pipe};
 pub use pax::PaxProblem;
 pub use reader::{Reader, StreamError, StreamProblem};
 pub use report::{Noted, Report};

@@ -102,7 +102,18 @@ enum Note {
 /// # Errors
 /// [`PackError`]. What is wrong with an entry is in the report instead.
 pub fn pack(source: &Path, options: PackOptions, out: impl Write) -> Result<Report, PackError> {
-    let out = Writer::new(BufWriter::with_capacity(GATHERED, out));
+    walk(source, options, Writer::new(BufWriter::with_capacity(GATHERED, out)))
+}
+
+/// [`pack`], into a pipe ([`Writer::to_pipe`]).
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_to_pipe(source: &Path, options: PackOptions, out: File) -> Result<Report, PackError> {
+    walk(source, options, Writer::to_pipe(out))
+}
+
+fn walk<W: Write>(source: &Path, options: PackOptions, out: Writer<BufWriter<W>>) -> Result<Report, PackError> {
     let mut walk = Walk {
         out,
         options,

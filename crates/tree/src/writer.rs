@@ -1,8 +1,11 @@
 //! Writes a tar, entry by entry: POSIX headers, with a pax header where one does not hold what there is to say.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::sendfile;
+use rustix::io::Errno;
 
 use crate::entry::{Kind, Meta};
 use crate::header::{Header, ID_MAX, NAME_FIELD, SIZE_MAX};
@@ -22,10 +25,28 @@ pub enum ContentsError {
     Write(#[source] io::Error),
 }
 
+/// Bytes that are gathered before a pipe is written to.
+const GATHERED: usize = 64 << 10;
+/// Contents that are sent to a pipe by reference: fewer are not worth that what was gathered is written before.
+const SENT_MIN: u64 = 64 << 10;
+/// Bytes that are sent at once (sendfile(2) takes 2 GiB).
+const SENT_MAX: u64 = 1 << 30;
+
+/// Sends so many bytes of a file from there on; answers how many, none at its end. [`Errno::INVAL`]: it is not a file that can
+/// be sent.
+type Send<W> = fn(&mut W, &File, &mut u64, usize) -> Result<usize, SendError>;
+
+/// Who failed to send.
+enum SendError {
+    File(Errno),
+    Out(io::Error),
+}
+
 /// Writes a tar.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
+    send: Option<Send<W>>,
     /// Bytes of the last file's contents that have not come yet.
     left: u64,
     padding: usize,
@@ -34,7 +55,7 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// A tar without entries yet.
     pub fn new(out: W) -> Self {
-        Self { out, left: 0, padding: 0 }
+        Self { out, send: None, left: 0, padding: 0 }
     }
 
     /// Begins an entry: `path` is below the root, and empty for the root. Behind a file come the bytes of its segments
@@ -135,6 +156,11 @@ impl<W: Write> Writer<W> {
         let left = self.left.checked_sub(bytes.len() as u64);
         self.left = left.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         self.out.write_all(bytes)?;
+        self.pad()
+    }
+
+    /// Behind the last byte of a file.
+    fn pad(&mut self) -> io::Result<()> {
         if self.left == 0 {
             let padding = std::mem::take(&mut self.padding);
             self.out.write_all(&[0; BLOCK_LEN][..padding])?;
@@ -150,6 +176,7 @@ impl<W: Write> Writer<W> {
     pub fn file(&mut self, file: &File, segments: &[Segment], buffer: &mut [u8]) -> Result<(), ContentsError> {
         for segment in segments {
             let (mut at, mut left) = (segment.offset, segment.bytes);
+            self.send(file, &mut at, &mut left)?;
             while left > 0 {
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                 let count = match file.read_at(&mut buffer[..most], at) {
@@ -164,6 +191,25 @@ impl<W: Write> Writer<W> {
             }
         }
         Ok(())
+    }
+
+    /// Sends what is worth it and can be sent.
+    fn send(&mut self, file: &File, at: &mut u64, left: &mut u64) -> Result<(), ContentsError> {
+        let Some(send) = self.send else { return Ok(()) };
+        while *left >= SENT_MIN {
+            let most = usize::try_from((*left).min(SENT_MAX).min(self.left)).unwrap_or_default();
+            let count = match send(&mut self.out, file, at, most) {
+                Ok(0) => return Err(ContentsError::Read(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => count as u64,
+                Err(SendError::File(Errno::INTR)) => continue,
+                Err(SendError::File(Errno::INVAL)) => return Ok(()),
+                Err(SendError::File(errno)) => return Err(ContentsError::Read(errno.into())),
+                Err(SendError::Out(error)) => return Err(ContentsError::Write(error)),
+            };
+            *left -= count;
+            self.left -= count;
+        }
+        self.pad().map_err(ContentsError::Write)
     }
 
     /// Zeros for all contents of the file that was begun that have not come.
@@ -188,4 +234,20 @@ impl<W: Write> Writer<W> {
         self.out.flush()?;
         Ok(self.out)
     }
+}
+
+impl Writer<BufWriter<File>> {
+    /// A tar for a pipe. Large contents go into it as the pages that the kernel has of their files, and are not copied: whoever
+    /// changes a file may change what is in the pipe.
+    pub fn to_pipe(out: File) -> Self {
+        Self { send: Some(send_to_pipe), ..Self::new(BufWriter::with_capacity(GATHERED, out)) }
+    }
+}
+
+fn send_to_pipe(out: &mut BufWriter<File>, file: &File, at: &mut u64, most: usize) -> Result<usize, SendError> {
+    out.flush().map_err(SendError::Out)?;
+    sendfile(out.get_ref(), file, Some(at), most).map_err(|errno| match errno {
+        Errno::PIPE => SendError::Out(errno.into()),
+        errno => SendError::File(errno),
+    })
 }

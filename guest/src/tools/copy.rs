@@ -50,7 +50,8 @@ fn attributes(archive: bool) -> Attributes {
 /// Writes a tar.
 pub fn pack(path: &[u8], follow: bool, archive: bool) -> Result<(), String> {
     let options = PackOptions { follow, attributes: attributes(archive) };
-    let packed = own(io::stdout().as_fd()).and_then(|out| Ok(sandpen_tree::pack(&from_root(path), options, out)?));
+    let packed =
+        own(io::stdout().as_fd()).and_then(|out| Ok(sandpen_tree::pack_to_pipe(&from_root(path), options, out)?));
     told(packed)
 }
 

@@ -183,7 +183,9 @@ impl QemuArgs {
                 argv.pair("-accel", "tcg,thread=multi");
                 // Programs of today are built for x86-64-v2 or v3, which `qemu64` is not.
                 // Page tables of five levels would only cost: no guest has that much memory.
-                argv.pair("-cpu", "max,la57=off");
+                // Fast string instructions are slow where they are emulated, byte by byte: Linux is not to clear and copy
+                // memory by them, nor C libraries (measured in docs/drivers.md).
+                argv.pair("-cpu", "max,la57=off,erms=off,fsrm=off");
             }
         }
         argv.pair("-smp", self.cpus.to_string());

@@ -1,8 +1,11 @@
 //! Files that change while they are read, and disks that take nothing.
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 
 use super::*;
+use crate::pack_to_pipe;
 
 /// Does something once so many bytes have come.
 struct After<F> {
@@ -27,15 +30,34 @@ impl<F: FnOnce()> Write for After<F> {
     }
 }
 
+/// What is packed into a pipe.
+fn through_pipe(from: &Path, mut taken: impl Write) -> crate::Report {
+    let options = PackOptions { follow: false, attributes: Attributes::User };
+    let (mut read, write) = io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(|| pack_to_pipe(from, options, fs::File::from(OwnedFd::from(write))).unwrap());
+        io::copy(&mut read, &mut taken).unwrap();
+        packing.join().unwrap()
+    })
+}
+
 /// Packs a directory with a file of a mebibyte, with which something happens in the middle.
-fn changed(then: impl FnOnce(&Path)) -> (String, u64) {
+fn changed(then: impl Fn(&Path)) -> (String, u64) {
+    let pack_with = |pack: &dyn Fn(&Path, &mut dyn Write) -> crate::Report| changed_while(pack, &then);
+    let plainly =
+        pack_with(&|from, out| pack(from, PackOptions { follow: false, attributes: Attributes::User }, out).unwrap());
+    assert_eq!(pack_with(&|from, out| through_pipe(from, out)), plainly, "into a pipe");
+    plainly
+}
+
+fn changed_while(pack: &dyn Fn(&Path, &mut dyn Write) -> crate::Report, then: impl Fn(&Path)) -> (String, u64) {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     fs::create_dir(&from).unwrap();
     let path = from.join("f");
     fs::write(&path, vec![b'x'; 1 << 20]).unwrap();
     let mut out = After { bytes: Vec::new(), at: 300_000, then: Some(|| then(&path)) };
-    let report = pack(&from, PackOptions { follow: false, attributes: Attributes::User }, &mut out).unwrap();
+    let report = pack(&from, &mut out);
     fs::create_dir(&to).unwrap();
     // Another one may come behind it, and all is well-formed.
     unpacked(&out.bytes, &to);
@@ -54,6 +76,30 @@ fn a_file_that_changes_has_the_size_that_was_said() {
     assert_eq!(bytes, 1 << 20);
     let remove = |path: &Path| fs::remove_file(path).unwrap();
     assert_eq!(changed(remove), (String::new(), 1 << 20));
+}
+
+#[test]
+fn a_pipe_is_given_the_same_and_may_break() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let pattern: Vec<u8> = (0..1_000_003_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    fs::write(from.join("large"), &pattern).unwrap();
+    fs::write(from.join("small"), &pattern[..70]).unwrap();
+    let sparse = fs::File::create(from.join("sparse")).unwrap();
+    for (at, bytes) in [(0, 200_000), (1 << 20, 100), (2 << 20, 65_537)] {
+        sparse.write_all_at(&pattern[..bytes], at).unwrap();
+    }
+    sparse.set_len(3 << 20).unwrap();
+    let mut taken = Vec::new();
+    assert_eq!(through_pipe(&from, &mut taken).problems.count(), 0);
+    assert!(taken == packed_with(&from, false).0);
+
+    let (read, write) = io::pipe().unwrap();
+    drop(read);
+    let options = PackOptions { follow: false, attributes: Attributes::User };
+    let error = pack_to_pipe(&from, options, OwnedFd::from(write).into()).unwrap_err();
+    assert!(matches!(error, crate::PackError::Write(_)), "{error}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn under_emulation() {
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
     -M microvm,memory-backend=mem
     -accel tcg,thread=multi
-    -cpu max,la57=off
+    -cpu max,la57=off,erms=off,fsrm=off
     -smp 2
     -m 256M
     -object memory-backend-memfd,id=mem,size=256M,share=on
