@@ -13,18 +13,17 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::unistd::read;
-use rustix::io::ioctl_fionread;
+use rustix::io::{Errno, ioctl_fionread, read};
 use sandpen_guest::protocol::session::{Direction as _, GuestFrame, OutputState, SessionStream, encode_bytes};
 
 use crate::log::log;
 
-/// Bytes of one read.
-const CHUNK: usize = 16 << 10;
+/// Bytes of one read: what a pipe holds. A writer that waits for room is woken by each read, and runs before the next one.
+const CHUNK: usize = 64 << 10;
 /// A buffer of so little is kept when it is empty.
 const KEPT: usize = 4 << 10;
 /// More than a terminal holds of what was written on it.
@@ -88,7 +87,8 @@ impl Output {
 
     /// Reads at most `share` bytes. Gives the source when the stream ends here although somebody may still write.
     pub fn read(&mut self, window: usize, mut share: usize) -> Option<OwnedFd> {
-        let mut chunk = [0; CHUNK];
+        #[expect(clippy::large_stack_arrays, reason = "the first thread's stack may have 8 MiB")]
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
         loop {
             let source = self.source.as_ref()?;
             let left = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
@@ -99,17 +99,17 @@ impl Output {
             if most == 0 {
                 return None;
             }
-            match read(source, &mut chunk[..most]) {
-                Ok(len) if len > 0 => {
-                    self.keep(&chunk[..len], window);
-                    share -= len;
-                    self.left = self.left.map(|left| left.saturating_sub(len as u64));
+            match read(source, &mut chunk[..most]).map(|(bytes, _)| &*bytes) {
+                Ok(bytes @ [_, ..]) => {
+                    self.keep(bytes, window);
+                    share -= bytes.len();
+                    self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                 }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) if self.left.is_some() => return self.source.take(),
-                Err(Errno::EAGAIN) => return None,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if self.left.is_some() => return self.source.take(),
+                Err(Errno::AGAIN) => return None,
                 // A terminal says EIO when nobody has it open any more.
-                Ok(_) | Err(Errno::EIO) => self.source = None,
+                Ok([]) | Err(Errno::IO) => self.source = None,
                 Err(errno) => {
                     log!("reading a session's output, which ends here: {errno}");
                     self.source = None;

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -21,6 +22,9 @@ use sandpen_tree::{
 };
 
 use crate::pid1::error_chain;
+
+/// Bytes of a pipe: the most that Linux lets anybody have (fs.pipe-max-size).
+const PIPE: i32 = 1 << 20;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +55,7 @@ fn attributes(archive: bool) -> Attributes {
 pub fn pack(path: &[u8], follow: bool, archive: bool) -> Result<(), String> {
     let options = PackOptions { follow, attributes: attributes(archive) };
     let packed =
-        own(io::stdout().as_fd()).and_then(|out| Ok(sandpen_tree::pack_to_pipe(&from_root(path), options, out)?));
+        pipe(io::stdout().as_fd()).and_then(|out| Ok(sandpen_tree::pack_to_pipe(&from_root(path), options, out)?));
     told(packed)
 }
 
@@ -86,6 +90,13 @@ fn told(done: Result<Report, CopyError>) -> Result<(), String> {
 /// A stream without a buffer.
 fn own(stream: impl AsFd) -> Result<File, CopyError> {
     stream.as_fd().try_clone_to_owned().map(File::from).map_err(CopyError::Streams)
+}
+
+/// One that takes much at once, if it is a pipe: who reads it is not woken for each little.
+fn pipe(stream: impl AsFd) -> Result<File, CopyError> {
+    // Others are as they are.
+    let _ = fcntl(&stream, FcntlArg::F_SETPIPE_SZ(PIPE));
+    own(stream)
 }
 
 /// Standard input, which ends with an error when this is hung up.
