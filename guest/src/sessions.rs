@@ -305,6 +305,14 @@ impl Sessions {
 
     /// Reads the port and does what the host says.
     pub fn receive(&mut self, around: Option<&Surroundings>, null: &OwnedFd) -> Result<(), Errno> {
+        let received = self.obey_frames(around, null);
+        for session in &mut self.list {
+            session.input.write();
+        }
+        received
+    }
+
+    fn obey_frames(&mut self, around: Option<&Surroundings>, null: &OwnedFd) -> Result<(), Errno> {
         self.has_more = true;
         for _ in 0..FRAMES {
             if self.queue.len() >= QUEUE_MAX {

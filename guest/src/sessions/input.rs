@@ -18,6 +18,9 @@ use sandpen_guest::protocol::session::SessionReport;
 use crate::log::log;
 use crate::terminal::end_of_file;
 
+/// So much is written at once, where so much has come.
+const WRITTEN: usize = 64 << 10;
+
 /// See the module.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -75,7 +78,8 @@ impl Input {
         self.sink.as_ref().map(|sink| PollFd::new(sink.as_fd(), flags))
     }
 
-    /// Takes bytes; says whether the host may send them. What is there already is passed over.
+    /// Takes bytes, which [`Input::write`] has to follow; says whether the host may send them. What is there already is passed
+    /// over.
     pub fn push(&mut self, offset: u64, bytes: &[u8]) -> bool {
         let Some(end) = offset.checked_add(bytes.len() as u64) else { return false };
         if offset > self.received || end > self.limit.max(self.received) || self.total.is_some_and(|total| end > total)
@@ -89,7 +93,10 @@ impl Input {
             self.last = fresh.last().copied().or(self.last);
             self.buffer.extend(fresh);
         }
-        self.write();
+        // A reader that waits is woken by each write, and runs before the next one: few large ones.
+        if self.buffer.len() >= WRITTEN {
+            self.write();
+        }
         true
     }
 
@@ -219,6 +226,8 @@ mod tests {
         assert_eq!(window(&mut input), Some((0, 6000)));
         assert_eq!(window(&mut input), None);
         assert!(input.push(0, &[1; 100]));
+        assert_eq!(window(&mut input), None, "it is not written yet");
+        input.write();
         assert_eq!(window(&mut input), Some((100, 6100)));
         assert!(input.push(100, &[2; 5000]) && window(&mut input).is_none(), "less than half is free");
         assert!(!input.push(5101, b"x"), "a gap");
@@ -247,6 +256,7 @@ mod tests {
         assert!(input.end(5) && !input.end(6), "once");
         assert!(!input.push(0, b"123456"), "beyond the end");
         assert!(input.push(0, b"12345") && input.has_ended());
+        input.write();
         assert_eq!(window(&mut input), Some((5, 6000)), "it has all");
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -260,6 +270,7 @@ mod tests {
         assert!(window(&mut input).is_some());
         drop(reader);
         assert!(input.push(0, b"x"));
+        input.write();
         assert_eq!(input.report(WINDOW), Some(SessionReport::InputClosed));
         assert_eq!(input.report(WINDOW), None);
         assert!(input.push(1, b"x") && input.end(2), "it is passed over");
