@@ -92,7 +92,7 @@ fn own(stream: impl AsFd) -> Result<File, CopyError> {
     stream.as_fd().try_clone_to_owned().map(File::from).map_err(CopyError::Streams)
 }
 
-/// One that takes much at once, if it is a pipe: who reads it is not woken for each little.
+/// One that holds much, if it is a pipe: its two ends wake each other seldom.
 fn pipe(stream: impl AsFd) -> Result<File, CopyError> {
     // Others are as they are.
     let _ = fcntl(&stream, FcntlArg::F_SETPIPE_SZ(PIPE));
@@ -111,7 +111,7 @@ impl Input {
         let failed = |errno: nix::errno::Errno| CopyError::Streams(errno.into());
         signals.thread_block().map_err(failed)?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).map_err(failed)?;
-        Ok(Self { stdin: own(io::stdin().as_fd())?, signals })
+        Ok(Self { stdin: pipe(io::stdin().as_fd())?, signals })
     }
 }
 
