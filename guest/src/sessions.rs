@@ -97,6 +97,9 @@ pub struct Sessions {
     is_full: bool,
     /// Who packs what was written to the root, and that, which it may have frozen.
     packing: Option<(Pid, OwnedFd)>,
+    /// Room of a turn for what is read; none before the first. A writer that waits for its pipe is woken by each read, and
+    /// runs before the next one: hence few large ones.
+    scratch: Vec<u8>,
 }
 
 impl Sessions {
@@ -116,6 +119,7 @@ impl Sessions {
             has_more: false,
             is_full: false,
             packing: None,
+            scratch: Vec::new(),
         }
     }
 
@@ -223,12 +227,13 @@ impl Sessions {
     /// Carries what can be carried now; `ready` is how many sources share this turn. The places of others stay as they are.
     pub fn carry(&mut self, source: Source, flags: PollFlags, ready: usize) {
         let (window, share) = (self.window, TURN / ready.max(1));
+        self.scratch.reserve_exact(TURN);
         match source {
             Source::Lingering(place) => self.lingering.drop_bytes(place, share),
             Source::Stream(place, stream) => {
                 let Some(session) = self.list.get_mut(place) else { return };
                 if stream != SessionStream::Stdin {
-                    let left = session.read(stream, window, share);
+                    let left = session.read(stream, window, share, self.scratch.spare_capacity_mut());
                     self.lingering.extend(left);
                 } else if flags.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) {
                     session.input.close();
@@ -266,8 +271,9 @@ impl Sessions {
     fn drain(&mut self) {
         let window = self.window;
         for session in self.list.iter_mut().filter(|session| session.drains()) {
+            self.scratch.reserve_exact(TURN);
             for stream in [SessionStream::Stdout, SessionStream::Stderr] {
-                let left = session.read(stream, window, TURN / SESSIONS_MAX);
+                let left = session.read(stream, window, TURN / SESSIONS_MAX, self.scratch.spare_capacity_mut());
                 self.lingering.extend(left);
             }
         }

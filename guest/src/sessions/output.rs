@@ -22,8 +22,6 @@ use sandpen_guest::protocol::session::{Direction as _, GuestFrame, OutputState, 
 
 use crate::log::log;
 
-/// Bytes of one read: what a pipe holds. A writer that waits for room is woken by each read, and runs before the next one.
-const CHUNK: usize = 64 << 10;
 /// A buffer of so little is kept when it is empty.
 const KEPT: usize = 4 << 10;
 /// More than a terminal holds of what was written on it.
@@ -85,21 +83,19 @@ impl Output {
         });
     }
 
-    /// Reads at most `share` bytes. Gives the source when the stream ends here although somebody may still write.
-    pub fn read(&mut self, window: usize, mut share: usize) -> Option<OwnedFd> {
-        #[expect(clippy::large_stack_arrays, reason = "the first thread's stack may have 8 MiB")]
-        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+    /// Reads at most `share` bytes, through `scratch`, which has room. Gives the source when the stream ends here although somebody may still write.
+    pub fn read(&mut self, window: usize, mut share: usize, scratch: &mut [MaybeUninit<u8>]) -> Option<OwnedFd> {
         loop {
             let source = self.source.as_ref()?;
             let left = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
             if left == 0 {
                 return self.source.take();
             }
-            let most = window.saturating_sub(self.buffer.len()).min(share).min(left).min(CHUNK);
+            let most = window.saturating_sub(self.buffer.len()).min(share).min(left).min(scratch.len());
             if most == 0 {
                 return None;
             }
-            match read(source, &mut chunk[..most]).map(|(bytes, _)| &*bytes) {
+            match read(source, &mut scratch[..most]).map(|(bytes, _)| &*bytes) {
                 Ok(bytes @ [_, ..]) => {
                     self.keep(bytes, window);
                     share -= bytes.len();
@@ -190,6 +186,10 @@ mod tests {
         (writer.into(), Output::new(SessionStream::Stdout, Some(source), false))
     }
 
+    fn read(output: &mut Output, window: usize, share: usize) -> Option<OwnedFd> {
+        output.read(window, share, &mut [MaybeUninit::uninit(); 1000])
+    }
+
     fn sent(output: &mut Output) -> Vec<(u64, Vec<u8>)> {
         let mut frames = Vec::new();
         while let Some(frame) = output.frame(1, 2) {
@@ -206,7 +206,7 @@ mod tests {
     fn bytes_are_kept_until_they_are_taken_and_never_beyond_the_window() {
         let (mut writer, mut output) = output();
         writer.write_all(&[7; 10_000]).unwrap();
-        assert!(output.read(6000, 1 << 20).is_none());
+        assert!(read(&mut output, 6000, 1 << 20).is_none());
         assert_eq!(output.state(), OutputState { taken: 0, written: 6000, ended: false });
         assert!(output.buffer.capacity() <= 6000 && output.interest(6000).is_none());
         assert!(sent(&mut output).is_empty(), "the host has said nothing of its room");
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(output.state().taken, 3999);
         assert!(output.interest(6000).is_some());
         drop(writer);
-        assert!(output.read(1 << 20, 1000).is_none() && output.read(1 << 20, 1 << 20).is_none());
+        assert!(read(&mut output, 1 << 20, 1000).is_none() && read(&mut output, 1 << 20, 1 << 20).is_none());
         assert_eq!(output.state(), OutputState { taken: 3999, written: 10_000, ended: true });
         assert!(output.take(10_000, 10_000) && output.buffer.capacity() == 0);
     }
@@ -233,9 +233,9 @@ mod tests {
         writer.write_all(b"before").unwrap();
         output.drain();
         writer.write_all(b"after").unwrap();
-        assert!(output.read(3, 100).is_none() && !output.has_ended(), "the window is full");
+        assert!(read(&mut output, 3, 100).is_none() && !output.has_ended(), "the window is full");
         assert!(output.take(3, 100));
-        assert!(output.read(3, 100).is_some() && output.has_ended());
+        assert!(read(&mut output, 3, 100).is_some() && output.has_ended());
         assert_eq!(sent(&mut output), [(3, b"ore".to_vec())]);
     }
 }

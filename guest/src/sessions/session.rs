@@ -8,6 +8,7 @@
 //!    └── Forget: SIGKILL ──▶ (gone)
 //! ```
 
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -257,10 +258,16 @@ impl Session {
     }
 
     /// Reads an output; gives its source where that is left to others.
-    pub fn read(&mut self, stream: SessionStream, window: usize, share: usize) -> Option<OwnedFd> {
+    pub fn read(
+        &mut self,
+        stream: SessionStream,
+        window: usize,
+        share: usize,
+        scratch: &mut [MaybeUninit<u8>],
+    ) -> Option<OwnedFd> {
         let is_closed = self.has_terminal && self.is_hung_up;
         // A terminal that was hung up is closed for those too.
-        self.output(stream)?.read(window, share).filter(|_| !is_closed)
+        self.output(stream)?.read(window, share, scratch).filter(|_| !is_closed)
     }
 
     /// What others may still write into when it is forgotten.
