@@ -295,3 +295,56 @@ fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
     });
     assert_eq!(told(&ground.dir.path().join("outside")), ground.before);
 }
+
+/// A tar that is made while it is read.
+struct Made<F> {
+    entry: F,
+    number: u64,
+    count: u64,
+    rest: io::Cursor<Vec<u8>>,
+}
+
+impl<F: Fn(u64) -> Entry> Read for Made<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.rest.read(buffer)?;
+            if read > 0 || self.number == self.count {
+                return Ok(read);
+            }
+            let mut piece = tar(&[(self.entry)(self.number)]);
+            self.number += 1;
+            if self.number < self.count {
+                piece.truncate(piece.len() - 2 * BLOCK_LEN);
+            }
+            self.rest = io::Cursor::new(piece);
+        }
+    }
+}
+
+/// Most memory that this process ever had, in KiB.
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// `ENTRIES=10000000` in its environment: as many as anybody has patience for.
+#[test]
+fn very_many_entries_take_time_and_little_memory() {
+    let count = std::env::var("ENTRIES").map_or(40_000, |count| count.parse().unwrap());
+    let entry = |number: u64| match number % 4 {
+        0 => entry("d", Kind::Directory),
+        1 => file(&format!("d/{number}"), 0),
+        2 => file(&format!("d/{}/x", number - 1), 0),
+        _ => hard("x", "d/no such"),
+    };
+    let ground = Ground::new();
+    let before = memory();
+    let made = Made { entry, number: 0, count, rest: io::Cursor::default() };
+    let report = unpack(made, Destination::Directory(&ground.inside()), OPTIONS).unwrap();
+    let more = memory() - before;
+    assert_eq!(report.problems.count() as u64, count / 2);
+    assert_eq!(fs::read_dir(ground.inside().join("d")).unwrap().count() as u64, count / 4);
+    assert!(more < 32 << 10, "{more} KiB more");
+    println!("{count} entries: {more} KiB more");
+}
