@@ -1,6 +1,7 @@
 //! Fifty sessions of two microVMs that get numbered lines and give them back, while the daemon of the one, the service that
 //! embeds sandpen and has the other, their waiters and the sessions' clients are killed. After each round every session has
-//! given every line once, in order, and its true exit code; at the end none is left.
+//! given every line once, in order, and its true exit code; at the end none is left. Jobs of the daemon's microVM write
+//! numbered lines beside them, which are on file afterwards, each once.
 //!
 //! What a client has of its session is a file: the next client of it goes on where that ends.
 
@@ -13,7 +14,7 @@ use nix::sys::signal::Signal;
 use self::client::{Job, NAME};
 use crate::daemon;
 use crate::support::dice::Dice;
-use crate::support::{Home, send_if_there, until};
+use crate::support::{Home, explain, send_if_there, until};
 
 mod client;
 
@@ -22,6 +23,12 @@ const EACH: u64 = 5;
 const CLIENTS: u64 = 5;
 /// Sessions of the service.
 const EMBEDDED: u64 = 25;
+
+/// Jobs of a round, and lines of each on either stream.
+const JOBS: u64 = 3;
+const JOB_LINES: u64 = 3000;
+/// Lines of its first argument, as many as its second one says; its end is the third one. It outlives some daemons.
+const JOB: &str = "i=0; while [ $i -lt $2 ]; do echo $1 $i; echo $1 e$i >&2; i=$((i+1)); [ $((i%500)) = 0 ] && sleep 0.2; done; exit $3";
 
 /// A process that has sessions, which may be killed and follows itself.
 struct Client {
@@ -74,6 +81,7 @@ impl Sessions {
     }
 
     pub fn round(&mut self, round: u64) {
+        let jobs: Vec<_> = (0..JOBS).map(|code| (self.begin_job(round, code), code)).collect();
         let mut clients: Vec<_> = (0..CLIENTS)
             .map(|client| Client::spawn(Job::new(&self.homes[0], round, client * EACH..(client + 1) * EACH, false)))
             .collect();
@@ -89,6 +97,26 @@ impl Sessions {
                 self.bytes += session.check();
             }
         }
+        for (id, code) in jobs {
+            self.end_job(round, &id, code);
+        }
+    }
+
+    fn begin_job(&self, round: u64, code: u64) -> String {
+        let arguments = [format!("job {round}/{code}"), JOB_LINES.to_string(), code.to_string()];
+        let [name, lines, code] = arguments.each_ref().map(String::as_str);
+        self.homes[0].ok(&["exec", "-d", NAME, "--", "sh", "-c", JOB, "sh", name, lines, code]).trim().to_owned()
+    }
+
+    fn end_job(&mut self, round: u64, id: &str, code: u64) {
+        let waited = self.homes[0].run(&["wait", "--job", id, NAME]);
+        assert_eq!(waited.stdout, format!("{code}\n").as_bytes(), "{}", explain(&waited));
+        for (stream, mark) in [("stdout", ""), ("stderr", "e")] {
+            let text = self.homes[0].ok(&["logs", "--job", id, "--stream", stream, NAME]);
+            let wanted = (0..JOB_LINES).map(|number| format!("job {round}/{code} {mark}{number}\n"));
+            assert!(text == wanted.collect::<String>(), "round {round}, job {code}, {stream}: {} bytes", text.len());
+        }
+        self.count("jobs with each line once");
     }
 
     fn disturb(&mut self, clients: &mut [Client]) {

@@ -69,12 +69,10 @@ impl Supervisor {
         let released = OptionFuture::from(self.children.get_mut(key).map(Child::released));
         let itself = ctx.address();
         let again = async move {
-            match limit {
-                None => drop(released.await),
-                Some((limit, late)) => {
-                    tokio::time::timeout(limit, released).await.map_err(|_| late)?;
-                }
-            }
+            let _ = match limit {
+                None => released.await,
+                Some((limit, late)) => tokio::time::timeout(limit, released).await.map_err(|_| late)?,
+            };
             itself.send(request).await?
         };
         Box::pin(again.into_actor(self))
