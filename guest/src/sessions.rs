@@ -227,12 +227,12 @@ impl Sessions {
     /// Carries what can be carried now; `ready` is how many sources share this turn. The places of others stay as they are.
     pub fn carry(&mut self, source: Source, flags: PollFlags, ready: usize) {
         let (window, share) = (self.window, TURN / ready.max(1));
-        self.scratch.reserve_exact(TURN);
         match source {
             Source::Lingering(place) => self.lingering.drop_bytes(place, share),
             Source::Stream(place, stream) => {
                 let Some(session) = self.list.get_mut(place) else { return };
                 if stream != SessionStream::Stdin {
+                    self.scratch.reserve_exact(TURN);
                     let left = session.read(stream, window, share, self.scratch.spare_capacity_mut());
                     self.lingering.extend(left);
                 } else if flags.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) {
@@ -313,7 +313,7 @@ impl Sessions {
     pub fn receive(&mut self, around: Option<&Surroundings>, null: &OwnedFd) -> Result<(), Errno> {
         let received = self.obey_frames(around, null);
         for session in &mut self.list {
-            session.input.write();
+            session.input.write_fresh();
         }
         received
     }

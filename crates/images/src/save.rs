@@ -287,7 +287,7 @@ impl<W: Write> Archive<W> {
 
     /// Begins a file; its contents follow.
     fn file(&mut self, name: &str, bytes: u64) -> Result<(), SaveError> {
-        let kind = Kind::File { bytes, segments: vec![Segment { offset: 0, bytes }] };
+        let kind = Kind::File { bytes, segments: Segment::whole(bytes) };
         let meta = Meta { mode: 0o644, ..Meta::default() };
         Ok(self.out.begin(name.as_bytes(), &kind, &meta)?)
     }

@@ -17,7 +17,7 @@ pub struct Header(pub [u8; BLOCK_LEN]);
 
 /// Where the fields of a header are.
 pub mod field {
-    #![allow(missing_docs)] // POSIX.1-2017, pax, "ustar Interchange Format", has their names
+    #![expect(missing_docs, reason = "POSIX.1-2017, pax, \"ustar Interchange Format\", has their names")]
     use std::ops::Range;
 
     pub const NAME: Range<usize> = 0..100;
@@ -146,13 +146,13 @@ impl Header {
 
     /// Whether it is of GNU's own format, which has other things where POSIX has the beginning of a long name.
     fn is_gnu(&self) -> bool {
-        self.0[257..263] == *b"ustar "
+        self.0[field::MAGIC].starts_with(b"ustar ")
     }
 
     /// Its name, with the beginning that POSIX has elsewhere.
     pub fn name(&self) -> Vec<u8> {
         let (name, prefix) = (text(&self.0[field::NAME]), text(&self.0[field::PREFIX]));
-        let has_prefix = self.0[257..262] == *b"ustar" && !self.is_gnu() && !prefix.is_empty();
+        let has_prefix = self.0[field::MAGIC].starts_with(b"ustar") && !self.is_gnu() && !prefix.is_empty();
         if has_prefix { [prefix, b"/", name].concat() } else { name.to_owned() }
     }
 

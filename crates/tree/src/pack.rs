@@ -275,7 +275,7 @@ impl<W: Write> Walk<'_, W> {
         };
         let has_links = kind != FileType::Directory && looked.stx_nlink > 1;
         if has_links && let Some(first) = self.links.find(&looked) {
-            let meta = Meta { xattrs: Vec::new(), ..Meta::of(&looked) };
+            let meta = Meta::of(&looked);
             return self.write(&Kind::HardLink(first), &meta).map(|()| None);
         }
         match kind {

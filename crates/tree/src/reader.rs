@@ -303,7 +303,7 @@ impl<R: Read> Reader<R> {
         } else if pax.sparse.is_any() {
             (pax.sparse.bytes, pax.sparse.segments(SEGMENTS_MAX).map_err(wrong)?)
         } else {
-            (Some(stored), vec![Segment { offset: 0, bytes: stored }])
+            (Some(stored), Segment::whole(stored))
         };
         let bytes = bytes.filter(|bytes| i64::try_from(*bytes).is_ok());
         let bytes = bytes.ok_or_else(|| wrong(SparseProblem::NoSize))?;

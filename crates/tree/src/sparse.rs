@@ -41,6 +41,13 @@ pub struct Segment {
     pub bytes: u64,
 }
 
+impl Segment {
+    /// All of a file of so many bytes.
+    pub fn whole(bytes: u64) -> Vec<Self> {
+        vec![Self { offset: 0, bytes }]
+    }
+}
+
 /// Refuses a map that no file has; `stored` are the bytes that the tar holds for it.
 ///
 /// # Errors
@@ -218,7 +225,7 @@ pub fn map_text(segments: &[Segment], bytes: u64) -> Vec<u8> {
 /// Where the data of a file of so many bytes are: all of it where its file system has no holes. Of a file with more than
 /// 65,536 parts the smallest holes are left out.
 pub fn data_of(file: &File, bytes: u64) -> Vec<Segment> {
-    let whole = || vec![Segment { offset: 0, bytes }];
+    let whole = || Segment::whole(bytes);
     let (mut segments, mut at) = (Vec::new(), 0);
     while at < bytes {
         let begin = match seek(file, SeekFrom::Data(at)) {

@@ -34,7 +34,7 @@ const SENT_MAX: u64 = 1 << 30;
 
 /// Sends so many bytes of a file from there on; answers how many, none at its end. [`Errno::INVAL`]: it is not a file that can
 /// be sent.
-type Send<W> = fn(&mut W, &File, &mut u64, usize) -> Result<usize, SendError>;
+type SendFile<W> = fn(&mut W, &File, &mut u64, usize) -> Result<usize, SendError>;
 
 /// Who failed to send.
 enum SendError {
@@ -46,7 +46,7 @@ enum SendError {
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    send: Option<Send<W>>,
+    send: Option<SendFile<W>>,
     /// Bytes of the last file's contents that have not come yet.
     left: u64,
     padding: usize,
@@ -196,8 +196,11 @@ impl<W: Write> Writer<W> {
     /// Sends what is worth it and can be sent.
     fn send(&mut self, file: &File, at: &mut u64, left: &mut u64) -> Result<(), ContentsError> {
         let Some(send) = self.send else { return Ok(()) };
+        if *left > self.left {
+            return Err(ContentsError::Write(io::ErrorKind::InvalidInput.into()));
+        }
         while *left >= SENT_MIN {
-            let most = usize::try_from((*left).min(SENT_MAX).min(self.left)).unwrap_or_default();
+            let most = usize::try_from((*left).min(SENT_MAX)).unwrap_or(usize::MAX);
             let count = match send(&mut self.out, file, at, most) {
                 Ok(0) => return Err(ContentsError::Read(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => count as u64,

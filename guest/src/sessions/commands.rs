@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use sandpen_guest::protocol::StartFailure;
 use sandpen_guest::protocol::session::{
     Content, SESSIONS_MAX, SessionCommand, SessionFrame, SessionProgram, SessionRefusal, SessionReport, SessionStart,
@@ -12,7 +13,7 @@ use sandpen_guest::protocol::session::{
 use super::opening::{Fed, Opening, Whole};
 use super::session::Session;
 use super::{Sessions, Stage, start};
-use crate::launch::not_executable;
+use crate::launch::{Launched, not_executable};
 use crate::log::log;
 use crate::probe::Surroundings;
 
@@ -133,9 +134,13 @@ impl Sessions {
         let Some(around) = around else { return self.refuse(id, SessionRefusal::NotRunning) };
         let (notes, limit, has_terminal) = (session.notes.clone(), session.limit, session.terminal.is_some());
         let packs = session.program == SessionProgram::Tool(Tool::Changes);
+        let is_tool = matches!(session.program, SessionProgram::Tool(_));
         let upper = if packs { self.to_be_packed(around) } else { Ok(None) };
         let mut session = match upper.and_then(|upper| Ok((start::start(around, session, null)?, upper))) {
             Ok((launched, upper)) => {
+                if is_tool {
+                    widen(&launched, self.budget.window(self.list.len() + 1));
+                }
                 if let Some(upper) = upper {
                     self.packing = Some((launched.pid, upper));
                 }
@@ -169,6 +174,18 @@ impl Sessions {
         self.lingering.extend(session.leave());
         if place < self.turn {
             self.turn -= 1;
+        }
+    }
+}
+
+/// Gives the pipes of a tool as much room as its streams may have here: the two ends of one wake each other seldom then, and
+/// tools carry much. Other programs have the pipes that Linux gives to anybody.
+fn widen(launched: &Launched, window: usize) {
+    let Ok(bytes) = i32::try_from(window) else { return };
+    for pipe in launched.stdin.iter().chain([&launched.stdout]) {
+        // Smaller than it is it shall not be; and one that cannot be larger is as good.
+        if fcntl(pipe, FcntlArg::F_GETPIPE_SZ).is_ok_and(|now| now < bytes) {
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
         }
     }
 }

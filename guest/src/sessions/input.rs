@@ -39,6 +39,8 @@ pub struct Input {
     typed_end: bool,
     /// Nobody reads it any more.
     is_closed: bool,
+    /// Something has come that nobody tried to write yet.
+    is_fresh: bool,
     /// What the host knows of `received` and of its limit; `None`: of neither.
     told: Option<u64>,
     limit: u64,
@@ -78,7 +80,7 @@ impl Input {
         self.sink.as_ref().map(|sink| PollFd::new(sink.as_fd(), flags))
     }
 
-    /// Takes bytes, which [`Input::write`] has to follow; says whether the host may send them. What is there already is passed
+    /// Takes bytes, which [`Input::write_fresh`] has to follow; says whether the host may send them. What is there already is passed
     /// over.
     pub fn push(&mut self, offset: u64, bytes: &[u8]) -> bool {
         let Some(end) = offset.checked_add(bytes.len() as u64) else { return false };
@@ -92,6 +94,7 @@ impl Input {
         if self.sink.is_some() {
             self.last = fresh.last().copied().or(self.last);
             self.buffer.extend(fresh);
+            self.is_fresh = true;
         }
         // A reader that waits is woken by each write, and runs before the next one: few large ones.
         if self.buffer.len() >= WRITTEN {
@@ -117,8 +120,16 @@ impl Input {
         self.buffer = VecDeque::new();
     }
 
+    /// Writes what has come since it was tried last; a reader that takes nothing costs nothing here.
+    pub fn write_fresh(&mut self) {
+        if self.is_fresh {
+            self.write();
+        }
+    }
+
     /// Writes what the reader takes now.
     pub fn write(&mut self) {
+        self.is_fresh = false;
         while let Some(sink) = &self.sink {
             let bytes = self.buffer.as_slices().0;
             if bytes.is_empty() {
@@ -227,7 +238,7 @@ mod tests {
         assert_eq!(window(&mut input), None);
         assert!(input.push(0, &[1; 100]));
         assert_eq!(window(&mut input), None, "it is not written yet");
-        input.write();
+        input.write_fresh();
         assert_eq!(window(&mut input), Some((100, 6100)));
         assert!(input.push(100, &[2; 5000]) && window(&mut input).is_none(), "less than half is free");
         assert!(!input.push(5101, b"x"), "a gap");
@@ -256,7 +267,7 @@ mod tests {
         assert!(input.end(5) && !input.end(6), "once");
         assert!(!input.push(0, b"123456"), "beyond the end");
         assert!(input.push(0, b"12345") && input.has_ended());
-        input.write();
+        input.write_fresh();
         assert_eq!(window(&mut input), Some((5, 6000)), "it has all");
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -270,7 +281,7 @@ mod tests {
         assert!(window(&mut input).is_some());
         drop(reader);
         assert!(input.push(0, b"x"));
-        input.write();
+        input.write_fresh();
         assert_eq!(input.report(WINDOW), Some(SessionReport::InputClosed));
         assert_eq!(input.report(WINDOW), None);
         assert!(input.push(1, b"x") && input.end(2), "it is passed over");

@@ -83,7 +83,8 @@ impl Output {
         });
     }
 
-    /// Reads at most `share` bytes, through `scratch`, which has room. Gives the source when the stream ends here although somebody may still write.
+    /// Reads at most `share` bytes, through `scratch`, which has room. Gives the source when the stream ends here although
+    /// somebody may still write.
     pub fn read(&mut self, window: usize, mut share: usize, scratch: &mut [MaybeUninit<u8>]) -> Option<OwnedFd> {
         loop {
             let source = self.source.as_ref()?;

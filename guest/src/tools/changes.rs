@@ -247,7 +247,7 @@ impl<W: Write> Layer<W> {
         let has_holes = looked.stx_blocks.saturating_mul(512).saturating_add(HOLES_MIN) <= bytes;
         let segments = match has_holes {
             true => data_of(file, bytes),
-            false => vec![Segment { offset: 0, bytes }],
+            false => Segment::whole(bytes),
         };
         self.begin(&Kind::File { bytes, segments: segments.clone() }, &Meta { xattrs, ..Meta::of(looked) })?;
         let written = self.out.file(file, &segments, &mut self.buffer);

@@ -12,7 +12,6 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,9 +21,6 @@ use sandpen_tree::{
 };
 
 use crate::pid1::error_chain;
-
-/// Bytes of a pipe: the most that Linux lets anybody have (fs.pipe-max-size).
-const PIPE: i32 = 1 << 20;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +51,7 @@ fn attributes(archive: bool) -> Attributes {
 pub fn pack(path: &[u8], follow: bool, archive: bool) -> Result<(), String> {
     let options = PackOptions { follow, attributes: attributes(archive) };
     let packed =
-        pipe(io::stdout().as_fd()).and_then(|out| Ok(sandpen_tree::pack_to_pipe(&from_root(path), options, out)?));
+        own(io::stdout().as_fd()).and_then(|out| Ok(sandpen_tree::pack_to_pipe(&from_root(path), options, out)?));
     told(packed)
 }
 
@@ -92,13 +88,6 @@ fn own(stream: impl AsFd) -> Result<File, CopyError> {
     stream.as_fd().try_clone_to_owned().map(File::from).map_err(CopyError::Streams)
 }
 
-/// One that holds much, if it is a pipe: its two ends wake each other seldom.
-fn pipe(stream: impl AsFd) -> Result<File, CopyError> {
-    // Others are as they are.
-    let _ = fcntl(&stream, FcntlArg::F_SETPIPE_SZ(PIPE));
-    own(stream)
-}
-
 /// Standard input, which ends with an error when this is hung up.
 struct Input {
     stdin: File,
@@ -111,7 +100,7 @@ impl Input {
         let failed = |errno: nix::errno::Errno| CopyError::Streams(errno.into());
         signals.thread_block().map_err(failed)?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).map_err(failed)?;
-        Ok(Self { stdin: pipe(io::stdin().as_fd())?, signals })
+        Ok(Self { stdin: own(io::stdin().as_fd())?, signals })
     }
 }
 

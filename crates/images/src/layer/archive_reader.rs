@@ -193,7 +193,7 @@ impl<R: BufRead> ArchiveReader<R> {
         } else if stored > FILE_MAX {
             return Err(wrong(TarProblem::FileTooLarge));
         } else {
-            return Ok(Contents { bytes: stored, segments: vec![Segment { offset: 0, bytes: stored }] });
+            return Ok(Contents { bytes: stored, segments: Segment::whole(stored) });
         };
         Self::checked(segments, bytes, stored, name)
     }

@@ -34,10 +34,9 @@ impl<W: Write> TarWriter<W> {
 
 impl<W: Write> Sink for TarWriter<W> {
     fn take(&mut self, path: &[u8], meta: Meta, found: Found<'_>) -> io::Result<()> {
-        let whole = |bytes| vec![Segment { offset: 0, bytes }];
         let kind = match &found {
             Found::Directory => Kind::Directory,
-            Found::File(_, bytes) => Kind::File { bytes: *bytes, segments: whole(*bytes) },
+            Found::File(_, bytes) => Kind::File { bytes: *bytes, segments: Segment::whole(*bytes) },
             Found::HardLink(target) => Kind::HardLink(target.to_vec()),
             Found::SymbolicLink(target) => Kind::SymbolicLink(target.to_vec()),
             Found::CharacterDevice(major, minor) => Kind::CharacterDevice(*major, *minor),
@@ -50,7 +49,7 @@ impl<W: Write> Sink for TarWriter<W> {
         self.out.begin(path, &kind, &meta)?;
         let Found::File(file, bytes) = found else { return Ok(()) };
         // A file that has become shorter ends the walk.
-        self.out.file(file, &whole(bytes), &mut self.buffer).map_err(|error| match error {
+        self.out.file(file, &Segment::whole(bytes), &mut self.buffer).map_err(|error| match error {
             ContentsError::Read(error) | ContentsError::Write(error) => error,
         })
     }

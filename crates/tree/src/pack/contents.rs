@@ -63,7 +63,7 @@ impl Contents {
         } else if now.stx_blocks < now.stx_size.div_ceil(512) {
             return Ok(data_of(file, now.stx_size));
         }
-        Ok(vec![Segment { offset: 0, bytes: self.bytes }])
+        Ok(Segment::whole(self.bytes))
     }
 
     fn all_of(&mut self, file: &File) -> Result<Vec<u8>, Trouble> {
