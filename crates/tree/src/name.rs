@@ -103,6 +103,7 @@ mod tests {
         for (name, problem) in [
             ("", NameProblem::Empty),
             ("/", NameProblem::Absolute),
+            ("//", NameProblem::Absolute),
             ("/etc/passwd", NameProblem::Absolute),
             ("..", NameProblem::Parent),
             ("a/../b", NameProblem::Parent),

@@ -23,29 +23,25 @@ pub fn clean_target(name: &[u8]) -> Result<Vec<u8>, NameProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::NAME_MAX;
 
     #[test]
-    fn names_come_in_one_form_or_not_at_all() {
-        for (name, path) in
-            [("a", "a"), ("./a/b/", "a/b"), ("./", ""), (".", ""), ("/", ""), ("a//b/./c", "a/b/c"), ("...", "...")]
-        {
+    fn the_root_and_absolute_targets_are_taken() {
+        for (name, path) in [("/", ""), ("./a//b/", "a/b")] {
             assert_eq!(clean(name.as_bytes()).unwrap(), path.as_bytes(), "{name}");
         }
-        let part = "p".repeat(NAME_MAX);
-        assert!(clean(part.as_bytes()).is_ok());
-        let long = format!("{part}/").repeat(17);
+        for (name, path) in [("/a/b", "a/b"), ("//a", "a"), ("a", "a"), ("./a", "a")] {
+            assert_eq!(clean_target(name.as_bytes()).unwrap(), path.as_bytes(), "{name}");
+        }
         for (name, problem) in [
             ("", NameProblem::Empty),
             ("//", NameProblem::Absolute),
-            ("/etc/passwd", NameProblem::Absolute),
-            ("..", NameProblem::Parent),
-            ("a/../b", NameProblem::Parent),
-            ("a\0b", NameProblem::Nul),
-            (&format!("{part}p"), NameProblem::PartTooLong),
-            (&long, NameProblem::TooLong),
+            ("/etc", NameProblem::Absolute),
+            ("a/..", NameProblem::Parent),
         ] {
             assert_eq!(clean(name.as_bytes()), Err(problem), "{name:?}");
+        }
+        for (name, problem) in [("", NameProblem::Empty), ("/", NameProblem::Empty), ("/../a", NameProblem::Parent)] {
+            assert_eq!(clean_target(name.as_bytes()), Err(problem), "{name:?}");
         }
     }
 }
