@@ -185,7 +185,7 @@ impl Transport {
                     ("refresh_token", token.expose().to_owned()),
                 ];
                 form.extend(service.map(|service| ("service", service.to_owned())));
-                self.send_form(realm, &form, &what).await?
+                self.send_form(site, realm, &form, &what).await?
             }
             name_or_nobody => {
                 let (account, told) = match name_or_nobody {
@@ -198,14 +198,22 @@ impl Transport {
                 let query = service.map(|service| ("service", service)).into_iter().chain(scopes).chain(account);
                 realm.query_pairs_mut().extend_pairs(query);
                 let none = Scope::default();
-                self.follow(&realm, &Ask::new(Method::GET, realm.clone(), &what, &none), told.as_ref()).await?
+                let mut request = Ask::new(Method::GET, realm.clone(), &what, &none);
+                request.on_behalf_of = Some(&site.base);
+                self.follow(&realm, &request, told.as_ref()).await?
             }
         };
         self.read_token(site, ask, answer, now).await
     }
 
     /// A form with a token in it follows no redirect.
-    async fn send_form(&self, realm: Url, form: &[(&str, String)], what: &str) -> Result<Answer, RegistryError> {
+    async fn send_form(
+        &self,
+        site: &Site,
+        realm: Url,
+        form: &[(&str, String)],
+        what: &str,
+    ) -> Result<Answer, RegistryError> {
         let form = Bytes::from(form_encoded(form));
         let len = u64::try_from(form.len()).unwrap_or(u64::MAX);
         let body = move || futures::stream::iter([Ok(form.clone())]).boxed();
@@ -213,6 +221,7 @@ impl Transport {
         let mut request = Ask::new(Method::POST, realm, what, &none)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         request.body = Some((len, &body));
+        request.on_behalf_of = Some(&site.base);
         let answer = self.send_without_redirect(&request).await?;
         if answer.status().is_redirection() {
             let reason = "who gave it a token that must not be passed on".to_owned();

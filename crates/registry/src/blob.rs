@@ -256,7 +256,9 @@ impl Reader {
     async fn failed(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         (self.answer, self.progress) = (None, 0);
         self.failures += 1;
-        if error.is_transient() && self.failures < TRIES {
+        // One that cannot be reached mostly is down, and there is another one.
+        let is_passed_over = error.is_unreachable() && self.endpoints.len() > 1;
+        if error.is_transient() && self.failures < TRIES && !is_passed_over {
             tracing::debug!(%error, position = self.position, "a blob goes on");
             let pause = pause(self.transport.times().backoff, self.failures, error.retry_after());
             tokio::time::sleep(pause).await;
@@ -265,8 +267,9 @@ impl Reader {
         if self.endpoints.len() < 2 {
             return Err(error);
         }
-        let mirror = self.endpoints.pop_front();
-        tracing::info!(%error, mirror = mirror.as_ref().map(Endpoint::name), "a mirror is passed over");
+        if let Some(mirror) = self.endpoints.pop_front() {
+            self.transport.pass_over(&mirror, &error);
+        }
         self.failures = 0;
         Ok(())
     }

@@ -132,7 +132,7 @@ impl Registry {
             };
             match asked {
                 Err(error) if endpoints.peek().is_some() => {
-                    tracing::info!(%error, mirror = endpoint.name(), "a mirror is passed over");
+                    self.transport.pass_over(&endpoint, &error);
                 }
                 asked => return asked,
             }

@@ -83,7 +83,9 @@ pub enum RegistryError {
         problem: CertificateProblem,
     },
     /// It speaks no TLS.
-    #[error("{host} speaks no TLS; if nobody between here and there can read along, allow that with --insecure")]
+    #[error(
+        "{host} speaks no TLS; if nobody between here and there can read along, allow that with --insecure-registry {host}"
+    )]
     NoTls {
         /// Host and port.
         host: String,

@@ -7,7 +7,7 @@ mod answer;
 mod broken;
 mod site;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -51,12 +51,15 @@ pub(crate) struct Ask<'a> {
     pub scope: &'a Scope,
     /// So many times the usual time-out.
     pub patience: u32,
+    /// The registry whose certificates count besides those of who is asked: who gives out its tokens is mostly a host of the
+    /// same people, and Docker and Podman do not want the authority of both a second time.
+    pub on_behalf_of: Option<&'a Url>,
 }
 
 impl<'a> Ask<'a> {
     /// Without a body.
     pub fn new(method: Method, url: Url, what: &'a str, scope: &'a Scope) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: None, what, scope, patience: 1 }
+        Self { method, url, headers: HeaderMap::new(), body: None, what, scope, patience: 1, on_behalf_of: None }
     }
 
     /// With one more header.
@@ -75,6 +78,8 @@ pub(crate) struct Transport {
     roots: RootCertStore,
     /// Where registries answer, by name.
     bases: tokio::sync::Mutex<HashMap<String, Url>>,
+    /// Mirrors, by name, that could not be reached.
+    unreachable: Mutex<HashSet<String>>,
 }
 
 impl Transport {
@@ -86,6 +91,7 @@ impl Transport {
             clients: Mutex::default(),
             roots: certificates::of_this_machine(),
             bases: tokio::sync::Mutex::default(),
+            unreachable: Mutex::default(),
         })
     }
 
@@ -143,7 +149,8 @@ impl Transport {
         let mut url = ask.url.clone();
         for _ in 0..=REDIRECTS_MAX {
             let is_home = is_same_origin(home, &url);
-            let answer = self.send_once(&url, ask, told.filter(|_| is_home)).await?;
+            let client = self.client(&url, ask.on_behalf_of.filter(|_| is_home))?;
+            let answer = self.send_once(&client, &url, ask, told.filter(|_| is_home)).await?;
             let answer = Answer::new(answer, url.clone(), is_home, self.times().idle);
             let (status, is_safe) = (answer.status(), matches!(ask.method, Method::GET | Method::HEAD));
             let is_followed = match status.as_u16() {
@@ -161,17 +168,19 @@ impl Transport {
 
     /// Sends a request, whatever the answer.
     pub async fn send_without_redirect(&self, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
-        let answer = self.send_once(&ask.url, ask, None).await?;
+        let client = self.client(&ask.url, ask.on_behalf_of)?;
+        let answer = self.send_once(&client, &ask.url, ask, None).await?;
         Ok(Answer::new(answer, ask.url.clone(), true, self.times().idle))
     }
 
     async fn send_once(
         &self,
+        client: &Client,
         url: &Url,
         ask: &Ask<'_>,
         told: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, RegistryError> {
-        let mut request = self.client(url)?.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
+        let mut request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
         if let Some(told) = told {
             request = request.header(AUTHORIZATION, told.clone());
         }
@@ -194,12 +203,17 @@ impl Transport {
         }
     }
 
-    /// The client that speaks with the host of a URL.
-    fn client(&self, url: &Url) -> Result<Client, RegistryError> {
+    /// The client that speaks with the host of a URL; a registry's certificates may count there too, behind the host's own.
+    fn client(&self, url: &Url, on_behalf_of: Option<&Url>) -> Result<Client, RegistryError> {
         let host = authority(url);
-        let directories = certificates::directories_of(&self.options.certificates, &host);
+        let other = on_behalf_of.map(authority).filter(|other| *other != host);
+        let of = |host: &String| certificates::directories_of(&self.options.certificates, host);
+        let directories = [other.as_ref().map(of).unwrap_or_default(), of(&host)].concat();
         let is_insecure = is_insecure(&self.options.insecure, &host);
-        let key = if directories.is_empty() { format!("/{is_insecure}") } else { host.clone() };
+        let key = match directories[..] {
+            [] => format!("/{is_insecure}"),
+            _ => format!("{host}/{}", other.unwrap_or_default()),
+        };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());

@@ -307,6 +307,28 @@ async fn mirrors_come_first_and_the_registry_last() {
     assert!(!server.requests().is_empty());
 }
 
+/// Neither for the manifest nor for any blob: a pause between two tries is an hour here.
+#[tokio::test]
+async fn a_mirror_that_is_down_is_not_waited_for() {
+    let image = Image::new(1000);
+    let served = image.clone();
+    let server = Server::start(move |request| served.serve(request)).await;
+    let mut options = options();
+    options.times.backoff = std::time::Duration::from_hours(1);
+    options.mirrors.insert(server.name(), vec!["127.0.0.1:1".to_owned()]);
+    let pulled = async {
+        // A blob alone, then one behind a manifest.
+        for _ in 0..2 {
+            let registry = sandpen_registry::Registry::new(options.clone()).unwrap();
+            let (bytes, end) = support::collect(registry.blob(&server.reference(), image.blob(), 0)).await;
+            end.unwrap();
+            assert_eq!(bytes, image.layer);
+            registry.manifest(&server.reference(), &platform()).await.unwrap();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), pulled).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_mirror_that_sends_something_else_is_passed_over() {
     let (image, other) = (Image::new(1000), Image::new(999));

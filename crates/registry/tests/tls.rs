@@ -164,6 +164,35 @@ async fn a_certificate_of_the_client() {
     assert!(error.contains("cannot be taken: ca.crt: it has more than 1048576 bytes"), "{error}");
 }
 
+/// Who gives out the tokens is another host, whose certificate the same authority has signed.
+#[tokio::test]
+async fn a_registrys_own_authority_counts_for_its_tokens() {
+    let (authority, other, dir) = (authority(), authority(), TempDir::new().unwrap());
+    let start = async |by: &Authority| {
+        let tls = acceptor(&signed(by, &["127.0.0.1"], |_| {}), Some(&authority));
+        Server::start_with(Some(tls), |_| support::answer(200, &[], "{\"token\": \"t\"}")).await
+    };
+    let (tokens, stranger) = (start(&authority).await, start(&other).await);
+    let (certificate, key) = signed(&authority, &["me"], |_| {});
+    for (tokens, expected) in [(&tokens, None), (&stranger, Some("is signed by nobody whom this machine believes"))] {
+        let realm = format!("Bearer realm=\"https://{}/token\"", tokens.name());
+        let tls = acceptor(&signed(&authority, &["127.0.0.1"], |_| {}), Some(&authority));
+        let server = Server::start_with(Some(tls), move |request| match request.header("authorization") {
+            Some("Bearer t") => support::answer(200, &[], "{}"),
+            _ => support::answer(401, &[("WWW-Authenticate", &realm)], ""),
+        })
+        .await;
+        let files = [("ca.crt", &*authority.pem()), ("client.cert", &certificate), ("client.key", &key)];
+        let options = with_files(dir.path(), &server, &files);
+        let checked = Registry::new(options).unwrap().check(&server.name()).await;
+        match (checked, expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+            (checked, _) => panic!("{expected:?}: {checked:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn from_https_nothing_leads_to_http() {
     let (authority, dir) = (authority(), TempDir::new().unwrap());
@@ -234,6 +263,9 @@ async fn without_tls_only_where_it_is_allowed() {
     options.proxies.https = Some(Secret::new(format!("http://me:hunter2@{proxy}")));
     let reference = "far.example:5000/app:1".parse().unwrap();
     let error = Registry::new(options).unwrap().manifest(&reference, &platform()).await.unwrap_err().to_string();
-    assert!(error.contains("far.example:5000 speaks no TLS") && error.contains("with --insecure"), "{error}");
+    assert!(
+        error.contains("far.example:5000 speaks no TLS") && error.contains("with --insecure-registry far.example:5000"),
+        "{error}"
+    );
     tunnels.abort();
 }

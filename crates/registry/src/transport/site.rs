@@ -1,5 +1,7 @@
 //! A registry, or a mirror of one, that is asked: where it answers, and as whom.
 
+use std::sync::PoisonError;
+
 use reqwest::{Method, Url};
 
 use super::{Ask, Transport};
@@ -28,10 +30,22 @@ impl Site {
 }
 
 impl Transport {
-    /// The endpoints of a registry, its mirrors first.
+    /// The endpoints of a registry, its mirrors first, but for those that could not be reached before, which are the last.
     pub fn endpoints(&self, registry: &str) -> Result<Vec<Endpoint>, RegistryError> {
         let mirrors = self.options.mirrors.get(registry).into_iter().flatten().map(String::as_str);
-        mirrors.chain([registry]).map(|name| Endpoint::new(name, &self.options.insecure)).collect()
+        let mut names: Vec<_> = mirrors.chain([registry]).collect();
+        let unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+        names.sort_by_key(|name| unreachable.contains(*name));
+        names.into_iter().map(|name| Endpoint::new(name, &self.options.insecure)).collect()
+    }
+
+    /// Another endpoint is asked in the place of this one.
+    pub fn pass_over(&self, endpoint: &Endpoint, error: &RegistryError) {
+        tracing::info!(%error, mirror = endpoint.name(), "a mirror is passed over");
+        if error.is_unreachable() {
+            let mut unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+            unreachable.insert(endpoint.name().to_owned());
+        }
     }
 
     /// Where an endpoint answers, and who asks there for a repository.
@@ -57,7 +71,9 @@ impl Transport {
         }
         let url = version_url(endpoint.secure());
         let scope = Scope::default();
-        let tried = self.send_once(&url, &Ask::new(Method::GET, url.clone(), "its version", &scope), None).await;
+        let client = self.client(&url, None)?;
+        let tried =
+            self.send_once(&client, &url, &Ask::new(Method::GET, url.clone(), "its version", &scope), None).await;
         let base = match tried {
             Ok(_) => endpoint.secure().clone(),
             Err(error @ RegistryError::Certificate { .. }) if endpoint.trust() != Trust::Nothing => return Err(error),
