@@ -33,9 +33,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connect ports of this host to ports of a running sandbox
 ///
 /// Whoever connects to HOST here is connected to what listens at GUEST in the sandbox, on a loopback address or on all: it needs
-/// no network and can be done at any time. It goes on until it is interrupted (exit code 0) or the sandbox ends (exit code
-/// 1); a daemon that dies or is replaced meanwhile makes no difference. Each connection is a session of the sandbox, which has at most
-/// 256; at most 128 are carried at once, and more are closed.
+/// no network and can be done at any time. It goes on until it is interrupted (exit code 0) or the sandbox has ended for good
+/// (exit code 1); over restarts of the sandbox with new connections, over the death or replacement of the daemon with all of
+/// them. ADDRESS before a port is IPv4; for IPv6 give --address ::1. Each connection is a session of the sandbox, which has at
+/// most 256; at most 128 are carried at once, and more are closed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

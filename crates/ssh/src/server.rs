@@ -47,7 +47,7 @@ const OUTPUT_FEW: usize = 256 << 10;
 /// Requests to a session that wait for it.
 const CONTROLS: usize = 16;
 /// How long sessions may take to be left, and a client that is told to go to read that.
-const END_LIMIT: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 
 /// Whose sessions a client gets.
 #[derive(Debug, Clone)]
@@ -126,6 +126,12 @@ struct Server {
     home: Home,
 }
 
+/// What the channels' tasks have for the client.
+struct FromChannels {
+    has_said: mpsc::Receiver<Said>,
+    told: mpsc::UnboundedReceiver<Consumed>,
+}
+
 /// Where the user of a connection is at home, once that was looked up.
 pub(crate) type Home = Arc<OnceCell<Option<Vec<u8>>>>;
 
@@ -136,22 +142,21 @@ pub(crate) type Home = Arc<OnceCell<Option<Vec<u8>>>>;
 pub async fn serve(
     target: Target,
     key: Arc<HostKey>,
+    input: impl Stream<Item = io::Result<Bytes>> + Unpin,
+    output: mpsc::Sender<Bytes>,
+    ended: impl Future<Output = String>,
+) -> Result<(), ServeError> {
+    let (server, from) = Server::new(target, Transport::new(key));
+    run(server, from, input, output, ended).await
+}
+
+async fn run(
+    mut server: Server,
+    FromChannels { mut has_said, mut told }: FromChannels,
     mut input: impl Stream<Item = io::Result<Bytes>> + Unpin,
     output: mpsc::Sender<Bytes>,
     ended: impl Future<Output = String>,
 ) -> Result<(), ServeError> {
-    let ((said, mut has_said), (tell, mut told)) = (mpsc::channel(CONTROLS), mpsc::unbounded_channel());
-    let mut server = Server {
-        target,
-        transport: Transport::new(key),
-        stage: Stage::Greeting,
-        channels: HashMap::new(),
-        channels_so_far: 0,
-        tasks: JoinSet::new(),
-        said,
-        tell,
-        home: Home::default(),
-    };
     let mut ended = std::pin::pin!(ended);
     let mut farewell: Option<(String, Instant)> = None;
     let result = loop {
@@ -167,6 +172,10 @@ pub async fn serve(
             place = output.reserve(), if server.transport.output() > 0 => match place {
                 Ok(place) => {
                     place.send(server.transport.take_output().into());
+                    // Whoever reads hears the last words, however slowly.
+                    if let Some((_, until)) = farewell.as_mut().filter(|_| server.tasks.is_empty()) {
+                        *until = Instant::now() + END_LIMIT;
+                    }
                     Ok(())
                 }
                 // Nobody reads any more.
@@ -184,7 +193,12 @@ pub async fn serve(
                 farewell = Some((text, Instant::now() + END_LIMIT));
                 Ok(())
             }
-            () = wait(farewell.as_ref()), if farewell.is_some() => {
+            text = wait(farewell.as_mut()), if farewell.is_some() => {
+                if server.tasks.is_empty() {
+                    // What is left to say, nobody reads.
+                    server.transport.disconnect(message::BY_APPLICATION, &text);
+                    break Ok(());
+                }
                 server.tasks.abort_all();
                 Ok(())
             }
@@ -215,14 +229,35 @@ pub async fn serve(
     result
 }
 
-async fn wait(farewell: Option<&(String, Instant)>) {
+/// Waits for the end of a client's time, which then begins anew, and says what it is told.
+async fn wait(farewell: Option<&mut (String, Instant)>) -> String {
     match farewell {
-        Some((_, until)) => sleep_until(*until).await,
+        Some((text, until)) => {
+            sleep_until(*until).await;
+            *until = Instant::now() + END_LIMIT;
+            text.clone()
+        }
         None => std::future::pending().await,
     }
 }
 
 impl Server {
+    fn new(target: Target, transport: Transport) -> (Self, FromChannels) {
+        let ((said, has_said), (tell, told)) = (mpsc::channel(CONTROLS), mpsc::unbounded_channel());
+        let server = Self {
+            target,
+            transport,
+            stage: Stage::Greeting,
+            channels: HashMap::new(),
+            channels_so_far: 0,
+            tasks: JoinSet::new(),
+            said,
+            tell,
+            home: Home::default(),
+        };
+        (server, FromChannels { has_said, told })
+    }
+
     fn send(&mut self, message: Writer) -> Result<(), ServeError> {
         Ok(self.transport.send(message.done())?)
     }

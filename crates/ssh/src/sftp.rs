@@ -35,10 +35,12 @@ const NAMES: usize = 100;
 /// Permission bits of what is made where a client says none.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
+/// Bits that nothing gets when it is made, as with any sshd: clients ask for 0777 and count on that. Who wants them changes them.
+const UMASK: u32 = 0o022;
 
 /// What a client has open.
 enum Open {
-    File(Arc<OpenFile>),
+    File { file: Arc<OpenFile>, path: Vec<u8> },
     Directory { directory: OpenDirectory, entries: VecDeque<Entry> },
 }
 
@@ -136,10 +138,9 @@ impl Sftp {
         let (Ask::Read { handle, .. } | Ask::Write { handle, .. }) = ask else {
             return std::future::ready((number, not_open())).boxed();
         };
-        let Some(Open::File(file)) = self.open.get(&handle) else {
+        let Some(file) = self.file(handle).cloned() else {
             return std::future::ready((number, not_open())).boxed();
         };
-        let file = file.clone();
         async move {
             let reply = match ask {
                 Ask::Read { offset, length, .. } => {
@@ -180,9 +181,9 @@ impl Sftp {
         Ok(match ask {
             Ask::Init => Reply::Version,
             Ask::Open { path, flags, attributes } => {
-                let mode = attributes.permissions().unwrap_or(FILE_MODE);
-                let file = files.open(&self.path(&path), flags, mode).await?;
-                self.opened(Open::File(Arc::new(file)))
+                let (path, mode) = (self.path(&path), attributes.permissions().unwrap_or(FILE_MODE) & !UMASK);
+                let file = files.open(&path, flags, mode).await?;
+                self.opened(Open::File { file: Arc::new(file), path })
             }
             Ask::OpenDirectory { path } => {
                 let directory = files.open_directory(&self.path(&path)).await?;
@@ -190,7 +191,7 @@ impl Sftp {
             }
             Ask::Close { handle } => match self.open.remove(&handle) {
                 // Nothing reads or writes it any more: all that came before is answered.
-                Some(Open::File(file)) => match Arc::into_inner(file) {
+                Some(Open::File { file, .. }) => match Arc::into_inner(file) {
                     Some(file) => reply(file.close().await),
                     None => Reply::ok(),
                 },
@@ -199,33 +200,39 @@ impl Sftp {
             },
             Ask::ReadDirectory { handle } => self.names(handle).await?,
             Ask::Stat { path, follow } => attributes(files.stat(&self.path(&path), follow).await),
-            Ask::StatOpen { handle } => match self.open.get(&handle) {
-                Some(Open::File(file)) => attributes(file.stat().await),
-                _ => not_open(),
+            Ask::StatOpen { handle } => match self.file(handle) {
+                Some(file) => attributes(file.stat().await),
+                None => not_open(),
             },
             Ask::Change { path, follow, attributes } => {
                 reply(files.change(&self.path(&path), follow, attributes.change()).await)
             }
-            Ask::ChangeOpen { handle, attributes } => match self.open.get(&handle) {
-                Some(Open::File(file)) => reply(file.change(attributes.change()).await),
-                _ => not_open(),
+            Ask::ChangeOpen { handle, attributes } => match self.file(handle) {
+                Some(file) => reply(file.change(attributes.change()).await),
+                None => not_open(),
             },
             Ask::Remove { path } => reply(files.remove(&self.path(&path)).await),
             Ask::MakeDirectory { path, attributes } => {
-                let mode = attributes.permissions().unwrap_or(DIRECTORY_MODE);
+                let mode = attributes.permissions().unwrap_or(DIRECTORY_MODE) & !UMASK;
                 reply(files.make_directory(&self.path(&path), mode, false).await)
             }
             Ask::RemoveDirectory { path } => reply(files.remove_directory(&self.path(&path)).await),
-            Ask::RealPath { path, expands } => Reply::path(self.real_path(&path, expands).await?),
+            Ask::RealPath { path, expands } => match self.expanded(&path, expands).await? {
+                Some(path) => Reply::path(self.real_path(&path).await?),
+                None => Reply::Status(Code::NoSuchFile, "the sandbox has no such user, or that one no home".to_owned()),
+            },
             Ask::Rename { from, to, replace } => reply(files.rename(&self.path(&from), &self.path(&to), replace).await),
             Ask::ReadLink { path } => Reply::path(files.read_link(&self.path(&path)).await?),
             Ask::Symlink { target, path } => reply(files.symlink(&target, &self.path(&path)).await),
             Ask::Link { from, to } => reply(files.link(&self.path(&from), &self.path(&to)).await),
             Ask::Space { path } => Reply::Space(files.space(&self.path(&path)).await?),
-            Ask::SpaceOpen => Reply::Space(files.space(&self.home).await?),
-            Ask::Sync { handle } => match self.open.get(&handle) {
-                Some(Open::File(file)) => reply(file.sync().await),
+            Ask::SpaceOpen { handle } => match self.open.get(&handle) {
+                Some(Open::File { path, .. }) => Reply::Space(files.space(path).await?),
                 _ => not_open(),
+            },
+            Ask::Sync { handle } => match self.file(handle) {
+                Some(file) => reply(file.sync().await),
+                None => not_open(),
             },
             Ask::Limits => {
                 let (packet, piece) = (PACKET_MAX as u64, DATA_MAX as u64);
@@ -243,6 +250,14 @@ impl Sftp {
         self.handles = self.handles.wrapping_add(1);
         self.open.insert(handle, open);
         Reply::Handle(handle)
+    }
+
+    /// The file of a handle.
+    fn file(&self, handle: u32) -> Option<&Arc<OpenFile>> {
+        match self.open.get(&handle) {
+            Some(Open::File { file, .. }) => Some(file),
+            _ => None,
+        }
     }
 
     /// An absolute path.
@@ -273,12 +288,8 @@ impl Sftp {
     }
 
     /// A path without symbolic links; the last part of it need not be there.
-    async fn real_path(&self, path: &[u8], expands: bool) -> Result<Vec<u8>, FilesError> {
-        let path = match path.strip_prefix(b"~").filter(|_| expands) {
-            Some(rest) => self.expanded(rest).await?,
-            None => self.path(path),
-        };
-        let error = match self.files.real_path(&path).await {
+    async fn real_path(&self, path: &[u8]) -> Result<Vec<u8>, FilesError> {
+        let error = match self.files.real_path(path).await {
             Err(error) if error.kind() == Some(FileErrorKind::NotFound) => error,
             found => return found,
         };
@@ -291,14 +302,15 @@ impl Sftp {
         Ok([parent.strip_suffix(b"/").unwrap_or(&parent), b"/", name].concat())
     }
 
-    /// What begins with a tilde, without that.
-    async fn expanded(&self, rest: &[u8]) -> Result<Vec<u8>, FilesError> {
+    /// An absolute path, in which a tilde at the begin may stand for a home; `None` for that of nobody.
+    async fn expanded(&self, path: &[u8], expands: bool) -> Result<Option<Vec<u8>>, FilesError> {
+        let Some(rest) = path.strip_prefix(b"~").filter(|_| expands) else { return Ok(Some(self.path(path))) };
         let name = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
         let home = match name {
-            b"" => self.home.clone(),
-            name => home::of(&self.files, name).await?.unwrap_or_else(|| b"/".to_vec()),
+            b"" => Some(self.home.clone()),
+            name => home::of(&self.files, name).await?,
         };
-        Ok([&home, &rest[name.len()..]].concat())
+        Ok(home.map(|home| [&home, &rest[name.len()..]].concat()))
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Transport {
     their_ident: Vec<u8>,
     session: Option<[u8; HASH]>,
     is_strict: bool,
+    /// Until the client uses keys.
+    is_first: bool,
     /// Whether the next message is of a wrong guess.
     ignores_next: bool,
     came: Vec<u8>,
@@ -122,6 +124,7 @@ impl Transport {
             their_ident: Vec::new(),
             session: None,
             is_strict: false,
+            is_first: true,
             ignores_next: false,
             came: Vec::new(),
             opener: Opener::clear(),
@@ -253,7 +256,7 @@ impl Transport {
 
     /// Whether nothing but the exchange itself may come.
     fn is_strictly_first(&self) -> bool {
-        self.is_strict && self.session.is_none()
+        self.is_strict && self.is_first
     }
 
     fn hear(&mut self, message: Vec<u8>) -> Result<Option<Vec<u8>>, TransportError> {
@@ -312,7 +315,7 @@ impl Transport {
                 Ok(())
             }
             (Stage::Awaited { opener }, message::NEWKEYS) => {
-                (self.opener, self.opened_with_key) = (opener, 0);
+                (self.opener, self.opened_with_key, self.is_first) = (opener, 0, false);
                 if self.is_strict {
                     self.opened = 0;
                 }
@@ -324,7 +327,7 @@ impl Transport {
 
     fn agree(&mut self, ours: Vec<u8>, theirs: Vec<u8>) -> Result<(), TransportError> {
         let agreed = kex::agree(&theirs)?;
-        if self.session.is_none() {
+        if self.is_first {
             self.is_strict = agreed.is_strict;
             if self.is_strict && self.opened != 1 {
                 return Err(Self::unexpected(message::KEXINIT, "another message came first"));

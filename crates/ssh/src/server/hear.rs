@@ -233,6 +233,7 @@ impl Server {
         };
         let (theirs, number) =
             (channel.theirs, if is_done { message::CHANNEL_SUCCESS } else { message::CHANNEL_FAILURE });
-        if wants_reply { self.send(Writer::message(number).u32(theirs)) } else { Ok(()) }
+        // Who has heard that the channel is closed knows it no more.
+        if wants_reply && !channel.is_closed { self.send(Writer::message(number).u32(theirs)) } else { Ok(()) }
     }
 }

@@ -31,8 +31,7 @@ async fn daemon(dir: &std::path::Path) -> Client {
 struct Talk {
     server: Server,
     peer: Peer,
-    _has_said: mpsc::Receiver<Said>,
-    _told: mpsc::UnboundedReceiver<Consumed>,
+    from: FromChannels,
     _dir: tempfile::TempDir,
 }
 
@@ -43,23 +42,12 @@ impl Talk {
         let options = ClientOptions { state_dir: dir.path().to_owned(), daemon: None };
         let key_of = SandboxKey::from(SandboxName::new("a").unwrap());
         let target = Target { client, options, key: key_of, user: None, note: |_| {} };
-        let ((said, has_said), (tell, told)) = (mpsc::channel(16), mpsc::unbounded_channel());
         let mut peer = Peer::ready();
         let transport = std::mem::replace(&mut peer.server, Transport::new(key()));
         // That one is not spoken with.
         peer.server.take_output();
-        let server = Server {
-            target,
-            transport,
-            stage: Stage::Greeting,
-            channels: HashMap::new(),
-            channels_so_far: 0,
-            tasks: JoinSet::new(),
-            said,
-            tell,
-            home: Home::default(),
-        };
-        Self { server, peer, _has_said: has_said, _told: told, _dir: dir }
+        let (server, from) = Server::new(target, transport);
+        Self { server, peer, from, _dir: dir }
     }
 
     /// One that was let in.
@@ -168,4 +156,33 @@ async fn what_cannot_be_had_is_refused_and_the_rest_goes_on() {
     let unasked = Writer::message(message::GLOBAL_REQUEST).bytes(b"no-more-sessions@openssh.com").bool(false);
     assert!(talk.ask(unasked).unwrap().is_empty());
     assert_eq!(talk.ask(Writer::message(200)).unwrap()[0], message::UNIMPLEMENTED);
+}
+
+/// RFC 4254 leaves it open; clients that have forgotten the channel take an answer for an error.
+#[tokio::test]
+async fn of_a_closed_channel_nothing_is_answered() {
+    let mut talk = Talk::open().await;
+    let channel = talk.channel(5);
+    talk.server.say(Said::Done(ChannelId(channel))).unwrap();
+    let answer = talk.server.transport.take_output();
+    talk.peer.came(&answer);
+    assert_eq!(talk.peer.receive()[0], message::CHANNEL_CLOSE);
+    assert!(talk.ask(request(channel, "winadj@putty.projects.tartarus.org")).unwrap().is_empty());
+}
+
+/// With its channels' last words still unsaid, as it makes new keys and does not end that.
+#[tokio::test]
+async fn a_client_that_hears_no_goodbye_is_left() {
+    let mut talk = Talk::open().await;
+    let channel = ChannelId(talk.channel(5));
+    talk.say(crate::transport::tests::renewal()).unwrap();
+    talk.server.said.try_send(Said::Exit(channel, Exit::Status(0))).unwrap();
+    let Talk { server, from, _dir, .. } = talk;
+    let (output, mut taken) = mpsc::channel(1);
+    let reads = tokio::spawn(async move { while taken.recv().await.is_some() {} });
+    let begun = Instant::now();
+    let ended = async { "the sandbox has ended".to_owned() };
+    run(server, from, futures::stream::pending(), output, ended).await.unwrap();
+    assert!(begun.elapsed() >= END_LIMIT);
+    reads.await.unwrap();
 }

@@ -65,7 +65,7 @@ pub(super) enum Ask {
     Symlink { target: Vec<u8>, path: Vec<u8> },
     Link { from: Vec<u8>, to: Vec<u8> },
     Space { path: Vec<u8> },
-    SpaceOpen,
+    SpaceOpen { handle: u32 },
     Sync { handle: u32 },
     Limits,
     Unknown,
@@ -120,7 +120,7 @@ impl Ask {
             200 => match reader.bytes()? {
                 b"posix-rename@openssh.com" => Self::Rename { from: path(reader)?, to: path(reader)?, replace: true },
                 b"statvfs@openssh.com" => Self::Space { path: path(reader)? },
-                b"fstatvfs@openssh.com" => Self::SpaceOpen,
+                b"fstatvfs@openssh.com" => Self::SpaceOpen { handle: handle(reader)? },
                 b"hardlink@openssh.com" => Self::Link { from: path(reader)?, to: path(reader)? },
                 b"fsync@openssh.com" => Self::Sync { handle: handle(reader)? },
                 b"lsetstat@openssh.com" => {

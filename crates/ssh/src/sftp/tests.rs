@@ -165,6 +165,16 @@ async fn directories_links_and_paths() {
         assert_eq!(kind, 104, "{}", String::from_utf8_lossy(&rest));
         Reader::new(&rest[4..]).text().unwrap().to_owned()
     };
+    assert_eq!(fs::metadata(client.dir.path().join("dir")).unwrap().mode() & 0o7777, 0o755);
+    // As `sftp> mkdir` and `put` say it, who count on the server's umask.
+    assert_eq!(client.status(14, text("asked").u32(4).u32(0o777)).await, 0);
+    assert_eq!(fs::metadata(client.dir.path().join("asked")).unwrap().mode() & 0o7777, 0o755);
+    let handle = client.handle(3, text("asked/new").u32(WRITE_NEW).u32(4).u32(0o666)).await;
+    assert_eq!(fs::metadata(client.dir.path().join("asked/new")).unwrap().mode() & 0o7777, 0o644);
+    let space = |handle: &[u8]| Writer::default().bytes(b"fstatvfs@openssh.com").bytes(handle);
+    assert_eq!(client.ask(200, space(&handle)).await.1.len(), 88);
+    assert_eq!(client.status(4, Writer::default().bytes(&handle)).await, 0);
+    assert_eq!(client.status(200, space(&handle)).await, Code::Failure as u32, "it is closed");
     let real = client.dir.path().canonicalize().unwrap().to_str().unwrap().to_owned();
     assert_eq!(path(&mut client, 16, text(".")).await, real);
     assert_eq!(path(&mut client, 16, text("")).await, real);
@@ -173,6 +183,10 @@ async fn directories_links_and_paths() {
     assert_eq!(path(&mut client, 19, text("dir/link")).await, "../dir/7");
     assert_eq!(client.status(16, text("no/such/new")).await, Code::NoSuchFile as u32);
     assert_eq!(path(&mut client, 200, text("expand-path@openssh.com").bytes(b"~root")).await, "/root");
+    assert_eq!(path(&mut client, 200, text("expand-path@openssh.com").bytes(b"~/new")).await, format!("{real}/new"));
+    // What is meant for somebody else's home does not go to the root.
+    let nobody = client.status(200, text("expand-path@openssh.com").bytes(b"~no-such-user/etc/passwd")).await;
+    assert_eq!(nobody, Code::NoSuchFile as u32);
     assert_eq!(client.status(15, text("dir")).await, Code::Failure as u32, "there is something in it");
     let (kind, rest) = client.ask(7, text("dir/link")).await;
     let attributes = Attributes::read(&mut Reader::new(&rest)).unwrap();

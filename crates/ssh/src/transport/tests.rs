@@ -22,6 +22,11 @@ fn offer(methods: &str, ciphers: &str, is_guess: bool) -> Vec<u8> {
     lists.bool(is_guess).u32(0).done()
 }
 
+/// What begins to make new keys.
+pub(crate) fn renewal() -> Writer {
+    Writer::default().raw(&offer(METHODS, "chacha20-poly1305@openssh.com", false))
+}
+
 /// A client that has said who it is.
 pub(crate) struct Client {
     pub(crate) server: Transport,
@@ -212,6 +217,13 @@ fn messages_out_of_place_are_refused() {
     client.send(&[message::IGNORE, 0, 0, 0, 0]).unwrap();
     let late = client.send(&offer(METHODS, "aes128-gcm@openssh.com", false));
     assert!(matches!(late, Err(TransportError::Unexpected { .. })));
+    let mut client = Client::new();
+    client.send(&offer(METHODS, "aes128-gcm@openssh.com", false)).unwrap();
+    let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).unwrap();
+    let half = private.compute_public_key().unwrap();
+    client.send(&Writer::message(message::KEX_INIT).bytes(half.as_ref()).done()).unwrap();
+    let between = client.send(&[message::IGNORE, 0, 0, 0, 0]);
+    assert!(matches!(between, Err(TransportError::Unexpected { .. })), "the client's last message without keys is due");
     let mut client = Client::new();
     let none = client.send(&offer("diffie-hellman-group1-sha1", "aes128-gcm@openssh.com", false));
     assert!(matches!(none, Err(TransportError::NothingInCommon { what: "key exchange methods", .. })));
