@@ -51,6 +51,8 @@ mod wait;
 /// After the end of the workload, how long a pipe may stay open and silent: a process that even
 /// SIGKILL does not end (waiting for a dead file server) must not hold up the report for ever.
 const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
+/// After the host's last word, the most that sessions' last words may take: less than a host gives a machine to power off.
+const LAST_WORDS: Duration = Duration::from_secs(8);
 /// What this program knows of its host's messages.
 const UNDERSTANDS: GuestMessage = GuestMessage::Understands { messages: HostMessage::VARIANTS };
 
@@ -87,6 +89,8 @@ pub struct Init {
     early_size: Option<TerminalSize>,
     /// While draining: when the silence is over.
     quiet_until: Option<Instant>,
+    /// The host has acknowledged the end: when the machine ends at the latest.
+    end_by: Option<Instant>,
     /// What the workload was started with, while it runs.
     surroundings: Option<Surroundings>,
     /// The host's own command beside it.
@@ -123,6 +127,7 @@ impl Init {
             terminal: None,
             early_size: None,
             quiet_until: None,
+            end_by: None,
             surroundings: None,
             probe: None,
             hostless_until: None,
@@ -135,17 +140,17 @@ impl Init {
         self.control.send_all(&[GuestMessage::Ready { version: PROTOCOL_VERSION }, UNDERSTANDS])?;
         loop {
             while let Some(message) = self.control.next() {
-                if self.handle(message)? {
-                    return Ok(self.power_off);
-                }
+                self.handle(message)?;
             }
             self.report_end()?;
+            if self.is_over() {
+                return Ok(self.power_off);
+            }
             self.wait()?;
         }
     }
 
-    /// Says whether it was the last message.
-    fn handle(&mut self, message: HostMessage) -> Result<bool, InitError> {
+    fn handle(&mut self, message: HostMessage) -> Result<(), InitError> {
         match message {
             HostMessage::Start(start) if self.awaits_start() => self.begin(Box::new((*start).into()), false)?,
             HostMessage::Begin(begin) if self.awaits_start() => self.begin(begin, false)?,
@@ -165,7 +170,12 @@ impl Init {
                 _ => {}
             },
             HostMessage::AcknowledgeExit => match self.state {
-                State::NotStarted(_) | State::Ended(_) => return Ok(true),
+                State::NotStarted(_) | State::Ended(_) if self.end_by.is_none() => {
+                    let now = Instant::now();
+                    self.sessions.say_last(now);
+                    self.end_by = Some(now + LAST_WORDS);
+                }
+                State::NotStarted(_) | State::Ended(_) => {}
                 State::AwaitingStart | State::Running { .. } => log!("an acknowledgement before the end is ignored"),
             },
             HostMessage::Resize(size) => self.resize(size),
@@ -183,7 +193,12 @@ impl Init {
                 self.control.send(&GuestMessage::Usage { nonce, usage })?;
             }
         }
-        Ok(false)
+        Ok(())
+    }
+
+    /// Whether the host knows how the workload ended, and has what sessions said at last.
+    fn is_over(&self) -> bool {
+        self.end_by.is_some_and(|until| self.sessions.are_done() || Instant::now() >= until)
     }
 
     fn awaits_start(&self) -> bool {

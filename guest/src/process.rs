@@ -2,8 +2,7 @@
 #![allow(unsafe_code)] // fork and what must happen between it and execve; wait statuses and signals that nix cannot name
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
@@ -13,7 +12,12 @@ use nix::libc;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use sandpen_guest::protocol::{Rlimit, WorkloadEnd};
 
+use self::verdict::{VERDICT_LIMIT, Verdict, read_verdict};
 use crate::users::User;
+
+#[cfg(test)]
+mod tests;
+mod verdict;
 
 /// Everything for one `execve`, ready before the fork.
 #[derive(Debug)]
@@ -55,6 +59,12 @@ pub enum SpawnError {
     /// No child could be made.
     #[error("making a process")]
     Fork(#[source] io::Error),
+    /// The child waits for something that does not come.
+    #[error(
+        "it did not begin within {} s: its working directory, or the file of its program, cannot be reached",
+        VERDICT_LIMIT.as_secs()
+    )]
+    Stuck,
     /// The child could not become the program.
     #[error("{step:?}: {errno}")]
     Child {
@@ -141,8 +151,13 @@ fn in_child(work: impl FnOnce() -> (Step, Errno, u8)) -> Result<Pid, SpawnError>
         ForkResult::Parent { child } => {
             drop(child_verdict);
             match read_verdict(verdict) {
-                None => Ok(child),
-                Some((step, errno, limit)) => {
+                Verdict::Runs => Ok(child),
+                Verdict::Stuck => {
+                    // It is reaped like any other child, when what it waits for lets it go.
+                    let _ = signal(child, libc::SIGKILL);
+                    Err(SpawnError::Stuck)
+                }
+                Verdict::Failed(step, errno, limit) => {
                     // SAFETY: our own child, not yet reaped; no status wanted.
                     unsafe { libc::waitpid(child.as_raw(), ptr::null_mut(), 0) };
                     Err(SpawnError::Child { step, errno, limit })
@@ -283,16 +298,6 @@ fn tell_verdict(fd: RawFd, (step, errno, limit): (Step, Errno, u8)) {
     let verdict = [step as u8, limit, a, b, c, d];
     // SAFETY: `verdict` is alive and 6 bytes long. A failure cannot be told to anybody.
     unsafe { libc::write(fd, verdict.as_ptr().cast(), verdict.len()) };
-}
-
-/// `None`: the pipe was closed by a successful `execve`.
-fn read_verdict(pipe: OwnedFd) -> Option<(Step, Errno, u8)> {
-    let mut verdict = [0; 6];
-    File::from(pipe).read_exact(&mut verdict).ok()?;
-    let [step, limit, errno @ ..] = verdict;
-    let step =
-        [Step::Setup, Step::Workdir, Step::Exec, Step::Limits, Step::User].into_iter().find(|s| *s as u8 == step)?;
-    Some((step, Errno::from_raw(i32::from_ne_bytes(errno)), limit))
 }
 
 /// Reaps one ended child; `None` when there is none now.

@@ -7,6 +7,7 @@
 //!
 //!   closing: all are hung up ──▶ all main processes ended, or the grace is over ──▶ everybody is killed
 //!            ──▶ each is forgotten by the host, or nothing moves on the port for DRAIN_QUIET ──▶ done
+//!   done, and the host, which may be another one by now, has heard of the workload's end: the same once more, for LAST_QUIET
 //! ```
 //!
 //! Nothing here waits or takes long: a turn carries at most [`TURN`] bytes each way and begins at most one process, and
@@ -51,6 +52,9 @@ const QUEUE_MAX: usize = SESSIONS_MAX + 64;
 /// While the machine is about to end: how long nothing may move on the port.
 const DRAIN_QUIET: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 
+/// The same when only the host's last word was waited for: it is there, and takes what is left.
+const LAST_QUIET: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(2) };
+
 /// Something of a session's that can be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -70,6 +74,8 @@ enum Stage {
         grace_until: Option<Instant>,
         /// After that: when the host is given up; `None` when it was.
         quiet_until: Option<Instant>,
+        /// For so long.
+        quiet: Duration,
         told: bool,
     },
 }
@@ -136,18 +142,27 @@ impl Sessions {
         for session in &mut self.list {
             session.hang_up(now);
         }
-        self.stage = Stage::Closing { grace_until: Some(now + HANG_UP_GRACE), quiet_until: None, told: false };
+        let grace_until = Some(now + HANG_UP_GRACE);
+        self.stage = Stage::Closing { grace_until, quiet_until: None, quiet: DRAIN_QUIET, told: false };
         self.end_grace(now);
+    }
+
+    /// The host knows how the workload ended, and would have the machine end. A host that has just come may not have all that
+    /// sessions said at last: it is not given up as long as it takes some of it.
+    pub fn say_last(&mut self, now: Instant) {
+        if let Stage::Closing { quiet_until, quiet, .. } = &mut self.stage {
+            (*quiet, *quiet_until) = (LAST_QUIET, Some(now + LAST_QUIET));
+        }
     }
 
     /// While closing: from when on nobody has time to end any more. Says whether that is so only now.
     fn end_grace(&mut self, now: Instant) -> bool {
         let some_run = self.list.iter().any(Session::runs);
         match &mut self.stage {
-            Stage::Closing { grace_until, quiet_until, .. }
+            Stage::Closing { grace_until, quiet_until, quiet, .. }
                 if grace_until.is_some_and(|until| now >= until || !some_run) =>
             {
-                (*grace_until, *quiet_until) = (None, Some(now + DRAIN_QUIET));
+                (*grace_until, *quiet_until) = (None, Some(now + *quiet));
                 true
             }
             _ => false,
@@ -339,8 +354,8 @@ impl Sessions {
 
     /// Something moved on the port.
     fn moved(&mut self) {
-        if let Stage::Closing { quiet_until: Some(until), .. } = &mut self.stage {
-            *until = Instant::now() + DRAIN_QUIET;
+        if let Stage::Closing { quiet_until: Some(until), quiet, .. } = &mut self.stage {
+            *until = Instant::now() + *quiet;
         }
     }
 

@@ -133,7 +133,7 @@ fn candidates(name: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
 pub fn explain(error: &SpawnError, start: &Start, program: &Program, whose: Whose) -> StartFailure {
     let name = start.command.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
     let (step, errno, limit) = match error {
-        SpawnError::Fork(_) => return explain_own(error, whose),
+        SpawnError::Fork(_) | SpawnError::Stuck => return explain_own(error, whose),
         SpawnError::Child { step, errno, limit } => (*step, *errno, usize::from(*limit)),
     };
     match (step, errno) {
@@ -183,6 +183,7 @@ pub fn explain(error: &SpawnError, start: &Start, program: &Program, whose: Whos
 pub fn explain_own(error: &SpawnError, whose: Whose) -> StartFailure {
     not_executable(match error {
         SpawnError::Fork(source) => format!("{error}: {source}"),
+        SpawnError::Stuck => error.to_string(),
         SpawnError::Child { step: Step::User, errno, .. } => {
             format!("becoming the user of the {whose}: {}", errno.desc())
         }

@@ -234,7 +234,7 @@ impl Job {
                 // Its end comes with the end of all.
                 SessionEvent::StreamEnded { .. } => {}
                 SessionEvent::Ended(end) => return Ok(Taken::Ended(end, way)),
-                SessionEvent::Replaced => {
+                SessionEvent::Replaced | SessionEvent::Left => {
                     tracing::warn!(job = %self.row.id, "another client took the session of a job; it is taken back");
                     return Ok(Taken::Lost);
                 }

@@ -29,7 +29,9 @@ pub enum SessionError {
     #[error("there is no session {0} any more, or there never was")]
     NotFound(SessionId),
     /// As many as there can be.
-    #[error("the sandbox has {max} sessions, which is all there can be: end one first")]
+    #[error(
+        "the sandbox has {max} sessions, which is all there can be: `sandpen sessions` and `sandpen jobs` list them, `sandpen kill` ends one"
+    )]
     TooMany {
         /// How many.
         max: usize,
@@ -102,6 +104,8 @@ pub enum SessionEvent {
     Ended(SessionEnd),
     /// Another client has it now. The last event.
     Replaced,
+    /// It runs on without this client, which wanted that ([`SessionRequest::Detach`]). The last event.
+    Left,
     /// The client asked for what cannot be. The last event.
     Refused(SessionError),
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   events ──▶ messages ─┬ Ended: the client's word that it has that is waited for ─▶ closed
-//!                        └ Replaced, Refused ───────────────────────────────────────▶ closed
+//!                        └ Replaced, Refused, Left ─────────────────────────────────▶ closed
 //!   messages ──▶ requests ─┬ nonsense: an error ─▶ closed
 //!                          └ the client closes, or is gone
 //!   the daemon ends ─▶ closed with 1012: the successor goes on; the sandbox's monitor failed ─▶ with 1013: attach again
@@ -101,6 +101,8 @@ async fn tell(info: SessionInfo, mut events: mpsc::Receiver<SessionEvent>, mut s
                 };
             }
             SessionEvent::Replaced => (SessionNews::Replaced {}, true),
+            // The close of the socket says it.
+            SessionEvent::Left => return End::Told,
             SessionEvent::Refused(error) => {
                 let code = session_code(&error).into();
                 (SessionNews::Error { code, message: error.to_string() }, true)

@@ -108,7 +108,8 @@ impl State {
             SessionEvent::InputWindow { received, limit } => self.input.window(received, limit),
             SessionEvent::InputClosed => self.input.close(),
             SessionEvent::Ended(end) => self.finish = Some(Finish::Ended(end)),
-            SessionEvent::Replaced => self.finish = Some(Finish::Replaced),
+            // Whoever leaves it has gone.
+            SessionEvent::Replaced | SessionEvent::Left => self.finish = Some(Finish::Replaced),
             SessionEvent::Refused(error) => self.finish = Some(Finish::Refused(error)),
         }
     }

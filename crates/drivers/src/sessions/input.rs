@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use sandpen_guest::protocol::session::Budget;
 use sandpen_vmm::sessions::SessionError;
 
 use super::broken::Broken;
@@ -66,6 +67,11 @@ impl Input {
         let end = ended.then_some(received);
         let window = Window { received, limit: received };
         Self { window, sent: received, end, end_is_sent: ended, closed: !takes, ..Self::default() }
+    }
+
+    /// Where a client goes on that was none before: behind what others have sent, be it on its way.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// What the guest said last.
@@ -138,7 +144,9 @@ impl Input {
         if received < before.received || received > self.sent {
             return Err(Broken::Offset { what: "input received", told: received, known: self.sent });
         }
-        if limit < before.limit || limit < received {
+        // More than any window: what the session has not received its client keeps, so that would be without end.
+        let most = received.saturating_add(len(Budget::largest().window(1)));
+        if limit < before.limit || limit < received || limit > most {
             return Err(Broken::Offset { what: "a limit for input", told: limit, known: before.limit });
         }
         self.window = window;
@@ -226,7 +234,7 @@ mod tests {
         let mut input = open(10);
         input.push(0, &[0; 8]).unwrap();
         input.next(100).unwrap();
-        for (received, limit) in [(9, 20), (0, 9), (3, 2)] {
+        for (received, limit) in [(9, 20), (0, 9), (3, 2), (0, (1 << 20) + 1), (8, u64::MAX)] {
             assert!(input.open(Window { received, limit }).is_err(), "{received} {limit}");
         }
         input.open(Window { received: 8, limit: 10 }).unwrap();

@@ -52,7 +52,8 @@ pub(super) struct Session {
 /// How far it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It is being sent, or waits for that: the encoded start, and how much of it was sent; `None` before all.
+    /// It is being sent, or waits for that: the encoded start, and how much of it was sent; `None` before all. Nothing of it is
+    /// kept when all of it was.
     Asked { start: Vec<u8>, sent: Option<usize> },
     /// It runs; whether the guest has said so, which of one that was found may be still to come.
     Running { said: bool },
@@ -170,11 +171,20 @@ impl Session {
             _ if self.client.is_some() => false,
             _ if is_over || self.is_ours => true,
             Stage::Asked { .. } => false,
-            Stage::Running { .. } | Stage::Ended(_) => !self.detached,
+            // With nobody there, what a session wrote and nobody takes would hold its end for ever.
+            Stage::Running { .. } => !self.detached || self.hung_up,
+            Stage::Ended(_) => !self.detached,
         };
         // What was hung up may take as long again, and is forgotten then: what it wrote and nobody takes would hold it.
         let is_ending = matches!(self.stage, Stage::Running { .. }) && self.hung_up && !is_over && !self.is_ours;
         counts.then(|| self.alone_since + CLIENT_LIMIT * if is_ending { 2 } else { 1 })
+    }
+
+    /// It was told to end, and has some time for that.
+    pub(super) fn is_to_end(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.hung_up, true) && self.client.is_none() {
+            self.alone_since = now;
+        }
     }
 
     /// What the guest says of it, but for its refusal and its states.

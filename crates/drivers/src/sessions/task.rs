@@ -265,7 +265,7 @@ impl Link {
                 drop(answer.send(attached));
             }
             Ask::List(answer) => drop(answer.send(self.table.list())),
-            Ask::Tell(id, request, answer) => drop(answer.send(self.table.tell(id, &request))),
+            Ask::Tell(id, request, answer) => drop(answer.send(self.table.tell(id, &request, Instant::now()))),
         }
     }
 }

@@ -77,9 +77,15 @@ impl SessionTable {
         from: Option<SessionOffsets>,
     ) -> Result<(ClientKey, SessionInfo), SessionError> {
         self.check_resumed()?;
-        let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.is_asked()) else {
+        let Some(session) = self.sessions.get_mut(&id) else {
             return Err(self.check_up().err().unwrap_or(SessionError::NotFound(id)));
         };
+        if session.is_asked() {
+            // It may begin yet: who asked for it may have given its answer up, and not the session.
+            return Err(SessionError::Unreachable(
+                "its guest has not begun it yet; is it paused, or very busy?".to_owned(),
+            ));
+        }
         session.stdout.check_attach(OutputStream::Stdout, from.map(|from| from.stdout))?;
         session.stderr.check_attach(OutputStream::Stderr, from.map(|from| from.stderr))?;
         self.clients_so_far += 1;
@@ -89,7 +95,10 @@ impl SessionTable {
             self.farewells.push((before.key, Some(SessionEvent::Replaced)));
         }
         session.attach(key, from);
-        let info = session.info();
+        let mut info = session.info();
+        if from.is_none() {
+            info.stdin = session.input.sent();
+        }
         self.clients.insert(key, id);
         self.touched.insert(key);
         Ok((key, info))
@@ -108,14 +117,19 @@ impl SessionTable {
     }
 
     /// Tells a session something without being its client.
-    pub(in super::super) fn tell(&mut self, id: SessionId, request: &SessionRequest) -> Result<(), SessionError> {
+    pub(in super::super) fn tell(
+        &mut self,
+        id: SessionId,
+        request: &SessionRequest,
+        now: Instant,
+    ) -> Result<(), SessionError> {
         self.check_up()?;
         match self.sessions.get(&id) {
             Some(session) if !session.is_asked() => {}
             _ => return Err(SessionError::NotFound(id)),
         }
         if let SessionRequest::Signal(_) | SessionRequest::Resize(_) | SessionRequest::HangUp = request {
-            self.pass_on(id, request);
+            self.pass_on(id, request, now);
         }
         Ok(())
     }

@@ -11,6 +11,9 @@ use super::super::session::{ClientKey, Session, Stage};
 use super::super::wire;
 use super::SessionTable;
 
+/// SIGKILL.
+const KILL: i32 = 9;
+
 impl SessionTable {
     fn session_of(&mut self, client: ClientKey) -> Option<&mut Session> {
         let id = self.clients.get(&client)?;
@@ -86,10 +89,10 @@ impl SessionTable {
                     self.outgoing.command(id.get(), SessionCommand::Detach);
                 }
                 self.client_gone(client, now);
-                self.farewells.push((client, None));
+                self.farewells.push((client, Some(SessionEvent::Left)));
             }
             SessionRequest::Resize(_) | SessionRequest::Signal(_) | SessionRequest::HangUp => {
-                self.pass_on(id, &request);
+                self.pass_on(id, &request, now);
             }
         }
         Ok(())
@@ -109,16 +112,21 @@ impl SessionTable {
     }
 
     /// A signal, a size, or the end: for the guest to see to.
-    pub(super) fn pass_on(&mut self, id: SessionId, request: &SessionRequest) {
+    pub(super) fn pass_on(&mut self, id: SessionId, request: &SessionRequest, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !matches!(session.stage, Stage::Running { .. }) {
             return;
         }
         match request {
             SessionRequest::Resize(size) if session.terminal => self.outgoing.resize(id, wire::terminal_size(*size)),
-            SessionRequest::Signal(signal @ 1..=64) => self.outgoing.command(id.get(), SessionCommand::Signal(*signal)),
+            SessionRequest::Signal(signal @ 1..=64) => {
+                if *signal == KILL {
+                    session.is_to_end(now);
+                }
+                self.outgoing.command(id.get(), SessionCommand::Signal(*signal));
+            }
             SessionRequest::HangUp => {
-                session.hung_up = true;
+                session.is_to_end(now);
                 self.outgoing.command(id.get(), SessionCommand::HangUp);
             }
             _ => {}

@@ -142,9 +142,12 @@ impl SessionTable {
             let offset = u64::try_from(*sent).unwrap_or(u64::MAX);
             let frame = encode_bytes::<HostFrame>(epoch, id.get(), SessionStream::Spec, offset, &[part])?;
             *sent += part.len();
-            match *sent < start.len() {
-                true => self.outgoing.ready(id),
-                false => self.outgoing.is_started(id),
+            if *sent < start.len() {
+                self.outgoing.ready(id);
+            } else {
+                // It may be long, and secret, and the guest may never answer.
+                session.stage = Stage::Asked { start: Vec::new(), sent: Some(0) };
+                self.outgoing.is_started(id);
             }
             return Ok(Some(frame));
         }

@@ -176,3 +176,20 @@ fn a_host_that_takes_nothing_holds_up_the_end_not_for_ever() {
     link.until(|link| link.is_closing);
     host.finish();
 }
+
+/// A daemon that comes after another one's death hears of the workload's end first.
+#[test]
+fn what_sessions_said_at_last_is_taken_before_the_machine_ends() {
+    let mut host = Host::with_workload();
+    let mut link = host.link(1);
+    link.tenths = Some(0);
+    link.open(1, script("echo said; exit 1"));
+    link.until(|link| link.seen[&1].end.is_some());
+    host.end_workload();
+    assert_eq!(host.exit().end, WorkloadEnd::Code(5));
+    host.send(&HostMessage::AcknowledgeExit);
+    let mut link = Link::join(link.port, 2, BTreeMap::new());
+    link.take(1);
+    assert_eq!(link.end(1), (code(1), b"said\n".to_vec(), vec![]));
+    host.finish();
+}

@@ -59,6 +59,7 @@ fn each_message_has_its_place() {
         (running, 1, vec![bytes(SessionStream::Stdin)]),
         (running, 1, vec![message(window(1, 1))]),
         (running, 1, vec![message(window(0, 9)), message(window(0, 8))]),
+        (running, 1, vec![message(window(0, u64::MAX))]),
         (running, 1, vec![message(SessionReport::InputClosed); 2]),
         (running, 1, vec![message(SessionReport::InputClosed), message(window(0, 1))]),
         (ended, 1, vec![message(SessionReport::Ended(CODE_0))]),

@@ -179,7 +179,7 @@ fn a_detached_session_waits_for_anybody() {
     host.begin(2, false, false);
     let client = host.attach(2);
     host.request(client, SessionRequest::Detach);
-    assert_eq!(host.table.take_farewells(), [(client, None)]);
+    assert_eq!(host.table.take_farewells(), [(client, Some(SessionEvent::Left))]);
     assert_eq!(host.commands(), [(2, SessionCommand::Detach)]);
     for number in [1, 2] {
         host.ended(number, [0, 0], CODE_0);
@@ -189,6 +189,69 @@ fn a_detached_session_waits_for_anybody() {
     assert!(host.commands().is_empty());
     let client = host.attach(2);
     assert_eq!(host.events(client), [EXITED]);
+}
+
+/// A guest tells an end behind the last byte; of a stream that is full nobody takes one.
+#[test]
+fn a_detached_session_that_is_to_end_does() {
+    for (request, command) in
+        [(SessionRequest::HangUp, SessionCommand::HangUp), (SessionRequest::Signal(9), SessionCommand::Signal(9))]
+    {
+        let mut host = Host::running(false, true);
+        host.write(1, SessionStream::Stdout, 0, &[7; 4096]).unwrap();
+        host.pass(CLIENT_LIMIT * 100);
+        host.table.tell(id(1), &request, host.now).unwrap();
+        host.pass(CLIENT_LIMIT);
+        host.table.tell(id(1), &request, host.now).unwrap();
+        assert_eq!(host.commands(), [(1, command.clone()), (1, command)], "somebody may come for what it wrote");
+        host.pass(CLIENT_LIMIT);
+        assert_eq!(host.commands(), [(1, SessionCommand::Forget)]);
+        assert!(host.ids().is_empty());
+    }
+    // One that does end is there for whoever comes.
+    let mut host = Host::running(false, true);
+    host.table.tell(id(1), &SessionRequest::Signal(9), host.now).unwrap();
+    host.ended(1, [0, 0], GuestEnd::Exited(WorkloadEnd::Signal(9)));
+    host.pass(CLIENT_LIMIT * 100);
+    assert_eq!(host.ids(), [1]);
+}
+
+/// Who asked for it may not wait any more, and look for it.
+#[test]
+fn what_has_not_begun_yet_is_not_unknown() {
+    let mut host = Host::up();
+    assert_eq!(host.table.open(Token(1), id(1), asked(false, true), host.now), None);
+    for _ in 0..2 {
+        assert!(matches!(host.table.attach(id(1), None), Err(SessionError::Unreachable(_))));
+        host.sent();
+    }
+    assert_eq!(host.table.unsent_starts(), 0);
+    let kept = host.table.sessions.values().map(|session| match &session.stage {
+        Stage::Asked { start, .. } => start.capacity(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kept.sum::<usize>(), 0, "it is in the guest, or lost");
+    host.say(1, SessionReport::Started).unwrap();
+    host.attach(1);
+}
+
+/// What the client before had sent counts as the session's, be it still on its way.
+#[test]
+fn another_clients_first_input_is_not_passed_over() {
+    let mut host = Host::running(true, false);
+    let first = host.attach(1);
+    host.say(1, SessionReport::InputWindow { received: 0, limit: 100 }).unwrap();
+    host.request(first, SessionRequest::Input { offset: 0, bytes: "first".into() });
+    host.sent();
+    host.table.client_gone(first, host.now);
+    let (second, info) = host.table.attach(id(1), None).unwrap();
+    assert_eq!(info.stdin, 5);
+    host.request(second, SessionRequest::Input { offset: info.stdin, bytes: "second".into() });
+    let input = Content::Bytes { stream: SessionStream::Stdin, offset: 5, bytes: b"second".to_vec() };
+    assert_eq!(host.sent(), [(1, input)]);
+    // One that was there before knows what it has sent, and sends again what the session may not have.
+    let (_, info) = host.table.attach(id(1), Some(SessionOffsets::default())).unwrap();
+    assert_eq!(info.stdin, 0);
 }
 
 #[test]
@@ -258,7 +321,7 @@ fn a_guest_that_does_not_answer_is_waited_for_and_then_not() {
     assert!(matches!(opened, Some(Err(SessionError::Unreachable(_)))));
     assert!(matches!(host.table.list(), Err(SessionError::Unreachable(_))));
     assert!(matches!(host.table.attach(id(1), None), Err(SessionError::Unreachable(_))));
-    assert!(matches!(host.table.tell(id(1), &SessionRequest::HangUp), Err(SessionError::Unreachable(_))));
+    assert!(matches!(host.table.tell(id(1), &SessionRequest::HangUp, host.now), Err(SessionError::Unreachable(_))));
     assert_eq!(host.table.deadline(), None);
     host.say(0, SessionReport::Resumed { sessions: 0 }).unwrap();
     host.begin(1, false, false);
@@ -273,7 +336,7 @@ fn signals_and_sizes_are_passed_on() {
     };
     let spec = Asked::new(&spec, DateTime::UNIX_EPOCH).unwrap();
     assert_eq!(host.table.open(Token(1), id(1), spec, host.now), None);
-    assert_eq!(host.table.tell(id(1), &SessionRequest::Signal(1)), Err(SessionError::NotFound(id(1))));
+    assert_eq!(host.table.tell(id(1), &SessionRequest::Signal(1), host.now), Err(SessionError::NotFound(id(1))));
     host.sent();
     host.say(1, SessionReport::Started).unwrap();
     let client = host.attach(1);
@@ -281,8 +344,8 @@ fn signals_and_sizes_are_passed_on() {
     for request in [size(1), SessionRequest::Signal(2), SessionRequest::Signal(65), size(2), SessionRequest::HangUp] {
         host.request(client, request);
     }
-    host.table.tell(id(1), &SessionRequest::Signal(10)).unwrap();
-    host.table.tell(id(1), &SessionRequest::TakenEnd).unwrap();
+    host.table.tell(id(1), &SessionRequest::Signal(10), host.now).unwrap();
+    host.table.tell(id(1), &SessionRequest::TakenEnd, host.now).unwrap();
     let size = sandpen_guest::protocol::TerminalSize { rows: 2, cols: 80 };
     let expected = [
         (1, SessionCommand::Signal(2)),
@@ -291,7 +354,7 @@ fn signals_and_sizes_are_passed_on() {
         (1, SessionCommand::Resize(size)),
     ];
     assert_eq!(host.commands(), expected);
-    assert_eq!(host.table.tell(id(2), &SessionRequest::HangUp), Err(SessionError::NotFound(id(2))));
+    assert_eq!(host.table.tell(id(2), &SessionRequest::HangUp, host.now), Err(SessionError::NotFound(id(2))));
 }
 
 #[test]

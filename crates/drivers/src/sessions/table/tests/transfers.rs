@@ -217,7 +217,7 @@ fn what_came_before_a_sudden_end_is_served() {
     assert_eq!(host.table.open(Token(6), id(6), asked(false, false), host.now), Some(Err(reason.clone())));
     let again = host.table.open(Token(6), id(1), asked(false, false), host.now).unwrap().unwrap();
     assert_eq!(again.end, Some(SessionEnd::Gone));
-    assert_eq!(host.table.tell(id(1), &SessionRequest::HangUp), Err(reason));
+    assert_eq!(host.table.tell(id(1), &SessionRequest::HangUp, host.now), Err(reason));
     host.request(client, SessionRequest::Input { offset: 0, bytes: "x".into() });
     host.request(client, SessionRequest::Signal(9));
     assert!(host.sent().is_empty());
