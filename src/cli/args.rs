@@ -15,7 +15,7 @@ use super::{CliError, Global};
 /// The config of the sandboxes that are named.
 #[derive(Debug, Args)]
 pub struct ConfigArg {
-    /// Config that the sandboxes belong to, when it is not part of the name [default: default]
+    /// Group of names, no config file, that the sandboxes are in where a name does not say it as CONFIG/NAME [default: default]
     #[arg(long, value_name = "CONFIG")]
     config: Option<ConfigName>,
 }

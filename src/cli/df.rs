@@ -4,7 +4,7 @@ use super::{CliError, Global, print};
 
 /// Show what takes room on the disk
 ///
-/// Of the state directory and of the installed kernels: how many of each kind, what they take, what of that `sandpen prune`
+/// Of the state directory, of the images and of the installed kernels: how many of each kind, what they take, what of that `sandpen prune`
 /// would free, and what it would free besides with --sandboxes. Holes of files count nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -70,8 +70,8 @@ pub enum CliError {
     },
     /// What could be both.
     #[error(
-        "{name:?} would be the image {image}, and there is a directory of this name here: give ./{name} for the directory, \
-         or docker.io/… with its whole name for the image"
+        "{name:?} could be the directory of this name here or the image {image}: give ./{name} for the directory, or {image} for \
+         the image"
     )]
     RootfsOrImage {
         /// As it was given.
@@ -277,9 +277,9 @@ pub enum CliError {
         #[source]
         source: ClientError,
     },
-    /// A job is of one sandbox.
-    #[error("job {0} is of one sandbox: give the name of that one alone")]
-    JobOfSeveral(SessionId),
+    /// A session or job is of one sandbox.
+    #[error("{0} is of one sandbox: give the name of that one alone")]
+    SessionOfSeveral(SessionId),
     /// A copy.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -334,7 +334,7 @@ pub enum CliError {
     #[error("sandbox {0} has ended, and nothing is forwarded any more")]
     ForwardEnded(String),
     /// Nothing to attach to.
-    #[error("sandbox {0} does not run; see `sandpen logs {0}` for its output")]
+    #[error("sandbox {0} does not run; `sandpen start {0}` starts it again, and `sandpen logs {0}` has its output")]
     NotRunning(String),
     /// A user who does not want to wait for a kill.
     #[error("sandbox {0} has not ended yet; see `sandpen inspect {0}`")]

@@ -38,7 +38,7 @@ pub struct Args {
     /// Give the command a terminal; with -i it is this one
     #[arg(short, long)]
     tty: bool,
-    /// Run in the background, as a job, and print its number: `sandpen jobs` lists it, and `sandpen logs --job` shows its
+    /// Run in the background, as a job, and print its id: `sandpen jobs` lists it, and `sandpen logs --job` shows its
     /// output
     #[arg(short, long)]
     detach: bool,

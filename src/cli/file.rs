@@ -17,7 +17,9 @@ use values::{Owner, mode};
 /// Read, write, list, change, remove and watch the files of a sandbox
 ///
 /// Without any program of the sandbox's root: its own PID 1 does it, as root or as the user that -u names, and follows
-/// symbolic links as any process of the sandbox would. Paths are absolute in the sandbox.
+/// symbolic links as any process of the sandbox would. Paths are absolute in the sandbox. A sandbox that has ended will do,
+/// but for watch: a microVM with its root and disk is started for that, which takes as long as its start. The exit code is 1
+/// where anything failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

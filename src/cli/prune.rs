@@ -10,9 +10,11 @@ use super::{CliError, Global, print};
 /// Remove what nothing uses
 ///
 /// Of the cache what no sandbox uses: templates, images of roots, copies of kernels that no sandbox was started with, files
-/// that were never finished. Of the installed kernels those that are not current and that no sandbox has. With --sandboxes
-/// also the ended sandboxes, with their logs and disks. Never anything of a live sandbox, and never disks with a name: see
-/// `sandpen disk rm`. What is removed of the cache is made again when it is needed.
+/// that were never finished. Of the installed kernels those that are not current and that no sandbox has. Of the images
+/// those without a name that no sandbox has, live or ended (a digest alone was pulled, or another image has the name now), and
+/// layers that no image has: they would have to be pulled or loaded again. With --sandboxes also the ended sandboxes, with their
+/// logs and disks. Never anything of a live sandbox, and never disks and volumes with a name: see `sandpen disk rm` and `sandpen
+/// volume prune`. What is removed of the cache is made again when it is needed.
 ///
 /// On a terminal it asks first; elsewhere it needs -f. The exit code is 1 when something could not be removed.
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,8 @@ use super::{CliError, Global, print};
 /// List the sessions of a running sandbox
 ///
 /// Commands that `sandpen exec`, `sandpen shell` or a program began beside the sandbox's own, oldest first; those included
-/// that have ended and whose end nobody has taken yet. `sandpen attach --session` has one in the foreground.
+/// that have ended and whose end nobody has taken yet. `sandpen attach --session` has one in the foreground, and
+/// `sandpen kill --session` ends one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -15,7 +15,10 @@ use super::{CliError, Global};
 /// Open a shell in a running sandbox
 ///
 /// The login shell of its user by the sandbox's /etc/passwd, /bin/sh where that names none, on this terminal. Where
-/// standard input is no terminal, the shell reads its commands from there. Exit codes are those of `sandpen exec`.
+/// standard input is no terminal, the shell reads its commands from there. It reads the profile, as at a login. Environment,
+/// limits and directory are those of the sandbox's command (`ssh` begins in the home instead); HOME, USER, LOGNAME and SHELL are
+/// the user's where that environment does not set them. The detach keys leave it running: `sandpen attach --session` comes back.
+/// Exit codes are those of `sandpen exec`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

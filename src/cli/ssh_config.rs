@@ -22,8 +22,8 @@ use super::{CliError, Global, print};
 #[command(after_help = "\
 Examples:
   sandpen ssh-config web >> ~/.ssh/config && ssh sandpen-web
-  ssh -F <(sandpen ssh-config web) sandpen-web make
-  scp -r -F <(sandpen ssh-config web) web.sandpen:/srv .")]
+  sandpen ssh-config web > web.ssh && ssh -F web.ssh sandpen-web make
+  scp -r -F web.ssh web.sandpen:/srv .")]
 pub struct Args {
     #[command(flatten)]
     name: NameArg,

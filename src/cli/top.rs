@@ -18,8 +18,10 @@ const LIST_MAX_BYTES: usize = 32 << 20;
 
 /// List the processes of a running sandbox
 ///
-/// As the sandbox's own kernel has them, whatever its root has as programs: CPU is the time that each has used, MEM what
-/// of its memory is there.
+/// Once, as ps(1) does, and as the sandbox's own kernel has them, whatever its root has as programs; `sandpen stats` follows whole
+/// sandboxes. CPU is the processor's time that each has used, MEM what of its memory is there, AGE how long ago it began, STAT
+/// its state: R runs, S sleeps, D waits for a device, I is idle (of the kernel), T is stopped, Z has ended and nobody has asked
+/// how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -11,7 +11,9 @@ use super::{CliError, Global, job, print};
 
 /// Wait until a sandbox has ended and print its exit code
 ///
-/// With --job of a job of it, whose exit code is this program's too, as for exec; 125 when sandpen itself failed.
+/// A restart that is pending is waited for as well. Its own exit code is 0 whatever it prints, and 1, with the reason on standard
+/// error, where the sandbox has no exit code: it could not be started, or its microVM was lost. With --job of a job of it, whose
+/// exit code is this program's too, as for exec; 125 when sandpen itself failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A job of the sandbox: `sandpen jobs` lists them

@@ -121,7 +121,7 @@ impl SandpenBuilder {
         };
         let settings = thread::Settings { drivers, intensity: self.intensity, reserve: self.reserve };
         let started = thread::start(state_dir.clone(), settings)?;
-        let images = Images::new(&data_dir, self.image_budget);
+        let images = Images::new(&data_dir, self.image_budget, self.reserve);
         let thread::Started { supervisor, database, faults, timings, .. } = &started;
         let (supervisor, database) = (supervisor.clone(), database.clone());
         let handle = Handle::new(supervisor, database, faults.clone(), timings.clone(), state_dir, &data_dir, images);

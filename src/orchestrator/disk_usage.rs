@@ -141,7 +141,7 @@ impl Places {
     }
 
     fn images(&self) -> Images {
-        Images::new(&self.data_dir, None)
+        Images::new(&self.data_dir, None, None)
     }
 
     fn cache_dir(&self) -> Cache {

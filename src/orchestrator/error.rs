@@ -276,6 +276,7 @@ fn commit_code(error: &CommitError) -> ErrorCode {
     match error {
         CommitError::NoImage(_) | CommitError::ReadOnly(_) => ErrorCode::InvalidRequest,
         CommitError::Guest { .. } => ErrorCode::GuestUnreachable,
+        CommitError::Room(error) => storage_code(error.fault()),
         CommitError::Config(_) => ErrorCode::InvalidImage,
         CommitError::Store(error) => store_code(error),
         CommitError::Work(error) => work_code(error),

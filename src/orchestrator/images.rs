@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sandpen_actors::database::EverySandbox;
+use sandpen_actors::host::room::{self, NoRoom};
 use sandpen_drivers::cache::default_budget;
 use sandpen_images::config::{ConfigError, ImageConfig};
 use sandpen_images::resolve::{ResolveError, Resolved, resolve};
@@ -75,6 +76,7 @@ pub struct ImageInfo {
 pub(super) struct Images {
     directory: PathBuf,
     budget: Option<u64>,
+    reserve: Option<u64>,
 }
 
 /// Which sandboxes need which images.
@@ -123,9 +125,14 @@ impl ImageUsers {
 }
 
 impl Images {
-    /// Those of a data directory, with a budget of bytes.
-    pub fn new(data_dir: &Path, budget: Option<u64>) -> Self {
-        Self { directory: data_dir.join(Store::DIRECTORY), budget }
+    /// Those of a data directory, with a budget of bytes, and so many that stay free on its disk.
+    pub fn new(data_dir: &Path, budget: Option<u64>, reserve: Option<u64>) -> Self {
+        Self { directory: data_dir.join(Store::DIRECTORY), budget, reserve }
+    }
+
+    /// Whether the store's disk takes more of what somebody else decides the size of. Blocks on the disk.
+    pub fn check_room(&self) -> Result<(), NoRoom> {
+        room::check(&self.directory, self.reserve)
     }
 
     /// Directories of certificates of registries.

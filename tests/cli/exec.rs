@@ -116,6 +116,22 @@ fn a_session_in_the_background_is_listed_and_found_again() {
     assert_eq!(sessions(&home), [] as [Value; 0]);
 }
 
+#[test]
+fn a_session_that_was_left_is_ended_by_a_signal() {
+    let home = idle();
+    let script = "exec 2>/dev/null; trap 'echo hup; exit 5' HUP; echo ready; while :; do sleep 0.05; done";
+    let id = &detached(&home, script);
+    let mut client = spawn(home.sandpen(&["attach", "--session", id, "a"]));
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    home.ok(&["kill", "--session", id, "-s", "HUP", "a"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "hup");
+    said(&finish(client), 5, "", "");
+    said(&home.run(&["kill", "--session", id, "a"]), 1, "", "there is no session");
+    said(&home.run(&["kill", "--session", id, "a", "b"]), 1, "", "is of one sandbox");
+    said(&home.run(&["kill", "--session", id, "--job", id, "a"]), 2, "", "cannot be used with");
+}
+
 /// What it has not written is there for the next one; what it has, may come twice, as nobody knows how much of it that was.
 #[test]
 fn a_client_that_is_killed_loses_nothing() {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{self, Home, explain, output, send, spawn, until};
+use crate::support::daemon::daemon;
+use crate::support::{self, Home, explain, finish, output, send, spawn, until};
 
 /// What the tree says of itself: kinds, modes, owners, times, links and contents.
 const TREE: &str = "cd /; find data made link -type d -print0 | sort -z | xargs -0 stat -c '%n %F %a %u:%g %Y'; \
@@ -131,6 +132,12 @@ fn what_cannot_be_committed_is_said_and_a_commit_that_breaks_off_leaves_nothing(
         });
         refused(&home, &["image", "inspect", "new:1"], "new:1");
     }
+    // How much it is is the guest's to say: no more than the disk takes.
+    let successor = daemon(&home, &["--replace", "--reserve", "1000000G"]);
+    refused(&home, &["commit", "a", "new:1"], "nearly full");
+    home.kill_daemon();
+    finish(successor);
+    refused(&home, &["image", "inspect", "new:1"], "new:1");
     home.ok(&["commit", "a", "new:1"]);
     home.ok(&["kill", "a"]);
 }

@@ -270,8 +270,10 @@ fn what_goes_in_comes_out_as_it_was() {
     assert_eq!(told(&at("again"), true), told(&at("tree"), true));
     let said = failed_with(cp(&home, &[], "-", "a:/w/none"), &tar);
     assert!(said.contains("\"/w/none\" cannot be the destination: it is not there"), "{said}");
-    let said = failed_with(cp(&home, &[], "-", "a:/w"), b"no tar at all");
-    assert!(said.contains("there is nothing in it"), "{said}");
+    for nothing in [&b"no tar at all"[..], b""] {
+        let said = failed_with(cp(&home, &[], "-", "a:/w"), nothing);
+        assert!(said.contains("there is nothing in it"), "{said}");
+    }
     // Devices and FIFOs come in, and not out.
     inside_ok(&home, "mkdir /w/odd && mkfifo /w/odd/fifo && mknod /w/odd/null c 1 3 && echo fine > /w/odd/file");
     let said = failed(cp(&home, &["-a"], "a:/w/odd", at("odd")));

@@ -11,8 +11,8 @@ pub enum JobError {
     /// The sandbox has no such job that runs.
     #[error("there is no job {0} that runs")]
     NotHeld(SessionId),
-    /// A session has that number, which is no job.
-    #[error("{0} is a session of the sandbox, not a job: ask again with another number")]
+    /// A session has that id, which is no job.
+    #[error("{0} is a session of the sandbox, not a job: ask again with another id")]
     IsSession(SessionId),
     /// It has ended before it could be asked.
     #[error("job {id} has ended: {end}")]

@@ -83,7 +83,7 @@ pub enum SupervisorError {
         key: SandboxKey,
     },
     /// The sandbox has ended already.
-    #[error("sandbox {key} is not running (it is {status})")]
+    #[error("sandbox {key} is not running (it is {status}); `sandpen start {key}` starts one that has ended again")]
     NotLive {
         /// Which.
         key: SandboxKey,
@@ -127,7 +127,7 @@ pub enum SupervisorError {
         source: LogError,
     },
     /// There is no such job of the sandbox, or no longer.
-    #[error("sandbox {key} has no job {id}, or none any more; `sandpen jobs` lists those that it has")]
+    #[error("sandbox {key} has no job {id}, or none any more; `sandpen jobs {key}` lists those that it has")]
     JobNotFound {
         /// Of which sandbox.
         key: SandboxKey,
@@ -135,7 +135,7 @@ pub enum SupervisorError {
         id: SessionId,
     },
     /// What was asked for is of a job, not of a session that is there for a client.
-    #[error("{id} is a job of sandbox {key}: `sandpen attach --job {id}` shows it")]
+    #[error("{id} is a job of sandbox {key}: `sandpen attach --job {id} {key}` shows it")]
     IsJob {
         /// Of which sandbox.
         key: SandboxKey,
@@ -155,7 +155,7 @@ pub enum SupervisorError {
     },
     /// A copy has the files of an ended sandbox; nothing was changed.
     #[error(
-        "files of sandbox {key} are being copied; try again when that is done, or end it: `sandpen sessions` lists what has them"
+        "files of sandbox {key} are being copied or read; try again when that is done, or end it: `sandpen sessions {key}` lists what has them"
     )]
     FilesInUse {
         /// Which.

@@ -81,7 +81,13 @@ impl HostEnd {
         }
         match (&mut self.done).await {
             Ok(Err(error)) => Some(error),
-            Ok(Ok(_)) => None,
+            Ok(Ok(report)) => {
+                // It is asked once more when all has been sent.
+                let (tell, done) = oneshot::channel();
+                let _ = tell.send(Ok(report));
+                self.done = done;
+                None
+            }
             Err(_) => Some(HostError::Lost),
         }
     }

@@ -52,7 +52,7 @@ pub const KEYS: &[Key] = &[
     key("log-max-size", &["run"]),
     key("log-keep", &["run"]),
     key("log-backlog", &["run"]),
-    key("detach-keys", &["run", "attach"]),
+    key("detach-keys", &["run", "exec", "shell", "attach"]),
     list("mirror", &["run", "pull", "image pull"]),
     list("insecure-registry", &["run", "pull", "image pull", "push", "image push", "login"]),
     key("reserve", &["daemon"]),
@@ -147,6 +147,27 @@ mod tests {
         let run = command.find_subcommand("run").unwrap();
         for name in run.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(left_out.contains(&name) != Key::find(name).is_some(), "--{name}");
+        }
+    }
+
+    /// What one command obeys, another one of the same flag does as well, unless its flag is about something else.
+    #[test]
+    fn a_key_is_of_all_commands_that_have_its_flag() {
+        let about_something_else = ["exec --workdir", "exec --timeout", "commit --workdir", "kernel install --kernel"];
+        let mut others = vec![];
+        find_others(&Cli::command(), "", &mut others);
+        assert_eq!(others, about_something_else);
+    }
+
+    fn find_others(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+        for name in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let key = Key::find(name).filter(|key| !key.commands.is_empty());
+            if key.is_some_and(|key| !key.commands.contains(&words.trim_start())) {
+                found.push(format!("{} --{name}", words.trim_start()));
+            }
+        }
+        for below in command.get_subcommands() {
+            find_others(below, &format!("{words} {}", below.get_name()), found);
         }
     }
 

@@ -11,18 +11,21 @@ use crate::cli::{CliError, Global, print};
 ///
 /// It has the layers of the image that the sandbox runs, and one more. While that is packed, whoever in the sandbox writes to
 /// the root waits; a sandbox that has ended is looked into by a microVM of its own. The same changes make the same image.
-/// Environment variables of `sandpen run -e` may be secrets: the image has none of them but those that are named here.
+/// Environment variables of `sandpen run -e` may be secrets: the image has none of them but those that are named here; nor has it
+/// the command of `sandpen run`. A sandbox over a directory of this host has no image below, and one with --read-only wrote
+/// nothing: both are refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sandpen run -d --idle --name box debian && sandpen exec box -- apt-get install -y git
+  sandpen run -d --idle --net user -n box debian
+  sandpen exec box -- sh -c 'apt-get update && apt-get install -y git'
   sandpen commit box debian-git
   sandpen commit --cmd serve --cmd --port=80 -e MODE=prod -w /srv web web:2")]
 pub struct Args {
-    /// The image's program, in the place of its entrypoint and arguments; once for each word, \"\" for none
+    /// The image's program, in the place of its entrypoint and arguments; once for each word, '' for none
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     entrypoint: Vec<String>,
-    /// The arguments of the image's program, or the program itself; once for each word, \"\" for none
+    /// The arguments of the image's program, or the program itself; once for each word, '' for none
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     cmd: Vec<String>,
     /// Set an environment variable in the image

@@ -64,7 +64,7 @@ impl RootArgs {
             ImageCalled::Id(id) => name_of_id(&id).map_err(|error| refused(Some(error)))?,
         };
         if std::path::Path::new(name).is_dir() {
-            return Err(CliError::RootfsOrImage { name: name.to_owned(), image: names_of.familiar(&reference) });
+            return Err(CliError::RootfsOrImage { name: name.to_owned(), image: reference.to_string() });
         }
         let refused = |flag, reason| Err(CliError::RootFlag { flag, reason });
         if !self.overlay.is_empty() {

@@ -35,7 +35,7 @@ impl Handle {
         let file = self.image_spool().await?;
         let session = self.exec(&key, SessionSpec::new(SessionProgram::Tool(GuestTool::Changes))).await?;
         let mut packing = Packing { handle: self, key: &key, id: session.id(), has_ended: false };
-        let tar = commit::spool(&key, session, file).await?;
+        let tar = commit::spool(&self.images, &key, session, file).await?;
         packing.has_ended = true;
         let request = with_sandbox(request, &row.spec);
         let digests = commit::commit((*self.images).clone(), base, request, tar, progress).await?;

@@ -6,7 +6,10 @@
 //! ```
 
 use std::fs::File;
+use std::io;
+use std::sync::Arc;
 
+use sandpen_actors::host::room::NoRoom;
 use sandpen_api::ImageProgress;
 use sandpen_drivers::image_helper::ComposedImage;
 use sandpen_images::config::ConfigError;
@@ -27,6 +30,8 @@ use crate::orchestrator::session::{Session, SessionOutput};
 
 /// Most bytes of what the guest says is wrong.
 const SAID_MAX: usize = 4 << 10;
+/// After so many bytes it is looked whether the disk takes more: a guest may send without end.
+const LOOK_BYTES: u64 = 16 << 20;
 
 /// What is to become an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +64,9 @@ pub enum CommitError {
         /// In the guest's words.
         said: String,
     },
+    /// The store's disk is nearly full.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
     /// A configuration that is of no use.
     #[error("the image's configuration")]
     Config(#[from] ConfigError),
@@ -71,8 +79,13 @@ pub enum CommitError {
 }
 
 /// Takes what a session packs into a file, from its beginning; whole, or an error.
-pub async fn spool(sandbox: &SandboxKey, mut session: Session, file: File) -> Result<File, SandpenError> {
-    let mut said = Vec::new();
+pub async fn spool(
+    images: &Arc<Images>,
+    sandbox: &SandboxKey,
+    mut session: Session,
+    file: File,
+) -> Result<File, SandpenError> {
+    let (mut said, mut until_look) = (Vec::new(), 0);
     let system = |error| SandpenError::from(CommitError::Work(WorkError::System(error)));
     let mut file = tokio::fs::File::from_std(file);
     while let Some(SessionOutput { stream, bytes, .. }) = session.next().await? {
@@ -80,6 +93,13 @@ pub async fn spool(sandbox: &SandboxKey, mut session: Session, file: File) -> Re
             said.extend_from_slice(&bytes[..bytes.len().min(SAID_MAX - said.len())]);
             continue;
         }
+        if until_look == 0 {
+            let images = images.clone();
+            let looked = tokio::task::spawn_blocking(move || images.check_room()).await;
+            looked.map_err(|error| system(io::Error::other(error)))?.map_err(CommitError::from)?;
+            until_look = LOOK_BYTES;
+        }
+        until_look = until_look.saturating_sub(bytes.len() as u64);
         file.write_all(&bytes).await.map_err(system)?;
     }
     match session.wait().await? {

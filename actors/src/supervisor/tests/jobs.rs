@@ -306,7 +306,7 @@ fn what_cannot_be_is_refused_in_words() {
         // Its session is nobody else's.
         let attach = AttachSession { key: key("a"), id: id(1), from: None };
         let refused = soon(stage.supervisor.send(attach)).await.unwrap().unwrap_err();
-        assert!(refused.to_string().contains("`sandpen attach --job 0000000000000001`"), "{refused}");
+        assert!(refused.to_string().contains("`sandpen attach --job 0000000000000001 default/a`"), "{refused}");
         assert!(soon(stage.supervisor.send(ListSessions { key: key("a") })).await.unwrap().unwrap().is_empty());
         stage.tell_job(1, signal.clone()).await.unwrap();
         assert_eq!(stage.end_of(1).await, SessionEnd::Exited(ExitStatus::Signal(15)));

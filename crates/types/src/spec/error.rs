@@ -100,9 +100,9 @@ pub enum SpecError {
     /// A terminal's size that is none.
     #[error("{0:?} is not the size of a terminal; give COLUMNSxLINES, 1 to 65535 each, for example 80x24")]
     TerminalSize(String),
-    /// A published port that cannot be read.
+    /// A port to publish or to forward that cannot be read.
     #[error(
-        "published port {0:?} is not of the form [ADDR:]HOST:GUEST with ports from 1 to 65535 (HOST 0 for a free one) and an IPv4 address, for example 8080:80 or 0.0.0.0:8080:80"
+        "port {0:?} is not of the form [ADDR:]HOST:GUEST with ports from 1 to 65535 (HOST 0 for a free one) and an IPv4 address, for example 8080:80 or 0.0.0.0:8080:80"
     )]
     PortText(String),
     /// More ports than one sandbox may publish.
