@@ -66,7 +66,7 @@ fn a_job_needs_no_client_and_its_end_is_on_record() {
     assert!(table.starts_with("JOB ") && table.contains(&id) && table.contains("running"), "{table}");
     // It is no session that somebody could take.
     assert_eq!(home.ok(&["sessions", "--json", "a"]).trim(), "[]");
-    said(&home.run(&["attach", "--session", &id, "a"]), 125, "", &format!("`sandpen attach --job {id}`"));
+    said(&home.run(&["attach", "--session", &id, "a"]), 125, "", &format!("`sandpen attach --job {id} default/a`"));
     assert_eq!(home.ok(&["logs", "--job", &id, "--stream", "stderr", "a"]), "err\n");
     assert_eq!(home.ok(&["logs", "--job", &id, "--stream", "stdout", "a"]), lines);
     let mut follower = spawn(home.sandpen(&["logs", "-f", "--job", &id, "--stream", "stdout", "--tail", "1", "a"]));
