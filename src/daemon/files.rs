@@ -94,10 +94,15 @@ pub async fn read(shared: Data<Shared>, path: KeyPath, request: HttpRequest) -> 
     let files = shared.handle.files(&key, query.user).await?;
     let mut file = files.read(&query.path, range.unwrap_or_default()).await?;
     let mut response = HttpResponse::Ok();
-    if let Some(length @ 1..) = file.length {
-        let (begin, size) = (file.offset, file.stat.size);
+    if range.is_some() {
+        let (begin, size) = (file.offset, file.size().map_or_else(|| "*".to_owned(), |size| size.to_string()));
+        // Its answer begins with where it ends.
+        let Some(length @ 1..) = file.length else {
+            let problem = "and the range has more than 1 MiB, of which nobody knows the end; read less, or all of it";
+            return Err(SandpenError::RangeUnknown { path: query.path, problem }.into());
+        };
         response.status(StatusCode::PARTIAL_CONTENT);
-        response.insert_header((CONTENT_RANGE, format!("bytes {begin}-{}/{size}", begin + length - 1)));
+        response.insert_header((CONTENT_RANGE, format!("bytes {begin}-{}/{size}", begin + (length - 1))));
     }
     let bytes = async_stream::stream! {
         loop {

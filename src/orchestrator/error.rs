@@ -120,6 +120,14 @@ pub enum SandpenError {
         /// How many it has.
         size: u64,
     },
+    /// A range of a file that does not say how many bytes it has.
+    #[error("{}: it does not say how many bytes it has, {problem}", Shown(.path))]
+    RangeUnknown {
+        /// Which file.
+        path: Vec<u8>,
+        /// What is wrong with the range.
+        problem: &'static str,
+    },
     /// The orchestrator has ended.
     #[error("the orchestrator has ended")]
     Gone,
@@ -209,7 +217,7 @@ impl SandpenError {
             Self::SessionReplaced(_) => ErrorCode::SessionReplaced,
             Self::Files(error) => files_code(error),
             Self::FilesNotServed(_) => ErrorCode::InvalidRequest,
-            Self::RangeBeyondEnd { .. } => ErrorCode::RangeBeyondEnd,
+            Self::RangeBeyondEnd { .. } | Self::RangeUnknown { .. } => ErrorCode::RangeBeyondEnd,
             Self::Gone => ErrorCode::Gone,
         }
     }

@@ -8,6 +8,8 @@
 mod carry;
 mod watch;
 
+use std::collections::VecDeque;
+
 use sandpen_files::client::{FileReader, FileWriter};
 use sandpen_files::{Change, Entry, FileKind, FilesClient, OpenFlags, Stat};
 use sandpen_types::session::{SessionEnd, SessionProgram, SessionSpec};
@@ -23,6 +25,8 @@ pub use watch::FileWatch;
 /// Permission bits of a file that is made, and of a directory.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
+/// Of a range of a file without a size so much is read before it is answered, to find its end.
+const AHEAD_MAX: u64 = 1 << 20;
 
 /// The files of a running sandbox as one of its users sees them, from [`Handle::files`]; clones share its session, which keeps
 /// the sandbox awake as every session does. Paths are absolute in the sandbox, of any bytes but NUL, and symbolic links are
@@ -42,6 +46,8 @@ pub struct Files {
 #[derive(Debug)]
 pub struct FileRead {
     reader: FileReader,
+    /// What was read before anybody asked for it.
+    ahead: VecDeque<Vec<u8>>,
     /// What the file was like when it was opened.
     pub stat: Stat,
     /// Where the first byte is.
@@ -56,14 +62,15 @@ pub enum FileRange {
     /// All, up to its end, wherever that is then.
     #[default]
     Whole,
-    /// From one on, so many at most, or up to where the end is now. It has to be before the end.
+    /// From one on, so many at most, or up to where the end is now; of a file without a size, wherever that is then. It has to
+    /// be before the end.
     From {
         /// Its offset.
         offset: u64,
         /// How many.
         length: Option<u64>,
     },
-    /// The last ones.
+    /// The last ones; not of a file without a size.
     Last(u64),
 }
 
@@ -149,16 +156,19 @@ impl Files {
     /// Reads a file.
     ///
     /// # Errors
-    /// As the others, and [`SandpenError::RangeBeyondEnd`].
+    /// As the others, and [`SandpenError::RangeBeyondEnd`] and [`SandpenError::RangeUnknown`].
     pub async fn read(&self, path: &[u8], range: FileRange) -> Result<FileRead, SandpenError> {
         let file = self.client.open(path, OpenFlags::READ, 0).await?;
         let stat = file.stat().await?;
-        // Files of the kernel's say that they have none, whatever is in them.
-        let size = (stat.kind == FileKind::File && stat.size > 0).then_some(stat.size);
-        let (offset, most) = match range {
-            FileRange::Whole => (0, None),
-            FileRange::Last(count) => (stat.size.saturating_sub(count), Some(count)),
-            FileRange::From { offset, length } => (offset, length),
+        let size = size(&stat);
+        let (offset, most) = match (range, size) {
+            (FileRange::Whole, _) => (0, None),
+            (FileRange::Last(count), Some(size)) => (size.saturating_sub(count), Some(count)),
+            (FileRange::Last(_), None) => {
+                let problem = "so that its last ones cannot be found; read it whole";
+                return Err(SandpenError::RangeUnknown { path: path.to_vec(), problem });
+            }
+            (FileRange::From { offset, length }, _) => (offset, length),
         };
         let length = match (range, size) {
             (FileRange::Whole, _) | (_, None) => None,
@@ -167,7 +177,13 @@ impl Files {
             }
             (_, Some(size)) => Some(most.map_or(size - offset, |most| most.min(size - offset))),
         };
-        Ok(FileRead { reader: FileReader::new(file, offset, length.or(most)), stat, offset, length })
+        let reader = FileReader::new(file, offset, length.or(most));
+        let mut read = FileRead { reader, ahead: VecDeque::new(), stat, offset, length };
+        if range != FileRange::Whole && size.is_none() && !read.look_ahead().await? && most != Some(0) {
+            let problem = "and the range begins at its end or behind it";
+            return Err(SandpenError::RangeUnknown { path: path.to_vec(), problem });
+        }
+        Ok(read)
     }
 
     /// Begins to write a file that is new or takes the place of another one, with [`FileWrite::finish`]: whole, or not at all.
@@ -222,18 +238,47 @@ impl Files {
     }
 }
 
+/// Files of the kernel's say that they have none, whatever is in them, and so do devices.
+fn size(stat: &Stat) -> Option<u64> {
+    (stat.kind == FileKind::File && stat.size > 0).then_some(stat.size)
+}
+
 impl FileRead {
+    /// How many bytes the file had when it was opened, where it says so.
+    pub fn size(&self) -> Option<u64> {
+        size(&self.stat)
+    }
+
+    /// Reads until it is known how many bytes come, or until there are many. Whether there are any.
+    async fn look_ahead(&mut self) -> Result<bool, SandpenError> {
+        let mut bytes = 0;
+        while bytes <= AHEAD_MAX {
+            let Some(piece) = self.reader.next().await? else {
+                self.length = Some(bytes);
+                break;
+            };
+            bytes += piece.len() as u64;
+            self.ahead.push_back(piece);
+        }
+        Ok(bytes > 0)
+    }
+
     /// The next bytes; `None` at the end. A file that shrank has an end before [`FileRead::length`]. Safe to cancel.
     ///
     /// # Errors
     /// What the guest says, or that the sandbox has ended.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, SandpenError> {
-        Ok(self.reader.next().await?)
+        match self.ahead.pop_front() {
+            Some(piece) => Ok(Some(piece)),
+            None => Ok(self.reader.next().await?),
+        }
     }
 
     /// How many of its bytes have not come that should.
     pub fn missing(&self) -> u64 {
-        self.length.map_or(0, |length| length.saturating_sub(self.reader.position() - self.offset))
+        let ahead = self.ahead.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let given = self.reader.position() - self.offset - ahead;
+        self.length.map_or(0, |length| length.saturating_sub(given))
     }
 }
 

@@ -174,6 +174,7 @@ fn files_by_http() {
     ] {
         assert_eq!(place.read("a", range).0, code, "{range}");
     }
+    files_without_a_size(&place);
     // Attributes.
     place.ask(
         "POST",
@@ -209,6 +210,45 @@ fn files_by_http() {
     place.ask("DELETE", &place.target("", "link", ""), "");
     assert_eq!(fs::read_dir(place.at("")).unwrap().count(), 1);
     place.done();
+}
+
+/// What the kernel makes up, and what has nothing in it: a range is answered with where it ends, or refused.
+fn files_without_a_size(place: &Place) {
+    fs::write(place.at("empty"), "").unwrap();
+    // Names are those of a path.
+    let (version, zero) = ("/proc/version", "/dev/zero");
+    let whole = fs::read(version).unwrap();
+    let (status, head, read) = place.read(version, "");
+    assert_eq!((status, read.as_slice()), (200, whole.as_slice()), "{head}");
+    let last = whole.len() - 1;
+    for (range, content, body) in [
+        ("bytes=0-4", "bytes 0-4/*".to_owned(), &whole[..5]),
+        ("bytes=6-", format!("bytes 6-{last}/*"), &whole[6..]),
+        ("bytes=6-100000", format!("bytes 6-{last}/*"), &whole[6..]),
+    ] {
+        let (status, head, read) = place.read(version, range);
+        assert_eq!((status, read.as_slice()), (206, body), "{range}: {head}");
+        assert!(head.lines().any(|line| line == format!("content-range: {content}")), "{range}: {head}");
+    }
+    let (status, head, read) = place.read(zero, "bytes=5-1048580");
+    assert_eq!((status, read.len()), (206, 1 << 20), "{head}");
+    assert!(head.contains("content-range: bytes 5-1048580/*"), "{head}");
+    for (name, range, words) in [
+        (version, "bytes=-20", "its last ones cannot be found"),
+        (version, "bytes=100000-", "at its end or behind it"),
+        (zero, "bytes=0-", "more than 1 MiB"),
+        (zero, "bytes=0-1048576", "more than 1 MiB"),
+        ("empty", "bytes=0-", "at its end or behind it"),
+        ("empty", "bytes=0-9", "at its end or behind it"),
+        ("empty", "bytes=-20", "its last ones cannot be found"),
+    ] {
+        let (status, _, body) = place.read(name, range);
+        let body = String::from_utf8(body).unwrap();
+        assert!(status == 416 && body.contains("range_beyond_end") && body.contains(words), "{name} {range}: {body}");
+    }
+    assert_eq!(place.ok(&["read", "-o", "6", "a", version], b""), &whole[6..]);
+    place.fails(&["read", "-o", "5", "a", &place.path("empty")], "the range begins at its end or behind it");
+    fs::remove_file(place.at("empty")).unwrap();
 }
 
 #[test]

@@ -114,6 +114,12 @@ pub enum ClientError {
         /// The limit.
         limit: usize,
     },
+    /// More in a directory than is kept.
+    #[error(
+        "the directory has more than is kept at once: {} entries, or {} MiB of names",
+        super::files::ENTRIES_MAX, super::files::NAMES_MAX >> 20
+    )]
+    DirectoryTooLarge,
     /// A request that cannot be written.
     #[error("the request cannot be written as JSON")]
     Request(#[source] serde_json::Error),

@@ -14,7 +14,9 @@ use super::stdin::StdinReceiver;
 use super::{Client, ClientError, encoded, path};
 
 /// Most entries of a directory that are kept at once.
-const ENTRIES_MAX: usize = 1_000_000;
+pub(crate) const ENTRIES_MAX: usize = 1_000_000;
+/// Most bytes of their names, and of what symbolic links lead to.
+pub(crate) const NAMES_MAX: usize = 256 << 20;
 
 /// The files of a running sandbox, as one of its users sees them. Paths are absolute in the sandbox, of any bytes but NUL.
 ///
@@ -63,16 +65,14 @@ impl SandboxFiles {
     pub async fn list(&self, directory: &[u8]) -> Result<Vec<FileEntry>, ClientError> {
         let reply = self.client.send(Method::GET, &self.target("/list", Some(directory), ""), Body::Empty).await?;
         let mut lines = LineReader::new(self.client.dir.socket(), reply);
-        let mut entries = Vec::new();
+        let mut entries = Listed::default();
         while let Some(line) = lines.next().await? {
             match line {
-                FileLine::Entry(entry) if entries.len() < ENTRIES_MAX => entries.push(entry),
-                FileLine::Entry(_) => {
-                    return Err(ClientError::TooLarge { socket: self.client.dir.socket(), limit: ENTRIES_MAX });
-                }
+                FileLine::Entry(entry) => entries.add(entry)?,
                 FileLine::Error(body) => return Err(said(body)),
             }
         }
+        let mut entries = entries.entries;
         entries.sort_unstable_by(|a: &FileEntry, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         Ok(entries)
     }
@@ -154,6 +154,26 @@ impl SandboxFiles {
     }
 }
 
+/// What is in a directory, as far as it is kept.
+#[derive(Default)]
+struct Listed {
+    entries: Vec<FileEntry>,
+    /// Bytes of names and targets.
+    bytes: usize,
+}
+
+impl Listed {
+    fn add(&mut self, entry: FileEntry) -> Result<(), ClientError> {
+        let target = entry.target.as_ref().map_or(0, |target| target.as_bytes().len());
+        self.bytes = self.bytes.saturating_add(entry.name.as_bytes().len() + target);
+        if self.entries.len() >= ENTRIES_MAX || self.bytes > NAMES_MAX {
+            return Err(ClientError::DirectoryTooLarge);
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+}
+
 fn with_mode(mode: Option<u32>) -> String {
     mode.map_or_else(String::new, |mode| format!("&mode={mode:o}"))
 }
@@ -201,5 +221,39 @@ impl FileEventReader {
             Some(FileEventLine::Error(body)) => Err(said(body)),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use sandpen_api::file::FileKind;
+
+    use super::*;
+
+    #[test]
+    fn no_more_of_a_directory_is_kept_than_there_is_room_for() {
+        let entry = |target: Option<String>| FileEntry {
+            name: "a".into(),
+            kind: FileKind::Symlink,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            allocated: 0,
+            links: 1,
+            inode: 1,
+            device: 1,
+            accessed: DateTime::UNIX_EPOCH,
+            modified: DateTime::UNIX_EPOCH,
+            changed: DateTime::UNIX_EPOCH,
+            target: target.map(Into::into),
+        };
+        let mut listed = Listed { bytes: NAMES_MAX - 10, ..Listed::default() };
+        listed.add(entry(Some("x".repeat(9)))).unwrap();
+        assert!(matches!(listed.add(entry(None)), Err(ClientError::DirectoryTooLarge)));
+        let mut listed = Listed::default();
+        let kept = (0..=ENTRIES_MAX).take_while(|_| listed.add(entry(None)).is_ok()).count();
+        assert_eq!(kept, ENTRIES_MAX);
     }
 }

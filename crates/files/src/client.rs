@@ -23,12 +23,12 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use crate::error::{FileError, FileErrorKind};
+use crate::error::{FileError, FileErrorKind, Shown};
 use crate::frame::FrameError;
 use state::State;
 
 pub use call::Call;
-pub use calls::ENTRIES_MAX;
+pub use calls::{ENTRIES_MAX, NAMES_MAX};
 pub use events::EventReader;
 pub use open::{OpenDirectory, OpenFile};
 pub use streams::{FileReader, FileWriter};
@@ -42,6 +42,15 @@ pub enum FilesError {
     /// The guest says no.
     #[error(transparent)]
     File(#[from] FileError),
+    /// More in a directory than is kept.
+    #[error(
+        "{}: the directory has more than is kept at once: {ENTRIES_MAX} entries, or {} MiB of names; go through it page by page",
+        Shown(.path), NAMES_MAX >> 20
+    )]
+    TooMuch {
+        /// Which.
+        path: Vec<u8>,
+    },
     /// What came from the guest cannot be.
     #[error("the sandbox's guest does not keep to the protocol of files: {0}")]
     Nonsense(&'static str),
@@ -58,7 +67,7 @@ impl FilesError {
     pub fn kind(&self) -> Option<FileErrorKind> {
         match self {
             Self::File(error) => Some(error.kind),
-            Self::Nonsense(_) | Self::Frame(_) | Self::Gone(_) => None,
+            Self::TooMuch { .. } | Self::Nonsense(_) | Self::Frame(_) | Self::Gone(_) => None,
         }
     }
 }

@@ -38,3 +38,5 @@ pub const DATA_MAX: usize = 64 << 10;
 pub const HANDLES_MAX: usize = 256;
 /// Most bytes of a path, as the system has it.
 pub const PATH_MAX: usize = 4095;
+/// Most bytes of a name in one.
+pub const NAME_MAX: usize = 255;

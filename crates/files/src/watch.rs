@@ -119,10 +119,17 @@ fn apply(
         }
         Happening::Renamed(from, to) => {
             let is_directory = to.is_directory;
-            let (Some(from), Some(to)) = (tree.path_of(&from), tree.path_of(&to)) else { return Ok(()) };
+            let (from, to) = match (tree.path_of(&from), tree.path_of(&to)) {
+                (Some(from_path), Some(to_path)) => (from_path, to_path),
+                // One of the directories is not watched any more.
+                (Some(_), None) => return apply(Happening::Removed(from), tree, inotify, teller, failed),
+                (None, Some(_)) => return apply(Happening::Created(to), tree, inotify, teller, failed),
+                (None, None) => return Ok(()),
+            };
             teller.tell(&WatchEvent::Renamed { from: from.clone(), to: to.clone(), is_directory })?;
             if is_directory {
-                tree.moved(&from, &to);
+                let told = &mut |path: Vec<u8>, is_directory| teller.tell(&WatchEvent::Created { path, is_directory });
+                tree.moved(inotify, &from, &to, told).map_err(|error| error.told(failed))?;
             }
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   for each layer, the lowest first:
-//!     1. its whiteouts and opaque marks: what they hide of the layers below is gone
+//!     1. its whiteouts and opaque marks: what they hide of the layers below is gone; over a link on their way only where
+//!        the layer leaves that a link
 //!     2. its entries, in their order: new, or in the place of what was there; a directory over a directory keeps what
 //!        is in it
 //! ```
@@ -23,7 +24,7 @@ use crate::layer::entry::{self, Entry, EntryReader, Kind};
 mod apply;
 mod problem;
 
-use apply::{Stop, at};
+use apply::{Links, Stop, at};
 pub use problem::{TreeError, TreeProblem};
 
 /// Most bytes of all names together, so that what an archive takes of memory has a bound: some 140 MiB with
@@ -165,13 +166,16 @@ impl Tree {
         };
         let mut marks = EntryReader::new(again()?);
         self.lists.push(list.try_clone()?);
-        let (mut count, mut name_bytes) = (0, 0);
+        let (mut count, mut name_bytes, mut links) = (0, 0, Links::default());
         while let Some((_, entry)) = marks.read()? {
             count += 1;
             name_bytes += entry.path.rsplit(|byte| *byte == b'/').next().map_or(0, <[u8]>::len);
             if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) && !alone {
-                self.hide(&entry).map_err(|error| at(&entry.path, error))?;
+                self.hide(&entry, &mut links).map_err(|error| at(&entry.path, error))?;
             }
+        }
+        if !links.is_empty() {
+            self.hide_over_links(links, &again)?;
         }
         self.reserve(count, name_bytes);
         let mut entries = EntryReader::new(again()?);

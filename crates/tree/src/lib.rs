@@ -22,8 +22,8 @@
 //! What is wrong with one entry is noted in the [`Report`], and the others go on; what is wrong with the stream or the disk
 //! ends all.
 //!
-//! May know: files, and the reader or writer that it is given; rustix. May not: sandboxes, sessions, how the stream gets from
-//! one end to the other, tokio.
+//! May know: files, and the reader or writer that it is given; rustix and nix. May not: sandboxes, sessions, how the stream
+//! gets from one end to the other, tokio.
 
 mod beneath;
 mod entry;

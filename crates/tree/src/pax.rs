@@ -4,7 +4,35 @@ use crate::record::{Record, RecordProblem, decimal, first_record, read_moment};
 use crate::sparse::PaxSparse;
 
 /// What the keys of extended attributes begin with.
-pub const XATTR: &[u8] = b"SCHILY.xattr.";
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// The key of an extended attribute. A key ends at `=`, for which GNU tar writes `%3D`, and `%25` for `%`.
+pub fn xattr_key(name: &[u8]) -> Vec<u8> {
+    let mut key = XATTR.to_vec();
+    for byte in name {
+        match byte {
+            b'%' => key.extend(b"%25"),
+            b'=' => key.extend(b"%3D"),
+            other => key.push(*other),
+        }
+    }
+    key
+}
+
+/// The name in such a key. Others write names as they are: no other `%` means anything.
+fn xattr_name(mut written: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(written.len());
+    while let Some((first, rest)) = written.split_first() {
+        let (byte, rest) = match rest {
+            [b'2', b'5', rest @ ..] if *first == b'%' => (b'%', rest),
+            [b'3', b'D', rest @ ..] if *first == b'%' => (b'=', rest),
+            rest => (*first, rest),
+        };
+        name.push(byte);
+        written = rest;
+    }
+    name
+}
 
 /// What is wrong with the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,12 +116,12 @@ impl Pax {
                 self.sparse.has_map = true;
             }
             _ => {
-                if let Some(name) = key.strip_prefix(XATTR) {
+                if let Some(name) = key.strip_prefix(XATTR).map(xattr_name) {
                     if name.is_empty() || name.len() > 255 || name.contains(&0) {
                         return Err(PaxProblem::XattrName);
                     }
-                    self.xattrs.retain(|(there, _)| there != name);
-                    self.xattrs.push((name.to_owned(), value.to_owned()));
+                    self.xattrs.retain(|(there, _)| *there != name);
+                    self.xattrs.push((name, value.to_owned()));
                 }
             }
         }
@@ -130,6 +158,20 @@ mod tests {
         assert_eq!((pax.mtime, pax.uid), (Some((-2, 500_000_000)), Some(70_000)));
         let xattr = |name: &str, value: &[u8]| (name.as_bytes().to_owned(), value.to_owned());
         assert_eq!(pax.xattrs, [xattr("user.k", b"last"), xattr("security.capability", value)]);
+    }
+
+    #[test]
+    fn names_of_attributes_are_written_as_gnu_tar_does_and_read_however_they_are() {
+        for (name, key) in [("user.k", "user.k"), ("user.a=b%c", "user.a%3Db%25c"), ("user.%3D", "user.%253D")] {
+            assert_eq!(xattr_key(name.as_bytes()), [XATTR, key.as_bytes()].concat());
+            let pax = Pax::parse(&record(&format!("SCHILY.xattr.{key}"), b"v")).unwrap();
+            assert_eq!(pax.xattrs, [(name.into(), b"v".to_vec())]);
+        }
+        // Of a writer that knows nothing of it.
+        let pax = Pax::parse(&record("SCHILY.xattr.user.100%.%2e%", b"v")).unwrap();
+        assert_eq!(pax.xattrs, [(b"user.100%.%2e%".to_vec(), b"v".to_vec())]);
+        let longest = format!("SCHILY.xattr.{}", "%3D".repeat(255));
+        assert_eq!(Pax::parse(&record(&longest, b"v")).unwrap().xattrs[0].0, [b'='; 255]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Trees through a stream, from here to here, and what others do with one end of it.
 
+mod attributes;
 mod changes;
+mod closing;
 mod foreign;
 mod hostile;
 mod round_trip;
@@ -84,6 +86,18 @@ fn told(root: &Path) -> Vec<String> {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Root may do everything; a thread may be somebody else.
+fn as_ordinary_user<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    let become_and_act = || {
+        if is_root() {
+            let nobody = rustix::fs::Uid::from_raw(65_534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(become_and_act).join().unwrap())
 }
 
 fn entry(path: &str, kind: Kind) -> Entry {

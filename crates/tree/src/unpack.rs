@@ -159,9 +159,6 @@ impl Unpacker {
     fn entry<R: Read>(&mut self, entry: Entry, reader: &mut Reader<R>) -> Result<(), UnpackError> {
         let path = self.placed(&entry.path).ok_or_else(|| UnpackError::Outside { name: entry.path.clone() })?;
         self.leave_all_but(&path);
-        if self.queue.is_full() {
-            self.flush()?;
-        }
         self.report.entries += 1;
         let done = match entry.kind {
             // The destination is as whoever has it made it.
@@ -178,7 +175,8 @@ impl Unpacker {
                 self.special(&path, &entry.kind, &entry.meta)
             }
         };
-        self.settle(&path, done)
+        self.settle(&path, done)?;
+        if self.queue.is_full() { self.flush() } else { Ok(()) }
     }
 
     /// Notes what is wrong with an entry.

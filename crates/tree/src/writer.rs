@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::entry::{Kind, Meta};
 use crate::header::{Header, ID_MAX, NAME_FIELD, SIZE_MAX};
 use crate::name;
-use crate::pax::XATTR;
+use crate::pax::xattr_key;
 use crate::record::{BLOCK, BLOCK_LEN, push_record, write_moment};
 use crate::sparse::{self, Segment};
 
@@ -126,7 +126,7 @@ impl<W: Write> Writer<W> {
             push_record(&mut pax, b"linkpath", target);
         }
         for (name, value) in &meta.xattrs {
-            push_record(&mut pax, &[XATTR, name].concat(), value);
+            push_record(&mut pax, &xattr_key(name), value);
         }
         if !pax.is_empty() {
             let mut extended = Header::new(b'x');

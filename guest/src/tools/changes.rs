@@ -6,6 +6,9 @@
 //!     directory with trusted.overlay.opaque = y     ──▶   the directory, and .wh..wh..opq in it
 //!     all else                                      ──▶   itself; names sorted, so that the same makes the same
 //! ```
+//!
+//! Below an opaque directory nothing is left to hide, and nothing is marked: who reads marks before all else might follow what
+//! the directory has taken the place of.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -116,7 +119,7 @@ impl Write for Patient {
 fn write_layer(upper: &OwnedFd, out: impl Write) -> Result<(), ChangesError> {
     let out = Writer::new(BufWriter::with_capacity(PIECE, out));
     let mut layer = Layer { out, links: HashMap::new(), path: Vec::new(), buffer: vec![0; PIECE] };
-    layer.directory(upper, 0)?;
+    layer.directory(upper, 0, false)?;
     layer.out.finish().map(drop).map_err(ChangesError::Write)
 }
 
@@ -142,7 +145,8 @@ impl<W: Write> Layer<W> {
         self.out.begin(&self.path, kind, meta).map_err(ChangesError::Write)
     }
 
-    fn directory(&mut self, opened: &OwnedFd, depth: usize) -> Result<(), ChangesError> {
+    /// `is_hidden`: nothing of the layers below is seen in it.
+    fn directory(&mut self, opened: &OwnedFd, depth: usize, is_hidden: bool) -> Result<(), ChangesError> {
         if depth > DEPTH_MAX {
             return Err(ChangesError::TooDeep { path: self.shown() });
         }
@@ -150,9 +154,11 @@ impl<W: Write> Layer<W> {
             statx(opened, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(|errno| self.unread(errno))?;
         let xattrs = Attributes::All.read(opened).map_err(|error| self.unread(error))?;
         self.begin(&Kind::Directory, &Meta { xattrs, ..Meta::of(&looked) })?;
-        if is_opaque(opened).map_err(|errno| self.unread(errno))? {
+        let is_opaque = is_opaque(opened).map_err(|errno| self.unread(errno))?;
+        if is_opaque && !is_hidden {
             self.mark(OPAQUE)?;
         }
+        let is_hidden = is_hidden || is_opaque;
         let mut names = Vec::new();
         for entry in Dir::read_from(opened).map_err(|errno| self.unread(errno))? {
             let entry = entry.map_err(|errno| self.unread(errno))?;
@@ -162,7 +168,7 @@ impl<W: Write> Layer<W> {
         }
         names.sort_unstable();
         for name in names {
-            self.below(&name, |layer| layer.entry(opened.as_fd(), &name, depth))?;
+            self.below(&name, |layer| layer.entry(opened.as_fd(), &name, depth, is_hidden))?;
         }
         Ok(())
     }
@@ -189,12 +195,21 @@ impl<W: Write> Layer<W> {
         self.below(&name, |layer| layer.begin(&Kind::File { bytes: 0, segments: Vec::new() }, &Meta::default()))
     }
 
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), ChangesError> {
+    fn entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        depth: usize,
+        is_hidden: bool,
+    ) -> Result<(), ChangesError> {
         let looked = statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
         let looked = looked.map_err(|errno| self.unread(errno))?;
         let kind = FileType::from_raw_mode(looked.stx_mode.into());
         let device = (looked.stx_rdev_major, looked.stx_rdev_minor);
         if kind == FileType::CharacterDevice && device == (0, 0) {
+            if is_hidden {
+                return Ok(());
+            }
             let cut = self.path.len() - name.to_bytes().len();
             let name = [WHITEOUT, name.to_bytes()].concat();
             let path = std::mem::take(&mut self.path);
@@ -223,7 +238,7 @@ impl<W: Write> Layer<W> {
         match kind {
             FileType::Directory => {
                 let opened = open(OFlags::DIRECTORY).map_err(|errno| self.unread(errno))?;
-                self.directory(&opened, depth + 1)
+                self.directory(&opened, depth + 1, is_hidden)
             }
             FileType::RegularFile => {
                 let opened = open(OFlags::NONBLOCK).map_err(|errno| self.unread(errno))?;
@@ -264,5 +279,54 @@ fn is_opaque(directory: impl AsFd) -> Result<bool, Errno> {
         Ok(1) => Ok(mark[0] == b'y'),
         Ok(_) | Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, XattrFlags, fsetxattr, mknodat};
+    use sandpen_tree::Reader;
+
+    use super::*;
+
+    #[test]
+    fn below_an_opaque_directory_nothing_is_marked() {
+        if !nix::unistd::Uid::effective().is_root() {
+            sandpen_skip::skip(sandpen_skip::Reason::NotRoot, "marks of an overlay");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/sub/deep")).unwrap();
+        fs::create_dir_all(at("b/opaque")).unwrap();
+        fs::write(at("a/sub/file"), "x").unwrap();
+        for opaque in ["a", "a/sub", "a/sub/deep", "b/opaque"] {
+            fsetxattr(File::open(at(opaque)).unwrap(), OPAQUE_MARK, b"y", XattrFlags::empty()).unwrap();
+        }
+        for gone in ["a/gone", "a/sub/gone", "b/gone", "gone"] {
+            mknodat(CWD, at(gone), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        }
+        let mut tar = Vec::new();
+        write_layer(&File::open(dir.path()).unwrap().into(), &mut tar).unwrap();
+        let (mut reader, mut names) = (Reader::new(tar.as_slice()), Vec::new());
+        while let Some(entry) = reader.read().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        let expected = [
+            "",
+            "a",
+            "a/.wh..wh..opq",
+            "a/sub",
+            "a/sub/deep",
+            "a/sub/file",
+            "b",
+            "b/.wh.gone",
+            "b/opaque",
+            "b/opaque/.wh..wh..opq",
+            ".wh.gone",
+        ];
+        assert_eq!(names, expected);
     }
 }

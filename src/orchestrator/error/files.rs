@@ -21,6 +21,7 @@ pub(super) fn files_code(error: &FilesError) -> ErrorCode {
             FileErrorKind::Unsupported => ErrorCode::Unsupported,
             FileErrorKind::TooManyOpen | FileErrorKind::NotOpen | FileErrorKind::Other(_) => ErrorCode::FileFailed,
         },
+        FilesError::TooMuch { .. } => ErrorCode::InvalidRequest,
         FilesError::Nonsense(_) | FilesError::Frame(_) | FilesError::Gone(_) => ErrorCode::GuestUnreachable,
     }
 }
@@ -54,6 +55,7 @@ mod tests {
         for (kind, code) in codes {
             assert_eq!(files_code(&FileError { kind, path: b"/a".to_vec() }.into()), code, "{kind}");
         }
+        assert_eq!(files_code(&FilesError::TooMuch { path: vec![] }), ErrorCode::InvalidRequest);
         for error in [FilesError::Nonsense("x"), FilesError::Gone("x".into())] {
             assert_eq!(files_code(&error), ErrorCode::GuestUnreachable);
         }

@@ -110,6 +110,7 @@ fn each_failure_has_its_code() {
         (FilesError::Nonsense("x").into(), ErrorCode::GuestUnreachable),
         (SandpenError::FilesNotServed("x".into()), ErrorCode::InvalidRequest),
         (SandpenError::RangeBeyondEnd { path: vec![], offset: 1, size: 1 }, ErrorCode::RangeBeyondEnd),
+        (SandpenError::RangeUnknown { path: vec![], problem: "x" }, ErrorCode::RangeBeyondEnd),
         (MailboxError::Closed.into(), ErrorCode::Gone),
     ];
     let of_supervisor = of_supervisor().into_iter().map(|(error, code)| (SandpenError::from(error), code));

@@ -8,6 +8,8 @@ use crate::request::{Change, OpenFlags, Request};
 
 /// Most entries of a directory that are kept at once.
 pub const ENTRIES_MAX: usize = 1_000_000;
+/// Most bytes of their names, and of what symbolic links lead to.
+pub const NAMES_MAX: usize = 256 << 20;
 
 pub(super) const UNSUITABLE: FilesError = FilesError::Nonsense("an answer that does not suit its question");
 
@@ -73,18 +75,20 @@ impl FilesClient {
         Ok(OpenDirectory::new(self, handle))
     }
 
-    /// All that is in a directory, in the order of names; at most [`ENTRIES_MAX`].
+    /// All that is in a directory, in the order of names; at most [`ENTRIES_MAX`] and [`NAMES_MAX`].
     pub async fn list(&self, path: &[u8]) -> Result<Vec<Entry>, FilesError> {
         let directory = self.open_directory(path).await?;
-        let mut entries = Vec::new();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
         loop {
             let page = directory.next_page().await?;
             if page.is_empty() {
                 break;
             }
+            let names = page.iter().map(|entry| entry.name.len() + entry.target.as_ref().map_or(0, Vec::len));
+            bytes += names.sum::<usize>();
             entries.extend(page);
-            if entries.len() > ENTRIES_MAX {
-                return Err(FileError { kind: FileErrorKind::TooLarge, path: path.to_vec() }.into());
+            if entries.len() > ENTRIES_MAX || bytes > NAMES_MAX {
+                return Err(FilesError::TooMuch { path: path.to_vec() });
             }
         }
         directory.close().await?;

@@ -2,9 +2,9 @@
 
 use super::calls::{UNSUITABLE, checked_stat, done, stat};
 use super::{Call, FilesClient, FilesError};
-use crate::DATA_MAX;
 use crate::answer::{Answer, Entry, Stat};
 use crate::request::{Change, Request};
+use crate::{DATA_MAX, NAME_MAX, PATH_MAX};
 
 /// An open file.
 #[derive(Debug)]
@@ -152,8 +152,9 @@ impl OpenDirectory {
 
 fn check(entry: &Entry) -> Result<(), FilesError> {
     let is_name = !matches!(entry.name.as_slice(), b"" | b"." | b"..")
+        && entry.name.len() <= NAME_MAX
         && !entry.name.iter().any(|byte| matches!(byte, b'/' | 0))
-        && entry.target.as_ref().is_none_or(|target| !target.contains(&0));
+        && entry.target.as_ref().is_none_or(|target| target.len() <= PATH_MAX && !target.contains(&0));
     checked_stat(entry.stat)?;
     if is_name { Ok(()) } else { Err(FilesError::Nonsense("a name that no file has")) }
 }

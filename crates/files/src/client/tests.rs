@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 
-use super::calls::ENTRIES_MAX;
+use super::calls::{ENTRIES_MAX, NAMES_MAX};
 use super::*;
 use crate::answer::{Answer, Entry, FileKind, Stat, Time};
 use crate::error::FileErrorKind;
 use crate::frame::{FrameReader, encode};
 use crate::request::{Change, OpenFlags, Request};
 use crate::serve::serve;
-use crate::{DATA_MAX, HANDLES_MAX};
+use crate::{DATA_MAX, HANDLES_MAX, NAME_MAX, PATH_MAX};
 
 mod lies;
 

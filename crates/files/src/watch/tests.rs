@@ -171,3 +171,88 @@ fn who_does_not_read_hears_that_something_is_missing() {
     fs::write(at("unseen/file"), "").unwrap();
     watched.until(&WatchEvent::Closed { path: bytes(&at("unseen/file")) });
 }
+
+/// What is watched, with all that happened looked at only when it is asked for.
+struct Late {
+    inotify: Inotify,
+    tree: Tree,
+}
+
+impl Late {
+    fn new(path: &Path) -> Self {
+        let (inotify, mut tree) = (Inotify::new().unwrap(), Tree::new(&bytes(path), true));
+        tree.begin(&inotify).unwrap();
+        Self { inotify, tree }
+    }
+
+    fn apply(&mut self, happened: Vec<Happening>) -> Vec<WatchEvent> {
+        let mut teller = Teller { output: Vec::new(), number: 0, batch: Vec::new() };
+        for happening in happened {
+            let failed = |errno| FileError { kind: kind(errno), path: Vec::new() };
+            apply(happening, &mut self.tree, &self.inotify, &mut teller, &failed).unwrap();
+        }
+        teller.flush().unwrap();
+        let mut reader = EventReader::default();
+        reader.push(&teller.output);
+        std::iter::from_fn(|| reader.next_event().unwrap()).collect()
+    }
+
+    /// What is told of all that happened until something happens that says so.
+    fn told(&mut self, root: &Path) -> Vec<WatchEvent> {
+        fs::write(root.join("until"), "").unwrap();
+        let until = WatchEvent::Closed { path: bytes(&root.join("until")) };
+        let mut told = Vec::new();
+        while !told.contains(&until) {
+            let happened = self.inotify.next_batch().unwrap();
+            told.extend(self.apply(happened));
+        }
+        told
+    }
+}
+
+#[test]
+fn a_directory_that_is_renamed_before_it_is_looked_at_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let created = |name: &str, is_directory| WatchEvent::Created { path: bytes(&at(name)), is_directory };
+    fs::create_dir(at("old")).unwrap();
+    let mut late = Late::new(dir.path());
+    // It itself; one in a directory that is; and one whose name another one has by then.
+    fs::create_dir(at("a")).unwrap();
+    fs::write(at("a/before"), "").unwrap();
+    fs::rename(at("a"), at("b")).unwrap();
+    fs::create_dir(at("old/below")).unwrap();
+    fs::rename(at("old"), at("new")).unwrap();
+    fs::create_dir(at("x")).unwrap();
+    fs::rename(at("x"), at("y")).unwrap();
+    fs::create_dir(at("x")).unwrap();
+    let told = late.told(dir.path());
+    assert!(told.contains(&created("b/before", false)), "{told:?}");
+    let places = ["b", "new", "new/below", "x", "y"];
+    for place in places {
+        fs::write(at(place).join("file"), "").unwrap();
+    }
+    let told = late.told(dir.path());
+    for place in places {
+        assert!(told.contains(&created(&format!("{place}/file"), false)), "{place}: {told:?}");
+    }
+}
+
+#[test]
+fn what_moved_away_unseen_is_watched_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir_in(dir.path().parent().unwrap()).unwrap();
+    for name in ["gone/below", "kept"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let mut late = Late::new(dir.path());
+    fs::rename(dir.path().join("gone"), elsewhere.path().join("gone")).unwrap();
+    // That was dropped.
+    assert!(late.inotify.next_batch().unwrap().len() > 1);
+    assert_eq!(late.apply(vec![Happening::Overflow]), [WatchEvent::Overflow]);
+    fs::write(elsewhere.path().join("gone/below/file"), "").unwrap();
+    fs::write(dir.path().join("kept/file"), "").unwrap();
+    let told = late.told(dir.path());
+    assert!(told.contains(&WatchEvent::Closed { path: bytes(&dir.path().join("kept/file")) }));
+    assert!(!format!("{told:?}").contains(&format!("{:?}", b"gone").replace(['[', ']'], "")), "{told:?}");
+}

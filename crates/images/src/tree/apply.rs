@@ -1,10 +1,12 @@
 //! One layer over those below it: what its entries and marks do to the tree.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 
 use super::problem::{LINKS_MAX, TreeError, TreeProblem};
 use super::{Leads, Node, Place, ROOT, Shape, Tree};
-use crate::layer::entry::{Entry, Kind};
+use crate::layer::entry::{Entry, EntryReader, Kind};
 
 /// Where a path leads.
 enum Way {
@@ -15,9 +17,29 @@ enum Way {
     Nowhere,
 }
 
+/// The symbolic links that marks of a layer lead over. The layer may have something else in their place: what lies below
+/// that is not where they led.
+#[derive(Default)]
+pub(super) struct Links {
+    met: HashSet<u32>,
+    /// Of these, the ones that give way.
+    replaced: HashSet<u32>,
+}
+
+impl Links {
+    pub(super) fn is_empty(&self) -> bool {
+        self.met.is_empty()
+    }
+}
+
 impl Tree {
     /// Where a path leads, over links. With `make`, directories of the way that are not there are made.
     fn place(&mut self, path: &[u8], make: Option<u8>) -> Result<Way, Stop> {
+        self.place_over(path, make, &mut |_| true)
+    }
+
+    /// The same over those links only that are to be followed; behind others is nothing.
+    fn place_over(&mut self, path: &[u8], make: Option<u8>, follow: &mut dyn FnMut(u32) -> bool) -> Result<Way, Stop> {
         if path.is_empty() {
             return Ok(Way::Root);
         }
@@ -44,6 +66,7 @@ impl Tree {
             let inode = self.inode_of(child);
             match self.shape(inode) {
                 Shape::Directory => at = child,
+                Shape::SymbolicLink if !follow(child) => return Ok(Way::Nowhere),
                 Shape::SymbolicLink => {
                     links += 1;
                     if links > LINKS_MAX {
@@ -63,9 +86,51 @@ impl Tree {
         Ok(Way::Root)
     }
 
-    /// A whiteout or an opaque mark of a layer whose entries come later.
-    pub(super) fn hide(&mut self, entry: &Entry) -> Result<(), Stop> {
-        let found = match self.place(&entry.path, None) {
+    /// A whiteout or an opaque mark of a layer whose entries come later. One over links is noted, and done when it is known
+    /// which of them the layer leaves ([`Tree::hide_over_links`]).
+    pub(super) fn hide(&mut self, entry: &Entry, links: &mut Links) -> Result<(), Stop> {
+        let mut is_direct = true;
+        let way = self.place_over(&entry.path, None, &mut |link| {
+            is_direct = false;
+            links.met.insert(link);
+            true
+        });
+        if is_direct { self.hide_at(entry, way) } else { Ok(()) }
+    }
+
+    /// The marks that were noted: of a layer, whose list is opened anew each time.
+    pub(super) fn hide_over_links(
+        &mut self,
+        mut links: Links,
+        list: &impl Fn() -> io::Result<File>,
+    ) -> Result<(), TreeError> {
+        let mut entries = EntryReader::new(list()?);
+        while let Some((_, entry)) = entries.read()? {
+            if !matches!(entry.kind, Kind::Whiteout | Kind::Opaque | Kind::SymbolicLink(_))
+                && let Some(link) = self.named(&entry.path).filter(|node| links.met.contains(node))
+            {
+                links.replaced.insert(link);
+            }
+        }
+        let mut marks = EntryReader::new(list()?);
+        while let Some((_, entry)) = marks.read()? {
+            if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) {
+                // One that was done already has nothing left to do.
+                let way = self.place_over(&entry.path, None, &mut |link| !links.replaced.contains(&link));
+                self.hide_at(&entry, way).map_err(|error| at(&entry.path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has this path, over no links.
+    fn named(&self, path: &[u8]) -> Option<u32> {
+        let mut parts = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+        parts.try_fold(ROOT, |directory, part| self.child(directory, part))
+    }
+
+    fn hide_at(&mut self, entry: &Entry, way: Result<Way, Stop>) -> Result<(), Stop> {
+        let found = match way {
             Ok(Way::Root) => Some(ROOT),
             Ok(Way::In(parent, name)) => self.child(parent, &name),
             // Nothing is hidden where nothing is.

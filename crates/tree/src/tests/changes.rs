@@ -114,17 +114,7 @@ fn what_cannot_be_read_is_told_and_the_rest_goes_on() {
     close("secret", 0);
     close("closed", 0);
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    // Root may read everything; a thread may be somebody else.
-    let (tar, report) = std::thread::scope(|scope| {
-        let packing = scope.spawn(|| {
-            if is_root() {
-                let nobody = rustix::fs::Uid::from_raw(65_534);
-                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-            }
-            packed_with(&from, false)
-        });
-        packing.join().unwrap()
-    });
+    let (tar, report) = as_ordinary_user(|| packed_with(&from, false));
     close("closed", 0o700);
     assert_eq!(report.problems.count(), 2, "{}", report.problems);
     let to = dir.path().join("to");
@@ -147,10 +137,10 @@ fn what_is_not_there_cannot_be_packed() {
 }
 
 /// A disk of so many bytes, gone at the end; `None` where none may be mounted.
-struct Disk(tempfile::TempDir);
+pub(super) struct Disk(pub(super) tempfile::TempDir);
 
 impl Disk {
-    fn new(options: &str) -> Option<Self> {
+    pub(super) fn new(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let status = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])

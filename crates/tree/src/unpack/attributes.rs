@@ -8,7 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::problem::Note;
+use super::problem::{Note, Problem, Trouble, trouble};
 use super::{Owners, UnpackOptions};
 use crate::entry::Meta;
 
@@ -34,25 +34,36 @@ fn owner(owners: Owners, meta: &Meta) -> Option<(Option<Uid>, Option<Gid>)> {
 }
 
 /// Gives a file or directory that is open all its attributes; what it could not be given.
-pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> io::Result<Option<Note>> {
+pub(super) fn give(file: impl AsFd, meta: &Meta, options: UnpackOptions) -> Result<Option<Note>, Trouble> {
+    let failed = |errno: Errno| trouble(errno, Problem::Attributes);
     let has_owner = match owner(options.owners, meta) {
         None => true,
         Some((uid, gid)) => match fchown(&file, uid, gid) {
             Err(Errno::PERM) => false,
-            given => given.map(|()| true)?,
+            given => given.map(|()| true).map_err(failed)?,
         },
     };
+    // After the owner, who takes some away, and before the permissions, which may be none to write it. An access list says
+    // the same as they do.
+    let has_attributes = options.attributes.write(&file, &meta.xattrs).map_err(not_written)?;
     // After the owner, who takes them away.
     let keeps_set_id = has_owner && options.owners != Owners::Caller;
     let mode = if keeps_set_id { meta.mode } else { meta.mode & !SET_ID };
-    fchmod(&file, Mode::from_raw_mode(mode))?;
-    let has_attributes = options.attributes.write(&file, &meta.xattrs)?;
-    futimens(&file, &times(meta))?;
+    fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed)?;
+    futimens(&file, &times(meta)).map_err(failed)?;
     Ok(match (has_owner || options.owners != Owners::Keep, has_attributes) {
         (false, _) => Some(Note::Owner),
         (true, false) => Some(Note::Attributes),
         (true, true) => None,
     })
+}
+
+/// A file has little room for attributes on a disk that has much: that there is none says nothing of other files.
+fn not_written(source: io::Error) -> Trouble {
+    match Errno::from_io_error(&source) {
+        Some(Errno::NOSPC | Errno::DQUOT) => Problem::Attributes(source).into(),
+        _ => trouble(source, Problem::Attributes),
+    }
 }
 
 /// The same for what can be opened by its place alone (`O_PATH`), and has its permissions: a symbolic link, or a device.

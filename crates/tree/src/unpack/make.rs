@@ -77,16 +77,19 @@ impl Unpacker {
             remove(&*parent, &temporary);
             return Err(Trouble::All(error));
         }
-        self.made.add(path, identity);
         let data = segments.iter().map(|segment| segment.bytes).sum();
-        self.queue.file(file, data);
+        self.queue.file(file, data).map_err(|source| {
+            remove(&*parent, &temporary);
+            trouble(source, Problem::Make)
+        })?;
+        self.made.add(path, identity);
         self.queue.push(Step::Rename { path: path.to_owned(), temporary });
         Ok(())
     }
 
     /// Gives a file its attributes.
     fn complete(&mut self, path: &[u8], file: &File, meta: &Meta) -> Result<Identity, Trouble> {
-        let note = attributes::give(file, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
+        let note = attributes::give(file, meta, self.options)?;
         self.note(path, note);
         let there = file.metadata().map_err(|source| trouble(source, Problem::Make))?;
         Ok((there.dev(), there.ino()))
@@ -227,8 +230,7 @@ impl Unpacker {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let opened = beneath::open(&*parent, split(path).1, flags);
         let opened = opened.map_err(|errno| trouble(errno, Problem::Attributes))?;
-        let note =
-            attributes::give(&opened, meta, self.options).map_err(|error| trouble(error, Problem::Attributes))?;
+        let note = attributes::give(&opened, meta, self.options)?;
         self.note(path, note);
         Ok(())
     }

@@ -43,6 +43,15 @@ fn stat_of(mode: u32, nanos: u32) -> Stat {
     }
 }
 
+/// Answers this page for ever.
+fn listing(page: Vec<Entry>) -> impl Fn(u32, Request) -> Vec<u8> + Send {
+    move |number, request| match request {
+        Request::OpenDirectory { .. } => answer(number, &Answer::Opened { handle: 7 }),
+        Request::ReadDirectory { .. } => answer(number, &Answer::Entries(page.clone())),
+        _ => answer(number, &Answer::Done),
+    }
+}
+
 #[test]
 fn lies_are_found_out() {
     let stat = async |client: &FilesClient| client.stat(b"/", true).await.unwrap_err();
@@ -72,27 +81,20 @@ fn lies_are_found_out() {
         _ => answer(number, &Answer::Data(vec![0; 11])),
     };
     assert!(matches!(lied_to(more, read), FilesError::Nonsense(_)));
-    // Names that would lead elsewhere, and a directory without an end.
-    for name in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0"] {
-        let list = async |client: &FilesClient| client.list(b"/").await.unwrap_err();
-        let odd = move |number, request| match request {
-            Request::OpenDirectory { .. } => answer(number, &Answer::Opened { handle: 7 }),
-            _ => {
-                answer(number, &Answer::Entries(vec![Entry { name: name.to_vec(), stat: stat_of(0, 0), target: None }]))
-            }
-        };
-        assert!(matches!(lied_to(odd, list), FilesError::Nonsense(_)), "{name:?}");
+    // Names that would lead elsewhere, or are longer than any, and directories without an end.
+    let list = async |client: &FilesClient| client.list(b"/").await.map(|entries| entries.len()).unwrap_err();
+    let entry = |name: &[u8], target: Option<Vec<u8>>| Entry { name: name.to_vec(), stat: stat_of(0, 0), target };
+    let long = [b'n'; NAME_MAX + 1];
+    let names = [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", &long].map(|name| entry(name, None));
+    let targets = [b"a\0".to_vec(), vec![b'x'; PATH_MAX + 1]].map(|target| entry(b"a", Some(target)));
+    for odd in names.into_iter().chain(targets) {
+        let error = lied_to(listing(vec![odd.clone()]), list);
+        assert!(matches!(error, FilesError::Nonsense(_)), "{odd:?}");
     }
-    let endless = |number, request| match request {
-        Request::OpenDirectory { .. } => answer(number, &Answer::Opened { handle: 7 }),
-        Request::ReadDirectory { .. } => {
-            let entry = Entry { name: b"a".to_vec(), stat: stat_of(0, 0), target: None };
-            answer(number, &Answer::Entries(vec![entry; 2000]))
-        }
-        _ => answer(number, &Answer::Done),
-    };
-    let list = async |client: &FilesClient| client.list(b"/").await.map(|entries| entries.len());
-    assert_eq!(lied_to(endless, list).unwrap_err().kind(), Some(FileErrorKind::TooLarge), "more than {ENTRIES_MAX}");
+    for (entry, count) in [(entry(b"a", None), 2000), (entry(b"a", Some(vec![b'x'; PATH_MAX])), 15)] {
+        let error = lied_to(listing(vec![entry; count]), list);
+        assert!(matches!(error, FilesError::TooMuch { .. }), "more than {ENTRIES_MAX} or {NAMES_MAX} bytes: {error:?}");
+    }
     let paths = async |client: &FilesClient| client.real_path(b"/").await.unwrap_err();
     for path in [&b""[..], b"relative", b"/\0", &[b'/'; 5000]] {
         let odd = move |number, _| answer(number, &Answer::Path(path.to_vec()));

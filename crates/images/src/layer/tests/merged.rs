@@ -49,3 +49,37 @@ fn layers_are_put_over_one_another() {
         assert!(matches!(error, TreeError::Entry { problem, .. } if problem == what), "{error:?}");
     }
 }
+
+/// What a directory has taken the place of is not followed to what its marks hide.
+#[test]
+fn marks_are_not_followed_over_links_that_their_layer_replaces() {
+    let archive = Archive::default;
+    let base = || {
+        let base = archive().directory("b/").directory("b/sub/").file("b/sub/kept", b"").file("b/kept", b"");
+        base.link(b'2', "a", "b").link(b'2', "to a", "a").link(b'2', "round", "round")
+    };
+    let kept = ["b", "b/kept", "b/sub", "b/sub/kept"];
+    let with = |more: &[&str]| {
+        let mut names: Vec<String> = kept.iter().chain(more).map(|name| (*name).to_owned()).collect();
+        names.sort();
+        names
+    };
+    let replaced = || archive().directory("a/").directory("a/sub/");
+    for layer in [
+        replaced().file("a/.wh..wh..opq", b"").file("a/sub/.wh..wh..opq", b""),
+        archive().file("a/sub/.wh..wh..opq", b"").file("a/.wh.kept", b"").directory("a/").directory("a/sub/"),
+        replaced().file(".wh.a", b"").file("a/sub/.wh.kept", b""),
+    ] {
+        let names = merged(vec![base(), layer]).unwrap();
+        assert_eq!(names, with(&["a", "a/sub", "round", "to a"]));
+    }
+    // Nor over one that leads there, and not round in circles.
+    let others = archive().file("a", b"").file("to a/sub/.wh.kept", b"").directory("round/").file("round/.wh.x", b"");
+    let names = merged(vec![base(), others]).unwrap();
+    assert_eq!(names, with(&["a", "round", "to a"]));
+    // One that stays leads where it did.
+    let stays = archive().file("a/sub/.wh.kept", b"").link(b'2', "a", "b");
+    assert_eq!(merged(vec![base(), stays]).unwrap(), ["a", "b", "b/kept", "b/sub", "round", "to a"]);
+    let stays = archive().file("to a/sub/.wh..wh..opq", b"");
+    assert_eq!(merged(vec![base(), stays]).unwrap(), ["a", "b", "b/kept", "b/sub", "round", "to a"]);
+}
