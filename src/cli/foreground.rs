@@ -88,7 +88,7 @@ pub async fn show(
     drop(guard);
     match result {
         Ok(ForegroundEnd::Ended(sandbox)) => Ok(Shown::Ended(Box::new(sandbox))),
-        Ok(ForegroundEnd::GivenUp(sandbox)) if sandbox.is_ended() => Ok(Shown::Ended(Box::new(sandbox))),
+        Ok(ForegroundEnd::GivenUp(Some(sandbox))) if sandbox.is_ended() => Ok(Shown::Ended(Box::new(sandbox))),
         Ok(ForegroundEnd::GivenUp(_)) => Err(CliError::GivenUp(name)),
         Ok(ForegroundEnd::Detached) => Ok(Shown::Detached(name)),
         Ok(ForegroundEnd::Unread) => Ok(Shown::Unread),

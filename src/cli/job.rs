@@ -3,6 +3,7 @@
 use sandpen::client::{Client, ClientError, ClientOptions, Input, JobForeground, JobForegroundEnd};
 use sandpen_types::job::JobInfo;
 use sandpen_types::log_start::LogStart;
+use sandpen_types::session::SessionEnd;
 use sandpen_types::spec::SandboxKey;
 
 use super::detach_keys::DetachKeys;
@@ -26,11 +27,10 @@ pub struct Wanted {
     pub raw: bool,
 }
 
-/// A job in the background: its number, or why it failed if it did already.
+/// A job in the background: its id, or why it was not executed.
 pub fn started(job: &JobInfo) -> Result<u8, CliError> {
-    if let Some(end) = job.end.as_ref().filter(|end| end.shell_code() != Some(0)) {
-        let code = print::session_ended(end);
-        return Ok(if code == 0 { RUN_FAILED } else { code });
+    if let Some(end) = job.end.as_ref().filter(|end| matches!(end, SessionEnd::NotStarted { .. })) {
+        return Ok(print::session_ended(end));
     }
     let id = job.id.to_string();
     print::lines(std::iter::once(id.as_str()))
@@ -94,4 +94,27 @@ pub fn waited(job: &JobInfo) -> Result<u8, CliError> {
         print::bytes(format!("{code}\n").as_bytes())?;
     }
     Ok(print::session_ended(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use sandpen_types::session::SessionId;
+    use sandpen_types::state::ExitStatus;
+
+    use super::*;
+
+    /// However soon it ended: whoever asked wants to look at its log and its code.
+    #[test]
+    fn of_a_job_that_was_executed_the_id_is_said() -> Result<(), CliError> {
+        let not_started = SessionEnd::NotStarted { code: 127, message: "no such file".to_owned() };
+        let ended = |code| SessionEnd::Exited(ExitStatus::Code(code));
+        for (end, code) in [(None, 0), (Some(ended(0)), 0), (Some(ended(9)), 0), (Some(not_started), 127)] {
+            let Some(id) = SessionId::new(7) else { continue };
+            let asked_at = chrono::DateTime::UNIX_EPOCH;
+            let label = "false".to_owned();
+            let job = JobInfo { id, label, asked_at, terminal: false, stdin: false, bytes: 0, ended_at: None, end };
+            assert_eq!(started(&job)?, code);
+        }
+        Ok(())
+    }
 }

@@ -53,6 +53,7 @@ mod ssh_proxy;
 mod start;
 mod stats;
 mod stdin;
+mod stdio;
 mod stop;
 mod template;
 mod terminal;
@@ -361,6 +362,12 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     // The exit codes of these are the workload's or session's, so their own refusals need one apart.
     let seen = Cli::command().ignore_errors(true).try_get_matches();
-    let is_run = seen.is_ok_and(|seen| matches!(seen.subcommand_name(), Some("run" | "exec" | "shell" | "attach")));
+    // What it could not read it has not seen.
+    let is_job = |arg: OsString| arg.as_encoded_bytes() == b"--job" || arg.as_encoded_bytes().starts_with(b"--job=");
+    let is_run = seen.is_ok_and(|seen| match seen.subcommand_name() {
+        Some("run" | "exec" | "shell" | "attach") => true,
+        Some("wait") => std::env::args_os().any(is_job),
+        _ => false,
+    });
     ExitCode::from(if is_run { RUN_FAILED } else { USAGE })
 }

@@ -43,9 +43,8 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 pub use each::{each, each_started};
 
-use super::CliError;
 use super::args::short_name;
-use super::terminal;
+use super::{CliError, stdio, terminal};
 pub use copy_progress::CopyBar;
 pub use defaults::defaults;
 pub use end::{ended, exit_code};
@@ -78,8 +77,8 @@ fn message(text: &str) {
 
 /// Text on stderr. There is nobody to tell when that is closed.
 fn to_stderr(text: &str) {
-    let mut stderr = io::stderr().lock();
-    let text = for_terminal(text.as_bytes(), terminal::charset(&stderr));
+    let mut stderr = stdio::stderr();
+    let text = for_terminal(text.as_bytes(), terminal::charset(&io::stderr()));
     let _ = stderr.write_all(&text);
 }
 
@@ -134,8 +133,8 @@ pub fn bytes(bytes: &[u8]) -> Result<u8, CliError> {
 
 /// Bytes on stdout; false when nobody reads any more.
 pub fn bytes_wanted(bytes: &[u8]) -> Result<bool, CliError> {
-    let mut stdout = io::stdout().lock();
-    let bytes = for_terminal(bytes, terminal::charset(&stdout));
+    let mut stdout = stdio::stdout();
+    let bytes = for_terminal(bytes, terminal::charset(&io::stdout()));
     is_wanted(stdout.write_all(&bytes).and_then(|()| stdout.flush()))
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 
-use super::{CliError, signals};
+use super::{CliError, signals, stdio};
 
 /// Most bytes of a password or a token.
 const LEN_MAX: usize = 64 << 10;
@@ -82,7 +82,7 @@ pub fn read_stdin() -> Result<String, CliError> {
     }
     let mut bytes = Vec::new();
     let limit = u64::try_from(LEN_MAX + 2).unwrap_or(u64::MAX);
-    io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(CliError::PasswordRead)?;
+    stdio::stdin().take(limit).read_to_end(&mut bytes).map_err(CliError::PasswordRead)?;
     let refused = |problem| Err(CliError::Password(problem));
     let Ok(text) = String::from_utf8(bytes) else { return refused("is no text in UTF-8") };
     let text = text.strip_suffix('\n').unwrap_or(&text);

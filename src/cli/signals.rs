@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::CliError;
 
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM.
 const NUMBERS: [i32; 4] = [1, 2, 3, 15];
 
-/// One message for each SIGINT, SIGTERM, SIGHUP or SIGQUIT from now on; their default effect ends
-/// with it. And who else can tell that the terminal is gone.
+/// One message for each SIGINT, SIGTERM, SIGHUP or SIGQUIT from now on, in the place of their default effect: once nobody waits
+/// for messages any more, each ends the program. And who else can tell that the terminal is gone.
 pub fn channel() -> Result<(mpsc::Receiver<()>, HangUp), CliError> {
     telling(|_| ())
 }
@@ -40,12 +41,15 @@ fn telling<T: Send + 'static>(message: fn(i32) -> T) -> Result<(mpsc::Receiver<T
                 _ = interrupt.recv() => NUMBERS[1],
                 _ = terminate.recv() => NUMBERS[3],
                 _ = quit.recv() => NUMBERS[2],
-                _ = hangup.recv() => match told.swap(true, Ordering::Relaxed) {
+                _ = hangup.recv() => match told.swap(true, Ordering::Relaxed) && !sender.is_closed() {
                     true => continue,
                     false => NUMBERS[0],
                 },
             };
-            let _ = sender.try_send(message(number));
+            if let Err(TrySendError::Closed(_)) = sender.try_send(message(number)) {
+                // The terminal is as it was, and nothing is half done: who had to see to that has heard of signals until then.
+                std::process::exit(128 + number);
+            }
         }
     });
     Ok((receiver, hang_up))

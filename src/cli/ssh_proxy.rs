@@ -13,7 +13,7 @@ use sandpen_types::state_dir::StateDir;
 use tokio::sync::{mpsc, oneshot};
 
 use super::args::NameArg;
-use super::{CliError, Global, print, stdin};
+use super::{CliError, Global, print, stdin, stdio};
 
 /// Pieces that wait to be written.
 const PIECES: usize = 2;
@@ -65,7 +65,7 @@ fn writer() -> io::Result<(mpsc::Sender<Bytes>, oneshot::Receiver<()>)> {
     let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
     let (done, written) = oneshot::channel();
     std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
-        let mut stdout = io::stdout().lock();
+        let mut stdout = stdio::stdout();
         while let Some(piece) = pieces.blocking_recv() {
             // Whoever sends sees that nobody takes it.
             if stdout.write_all(&piece).and_then(|()| stdout.flush()).is_err() {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Read};
 use bytes::Bytes;
 use sandpen::client::{StdinReceiver, stdin_channel};
 
-use super::CliError;
+use super::{CliError, stdio};
 
 /// Most bytes of one read, the size of a pipe.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -15,7 +15,7 @@ pub fn open() -> StdinReceiver {
     let (sender, receiver) = stdin_channel();
     let for_failure = sender.clone();
     let spawned = std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        let mut stdin = io::stdin().lock();
+        let mut stdin = stdio::stdin();
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let chunk = match stdin.read(&mut buffer) {

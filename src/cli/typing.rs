@@ -5,14 +5,14 @@ use std::os::fd::AsFd;
 
 use bytes::Bytes;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use sandpen::client::TerminalInput;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::detach_keys::{DetachKeys, KeyFinder};
 use super::signals::HangUp;
-use super::terminal;
+use super::{stdio, terminal};
 
 /// Most bytes of one read: as many as the standard library's buffer has, which keeps nothing back then.
 const CHUNK_BYTES: usize = 8 << 10;
@@ -62,7 +62,7 @@ impl Drop for Gone {
 fn read(mut finder: KeyFinder, sender: &mpsc::Sender<Bytes>, detach: oneshot::Sender<()>, mut gone: Gone) {
     #[cfg(feature = "testing")]
     panic_if_asked("thread");
-    let mut stdin = io::stdin().lock();
+    let mut stdin = stdio::stdin();
     let mut buffer = [0; CHUNK_BYTES];
     let send = |bytes: Vec<u8>| {
         if !bytes.is_empty() && matches!(sender.try_send(bytes.into()), Err(mpsc::error::TrySendError::Full(_))) {
@@ -82,11 +82,6 @@ fn read(mut finder: KeyFinder, sender: &mpsc::Sender<Bytes>, detach: oneshot::Se
             Ok(0) => return,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // Another program that has it left it so.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
-                continue;
-            }
             Err(_) => return,
         };
         terminal::hear(&buffer[..count]);

@@ -5,16 +5,20 @@
 //!   start ─▶ waiting ─┬ ended with a code ──▶ ends with the same
 //!     ▲               ├ killed or panicked ─▶ pause ─┐    (too often in a row: ends)
 //!     └───────────────┼──────────────────────────────┘
-//!                     └ SIGTERM, SIGINT, SIGHUP ─▶ passed on
+//!                     └ SIGTERM, SIGINT, SIGHUP ─▶ passed on; in a pause: ends
 //! ```
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandpen_types::backoff::Pauses;
 
@@ -40,6 +44,7 @@ pub fn keep(mut command: Command, background: bool) -> io::Result<u8> {
     }
     // Blocked, so that none is lost between two waits. The daemon unblocks them for itself.
     awaited.thread_block()?;
+    let signals = SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     if background && let Err(error) = nix::unistd::setsid() {
         // A leader of a process group is as far from the terminal as its parent wanted it.
         tracing::debug!(%error, "staying in the session");
@@ -64,20 +69,50 @@ pub fn keep(mut command: Command, background: bool) -> io::Result<u8> {
         }
         let pause = PAUSES.after(crashes - 1);
         tracing::error!(%status, ?pause, "the daemon crashed and is started again");
-        std::thread::sleep(pause);
+        if is_told_to_end(&signals, pause)? {
+            return Ok(0);
+        }
+    }
+}
+
+/// Whether it was told to end within a time.
+fn is_told_to_end(signals: &SignalFd, time: Duration) -> io::Result<bool> {
+    let until = Instant::now() + time;
+    loop {
+        while let Some(signal) = signals.read_signal()? {
+            // Of children nothing is to be heard: there are none.
+            if Signal::try_from(signal.ssi_signo.cast_signed()) != Ok(Signal::SIGCHLD) {
+                return Ok(true);
+            }
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        // Rounded up, or the last millisecond would be spent spinning.
+        let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
 fn wait(mut child: Child, awaited: &SigSet) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
+    let mut told = None;
     loop {
         let signal = awaited.wait()?;
+        if signal != Signal::SIGCHLD {
+            told = Some(signal);
+        }
         if let Some(status) = child.try_wait()? {
-            if signal == Signal::SIGCHLD || status.signal().is_none() {
-                return Ok(status);
-            }
-            // Asked to end, and it has ended.
-            return Ok(ExitStatus::from_raw(0));
+            // Asked to end, and it has ended: of just that, before it could see to it itself, or just before.
+            let is_of_that = |told| signal != Signal::SIGCHLD || status.signal() == Some(told as i32);
+            return Ok(match told {
+                Some(told) if status.signal().is_some() && is_of_that(told) => ExitStatus::from_raw(0),
+                _ => status,
+            });
         }
         if signal != Signal::SIGCHLD {
             // Not reaped, so the pid is still its own.

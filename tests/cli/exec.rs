@@ -1,11 +1,16 @@
 //! `sandpen exec`, `shell`, `sessions`, `top` and `attach --session` with the sessions of the `process` driver, which makes
 //! it quick; those of real microVMs are in `tests/vm`.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
 use serde_json::{Value, json};
 
 use super::http_api::request;
@@ -114,6 +119,35 @@ fn a_session_in_the_background_is_listed_and_found_again() {
     said(&home.run(&["attach", "--session", id, "a"]), 7, "two\n", "");
     said(&home.run(&["attach", "--session", id, "a"]), 125, "", "there is no session");
     assert_eq!(sessions(&home), [] as [Value; 0]);
+}
+
+/// Whoever shares a pipe shares what others have made of it.
+#[test]
+fn pipes_that_do_not_block_lose_nothing() {
+    let home = idle();
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let (from, to) = pipe2(flags).unwrap();
+    let (mut source, input) = pipe2(flags).map(|(from, to)| (File::from(to), from)).unwrap();
+    let mut command = exec(&home, &["-i", "a", "--", "sh", "-c", "cat; seq 50000; echo end >&2"]);
+    let room = to.try_clone().unwrap();
+    command.stdin(input).stdout(to).stderr(Stdio::piped());
+    let client = command.spawn().unwrap();
+    drop(command);
+    until("it has begun, with nothing to read", || !sessions(&home).is_empty());
+    source.write_all(b"input\n").unwrap();
+    drop(source);
+    // Nobody reads before there is no more room.
+    until("the pipe is full", || {
+        let flags = PollFlags::POLLOUT;
+        poll(&mut [PollFd::new(room.as_fd(), flags)], PollTimeout::ZERO) == Ok(0)
+    });
+    drop(room);
+    let mut read = String::new();
+    fcntl(&from, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    File::from(from).read_to_string(&mut read).unwrap();
+    said(&finish(client), 0, "", "end\n");
+    let expected: String = (1..=50_000).map(|number| format!("{number}\n")).collect();
+    assert!(read == format!("input\n{expected}"), "{} bytes", read.len());
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn what_cannot_be_is_refused() {
     for bad in ["../x", "", "0", "0000000000000000", "0123456789ABCDEF", "0123456789abcdef0", "0123456789abcde/"] {
         for (args, code) in [
             (&["logs", "--job", bad, "a"][..], 2),
-            (&["wait", "--job", bad, "a"], 2),
+            (&["wait", "--job", bad, "a"], 125),
             (&["kill", "--job", bad, "a"], 2),
             (&["attach", "--job", bad, "a"], 125),
         ] {

@@ -161,6 +161,21 @@ fn on_a_terminal_the_password_is_asked_for_and_not_shown() {
     assert_eq!(entries(&place.auth_file()), json!({&registry: {"auth": RIGHT}}));
 }
 
+/// The password was typed, and signals are not what ends that any more.
+#[test]
+fn a_registry_that_does_not_answer_is_not_waited_for_by_who_interrupts() {
+    let home = Home::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let registry = silent.local_addr().unwrap().to_string();
+    let mut terminal = OnTerminal::spawn(&home.sandpen(&["login", "-u", "user", &registry]), 24, 80);
+    terminal.see_after(0, "password of user");
+    terminal.keys("hunter2\r");
+    let _asked = silent.accept().unwrap();
+    terminal.keys("\x03");
+    let (status, shown) = terminal.end();
+    assert_eq!(status.code(), Some(130), "{shown}");
+}
+
 /// Who gives up gets the terminal back as it was, and the shell none of the password.
 #[test]
 fn a_password_that_is_not_finished_goes_nowhere() {

@@ -234,6 +234,32 @@ fn a_kept_daemon_comes_back_by_itself_and_ends_when_it_is_told_to() {
     assert!(home.processes().is_empty(), "{:?}", home.processes());
 }
 
+/// Before a daemon sees to signals itself, and while there is none.
+#[test]
+fn what_keeps_a_daemon_ends_when_it_is_told_to_at_any_time() {
+    const SANDPEN: &str = env!("CARGO_BIN_EXE_sandpen");
+    for program in [&[SANDPEN, "__unblocked", "sleep", "1000"][..], &["sh", "-c", "sleep 0.3; kill -9 $$"]] {
+        let mut keeper = Command::new(SANDPEN);
+        keeper.arg("__keep").args(program).stdout(Stdio::null()).stderr(Stdio::null());
+        let keeper = spawn(keeper);
+        let children = format!("/proc/{0}/task/{0}/children", keeper.id());
+        let child = || fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
+        if program[0] == SANDPEN {
+            let name = || fs::read_to_string(format!("/proc/{}/comm", child())).unwrap_or_default();
+            until("it runs", || name() == "sleep\n");
+        } else {
+            let mut seen = std::collections::BTreeSet::new();
+            until("it has crashed, and was started again", || {
+                seen.extend(Some(child()).filter(|child| !child.is_empty()));
+                seen.len() > 1
+            });
+        }
+        send(keeper.id(), Signal::SIGTERM);
+        let ended = finish(keeper);
+        assert_eq!(ended.status.code(), Some(0), "{}", explain(&ended));
+    }
+}
+
 #[test]
 fn a_daemon_that_a_command_started_comes_back_by_itself() {
     let home = Home::new();

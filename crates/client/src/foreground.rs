@@ -37,6 +37,8 @@ pub use job::{JobForeground, JobForegroundEnd};
 const HANG_UP: i32 = 1;
 /// SIGKILL.
 const KILL: i32 = 9;
+/// How long a daemon may take to say what becomes of what is given up.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// How hard a signal ends the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +71,8 @@ pub enum Notice {
 pub enum ForegroundEnd {
     /// It ended and all output was passed on.
     Ended(Sandbox),
-    /// Signals said not to wait for it any longer; what it is now.
-    GivenUp(Sandbox),
+    /// Signals said not to wait for it any longer; what it is now, where the daemon says that soon.
+    GivenUp(Option<Sandbox>),
     /// It was left and goes on.
     Detached,
     /// Nobody takes its output any more; it goes on.
@@ -182,7 +184,7 @@ impl Foreground<'_> {
                     let next = match level {
                         None => StopLevel::Stop,
                         Some(StopLevel::Stop) => StopLevel::Kill,
-                        Some(StopLevel::Kill) => return client.inspect(key).await.map(ForegroundEnd::GivenUp),
+                        Some(StopLevel::Kill) => return given_up(client, key).await,
                     };
                     level = Some(next);
                     let stopping = (next, grace, hang_up);
@@ -190,10 +192,18 @@ impl Foreground<'_> {
                 }
                 Some(stopped) = stops.next(), if !stops.is_empty() => match stopped {
                     Stopped::Told => {}
-                    Stopped::NothingToKill => return client.inspect(key).await.map(ForegroundEnd::GivenUp),
+                    Stopped::NothingToKill => return given_up(client, key).await,
                 }
             }
         }
+    }
+}
+
+/// The end for a user who does not want to wait: nor for a daemon that does not answer.
+async fn given_up(client: &Client, key: &SandboxKey) -> Result<ForegroundEnd, ClientError> {
+    match tokio::time::timeout(LAST_LOOK, client.inspect(key)).await {
+        Ok(sandbox) => sandbox.map(|sandbox| ForegroundEnd::GivenUp(Some(sandbox))),
+        Err(_) => Ok(ForegroundEnd::GivenUp(None)),
     }
 }
 

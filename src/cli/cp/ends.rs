@@ -10,7 +10,7 @@ use sandpen_tree::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::CliError;
+use super::super::{CliError, stdio};
 
 /// Pieces that may wait.
 const PIECES: usize = 16;
@@ -107,7 +107,7 @@ pub fn pack(path: &Path, follow: bool, archive: bool) -> Result<HostEnd, CliErro
 pub fn stdin() -> Result<HostEnd, CliError> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let end = HostEnd::start("stdin", Pieces::ToSandbox(receiver), move || {
-        let mut stdin = io::stdin().lock();
+        let mut stdin = stdio::stdin();
         let mut buffer = vec![0; PIECE_BYTES];
         loop {
             let count = match stdin.read(&mut buffer) {
@@ -145,7 +145,7 @@ pub fn stdout() -> Result<HostEnd, CliError> {
     let (sender, receiver) = mpsc::channel(PIECES);
     HostEnd::start("stdout", Pieces::FromSandbox(sender), move || {
         let mut from = FromChannel { receiver, piece: Bytes::new() };
-        let mut stdout = io::stdout().lock();
+        let mut stdout = stdio::stdout();
         let copied = io::copy(&mut from, &mut stdout).and_then(|_| stdout.flush());
         copied.map_err(HostError::Stdout)?;
         Ok(Report::default())

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sandpen::client::ImageArchiveReader;
 use tempfile::NamedTempFile;
 
-use super::super::CliError;
+use super::super::{CliError, stdio};
 
 /// Where the archive goes.
 pub enum Target {
@@ -51,7 +51,7 @@ impl Target {
     pub async fn write(self, mut archive: ImageArchiveReader) -> Result<u8, CliError> {
         match self {
             Self::Stdout => {
-                let mut stdout = io::stdout();
+                let mut stdout = stdio::stdout();
                 copy(&mut archive, &mut stdout, CliError::Output).await?;
                 stdout.flush().map_err(CliError::Output)?;
             }

@@ -9,7 +9,7 @@ use sandpen_types::state::Status;
 use sandpen_types::visible::{Charset, visible};
 use serde::Serialize;
 
-use super::super::terminal;
+use super::super::{stdio, terminal};
 use super::{CliError, amount, bytes_wanted, is_wanted, line, short_name};
 
 /// Between columns.
@@ -268,7 +268,7 @@ impl StatsPrinter {
         }
         self.drawn = lines.iter().map(|line| line.chars().count()).collect();
         // Names are of a few characters, and all else is numbers: nothing of a guest's is in it.
-        let mut stdout = io::stdout().lock();
+        let mut stdout = stdio::stdout();
         is_wanted(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
 }

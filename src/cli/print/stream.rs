@@ -14,6 +14,7 @@ use sandpen_types::output_stream::OutputStream;
 use sandpen_types::visible::{Charset, Returns, Visible};
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::stdio;
 use super::super::terminal::{self, Queries};
 use super::{CliError, is_wanted, message};
 
@@ -150,7 +151,7 @@ impl Output {
 
     /// Writes bytes that are no workload's, as a VMM log's, to stdout; false when nobody reads any more.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
-        is_wanted(self.streams[0].write(&mut io::stdout().lock(), None, bytes))
+        is_wanted(self.streams[0].write(&mut stdio::stdout(), None, bytes))
     }
 
     /// Writes what is left of all: no more comes.
@@ -190,9 +191,9 @@ impl Output {
         act: impl FnOnce(&mut Stream, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         match stream {
-            OutputStream::Stdout => act(&mut self.streams[0], &mut io::stdout().lock()),
-            OutputStream::Stderr if self.together => act(&mut self.streams[1], &mut io::stdout().lock()),
-            OutputStream::Stderr => act(&mut self.streams[1], &mut io::stderr().lock()),
+            OutputStream::Stdout => act(&mut self.streams[0], &mut stdio::stdout()),
+            OutputStream::Stderr if self.together => act(&mut self.streams[1], &mut stdio::stdout()),
+            OutputStream::Stderr => act(&mut self.streams[1], &mut stdio::stderr()),
         }
     }
 }

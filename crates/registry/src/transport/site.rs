@@ -30,12 +30,12 @@ impl Site {
 }
 
 impl Transport {
-    /// The endpoints of a registry, its mirrors first, but for those that could not be reached before, which are the last.
+    /// The endpoints of a registry, its mirrors first, but for those that could not be reached before.
     pub fn endpoints(&self, registry: &str) -> Result<Vec<Endpoint>, RegistryError> {
         let mirrors = self.options.mirrors.get(registry).into_iter().flatten().map(String::as_str);
         let mut names: Vec<_> = mirrors.chain([registry]).collect();
         let unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
-        names.sort_by_key(|name| unreachable.contains(*name));
+        names.retain(|name| *name == registry || !unreachable.contains(*name));
         names.into_iter().map(|name| Endpoint::new(name, &self.options.insecure)).collect()
     }
 
@@ -88,5 +88,38 @@ impl Transport {
         };
         bases.insert(endpoint.name().to_owned(), base.clone());
         Ok(base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+    use crate::options::Options;
+
+    /// The registry is the last one in any case: it is tried again, and its error counts.
+    #[test]
+    fn a_mirror_that_cannot_be_reached_is_left_out_and_a_registry_is_not() {
+        let mut options = Options::default();
+        options.mirrors.insert("far.example".to_owned(), vec!["one.example".to_owned(), "two.example".to_owned()]);
+        let transport = Transport::new(options).unwrap();
+        let names = || -> Vec<_> {
+            transport.endpoints("far.example").unwrap().iter().map(|endpoint| endpoint.name().to_owned()).collect()
+        };
+        let unreachable = |host: &str| RegistryError::Connection {
+            host: host.to_owned(),
+            reason: "refused".to_owned(),
+            connecting: true,
+            is_refused: true,
+        };
+        assert_eq!(names(), ["one.example", "two.example", "far.example"]);
+        for (name, left) in
+            [("one.example", &["two.example", "far.example"][..]), ("far.example", &["two.example", "far.example"])]
+        {
+            let endpoint = Endpoint::new(name, &transport.options.insecure).unwrap();
+            transport.pass_over(&endpoint, &unreachable(name));
+            assert_eq!(names(), left);
+        }
     }
 }
