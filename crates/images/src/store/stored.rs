@@ -123,6 +123,13 @@ impl Store {
         Ok(bytes)
     }
 
+    /// The same without layers that no image has.
+    pub(super) fn bytes_of_images(&self) -> Result<u64, StoreError> {
+        let known = self.known()?;
+        let own = known.records.iter().map(|record| files::allocated(&self.image_path(&record.digest)));
+        Ok(own.chain(known.layers.values().map(|(_, bytes)| *bytes)).sum())
+    }
+
     /// All layers, whether an image has them or not, and what each takes of the disk, in bytes.
     ///
     /// # Errors
