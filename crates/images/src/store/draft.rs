@@ -211,7 +211,7 @@ impl DraftDir {
     }
 
     /// Makes it the image of this digest, and gives it these names, which other images lose; on the disk when this answers.
-    /// One that is there already stays, with more names. Needs [`super::CONFIG`], [`super::METADATA`], an
+    /// One that is there already stays, with more names, as used now. Needs [`super::CONFIG`], [`super::METADATA`], an
     /// [`ImageRecord`] in [`super::IMAGE_RECORD`], and takes [`super::MANIFEST`].
     ///
     /// # Errors
@@ -234,7 +234,10 @@ impl DraftDir {
         if !missing.is_empty() {
             return Err(StoreError::LayersMissing { image: *digest, layers: missing });
         }
-        self.store.place(&locked, &self.content, &self.store.image_path(digest))?;
+        if !self.store.place(&locked, &self.content, &self.store.image_path(digest))? {
+            // Whoever brings it again wants it: it is not the first to go now.
+            self.store.used(digest)?;
+        }
         self.store.name(&locked, digest, names)
     }
 

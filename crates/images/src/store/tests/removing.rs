@@ -108,7 +108,7 @@ fn a_budget_takes_what_was_not_used_for_longest() {
     let (_dir, store) = store();
     let images: Vec<_> = (1..=4).map(|n| make_image(&store, &n.to_string(), &[9, n], &[&format!("i{n}")])).collect();
     for (age, digest) in [(3, &images[1]), (2, &images[0]), (1, &images[2])] {
-        store.mark_used(digest).unwrap();
+        drop(store.lease(digest).unwrap());
         let file = std::fs::File::options().write(true).open(store.lease_path(digest)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_hours(age)).unwrap();
     }
@@ -158,4 +158,13 @@ fn who_needs_an_image_is_asked_after_its_leases() {
     };
     let error = store.remove("a", true, &on_record).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn what_came_again_is_not_the_first_to_go() {
+    let (_dir, store) = store();
+    let images: Vec<_> = (1..=3).map(|n| make_image(&store, &n.to_string(), &[n], &[&format!("i{n}")])).collect();
+    assert_eq!(make_image(&store, "1", &[1], &["i1"]), images[0]);
+    drop(store.lease(&images[2]).unwrap());
+    assert_eq!(store.keep_within(store.bytes().unwrap() - 1, &nobody).unwrap().images, [images[1]]);
 }
