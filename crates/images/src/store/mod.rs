@@ -45,6 +45,7 @@ use sandpen_types::image::ImageDigest;
 
 pub use draft::{DigestGuard, DraftDir};
 pub use error::StoreError;
+pub(crate) use names::check_tag;
 pub use packed::Packing;
 pub use partial::{PartialLayer, StoredPartial};
 pub use record::{CONFIG, IMAGE_RECORD, ImageRecord, LAYER_RECORD, LayerRecord, MANIFEST, METADATA};

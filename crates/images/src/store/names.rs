@@ -176,7 +176,7 @@ impl Store {
 }
 
 /// A name that an image can be given.
-pub(super) fn check_tag(name: &ImageReference) -> Result<(), StoreError> {
+pub(crate) fn check_tag(name: &ImageReference) -> Result<(), StoreError> {
     match name.digest() {
         Some(_) => Err(StoreError::TagHasDigest(name.familiar())),
         None => Ok(()),
