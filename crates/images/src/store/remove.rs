@@ -157,6 +157,7 @@ impl Store {
         draft.take(&path)?;
         files::sync(&self.directory.join("images"))?;
         let _ = fs::remove_file(self.lease_path(digest)); // of no meaning without it
+        self.forget_manifests(digest);
         removed.names.extend(names);
         removed.images.push(*digest);
         removed.bytes += bytes;

@@ -1,6 +1,7 @@
 //! A store that is looked at, changed, used and killed.
 
 mod killed;
+mod manifests;
 mod partial;
 mod removing;
 
