@@ -26,7 +26,7 @@ use sandpen_types::spec::{ConfigName, SandboxKey, SandboxName};
 use sandpen_types::state_dir::{DISK_DRAFT_PREFIX, DISK_SUFFIX, StateDir};
 use sandpen_vmm::tree;
 
-use super::images::{ImageUsers, Images};
+use super::images::{AskAgain, ImageUsers, Images};
 
 /// How names of copies of kernels begin ([`sandpen_kernels::own::copy_path`]).
 const COPY_PREFIX: &str = "kernel-";
@@ -89,8 +89,8 @@ impl Places {
         items.into_iter().map(|item| PrunedItem { error: keeps(every, &item), item }).collect()
     }
 
-    /// Removes what nothing uses of the cache and of the installed kernels.
-    pub fn prune(&self, every: &EverySandbox) -> Vec<PrunedItem> {
+    /// Removes what nothing uses of the cache, of the installed kernels and of images, of which it is asked again.
+    pub fn prune(&self, every: &EverySandbox, again: &AskAgain) -> Vec<PrunedItem> {
         let rows = &every.rows;
         let of_nobody = self.of_nobody(rows).filter(|item| item.reclaim == Reclaim::Always);
         let kept =
@@ -112,7 +112,7 @@ impl Places {
                 removed => Some(PrunedItem { item, error: removed.err().map(|error| error.to_string()) }),
             }
         });
-        let of_images = self.images().prune_unnamed(&ImageUsers::of(every));
+        let of_images = self.images().prune_unnamed(&ImageUsers::of(every), again);
         kept.into_iter().chain(of_cache).chain(of_kernels).chain(of_images).collect()
     }
 

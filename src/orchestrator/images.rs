@@ -9,23 +9,23 @@ mod fetch;
 pub(super) mod pull;
 pub(super) mod push;
 mod usage;
+mod users;
 pub(super) mod work;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sandpen_actors::database::EverySandbox;
 use sandpen_actors::host::room::{self, NoRoom};
 use sandpen_drivers::cache::default_budget;
 use sandpen_images::config::{ConfigError, ImageConfig};
 use sandpen_images::resolve::{ResolveError, Resolved, resolve};
 use sandpen_images::store::{Removed, Store, StoreError, StoredImage};
 use sandpen_types::image::{ImageDigest, ImageReference};
-use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::{Rootfs, SandboxKey, SandboxSpec};
 use sandpen_types::state_dir::StateDir;
 
 use crate::paths;
+
+pub(super) use users::{AskAgain, ImageUsers};
 
 pub use access::RegistryAccess;
 pub use commit::{CommitError, CommitRequest};
@@ -79,51 +79,6 @@ pub(super) struct Images {
     reserve: Option<u64>,
 }
 
-/// Which sandboxes need which images.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ImageUsers {
-    users: BTreeMap<ImageDigest, Vec<SandboxKey>>,
-    /// Sandboxes on record that cannot be read, and may need any image.
-    unknown: usize,
-}
-
-impl ImageUsers {
-    pub fn of(every: &EverySandbox) -> Self {
-        Self::without(every, |_| false)
-    }
-
-    /// As if these were gone.
-    pub fn without(every: &EverySandbox, is_gone: impl Fn(&SandboxRow) -> bool) -> Self {
-        let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for spec in every.rows.iter().filter(|row| !is_gone(row)).map(|row| &row.spec) {
-            if let Rootfs::Image(image) = &spec.rootfs
-                && let Some(digest) = image.digest
-            {
-                users.entry(digest).or_default().push(spec.key.clone());
-            }
-        }
-        Self { users, unknown: every.left_out }
-    }
-
-    /// The sandboxes that have an image.
-    pub fn of_image(&self, digest: &ImageDigest) -> &[SandboxKey] {
-        self.users.get(digest).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whom an image is kept for, in words.
-    pub fn keep(&self, digest: &ImageDigest) -> Option<String> {
-        match self.of_image(digest) {
-            [] if self.unknown > 0 => {
-                let unknown = self.unknown;
-                Some(format!("{unknown} of the sandboxes on record, perhaps, which cannot be read"))
-            }
-            [] => None,
-            [key] => Some(format!("sandbox {key}")),
-            [key, others @ ..] => Some(format!("sandbox {key} and {} more", others.len())),
-        }
-    }
-}
-
 impl Images {
     /// Those of a data directory, with a budget of bytes, and so many that stay free on its disk.
     pub fn new(data_dir: &Path, budget: Option<u64>, reserve: Option<u64>) -> Self {
@@ -175,19 +130,34 @@ impl Images {
         Ok(info(store.image(&digest)?, users))
     }
 
-    pub fn remove(&self, asked: &str, force: bool, users: &ImageUsers) -> Result<Removed, ImageError> {
-        Ok(self.store()?.remove(asked, force, &|digest| users.keep(digest))?)
+    pub fn remove(
+        &self,
+        asked: &str,
+        force: bool,
+        users: &ImageUsers,
+        again: &AskAgain,
+    ) -> Result<Removed, ImageError> {
+        Ok(self.store()?.remove(asked, force, &|digest| users.keep_now(digest, again))?)
     }
 
-    pub fn prune(&self, all: bool, dry_run: bool, users: &ImageUsers) -> Result<Removed, ImageError> {
-        Ok(self.store()?.prune(all, dry_run, &|digest| users.keep(digest))?)
+    pub fn prune(&self, all: bool, dry_run: bool, users: &ImageUsers, again: &AskAgain) -> Result<Removed, ImageError> {
+        Ok(self.store()?.prune(all, dry_run, &|digest| users.keep_now(digest, again))?)
     }
 
-    /// Removes what is beyond the budget, least recently used first; says which.
-    pub fn keep_within_budget(&self, users: &ImageUsers) -> Result<Removed, ImageError> {
+    /// Removes what is beyond the budget, least recently used first, but for what has just come; says which.
+    pub fn keep_within_budget(
+        &self,
+        came: &[ImageDigest],
+        users: &ImageUsers,
+        again: &AskAgain,
+    ) -> Result<Removed, ImageError> {
         let store = self.store()?;
         let budget = self.budget.unwrap_or_else(|| default_budget(&StateDir::new(self.directory.clone())));
-        Ok(store.keep_within(budget, &|digest| users.keep(digest))?)
+        let keep = |digest: &ImageDigest| match came.contains(digest) {
+            true => Some("whoever has just brought it".to_owned()),
+            false => users.keep_now(digest, again),
+        };
+        Ok(store.keep_within(budget, &keep)?)
     }
 
     /// Takes what the image of a specification says into it. The image is not removed until the second answer is dropped,

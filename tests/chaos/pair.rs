@@ -154,7 +154,7 @@ impl Pair {
         self.ok(0, &["image", "prune", "-f", "-a"]);
         until("layers are gone", || {
             self.ok(1, &["image", "prune", "-f"]);
-            self.left_below(&["layers", "images", "drafts", "partial", "locks", "leases"]).is_empty()
+            self.left_below(&["layers", "images", "drafts", "partial", "locks", "leases", "manifests"]).is_empty()
         });
         let store = self.store();
         let mut files: Vec<_> = names_in(store.directory());

@@ -26,7 +26,7 @@ pub struct ImageEntry {
     pub created: Option<DateTime<Utc>>,
     /// When it came into the store.
     pub loaded: DateTime<Utc>,
-    /// When a microVM last began to run from it.
+    /// When a microVM last began to run from it, or when it last came though it was there.
     pub last_used: Option<DateTime<Utc>>,
     /// Operating system, as it says.
     pub os: Option<String>,

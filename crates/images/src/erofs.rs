@@ -11,23 +11,24 @@
 //! ```
 //!
 //! Inodes are of the extended kind (64 bytes: whole owners and times). A directory or a link that fits lies behind its
-//! inode; a file with a hole has a chunk of 64 KiB for each entry of a map; any other one lies in one piece.
+//! inode; a file with a hole has a map of chunks, of 64 KiB or more; any other one lies in one piece.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 
 use crate::layer::BLOCK;
-use crate::layer::blob::{Run, UNIT};
 use crate::layer::entry::{Entry, Kind, Meta};
 use crate::tree::{ROOT, Shape, Tree};
 
+mod chunks;
 mod directory;
 mod format;
 mod xattrs;
 
+use chunks::Chunks;
 use directory::Directory;
-use format::{CHUNK_FORMAT, DataLayout, INODE_BYTES, InodeRecord, SLOT_BYTES, Superblock};
+use format::{DataLayout, INODE_BYTES, InodeRecord, SLOT_BYTES, Superblock};
 
 /// Why there is no file system.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,10 @@ pub enum ErofsError {
     #[error("the extended attributes of {0:?} do not fit")]
     Xattrs(String),
 }
+
+/// Most bytes of the maps of all files: nothing else here is large without anything in the layers that is. As much is a map
+/// of 4 TiB, scattered all over.
+const MAPS_MAX: u64 = 256 << 20;
 
 /// Where everything lies, in blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +106,7 @@ struct Plan {
     directories: Vec<u32>,
     inode_bytes: u64,
     large_blocks: u64,
+    map_bytes: u64,
     inodes: u64,
 }
 
@@ -126,6 +132,7 @@ impl Plan {
             directories: vec![ROOT],
             inode_bytes: u64::from(FIRST_SLOT) * SLOT_BYTES,
             large_blocks: 0,
+            map_bytes: 0,
             inodes: 0,
         };
         tree.begin_numbers();
@@ -153,6 +160,10 @@ impl Plan {
         }
         let entry = tree.entry(inode).map_err(ErofsError::Read)?.map(|(entry, _)| entry);
         let needs = needs(tree, node, entry.as_ref())?;
+        self.map_bytes = self.map_bytes.saturating_add(needs.map_bytes);
+        if self.map_bytes > MAPS_MAX {
+            return Err(ErofsError::TooLarge("files with holes"));
+        }
         let at = position(self.inode_bytes, &needs);
         let number = u32::try_from(at / SLOT_BYTES).ok().filter(|number| *number != u32::MAX);
         tree.set_number(inode, number.ok_or(ErofsError::TooLarge("inodes"))?);
@@ -199,7 +210,7 @@ fn needs(tree: &Tree, node: u32, entry: Option<&Entry>) -> Result<Needs, ErofsEr
         },
         Kind::SymbolicLink(target) if in_block(target.len() as u64) => needs.tail_bytes = target.len() as u64,
         Kind::SymbolicLink(_) => needs.is_large = true,
-        Kind::File { bytes, runs } if has_hole(*bytes, runs) => needs.map_bytes = bytes.div_ceil(UNIT) * 4,
+        Kind::File { bytes, runs } => needs.map_bytes = Chunks::of(*bytes, runs).map_or(0, |chunks| chunks.map_bytes()),
         _ => {}
     }
     Ok(needs)
@@ -207,15 +218,6 @@ fn needs(tree: &Tree, node: u32, entry: Option<&Entry>) -> Result<Needs, ErofsEr
 
 fn too_many_xattrs(entry: &Entry) -> ErofsError {
     ErofsError::Xattrs(String::from_utf8_lossy(&entry.path).into_owned())
-}
-
-/// Whether a file needs a map: it is not in one piece.
-fn has_hole(bytes: u64, runs: &[Run]) -> bool {
-    match runs {
-        [] => bytes > 0,
-        [run] => run.unit != 0 || u64::from(run.count) != bytes.div_ceil(UNIT),
-        _ => true,
-    }
 }
 
 struct Writer<'a> {
@@ -305,10 +307,10 @@ impl Writer<'_> {
                 record.bytes = *bytes;
                 let start =
                     layer.and_then(|layer| self.starts.get(layer)).copied().ok_or(ErofsError::TooLarge("layers"))?;
-                if needs.map_bytes > 0 {
+                if let Some(chunks) = Chunks::of(*bytes, runs) {
                     record.layout = DataLayout::Chunks;
-                    record.start = CHUNK_FORMAT;
-                    map = chunk_map(*bytes, runs, start);
+                    record.start = chunks.format();
+                    map = chunks.map(start);
                 } else if let Some(run) = runs.first() {
                     record.start = start.checked_add(run.block).ok_or(ErofsError::TooLarge("contents"))?;
                 }
@@ -330,16 +332,33 @@ impl Writer<'_> {
     }
 }
 
-/// The block of each unit of a file; a hole has none.
-fn chunk_map(bytes: u64, runs: &[Run], start: u32) -> Vec<u8> {
-    const HOLE: u32 = u32::MAX;
-    let units = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or_default();
-    let mut map = vec![HOLE; units];
-    let blocks_of_unit = u32::try_from(UNIT / BLOCK).unwrap_or(1);
-    for run in runs {
-        for (step, place) in (0_u32..).zip(map.iter_mut().skip(run.unit as usize).take(run.count as usize)) {
-            *place = start.saturating_add(run.block).saturating_add(step.saturating_mul(blocks_of_unit));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::FILE_MAX;
+    use crate::layer::blob::{Run, UNIT};
+    use crate::layer::entry::EntryWriter;
+
+    /// The file system of files of the largest size, with these contents.
+    fn written(files: usize, runs: &[Run]) -> Result<u64, ErofsError> {
+        let mut list = EntryWriter::new(tempfile::tempfile().unwrap());
+        for number in 0..files {
+            let kind = Kind::File { bytes: FILE_MAX, runs: runs.to_vec() };
+            list.push(&Entry { path: number.to_string().into_bytes(), kind, meta: Meta::default() }).unwrap();
         }
+        let mut list = list.finish().unwrap();
+        list.rewind().unwrap();
+        let mut tree = Tree::new();
+        tree.apply(&list).unwrap();
+        write(&mut tree, &[1000], Placement::Before, &tempfile::tempfile().unwrap())
     }
-    map.into_iter().flat_map(u32::to_le_bytes).collect()
+
+    #[test]
+    fn holes_take_little_room_and_never_more_than_there_is_a_bound_for() {
+        assert!(written(1000, &[]).unwrap() < 1 << 20);
+        let units = u32::try_from(FILE_MAX / UNIT).unwrap();
+        let last = [Run { unit: units - 1, count: 1, block: 0 }];
+        assert!(written(3, &last).unwrap() > 12 << 20);
+        assert!(matches!(written(65, &last), Err(ErofsError::TooLarge(_))));
+    }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
 use crate::erofs::ErofsError;
-use crate::layer::LayerError;
+use crate::layer::{LayerError, TooMuch};
 use crate::store::StoreError;
 use crate::tree::TreeError;
 use crate::walk::WalkError;
@@ -142,6 +142,9 @@ pub enum ImportError {
     /// It is packed in a way that nobody here unpacks.
     #[error("the archive is packed with {0}, which is not unpacked here; unpack it first ({0} -d FILE)")]
     Packed(&'static str),
+    /// It would take too much of the disk.
+    #[error("the archive is a bomb: {0}")]
+    TooMuch(#[from] TooMuch),
     /// One name for several images.
     #[error(
         "a name can be given to one image, and the archive has {0}; leave --name out, they have names of their own"

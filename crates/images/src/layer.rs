@@ -19,6 +19,7 @@ mod decompress;
 pub mod entry;
 mod error;
 mod path;
+pub(crate) mod ratio;
 mod split;
 mod stream;
 pub mod tar_writer;
@@ -26,6 +27,7 @@ mod unpack;
 
 pub use decompress::Compression;
 pub use error::LayerError;
+pub use ratio::TooMuch;
 pub use sandpen_tree::{NAME_MAX, NameProblem, PATH_MAX};
 pub use split::{SplitError, TarReader, TarSplit};
 pub use unpack::unpack;

@@ -103,6 +103,8 @@ pub struct Tree {
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
     lists: Vec<File>,
+    /// How far all ways were that were gone.
+    steps: u64,
     /// Of each inode the one on disk.
     numbers: Vec<u32>,
 }
@@ -134,6 +136,7 @@ impl Tree {
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             lists: Vec::new(),
+            steps: 0,
             numbers: Vec::new(),
         }
     }
@@ -375,5 +378,14 @@ impl Tree {
             }
         }
         paths
+    }
+
+    /// How many names are on the lists of directories, those that have gone included.
+    pub(crate) fn linked(&self) -> usize {
+        let mut linked = Vec::new();
+        for node in 0..u32::try_from(self.nodes.len()).unwrap() {
+            self.push_children(self.first_child(node), &mut linked);
+        }
+        linked.len()
     }
 }

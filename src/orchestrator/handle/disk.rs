@@ -1,6 +1,8 @@
 //! What takes room on the disk, and the removal of what nothing uses.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use sandpen_actors::database::{EverySandbox, ListEverySandbox};
 use sandpen_actors::supervisor::SupervisorError;
@@ -11,7 +13,11 @@ use sandpen_vmm::blocking::blocking;
 
 use super::super::disk_usage::{PruneOptions, order};
 use super::super::error::SandpenError;
+use super::super::images::AskAgain;
 use super::Handle;
+
+/// How long whoever holds the lock of the store of images waits for the database.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Handle {
     /// What takes room on the host's disk, sorted by kind and name.
@@ -73,8 +79,23 @@ impl Handle {
     /// Of the cache and the kernels, by the sandboxes that are there now.
     async fn prune_files(&self) -> Result<Vec<PrunedItem>, SandpenError> {
         let every = self.every_sandbox().await?;
-        let places = self.places();
-        blocking(move || places.prune(&every)).await.map_err(|_| SandpenError::Gone)
+        let (places, again) = (self.places(), self.ask_again());
+        blocking(move || places.prune(&every, &again)).await.map_err(|_| SandpenError::Gone)
+    }
+
+    /// For threads that may wait: which sandboxes there are by then.
+    pub(super) fn ask_again(&self) -> AskAgain {
+        let (database, runtime) = (self.database.clone(), tokio::runtime::Handle::try_current());
+        Arc::new(move || {
+            let (sender, answer) = mpsc::sync_channel(1);
+            let asked = database.send(ListEverySandbox);
+            runtime.as_ref().ok()?.spawn(async move {
+                if let Ok(Ok(every)) = asked.await {
+                    let _ = sender.send(every); // nobody waits any longer
+                }
+            });
+            answer.recv_timeout(ASK_LIMIT).ok()
+        })
     }
 
     pub(super) async fn every_sandbox(&self) -> Result<EverySandbox, SandpenError> {

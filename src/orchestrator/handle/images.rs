@@ -196,7 +196,8 @@ impl Handle {
     /// Those of [`Handle::image`]; [`StoreError::InUse`], [`StoreError::SeveralNames`].
     pub async fn remove_image(&self, asked: &str, force: bool) -> Result<Removed, SandpenError> {
         let asked = asked.to_owned();
-        let removed = self.with_images(move |images, users| images.remove(&asked, force, users)).await?;
+        let again = self.ask_again();
+        let removed = self.with_images(move |images, users| images.remove(&asked, force, users, &again)).await?;
         self.note_images().await;
         Ok(removed)
     }
@@ -207,7 +208,8 @@ impl Handle {
     /// # Errors
     /// The store's.
     pub async fn prune_images(&self, all: bool, dry_run: bool) -> Result<Removed, SandpenError> {
-        let removed = self.with_images(move |images, users| images.prune(all, dry_run, users)).await?;
+        let again = self.ask_again();
+        let removed = self.with_images(move |images, users| images.prune(all, dry_run, users, &again)).await?;
         if !dry_run {
             self.note_images().await;
         }
@@ -230,9 +232,10 @@ impl Handle {
 
     /// What follows when images came in: what is too much goes, and all are on record.
     pub(super) async fn took_in(&self, digests: Vec<ImageDigest>) -> Result<Vec<ImageInfo>, SandpenError> {
+        let again = self.ask_again();
         let work = move |images: &Images, users: &ImageUsers| {
             let infos = images.of(&digests, users)?;
-            match images.keep_within_budget(users) {
+            match images.keep_within_budget(&digests, users, &again) {
                 Ok(removed) if removed != Removed::default() => {
                     let Removed { names, images, bytes } = removed;
                     tracing::info!(?names, images = images.len(), bytes, "removed images beyond the budget");

@@ -183,7 +183,9 @@ impl Image {
             return Err(PushError::Digest { destination: destination.to_string() });
         }
         let diff_ids = store.record(&digest)?.layers;
-        let manifest = store.manifest(&digest)?;
+        // By which it was asked for, or the last one.
+        let named = asked.parse::<ImageReference>().ok().and_then(|name| name.digest());
+        let manifest = store.manifest(&digest, named.or_else(|| asked.parse().ok()).as_ref())?;
         let parsed = manifest.as_deref().and_then(|manifest| fitting(manifest, &digest, diff_ids.len()));
         let layer = |(at, diff_id): (usize, &ImageDigest)| {
             let record = store.layer(diff_id)?.ok_or_else(|| StoreError::Damaged {

@@ -9,7 +9,7 @@ use sandpen_types::disk_usage::{PrunedItem, Reclaim, UsageItem, UsageKind};
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::image::ImageReference;
 
-use super::{ImageUsers, Images};
+use super::{AskAgain, ImageUsers, Images};
 
 impl Images {
     /// Each image and each layer, whole or in part.
@@ -22,11 +22,12 @@ impl Images {
     }
 
     /// Removes what a pruning takes; says what that was.
-    pub fn prune_unnamed(&self, users: &ImageUsers) -> Vec<PrunedItem> {
+    pub fn prune_unnamed(&self, users: &ImageUsers, again: &AskAgain) -> Vec<PrunedItem> {
         let Some(store) = self.existing() else { return Vec::new() };
         let planned = self.usage(users).into_iter().filter(|item| item.reclaim == Reclaim::Always);
         let planned: Vec<_> = planned.collect();
-        let error = store.prune(false, false, &|digest| users.keep(digest)).err().map(|error| error_chain(&error));
+        let pruned = store.prune(false, false, &|digest| users.keep_now(digest, again));
+        let error = pruned.err().map(|error| error_chain(&error));
         // What somebody has taken into use or named meanwhile is still there, by its path: it had no names.
         let is_told = |item: &UsageItem| error.is_some() || !Path::new(&item.what).exists();
         let told = planned.into_iter().filter(|item| is_told(item));

@@ -1,7 +1,6 @@
 //! Records of EROFS, as `fs/erofs/erofs_fs.h` of Linux 6.1 has them; all numbers are little-endian.
 
 use crate::layer::BLOCK;
-use crate::layer::blob::UNIT;
 use crate::layer::entry::{Kind, Meta};
 use crate::tree::Shape;
 
@@ -16,9 +15,6 @@ const SUPERBLOCK_OFFSET: usize = 1024;
 const COMPAT_CHECKSUM: u32 = 1;
 /// `EROFS_FEATURE_INCOMPAT_CHUNKED_FILE`.
 const INCOMPAT_CHUNKED_FILE: u32 = 4;
-
-/// A map of plain block numbers, and the logarithm of a chunk's blocks (`erofs_inode_chunk_info`).
-pub(super) const CHUNK_FORMAT: u32 = (UNIT / BLOCK).ilog2();
 
 /// The superblock, as far as it differs.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use super::layer::{NewLayer, add_layer};
 use super::{ImportError, Tell, spool};
 use crate::archive::{ArchivedLayer, ImageArchive};
 use crate::platform::Platform;
-use crate::store::Store;
+use crate::store::{Store, check_tag};
 
 /// Most layers that are unpacked side by side: each has a thread that unpacks and one that writes.
 const SIDE_BY_SIDE: usize = 4;
@@ -57,10 +57,16 @@ pub fn load(
     if options.name.is_some() && images.len() != 1 {
         return Err(ImportError::OneName(images.len()));
     }
+    options.name.iter().try_for_each(check_tag)?;
     let mut loaded = Vec::new();
     for image in &images {
-        let mut names = image.names.clone();
-        names.extend(options.name.clone().filter(|name| !image.names.contains(name)));
+        // As after a pull: what an image is called by its digest alone is no name of it.
+        let mut names: Vec<ImageReference> = Vec::new();
+        for name in image.names.iter().filter_map(ImageReference::tagged).chain(options.name.clone()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         load_layers(store, &archive, &image.layers, tell)?;
         let manifest = image.manifest.as_ref().map(|(_, bytes)| bytes.as_slice());
         let digest = compose(store, &image.config, manifest, &names, tell)?;

@@ -14,7 +14,7 @@ use super::layer::add_root;
 use super::{ImportError, Tell};
 use crate::layer::tar_writer::TarWriter;
 use crate::platform::Platform;
-use crate::store::Store;
+use crate::store::{Store, check_tag};
 use crate::walk::{self, Owners, WalkError};
 
 /// Makes an image of a root directory; what is mounted in it is left out, and sockets are, which no archive has. `shown` is
@@ -29,6 +29,7 @@ pub fn import_directory(
     name: &ImageReference,
     tell: Tell<'_>,
 ) -> Result<ImageDigest, ImportError> {
+    check_tag(name)?;
     // Until the end, so that the layer does not go before its image is there.
     let held = store.draft()?;
     let (reader, writer) = io::pipe().map_err(ImportError::Read)?;
@@ -65,6 +66,7 @@ pub fn import_tar(
     name: &ImageReference,
     tell: Tell<'_>,
 ) -> Result<ImageDigest, ImportError> {
+    check_tag(name)?;
     // Until the end, so that the layer does not go before its image is there.
     let held = store.draft()?;
     let diff_id = add_root(store, tar, tell)?;

@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::json;
 
 use super::*;
+use crate::archive::ImageArchive;
 use crate::digest::digest_of;
 use crate::layer::tar_writer::TarWriter;
 use crate::layer::{self, LayerInfo};
@@ -127,6 +128,45 @@ fn a_stream_is_an_archive_too_and_a_name_is_given() {
     let digests = load(&store, source, &named, &|_| {}).unwrap();
     written.join().unwrap().unwrap();
     assert_eq!(store.find("given").unwrap(), digests[0]);
+}
+
+/// What an image is called by its digest goes, as after a pull: it is found by that.
+#[test]
+fn names_with_digests_are_names_by_their_tags() {
+    let (dir, store) = store();
+    // Ours are written by their tags: these stand for others.
+    let (alone, both) = (format!("app:{}", "a".repeat(71)), format!("app:1{}", "b".repeat(72)));
+    let layers = two_layers();
+    let bytes = |names: &[&str]| archive(&layers, names, ArchiveFormat::Oci);
+    let path = dir.path().join("tar");
+    fs::write(&path, bytes(&["app:1"])).unwrap();
+    let read = ImageArchive::open(fs::File::open(&path).unwrap()).unwrap().images(&Platform::host()).unwrap();
+    let by_digest = format!("app@{}", read[0].manifest.as_ref().unwrap().0);
+    let with_digests = |mut bytes: Vec<u8>| {
+        for (stands, name) in [(&alone, &by_digest), (&both, &by_digest.replace('@', ":1@"))] {
+            while let Some(at) = bytes.windows(stands.len()).position(|part| part == stands.as_bytes()) {
+                bytes[at..][..stands.len()].copy_from_slice(name.as_bytes());
+            }
+        }
+        bytes
+    };
+    for (names, expected) in [(&[alone.as_str()][..], vec![]), (&[&alone, &both, "app:1"], vec![name("app:1")])] {
+        let loaded = loaded(&store, &with_digests(bytes(names))).unwrap();
+        assert_eq!(store.image(&loaded[0]).unwrap().names, expected);
+    }
+    assert!(store.find(&by_digest).is_ok());
+    // One that is asked for is refused before anything is unpacked.
+    let events = std::sync::Mutex::new(0);
+    let tell = |_| *events.lock().unwrap() += 1;
+    let named = LoadOptions { name: Some(name(&by_digest)), ..options() };
+    let bytes = archive(&[tar(&[("new", "x")])], &[], ArchiveFormat::Oci);
+    for error in [
+        load(&store, file(&bytes), &named, &tell).unwrap_err(),
+        import_tar(&store, &tar(&[("new", "y")])[..], &name(&by_digest), &tell).unwrap_err(),
+    ] {
+        assert!(matches!(error, ImportError::Store(StoreError::TagHasDigest(_))), "{error:?}");
+    }
+    assert_eq!(events.into_inner().unwrap(), 0);
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl<R: BufRead> ArchiveReader<R> {
         &self.input
     }
 
+    /// The same, to be asked.
+    pub fn input_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     /// What it read from, and what was told all that is no contents.
     pub fn into_parts(self) -> (R, SplitWriter) {
         (self.input, self.split)

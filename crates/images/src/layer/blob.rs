@@ -1,5 +1,5 @@
 //! The contents of a layer's files, one behind the other, each from a whole block on. What is zeros for a whole
-//! [`UNIT`] takes no room, wherever it comes from.
+//! [`UNIT`], or for all of what a file has of its last one, takes no room, wherever it comes from.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -204,7 +204,7 @@ impl FileWriter<'_> {
         let too_large = || io::Error::other("more blocks than a disk can have");
         let unit = u32::try_from(self.bytes / UNIT).map_err(|_| too_large())?;
         self.bytes += bytes.len() as u64;
-        if bytes.len() == UNIT_LEN && bytes.iter().all(|byte| *byte == 0) {
+        if is_zeros(bytes) {
             return Ok(());
         }
         if let Some(last) = self.runs.last_mut()
@@ -230,6 +230,11 @@ impl FileWriter<'_> {
         self.blob.align()?;
         Ok((self.bytes, self.runs))
     }
+}
+
+/// Whether there is nothing but zeros.
+pub(crate) fn is_zeros(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// A part of a file: where it lies in the blob, or that it is zeros.
@@ -295,8 +300,11 @@ mod tests {
         let (bytes, runs) = sparse.finish().unwrap();
         assert_eq!(bytes, 3 * UNIT + 10 + 1002 * UNIT);
         let count = |runs: &[Run]| runs.iter().map(|run| run.count).sum::<u32>();
-        // The last unit is short, and is kept whatever is in it.
-        assert_eq!((count(&runs), runs[0].unit, runs[0].block), (3, 2, 1));
+        // The last unit is short, and zeros as well.
+        assert_eq!((count(&runs), runs[0].unit, runs[0].block), (2, 2, 1));
+        let mut zeros = blob.file();
+        zeros.zeros(65_535).unwrap();
+        assert_eq!(zeros.finish().unwrap(), (65_535, vec![]));
         assert_eq!(blob.file().finish().unwrap(), (0, vec![]));
         let mut last = blob.file();
         last.write(&vec![1; UNIT_LEN + 1]).unwrap();

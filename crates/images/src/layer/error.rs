@@ -7,7 +7,7 @@ use sandpen_types::image::ImageDigest;
 
 use super::archive_reader::TarProblem;
 use super::decompress::Compression;
-use super::stream::RATIO_MAX;
+use super::ratio::TooMuch;
 use crate::tree::TreeProblem;
 
 /// Why a layer cannot be unpacked.
@@ -60,8 +60,8 @@ pub enum LayerError {
         found: u64,
     },
     /// Unpacking it would not end.
-    #[error("it unpacks to more than {RATIO_MAX} times its size, which no files do")]
-    Ratio,
+    #[error(transparent)]
+    Ratio(TooMuch),
     /// The disk.
     #[error("writing {path:?}; is there room on the disk?")]
     Write {

@@ -1,5 +1,6 @@
 //! The source of a layer: read, hashed and unpacked by one thread, hashed again and handed out on another.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
@@ -10,17 +11,13 @@ use sha2::{Digest as _, Sha256};
 use super::Expected;
 use super::decompress::Compression;
 use super::error::LayerError;
+use super::ratio::{self, TooMuch};
 
 /// Bytes of a chunk between the threads, and how many may wait.
 const CHUNK: usize = 256 << 10;
 pub(super) const CHUNKS: usize = 4;
 /// What is read of the source at once.
 const READ: usize = 128 << 10;
-
-/// An archive may unpack to this many bytes whatever its own size is…
-const RATIO_FREE: u64 = 1 << 30;
-/// …and beyond to so many times its size: gzip makes at most 1,032 of one, and of files nobody ever had 300.
-pub(super) const RATIO_MAX: u64 = 500;
 
 /// Counts and hashes what is read of the source.
 struct Source<'a, R> {
@@ -139,13 +136,31 @@ pub(super) struct Stream<'a> {
     bytes: u64,
     /// Bytes of the source that were read.
     packed: &'a AtomicU64,
+    /// What is written of it.
+    files: Vec<File>,
     too_much: bool,
 }
 
 impl<'a> Stream<'a> {
     /// The chunks that come; used ones are given back. `packed` counts what was read of the source.
     pub(super) fn new(chunks: Receiver<Vec<u8>>, give_back: Sender<Vec<u8>>, packed: &'a AtomicU64) -> Self {
-        Self { chunks, give_back, chunk: Vec::new(), at: 0, hash: Sha256::new(), bytes: 0, packed, too_much: false }
+        let (hash, files) = (Sha256::new(), Vec::new());
+        Self { chunks, give_back, chunk: Vec::new(), at: 0, hash, bytes: 0, packed, files, too_much: false }
+    }
+
+    /// Into which files all of it goes: they may not be too large for it.
+    pub(super) fn goes_into(&mut self, files: Vec<File>) {
+        self.files = files;
+    }
+
+    /// Whether what was read, and what was written of it, is no more than it can be.
+    ///
+    /// # Errors
+    /// [`TooMuch`] inside; the disk's.
+    pub(super) fn check(&mut self) -> io::Result<()> {
+        let checked = ratio::check(self.packed.load(Ordering::Relaxed), self.bytes, ratio::written(&self.files)?);
+        self.too_much |= checked.is_err();
+        checked.map_err(|TooMuch| io::Error::other(TooMuch))
     }
 
     /// Whether it was given up because of its size.
@@ -182,11 +197,7 @@ impl BufRead for Stream<'_> {
             self.at = 0;
             self.hash.update(&self.chunk);
             self.bytes += self.chunk.len() as u64;
-            let most = self.packed.load(Ordering::Relaxed).saturating_mul(RATIO_MAX).max(RATIO_FREE);
-            if self.bytes > most {
-                self.too_much = true;
-                return Err(io::Error::other("too much"));
-            }
+            self.check()?;
         }
         Ok(&self.chunk[self.at..])
     }

@@ -219,18 +219,57 @@ fn what_is_told_of_a_layer_is_held_against_it() {
     }
 }
 
+/// So many megabytes of this byte as the contents of a file, packed.
+fn packed(byte: u8, times: u64) -> Vec<u8> {
+    let megabyte = vec![byte; 1 << 20];
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    packed.write_all(&Archive::default().header(b'0', b"f", times << 20, |_| {}).0).unwrap();
+    for _ in 0..times {
+        packed.write_all(&megabyte).unwrap();
+    }
+    packed.finish().unwrap()
+}
+
 #[test]
 fn a_bomb_is_given_up() {
-    let mut bomb = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    let zeros = vec![0; 1 << 20];
-    bomb.write_all(&Archive::default().header(b'0', b"bomb", 3 << 30, |_| {}).0).unwrap();
-    for _ in 0..1100 {
-        bomb.write_all(&zeros).unwrap();
+    let too_much = |packed: &[u8]| {
+        let directory = tempfile::tempdir().unwrap();
+        let error = unpack(packed, &Expected::default(), directory.path(), &|_| {}).unwrap_err();
+        assert!(matches!(error, LayerError::Ratio(_)), "{error:?}");
+        let written = [BLOB, ENTRIES, TAR].map(|name| std::fs::metadata(directory.path().join(name)).unwrap().len());
+        assert!(written.iter().sum::<u64>() < 64 << 20, "{written:?}");
+    };
+    too_much(&packed(7, 100));
+    // What is read for ever, though nothing is written.
+    too_much(&packed(0, 200));
+    // A byte of each 64 KiB of a sparse file.
+    let segments = 100_000_u64;
+    let mut stored = format!("{segments}\n").into_bytes();
+    for segment in 0..segments {
+        writeln!(stored, "{}\n1", segment << 16).unwrap();
     }
-    let bomb = bomb.finish().unwrap();
+    stored.resize(stored.len().next_multiple_of(512), 0);
+    stored.resize(stored.len() + usize::try_from(segments).unwrap(), 7);
+    let sparse = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"s"),
+        ("GNU.sparse.realsize", b"6553600000"),
+    ];
+    let sparse = Archive::default().pax(&sparse).header(b'0', b"s", stored.len() as u64, |_| {}).data(&stored).end();
+    too_much(&zstd::encode_all(&sparse[..], 19).unwrap());
+}
+
+/// Zeros take nothing, so as many of them as there are make no bomb; nor do small files of nothing else.
+#[test]
+fn zeros_are_no_bomb() {
     let directory = tempfile::tempdir().unwrap();
-    let error = unpack(&bomb[..], &Expected::default(), directory.path(), &|_| {}).unwrap_err();
-    assert!(matches!(error, LayerError::Ratio), "{error:?}");
+    let zeros = packed(0, 100);
+    assert!(zeros.len() < 1 << 15);
+    let info = unpack(&zeros[..], &Expected::default(), directory.path(), &|_| {}).unwrap();
+    assert_eq!((info.blob_bytes, info.content_bytes), (0, 100 << 20));
+    let small = (0..1000).fold(Archive::default(), |archive, n| archive.file(&format!("f{n}"), &[0; 5000]));
+    assert_eq!(small.unpack().unwrap().info.blob_bytes, 0);
 }
 
 #[test]

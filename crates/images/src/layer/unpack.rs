@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -19,10 +19,14 @@ use super::archive_reader::{ArchiveReader, Contents, TarEntry, TarError, TarKind
 use super::blob::{BlobWriter, pieces};
 use super::entry::{Entry, EntryWriter, Kind};
 use super::error::{LayerError, text};
+use super::ratio::TooMuch;
 use super::split::SplitWriter;
 use super::stream::{CHUNKS, Stream, feed};
 use super::{BLOB, ENTRIES, ENTRIES_MAX, Expected, LayerInfo, NameProblem, TAR};
 use crate::tree::{Tree, TreeError};
+
+/// Bytes of a sparse file, holes included, between two looks at what is written of it.
+const LOOK: u64 = 16 << 20;
 
 /// What the name of a whiteout begins with, and that of an opaque directory's mark (OCI image-spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -77,22 +81,24 @@ fn create(directory: &Path, name: &str) -> Result<File, LayerError> {
 }
 
 /// Reads the archive, and writes the layer's files.
-fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> {
+fn write(mut stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> {
     let cannot_write = |name: &str| {
         let path = directory.join(name);
         move |source| LayerError::Write { path, source }
     };
-    let split = SplitWriter::new(create(directory, TAR)?).map_err(cannot_write(TAR))?;
+    let (tar, blob, entries) = (create(directory, TAR)?, create(directory, BLOB)?, create(directory, ENTRIES)?);
+    let files = [&tar, &blob, &entries].map(File::try_clone).into_iter().collect::<Result<_, _>>();
+    stream.goes_into(files.map_err(cannot_write(TAR))?);
     let mut layer = LayerWriter {
-        reader: ArchiveReader::new(stream, split),
-        blob: BlobWriter::synced_early(create(directory, BLOB)?).map_err(cannot_write(BLOB))?,
-        entries: EntryWriter::new(create(directory, ENTRIES)?),
+        reader: ArchiveReader::new(stream, SplitWriter::new(tar).map_err(cannot_write(TAR))?),
+        blob: BlobWriter::synced_early(blob).map_err(cannot_write(BLOB))?,
+        entries: EntryWriter::new(entries),
         content_bytes: 0,
         directory,
     };
     if let Err(error) = layer.read_all() {
         // The reader's errors come through the archive reader.
-        return Err(if layer.reader.input().is_too_much() { LayerError::Ratio } else { error });
+        return Err(if layer.reader.input().is_too_much() { LayerError::Ratio(TooMuch) } else { error });
     }
     let LayerWriter { reader, blob, entries, content_bytes, .. } = layer;
     let (stream, split) = reader.into_parts();
@@ -112,15 +118,15 @@ fn write(stream: Stream<'_>, directory: &Path) -> Result<LayerInfo, LayerError> 
     Ok(LayerInfo { diff_id, tar_bytes, blob_bytes, entries: count, content_bytes })
 }
 
-struct LayerWriter<'a, R> {
-    reader: ArchiveReader<R>,
+struct LayerWriter<'a> {
+    reader: ArchiveReader<Stream<'a>>,
     blob: BlobWriter,
     entries: EntryWriter,
     content_bytes: u64,
     directory: &'a Path,
 }
 
-impl<R: BufRead> LayerWriter<'_, R> {
+impl LayerWriter<'_> {
     fn read_all(&mut self) -> Result<(), LayerError> {
         let of_reader = |error| match error {
             TarError::Archive { entry, problem } => LayerError::archive(&entry, problem),
@@ -196,8 +202,13 @@ impl<R: BufRead> LayerWriter<'_, R> {
         for segment in &contents.segments {
             file.zeros(segment.offset - at).map_err(cannot_write)?;
             self.reader.content(segment.bytes, path, |bytes| file.write(bytes)).map_err(of_reader)?;
+            let before = at;
             at = segment.offset + segment.bytes;
             stored += segment.bytes;
+            // Few bytes of the archive may be many here.
+            if before / LOOK != at / LOOK {
+                self.reader.input_mut().check().map_err(cannot_write)?;
+            }
         }
         file.zeros(contents.bytes - at).map_err(cannot_write)?;
         let (bytes, runs) = file.finish().map_err(cannot_write)?;

@@ -23,15 +23,6 @@ impl Store {
         Ok(file)
     }
 
-    /// Notes that an image was used now.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], and what the system said.
-    pub fn mark_used(&self, digest: &ImageDigest) -> Result<(), StoreError> {
-        let _locked = self.lock()?;
-        self.used(digest).map(drop)
-    }
-
     /// The disk of an image: its metadata, the blobs of its layers as [`Store::blobs`] has them, padding. To be asked for
     /// by whoever has a lease.
     ///
@@ -104,8 +95,8 @@ impl Store {
         }
     }
 
-    /// The lease's file of an image that is there, used now.
-    fn used(&self, digest: &ImageDigest) -> Result<File, StoreError> {
+    /// The lease's file of an image that is there, used now. To be asked for under the lock.
+    pub(super) fn used(&self, digest: &ImageDigest) -> Result<File, StoreError> {
         self.record(digest)?;
         let path = self.lease_path(digest);
         let file = files::open_lock(&path)?;

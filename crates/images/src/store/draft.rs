@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sandpen_types::image::{ImageDigest, ImageReference};
 
-use super::record::{self, CONFIG, ImageRecord, LayerRecord};
+use super::record::{self, CONFIG, ImageRecord, LayerRecord, MANIFEST};
 use super::{Locked, Store, StoreError, files, names};
 
 /// The file of a draft that its maker has locked.
@@ -105,6 +105,7 @@ impl Store {
         sandpen_cache::sweep(&self.directory);
         sandpen_cache::sweep(&self.directory.join(super::packed::DIRECTORY));
         self.remove_old_leases(&locked)?;
+        self.remove_old_manifests(&locked)?;
         drop(locked);
         self.sweep_partials()?;
         for (draft, holder) in drafts {
@@ -211,7 +212,7 @@ impl DraftDir {
     }
 
     /// Makes it the image of this digest, and gives it these names, which other images lose; on the disk when this answers.
-    /// One that is there already stays, with more names. Needs [`super::CONFIG`], [`super::METADATA`], an
+    /// One that is there already stays, with more names, as used now, and known by this manifest too. Needs [`super::CONFIG`], [`super::METADATA`], an
     /// [`ImageRecord`] in [`super::IMAGE_RECORD`], and takes [`super::MANIFEST`].
     ///
     /// # Errors
@@ -234,7 +235,13 @@ impl DraftDir {
         if !missing.is_empty() {
             return Err(StoreError::LayersMissing { image: *digest, layers: missing });
         }
-        self.store.place(&locked, &self.content, &self.store.image_path(digest))?;
+        if !self.store.place(&locked, &self.content, &self.store.image_path(digest))? {
+            // Whoever brings it again wants it: it is not the first to go now.
+            self.store.used(digest)?;
+            if let Some(manifest) = files::read(&self.content.join(MANIFEST))? {
+                self.store.note_manifest(&locked, digest, &manifest)?;
+            }
+        }
         self.store.name(&locked, digest, names)
     }
 

@@ -6,6 +6,7 @@
 //!     images/<digest>/      config.json · metadata · image.json · manifest.json where there was one
 //!     names.json            name → digest of the configuration; written anew under the lock
 //!     leases/<digest>       locked, shared, by each who uses the image; its time is that of the last use
+//!     manifests/<digest>/   manifests with which the image came later, by their digests
 //!     packed/<diff_id>      what the layer was packed to, as far as somebody has seen it
 //!     padding               a hole, what a disk ends with
 //!     drafts/<any>/         what is in the making or on its way out: held (locked by its maker) · content/
@@ -27,6 +28,7 @@ mod disk;
 mod draft;
 mod error;
 mod files;
+mod manifests;
 mod names;
 mod packed;
 mod partial;
@@ -45,6 +47,7 @@ use sandpen_types::image::ImageDigest;
 
 pub use draft::{DigestGuard, DraftDir};
 pub use error::StoreError;
+pub(crate) use names::check_tag;
 pub use packed::Packing;
 pub use partial::{PartialLayer, StoredPartial};
 pub use record::{CONFIG, IMAGE_RECORD, ImageRecord, LAYER_RECORD, LayerRecord, MANIFEST, METADATA};
@@ -54,7 +57,8 @@ pub use stored::{StoredImage, StoredLayer};
 use crate::disk::DISK_STEP;
 
 /// The directories below the store's own.
-const DIRECTORIES: [&str; 7] = ["layers", "images", "leases", "drafts", "locks", packed::DIRECTORY, partial::DIRECTORY];
+const DIRECTORIES: [&str; 8] =
+    ["layers", "images", "leases", "drafts", "locks", manifests::DIRECTORY, packed::DIRECTORY, partial::DIRECTORY];
 
 /// A store of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,14 +124,6 @@ impl Store {
     pub fn record(&self, digest: &ImageDigest) -> Result<ImageRecord, StoreError> {
         let found = record::read(&self.image_path(digest))?;
         found.ok_or_else(|| StoreError::NotFound { asked: digest.to_string(), near: Vec::new() })
-    }
-
-    /// An image's manifest, as it came; `None` if it had none.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn manifest(&self, digest: &ImageDigest) -> Result<Option<Vec<u8>>, StoreError> {
-        files::read(&self.image_path(digest).join(MANIFEST))
     }
 
     fn padding(&self) -> PathBuf {

@@ -31,8 +31,8 @@ impl Names {
 }
 
 impl Store {
-    /// The image that somebody means: by a name in any spelling, by its digest, or by the beginning of that, at least 4
-    /// digits. A name comes before the beginning of a digest.
+    /// The image that somebody means: by a name in any spelling, by its digest, by the beginning of that, at least 4
+    /// digits, or by the digest of a manifest. A name comes before the beginning of a digest.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Ambiguous`], [`StoreError::Reference`], and what the system said.
@@ -66,7 +66,11 @@ impl Store {
             let mut found = files::digests(&self.directory.join("images"))?;
             found.retain(|digest| digest.hex().starts_with(id));
             match found.as_slice() {
-                [] => {}
+                [] => {
+                    if let Some(digest) = self.of_manifest(id)? {
+                        return Ok((digest, None));
+                    }
+                }
                 [digest] => return Ok((*digest, None)),
                 several => {
                     let ids = several.iter().map(ImageDigest::short).collect();
@@ -152,8 +156,19 @@ impl Store {
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            if *digest == wanted || record.manifest_digest == Some(wanted) {
+            if *digest == wanted || self.manifest_digests(&record)?.contains(&wanted) {
                 return Ok(Some(*digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The image that came with the manifest of this digest, all digits of it.
+    fn of_manifest(&self, id: &str) -> Result<Option<ImageDigest>, StoreError> {
+        let Ok(wanted) = ImageDigest::from_hex(id) else { return Ok(None) };
+        for record in self.records()? {
+            if self.manifest_digests(&record)?.contains(&wanted) {
+                return Ok(Some(record.digest));
             }
         }
         Ok(None)
@@ -176,7 +191,7 @@ impl Store {
 }
 
 /// A name that an image can be given.
-pub(super) fn check_tag(name: &ImageReference) -> Result<(), StoreError> {
+pub(crate) fn check_tag(name: &ImageReference) -> Result<(), StoreError> {
     match name.digest() {
         Some(_) => Err(StoreError::TagHasDigest(name.familiar())),
         None => Ok(()),

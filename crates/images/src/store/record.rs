@@ -16,7 +16,7 @@ use crate::layer::{BLOB, BLOCK, ENTRIES, LayerInfo, TAR};
 pub const LAYER_RECORD: &str = "layer.json";
 /// An image's configuration, as it came.
 pub const CONFIG: &str = "config.json";
-/// An image's manifest, as it came, where it had one.
+/// An image's first manifest, as it came, where it had one.
 pub const MANIFEST: &str = "manifest.json";
 /// An image's file system without the contents of its files.
 pub const METADATA: &str = "metadata";
@@ -45,7 +45,7 @@ pub struct ImageRecord {
     pub metadata_bytes: u64,
     /// When it came into this store.
     pub loaded: DateTime<Utc>,
-    /// The digest of its manifest, where it had one.
+    /// The digest of the manifest that it came with first, where it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_digest: Option<ImageDigest>,
     /// Bytes of each file beside this one: filled in when it is committed.

@@ -18,7 +18,8 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// Whom an image is kept for: a word for messages, or nobody.
+/// Whom an image is kept for: a word for messages, or nobody. It is asked under the store's lock, after nobody had a lease
+/// of the image, of each image that would go: what it says should be so then.
 type Keep<'a> = &'a dyn Fn(&ImageDigest) -> Option<String>;
 
 impl Store {
@@ -90,7 +91,11 @@ impl Store {
     }
 
     /// Removes layers that no image has, and then, until the rest takes at most so many bytes, what came of layers and
-    /// nobody holds, and images that were not used for longest. What somebody uses, what `keep` wants, and the image that was used or loaded last stay.
+    /// nobody holds, and images that were not used for longest. What somebody uses, what `keep` wants, and the image that
+    /// was used or loaded last stay.
+    ///
+    /// Layers that no image has do not count: while somebody makes something they stay, but are his image's at its end, or
+    /// go with the next of these. So an image counts with its layers, whoever makes what.
     ///
     /// # Errors
     /// What the system said.
@@ -100,26 +105,29 @@ impl Store {
         let mut drafts = Vec::new();
         let locked = self.lock()?;
         let partials = self.listed_partials()?;
-        let bytes = self.bytes()? + partials.iter().map(|partial| partial.bytes).sum::<u64>();
         drafts.extend(self.take_orphans(&locked, &mut removed)?);
+        let mut of_images = self.bytes_of_images()?;
+        let mut of_partials: u64 = partials.iter().map(|partial| partial.bytes).sum();
         for partial in &partials {
-            if bytes.saturating_sub(removed.bytes) <= budget {
+            if of_images + of_partials <= budget {
                 break;
             }
             if self.discard(partial) {
                 removed.bytes += partial.bytes;
+                of_partials -= partial.bytes;
             }
         }
         let mut images = self.images()?;
         images.sort_by_key(StoredImage::touched);
         images.pop();
         for image in images {
-            if bytes.saturating_sub(removed.bytes) <= budget {
+            if of_images + of_partials <= budget {
                 break;
             }
             if self.user(&image.digest, keep)?.is_none() {
                 drafts.push(self.take_away(&locked, &image.digest, &mut removed)?);
                 drafts.extend(self.take_orphans(&locked, &mut removed)?);
+                of_images = self.bytes_of_images()?;
             }
         }
         drop(locked);
@@ -127,14 +135,15 @@ impl Store {
         Ok(removed)
     }
 
-    /// Who needs an image, or `None`.
+    /// Who needs an image, or `None`. To be asked under the lock.
     fn user(&self, digest: &ImageDigest, keep: Keep<'_>) -> Result<Option<String>, StoreError> {
+        // Leases first: one that has ended by now was held until `keep` knew why.
+        let is_leased = self.is_leased(digest)?;
         if let Some(by) = keep(digest) {
             return Ok(Some(by));
         }
-        Ok(self
-            .is_leased(digest)?
-            .then(|| "a microVM that runs, or an archive or a registry that it is on its way to".to_owned()))
+        let leased = "a microVM that runs, or an archive or a registry that it is on its way to";
+        Ok(is_leased.then(|| leased.to_owned()))
     }
 
     /// Takes an image and its names away; its files go with the draft.
@@ -148,6 +157,7 @@ impl Store {
         draft.take(&path)?;
         files::sync(&self.directory.join("images"))?;
         let _ = fs::remove_file(self.lease_path(digest)); // of no meaning without it
+        self.forget_manifests(digest);
         removed.names.extend(names);
         removed.images.push(*digest);
         removed.bytes += bytes;

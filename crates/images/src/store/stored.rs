@@ -14,7 +14,7 @@ use super::{CONFIG, ImageRecord, Store, StoreError, files};
 pub struct StoredImage {
     /// The digest of its configuration: its identity.
     pub digest: ImageDigest,
-    /// The digest of its manifest, where it had one.
+    /// The digest of the manifest that it came with last, where it had one.
     pub manifest_digest: Option<ImageDigest>,
     /// Its names, sorted; it may have none.
     pub names: Vec<ImageReference>,
@@ -22,7 +22,7 @@ pub struct StoredImage {
     pub created: Option<DateTime<Utc>>,
     /// When it came into this store.
     pub loaded: DateTime<Utc>,
-    /// When a microVM last began to run from it.
+    /// When a microVM last began to run from it, or when it last came though it was there.
     pub last_used: Option<DateTime<Utc>>,
     /// Its layers, base first.
     pub layers: Vec<StoredLayer>,
@@ -123,6 +123,13 @@ impl Store {
         Ok(bytes)
     }
 
+    /// The same without layers that no image has.
+    pub(super) fn bytes_of_images(&self) -> Result<u64, StoreError> {
+        let known = self.known()?;
+        let own = known.records.iter().map(|record| files::allocated(&self.image_path(&record.digest)));
+        Ok(own.chain(known.layers.values().map(|(_, bytes)| *bytes)).sum())
+    }
+
     /// All layers, whether an image has them or not, and what each takes of the disk, in bytes.
     ///
     /// # Errors
@@ -165,7 +172,7 @@ impl Store {
         let own = files::allocated(&self.image_path(&digest));
         let mut image = StoredImage {
             digest,
-            manifest_digest: record.manifest_digest,
+            manifest_digest: self.manifest_digests(record)?.first().copied(),
             names: known.names.of(&digest),
             created: shown.created.and_then(|created| Some(DateTime::parse_from_rfc3339(&created).ok()?.to_utc())),
             loaded: record.loaded,

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
-use super::problem::{LINKS_MAX, TreeError, TreeProblem};
-use super::{Leads, Node, Place, ROOT, Shape, Tree};
+use super::problem::{LINKS_MAX, STEPS_MAX, STEPS_OF_LINK, TreeError, TreeProblem};
+use super::{Leads, NONE, Node, Place, ROOT, Shape, Tree};
 use crate::layer::entry::{Entry, EntryReader, Kind};
 
 /// Where a path leads.
@@ -45,6 +45,7 @@ impl Tree {
         }
         // The parts that are left, the next one last.
         let mut left: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_owned).collect();
+        self.step(left.len() as u64)?;
         let (mut at, mut links) = (ROOT, 0);
         while let Some(part) = left.pop() {
             match part.as_slice() {
@@ -78,12 +79,20 @@ impl Tree {
                     if target.first() == Some(&b'/') {
                         at = ROOT;
                     }
+                    let before = left.len();
                     left.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_owned));
+                    self.step((left.len() - before) as u64 + STEPS_OF_LINK)?;
                 }
                 _ => return Err(TreeProblem::BelowFile.into()),
             }
         }
         Ok(Way::Root)
+    }
+
+    /// So many steps more: how long the ways are is what an archive says, and how many there are.
+    fn step(&mut self, steps: u64) -> Result<(), Stop> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > STEPS_MAX { Err(TreeProblem::Steps.into()) } else { Ok(()) }
     }
 
     /// A whiteout or an opaque mark of a layer whose entries come later. One over links is noted, and done when it is known
@@ -106,10 +115,9 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let mut entries = EntryReader::new(list()?);
         while let Some((_, entry)) = entries.read()? {
-            if !matches!(entry.kind, Kind::Whiteout | Kind::Opaque | Kind::SymbolicLink(_))
-                && let Some(link) = self.named(&entry.path).filter(|node| links.met.contains(node))
-            {
-                links.replaced.insert(link);
+            if !matches!(entry.kind, Kind::Whiteout | Kind::Opaque | Kind::SymbolicLink(_)) {
+                let named = self.named(&entry.path).map_err(|error| at(&entry.path, error))?;
+                links.replaced.extend(named.filter(|node| links.met.contains(node)));
             }
         }
         let mut marks = EntryReader::new(list()?);
@@ -124,9 +132,14 @@ impl Tree {
     }
 
     /// What has this path, over no links.
-    fn named(&self, path: &[u8]) -> Option<u32> {
-        let mut parts = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
-        parts.try_fold(ROOT, |directory, part| self.child(directory, part))
+    fn named(&mut self, path: &[u8]) -> Result<Option<u32>, Stop> {
+        let mut at = ROOT;
+        for part in path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")) {
+            self.step(1)?;
+            let Some(child) = self.child(at, part) else { return Ok(None) };
+            at = child;
+        }
+        Ok(Some(at))
     }
 
     fn hide_at(&mut self, entry: &Entry, way: Result<Way, Stop>) -> Result<(), Stop> {
@@ -148,6 +161,10 @@ impl Tree {
                 self.push_children(self.first_child(node), &mut children);
                 for child in children {
                     self.remove(child);
+                }
+                // So that one more mark does not look at them again.
+                if let Node { leads: Leads::Here(Shape::Directory), links, .. } = &mut self.nodes[node as usize] {
+                    *links = NONE;
                 }
                 Ok(())
             }

@@ -7,6 +7,12 @@ use crate::layer::ENTRIES_MAX;
 /// Most symbolic links on the way to an entry (MAXSYMLINKS of Linux).
 pub(super) const LINKS_MAX: u32 = 40;
 
+/// Most steps on the ways to all entries of all layers: 250 of each of as many as a layer may have. Those of most images
+/// have ten.
+pub(super) const STEPS_MAX: u64 = if cfg!(test) { 1 << 20 } else { 1 << 29 };
+/// As many as a link on the way is worth, which is read from the disk.
+pub(super) const STEPS_OF_LINK: u64 = 16;
+
 /// What is wrong with an entry among others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // each says it itself
@@ -27,6 +33,8 @@ pub enum TreeProblem {
     TooMany,
     #[error("the names of all entries together are too long")]
     Names,
+    #[error("the ways to it and to those before it are too long together, links included")]
+    Steps,
     #[error("it has more names than a file can have")]
     Links,
 }

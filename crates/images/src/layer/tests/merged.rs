@@ -83,3 +83,33 @@ fn marks_are_not_followed_over_links_that_their_layer_replaces() {
     let stays = archive().file("to a/sub/.wh..wh..opq", b"");
     assert_eq!(merged(vec![base(), stays]).unwrap(), ["a", "b", "b/kept", "b/sub", "round", "to a"]);
 }
+
+/// What was hidden once is not looked at by each mark that comes.
+#[test]
+fn marks_of_a_directory_do_not_look_at_what_has_gone() {
+    let archive = Archive::default;
+    let base = (0..1000).fold(archive().directory("d/"), |base, n| base.file(&format!("d/{n}"), b""));
+    let marks = archive().file("d/.wh.1", b"").file("d/.wh..wh..opq", b"").file("d/new", b"");
+    let mut tree = Tree::new();
+    for layer in [base, marks.clone(), marks] {
+        tree.apply(&layer.unpack().unwrap().list()).unwrap();
+    }
+    assert_eq!((names(&tree), tree.linked()), (vec!["d".to_owned(), "d/new".to_owned()], 2));
+}
+
+/// Long ways over links, each of which is allowed.
+#[test]
+fn ways_that_are_too_long_together_are_refused() {
+    let archive = Archive::default;
+    let target = format!("{}0", "./".repeat(40));
+    let link =
+        |archive: Archive, n: u32| archive.link(b'2', &format!("l{n}"), &target.replace('0', &format!("l{}", n - 1)));
+    let links = || (1..30).fold(archive().directory("l0/"), link);
+    let (few, many) = (100, 1000);
+    let files = |archive, count| (0..count).fold(archive, |archive: Archive, n| archive.file(&format!("l29/{n}"), b""));
+    assert!(files(links(), few).unpack().is_ok());
+    assert_eq!(tree_problem(files(links(), many)).1, TreeProblem::Steps);
+    let marks = (0..many).fold(archive(), |archive, n| archive.file(&format!("l29/.wh.{n}"), b""));
+    let error = merged(vec![links(), marks]).unwrap_err();
+    assert!(matches!(error, TreeError::Entry { problem: TreeProblem::Steps, .. }), "{error:?}");
+}

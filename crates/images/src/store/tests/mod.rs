@@ -1,6 +1,7 @@
 //! A store that is looked at, changed, used and killed.
 
 mod killed;
+mod manifests;
 mod partial;
 mod removing;
 
@@ -157,7 +158,7 @@ fn what_is_known_of_an_image_and_what_it_shares() {
     assert_eq!(shared, [2, 1, 2]);
     assert_eq!(image.total_bytes - image.unique_bytes, image.layers[0].bytes);
     assert_eq!(image.last_used, None);
-    store.mark_used(&b).unwrap();
+    drop(store.lease(&b).unwrap());
     assert!(store.image(&b).unwrap().last_used.is_some());
     assert_eq!(store.images().unwrap().len(), 2);
     assert!(store.image(&a).unwrap().total_bytes > 0);
@@ -212,7 +213,7 @@ fn only_what_is_whole_is_committed() {
     assert!(store.images().unwrap().is_empty());
 }
 
-/// A second one of the same digest changes nothing but the names.
+/// A second one of the same digest changes nothing but the names and when it was used.
 #[test]
 fn a_commit_of_what_is_there_already_is_none() {
     let (_dir, store) = store();
@@ -220,5 +221,7 @@ fn a_commit_of_what_is_there_already_is_none() {
     let before = fs::metadata(store.image_path(&a)).unwrap().modified().unwrap();
     assert_eq!(make_image(&store, "a", &[1], &["b"]), a);
     assert_eq!(fs::metadata(store.image_path(&a)).unwrap().modified().unwrap(), before);
-    assert_eq!(store.image(&a).unwrap().names, [reference("a"), reference("b")]);
+    let again = store.image(&a).unwrap();
+    assert_eq!(again.names, [reference("a"), reference("b")]);
+    assert!(again.last_used.is_some_and(|used| used > again.loaded), "it is wanted now");
 }

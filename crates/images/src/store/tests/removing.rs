@@ -108,7 +108,7 @@ fn a_budget_takes_what_was_not_used_for_longest() {
     let (_dir, store) = store();
     let images: Vec<_> = (1..=4).map(|n| make_image(&store, &n.to_string(), &[9, n], &[&format!("i{n}")])).collect();
     for (age, digest) in [(3, &images[1]), (2, &images[0]), (1, &images[2])] {
-        store.mark_used(digest).unwrap();
+        drop(store.lease(digest).unwrap());
         let file = std::fs::File::options().write(true).open(store.lease_path(digest)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_hours(age)).unwrap();
     }
@@ -123,4 +123,49 @@ fn a_budget_takes_what_was_not_used_for_longest() {
     assert_eq!(store.keep_within(0, &nobody).unwrap().images, [images[0]], "the one of the last use stays");
     assert_eq!(store.images().unwrap().len(), 1);
     assert_eq!(store.verify().unwrap(), Vec::<String>::new());
+}
+
+/// Layers of what went stay while somebody makes something: that is no reason for more to go, now or at the next time.
+#[test]
+fn a_budget_takes_no_more_while_somebody_makes_something() {
+    let (_dir, store) = store();
+    for n in 1..=4 {
+        make_image(&store, &n.to_string(), &[9, n], &[&format!("i{n}")]);
+    }
+    let whole = store.bytes().unwrap();
+    let draft = store.draft().unwrap();
+    make_layer(&store, 8);
+    assert_eq!(store.keep_within(whole, &nobody).unwrap(), Removed::default(), "what is in the making does not count");
+    for taken in [1, 0] {
+        assert_eq!(store.keep_within(whole - 4096, &nobody).unwrap().images.len(), taken);
+    }
+    assert_eq!((store.images().unwrap().len(), store.layers().unwrap().len()), (3, 6));
+    drop(draft);
+    assert!(store.keep_within(whole, &nobody).unwrap().images.is_empty());
+    assert_eq!(store.layers().unwrap().len(), 4);
+}
+
+/// Whoever starts from an image holds it until it is on record that he has it.
+#[test]
+fn who_needs_an_image_is_asked_after_its_leases() {
+    let (_dir, store) = store();
+    let a = make_image(&store, "a", &[1], &["a"]);
+    let lease = std::cell::RefCell::new(Some(store.lease(&a).unwrap()));
+    // On record by the time of the question is what had the lease until then.
+    let on_record = |_: &ImageDigest| {
+        drop(lease.take());
+        None
+    };
+    let error = store.remove("a", true, &on_record).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn what_came_again_is_not_the_first_to_go() {
+    let (_dir, store) = store();
+    let images: Vec<_> = (1..=3).map(|n| make_image(&store, &n.to_string(), &[n], &[&format!("i{n}")])).collect();
+    drop(store.lease(&images[1]).unwrap());
+    assert_eq!(make_image(&store, "1", &[1], &["i1"]), images[0]);
+    drop(store.lease(&images[2]).unwrap());
+    assert_eq!(store.keep_within(store.bytes().unwrap() - 1, &nobody).unwrap().images, [images[1]]);
 }
