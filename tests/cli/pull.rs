@@ -136,7 +136,10 @@ fn what_is_pulled_is_what_was_pushed_and_is_fetched_once() {
     let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let steps: Vec<_> = told.iter().filter_map(|word| word["progress"]["step"].as_str()).collect();
     assert_eq!(steps, ["layer_present", "layer_present", "image_done"]);
-    assert_eq!(told.last().unwrap()["images"], json!(images));
+    // Who brings it again has used it.
+    assert_eq!((&images[0]["last_used"], &place.images()[0]["layers"]), (&Value::Null, &images[0]["layers"]));
+    assert_eq!(told.last().unwrap()["images"], json!(place.images()));
+    assert!(place.images()[0]["last_used"].is_string());
     assert_eq!(place.store().verify().unwrap(), Vec::<String>::new());
 
     let error = place.fails(&["pull", &place.reference("first/app:2")]);
