@@ -14,7 +14,8 @@ const O_NOFOLLOW: i32 = if cfg!(target_arch = "aarch64") { 0o10_0000 } else { 0o
 /// Copies what the processes print into the VMM log, up to its limit: a hostile guest's console
 /// cannot fill the disk.
 pub(crate) struct LogCopy {
-    /// Held for reading and writing: it neither ends nor gives SIGPIPE to anybody.
+    /// Held for reading and writing: it neither ends nor gives SIGPIPE to anybody. Non-blocking: a VMM that reads what it has
+    /// written itself must not have its waiter wait for more.
     pub(crate) pipe: File,
     file: File,
     left: u64,
@@ -39,7 +40,7 @@ impl LogCopy {
         let count = match self.pipe.read(&mut buffer) {
             Ok(0) => return false,
             Ok(count) => count,
-            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+            Err(error) => return matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock),
         };
         if self.left > 0 {
             let kept = count.min(usize::try_from(self.left).unwrap_or(usize::MAX));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -19,6 +19,9 @@ use crate::program::{Failure, failed};
 use crate::sys;
 use crate::waiter::Waiter;
 
+/// The same on both architectures.
+const O_NONBLOCK: i32 = 0o4000;
+
 /// Reads what is to be done from the standard input and does it; `None` when that ends early.
 pub(crate) fn start() -> Result<Option<Waiter>, Failure> {
     let Some(spec) = wire::read_spec(&mut io::stdin().lock()) else { return Ok(None) };
@@ -32,11 +35,17 @@ pub(crate) fn start() -> Result<Option<Waiter>, Failure> {
     for name in &spec.fifos {
         fifos.insert(name.clone(), hold(name)?);
     }
-    let commands = hold(wire::COMMANDS_FIFO)?;
+    // Who reads them waits for nothing but the poll: others have them open, too.
+    let hold_polled = |name: &str| {
+        // What is in it stays as long as somebody has it open.
+        let _held = hold(name)?;
+        open_fifo_polled(name).map_err(failed(Stage::Fifo, name))
+    };
+    let commands = hold_polled(wire::COMMANDS_FIFO)?;
     let ended = hold(wire::ENDED_FIFO)?;
     let exit_draft = File::create(wire::EXIT_DRAFT_FILE).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
     exit_draft.write_all_at(&[b' '; EXIT_RECORD_BYTES], 0).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
-    let log = LogCopy::open(hold(wire::LOG_FIFO)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
+    let log = LogCopy::open(hold_polled(wire::LOG_FIFO)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
     let log = log.map_err(failed(Stage::Log, spec.vmm_log.to_string_lossy()))?;
     let mut leases = Vec::new();
     for path in &spec.leases {
@@ -77,9 +86,18 @@ fn lease(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// For reading and writing: never blocks, and the pipe's content stays as long as we do.
+/// For reading and writing: the open never blocks, and the pipe's content stays as long as we do.
 fn open_fifo(name: &str) -> io::Result<File> {
-    let fifo = OpenOptions::new().read(true).write(true).open(name)?;
+    open(name, OpenOptions::new().read(true).write(true))
+}
+
+/// The same, and nothing read or written blocks.
+fn open_fifo_polled(name: &str) -> io::Result<File> {
+    open(name, OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK))
+}
+
+fn open(name: &str, options: &OpenOptions) -> io::Result<File> {
+    let fifo = options.open(name)?;
     if fifo.metadata()?.file_type().is_fifo() { Ok(fifo) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 

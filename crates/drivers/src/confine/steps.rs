@@ -5,12 +5,13 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{getegid, geteuid};
 use sandpen_types::confinement::{Cgroup, Jail, ProcessConfinement, Rlimits};
 
 use super::jail::{self, JailError};
@@ -107,10 +108,12 @@ pub fn begin(policy: &Policy) -> Result<Begun, ConfineError> {
     if let Some(parted) = parted {
         let gathered = parted.gather(policy)?;
         begun.jail = Some(gathered.description().clone());
-        if let Some(uid) = gathered.description().uid {
-            for (opened, file) in opened.iter().zip(&policy.inherited) {
-                give(opened, file, uid).map_err(failed(file))?;
+        for (opened, file) in opened.iter().zip(&policy.inherited) {
+            match gathered.description().uid {
+                Some(uid) => give(opened, file, uid),
+                None => take_back(opened, file),
             }
+            .map_err(failed(file))?;
         }
         gathered.enter()?;
     }
@@ -163,6 +166,16 @@ fn give(opened: &File, file: &Inherited, uid: u32) -> io::Result<()> {
         std::fs::set_permissions(&file.path, Permissions::from_mode(mode | ALL_READ))?;
     }
     Ok(())
+}
+
+/// What is written belonged to a sandbox with a user of its own, perhaps: to be opened once more without any capability, it has
+/// to be ours.
+fn take_back(opened: &File, file: &Inherited) -> io::Result<()> {
+    let own = (geteuid().as_raw(), getegid().as_raw());
+    if file.content.is_some() || !file.write || opened.metadata()?.uid() == own.0 {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(opened, Some(own.0), Some(own.1))
 }
 
 impl Begun {

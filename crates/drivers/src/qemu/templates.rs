@@ -121,6 +121,11 @@ impl Templates {
             match template.restore(plan, bin_dir).await {
                 Ok(vmm) => return Ok(Some(vmm)),
                 Err(TemplateError::Driver(DriverError::Cancelled)) => return Err(DriverError::Cancelled),
+                // Of the host's, not of the template's: the machine that boots instead meets the same, or it has passed.
+                Err(error @ TemplateError::Driver(_)) => {
+                    tracing::warn!(error = error_chain(&error), "a machine cannot be restored now, and boots");
+                    return Ok(None);
+                }
                 Err(error) => {
                     tracing::warn!(error = error_chain(&error), "a template is of no use and is made again");
                     self.remove(&key, &template).await;
@@ -292,8 +297,8 @@ impl Templates {
         {
             let mut kinds = self.kinds();
             let kind = kinds.entry(key.to_owned()).or_default();
-            // Another one may have taken its place by now.
-            if kind.template.as_ref().is_some_and(|there| !Arc::ptr_eq(there, template)) {
+            // Others that it failed as well have seen to it, and another one may have taken its place by now.
+            if kind.template.as_ref().is_none_or(|there| !Arc::ptr_eq(there, template)) {
                 return;
             }
             kind.template = None;

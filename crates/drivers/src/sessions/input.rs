@@ -69,11 +69,6 @@ impl Input {
         Self { window, sent: received, end, end_is_sent: ended, closed: !takes, ..Self::default() }
     }
 
-    /// Where a client goes on that was none before: behind what others have sent, be it on its way.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
     /// What the guest said last.
     pub(super) fn window(&self) -> Window {
         self.window

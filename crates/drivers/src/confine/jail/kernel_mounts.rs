@@ -9,8 +9,14 @@ use std::path::{Path, PathBuf};
 use super::{JailError, failed};
 use crate::confine::Policy;
 
-/// Types of which no file is a user's (proc_filesystems(5)).
-const KINDS: [&str; 16] = [
+/// Types of which no file is a user's (proc_filesystems(5)). Of devices a guest would not open any, and yet root's could put
+/// something else in their places.
+const KINDS: [&str; 21] = [
+    "devtmpfs",
+    "devpts",
+    "mqueue",
+    "rpc_pipefs",
+    "cpuset",
     "proc",
     "sysfs",
     "cgroup",
@@ -94,7 +100,10 @@ mod tests {
         2 1 0:5 / /proc rw shared:3 - proc proc rw\n\
         3 1 0:6 / /srv/a\\040b/proc rw - proc proc rw\n\
         4 1 0:7 / /srv/disk rw - xfs /dev/x rw\n\
-        5 2 0:8 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw\n";
+        5 2 0:8 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw\n\
+        6 1 0:9 / /dev rw - devtmpfs udev rw\n\
+        7 6 0:10 / /dev/shm rw - tmpfs none rw\n\
+        8 6 0:11 / /dev/pts rw - devpts none rw\n";
 
     fn kind(directory: &str) -> Option<String> {
         found(MOUNTS, Path::new(directory)).map(|(_, kind)| kind)
@@ -103,10 +112,10 @@ mod tests {
     #[test]
     fn what_is_mounted_in_a_directory_and_what_holds_it_counts() {
         assert_eq!(found(MOUNTS, Path::new("/srv/a b")), Some(("/srv/a b/proc".into(), "proc".into())));
-        for refused in ["/", "/srv", "/proc", "/proc/1/root", "/srv/a b/proc/self"] {
+        for refused in ["/", "/srv", "/proc", "/proc/1/root", "/srv/a b/proc/self", "/dev", "/dev/disk", "/dev/pts"] {
             assert!(kind(refused).is_some(), "{refused}");
         }
-        for shared in ["/home", "/srv/disk", "/srv/disk/root", "/srv/a", "/proc2"] {
+        for shared in ["/home", "/srv/disk", "/srv/disk/root", "/srv/a", "/proc2", "/dev/shm"] {
             assert_eq!(kind(shared), None, "{shared}");
         }
     }

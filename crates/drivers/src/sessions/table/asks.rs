@@ -95,10 +95,7 @@ impl SessionTable {
             self.farewells.push((before.key, Some(SessionEvent::Replaced)));
         }
         session.attach(key, from);
-        let mut info = session.info();
-        if from.is_none() {
-            info.stdin = session.input.sent();
-        }
+        let info = session.info();
         self.clients.insert(key, id);
         self.touched.insert(key);
         Ok((key, info))

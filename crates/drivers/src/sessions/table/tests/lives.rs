@@ -235,25 +235,6 @@ fn what_has_not_begun_yet_is_not_unknown() {
     host.attach(1);
 }
 
-/// What the client before had sent counts as the session's, be it still on its way.
-#[test]
-fn another_clients_first_input_is_not_passed_over() {
-    let mut host = Host::running(true, false);
-    let first = host.attach(1);
-    host.say(1, SessionReport::InputWindow { received: 0, limit: 100 }).unwrap();
-    host.request(first, SessionRequest::Input { offset: 0, bytes: "first".into() });
-    host.sent();
-    host.table.client_gone(first, host.now);
-    let (second, info) = host.table.attach(id(1), None).unwrap();
-    assert_eq!(info.stdin, 5);
-    host.request(second, SessionRequest::Input { offset: info.stdin, bytes: "second".into() });
-    let input = Content::Bytes { stream: SessionStream::Stdin, offset: 5, bytes: b"second".to_vec() };
-    assert_eq!(host.sent(), [(1, input)]);
-    // One that was there before knows what it has sent, and sends again what the session may not have.
-    let (_, info) = host.table.attach(id(1), Some(SessionOffsets::default())).unwrap();
-    assert_eq!(info.stdin, 0);
-}
-
 #[test]
 fn the_oldest_that_nobody_waits_for_makes_room() {
     let mut host = Host::up();
