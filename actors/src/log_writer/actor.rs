@@ -181,7 +181,8 @@ impl LogWriter {
     }
 
     pub(super) fn publish(&self, ended: bool) {
-        let stuck = self.trouble.is_some();
+        // Before that nobody knows what is on file.
+        let stuck = self.trouble.is_some() || !self.store.is_recovered();
         self.published.send_replace(Published { totals: self.store.totals(), ended, stuck });
     }
 
@@ -253,7 +254,7 @@ impl LogWriter {
     }
 
     /// Closes the files some time after their last use.
-    fn files_in_use(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn files_in_use(&mut self, ctx: &mut Context<Self>) {
         self.last_use = Instant::now();
         if !self.idle_timer && self.store.is_open() {
             self.idle_timer = true;
@@ -287,18 +288,7 @@ impl Actor for LogWriter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(StopWithoutAddress);
-        let recovered = self.store.recover();
-        self.tell_notes();
-        let ready = recovered.and_then(|()| if self.drops() { self.store.prepare_to_drop(now_us()) } else { Ok(()) });
-        match ready {
-            // The one before has just lost its last address. Where it has not, the first byte meets it again.
-            Ok(()) | Err(LogError::Busy(_)) => {}
-            Err(e) => {
-                self.fail(e);
-            }
-        }
-        self.files_in_use(ctx);
-        self.publish(false);
+        self.take_over(ctx);
     }
 }
 

@@ -113,9 +113,15 @@ impl Store {
         self.index.totals()
     }
 
-    /// Whether [`Store::totals`] may lack bytes that this generation has written: its index was lost.
+    /// Whether it is known what earlier writers left.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// Whether [`Store::totals`] may lack bytes that this generation has written: its index was lost, or nobody has
+    /// been able to look yet.
     pub fn has_lost_count(&self) -> bool {
-        self.lost_count && !self.config.begins_generation
+        (self.lost_count || !self.recovered) && !self.config.begins_generation
     }
 
     /// What happened since the last call.

@@ -10,6 +10,7 @@ mod follow;
 mod killed;
 mod model;
 mod stream;
+mod take_over;
 mod times;
 mod trouble;
 
