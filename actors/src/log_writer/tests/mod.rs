@@ -8,6 +8,7 @@ mod dropping;
 mod file_names;
 mod follow;
 mod killed;
+mod lost_count;
 mod model;
 mod stream;
 mod take_over;
