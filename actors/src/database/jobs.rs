@@ -6,7 +6,7 @@
 //! ```
 
 use actix::{Handler, Message};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sandpen_types::job::JobInfo;
 use sandpen_types::row::SandboxId;
 use sandpen_types::session::{SessionEnd, SessionId};
@@ -71,7 +71,7 @@ pub struct EndJob {
     pub sandbox: SandboxId,
     /// Which.
     pub id: SessionId,
-    /// When it was heard of.
+    /// When it was heard of. On record it is never before an end of before, as where the clock was set back.
     pub at: DateTime<Utc>,
     /// How it ended.
     pub end: SessionEnd,
@@ -196,10 +196,11 @@ pub(super) async fn write(connection: &mut SqliteConnection, job: &JobWrite) -> 
         }
         JobWrite::End(EndJob { sandbox, id, at, end }) => {
             let how = serde_json::to_string(end).map_err(|error| unreadable(*sandbox, "how", &error))?;
+            let at = after_all(connection, *sandbox, *at).await?;
             let ended = sqlx::query(
                 "UPDATE jobs SET ended_at = ?3, how = ?4 WHERE sandbox_id = ?1 AND id = ?2 AND ended_at IS NULL",
             );
-            let ended = ended.bind(sandbox).bind(id.to_string()).bind(time_text(*at)).bind(how);
+            let ended = ended.bind(sandbox).bind(id.to_string()).bind(time_text(at)).bind(how);
             ended.execute(connection).await.map(drop).map_err(sql("recording the end of a job"))
         }
         JobWrite::Remove(RemoveJobs { sandbox, ids }) => {
@@ -210,6 +211,20 @@ pub(super) async fn write(connection: &mut SqliteConnection, job: &JobWrite) -> 
             removed.map(drop).map_err(sql("forgetting jobs"))
         }
     }
+}
+
+/// A time for an end: after those of all that have ended, whatever the clock says. Of the oldest the logs go first.
+async fn after_all(
+    connection: &mut SqliteConnection,
+    sandbox: SandboxId,
+    at: DateTime<Utc>,
+) -> Result<DateTime<Utc>, DatabaseError> {
+    let latest = sqlx::query("SELECT max(ended_at) AS ended_at FROM jobs WHERE sandbox_id = ?1").bind(sandbox);
+    let latest = latest.fetch_one(connection).await.map_err(sql("reading the latest end of a job"))?;
+    // One that cannot be read keeps no end off the record.
+    let latest = time(sandbox, &latest, "ended_at").unwrap_or_default();
+    let next = latest.and_then(|latest| latest.checked_add_signed(TimeDelta::microseconds(1)));
+    Ok(next.map_or(at, |next| at.max(next)))
 }
 
 async fn get(pool: &SqlitePool, sandbox: SandboxId, id: SessionId) -> Result<Option<JobRow>, DatabaseError> {

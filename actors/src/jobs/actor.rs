@@ -93,8 +93,8 @@ impl JobKeeper {
             return;
         }
         let (log_sender, log) = watch::channel(LogState::Hosting);
-        // What was on record before has been opened.
-        let (opened_sender, opened) = watch::channel(opening.is_none().then_some(Ok(false)));
+        // What was on record as begun has been opened.
+        let (opened_sender, opened) = watch::channel((opening.is_none() && row.is_begun).then_some(Ok(false)));
         let (stdin, input) = JobInput::new(id);
         let (stdin, terminal) = (row.stdin.then_some(stdin), row.terminal);
         self.held.insert(id, Held { opened, log, stdin, terminal, until_ended: Vec::new() });

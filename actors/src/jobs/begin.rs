@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!   BeginJob ─┬ held ─────────────────────────────▶ its begin is waited for ─┬ it runs ──────────▶ its row
-//!             ├ on record, ended ─▶ its row                                  ├ has ended already ─▶ its row, with the end
-//!             ├ a session's number ─▶ refused                                └ refused ──────────▶ the guest's word
-//!             └ new: on record, held ─────────────▶ as above
+//!      ▲      ├ on record, ended ─▶ its row                                  ├ has ended already ─▶ its row, with the end
+//!      │      ├ a session's number ─▶ refused                                ├ refused ──────────▶ the guest's word
+//!      │      └ new: on record, held ─────────────▶ as above                 └ no guest ever had it ─┐
+//!      └─────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 
 use std::sync::Arc;
 
-use actix::{ActorFutureExt as _, Handler, ResponseActFuture, WrapFuture as _};
+use actix::{ActorFutureExt as _, AsyncContext as _, Handler, ResponseActFuture, WrapFuture as _};
 use chrono::Utc;
 use sandpen_types::row::SandboxId;
 use sandpen_types::session::{SessionId, SessionSpec};
@@ -25,14 +26,16 @@ use crate::runtime::actor_ref::ActorRef;
 impl Handler<BeginJob> for JobKeeper {
     type Result = ResponseActFuture<Self, Result<JobRow, JobError>>;
 
-    fn handle(&mut self, BeginJob { id, spec }: BeginJob, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, BeginJob { id, spec }: BeginJob, ctx: &mut Self::Context) -> Self::Result {
+        // Weak: it must not keep itself alive.
+        let (itself, again) = (ctx.address().downgrade(), BeginJob { id, spec: spec.clone() });
         let held = self.held.get(&id).map(|held| held.opened.clone());
         let (config, sessions) = (self.config.clone(), self.sessions());
         let asked = spec.clone();
         let found = async move {
             match held {
                 Some(_) => Ok(None),
-                None => look_up(&config, sessions?, id, &asked).await.map(Some),
+                None => look_up(&config, sessions, id, &asked).await.map(Some),
             }
         };
         let begun = found.into_actor(self).map(move |found, this, ctx| {
@@ -52,9 +55,15 @@ impl Handler<BeginJob> for JobKeeper {
                     Begun::There(row) => return Ok(row),
                     Begun::Gone => {}
                     Begun::Held(opened, ended) => {
-                        if has_ended(opened).await? {
-                            // Its end is told with it.
+                        let has_ended = has_ended(opened).await;
+                        if !matches!(has_ended, Some(Ok(false) | Err(_))) {
+                            // Its end is told with it, or nothing of it is left.
                             let _ = ended.await;
+                        }
+                        match (has_ended, itself.upgrade()) {
+                            (Some(has_ended), _) => has_ended.map(drop)?,
+                            (None, Some(itself)) => return itself.send(again).await.unwrap_or_else(|_| Err(failed())),
+                            (None, None) => return Err(failed()),
                         }
                     }
                 }
@@ -83,7 +92,7 @@ enum Begun {
 
 async fn look_up(
     config: &KeeperConfig,
-    sessions: Arc<dyn GuestSessions>,
+    sessions: Result<Arc<dyn GuestSessions>, SessionError>,
     id: SessionId,
     spec: &SessionSpec,
 ) -> Result<Found, JobError> {
@@ -91,7 +100,7 @@ async fn look_up(
     if let Some(row) = find(&config.database, sandbox, id).await? {
         return Ok(Found::There(row));
     }
-    if sessions.list().await?.iter().any(|session| session.id == id) {
+    if sessions?.list().await?.iter().any(|session| session.id == id) {
         return Err(JobError::IsSession(id));
     }
     let row = JobRow {
@@ -117,11 +126,12 @@ async fn find(
     database.send(GetJob { sandbox, id }).await.unwrap_or(Err(DatabaseError::Ended))
 }
 
-/// Waits until the guest has begun it; whether it has ended with that.
-async fn has_ended(mut opened: watch::Receiver<Opened>) -> Result<bool, JobError> {
-    match opened.wait_for(Option::is_some).await.map(|opened| opened.clone()) {
-        Ok(Some(opened)) => Ok(opened?),
-        // Its life has ended without a word, and with it the keeper.
-        _ => Err(SessionError::Unreachable("the keeper of its jobs failed; ask again".to_owned()).into()),
-    }
+/// Waits until the guest has begun it; whether it has ended with that. `None` where its life has ended without a word:
+/// no guest ever had what an earlier keeper put on record, or nobody can say any more.
+async fn has_ended(mut opened: watch::Receiver<Opened>) -> Opened {
+    opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone())
+}
+
+fn failed() -> JobError {
+    SessionError::Unreachable("the keeper of its jobs failed; ask again".to_owned()).into()
 }

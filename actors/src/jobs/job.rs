@@ -126,8 +126,13 @@ impl Job {
             };
             self.mark_begun().await;
             // Where nobody knew whether it had begun.
-            self.opened
-                .send_if_modified(|opened| matches!(opened, Some(Err(_))) && opened.replace(Ok(false)).is_some());
+            self.opened.send_if_modified(|opened| {
+                let is_new = !matches!(opened, Some(Ok(_)));
+                if is_new {
+                    *opened = Some(Ok(false));
+                }
+                is_new
+            });
             let mut at = from.unwrap_or(attachment.info.kept_from);
             let before = at;
             let taken = self.take(attachment, &mut at, log).await;

@@ -181,7 +181,8 @@ impl LogWriter {
     }
 
     pub(super) fn publish(&self, ended: bool) {
-        let stuck = self.trouble.is_some();
+        // Until it has taken over, nobody knows what is on file.
+        let stuck = self.trouble.is_some() || !self.store.is_recovered();
         self.published.send_replace(Published { totals: self.store.totals(), ended, stuck });
     }
 
@@ -253,7 +254,7 @@ impl LogWriter {
     }
 
     /// Closes the files some time after their last use.
-    fn files_in_use(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn files_in_use(&mut self, ctx: &mut Context<Self>) {
         self.last_use = Instant::now();
         if !self.idle_timer && self.store.is_open() {
             self.idle_timer = true;
@@ -287,18 +288,7 @@ impl Actor for LogWriter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(StopWithoutAddress);
-        let recovered = self.store.recover();
-        self.tell_notes();
-        let ready = recovered.and_then(|()| if self.drops() { self.store.prepare_to_drop(now_us()) } else { Ok(()) });
-        match ready {
-            // The one before has just lost its last address. Where it has not, the first byte meets it again.
-            Ok(()) | Err(LogError::Busy(_)) => {}
-            Err(e) => {
-                self.fail(e);
-            }
-        }
-        self.files_in_use(ctx);
-        self.publish(false);
+        self.take_over(ctx);
     }
 }
 
@@ -316,19 +306,23 @@ impl Handler<AttachStream> for LogWriter {
         if self.closing.is_some() {
             return Err(LogError::Closed);
         }
-        let source = OutputPipe::new(stream, Arc::new(pipe));
+        let mut source = OutputPipe::new(stream, Arc::new(pipe));
         let registered = register(&source.pipe).map_err(|source| LogError::Attach { stream, source })?;
         // Whoever attaches a stream again (a new monitor) has opened the same pipe anew.
         self.sources.retain(|_, (known, handle)| {
             if known.stream == stream {
                 ctx.cancel_future(*handle);
+                // What was read from it before comes before what is in it.
+                source.copied = known.copied.take();
             }
             known.stream != stream
         });
+        let holds_bytes = source.copied.as_ref().is_some_and(|bytes| !bytes.is_empty());
+        let wait = if holds_bytes { Wait::Yield } else { Wait::Registered(registered) };
         let id = self.next_source;
         self.next_source += 1;
         self.sources.insert(id, (source, SpawnHandle::default()));
-        self.pump(id, Wait::Registered(registered), ctx);
+        self.pump(id, wait, ctx);
         Ok(())
     }
 }

@@ -206,19 +206,18 @@ impl LogFollower {
                 Step::Read { segment, cursor, limit } => self.read(segment, cursor, limit).await?,
                 Step::Tail { segment, cursor } => self.read_tail(segment, cursor).await?,
                 Step::Wait => match &mut self.source {
-                    Source::Files { .. } => {
-                        if !self.find_more()? {
-                            return Ok(None);
-                        }
-                    }
-                    Source::Live(_) if published.ended => {
+                    _ if published.ended => {
                         let end = published.totals.position;
                         if self.position >= end {
                             return Ok(None);
                         }
-                        self.ready.push_back(LogChunk::Gap { position: self.position, bytes: end - self.position });
-                        self.position = end;
+                        if !self.find_more().await? {
+                            self.ready.push_back(LogChunk::Gap { position: self.position, bytes: end - self.position });
+                            self.position = end;
+                        }
                     }
+                    // Of one that nobody writes all has been published.
+                    Source::Files { .. } => return Ok(None),
                     Source::Live(_) if gone => return Err(LogError::WriterGone { position: self.position }),
                     // Its error means that the writer is gone, which the next round finds.
                     Source::Live(receiver) => drop(receiver.changed().await),
@@ -305,15 +304,14 @@ impl LogFollower {
         Ok(())
     }
 
-    /// Opens the next files when there were too many to hold at once.
-    fn find_more(&mut self) -> Result<bool, LogError> {
+    /// Opens the next files when there were too many to hold at once; whether they are still there.
+    async fn find_more(&mut self) -> Result<bool, LogError> {
         let Source::Files { log, end } = &self.source else { return Ok(false) };
-        if self.position >= *end {
-            return Ok(false);
-        }
-        let Chain { mut segments, .. } = segment::open_chain(log, self.position, *end, Hold::Oldest)?;
+        let (log, position, end) = (log.clone(), self.position, *end);
+        let opened = blocking(move || segment::open_chain(&log, position, end, Hold::Oldest));
+        let Chain { mut segments, .. } = opened.await.map_err(LogError::ReadCutOff)??;
         // One that was read to its end is no more.
-        segments.retain(|segment| segment.sealed.get().is_none_or(|end| *end > self.position));
+        segments.retain(|segment| segment.sealed.get().is_none_or(|end| *end > position));
         let found = !segments.is_empty();
         self.queue = Arc::new(Queue::new(segments));
         Ok(found)

@@ -33,6 +33,7 @@ const KIND_CHUNK: u8 = 1;
 const KIND_GENERATION: u8 = 2;
 const KIND_DROPPED: u8 = 3;
 const KIND_DROPPED_BEFORE: u8 = 4;
+const KIND_LOST_COUNT: u8 = 5;
 /// Records read at once.
 pub(super) const BLOCK_RECORDS: usize = 170;
 
@@ -90,6 +91,11 @@ pub(super) enum Record {
         /// How many bytes.
         bytes: u64,
     },
+    /// Nobody knows how many bytes of each stream the generation has: an index was lost.
+    LostCount {
+        /// From where on.
+        position: u64,
+    },
 }
 
 impl Record {
@@ -99,7 +105,8 @@ impl Record {
             Self::Chunk { position, .. }
             | Self::Generation { position, .. }
             | Self::Dropped { position, .. }
-            | Self::DroppedBefore { position, .. } => *position,
+            | Self::DroppedBefore { position, .. }
+            | Self::LostCount { position } => *position,
         }
     }
 
@@ -126,6 +133,10 @@ impl Record {
                 bytes[1] = stream_code(*stream);
                 *count
             }
+            Self::LostCount { .. } => {
+                bytes[0] = KIND_LOST_COUNT;
+                0
+            }
         };
         bytes[8..16].copy_from_slice(&self.position().to_le_bytes());
         bytes[16..24].copy_from_slice(&value.to_le_bytes());
@@ -151,6 +162,7 @@ impl Record {
             KIND_GENERATION if bytes[1] == 0 => Some(Self::Generation { position, generation: value }),
             KIND_DROPPED => Some(Self::Dropped { position, stream, bytes: value }),
             KIND_DROPPED_BEFORE => Some(Self::DroppedBefore { position, stream, bytes: value }),
+            KIND_LOST_COUNT if bytes[1] == 0 => Some(Self::LostCount { position }),
             _ => None,
         }
     }
@@ -246,6 +258,8 @@ pub(super) struct Walk {
     pub dropped_stdout: u64,
     /// Its bytes of stderr that were dropped before here.
     pub dropped_stderr: u64,
+    /// Whether these counts lack what only a lost index knew.
+    pub lost_count: bool,
 }
 
 impl Walk {
@@ -261,6 +275,7 @@ impl Walk {
             stderr: header.stderr,
             dropped_stdout: 0,
             dropped_stderr: 0,
+            lost_count: false,
         }
     }
 
@@ -302,12 +317,14 @@ impl Walk {
                 self.stderr = 0;
                 self.dropped_stdout = 0;
                 self.dropped_stderr = 0;
+                self.lost_count = false;
             }
             Record::Dropped { stream, bytes, .. } => {
                 let dropped = self.dropped_mut(stream);
                 *dropped = dropped.saturating_add(bytes);
             }
             Record::DroppedBefore { stream, bytes, .. } => *self.dropped_mut(stream) = bytes,
+            Record::LostCount { .. } => self.lost_count = true,
         }
     }
 

@@ -70,6 +70,8 @@ pub(super) struct IndexWriter {
     end: Walk,
     /// Whether the files say that our generation has begun.
     marked: bool,
+    /// Whether nobody knows how much of each stream it has written.
+    lost_count: bool,
     stdout: Gap,
     stderr: Gap,
 }
@@ -103,14 +105,15 @@ impl IndexWriter {
             reserved: 0,
             end: Walk::new(&unknown_header(0)),
             marked: false,
+            lost_count: false,
             stdout: Gap::default(),
             stderr: Gap::default(),
         }
     }
 
     /// Goes on behind what earlier writers left.
-    pub fn take_over(&mut self, end: Walk, len: u64) {
-        (self.end, self.len) = (end, len);
+    pub fn take_over(&mut self, end: Walk, len: u64, lost_count: bool) {
+        (self.end, self.len, self.lost_count) = (end, len, lost_count);
         self.marked = end.generation == self.generation;
     }
 
@@ -120,8 +123,9 @@ impl IndexWriter {
         if !self.marked {
             begin_generation(&mut end, self.generation);
         }
+        end.lost_count = self.lost_count;
         let header = header_after(&end, now_us);
-        let before = dropped_before(&end);
+        let before = told_before(&end);
         let len = HEADER_LEN + before.len() as u64 * RECORD_LEN;
         Ok(NewIndex { file: create_index(log, &header, &before)?, header, len, end })
     }
@@ -198,8 +202,12 @@ impl IndexWriter {
         if self.marked {
             return Ok(());
         }
-        self.append(&Record::Generation { position: self.end.position, generation: self.generation })?;
+        let position = self.end.position;
+        let begin = Record::Generation { position, generation: self.generation };
+        let lost = self.lost_count.then_some(Record::LostCount { position });
+        self.append(&[Some(begin), lost].into_iter().flatten().collect::<Vec<_>>())?;
         begin_generation(&mut self.end, self.generation);
+        self.end.lost_count = self.lost_count;
         self.marked = true;
         Ok(())
     }
@@ -215,25 +223,26 @@ impl IndexWriter {
                 self.last = None;
             }
         }
-        self.append(&Record::Chunk { position: self.end.position, stream, at_us })?;
+        self.append(&[Record::Chunk { position: self.end.position, stream, at_us }])?;
         self.last = Some(LastChunk { stream, at_us, empty: true });
         Ok(())
     }
 
-    fn append(&mut self, record: &Record) -> Result<(), LogError> {
+    fn append(&mut self, records: &[Record]) -> Result<(), LogError> {
         let Some(file) = &self.file else { return Err(LogError::Closed) };
-        if let Err(e) = file.file().write_all_at(&record.encode(), self.len) {
+        let bytes: Vec<u8> = records.iter().flat_map(Record::encode).collect();
+        if let Err(e) = file.file().write_all_at(&bytes, self.len) {
             // Half a record would be harmless to readers, but it is ours to tidy.
             let _ = file.file().set_len(self.len);
             return Err(LogError::file("writing", &self.path)(e));
         }
-        self.appended();
+        self.appended(records.len() as u64);
         Ok(())
     }
 
     /// The chunk record before is not the last one any more: it must not be replaced.
-    fn appended(&mut self) {
-        self.len += RECORD_LEN;
+    fn appended(&mut self, records: u64) {
+        self.len += records * RECORD_LEN;
         self.last = None;
     }
 
@@ -309,7 +318,7 @@ impl IndexWriter {
             return;
         }
         if mark.is_none() {
-            self.appended();
+            self.appended(1);
         }
         *self.end.dropped_mut(stream) += unmarked;
         *self.gap(stream) = Gap { mark: Some((offset, marked + unmarked)), unmarked: 0 };
@@ -327,15 +336,16 @@ fn begin_generation(end: &mut Walk, generation: u64) {
     (end.generation, end.generation_start) = (generation, end.position);
     (end.stdout, end.stderr) = (0, 0);
     (end.dropped_stdout, end.dropped_stderr) = (0, 0);
+    end.lost_count = false;
 }
 
-/// What the files before this one say of dropped bytes, for its index.
-fn dropped_before(end: &Walk) -> Vec<Record> {
-    [(OutputStream::Stdout, end.dropped_stdout), (OutputStream::Stderr, end.dropped_stderr)]
+/// What the files before this one say and a header does not, for its index: of dropped bytes, and of lost counts.
+pub(super) fn told_before(end: &Walk) -> Vec<Record> {
+    let dropped = [(OutputStream::Stdout, end.dropped_stdout), (OutputStream::Stderr, end.dropped_stderr)]
         .into_iter()
         .filter(|(_, bytes)| *bytes > 0)
-        .map(|(stream, bytes)| Record::DroppedBefore { position: end.position, stream, bytes })
-        .collect()
+        .map(|(stream, bytes)| Record::DroppedBefore { position: end.position, stream, bytes });
+    dropped.chain(end.lost_count.then_some(Record::LostCount { position: end.position })).collect()
 }
 
 #[cfg(test)]
@@ -345,12 +355,14 @@ mod tests {
     #[test]
     fn a_new_file_tells_what_was_dropped_before_it_by_stream() {
         let mut end = Walk::new(&unknown_header(100));
-        assert_eq!(dropped_before(&end), []);
+        assert_eq!(told_before(&end), []);
         end.dropped_stderr = 7;
         let stderr = Record::DroppedBefore { position: 100, stream: OutputStream::Stderr, bytes: 7 };
-        assert_eq!(dropped_before(&end), [stderr]);
+        assert_eq!(told_before(&end), [stderr]);
         end.dropped_stdout = 1;
         let stdout = Record::DroppedBefore { position: 100, stream: OutputStream::Stdout, bytes: 1 };
-        assert_eq!(dropped_before(&end), [stdout, stderr]);
+        assert_eq!(told_before(&end), [stdout, stderr]);
+        end.lost_count = true;
+        assert_eq!(told_before(&end), [stdout, stderr, Record::LostCount { position: 100 }]);
     }
 }

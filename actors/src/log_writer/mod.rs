@@ -36,6 +36,7 @@ mod segment;
 mod shared_segments;
 mod store;
 mod tail;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod times;

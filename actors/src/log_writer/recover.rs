@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::files::{KnownFile, LockedIndex, create_index, open_existing};
-use super::index::{self, HEADER_LEN, Header, Scan, Walk};
+use super::index::{self, HEADER_LEN, Header, RECORD_LEN, Scan, Walk};
+use super::index_writer::told_before;
 use super::names::{self, index_name};
 use super::segment::{self, header_after, now_us, unknown_header};
 
@@ -23,8 +24,9 @@ pub(super) struct Left {
     pub file: Option<(KnownFile, u64)>,
     /// Bytes that the index knows of and that are gone.
     pub missing: u64,
-    /// Whether the current file's index was lost, if it had one.
-    pub lost_index: bool,
+    /// Whether an index was lost that knew how much of each stream the generation has written, now or before, or may have
+    /// been lost with its file.
+    pub lost_count: bool,
 }
 
 /// Finds out what earlier writers left, and tidies up after them.
@@ -54,23 +56,26 @@ pub(super) fn recover(log: &Path) -> Result<Left, LogError> {
         _ => None,
     };
     let Some((Header { base, .. }, Scan { end, index_len, missing })) = scan else {
-        return Ok(Left { end: segment::newest_end(log)?, file: None, missing: 0, lost_index: header.is_none() });
+        return Ok(Left { end: segment::newest_end(log)?, file: None, missing: 0, lost_count: true });
     };
     // A file that lacks bytes is set aside at the first new one: its gap stays a gap.
     let file = meta.filter(|_| missing == 0).map(|meta| {
         let identity = (meta.dev(), meta.ino());
         (KnownFile { base, len, identity }, index_len)
     });
-    Ok(Left { end: Some(end), file, missing, lost_index: header.is_none() })
+    Ok(Left { end: Some(end), file, missing, lost_count: end.lost_count })
 }
 
-/// Makes a new index for a log file whose index is lost: all its bytes count as stdout.
+/// Makes a new index for a log file whose index is lost: all its bytes count as stdout, and it says that this is a guess.
 fn rebuild_index(log: &Path, len: u64) -> Result<(Header, Scan), LogError> {
-    let end = segment::newest_end(log)?.unwrap_or_else(|| Walk::new(&unknown_header(0)));
+    let mut end = segment::newest_end(log)?.unwrap_or_else(|| Walk::new(&unknown_header(0)));
     let mut before = end;
     before.position = end.position.saturating_sub(len);
     before.stdout = end.stdout.saturating_sub(len);
     let header = header_after(&before, now_us());
-    create_index(log, &header, &[])?;
-    Ok((header, Scan { end, index_len: HEADER_LEN, missing: 0 }))
+    before.lost_count = true;
+    end.lost_count = true;
+    let records = told_before(&before);
+    create_index(log, &header, &records)?;
+    Ok((header, Scan { end, index_len: HEADER_LEN + records.len() as u64 * RECORD_LEN, missing: 0 }))
 }

@@ -98,11 +98,12 @@ impl Store {
             return Ok(());
         }
         let left = recover(&self.config.path)?;
-        self.lost_count = left.lost_index;
+        self.lost_count = left.lost_count;
         self.note_lost(left.missing);
         self.file = left.file.map(|(file, _)| file);
         if let Some(end) = left.end {
-            self.index.take_over(end, left.file.map_or(0, |(_, index_len)| index_len));
+            let lost_count = end.lost_count && !self.config.begins_generation;
+            self.index.take_over(end, left.file.map_or(0, |(_, index_len)| index_len), lost_count);
         }
         self.recovered = true;
         Ok(())
@@ -113,9 +114,15 @@ impl Store {
         self.index.totals()
     }
 
-    /// Whether [`Store::totals`] may lack bytes that this generation has written: its index was lost.
+    /// Whether it is known what earlier writers left.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// Whether [`Store::totals`] may lack bytes that this generation has written: its index was lost, or nobody has
+    /// been able to look yet.
     pub fn has_lost_count(&self) -> bool {
-        self.lost_count && !self.config.begins_generation
+        (self.lost_count || !self.recovered) && !self.config.begins_generation
     }
 
     /// What happened since the last call.

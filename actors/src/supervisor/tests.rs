@@ -3,6 +3,7 @@
 mod adoption;
 mod ends;
 mod health;
+mod job_takeover;
 mod jobs;
 mod life;
 mod losses;

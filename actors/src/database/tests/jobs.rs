@@ -57,6 +57,25 @@ fn a_job_is_recorded_once_and_ends_once() {
 }
 
 #[test]
+fn the_last_end_is_the_latest_wherever_the_clock_was_set() {
+    run(async || {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let (one, two) = (add(&database, "one").await.id, add(&database, "two").await.id);
+        let time = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        for (sandbox, number, at) in [(one, 4, 100), (one, 3, 50), (one, 2, 100), (one, 1, 200), (two, 1, 50)] {
+            database.send(AddJob(job(sandbox, number))).await.unwrap().unwrap();
+            let ended = EndJob { sandbox, id: id(number), at: time(at), end: SessionEnd::Gone };
+            database.send(ended).await.unwrap().unwrap();
+        }
+        let ended = |jobs: Vec<JobRow>| jobs.into_iter().map(|job| job.ended.unwrap().0).collect::<Vec<_>>();
+        let later = |micros| time(100) + TimeDelta::microseconds(micros);
+        assert_eq!(ended(list(&database, one).await), [time(200), later(2), later(1), later(0)]);
+        assert_eq!(ended(list(&database, two).await), [time(50)], "each sandbox has its own");
+    });
+}
+
+#[test]
 fn what_nobody_heard_of_is_gone_with_the_sandboxs_end_and_not_before() {
     run(async || {
         let fixture = Fixture::new();

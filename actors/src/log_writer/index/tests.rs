@@ -43,7 +43,10 @@ fn a_record_of_another_format_is_none() {
     assert_eq!(Record::decode(&forged_record(generation, 1, 1)), None, "a generation is of no stream");
     assert_eq!(Record::decode(&forged_record(chunk(8), 1, 2)), None, "no such stream");
     assert_eq!(Record::decode(&forged_record(chunk(8), 0, 0)), None, "no such kind");
-    assert_eq!(Record::decode(&forged_record(chunk(8), 0, 5)), None, "no such kind");
+    assert_eq!(Record::decode(&forged_record(chunk(8), 0, 6)), None, "no such kind");
+    let lost = Record::LostCount { position: 8 };
+    assert_eq!(Record::decode(&lost.encode()), Some(lost));
+    assert_eq!(Record::decode(&forged_record(lost, 1, 1)), None, "it is of no stream");
     assert_eq!(Record::decode(&chunk(8).encode()[..RECORD_BYTES - 1]), None);
     assert_eq!(Record::decode(&[chunk(8).encode(), chunk(9).encode()].concat()), None);
 }

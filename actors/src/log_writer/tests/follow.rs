@@ -273,3 +273,22 @@ fn files_can_be_opened_while_they_rotate() {
         assert_eq!(ask(&writer, Close).await.unwrap().stdout, 1_500_000);
     });
 }
+
+#[test]
+fn files_that_go_before_they_are_opened_show_as_a_gap() {
+    run(async {
+        let place = Place::new(4096, 100);
+        let writer = place.start(1);
+        let bytes = pattern(3, 70 * 4096);
+        for file in bytes.chunks(4096) {
+            write(&writer, OutputStream::Stdout, file).await.unwrap();
+        }
+        ask(&writer, Close).await.unwrap();
+        let follower = LogFollower::of_files(&place.log(), FollowFrom::Oldest).unwrap();
+        // It holds those that it begins with.
+        remove_files(&place.log()).unwrap();
+        let got = collect(follower).await.unwrap();
+        assert!(got.all == bytes[..64 * 4096]);
+        assert_eq!(got.gaps, [(64 * 4096, 6 * 4096)]);
+    });
+}

@@ -8,8 +8,10 @@ mod dropping;
 mod file_names;
 mod follow;
 mod killed;
+mod lost_count;
 mod model;
 mod stream;
+mod take_over;
 mod times;
 mod trouble;
 

@@ -185,6 +185,34 @@ fn a_socket_is_copied() {
     });
 }
 
+/// As a new monitor does, while bytes that were read from the pipe wait to be written.
+#[test]
+fn what_was_copied_from_a_pipe_that_is_attached_again_comes_first() {
+    run(async {
+        let place = Place::new(4096, 50);
+        let writer = place.start(1);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let attach = || {
+            let pipe = ours.try_clone().unwrap().into();
+            ask(&writer, AttachStream { stream: OutputStream::Stdout, pipe })
+        };
+        let bytes = pattern(5, 60_000);
+        std::io::Write::write_all(&mut theirs, &bytes).unwrap();
+        attach().await.unwrap();
+        for wanted in [1, 5000, 10_000] {
+            ask(&writer, bytes_of(wanted, 0)).await.unwrap();
+            attach().await.unwrap();
+        }
+        // Nothing else comes: what was read is written all the same.
+        assert_eq!(ask(&writer, bytes_of(60_000, 0)).await.unwrap().stdout, 60_000);
+        std::io::Write::write_all(&mut theirs, b"more").unwrap();
+        ask(&writer, bytes_of(60_004, 0)).await.unwrap();
+        ask(&writer, Close).await.unwrap();
+        assert!(files(&place.log(), FollowFrom::Oldest).await.all == [&bytes[..], b"more"].concat());
+    });
+}
+
 #[test]
 fn a_regular_file_cannot_be_attached() {
     run(async {
