@@ -6,7 +6,7 @@
 //!      ├ Adopt   ─▶ hosted, or its timer set ─▶ goes on, or ended meanwhile
 //!      ├ Remove  ─▶ what is left on the host goes ─▶ row, log, disk go
 //!      ├ Restart ─▶ what is left on the host goes ─▶ BACKOFF
-//!      └ Keep    ─▶ what is left on the host goes; without a row, its disk too
+//!      └ Keep    ─▶ what is left on the host goes; without a row, readable or not, its disk too
 //! ```
 //!
 //! A name is taken as for a removal, so that nothing of a sandbox that is started or ended at the same
@@ -38,7 +38,7 @@ use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
 use super::{Reconcile, SupervisorError, volumes};
-use crate::database::{ListLiveKeys, ListSandboxes};
+use crate::database::{ListKeys, ListSandboxes};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
 
@@ -170,14 +170,15 @@ impl Supervisor {
         let Survey { found, drafts, .. } = survey;
         let database = self.config.database.clone();
         let read_again = async move {
-            let live = database.send(ListLiveKeys).await??;
-            Ok::<_, SupervisorError>((database.send(ListSandboxes).await??, live))
+            let keys = database.send(ListKeys).await??;
+            Ok::<_, SupervisorError>((database.send(ListSandboxes).await??, keys))
         };
         Box::pin(read_again.into_actor(self).then(move |read, this, ctx| match read {
-            Ok((rows, live)) => {
-                let mut plan = this.decide(taken, rows, &live, first, ctx);
+            Ok((rows, keys)) => {
+                let mut plan = this.decide(taken, rows, &keys, first, ctx);
                 let again = plan.restarts.iter().map(|row| row.spec.key.clone());
-                plan.users = first.then(|| live.into_iter().chain(again).collect());
+                let live = keys.into_iter().filter_map(|(key, is_live)| is_live.then_some(key));
+                plan.users = first.then(|| live.chain(again).collect());
                 this.settle_and_clear(plan, found, drafts)
             }
             Err(error) => {
@@ -195,13 +196,13 @@ impl Supervisor {
         }
     }
 
-    /// Adopts what is live; says what is to be done with the rest. What is `live` without a row here was made by a
-    /// later version, and is left alone.
+    /// Adopts what is live; says what is to be done with the rest. A key whose row is not here was written by a later
+    /// version: what is live of those is left alone, and what has ended keeps its disk.
     fn decide(
         &mut self,
         taken: HashSet<SandboxKey>,
         rows: Vec<SandboxRow>,
-        live: &[SandboxKey],
+        keys: &HashMap<SandboxKey, bool>,
         first: bool,
         ctx: &mut Context<Self>,
     ) -> Plan {
@@ -210,10 +211,9 @@ impl Supervisor {
         let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.spec.key.clone(), row)).collect();
         for key in taken {
             let Some(row) = rows.remove(&key) else {
-                if live.contains(&key) {
-                    self.children.remove(&key);
-                } else {
-                    plan.taken.insert(key, false);
+                match keys.get(&key) {
+                    Some(true) => drop(self.children.remove(&key)),
+                    ended => drop(plan.taken.insert(key, ended.is_some())),
                 }
                 continue;
             };
