@@ -5,6 +5,7 @@ mod events;
 mod images;
 mod jobs;
 mod projection;
+mod renames;
 mod retention;
 #[cfg(feature = "testing")]
 mod takeover;
