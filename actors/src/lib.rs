@@ -9,7 +9,7 @@
 //! | [`monitor::Monitor`], one per microVM | `Stop Kill GetState GetGuest AwaitProcess Abandon` | `StateChanged Down` |
 //! | [`jobs::JobKeeper`], one per microVM | `UseGuest BeginJob AwaitJob PassToJob GetJobLog GetJobStdin GetHeldJobs CloseJobs` | |
 //! | [`log_writer::LogWriter`], one per live sandbox and per running job | `AttachStream WriteChunk AwaitBytes GetOnFile Follow Subscribe Reopen Close` | `Appended LogFailed` |
-//! | [`database::Database`] | `BeginStart RecordTransition GetOutOfMemory GetSandbox ListSandboxes ListEverySandbox CountSandboxes ListLiveKeys ListTransitions RemoveSandbox PlanRename RenameSandbox ForgetRename ListUnfinishedRenames RecordEvent RecordHealth ReplaceImages ListImages AddJob MarkJobBegun EndJob RemoveJobs GetJob ListJobs ListEvents WatchEvents Flush CloseDatabase` | |
+//! | [`database::Database`] | `BeginStart RecordTransition GetOutOfMemory GetSandbox ListSandboxes ListEverySandbox CountSandboxes ListKeys ListTransitions RemoveSandbox PlanRename RenameSandbox ForgetRename ListUnfinishedRenames RecordEvent RecordHealth ReplaceImages ListImages AddJob MarkJobBegun EndJob RemoveJobs GetJob ListJobs ListEvents WatchEvents Flush CloseDatabase` | |
 //!
 //! Commands live with their receiver, events with their sender. Modules depend downwards only:
 //!

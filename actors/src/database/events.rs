@@ -20,7 +20,10 @@ use super::batch::{Asked, Pending};
 use super::sql::{column, json, number, sql, time, time_text, unreadable};
 use crate::telemetry::outbox::NewEvent;
 
-/// Records what happened; it is durable when this is answered.
+/// What was recorded before its actor's death comes again before so many others.
+const SENT_AGAIN_WITHIN: i64 = 1000;
+
+/// Records what happened; it is durable when this is answered. The same twice is recorded once.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct RecordEvent(pub NewEvent);
@@ -142,7 +145,8 @@ impl<'a> EventJson<'a> {
     }
 }
 
-/// Records a whole batch with one statement.
+/// Records a whole batch with one statement. The same at the same microsecond is the same message, which was sent again
+/// after the death of the actor that had it.
 pub(super) async fn record<'a>(
     connection: &mut SqliteConnection,
     batch: impl IntoIterator<Item = &'a RecordEvent>,
@@ -152,9 +156,15 @@ pub(super) async fn record<'a>(
     sqlx::query(
         "INSERT INTO events (at, config_file, name, kind, detail)
          SELECT value ->> 'at', value ->> 'config', value ->> 'name', value ->> 'kind', value -> 'detail'
-         FROM json_each(?1) ORDER BY key",
+         FROM json_each(?1)
+         WHERE NOT EXISTS (SELECT 1 FROM events
+                           WHERE seq > (SELECT max(seq) FROM events) - ?2 AND at = value ->> 'at'
+                             AND config_file IS value ->> 'config' AND name IS value ->> 'name'
+                             AND kind = value ->> 'kind' AND detail = value -> 'detail')
+         ORDER BY key",
     )
     .bind(rows)
+    .bind(SENT_AGAIN_WITHIN)
     .execute(connection)
     .await
     .map(drop)

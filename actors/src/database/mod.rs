@@ -48,6 +48,6 @@ pub use recorder::record_all;
 pub use renames::{ForgetRename, ListUnfinishedRenames, PlanRename, RenameSandbox, UnfinishedRename};
 pub use retention::{EVENTS_KEPT, EVENTS_KEPT_OF_SANDBOX, OWN_EVENTS_KEPT, STARTS_KEPT};
 pub use sandboxes::{
-    BeginStart, CountSandboxes, EverySandbox, GetSandbox, ListEverySandbox, ListLiveKeys, ListSandboxes, RemoveSandbox,
+    BeginStart, CountSandboxes, EverySandbox, GetSandbox, ListEverySandbox, ListKeys, ListSandboxes, RemoveSandbox,
 };
 pub use transitions::{ListTransitions, RecordTransition};

@@ -147,6 +147,12 @@ pub(super) async fn owner(
 }
 
 async fn plan(connection: &mut SqliteConnection, sandbox: SandboxId, to: &SandboxKey) -> Result<(), DatabaseError> {
+    // The message may have been sent again.
+    let known = sqlx::query("SELECT 1 FROM sandboxes WHERE id = ?1 AND renaming_to = ?2");
+    let known = known.bind(sandbox).bind(to.to_string()).fetch_optional(&mut *connection).await;
+    if known.map_err(sql("planning to rename a sandbox"))?.is_some() {
+        return Ok(());
+    }
     if owner(connection, to).await?.is_some() {
         return Err(DatabaseError::NameTaken { key: to.clone() });
     }

@@ -1,5 +1,6 @@
 //! Sandboxes: one row for each name, with the specification and state of its latest start.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::{ActorFutureExt as _, Handler, Message};
@@ -77,10 +78,10 @@ pub struct EverySandbox {
 #[rtype(result = "Result<Vec<(String, u64)>, DatabaseError>")]
 pub struct CountSandboxes;
 
-/// The keys of all rows that are live or in BACKOFF, those that cannot be read otherwise included.
+/// The keys of all rows, those that cannot be read otherwise included, and whether they are live or in BACKOFF.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Result<Vec<SandboxKey>, DatabaseError>")]
-pub struct ListLiveKeys;
+#[rtype(result = "Result<HashMap<SandboxKey, bool>, DatabaseError>")]
+pub struct ListKeys;
 
 /// Removes the row of a sandbox that is not live, with its history.
 #[derive(Debug, Clone, Copy, Message)]
@@ -148,11 +149,11 @@ impl Handler<CountSandboxes> for Database {
     }
 }
 
-impl Handler<ListLiveKeys> for Database {
-    type Result = Answer<Vec<SandboxKey>>;
+impl Handler<ListKeys> for Database {
+    type Result = Answer<HashMap<SandboxKey, bool>>;
 
-    fn handle(&mut self, _: ListLiveKeys, _: &mut Self::Context) -> Self::Result {
-        self.read(|pool| async move { list_live_keys(&pool).await })
+    fn handle(&mut self, _: ListKeys, _: &mut Self::Context) -> Self::Result {
+        self.read(|pool| async move { list_keys(&pool).await })
     }
 }
 
@@ -277,17 +278,17 @@ async fn count(pool: &SqlitePool) -> Result<Vec<(String, u64)>, DatabaseError> {
     rows.iter().map(|row| Ok((column(row, "status")?, number(0, row, "count")?))).collect()
 }
 
-/// From the columns alone. A key that is not one has no runtime directory either.
-async fn list_live_keys(pool: &SqlitePool) -> Result<Vec<SandboxKey>, DatabaseError> {
-    let rows = sqlx::query(concat!("SELECT config_file, name FROM sandboxes WHERE status IN ", active!()))
+/// From the columns alone. A key that is not one has no files either.
+async fn list_keys(pool: &SqlitePool) -> Result<HashMap<SandboxKey, bool>, DatabaseError> {
+    let rows = sqlx::query(concat!("SELECT config_file, name, status IN ", active!(), " AS active FROM sandboxes"))
         .fetch_all(pool)
         .await
-        .map_err(sql("reading the live sandboxes"))?;
-    let mut keys = Vec::new();
+        .map_err(sql("reading the names of all sandboxes"))?;
+    let mut keys = HashMap::new();
     for row in &rows {
         let (config, name): (String, String) = (column(row, "config_file")?, column(row, "name")?);
         if let (Ok(config), Ok(name)) = (ConfigName::new(config), SandboxName::new(name)) {
-            keys.push(SandboxKey { config, name });
+            keys.insert(SandboxKey { config, name }, column(row, "active")?);
         }
     }
     Ok(keys)

@@ -5,6 +5,7 @@ mod events;
 mod images;
 mod jobs;
 mod projection;
+mod renames;
 mod retention;
 #[cfg(feature = "testing")]
 mod takeover;
@@ -369,10 +370,13 @@ fn a_row_that_cannot_be_read_hides_no_other() {
         assert_eq!(rows.iter().map(|row| row.spec.key.name.as_str()).collect::<Vec<_>>(), ["a"]);
         let refused = database.send(GetSandbox(bad.spec.key.clone())).await.unwrap();
         assert!(matches!(refused, Err(DatabaseError::Unreadable { column: "state", .. })));
-        // Nor is its microVM taken for nobody's.
-        other.execute("UPDATE sandboxes SET status = 'RUNNING' WHERE name = 'b'").await.unwrap();
-        let live = database.send(ListLiveKeys).await.unwrap().unwrap();
-        assert_eq!(live, [SandboxKey::new(SandboxName::new("b").unwrap())]);
+        // Nor is its disk or its microVM taken for nobody's.
+        for (status, is_live) in [("STOPPED", false), ("RUNNING", true)] {
+            let now = format!("UPDATE sandboxes SET status = '{status}' WHERE name = 'b'");
+            sqlx::query(sqlx::AssertSqlSafe(now)).execute(&other.0).await.unwrap();
+            let keys = database.send(ListKeys).await.unwrap().unwrap();
+            assert_eq!((keys.len(), keys.get(&bad.spec.key)), (2, Some(&is_live)));
+        }
     });
 }
 

@@ -25,6 +25,7 @@ use super::outputs::{Attached, Draining};
 use super::phase::{End, Phase, Rest, Step};
 use super::quiet::{Quiet, Seen};
 use super::recording::Recording;
+use super::run::Run;
 use super::used_guest::UsedGuest;
 use super::{MonitorConfig, StartMode};
 use crate::host::clock::run_time;
@@ -89,8 +90,8 @@ pub(super) struct Life {
     pub(super) looking: Option<BoxFuture<'static, bool>>,
     /// The end of a microVM that is known by its records alone.
     pub(super) killing: Option<BoxFuture<'static, ()>>,
-    /// Since when the workload runs, by the clock that nobody sets.
-    pub(super) runs_since: Option<Instant>,
+    /// For how long the workload runs.
+    pub(super) run: Run,
 }
 
 impl Life {
@@ -106,6 +107,7 @@ impl Life {
             state,
             microvm,
             found: config.row.state.clone(),
+            run: Run::of(&config.row),
             phase: Phase::Making(super::making::making(&mut config)),
             config,
             edges: Edges::default(),
@@ -125,7 +127,6 @@ impl Life {
             suspended: false,
             looking: None,
             killing: None,
-            runs_since: None,
         }
     }
 
@@ -226,13 +227,17 @@ impl Life {
 
     fn on_event(&mut self, event: VmmEvent) {
         match event {
-            VmmEvent::WorkloadStarted => self.edges.push(Event::WorkloadStarted, After::CountRunTime),
+            VmmEvent::WorkloadStarted => {
+                self.run.told(Instant::now());
+                self.edges.push(Event::WorkloadStarted, After::CountRunTime);
+            }
             VmmEvent::WorkloadNotStarted { code, message } => {
                 self.edges.push(Event::WorkloadNotStarted { code, message }, After::Acknowledge);
             }
             VmmEvent::WorkloadExited { exit, stdout_bytes, stderr_bytes } => {
                 let report = ExitReport { exit, stdout: stdout_bytes.unwrap_or(0), stderr: stderr_bytes.unwrap_or(0) };
                 self.mark(StartStep::WorkloadEnded);
+                self.run.end(Instant::now());
                 self.report = Some(report);
                 self.deadlines.workload_ended(Instant::now());
                 // There is nobody left to be asked how he is.
@@ -252,6 +257,7 @@ impl Life {
             // The pipes' rest goes on file, then the end becomes visible.
             VmmEvent::VmmExited(status) => {
                 self.mark(StartStep::VmmEnded);
+                self.run.end(Instant::now());
                 self.deadlines.vmm_ended();
                 (self.health, self.checking, self.draining) = (None, None, None);
                 (self.quiet, self.peeking) = (None, None);
@@ -262,6 +268,7 @@ impl Life {
 
     /// All output is on file, and all that happened before is durable.
     fn record_end(&mut self, end: &End) {
+        self.run.end(Instant::now());
         self.phase = Phase::Ending(match end {
             End::Vmm(status) => {
                 if let Some(report) = self.report {
@@ -310,17 +317,20 @@ impl Life {
         }
     }
 
-    /// The workload's time runs, and its health is looked after. `age` is for how long its process runs.
+    /// The workload's time runs, and its health is looked after. `age` is for how long its process runs. What became
+    /// durable only after the workload's end begins nothing but the time of its last output.
     pub(super) fn count_run_time(&mut self, age: Option<Duration>) {
         let row = &self.config.row;
-        if row.state != SandboxState::Running {
+        if row.state != SandboxState::Running || self.phase.is_after_the_end() {
             return;
         }
         let ran = run_time(row.started_at, Utc::now(), age);
-        self.runs_since = Instant::now().checked_sub(ran);
-        let known = row.health.clone();
-        self.health = row.spec.health.clone().map(|check| Health::new(check, ran, known, Instant::now()));
-        self.quiet = row.spec.idle_timeout.map(|limit| Quiet::new(limit, Instant::now()));
+        self.run.resume(ran, Instant::now());
+        if self.run.lasted().is_none() {
+            let known = row.health.clone();
+            self.health = row.spec.health.clone().map(|check| Health::new(check, ran, known, Instant::now()));
+            self.quiet = row.spec.idle_timeout.map(|limit| Quiet::new(limit, Instant::now()));
+        }
         if let Some(limit) = row.spec.timeout
             && let Some(at) = Instant::now().checked_add(limit.saturating_sub(ran))
         {

@@ -27,6 +27,7 @@ mod outputs;
 mod phase;
 mod quiet;
 mod recording;
+mod run;
 mod suspension;
 mod used_guest;
 

@@ -57,7 +57,7 @@ impl Life {
         while self.recording.is_none() {
             let row = &self.config.row;
             let Some(event) = self.edges.first(&row.state) else { return };
-            let ran = self.runs_since.map(|since| since.elapsed());
+            let ran = self.run.lasted();
             let step = if is_known(&row.state, event) { Ok(None) } else { advance(row, event, Utc::now(), ran) };
             match step {
                 Ok(Some((row, record))) => {

@@ -13,6 +13,7 @@ use sandpen_vmm::uid_block::UidBlock;
 use super::admission::{FILES_OF_ONE, files_of_logs};
 use super::admits::{Refusal, Request, When, admits};
 use super::child::Child;
+use super::first_look::FirstLook;
 use super::phase::PhaseKind;
 use super::removal_hold::{Held, Lingering};
 use super::succession::Succession;
@@ -79,8 +80,7 @@ pub struct Supervisor {
     pub(super) watches_room: bool,
     /// Files that whoever was refused last would have kept open.
     pub(super) files_lacked: u64,
-    /// Whether a [`super::Reconcile`] has begun.
-    pub(super) reconciled: bool,
+    pub(super) first_look: FirstLook,
     /// The host's boot; `None` where it cannot be told.
     pub(super) boot_id: Option<String>,
     /// Set where another one follows when this one panics.
@@ -104,7 +104,7 @@ impl Supervisor {
             held: Held::default(),
             watches_room: false,
             files_lacked: FILES_OF_ONE,
-            reconciled: false,
+            first_look: FirstLook::default(),
             open_logs: OpenLogs::within(files_of_logs(config.open_files_limit)),
             config,
             boot_id: boot_id().ok(),

@@ -31,6 +31,7 @@ mod adopt;
 mod child;
 mod disks;
 mod error;
+mod first_look;
 mod helpers;
 mod host;
 mod jobs;

@@ -6,7 +6,7 @@
 //!      ├ Adopt   ─▶ hosted, or its timer set ─▶ goes on, or ended meanwhile
 //!      ├ Remove  ─▶ what is left on the host goes ─▶ row, log, disk go
 //!      ├ Restart ─▶ what is left on the host goes ─▶ BACKOFF
-//!      └ Keep    ─▶ what is left on the host goes; without a row, its disk too
+//!      └ Keep    ─▶ what is left on the host goes; without a row, readable or not, its disk too
 //! ```
 //!
 //! A name is taken as for a removal, so that nothing of a sandbox that is started or ended at the same
@@ -33,12 +33,13 @@ use tokio::sync::oneshot;
 
 use super::actor::{Answer, Supervisor};
 use super::child::Child;
+use super::first_look::Turn;
 use super::leftovers::{self, Found};
 use super::phase::{Phase, PhaseKind};
 use super::removal_hold::lingers;
 use super::restart_policy::{Occasion, row_wants_restart};
 use super::{Reconcile, SupervisorError, volumes};
-use crate::database::{ListLiveKeys, ListSandboxes};
+use crate::database::{ListKeys, ListSandboxes};
 use crate::host::clock::pause_left;
 use crate::monitor::{AwaitProcess, Monitor, StartMode};
 
@@ -84,27 +85,33 @@ impl Handler<Reconcile> for Supervisor {
         if self.shutting_down.is_some() {
             return self.refuse(SupervisorError::ShuttingDown);
         }
-        // Only before the first start: later a disk may just be in the making.
-        let first = !std::mem::replace(&mut self.reconciled, true) && self.children.is_empty();
-        let surveyed = self.finish_left_renames().then(move |(), this, _| this.survey(first).into_actor(this));
-        Box::pin(surveyed.then(move |survey, this, _| {
+        let turn = self.first_look.begin(self.children.is_empty());
+        let first = turn.is_first;
+        let surveyed = self.finish_left_renames().then(move |(), this, _| this.survey(turn).into_actor(this));
+        let cleared = surveyed.then(move |survey, this, _| {
             let survey = match survey {
                 Ok(survey) => survey,
                 Err(error) => return this.refuse(error),
             };
             let unattended = this.unattended(&survey, first);
-            if first || unattended.is_empty() {
-                return this.take_and_clear(survey, unattended, first);
+            if turn.is_alone || unattended.is_empty() {
+                return this.take_and_clear(survey, unattended, turn);
             }
             // What had just ended when it was looked at is gone the second time: no name of a sound
             // sandbox is taken, for which others may ask at the same time.
-            Box::pin(this.survey(first).into_actor(this).then(move |survey, this, _| match survey {
+            Box::pin(this.survey(turn).into_actor(this).then(move |survey, this, _| match survey {
                 Ok(survey) => {
                     let still = this.unattended(&survey, first).intersection(&unattended).cloned().collect();
-                    this.take_and_clear(survey, still, first)
+                    this.take_and_clear(survey, still, turn)
                 }
                 Err(error) => this.refuse(error),
             }))
+        });
+        Box::pin(cleared.map(move |report, this, _| {
+            if first {
+                this.first_look.end(report.is_ok());
+            }
+            report
         }))
     }
 }
@@ -133,14 +140,14 @@ struct Plan {
 }
 
 impl Supervisor {
-    fn survey(&self, first: bool) -> impl Future<Output = Result<Survey, SupervisorError>> + use<> {
+    fn survey(&self, Turn { is_alone, .. }: Turn) -> impl Future<Output = Result<Survey, SupervisorError>> + use<> {
         let (database, dir) = (self.config.database.clone(), self.config.state_dir.clone());
         let (state_id, tree_removals) = (self.config.state_id.clone(), self.tree_removals.clone());
         async move {
             let rows = database.send(ListSandboxes).await??;
             let on_host = move || {
-                let drafts = if first { leftovers::remove_drafts(&dir) } else { Vec::new() };
-                if first {
+                let drafts = if is_alone { leftovers::remove_drafts(&dir) } else { Vec::new() };
+                if is_alone {
                     // Nothing waits until they are gone.
                     tree_removals.delete(volumes::leaving(&dir));
                 }
@@ -163,21 +170,22 @@ impl Supervisor {
     }
 
     /// Takes these names, and does with each what its row says now.
-    fn take_and_clear(&mut self, survey: Survey, taken: HashSet<SandboxKey>, first: bool) -> Answer<ReconcileReport> {
+    fn take_and_clear(&mut self, survey: Survey, taken: HashSet<SandboxKey>, turn: Turn) -> Answer<ReconcileReport> {
         for key in &taken {
             self.children.insert(key.clone(), Child::new(Phase::Removing));
         }
         let Survey { found, drafts, .. } = survey;
         let database = self.config.database.clone();
         let read_again = async move {
-            let live = database.send(ListLiveKeys).await??;
-            Ok::<_, SupervisorError>((database.send(ListSandboxes).await??, live))
+            let keys = database.send(ListKeys).await??;
+            Ok::<_, SupervisorError>((database.send(ListSandboxes).await??, keys))
         };
         Box::pin(read_again.into_actor(self).then(move |read, this, ctx| match read {
-            Ok((rows, live)) => {
-                let mut plan = this.decide(taken, rows, &live, first, ctx);
+            Ok((rows, keys)) => {
+                let mut plan = this.decide(taken, rows, &keys, turn.is_first, ctx);
                 let again = plan.restarts.iter().map(|row| row.spec.key.clone());
-                plan.users = first.then(|| live.into_iter().chain(again).collect());
+                let live = keys.into_iter().filter_map(|(key, is_live)| is_live.then_some(key));
+                plan.users = turn.is_alone.then(|| live.chain(again).collect());
                 this.settle_and_clear(plan, found, drafts)
             }
             Err(error) => {
@@ -195,13 +203,13 @@ impl Supervisor {
         }
     }
 
-    /// Adopts what is live; says what is to be done with the rest. What is `live` without a row here was made by a
-    /// later version, and is left alone.
+    /// Adopts what is live; says what is to be done with the rest. A key whose row is not here was written by a later
+    /// version: what is live of those is left alone, and what has ended keeps its disk.
     fn decide(
         &mut self,
         taken: HashSet<SandboxKey>,
         rows: Vec<SandboxRow>,
-        live: &[SandboxKey],
+        keys: &HashMap<SandboxKey, bool>,
         first: bool,
         ctx: &mut Context<Self>,
     ) -> Plan {
@@ -210,10 +218,9 @@ impl Supervisor {
         let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.spec.key.clone(), row)).collect();
         for key in taken {
             let Some(row) = rows.remove(&key) else {
-                if live.contains(&key) {
-                    self.children.remove(&key);
-                } else {
-                    plan.taken.insert(key, false);
+                match keys.get(&key) {
+                    Some(true) => drop(self.children.remove(&key)),
+                    ended => drop(plan.taken.insert(key, ended.is_some())),
                 }
                 continue;
             };

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, Addr, AsyncContext as _, Context, Recipient, WrapFuture as _};
+use chrono::Utc;
 use sandpen_types::error_chain::error_chain;
 use sandpen_types::row::SandboxRow;
 use sandpen_types::spec::SandboxKey;
@@ -22,12 +23,14 @@ use sandpen_types::state::{SandboxState, StopCause, StoppedBy};
 use super::Shutdown;
 use super::actor::{Supervisor, SupervisorConfig};
 use super::child::Child;
+use super::first_look::FirstLook;
 use super::phase::Phase;
 use super::record::{RETRY_PAUSE, settled};
 use super::removal_hold::Held;
 use super::tree_removals::TreeRemovals;
 use super::volumes::LeavingVolumes;
 use crate::database::ListSandboxes;
+use crate::host::clock::pause_left;
 use crate::monitor::{Abandon, StartMode, StateChanged, Stop};
 use crate::runtime::actor_ref::{ActorRef, keep_running};
 
@@ -39,7 +42,7 @@ pub(super) struct Estate {
     pub(super) children: HashMap<SandboxKey, Child>,
     pub(super) subscribers: Vec<Recipient<StateChanged>>,
     pub(super) shutting_down: Option<Shutdown>,
-    pub(super) reconciled: bool,
+    pub(super) first_look: FirstLook,
     pub(super) held: Held,
     pub(super) leaving_volumes: LeavingVolumes,
     pub(super) tree_removals: TreeRemovals,
@@ -77,11 +80,11 @@ impl Supervisor {
     /// Takes what an earlier supervisor left, before any message.
     pub(super) fn inherit(&mut self, ctx: &mut Context<Self>) {
         let Some(estate) = self.succession.as_ref().and_then(Succession::take) else { return };
-        let Estate { children, subscribers, shutting_down, reconciled, held, leaving_volumes, tree_removals } = estate;
+        let Estate { children, subscribers, shutting_down, first_look, held, leaving_volumes, tree_removals } = estate;
         self.children = children;
         self.subscribers = subscribers;
         self.shutting_down = shutting_down;
-        self.reconciled = reconciled;
+        self.first_look = first_look.inherited();
         self.held = held;
         self.leaving_volumes = leaving_volumes;
         self.tree_removals = tree_removals;
@@ -113,7 +116,7 @@ impl Supervisor {
                 children: std::mem::take(&mut self.children),
                 subscribers: std::mem::take(&mut self.subscribers),
                 shutting_down: self.shutting_down,
-                reconciled: self.reconciled,
+                first_look: self.first_look,
                 held: self.held.clone(),
                 leaving_volumes: self.leaving_volumes.clone(),
                 tree_removals: self.tree_removals.clone(),
@@ -173,7 +176,7 @@ impl Supervisor {
         match row.state {
             SandboxState::Starting if hosted != Some(row.generation) => self.launch_recorded(row, ctx),
             SandboxState::Backoff { until } => {
-                let pause = (until - chrono::Utc::now()).to_std().unwrap_or_default();
+                let pause = pause_left(until, Utc::now(), row.spec.restart_backoff.max);
                 self.note_row(&Arc::new(row));
                 self.schedule(key, pause, ctx);
             }

@@ -50,7 +50,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// One orchestrator's worth of actors in a temporary state directory.
 struct Stage {
     supervisor: Addr<Supervisor>,
-    #[cfg(feature = "testing")]
     config: SupervisorConfig,
     database: Addr<Database>,
     driver: FakeDriver,
@@ -91,18 +90,7 @@ impl Stage {
         };
         let kept = config.clone();
         let supervisor = host_on(&Arbiter::current(), move || Supervisor::new(kept), |_| {});
-        Self {
-            supervisor,
-            #[cfg(feature = "testing")]
-            config,
-            database,
-            driver,
-            arrivals,
-            dir,
-            faults,
-            timings,
-            arbiters,
-        }
+        Self { supervisor, config, database, driver, arrivals, dir, faults, timings, arbiters }
     }
 
     fn spec(&self, name: &str) -> SandboxSpec {

@@ -43,8 +43,8 @@ pub struct Transition {
 }
 
 /// The row after `event`, and the record that makes it durable; `None` when the event changes
-/// nothing. `ran` is for how long the workload has run, where somebody has measured it; else the row's
-/// times say.
+/// nothing. `ran` is for how long the workload has run until it ended, where somebody has measured it; else the
+/// row's times say.
 ///
 /// # Errors
 /// [`NoSuchEdge`] as [`next`].
@@ -79,7 +79,7 @@ pub fn advance(
         SandboxState::Stopped { .. } | SandboxState::Failed { .. } if !row.state.is_ended() => {
             after.ended_at = Some(at);
             after.microvm_pid = None;
-            let ran = ran.or_else(|| row.started_at.and_then(|from| (at - from).to_std().ok()));
+            let ran = row.started_at.and_then(|from| ran.or_else(|| (at - from).to_std().ok()));
             if row.state.is_live() && ran.is_some_and(|ran| ran >= row.spec.restart_backoff.healthy_after) {
                 after.restarts_in_a_row = 0;
             }

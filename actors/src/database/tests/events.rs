@@ -50,6 +50,27 @@ fn a_whole_life_is_told_in_order_and_stays_after_the_removal() {
 }
 
 #[test]
+fn what_is_sent_again_is_told_once() {
+    run(|| async {
+        let fixture = Fixture::new();
+        let database = fixture.open().await;
+        let key = SandboxKey::new(SandboxName::new("a").unwrap());
+        let of_one = RecordEvent::now(Some(key), EventKind::FilesLimitMet {});
+        let all = [note(), of_one, RecordEvent::now(None, EventKind::LogRecovered {})];
+        for event in all.iter().chain(&all) {
+            database.send(event.clone()).await.unwrap().unwrap();
+        }
+        // Of all at the same time, another one is another one.
+        let mut other = all[1].clone();
+        other.0.sandbox = None;
+        database.send(other).await.unwrap().unwrap();
+        let page = list(&database, None, 100).await.unwrap();
+        let kinds: Vec<_> = page.events.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(kinds, ["actor_restarted", "files_limit_met", "log_recovered", "files_limit_met"]);
+    });
+}
+
+#[test]
 fn a_transition_that_is_not_recorded_or_recorded_twice_leaves_no_gap() {
     run(|| async {
         let fixture = Fixture::new();

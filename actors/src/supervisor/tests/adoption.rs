@@ -1,5 +1,7 @@
 //! MicroVMs that are found again: by the next monitor, and by the next orchestrator.
 
+use sandpen_types::reconcile::LeftoverKind;
+
 use super::*;
 
 #[test]
@@ -93,5 +95,31 @@ fn the_next_orchestrator_adopts_what_lives_and_resolves_what_does_not() {
         exit(&mut lives, 3, b"").await;
         assert_eq!(second.wait("lives").await.state, SandboxState::Stopped { exit: ExitStatus::Code(3) });
         second.end();
+    });
+}
+
+/// As one is that a later version wrote, whose program was then put back.
+#[test]
+fn an_ended_sandbox_whose_row_cannot_be_read_keeps_its_disk() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        for name in ["kept", "nobodys"] {
+            exit(&mut stage.running(stage.spec(name)).await, 0, b"").await;
+            stage.wait(name).await;
+            let disk = stage.config.state_dir.sandbox_disk(&key(name));
+            std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+            std::fs::write(disk, "all its work").unwrap();
+        }
+        stage.execute("UPDATE sandboxes SET state = '{}' WHERE name = 'kept'").await;
+        stage.execute("DELETE FROM sandboxes WHERE name = 'nobodys'").await;
+        let stage = stage.succeed().await;
+        let has_disk = |name| stage.config.state_dir.sandbox_disk(&key(name)).exists();
+        assert!(has_disk("kept") && !has_disk("nobodys"), "what the first reconciliation takes");
+        std::fs::write(stage.config.state_dir.sandbox_disk(&key("nobodys")), "").unwrap();
+        let report = soon(stage.supervisor.send(Reconcile)).await.unwrap().unwrap();
+        let gone: Vec<_> = report.leftovers.iter().map(|leftover| (leftover.kind, &leftover.sandbox)).collect();
+        assert_eq!(gone, [(LeftoverKind::Disk, &Some(key("nobodys")))]);
+        assert!(has_disk("kept"));
+        stage.end();
     });
 }

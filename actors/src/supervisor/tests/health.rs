@@ -77,3 +77,31 @@ fn a_new_monitor_goes_on_with_the_count() {
         stage.end();
     });
 }
+
+#[test]
+fn one_that_ended_before_its_beginning_was_on_record_is_not_checked() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let start = tokio::task::spawn_local(stage.start(checked(&stage)));
+        let mut vmm = stage.arrival().await;
+        let failing = "CREATE TRIGGER no_exit BEFORE INSERT ON transitions WHEN NEW.event = 'WorkloadExited'
+                       BEGIN SELECT RAISE(ABORT, 'not now'); END";
+        stage.execute(failing).await;
+        let lock = stage.lock_database().await;
+        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+        let exited = VmmEvent::WorkloadExited { exit: ExitStatus::Code(0), stdout_bytes: None, stderr_bytes: None };
+        assert!(vmm.tell(exited).await);
+        let before = 5 * sandpen_types::spec::HEALTH_TIME_MIN;
+        let early = tokio::time::timeout(before, vmm.next_asked()).await;
+        assert!(early.is_err(), "{early:?} before anything is durable");
+        lock.release().await;
+        assert_eq!(soon(start).await.unwrap().unwrap().unwrap().state, SandboxState::Running);
+        let checked = tokio::time::timeout(before, vmm.next_asked()).await;
+        assert!(checked.is_err(), "{checked:?} of one that has ended");
+        stage.execute("DROP TRIGGER no_exit").await;
+        assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
+        assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
+        assert_eq!(stage.wait("a").await.state, SandboxState::Stopped { exit: ExitStatus::Code(0) });
+        stage.end();
+    });
+}

@@ -22,7 +22,7 @@ impl Stage {
     }
 
     /// Ends the actors, who can record nothing from here on.
-    async fn die(mut self) -> Self {
+    pub(super) async fn die(mut self) -> Self {
         soon(self.supervisor.send(Shutdown { grace: None })).await.unwrap();
         for arbiter in self.arbiters.drain(..) {
             arbiter.stop();
@@ -85,6 +85,54 @@ fn a_healthy_run_begins_a_new_count() {
         exit(&mut last, 0, b"").await;
         let row = stage.wait("a").await;
         assert_eq!((row.restarts, row.restarts_in_a_row), (4, 0));
+        stage.end();
+    });
+}
+
+/// A power-off that hangs, or a disk that takes nothing, makes no healthy run of a short one.
+#[test]
+fn what_comes_after_a_workloads_end_is_no_run() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut spec = stage.restarting("a", RestartPolicy::OnFailure { max: Some(1) });
+        spec.restart_backoff.healthy_after = Duration::from_secs(1);
+        let mut vmm = stage.running(spec).await;
+        for generation in 2..4 {
+            let exited = VmmEvent::WorkloadExited { exit: ExitStatus::Code(1), stdout_bytes: None, stderr_bytes: None };
+            assert!(vmm.tell(exited).await);
+            assert_eq!(soon(vmm.next_asked()).await, Some(Asked::AcknowledgeExit));
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            assert!(vmm.tell(VmmEvent::VmmExited(ExitStatus::Code(0))).await);
+            if generation == 2 {
+                vmm = stage.arrival().await;
+                assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+            }
+        }
+        let row = stage.wait("a").await;
+        assert_eq!((row.generation, row.restarts_in_a_row, row.state.status()), (2, 1, Status::Stopped));
+        stage.end();
+    });
+}
+
+/// It ended at some time while no orchestrator was there.
+#[test]
+fn an_end_that_nobody_saw_is_that_of_no_healthy_run() {
+    on_stage(|| async {
+        let mut stage = Stage::new().await;
+        let mut spec = stage.restarting("a", RestartPolicy::OnFailure { max: Some(1) });
+        spec.restart_backoff.healthy_after = Duration::from_secs(1);
+        exit(&mut stage.running(spec).await, 1, b"").await;
+        let mut again = stage.arrival().await;
+        assert!(again.tell(VmmEvent::WorkloadStarted).await);
+        until_status(&stage, Status::Running).await;
+        let stage = stage.die().await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let stage = stage.succeed().await;
+        assert_eq!(soon(again.next_asked()).await, Some(Asked::Adopted));
+        assert!(again.tell(VmmEvent::WorkloadStarted).await);
+        exit(&mut again, 1, b"").await;
+        let row = stage.wait("a").await;
+        assert_eq!((row.generation, row.restarts_in_a_row, row.state.status()), (2, 1, Status::Stopped));
         stage.end();
     });
 }

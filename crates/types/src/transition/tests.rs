@@ -136,6 +136,11 @@ fn only_a_run_that_was_long_enough_begins_a_new_count_in_a_row() {
     let starting = SandboxRow { started_at: None, ..row(SandboxState::Starting) };
     let failed = step(&starting, &Event::SpawnFailed(FailureReason::Lost), 500, None);
     assert_eq!((failed.restarts_in_a_row, failed.restarts), (2, 2));
+    let mut any = (*starting.spec).clone();
+    any.restart_backoff.healthy_after = Duration::ZERO;
+    let gone = SandboxRow { spec: Arc::new(any), ..starting };
+    let ended = step(&gone, &Event::VmmExited(ExitStatus::Code(0)), 500, Some(Duration::ZERO));
+    assert_eq!(ended.restarts_in_a_row, 2, "a start that came to nothing is no run");
     assert_eq!(end(running(), 110, None).restarts, 2, "those since the start by request stay");
 }
 
