@@ -188,3 +188,26 @@ fn write_processes(text: &str) -> io::Result<()> {
     fs::write(draft, text)?;
     fs::rename(draft, wire::PROCESSES_FILE)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    /// A VMM has its end of the log's pipe open for reading as well: what the poll saw may be gone.
+    #[test]
+    fn a_pipe_that_somebody_else_has_read_is_not_waited_for() {
+        let directory = std::env::temp_dir().join(format!("sandpen-waiter-test-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+        let pipe = path("log");
+        let mut vmm = make_fifo(&pipe).unwrap();
+        let mut log = LogCopy::open(open_fifo_polled(&pipe).unwrap(), Path::new(&path("text")), 100, false).unwrap();
+        vmm.write_all(b"words").unwrap();
+        assert!(log.copy() && log.copy(), "there is nothing more");
+        log.drain();
+        assert_eq!(fs::read(path("text")).unwrap(), b"words");
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

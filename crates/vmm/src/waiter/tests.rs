@@ -42,16 +42,6 @@ async fn an_exit_code_and_the_last_output_come_through() {
     assert_eq!(within(vmm.ended()).await, end, "also after the release");
 }
 
-/// Its end of the log's pipe can be read as well: what the waiter sees there may be gone when it reads.
-#[tokio::test]
-async fn a_vmm_that_reads_its_own_words_does_not_hold_up_its_waiter() {
-    let home = Home::new();
-    let script = "for n in 1 2 3 4; do while :; do echo x; read y <&1; done & done; sleep 1; exit 42";
-    let vmm = home.launch(vec![ProcessSpec { stdout: StdioSpec::VmmLog, ..shell("vmm", script) }]).await.unwrap();
-    assert_eq!(within(vmm.ended()).await.status, ExitStatus::Code(42));
-    vmm.release().await.unwrap();
-}
-
 #[tokio::test]
 async fn an_end_that_cannot_be_recorded_is_recorded_when_it_can() {
     let home = Home::new();
