@@ -125,7 +125,7 @@ mod tests {
 
     fn out_of_memory(kills: u64, messages: &[&str]) -> OutOfMemory {
         let file = |text: &str| {
-            let mut file = tempfile();
+            let mut file = tempfile::tempfile().unwrap();
             file.write_all(text.as_bytes()).unwrap();
             file.rewind().unwrap();
             file
@@ -137,14 +137,6 @@ mod tests {
             messages: Some(file(&messages)),
             ..OutOfMemory::default()
         }
-    }
-
-    fn tempfile() -> File {
-        let path = std::env::temp_dir().join(format!("sandpen-guest-memory-{:?}", std::thread::current().id()));
-        let path = path.with_extension(std::process::id().to_string());
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        file
     }
 
     /// A container in the machine may have a limit of its own.

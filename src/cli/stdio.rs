@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A stream that is waited for.
 #[derive(Debug)]
-pub struct Blocking<T>(T);
+pub struct Blocking<T>(pub T);
 
 /// Standard input.
 pub fn stdin() -> Blocking<StdinLock<'static>> {

@@ -58,7 +58,7 @@ pub fn keep(mut command: Command, background: bool) -> io::Result<u8> {
             nix::unistd::dup2_stdout(&null)?;
             std::env::set_current_dir("/")?;
         }
-        let status = wait(child, &awaited)?;
+        let status = wait(child, &signals)?;
         if let Some(code) = status.code().filter(|code| *code != PANIC_CODE) {
             return Ok(u8::try_from(code).unwrap_or(1));
         }
@@ -69,40 +69,40 @@ pub fn keep(mut command: Command, background: bool) -> io::Result<u8> {
         }
         let pause = PAUSES.after(crashes - 1);
         tracing::error!(%status, ?pause, "the daemon crashed and is started again");
-        if is_told_to_end(&signals, pause)? {
-            return Ok(0);
+        let until = Instant::now() + pause;
+        while let Some(signal) = next_signal(&signals, Some(until))? {
+            // Of children nothing is to be heard: there are none.
+            if signal != Signal::SIGCHLD {
+                return Ok(0);
+            }
         }
     }
 }
 
-/// Whether it was told to end within a time.
-fn is_told_to_end(signals: &SignalFd, time: Duration) -> io::Result<bool> {
-    let until = Instant::now() + time;
+/// The next signal; `None` where none has come by then.
+fn next_signal(signals: &SignalFd, until: Option<Instant>) -> io::Result<Option<Signal>> {
     loop {
-        while let Some(signal) = signals.read_signal()? {
-            // Of children nothing is to be heard: there are none.
-            if Signal::try_from(signal.ssi_signo.cast_signed()) != Ok(Signal::SIGCHLD) {
-                return Ok(true);
-            }
+        if let Some(signal) = signals.read_signal()? {
+            return Ok(Some(Signal::try_from(signal.ssi_signo.cast_signed())?));
         }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
         }
         // Rounded up, or the last millisecond would be spent spinning.
-        let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left) {
+        let left = left.and_then(|left| PollTimeout::try_from(left + Duration::from_millis(1)).ok());
+        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left.unwrap_or(PollTimeout::NONE)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
 }
 
-fn wait(mut child: Child, awaited: &SigSet) -> io::Result<ExitStatus> {
+fn wait(mut child: Child, signals: &SignalFd) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
     let mut told = None;
     loop {
-        let signal = awaited.wait()?;
+        let Some(signal) = next_signal(signals, None)? else { continue };
         if signal != Signal::SIGCHLD {
             told = Some(signal);
         }

@@ -153,14 +153,22 @@ pub(super) async fn record<'a>(
 ) -> Result<(), DatabaseError> {
     let rows: Result<Vec<_>, _> = batch.into_iter().map(EventJson::of).collect();
     let rows = rows.and_then(|rows| serde_json::to_string(&rows)).map_err(|error| unreadable(0, "detail", &error))?;
+    // Each of the two looks has an index of its own: without, every event would be compared with all that are looked at.
     sqlx::query(
-        "INSERT INTO events (at, config_file, name, kind, detail)
-         SELECT value ->> 'at', value ->> 'config', value ->> 'name', value ->> 'kind', value -> 'detail'
-         FROM json_each(?1)
-         WHERE NOT EXISTS (SELECT 1 FROM events
-                           WHERE seq > (SELECT max(seq) FROM events) - ?2 AND at = value ->> 'at'
-                             AND config_file IS value ->> 'config' AND name IS value ->> 'name'
-                             AND kind = value ->> 'kind' AND detail = value -> 'detail')
+        "WITH new AS MATERIALIZED (SELECT key, value ->> 'at' AS at, value ->> 'config' AS config, value ->> 'name' AS name,
+                                          value ->> 'kind' AS kind, value -> 'detail' AS detail
+                                   FROM json_each(?1)),
+              since AS MATERIALIZED (SELECT coalesce(max(seq), 0) - ?2 AS seq FROM events)
+         INSERT INTO events (at, config_file, name, kind, detail)
+         SELECT at, config, name, kind, detail FROM new
+         WHERE NOT EXISTS (SELECT 1 FROM events known
+                           WHERE known.name IS NOT NULL AND known.config_file = new.config AND known.name = new.name
+                             AND known.seq > (SELECT seq FROM since) AND known.at = new.at AND known.kind = new.kind
+                             AND known.detail = new.detail)
+           AND (new.name IS NOT NULL
+                OR NOT EXISTS (SELECT 1 FROM events known
+                               WHERE known.name IS NULL AND known.seq > (SELECT seq FROM since) AND known.at = new.at
+                                 AND known.kind = new.kind AND known.detail = new.detail))
          ORDER BY key",
     )
     .bind(rows)

@@ -27,25 +27,21 @@ pub(crate) fn start() -> Result<Option<Waiter>, Failure> {
     let Some(spec) = wire::read_spec(&mut io::stdin().lock()) else { return Ok(None) };
     // A specification without processes is about those that are there.
     let take_up = spec.processes.is_empty();
-    let hold = |name: &str| {
-        let file = if take_up { open_fifo(name) } else { make_fifo(name) };
-        file.map_err(failed(Stage::Fifo, name))
+    let hold_with = |name: &str, flags| {
+        let made = if take_up { Ok(()) } else { make_fifo(name) };
+        made.and_then(|()| open_fifo(name, flags)).map_err(failed(Stage::Fifo, name))
     };
+    let hold = |name: &str| hold_with(name, 0);
     let mut fifos = BTreeMap::new();
     for name in &spec.fifos {
         fifos.insert(name.clone(), hold(name)?);
     }
     // Who reads them waits for nothing but the poll: others have them open, too.
-    let hold_polled = |name: &str| {
-        // What is in it stays as long as somebody has it open.
-        let _held = hold(name)?;
-        open_fifo_polled(name).map_err(failed(Stage::Fifo, name))
-    };
-    let commands = hold_polled(wire::COMMANDS_FIFO)?;
+    let commands = hold_with(wire::COMMANDS_FIFO, O_NONBLOCK)?;
     let ended = hold(wire::ENDED_FIFO)?;
     let exit_draft = File::create(wire::EXIT_DRAFT_FILE).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
     exit_draft.write_all_at(&[b' '; EXIT_RECORD_BYTES], 0).map_err(failed(Stage::Record, wire::EXIT_DRAFT_FILE))?;
-    let log = LogCopy::open(hold_polled(wire::LOG_FIFO)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
+    let log = LogCopy::open(hold_with(wire::LOG_FIFO, O_NONBLOCK)?, &spec.vmm_log, spec.vmm_log_limit, take_up);
     let log = log.map_err(failed(Stage::Log, spec.vmm_log.to_string_lossy()))?;
     let mut leases = Vec::new();
     for path in &spec.leases {
@@ -71,11 +67,10 @@ pub(crate) fn start() -> Result<Option<Waiter>, Failure> {
     }
 }
 
-fn make_fifo(name: &str) -> io::Result<File> {
+fn make_fifo(name: &str) -> io::Result<()> {
     // A stale one of a start that failed may be there.
     let _ = fs::remove_file(name);
-    sys::make_fifo(name)?;
-    open_fifo(name)
+    sys::make_fifo(name)
 }
 
 /// Locks a file, shared, without waiting for somebody who has it alone. That the path means the same file as it did
@@ -87,17 +82,8 @@ fn lease(path: &Path) -> io::Result<File> {
 }
 
 /// For reading and writing: the open never blocks, and the pipe's content stays as long as we do.
-fn open_fifo(name: &str) -> io::Result<File> {
-    open(name, OpenOptions::new().read(true).write(true))
-}
-
-/// The same, and nothing read or written blocks.
-fn open_fifo_polled(name: &str) -> io::Result<File> {
-    open(name, OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK))
-}
-
-fn open(name: &str, options: &OpenOptions) -> io::Result<File> {
-    let fifo = options.open(name)?;
+fn open_fifo(name: &str, flags: i32) -> io::Result<File> {
+    let fifo = OpenOptions::new().read(true).write(true).custom_flags(flags).open(name)?;
     if fifo.metadata()?.file_type().is_fifo() { Ok(fifo) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
@@ -111,7 +97,7 @@ impl Waiter {
         let stdio = |stdio: &StdioSpec, output: bool| -> io::Result<Stdio> {
             Ok(match stdio {
                 StdioSpec::Null => Stdio::null(),
-                StdioSpec::VmmLog => open_fifo(wire::LOG_FIFO)?.into(),
+                StdioSpec::VmmLog => open_fifo(wire::LOG_FIFO, 0)?.into(),
                 StdioSpec::Fifo(name) => OpenOptions::new().read(true).write(output).open(name)?.into(),
                 StdioSpec::Listener(name) => opened.listener(name)?.into(),
                 StdioSpec::Data(bytes) => sys::memory_file(bytes)?.into(),
@@ -198,16 +184,15 @@ mod tests {
     /// A VMM has its end of the log's pipe open for reading as well: what the poll saw may be gone.
     #[test]
     fn a_pipe_that_somebody_else_has_read_is_not_waited_for() {
-        let directory = std::env::temp_dir().join(format!("sandpen-waiter-test-{}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
-        let pipe = path("log");
-        let mut vmm = make_fifo(&pipe).unwrap();
-        let mut log = LogCopy::open(open_fifo_polled(&pipe).unwrap(), Path::new(&path("text")), 100, false).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let (pipe, text) = (path("log"), path("text"));
+        make_fifo(&pipe).unwrap();
+        let mut vmm = open_fifo(&pipe, 0).unwrap();
+        let mut log = LogCopy::open(open_fifo(&pipe, O_NONBLOCK).unwrap(), Path::new(&text), 100, false).unwrap();
         vmm.write_all(b"words").unwrap();
         assert!(log.copy() && log.copy(), "there is nothing more");
         log.drain();
-        assert_eq!(fs::read(path("text")).unwrap(), b"words");
-        fs::remove_dir_all(directory).unwrap();
+        assert_eq!(fs::read(text).unwrap(), b"words");
     }
 }

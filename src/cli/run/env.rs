@@ -4,15 +4,16 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::builder::TypedValueParser;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sandpen_types::spec::{ByteString, ENV_LIST_MAX_BYTES, EnvItem, EnvListError};
+
+use crate::cli::stdio::Blocking;
 
 /// Why an environment cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -181,19 +182,8 @@ fn is_inherited(fd: RawFd) -> bool {
 }
 
 /// Reads to the end; `None` where there is more than any environment has.
-fn read(mut file: File) -> io::Result<Option<Vec<u8>>> {
+fn read(file: File) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    let mut piece = [0; 16 << 10];
-    while bytes.len() <= ENV_LIST_MAX_BYTES {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(Some(bytes)),
-            Ok(count) => bytes.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
+    Blocking(file).take(ENV_LIST_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() <= ENV_LIST_MAX_BYTES).then_some(bytes))
 }

@@ -77,11 +77,6 @@ async fn find(client: &Client, given: &str, reference: &ImageReference) -> Resul
         Err(error) => return Err(error.into()),
     }
     let Some(wanted) = reference.digest() else { return Ok(None) };
-    let mut images = client.images().await?.into_iter();
-    if let Some(image) = images.find(|image| image.manifest_digest == Some(wanted) || image.digest == wanted) {
-        return Ok(Some(Found::Unnamed(image.digest.hex())));
-    }
-    // It may have come with others since.
     match client.image(&wanted.to_string()).await {
         Ok(image) => Ok(Some(Found::Unnamed(image.entry.digest.hex()))),
         Err(error) if error.code() == Some(ErrorCode::ImageNotFound) => Ok(None),

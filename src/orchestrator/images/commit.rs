@@ -6,7 +6,6 @@
 //! ```
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use sandpen_actors::host::room::NoRoom;
@@ -21,6 +20,7 @@ use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::SessionEnd;
 use sandpen_types::spec::SandboxKey;
 use sandpen_types::state::ExitStatus;
+use sandpen_vmm::blocking::blocking;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::Images;
@@ -95,8 +95,8 @@ pub async fn spool(
         }
         if until_look == 0 {
             let images = images.clone();
-            let looked = tokio::task::spawn_blocking(move || images.check_room()).await;
-            looked.map_err(|error| system(io::Error::other(error)))?.map_err(CommitError::from)?;
+            let looked = blocking(move || images.check_room()).await;
+            looked.map_err(|_| SandpenError::Gone)?.map_err(CommitError::from)?;
             until_look = LOOK_BYTES;
         }
         until_look = until_look.saturating_sub(bytes.len() as u64);

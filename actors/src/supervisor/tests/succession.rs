@@ -3,27 +3,34 @@
 use sandpen_types::state::Status;
 
 use super::*;
+use crate::runtime::actor_ref::ActorRef;
 use crate::testing::panic::{ActorKind, InjectPanic, PanicPlace};
+
+/// A sandbox in BACKOFF for as long as its policy has it at most, and its supervisor.
+async fn in_backoff() -> (Stage, ActorRef<Supervisor>, SandboxSpec) {
+    let mut stage = Stage::new().await;
+    let supervisor = Supervisor::keep_running(stage.config.clone(), || {});
+    let mut spec = stage.spec("a");
+    spec.restart = RestartPolicy::Always;
+    // Long, so that none of the steps below can meet it.
+    spec.restart_backoff.initial = spec.restart_backoff.max;
+    let start = supervisor.send(StartSandbox::anew(spec.clone().try_into().unwrap()));
+    let start = tokio::task::spawn_local(start);
+    let mut vmm = stage.arrival().await;
+    assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
+    soon(start).await.unwrap().unwrap().unwrap();
+    exit(&mut vmm, 1, b"").await;
+    while stage.row("a").await.state.status() != Status::Backoff {
+        tokio::task::yield_now().await;
+    }
+    (stage, supervisor, spec)
+}
 
 /// The pending restart is the next supervisor's: it has the name, and a stop ends it.
 #[test]
 fn a_sandbox_in_backoff_is_the_next_supervisors() {
     on_stage(|| async {
-        let mut stage = Stage::new().await;
-        let supervisor = Supervisor::keep_running(stage.config.clone(), || {});
-        let mut spec = stage.spec("a");
-        spec.restart = RestartPolicy::Always;
-        // Long, so that none of the steps below can meet it.
-        spec.restart_backoff.initial = spec.restart_backoff.max;
-        let start = supervisor.send(StartSandbox::anew(spec.clone().try_into().unwrap()));
-        let start = tokio::task::spawn_local(start);
-        let mut vmm = stage.arrival().await;
-        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
-        soon(start).await.unwrap().unwrap().unwrap();
-        exit(&mut vmm, 1, b"").await;
-        while stage.row("a").await.state.status() != Status::Backoff {
-            tokio::task::yield_now().await;
-        }
+        let (stage, supervisor, spec) = in_backoff().await;
         for _ in 0..2 {
             let panic = InjectPanic { actor: ActorKind::Supervisor, place: PanicPlace::Handler, sandbox: None };
             assert!(soon(supervisor.send(panic)).await.unwrap());
@@ -42,20 +49,7 @@ fn a_sandbox_in_backoff_is_the_next_supervisors() {
 #[test]
 fn the_next_supervisor_waits_no_longer_than_the_longest_pause() {
     on_stage(|| async {
-        let mut stage = Stage::new().await;
-        let supervisor = Supervisor::keep_running(stage.config.clone(), || {});
-        let mut spec = stage.spec("a");
-        spec.restart = RestartPolicy::Always;
-        spec.restart_backoff.initial = spec.restart_backoff.max;
-        let start = supervisor.send(StartSandbox::anew(spec.try_into().unwrap()));
-        let start = tokio::task::spawn_local(start);
-        let mut vmm = stage.arrival().await;
-        assert!(vmm.tell(VmmEvent::WorkloadStarted).await);
-        soon(start).await.unwrap().unwrap().unwrap();
-        exit(&mut vmm, 1, b"").await;
-        while stage.row("a").await.state.status() != Status::Backoff {
-            tokio::task::yield_now().await;
-        }
+        let (mut stage, supervisor, _) = in_backoff().await;
         stage
             .execute(
                 r#"UPDATE sandboxes SET state = '{"status":"BACKOFF","until":"2200-01-01T00:00:00Z"}',

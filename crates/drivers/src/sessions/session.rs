@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// It was told to end, and has some time for that.
-    pub(super) fn is_to_end(&mut self, now: Instant) {
+    pub(super) fn told_to_end(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.hung_up, true) && self.client.is_none() {
             self.alone_since = now;
         }

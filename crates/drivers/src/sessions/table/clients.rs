@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use nix::libc::SIGKILL;
 use sandpen_guest::protocol::session::SessionCommand;
 use sandpen_types::output_stream::OutputStream;
 use sandpen_types::session::{SessionId, SessionOffsets};
@@ -10,9 +11,6 @@ use sandpen_vmm::sessions::{SessionError, SessionEvent, SessionRequest};
 use super::super::session::{ClientKey, Session, Stage};
 use super::super::wire;
 use super::SessionTable;
-
-/// SIGKILL.
-const KILL: i32 = 9;
 
 impl SessionTable {
     fn session_of(&mut self, client: ClientKey) -> Option<&mut Session> {
@@ -120,13 +118,13 @@ impl SessionTable {
         match request {
             SessionRequest::Resize(size) if session.terminal => self.outgoing.resize(id, wire::terminal_size(*size)),
             SessionRequest::Signal(signal @ 1..=64) => {
-                if *signal == KILL {
-                    session.is_to_end(now);
+                if *signal == SIGKILL {
+                    session.told_to_end(now);
                 }
                 self.outgoing.command(id.get(), SessionCommand::Signal(*signal));
             }
             SessionRequest::HangUp => {
-                session.is_to_end(now);
+                session.told_to_end(now);
                 self.outgoing.command(id.get(), SessionCommand::HangUp);
             }
             _ => {}

@@ -154,13 +154,19 @@ fn the_workloads_end_hangs_up_all_and_waits_for_what_they_say() {
     host.finish();
 }
 
-#[test]
-fn a_host_that_takes_nothing_holds_up_the_end_not_for_ever() {
-    let mut host = Host::with_workload();
+/// A session that has ended, and of which the host takes nothing.
+fn untaken() -> (Host, Link) {
+    let host = Host::with_workload();
     let mut link = host.link(1);
     link.tenths = Some(0);
     link.open(1, script("echo said; exit 1"));
     link.until(|link| link.seen[&1].end.is_some());
+    (host, link)
+}
+
+#[test]
+fn a_host_that_takes_nothing_holds_up_the_end_not_for_ever() {
+    let (mut host, mut link) = untaken();
     link.open(2, script("exec sleep 1000"));
     link.started(2);
     let begun = Instant::now();
@@ -180,11 +186,7 @@ fn a_host_that_takes_nothing_holds_up_the_end_not_for_ever() {
 /// A daemon that comes after another one's death hears of the workload's end first.
 #[test]
 fn what_sessions_said_at_last_is_taken_before_the_machine_ends() {
-    let mut host = Host::with_workload();
-    let mut link = host.link(1);
-    link.tenths = Some(0);
-    link.open(1, script("echo said; exit 1"));
-    link.until(|link| link.seen[&1].end.is_some());
+    let (mut host, link) = untaken();
     host.end_workload();
     assert_eq!(host.exit().end, WorkloadEnd::Code(5));
     host.send(&HostMessage::AcknowledgeExit);
